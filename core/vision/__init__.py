@@ -1,0 +1,1 @@
+"""Images, labels, models and metrics."""

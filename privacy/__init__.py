@@ -1,0 +1,1 @@
+"""Chance, keys, differential privacy, secure aggregation and accounting."""

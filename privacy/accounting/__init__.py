@@ -1,0 +1,1 @@
+"""Privacy accountants and the merchant's ledger."""

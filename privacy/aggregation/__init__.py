@@ -1,0 +1,1 @@
+"""Secure aggregation: encrypt, add, open only the sum."""

@@ -1,0 +1,1 @@
+"""Record-level differential privacy: sample, clip, round, add noise."""
