@@ -1,0 +1,88 @@
+"""The one source of chance: ChaCha20 keystreams, keyed by the operating system or, in a simulation, by a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from numpy.typing import NDArray
+
+_KEY_BYTES = 32
+_MANTISSA_SHIFT = np.uint64(11)
+_SEED_DOMAIN = b"fedrec/randomness/seeded/1"
+_CHILD_DOMAIN = b"fedrec/randomness/child/1"
+
+
+def _encode(label: str | int) -> bytes:
+    """Encode a label with its type and length, so that no two label lists encode alike."""
+    kind, text = (b"i", str(label)) if isinstance(label, int) else (b"s", label)
+    data = text.encode()
+    return kind + struct.pack("<I", len(data)) + data
+
+
+class Randomness:
+    """A ChaCha20 keystream (RFC 8439's block function) read as bytes, integers or uniforms.
+
+    Streams from :meth:`from_os` are fit for noise, sampling and keys. Streams from :meth:`seeded`
+    are NOT: whoever knows the seed can subtract the noise. They exist for reproducible simulations,
+    and whatever uses one says so in its output (``is_seeded``).
+    """
+
+    def __init__(self, key: bytes, *, is_seeded: bool) -> None:
+        if len(key) != _KEY_BYTES:
+            raise ValueError(f"a ChaCha20 key has {_KEY_BYTES} bytes, not {len(key)}")
+        self._key = key
+        self.is_seeded = is_seeded
+        # A key is used by one stream only, so that the constant nonce never repeats under it.
+        stream_key = hashlib.sha256(b"fedrec/randomness/stream/1" + key).digest()
+        self._cipher = Cipher(algorithms.ChaCha20(stream_key, bytes(16)), mode=None).encryptor()
+
+    @classmethod
+    def from_os(cls) -> Randomness:
+        """Start a stream under a fresh key from the operating system's CSPRNG."""
+        return cls(os.urandom(_KEY_BYTES), is_seeded=False)
+
+    @classmethod
+    def seeded(cls, seed: int, *labels: str | int) -> Randomness:
+        """Start a reproducible stream, for simulation only: it gives no privacy against who knows the seed."""
+        encoded = b"".join(_encode(label) for label in (seed, *labels))
+        return cls(hashlib.sha256(_SEED_DOMAIN + encoded).digest(), is_seeded=True)
+
+    def child(self, *labels: str | int) -> Randomness:
+        """Derive the independent stream of these labels; it doesn't depend on what was read from this one."""
+        encoded = b"".join(_encode(label) for label in labels)
+        key = hashlib.sha256(_CHILD_DOMAIN + self._key + encoded).digest()
+        return Randomness(key, is_seeded=self.is_seeded)
+
+    def bytes(self, count: int) -> bytes:
+        """Return the next ``count`` bytes."""
+        return self._cipher.update(bytes(count))
+
+    def uint64(self, count: int) -> NDArray[np.uint64]:
+        """Return ``count`` uniform 64-bit integers, shape (count,)."""
+        return np.frombuffer(self.bytes(8 * count), dtype="<u8").astype(np.uint64, copy=False)
+
+    def uniform(self, count: int) -> NDArray[np.float64]:
+        """Return ``count`` uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**53, shape (count,)."""
+        mantissas = (self.uint64(count) >> _MANTISSA_SHIFT).astype(np.float64)
+        # k + 1/2 rounds up to 2**53 for the largest k; the clip keeps the interval open.
+        uniforms: NDArray[np.float64] = np.minimum((mantissas + 0.5) * 2.0**-53, 1.0 - 2.0**-53)
+        return uniforms
+
+    def integers(self, count: int, *, bound: int) -> NDArray[np.uint64]:
+        """Return ``count`` integers exactly uniform on [0, bound), by masked rejection, shape (count,).
+
+        Raises ``ValueError`` unless ``0 < bound <= 2**63``.
+        """
+        if not 0 < bound <= 2**63:
+            raise ValueError(f"bound must be between 1 and 2**63, not {bound}")
+        mask = np.uint64((1 << (bound - 1).bit_length()) - 1)
+        out = self.uint64(count) & mask
+        rejected = np.flatnonzero(out >= np.uint64(bound))
+        while rejected.size:
+            out[rejected] = self.uint64(rejected.size) & mask
+            rejected = rejected[out[rejected] >= np.uint64(bound)]
+        return out
