@@ -34,7 +34,9 @@ def main() -> int:
         return result.returncode
     seen = int(re.search(r"in (\d+) source files", result.stdout).group(1))
     if seen < len(listed):
-        print(f"mypy checked {seen} files, git lists {len(listed)}: some folder is missing from pyproject.toml")
+        print(
+            f"mypy checked {seen} files, git lists {len(listed)}: some folder is missing from pyproject.toml"
+        )
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""The one source of chance: ChaCha20 keystreams, keyed by the operating system or, in a simulation, by a seed."""
+"""The one source of chance: ChaCha20 keystreams, keyed by the operating system, or by a simulation's seed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Randomness:
 
     @classmethod
     def seeded(cls, seed: int, *labels: str | int) -> Randomness:
-        """Start a reproducible stream, for simulation only: it gives no privacy against who knows the seed."""
+        """Start a reproducible stream, for simulation only: no privacy against whoever knows the seed."""
         encoded = b"".join(_encode(label) for label in (seed, *labels))
         return cls(hashlib.sha256(_SEED_DOMAIN + encoded).digest(), is_seeded=True)
 

@@ -7,15 +7,17 @@ import hashlib
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from fedrec.privacy.randomness import Randomness
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fedrec.privacy.randomness import Randomness
 
 
 def test_stream_is_the_chacha20_keystream_of_its_key() -> None:
     key = bytes(range(32))
     direct = Cipher(
-        algorithms.ChaCha20(hashlib.sha256(b"fedrec/randomness/stream/1" + key).digest(), bytes(16)), mode=None
+        algorithms.ChaCha20(hashlib.sha256(b"fedrec/randomness/stream/1" + key).digest(), bytes(16)),
+        mode=None,
     ).encryptor()
     stream = Randomness(key, is_seeded=False)
     assert stream.bytes(10) + stream.bytes(90) == direct.update(bytes(100))

@@ -1,0 +1,117 @@
+"""What a person can set for a simulation: one schema for flags, the TOML file, and the resolved copy."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedrec.errors import ConfigError
+
+PrivacyMode = Literal["distributed", "local", "off"]
+DEFAULT_EPSILON = 8.0
+AUGMENTED_VIEWS = 4
+
+
+class SimulationConfig(BaseModel):
+    """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: Path | None = None
+    dataset: Literal["synthetic", "fashion-mnist", "cifar10"] = "synthetic"
+    data_root: Path | None = None
+    eval_data: Path | None = None
+    merchants: Annotated[int, Field(ge=1, le=1000)] | None = None
+    partition: str = "iid"
+    model: str = "cnn"
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    augment: bool = False
+    privacy: PrivacyMode = "distributed"
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+    secure_aggregation: str = "kahe"
+    committee: Annotated[int, Field(ge=1)] | None = None
+    threshold: Annotated[int, Field(ge=1)] | None = None
+    min_contributors: Annotated[int, Field(ge=1)] | None = None
+    colluders: Annotated[int, Field(ge=0)] = 1
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    engine: Literal["local", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    seed: Annotated[int, Field(ge=0)] | None = None
+    out: Path | None = None
+
+    @model_validator(mode="after")
+    def _combine(self) -> Self:
+        if self.data is not None and "dataset" in self.model_fields_set:
+            raise ValueError("--data and --dataset both name the photos: give one of them")
+        if self.dataset == "synthetic" and self.data_root is not None:
+            raise ValueError(
+                "--data-root is where --dataset fashion-mnist or cifar10 is kept: name the data set too"
+            )
+        if self.local_steps > 1 and self.privacy == "distributed":
+            raise ValueError(
+                "--local-steps above 1 needs --privacy local or off: 'distributed' takes one step a round"
+            )
+        if self.privacy == "off" and (self.epsilon is not None or self.delta is not None):
+            raise ValueError("--epsilon and --delta have no meaning with --privacy off")
+        if self.privacy == "distributed" and self.colluders < 1:
+            raise ValueError(
+                "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """Return the set options as a TOML text that ``--config`` reads back."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps({"simulate": values})
+
+
+def planned_minimum(*, merchants: int, drop: float) -> int:
+    """Return the default minimum of contributors: the cohort less twice the expected dropouts, rounded up."""
+    return merchants - math.ceil(2 * drop * merchants)
+
+
+def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig:
+    """Read a TOML file (table ``[simulate]``), if given, and let the flags that were set override it.
+
+    Raises ``ConfigError`` with one line that names the option and what was wrong with it.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = dict(tomllib.loads(path.read_text(encoding="utf-8")).get("simulate", {}))
+        except OSError as error:
+            raise ConfigError(f"the configuration file {path} can't be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
+    overrides = {name: value for name, value in flags.items() if value is not None}
+    if "data" in overrides:
+        values.pop("dataset", None)
+    if "dataset" in overrides:
+        values.pop("data", None)
+    try:
+        return SimulationConfig.model_validate(values | overrides)
+    except ValidationError as error:
+        raise ConfigError(_first_line(error)) from None
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    option = "--" + str(first["loc"][0]).replace("_", "-")
+    if first["type"] == "extra_forbidden":
+        return f"the configuration file sets '{first['loc'][0]}', which is not an option of fedrec simulate"
+    return f"{option} {first['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,304 @@
+"""What server and merchant say to each other: the plan of a training, and the messages of its rounds.
+
+A message is one strict JSON body plus named blobs of bytes (model, ciphertext, sealed shares), in a
+Flower ``RecordDict``. Everything read from a message is hostile until it has passed the size limits,
+the schema and the ranges given here; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from fedrec.errors import ProtocolError
+
+MAX_BODY_BYTES = 4 * 2**20
+MAX_PEERS = 1000
+_BODY, _BLOBS, _JSON = "body", "blobs", "json"
+_BLOB_TYPE = "fedrec.bytes/1"
+
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Reason = Annotated[str, StringConstraints(max_length=500)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Mode = Literal["distributed", "local", "off"]
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Strict(BaseModel):
+    """A frozen schema that refuses unknown fields, wrong types, NaN and infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def canonical_bytes(self) -> bytes:
+        """Return the one JSON encoding that hashes and signatures are taken over."""
+        return json.dumps(
+            self.model_dump(mode="json"),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        ).encode()
+
+
+class Peer(Strict):
+    """A merchant on the roster: its name and its Ed25519 public key."""
+
+    name: Name
+    signing_key: Hash
+
+
+class TrainingPlan(Strict):
+    """Everything that a training's parties must agree on; ``training_id`` is the hash of all of it.
+
+    Grid, sensitivity, noise share and ring parameters are not in it: every merchant derives them for
+    itself from what is, so that no plan can understate them.
+    """
+
+    version: Literal[1] = 1
+    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    model: Annotated[str, StringConstraints(max_length=64)]
+    initial_model_hash: Hash
+    classes: Annotated[tuple[Annotated[str, StringConstraints(max_length=200)], ...], Field(min_length=2)]
+    channels: Literal[1, 3]
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+    dimension: Annotated[int, Field(ge=1, le=200_000_000)]
+    views: Annotated[int, Field(ge=1, le=16)]
+    mode: Mode
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    local_steps: Annotated[int, Field(ge=1, le=1000)]
+    local_learning_rate: Annotated[float, Field(gt=0)]
+    sample_rate: Fraction
+    clip: Annotated[float, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)] | None
+    records_total: Annotated[int, Field(ge=1)]
+    records_largest: Annotated[int, Field(ge=1)]
+    roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=MAX_PEERS)]
+    committee: tuple[Name, ...]
+    threshold: Annotated[int, Field(ge=0)]
+    min_contributors: Annotated[int, Field(ge=1)]
+    colluders: Annotated[int, Field(ge=0)]
+    scheme: Annotated[str, StringConstraints(max_length=32)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [peer.name for peer in self.roster]
+        if len(set(names)) != len(names) or len({peer.signing_key for peer in self.roster}) != len(names):
+            raise ValueError("the roster names a merchant or a key twice")
+        if len(set(self.committee)) != len(self.committee) or not set(self.committee) <= set(names):
+            raise ValueError("the committee is not a set of merchants of the roster")
+        if (self.noise_multiplier is None) != (self.mode == "off"):
+            raise ValueError("a noise multiplier is given exactly where the mode is private")
+        if self.local_steps != 1 and self.mode == "distributed":
+            raise ValueError("'distributed' takes one step per round")
+        if self.min_contributors > len(names):
+            raise ValueError("more contributors are required than the roster has")
+        return self
+
+    @property
+    def training_id(self) -> str:
+        """The SHA-256 of the canonical plan, 64 hexadecimal digits."""
+        return sha256_hex(self.canonical_bytes())
+
+    @property
+    def cohort(self) -> int:
+        """The number of merchants on the roster."""
+        return len(self.roster)
+
+    def key_of(self, name: str) -> bytes:
+        """Return the Ed25519 public key of a merchant; ``ProtocolError`` when it's not on the roster."""
+        for peer in self.roster:
+            if peer.name == name:
+                return bytes.fromhex(peer.signing_key)
+        raise ProtocolError(f"'{name}' is not on the roster of this training")
+
+
+class JoinRequest(Strict):
+    """The server proposes a plan."""
+
+    plan: TrainingPlan
+
+
+class SealingKey(Strict):
+    """A committee member's X25519 public key for one training; signed by its identity key."""
+
+    training_id: Hash
+    merchant: Name
+    public_key: Hash
+
+
+class SignedSealingKey(Strict):
+    """A :class:`SealingKey` and the member's Ed25519 signature over its canonical bytes."""
+
+    statement: SealingKey
+    signature: Signature
+
+
+class JoinReply(Strict):
+    """A merchant joins, or refuses with a reason."""
+
+    merchant: Name
+    refused: Reason | None = None
+    sealing_key: SignedSealingKey | None = None
+
+
+class TrainRequest(Strict):
+    """The server opens a round; blob ``model`` holds the parameters (float32, little-endian)."""
+
+    training_id: Hash
+    round_number: Annotated[int, Field(ge=1)]
+    model_hash: Hash
+    sealing_keys: tuple[SignedSealingKey, ...]
+
+
+class Commitment(Strict):
+    """What a merchant signs about its upload."""
+
+    training_id: Hash
+    round_number: Annotated[int, Field(ge=1)]
+    merchant: Name
+    model_hash: Hash
+    ciphertext_hash: Hash
+    share_hashes: tuple[Hash, ...]
+
+
+class SignedCommitment(Strict):
+    """A :class:`Commitment` and the merchant's Ed25519 signature over its canonical bytes."""
+
+    commitment: Commitment
+    signature: Signature
+
+
+class TrainReply(Strict):
+    """An upload (blobs ``ciphertext`` and ``share-1`` ... ``share-m``), or a refusal."""
+
+    merchant: Name
+    refused: Reason | None = None
+    signed: SignedCommitment | None = None
+
+
+class UnmaskRequest(Strict):
+    """The survivor set; blobs ``share-1`` ... hold each survivor's sealed share for this member, in order."""
+
+    training_id: Hash
+    round_number: Annotated[int, Field(ge=1)]
+    survivors: Annotated[tuple[SignedCommitment, ...], Field(max_length=MAX_PEERS)]
+
+
+class UnmaskReply(Strict):
+    """One share of the survivors' summed key (blob ``share``), or a refusal."""
+
+    merchant: Name
+    refused: Reason | None = None
+
+
+class CloseRequest(Strict):
+    """The training is over: sealing keys and stored answers can be deleted."""
+
+    training_id: Hash
+
+
+class CloseReply(Strict):
+    """The merchant has closed the training."""
+
+    merchant: Name
+    refused: Reason | None = None
+
+
+COMMITMENT_CONTEXT = b"fedrec/commitment/1"
+SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
+
+
+def share_binding(*, training_id: str, round_number: int, dealer: str, member: str) -> bytes:
+    """Return the canonical bytes that a sealed share is bound to."""
+    return json.dumps(
+        ["fedrec/share/1", training_id, round_number, dealer, member], separators=(",", ":")
+    ).encode()
+
+
+Body = TypeVar("Body", bound=Strict)
+
+
+def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
+    """Put a body and its blobs into a Flower ``RecordDict``."""
+    arrays = {
+        name: Array(dtype="uint8", shape=(len(data),), stype=_BLOB_TYPE, data=data)
+        for name, data in (blobs or {}).items()
+    }
+    return RecordDict({_BODY: ConfigRecord({_JSON: body.canonical_bytes()}), _BLOBS: ArrayRecord(arrays)})
+
+
+def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tuple[Body, dict[str, bytes]]:
+    """Read a message of the given kind: its body, and its blobs by name.
+
+    Raises ``ProtocolError`` when the message isn't of that kind or passes ``max_blob_bytes`` in all.
+    """
+    if set(content) != {_BODY, _BLOBS}:
+        raise ProtocolError(f"a {kind.__name__} message has other parts than a body and blobs")
+    configs, arrays = content.config_records, content.array_records
+    if _BODY not in configs or _BLOBS not in arrays or set(configs[_BODY]) != {_JSON}:
+        raise ProtocolError(f"a {kind.__name__} message has other parts than a body and blobs")
+    raw = configs[_BODY][_JSON]
+    if not isinstance(raw, bytes) or len(raw) > MAX_BODY_BYTES:
+        raise ProtocolError(
+            f"the body of a {kind.__name__} message is not bytes, or longer than {MAX_BODY_BYTES}"
+        )
+    blobs: dict[str, bytes] = {}
+    total = 0
+    for name, array in arrays[_BLOBS].items():
+        total += len(array.data)
+        if array.stype != _BLOB_TYPE or total > max_blob_bytes:
+            raise ProtocolError(f"the blobs of a {kind.__name__} message are of a wrong type or too large")
+        blobs[name] = array.data
+    try:
+        return kind.model_validate_json(raw), blobs
+    except (ValidationError, RecursionError) as error:
+        first = str(error).splitlines()[0]
+        raise ProtocolError(f"the body of a {kind.__name__} message is malformed: {first}") from None
+
+
+def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:
+    """Return a blob that must be there; ``ProtocolError`` when it's missing."""
+    try:
+        return blobs[name]
+    except KeyError:
+        raise ProtocolError(f"a message lacks its blob '{name}'") from None
+
+
+def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
+    """Return the hash by which a repeated request is known to be identical: body and every blob, by name."""
+    parts = [
+        sha256_hex(body.canonical_bytes()),
+        *(f"{name}:{sha256_hex(blobs[name])}" for name in sorted(blobs)),
+    ]
+    return sha256_hex("\n".join(parts).encode())
+
+
+def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
+    """Encode a reply for the merchant's own store: a length, a JSON head, the blobs one after another."""
+    head = json.dumps(
+        [body.model_dump(mode="json"), [[name, len(data)] for name, data in blobs.items()]]
+    ).encode()
+    return b"".join([len(head).to_bytes(4, "little"), head, *blobs.values()])
+
+
+def thaw(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
+    """Decode what :func:`freeze` wrote; the very same body and blobs."""
+    start = 4 + int.from_bytes(data[:4], "little")
+    raw, lengths = json.loads(data[4:start])
+    blobs: dict[str, bytes] = {}
+    for name, length in lengths:
+        blobs[name] = data[start : start + length]
+        start += length
+    return kind.model_validate_json(json.dumps(raw)), blobs

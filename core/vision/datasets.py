@@ -1,0 +1,159 @@
+"""Where labelled photos come from: a folder of pictures, or a data set of torchvision."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from fedrec.errors import ConfigError, DataError
+from fedrec.vision.folders import Picture, decode, list_pictures
+from fedrec.vision.imageset import FileSource, ImageSet, Record, Skipped, digest_of, drop_duplicates
+from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
+
+__all__ = [
+    "TORCHVISION_DATASETS",
+    "DataSplits",
+    "ImageSet",
+    "Record",
+    "ResolvedSplits",
+    "Skipped",
+    "decode",
+    "digest_of",
+    "drop_duplicates",
+    "open_folder",
+    "open_torchvision",
+    "resolve_splits",
+]
+
+TORCHVISION_DATASETS: Final = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+"""Name on our command line to the class in ``torchvision.datasets``."""
+
+
+def open_folder(path: Path, *, classes: Sequence[str] | None = None, workers: int = 2) -> DataSplits:
+    """Load a folder of photos.
+
+    ``path`` holds ``train/`` and, if wanted, ``validation/`` and ``test/``, or is the training split
+    itself. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
+    :func:`fedrec.vision.folders.list_pictures`). Classes are the sorted union over the splits, unless
+    ``classes`` gives them, as a training's plan does: then pictures of other classes are skipped, and
+    the folder may hold one class only. Exact copies in the training split are dropped, the first by
+    name stays. Files stay on disk and are decoded again on use, ``workers`` threads at loading.
+
+    Raises:
+        DataError: the folder is missing, is no folder, holds no readable picture, or one class only.
+
+    """
+    root = Path(path)
+    if not root.exists():
+        raise DataError(f"{root} does not exist: give a folder that holds one folder of pictures per class")
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: give a folder that holds one folder of pictures per class")
+    split = (root / "train").is_dir()
+    folders = {name: root / name if split else root for name in ("train", "validation", "test")}
+    listings = {
+        name: list_pictures(folder)
+        for name, folder in folders.items()
+        if name == "train" or (split and folder.is_dir())
+    }
+    found = sorted({picture.label for listing in listings.values() for picture in listing.pictures})
+    if not listings["train"].pictures:
+        raise DataError(f"{folders['train']} holds no pictures: put them in one folder per class")
+    names = tuple(found if classes is None else classes)
+    loaded: dict[str, ImageSet] = {}
+    for name, listing in listings.items():
+        misplaced = [Skipped(_shown(file, root), "not in a class folder") for file in listing.misplaced]
+        loaded[name] = _load(root, names, listing.pictures, misplaced, workers=workers)
+    train = drop_duplicates(loaded["train"])
+    if not len(train):
+        first = train.skipped[0]
+        raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
+    if classes is None and len(np.unique(train.labels)) < 2:
+        only = names[train.records[0].label]
+        raise DataError(f"{folders['train']} holds readable pictures of one class only ({only}): add another")
+    # A split whose folder is empty counts as absent.
+    rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
+    return DataSplits(train, rest.get("validation"), rest.get("test"))
+
+
+def _shown(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix().encode("utf-8", "replace").decode("utf-8")
+
+
+def _load(
+    root: Path, classes: tuple[str, ...], pictures: Sequence[Picture], skipped: list[Skipped], *, workers: int
+) -> ImageSet:
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def read(picture: Picture) -> Record | Skipped:
+        name = _shown(picture.path, root)
+        if picture.label not in numbers:
+            return Skipped(name, f"class {picture.label} is not one of this training's", picture.merchant)
+        try:
+            digest = digest_of(decode(picture.path), picture.label)
+        except DataError as error:
+            return Skipped(name, str(error), picture.merchant)
+        return Record(name, numbers[picture.label], digest, picture.merchant)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
+        # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.
+        warnings.simplefilter("ignore")
+        results = list(pool.map(read, pictures))
+    records, paths = [], []
+    for picture, result in zip(pictures, results, strict=True):
+        if isinstance(result, Record):
+            records.append(result)
+            paths.append(picture.path)
+        else:
+            skipped.append(result)
+    return ImageSet(classes, records, FileSource(tuple(paths)), skipped=skipped)
+
+
+def open_torchvision(name: str, root: Path, *, download: bool = True) -> DataSplits:
+    """Load ``fashion-mnist`` or ``cifar10`` through torchvision, from its layout below ``root``.
+
+    Downloads only what is absent, and only if ``download``. Exact copies in the training split are
+    dropped. The test split is torchvision's; there is no validation split.
+
+    Raises:
+        ConfigError: no such data set.
+        DataError: it is not there and cannot be downloaded, or cannot be read.
+
+    """
+    if name not in TORCHVISION_DATASETS:
+        known = ", ".join(sorted(TORCHVISION_DATASETS))
+        raise ConfigError(f"there is no data set called {name}: choose one of {known}")
+    train = _torchvision_split(name, Path(root), train=True, download=download)
+    test = _torchvision_split(name, Path(root), train=False, download=download)
+    return DataSplits(drop_duplicates(train), None, test)
+
+
+def _torchvision_split(name: str, root: Path, *, train: bool, download: bool) -> ImageSet:
+    maker = getattr(importlib.import_module("torchvision.datasets"), TORCHVISION_DATASETS[name])
+    try:
+        data = maker(root=str(root), train=train, download=False)
+    # An absent or damaged data set shows as RuntimeError, OSError, ValueError, EOFError and others.
+    except Exception as absent:
+        if not download:
+            raise DataError(f"{name} cannot be read below {root} ({_line(absent)}): put it there") from absent
+        try:
+            data = maker(root=str(root), train=train, download=True)
+        except Exception as error:
+            raise DataError(
+                f"{name} is not below {root} and could not be downloaded ({_line(error)}): put it there"
+            ) from error
+    pixels = np.asarray(data.data, dtype=np.uint8)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    split = "train" if train else "test"
+    names = [f"{split}/{index:05d}" for index in range(len(pixels))]
+    return ImageSet.from_arrays(data.classes, pixels, np.asarray(data.targets), names=names)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,133 @@
+"""Folders of photos: which files are pictures of which class and merchant, and how one is decoded."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fedrec.errors import DataError
+
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+"""File name endings of pictures, in lower case; other files are no part of the data."""
+
+MAX_PIXELS: Final = 64_000_000
+"""Pictures with more pixels than this are not decoded (a small file can unpack to gigabytes)."""
+
+# What a picture may be inside, whatever its name says: Pillow's other decoders, some of which start
+# other programs, are never tried on a stranger's file.
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that should hold a picture: its path, class and, in a folder per merchant, merchant."""
+
+    path: Path
+    label: str
+    merchant: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds: pictures sorted by path, and picture files that lie where none belong."""
+
+    pictures: tuple[Picture, ...]
+    misplaced: tuple[Path, ...]
+
+
+def decode(path: Path) -> Image.Image:
+    """Decode one picture as people see it.
+
+    EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit
+    pictures become 8-bit RGB. Of an animation the first frame is taken. Colour profiles are ignored.
+
+    Raises:
+        DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels;
+            the text is a reason of one line, without the path.
+
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {MAX_PIXELS}")
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except DataError:
+        raise
+    # Decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
+    except Exception as error:
+        raise DataError(_reason(error, path)) from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture of a known format"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more than {MAX_PIXELS} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).replace(str(path), path.name).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'cannot be decoded'}"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit grey: "I;16" in its byte orders, or "I" in older Pillow; keep the high byte.
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def list_pictures(root: Path) -> Listing:
+    """Find the pictures below ``root``: ``CLASS/picture``, or ``MERCHANT/CLASS/picture``.
+
+    It is a folder per merchant when the folders in ``root`` hold folders of pictures and no pictures
+    themselves. Hidden files and folders are ignored; a folder's name in NFC form is its class.
+
+    Raises:
+        DataError: ``root`` cannot be listed, or mixes the two layouts.
+
+    """
+    files, folders = _children(root)
+    flat: list[Picture] = []
+    nested: list[Picture] = []
+    misplaced = list(files)
+    for folder in folders:
+        own, below = _children(folder)
+        flat += [Picture(path, _name(folder), None) for path in own]
+        for inner in below:
+            pictures, deeper = _children(inner)
+            nested += [Picture(path, _name(inner), _name(folder)) for path in pictures]
+            for deep in deeper:
+                misplaced += _children(deep)[0]
+    if flat and nested:
+        raise DataError(
+            f"{root} mixes pictures in CLASS/ ({flat[0].path.relative_to(root)}) with pictures in "
+            f"MERCHANT/CLASS/ ({nested[0].path.relative_to(root)}): use one layout"
+        )
+    pictures_found = sorted(flat or nested, key=lambda picture: picture.path.relative_to(root).as_posix())
+    return Listing(tuple(pictures_found), tuple(sorted(misplaced)))
+
+
+def _name(folder: Path) -> str:
+    # Names that are not valid UTF-8 arrive with lone surrogates, which can be neither printed nor hashed.
+    readable = folder.name.encode("utf-8", "replace").decode("utf-8")
+    return unicodedata.normalize("NFC", readable)
+
+
+def _children(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Picture files and folders directly in ``folder``, each sorted, hidden ones left out."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        folders = [entry for entry in entries if entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
+    pictures = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in set(folders)]
+    return pictures, folders

@@ -1,0 +1,197 @@
+"""A set of labelled photos whose pixels are decoded on use, each known by a digest of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from fedrec.errors import DataError
+from fedrec.vision.folders import decode
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photo: its name, label, SHA-256 digest of decoded content and label name, and merchant."""
+
+    name: str
+    label: int
+    digest: bytes
+    merchant: str | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that could not be used, and why, in one line."""
+
+    name: str
+    reason: str
+    merchant: str | None = None
+
+
+class ImageSource(Protocol):
+    """Where the pixels of an :class:`ImageSet` come from, by position."""
+
+    def image(self, position: int, label: str, digest: bytes) -> Image.Image:
+        """Return the picture at ``position``, whose label's name and digest are these."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Pictures on disk, decoded anew each time."""
+
+    paths: tuple[Path, ...]
+
+    def image(self, position: int, label: str, digest: bytes) -> Image.Image:
+        """Decode the picture, and see that its content is still the one of ``digest``."""
+        path = self.paths[position]
+        try:
+            decoded = decode(path)
+        except DataError as error:
+            raise DataError(
+                f"{path} can no longer be decoded ({error}): put it back or start again"
+            ) from error
+        # Splits and duplicates were decided on the content at loading: another one would break them.
+        if digest_of(decoded, label) != digest:
+            raise DataError(f"{path} has changed since it was loaded: put it back or start again")
+        return decoded
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Pictures in memory, uint8 (n, H, W, 1 or 3)."""
+
+    pixels: NDArray[np.uint8]
+
+    def image(self, position: int, label: str, digest: bytes) -> Image.Image:
+        """Wrap the pixels as an RGB picture."""
+        return Image.fromarray(_rgb(self.pixels[position]))
+
+
+class ImageSet:
+    """Labelled photos with lazily decoded pixels.
+
+    Attributes:
+        classes: label names; a record's ``label`` is a position in it.
+        records: one per photo, in a fixed order.
+        labels: (n,) int64.
+        skipped: pictures that could not be used. A subset carries none.
+        duplicates_dropped: exact copies left out. A subset carries 0.
+
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        records: Sequence[Record],
+        source: ImageSource,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        skipped: Sequence[Skipped] = (),
+        duplicates_dropped: int = 0,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.records = tuple(records)
+        self.skipped = tuple(skipped)
+        self.duplicates_dropped = duplicates_dropped
+        self.labels: NDArray[np.int64] = np.array([record.label for record in self.records], dtype=np.int64)
+        self.labels.setflags(write=False)
+        self._source = source
+        self._positions = np.arange(len(self.records)) if positions is None else positions
+
+    @classmethod
+    def from_arrays(
+        cls,
+        classes: Sequence[str],
+        pixels: NDArray[np.uint8],
+        labels: ArrayLike,
+        *,
+        names: Sequence[str],
+        merchants: Sequence[str] | None = None,
+    ) -> ImageSet:
+        """Photos held in memory: ``pixels`` uint8 (n, H, W, 1 or 3), ``labels`` (n,) integers.
+
+        Raises:
+            DataError: the shapes, types or labels don't fit each other.
+
+        """
+        numbers = np.asarray(labels, dtype=np.int64)
+        count = len(pixels)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
+            raise DataError(
+                f"pixels are {pixels.dtype} {pixels.shape}: give uint8 of shape (n, H, W, 1 or 3)"
+            )
+        if numbers.shape != (count,) or len(names) != count or (merchants and len(merchants) != count):
+            raise DataError(f"{count} pictures need as many labels, names and merchants")
+        if count and not 0 <= numbers.min() <= numbers.max() < len(classes):
+            raise DataError(f"labels must lie in 0 to {len(classes) - 1}, the classes given")
+        suffixes = [name.encode("utf-8") for name in classes]
+        head = _digest_head(pixels.shape[2], pixels.shape[1])
+        records = []
+        for index, label in enumerate(numbers.tolist()):
+            content = head + _rgb(pixels[index]).tobytes() + suffixes[label]
+            merchant = merchants[index] if merchants else None
+            records.append(Record(names[index], label, hashlib.sha256(content).digest(), merchant))
+        return cls(classes, records, ArraySource(pixels))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode photo ``index`` as 8-bit RGB.
+
+        Raises:
+            DataError: its file is gone, broken, or holds other pixels than when it was loaded.
+
+        """
+        record = self.records[index]
+        return self._source.image(int(self._positions[index]), self.classes[record.label], record.digest)
+
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """All photos as uint8 (n, H, W, 1 or 3) when they are held in memory, else None."""
+        return self._source.pixels[self._positions] if isinstance(self._source, ArraySource) else None
+
+    def subset(self, indices: ArrayLike) -> ImageSet:
+        """Return the photos at ``indices`` (integers), in that order, sharing the pixels."""
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        records = [self.records[index] for index in chosen.tolist()]
+        return ImageSet(self.classes, records, self._source, positions=self._positions[chosen])
+
+
+def _digest_head(width: int, height: int) -> bytes:
+    return struct.pack(">II", width, height)
+
+
+def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def digest_of(image: Image.Image, label: str) -> bytes:
+    """SHA-256 over width and height (32 bits each, big-endian), the RGB bytes, and the label's name."""
+    content = hashlib.sha256(_digest_head(image.width, image.height))
+    content.update(image.tobytes())
+    content.update(label.encode("utf-8"))
+    return content.digest()
+
+
+def drop_duplicates(images: ImageSet) -> ImageSet:
+    """Keep the first of the records with the same digest and merchant; the rest are counted."""
+    seen: set[tuple[str | None, bytes]] = set()
+    kept: list[int] = []
+    for index, record in enumerate(images.records):
+        key = (record.merchant, record.digest)
+        if key not in seen:
+            seen.add(key)
+            kept.append(index)
+    result = images.subset(kept)
+    result.skipped = images.skipped
+    result.duplicates_dropped = images.duplicates_dropped + len(images) - len(kept)
+    return result

@@ -1,0 +1,103 @@
+"""Figures of a classifier: accuracy, precision, recall, F1, ROC AUC and the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import DataError
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class against the rest; ``support`` is its number of records. A ratio of 0/0 is 0."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures over one evaluation split; ratios lie in [0, 1].
+
+    The macro means of precision, recall and F1 run over all k classes, absent ones included (they
+    count 0). ``roc_auc_macro`` runs over the classes that have records and are not alone, and is None
+    if there is none. ``confusion[i][j]`` counts records of class i taken for class j.
+    """
+
+    accuracy: float
+    precision_macro: float
+    recall_macro: float
+    f1_macro: float
+    roc_auc_macro: float | None
+    confusion: list[list[int]]
+    per_class: tuple[ClassMetrics, ...]
+
+
+def evaluate(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], *, classes: Sequence[str]
+) -> Metrics:
+    """Compare predictions with true labels; the prediction is the first class of highest probability.
+
+    Args:
+        probabilities: (n, k) float64; any score that ranks will do.
+        labels: (n,) int64 in 0 to k - 1.
+        classes: the k names.
+
+    Raises:
+        DataError: no records, shapes that don't fit, labels out of range, or scores that are not finite.
+
+    """
+    scores = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.int64)
+    count, k = len(truth), len(classes)
+    if count == 0:
+        raise DataError("there are no records to measure on: give an evaluation split with pictures")
+    if scores.shape != (count, k) or truth.shape != (count,):
+        raise DataError(f"scores of shape {scores.shape} do not fit {count} labels and {k} classes")
+    if truth.min() < 0 or truth.max() >= k:
+        raise DataError(f"labels must lie in 0 to {k - 1}")
+    if not np.isfinite(scores).all():
+        raise DataError("the model's scores are not finite: its training diverged, lower the learning rate")
+    predicted = scores.argmax(axis=1)
+    confusion = np.bincount(truth * k + predicted, minlength=k * k).reshape(k, k)
+    hits, support, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    precision = hits / np.maximum(claimed, 1)
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + claimed, 1)
+    areas = [area for label in range(k) if (area := roc_auc(scores[:, label], truth == label)) is not None]
+    return Metrics(
+        accuracy=float(hits.sum() / count),
+        precision_macro=float(precision.mean()),
+        recall_macro=float(recall.mean()),
+        f1_macro=float(f1.mean()),
+        roc_auc_macro=float(np.mean(areas)) if areas else None,
+        confusion=confusion.tolist(),
+        per_class=tuple(
+            ClassMetrics(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            for i, name in enumerate(classes)
+        ),
+    )
+
+
+def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half.
+
+    Computed from midranks, as the Mann-Whitney U statistic (Hanley and McNeil 1982). None if either
+    side is empty. ``scores`` (n,) float64, ``positive`` (n,) bool.
+    """
+    hits = int(positive.sum())
+    misses = len(positive) - hits
+    if hits == 0 or misses == 0:
+        return None
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    # A tied group's midrank is the mean of the ranks (from 1) that it takes up.
+    midranks = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = float(midranks[inverse[positive]].sum())
+    return (rank_sum - hits * (hits + 1) / 2) / (hits * misses)

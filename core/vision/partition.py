@@ -1,0 +1,154 @@
+"""Dividing one training set among simulated merchants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import ConfigError, DataError
+from fedrec.vision.imageset import ImageSet
+
+_DIRICHLET_DRAWS: Final = 100
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How records are dealt out; ``alpha`` is the concentration of ``dirichlet``, else None."""
+
+    kind: Literal["iid", "dirichlet", "folder"]
+    alpha: float | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.alpha is None else f"{self.kind}:{self.alpha:g}"
+
+
+@dataclass(frozen=True)
+class MerchantShare:
+    """One merchant's records: its name, and ascending int64 positions in the set that was divided.
+
+    ``duplicates_dropped`` counts exact copies that met in this share and were left out of it.
+    """
+
+    name: str
+    indices: NDArray[np.int64]
+    duplicates_dropped: int = 0
+
+
+def merchant_names(count: int) -> list[str]:
+    """Names for ``count`` merchants that sort in order: merchant-00, merchant-01, and so on."""
+    width = max(2, len(str(count - 1)))
+    return [f"merchant-{number:0{width}d}" for number in range(count)]
+
+
+def parse_partition(text: str) -> Partition:
+    """Read ``iid``, ``folder`` or ``dirichlet:ALPHA`` with a finite ALPHA above 0.
+
+    Raises:
+        ConfigError: the text is none of these.
+
+    """
+    if text == "iid":
+        return Partition("iid")
+    if text == "folder":
+        return Partition("folder")
+    kind, _, number = text.partition(":")
+    if kind != "dirichlet":
+        raise ConfigError(f"there is no partition {text!r}: give iid, folder or dirichlet:ALPHA")
+    try:
+        alpha = float(number)
+    except ValueError:
+        alpha = math.nan
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ConfigError(f"partition {text!r} needs a number above 0 after the colon, e.g. dirichlet:0.5")
+    return Partition("dirichlet", alpha)
+
+
+def partition(
+    images: ImageSet, *, spec: Partition, merchants: int | None, seed: int
+) -> tuple[MerchantShare, ...]:
+    """Divide a set among merchants; shares are disjoint and cover it, but for copies within a share.
+
+    ``iid`` deals shuffled records out evenly. ``dirichlet`` draws for each class the shares of the
+    merchants from Dir(alpha) (Yurochkin et al. 2019, "Bayesian Nonparametric Federated Learning",
+    section 4; the skew measured by Hsu et al. 2019, arXiv:1909.06335), drawing anew, up to 100 times,
+    while a merchant is left with nothing. ``folder`` follows the records' merchants, where ``merchants``
+    may be None. This looks at all records at once, so it is for simulation: real merchants bring their
+    own.
+
+    Raises:
+        ConfigError: a number is missing or out of range, or contradicts the folders.
+        DataError: a merchant would have no record, or ``folder`` is asked of data without merchants.
+
+    """
+    if merchants is not None and merchants < 1:
+        raise ConfigError(f"{merchants} merchants cannot share data: give at least 1")
+    if seed < 0:
+        raise ConfigError(f"seed {seed} is negative: give 0 or more")
+    if spec.kind == "folder":
+        shares = _by_folder(images, merchants)
+    else:
+        if merchants is None:
+            raise ConfigError(f"partition {spec} needs the number of merchants")
+        if len(images) < merchants:
+            raise DataError(f"{len(images)} training pictures cannot be shared by {merchants} merchants")
+        rng = np.random.default_rng(seed)
+        if spec.alpha is None:
+            parts = np.array_split(rng.permutation(len(images)), merchants)
+        else:
+            parts = _dirichlet(images.labels, merchants=merchants, alpha=spec.alpha, rng=rng)
+        shares = dict(zip(merchant_names(merchants), parts, strict=True))
+    return tuple(_share(images, name, indices) for name, indices in shares.items())
+
+
+def _share(images: ImageSet, name: str, indices: NDArray[np.int64]) -> MerchantShare:
+    ordered = np.sort(np.asarray(indices, dtype=np.int64))
+    # Copies that lay in two folders can meet in one share, where the unit of privacy allows only one.
+    first = {images.records[index].digest: index for index in reversed(ordered.tolist())}
+    kept = np.array(sorted(first.values()), dtype=np.int64)
+    return MerchantShare(name, kept, duplicates_dropped=len(ordered) - len(kept))
+
+
+def _by_folder(images: ImageSet, merchants: int | None) -> dict[str, NDArray[np.int64]]:
+    found: dict[str, list[int]] = {}
+    for index, record in enumerate(images.records):
+        if record.merchant is None:
+            raise DataError(
+                "partition folder needs a folder per merchant with class folders in it: "
+                f"{record.name} has no merchant"
+            )
+        found.setdefault(record.merchant, []).append(index)
+    if not found:
+        raise DataError("partition folder found no training pictures")
+    if merchants is not None and merchants != len(found):
+        raise ConfigError(
+            f"the data has folders of {len(found)} merchants, not {merchants}: leave the number out"
+        )
+    return {name: np.array(found[name], dtype=np.int64) for name in sorted(found)}
+
+
+def _dirichlet(
+    labels: NDArray[np.int64], *, merchants: int, alpha: float, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    classes = np.unique(labels)
+    for _ in range(_DIRICHLET_DRAWS):
+        parts: list[list[NDArray[np.int64]]] = [[] for _ in range(merchants)]
+        for label in classes:
+            members = rng.permutation(np.flatnonzero(labels == label))
+            shares = rng.dirichlet(np.full(merchants, alpha))
+            # With a tiny alpha numpy's draw can be 0/0; the limit is one merchant with everything.
+            if not np.isfinite(shares).all():
+                shares = np.eye(merchants)[rng.integers(merchants)]
+            cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+            for part, piece in zip(parts, np.split(members, cuts), strict=True):
+                part.append(piece)
+        joined = [np.concatenate(part) for part in parts]
+        if min(len(part) for part in joined) > 0:
+            return joined
+    raise DataError(
+        f"dirichlet:{alpha:g} leaves a merchant of {merchants} without a picture: "
+        "give a larger ALPHA, fewer merchants or more pictures"
+    )

@@ -1,0 +1,101 @@
+"""Training and evaluation splits; whether a training record is held out depends on that record alone."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from fedrec.errors import DataError
+from fedrec.vision.imageset import ImageSet
+
+METRICS_SHARE: Final = 0.2
+"""Share of the training records that is measured on when the data has no test and no validation split."""
+VALIDATION_SHARE: Final = 0.1
+"""Share of the training records that the accuracy of each round is measured on, when there is no split."""
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """The splits that the data came with."""
+
+    train: ImageSet
+    validation: ImageSet | None = None
+    test: ImageSet | None = None
+
+
+@dataclass(frozen=True)
+class ResolvedSplits:
+    """What is trained on and what is measured on.
+
+    ``validation`` serves the accuracy of each round and is None if no record fell into it; ``metrics``
+    serves the final figures, and ``metrics_split`` names it: "test", "validation" or "holdout" (taken
+    from the training records). ``leaked_dropped`` counts evaluation records left out because an exact
+    copy is trained on.
+    """
+
+    train: ImageSet
+    validation: ImageSet | None
+    metrics: ImageSet
+    metrics_split: str
+    leaked_dropped: int
+
+
+def _falls_in(digest: bytes, *, key: bytes, split: str, share: float) -> bool:
+    """Whether a record is taken for ``split``: HMAC-SHA256 of its digest, as a fraction, below ``share``."""
+    code = hmac.digest(key, split.encode("utf-8") + b"\0" + digest, "sha256")
+    return int.from_bytes(code[:8], "big") < int(share * 2**64)
+
+
+def _without(images: ImageSet, digests: set[bytes]) -> ImageSet:
+    kept: Iterable[int] = (i for i, record in enumerate(images.records) if record.digest not in digests)
+    return images.subset(list(kept))
+
+
+def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
+    """Decide what is trained on and what is measured on.
+
+    The final figures come from the test split, else from validation, else from ``METRICS_SHARE`` of the
+    training records; the accuracy of each round from validation, else from ``VALIDATION_SHARE`` of the
+    training records. Whether a training record is taken depends on ``key`` and its own digest alone.
+    Evaluation records with an exact copy among those trained on are left out and counted.
+
+    Raises:
+        DataError: nothing is left to train or to measure on.
+
+    """
+    metrics_name = "holdout"
+    if splits.test is not None:
+        metrics_name = "test"
+    elif splits.validation is not None:
+        metrics_name = "validation"
+    taken: dict[str, list[int]] = {"train": [], "holdout": [], "validation": []}
+    for index, record in enumerate(splits.train.records):
+        goes_to = "train"
+        if metrics_name == "holdout" and _falls_in(
+            record.digest, key=key, split="metrics", share=METRICS_SHARE
+        ):
+            goes_to = "holdout"
+        elif splits.validation is None and _falls_in(
+            record.digest, key=key, split="validation", share=VALIDATION_SHARE
+        ):
+            goes_to = "validation"
+        taken[goes_to].append(index)
+    train = splits.train.subset(taken["train"])
+    digests = {record.digest for record in train.records}
+    given = splits.train.subset(taken["validation"]) if splits.validation is None else splits.validation
+    validation = _without(given, digests)
+    leaked = len(given) - len(validation)
+    metrics = validation
+    if metrics_name != "validation":
+        measured = splits.train.subset(taken["holdout"]) if splits.test is None else splits.test
+        metrics = _without(measured, digests)
+        leaked += len(measured) - len(metrics)
+    if not len(train):
+        raise DataError(
+            f"all {len(splits.train)} training pictures fell into evaluation splits: add pictures"
+        )
+    if not len(metrics):
+        raise DataError(f"the {metrics_name} split holds no picture to measure on: add a test/ folder")
+    return ResolvedSplits(train, validation if len(validation) else None, metrics, metrics_name, leaked)

@@ -1,0 +1,137 @@
+"""Scheme ``none``: the same packed integers as ``kahe``, in clear, for comparison and for debugging.
+
+Packing, modulus and overflow are those of ``kahe`` for the same training, so that both open to bit-identical
+sums, also where a sum leaves its field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation import packing, wire
+from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
+from fedrec.privacy.aggregation.ring import is_training_id
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, SumOfCiphertexts
+from fedrec.privacy.randomness import Randomness
+
+NAME = "none"
+
+Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
+
+
+def choose_parameters(*, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
+    """Choose the packing that ``kahe`` would choose, without its ring."""
+    like = choose_ring(name=NAME, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
+    return replace(like, ring_degree=0, modulus_bits=0)
+
+
+class ClearSum:
+    """A running sum of packed integers, modulo 2**plaintext_bits."""
+
+    def __init__(self, parameters: SchemeParameters) -> None:
+        self._parameters = parameters
+        self._count = 0
+        self._mask = np.uint64((1 << parameters.plaintext_bits) - 1)
+        self.coefficients: UInt64Array = np.zeros(parameters.coefficients, dtype=np.uint64)
+
+    @property
+    def count(self) -> int:
+        """How many vectors have been added."""
+        return self._count
+
+    def add(self, blob: bytes) -> None:
+        """Add one vector; raises ``AggregationError``, changing nothing, if malformed or one too many."""
+        if self._count >= self._parameters.cohort:
+            raise AggregationError(f"the sum already holds a cohort of {self._parameters.cohort} vectors")
+        self.coefficients = (self.coefficients + wire.decode(blob, self._parameters)) & self._mask
+        self._count += 1
+
+
+class ClearScheme:
+    """Scheme ``none``; see the module and :class:`fedrec.privacy.aggregation.scheme.Scheme`.
+
+    Raises ``AggregationError`` for parameters of another scheme.
+    """
+
+    name = NAME
+    trust_limit = "The server sees every merchant's own noisy update."
+
+    def __init__(self, parameters: SchemeParameters) -> None:
+        if parameters.name != NAME or parameters.ring_degree:
+            raise AggregationError(
+                f"these parameters are of scheme {parameters.name} with a ring, not {NAME}"
+            )
+        self.parameters = parameters
+
+    def encrypt(
+        self, values: Int64Array, *, training_id: str, round_number: int, rng: Randomness
+    ) -> Encrypted:
+        """Pack (d,) int64; there is no key and nothing is read from ``rng``."""
+        p = self.parameters
+        if values.shape != (p.dimension,) or values.dtype != np.int64:
+            raise AggregationError(
+                f"a merchant's values must be int64 of shape ({p.dimension},), "
+                f"not {values.dtype} of {values.shape}"
+            )
+        if not is_training_id(training_id) or not 0 <= round_number < 2**64:
+            raise AggregationError(
+                "encryption needs the training's SHA-256 in hex and a round from 0 to 2**64-1"
+            )
+        packed = packing.pack(values, fields=p.values_per_coefficient, field_bits=p.field_bits)
+        coefficients = packed.view(np.uint64) & np.uint64((1 << p.plaintext_bits) - 1)
+        return Encrypted(ciphertext=wire.encode(coefficients, p), key=None)
+
+    def key_shares(
+        self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness
+    ) -> list[bytes]:
+        """Return no shares; raises ``AggregationError`` if a key of another scheme is given."""
+        if key is not None:
+            raise AggregationError(f"scheme {NAME} has no keys, but one was given")
+        return []
+
+    def check_ciphertext(self, blob: bytes) -> None:
+        """Raise ``AggregationError`` unless the vector is well formed under these parameters."""
+        wire.decode(blob, self.parameters)
+
+    def new_sum(self) -> ClearSum:
+        """Start an empty sum."""
+        return ClearSum(self.parameters)
+
+    def check_share(self, blob: bytes) -> None:
+        """Raise ``AggregationError`` always: this scheme has no shares."""
+        raise AggregationError(f"scheme {NAME} has no key shares, but one was given")
+
+    def combine_shares(self, shares: Sequence[bytes]) -> bytes:
+        """Raise ``AggregationError`` always: this scheme has no shares."""
+        raise AggregationError(f"scheme {NAME} has no key shares to add")
+
+    def open(
+        self,
+        total: SumOfCiphertexts,
+        *,
+        member_shares: Mapping[int, bytes],
+        threshold: int,
+        contributors: int,
+        training_id: str,
+        round_number: int,
+    ) -> Int64Array:
+        """Unpack a sum; raises ``AggregationError`` if it isn't of this scheme, or of other counts."""
+        p = self.parameters
+        if not isinstance(total, ClearSum) or total.coefficients.size != p.coefficients:
+            raise AggregationError("the sum is of another scheme or of other parameters")
+        if contributors < 1 or total.count != contributors:
+            raise AggregationError(f"the sum holds {total.count} vectors, not the {contributors} stated")
+        if member_shares:
+            raise AggregationError(f"scheme {NAME} has no key shares, but some were given")
+        return packing.unpack(
+            total.coefficients.view(np.int64),
+            dimension=p.dimension,
+            fields=p.values_per_coefficient,
+            field_bits=p.field_bits,
+        )

@@ -1,0 +1,148 @@
+"""Who may open what: the quorum rules, and the survivor set that a committee member checks before it answers.
+
+The quorum bound is the classical intersection argument: two different survivor sets can both be
+opened only if some honest member answers twice, unless 2t - m <= the corrupt members. A member
+answers once per (training, round), so 2t - m > min(colluders, m) is enough (Bonawitz et al. 2017,
+section 6.2, for the masked variant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.privacy.identity import verify
+from fedrec.protocol import (
+    COMMITMENT_CONTEXT,
+    SEALING_KEY_CONTEXT,
+    Commitment,
+    SignedCommitment,
+    SignedSealingKey,
+    TrainingPlan,
+)
+
+LARGEST_DEFAULT_COMMITTEE = 10
+
+
+def default_committee_size(cohort: int) -> int:
+    """Return the committee size used unless one is asked for: everybody, up to ten."""
+    return min(cohort, LARGEST_DEFAULT_COMMITTEE)
+
+
+def default_threshold(*, members: int, colluders: int) -> int:
+    """Return the smallest threshold t with 2t - members > min(colluders, members)."""
+    return (members + min(colluders, members)) // 2 + 1
+
+
+def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors: int, colluders: int) -> None:
+    """Raise ``ConfigError`` unless these numbers keep every single update closed."""
+    if members > cohort:
+        raise ConfigError(
+            f"a committee of {members} is more than the {cohort} merchants there are: lower --committee"
+        )
+    if not 1 <= threshold <= members:
+        raise ConfigError(
+            f"a threshold of {threshold} can't be met by a committee of {members}: "
+            f"choose --threshold between 1 and {members}, or more merchants"
+        )
+    if 2 * threshold - members <= min(colluders, members):
+        least = default_threshold(members=members, colluders=colluders)
+        raise ConfigError(
+            f"threshold {threshold} of {members} lets {colluders} colluder(s) open two different sets: "
+            f"--threshold must be at least {least}"
+        )
+    check_contributors(cohort=cohort, min_contributors=min_contributors, colluders=colluders)
+
+
+def check_contributors(*, cohort: int, min_contributors: int, colluders: int) -> None:
+    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum."""
+    if min_contributors > cohort:
+        raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
+    if min_contributors - colluders < 2:
+        raise ConfigError(
+            f"{min_contributors} contributor(s) less {colluders} colluder(s) leave fewer than two honest ones: "
+            "raise --min-contributors or --merchants, or lower --drop or --colluders"
+        )
+
+
+def check_plan(plan: TrainingPlan) -> None:
+    """Raise ``RefusedError`` unless a merchant may join under this plan's committee and minimum."""
+    try:
+        if plan.committee:
+            check_quorum(
+                cohort=plan.cohort,
+                members=len(plan.committee),
+                threshold=plan.threshold,
+                min_contributors=plan.min_contributors,
+                colluders=plan.colluders,
+            )
+        elif plan.mode == "distributed":
+            check_contributors(
+                cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
+            )
+    except ConfigError as error:
+        raise RefusedError(str(error)) from None
+
+
+def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) -> dict[str, bytes]:
+    """Return each committee member's X25519 key, in the committee's order.
+
+    Raises ``ProtocolError`` unless there is exactly one key per member, each signed for this training.
+    """
+    found: dict[str, bytes] = {}
+    for key in keys:
+        statement = key.statement
+        if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
+            raise ProtocolError("a sealing key is of another training, or not of a committee member")
+        if not verify(
+            plan.key_of(statement.merchant),
+            statement.canonical_bytes(),
+            bytes.fromhex(key.signature),
+            context=SEALING_KEY_CONTEXT,
+        ):
+            raise ProtocolError(f"the sealing key of '{statement.merchant}' is not signed by its roster key")
+        if (
+            found.setdefault(statement.merchant, bytes.fromhex(statement.public_key)).hex()
+            != statement.public_key
+        ):
+            raise ProtocolError(f"two sealing keys were given for '{statement.merchant}'")
+    if set(found) != set(plan.committee):
+        raise ProtocolError("a committee member's sealing key is missing")
+    return {member: found[member] for member in plan.committee}
+
+
+def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_number: int) -> Commitment:
+    """Return the commitment; ``ProtocolError`` unless its merchant signed it for this training and round."""
+    commitment = signed.commitment
+    if commitment.training_id != plan.training_id or commitment.round_number != round_number:
+        raise ProtocolError("a commitment is of another training or round")
+    if len(commitment.share_hashes) != len(plan.committee):
+        raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of shares")
+    if not verify(
+        plan.key_of(commitment.merchant),
+        commitment.canonical_bytes(),
+        bytes.fromhex(signed.signature),
+        context=COMMITMENT_CONTEXT,
+    ):
+        raise ProtocolError(f"the commitment of '{commitment.merchant}' is not signed by its roster key")
+    return commitment
+
+
+def check_survivors(
+    survivors: Sequence[SignedCommitment], *, plan: TrainingPlan, round_number: int
+) -> list[Commitment]:
+    """Return the survivors' commitments, as a member must see them before it answers.
+
+    Raises ``ProtocolError`` on a signature or binding that doesn't hold, ``RefusedError`` when the
+    set is smaller than the minimum, names a merchant twice, or mixes models.
+    """
+    commitments = [check_commitment(signed, plan=plan, round_number=round_number) for signed in survivors]
+    if len({commitment.merchant for commitment in commitments}) != len(commitments):
+        raise RefusedError("the survivor set names a merchant twice")
+    if len(commitments) < plan.min_contributors:
+        raise RefusedError(
+            f"the survivor set has {len(commitments)} merchants, {plan.min_contributors} are required"
+        )
+    if len({commitment.model_hash for commitment in commitments}) != 1:
+        raise RefusedError("the survivors trained from different models")
+    return commitments

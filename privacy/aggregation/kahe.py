@@ -1,0 +1,211 @@
+"""Key-additive encryption from ring learning with errors, opened by a committee: scheme ``kahe``.
+
+Block j of a merchant's packed integers m becomes c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N + 1), with
+public a_j derived from the training and round, a fresh key k and errors e_j, both CBD(42). Ciphertexts add,
+and their sum opens under the sum K of the keys, so K is all that is ever reconstructed: each k is
+Shamir-shared to the committee, whose members add their shares first. Bell et al. 2022 (ACORN), Li et al.
+2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. That the opener sees K and the sum
+of the errors is a Hint-LWE setting: given two honest merchants, each one's noise still has a standard
+deviation of at least 3.24. This is an assumption that independent review has yet to confirm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation import packing, ring, shamir, wire
+from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, SumOfCiphertexts
+from fedrec.privacy.randomness import Randomness
+
+NAME = "kahe"
+
+_FEWEST_RESIDUES = 256
+"""From this many coefficients on, the chi-square test of :meth:`KaheScheme.open` errs below 2**-56."""
+
+Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
+
+
+def choose_parameters(*, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
+    """Choose by :func:`fedrec.privacy.aggregation.parameters.choose_ring`."""
+    return choose_ring(name=NAME, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
+
+
+class KaheSum:
+    """A running sum of ciphertexts modulo q."""
+
+    def __init__(self, parameters: SchemeParameters, modulus: int) -> None:
+        self._parameters = parameters
+        self._modulus = modulus
+        self._count = 0
+        self.coefficients: UInt64Array = np.zeros(parameters.coefficients, dtype=np.uint64)
+
+    @property
+    def count(self) -> int:
+        """How many ciphertexts have been added."""
+        return self._count
+
+    def add(self, blob: bytes) -> None:
+        """Add one ciphertext; raises ``AggregationError``, changing nothing, if malformed or one too many."""
+        if self._count >= self._parameters.cohort:
+            raise AggregationError(f"the sum already holds a cohort of {self._parameters.cohort} ciphertexts")
+        added = wire.decode(blob, self._parameters)
+        self.coefficients = ring.add_modulo(self.coefficients, added, self._modulus)
+        self._count += 1
+
+
+class KaheScheme:
+    """Scheme ``kahe``; see the module and :class:`fedrec.privacy.aggregation.scheme.Scheme`.
+
+    Raises ``AggregationError`` for parameters of another scheme.
+    """
+
+    name = NAME
+    trust_limit = (
+        "Nobody sees one merchant's update unless a threshold of the committee works together against it; "
+        "this rests on ring learning with errors with hints, an assumption still under review."
+    )
+
+    def __init__(self, parameters: SchemeParameters) -> None:
+        if parameters.name != NAME or parameters.modulus is None:
+            raise AggregationError(
+                f"these parameters are of scheme {parameters.name}, not {NAME} with its ring"
+            )
+        self.parameters = parameters
+        self._modulus: int = parameters.modulus
+
+    def _masks(self, key: Int64Array, *, training_id: str, round_number: int) -> UInt64Array:
+        return ring.masks(
+            key,
+            training_id=training_id,
+            round_number=round_number,
+            count=self.parameters.coefficients,
+            degree=self.parameters.ring_degree,
+            modulus=self._modulus,
+        )
+
+    def encrypt(
+        self, values: Int64Array, *, training_id: str, round_number: int, rng: Randomness
+    ) -> Encrypted:
+        """Encrypt (d,) int64 under a fresh key; see the protocol for what it raises."""
+        p = self.parameters
+        if values.shape != (p.dimension,) or values.dtype != np.int64:
+            raise AggregationError(
+                f"a merchant's values must be int64 of shape ({p.dimension},), "
+                f"not {values.dtype} of {values.shape}"
+            )
+        # Read from the stream, not from a child: a child depends on labels alone, so that encrypting twice
+        # with one generator would use one key twice, and the difference of the ciphertexts would be readable.
+        key = ring.centred_binomial(p.ring_degree, rng)
+        noisy = packing.pack(values, fields=p.values_per_coefficient, field_bits=p.field_bits)
+        noisy *= np.int64(p.step)  # |m * step| <= (q - 1) / 2
+        noisy += ring.centred_binomial(p.coefficients, rng)
+        masks = self._masks(key, training_id=training_id, round_number=round_number)
+        ciphertext = ring.add_modulo(ring.lift(noisy, self._modulus), masks, self._modulus)
+        return Encrypted(ciphertext=wire.encode(ciphertext, p), key=KeyMaterial(key))
+
+    def key_shares(
+        self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness
+    ) -> list[bytes]:
+        """Consume a key and return its shares for members 1..members; see the protocol for what it raises."""
+        if key is None:
+            raise AggregationError(f"scheme {NAME} has a key for every ciphertext; none was given")
+        polynomial = key.take()
+        try:
+            shares = shamir.split(polynomial, members=members, threshold=threshold, rng=rng)
+        finally:
+            polynomial.fill(0)
+        return [shamir.encode_share(x, share) for x, share in enumerate(shares, start=1)]
+
+    def check_ciphertext(self, blob: bytes) -> None:
+        """Raise ``AggregationError`` unless the ciphertext is well formed under these parameters."""
+        wire.decode(blob, self.parameters)
+
+    def new_sum(self) -> KaheSum:
+        """Start an empty sum."""
+        return KaheSum(self.parameters, self._modulus)
+
+    def check_share(self, blob: bytes) -> None:
+        """Raise ``AggregationError`` unless the share is well formed."""
+        shamir.decode_share(blob, count=self.parameters.ring_degree)
+
+    def combine_shares(self, shares: Sequence[bytes]) -> bytes:
+        """Add one member's shares into its share of the sum; see the protocol for what it raises."""
+        member: int | None = None
+        total: UInt64Array = np.zeros(self.parameters.ring_degree, dtype=np.uint64)
+        for blob in shares:
+            x, share = shamir.decode_share(blob, count=self.parameters.ring_degree)
+            if member not in (None, x):
+                raise AggregationError(
+                    f"shares of members {member} and {x} can't be added: each adds its own"
+                )
+            member, total = x, shamir.add(total, share)
+        if member is None:
+            raise AggregationError("there are no key shares to add")
+        return shamir.encode_share(member, total)
+
+    def open(
+        self,
+        total: SumOfCiphertexts,
+        *,
+        member_shares: Mapping[int, bytes],
+        threshold: int,
+        contributors: int,
+        training_id: str,
+        round_number: int,
+    ) -> Int64Array:
+        """Open a sum; see the protocol. Keys that don't belong to the ciphertexts are told by the noise."""
+        p = self.parameters
+        if not isinstance(total, KaheSum) or total.coefficients.size != p.coefficients:
+            raise AggregationError("the sum is of another scheme or of other parameters")
+        if contributors < 1 or total.count != contributors:
+            raise AggregationError(f"the sum holds {total.count} ciphertexts, not the {contributors} stated")
+        shares = {}
+        for x, blob in member_shares.items():
+            stated, shares[x] = shamir.decode_share(blob, count=p.ring_degree)
+            if stated != x:
+                raise AggregationError(f"the key share of member {x} is labelled as member {stated}'s")
+        key = shamir.reconstruct(shares, threshold=threshold)
+        if int(np.abs(key).max()) > ring.CBD_ETA * contributors:
+            raise AggregationError(
+                "the opened key is too large to be a sum of merchants' keys: "
+                "shares are wrong, or of other merchants"
+            )
+        masks = self._masks(key, training_id=training_id, round_number=round_number)
+        # The mask is taken away by adding q - mask, which is in [1, q].
+        opened = total.coefficients + (np.uint64(self._modulus) - masks)
+        opened = np.minimum(opened, opened - np.uint64(self._modulus))
+        step = np.uint64(p.step)
+        quotient = (opened + step // np.uint64(2)) // step
+        residues = opened.astype(np.int64) - (quotient * step).astype(np.int64)
+        self._check_residues(residues, contributors)
+        packed = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
+        return packing.unpack(
+            packed, dimension=p.dimension, fields=p.values_per_coefficient, field_bits=p.field_bits
+        )
+
+    def _check_residues(self, residues: Int64Array, contributors: int) -> None:
+        """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.
+
+        A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
+        errors are sub-Gaussian with proxy 21 n, so that among m >= 256 of them the mean square passes twice
+        21 n with probability below exp(-0.153 m), Laurent and Massart's chi-square tail; under a wrong key
+        residues are uniform over a step, far wider.
+        """
+        wraps = contributors / 2 + 1
+        bound = self.parameters.noise_bound + wraps
+        root_mean_square = math.sqrt(float(np.mean(np.square(residues.astype(np.float64)))))
+        expected = math.sqrt(2 * (ring.CBD_ETA / 2) * contributors) + wraps
+        if int(np.abs(residues).max()) > bound or (
+            residues.size >= _FEWEST_RESIDUES and root_mean_square > expected
+        ):
+            raise AggregationError(
+                "the sum doesn't open under the committee's key: a ciphertext or key share is of "
+                "another round, of another merchant, or was changed on its way"
+            )

@@ -1,0 +1,270 @@
+"""Ring parameters by analysis: the cheapest ones that are secure and, but for 2**-40, always exact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation.packing import coefficient_count, packed_bytes
+from fedrec.privacy.aggregation.ring import CBD_ETA
+from fedrec.privacy.aggregation.seal import security_limit_bits
+
+MAX_DIMENSION = 1 << 28
+MAX_COHORT = 4096
+MAX_FIELD_BITS = 48
+RING_DEGREES = (2048, 4096)
+MAX_MODULUS_BITS = 60
+"""SEAL's own limit for one prime."""
+
+FAILURE_BITS = 40
+ROUNDS = 1000
+"""All coefficients of this many rounds are right together, except with probability 2**-FAILURE_BITS."""
+
+_NOMINAL_MEMBERS = 10
+"""Committee size at which the key shares' bytes enter the choice of the ring degree."""
+
+_SHARE_BYTES = 4
+
+
+def noise_bound(*, coefficients: int, cohort: int) -> int:
+    """Bound the summed error of every coefficient over ``ROUNDS`` rounds, but for 2**-``FAILURE_BITS``.
+
+    A CBD(eta) error is a sum of 2 * eta independent variables of range 1, so the sum over n merchants has
+    P(|E| >= x) <= 2 exp(-x**2 / (eta * n)) by Hoeffding's inequality (1963, theorem 2); the bound follows by
+    a union over coefficients and rounds.
+    """
+    tail = math.log(2) * (FAILURE_BITS + 1) + math.log(coefficients * ROUNDS)
+    return math.ceil(math.sqrt(CBD_ETA * cohort * tail)) + 1
+
+
+def is_prime(number: int) -> bool:
+    """Decide primality below 2**64 (Miller and Rabin, with the first twelve primes as bases: exact there)."""
+    bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+    if number < 2 or any(number % p == 0 for p in bases):
+        return number in bases
+    odd, twos = number - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    for base in bases:
+        x = pow(base, odd, number)
+        if x in (1, number - 1):
+            continue
+        for _ in range(twos - 1):
+            x = x * x % number
+            if x == number - 1:
+                break
+        else:
+            return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def ring_modulus(*, degree: int, modulus_bits: int, plaintext_bits: int) -> int | None:
+    """Return the largest prime q of that many bits with q = 1 modulo 2 * degree and modulo 2**plaintext_bits.
+
+    The first makes the ring's fast transform exist. The second makes q = step * 2**plaintext_bits + 1, so
+    that a sum which wraps around the plaintext modulus is off by one unit of noise and not by thousands.
+    None if there is no such prime.
+    """
+    unit = max(2 * degree, 1 << plaintext_bits)  # both are powers of two
+    low = 1 << (modulus_bits - 1)
+    candidate = ((1 << modulus_bits) - 2) // unit * unit + 1
+    while candidate > low:
+        if is_prime(candidate):
+            return candidate
+        candidate -= unit
+    return None
+
+
+@dataclass(frozen=True)
+class SchemeParameters:
+    """The public parameters of one training's aggregation; a plan holds them, a ciphertext their hash.
+
+    ``dimension`` values go ``values_per_coefficient`` to a coefficient in fields of ``field_bits`` bits
+    (two's complement, wide enough for the sum over ``cohort`` merchants). ``ring_degree`` and
+    ``modulus_bits`` define the ring; both are 0 for a scheme without one.
+
+    Raises ``AggregationError`` for parameters that are out of range, insecure or not exact.
+    """
+
+    name: str
+    dimension: int
+    cohort: int
+    field_bits: int
+    values_per_coefficient: int
+    ring_degree: int
+    modulus_bits: int
+
+    def __post_init__(self) -> None:
+        limits = {
+            "dimension": (1, MAX_DIMENSION),
+            "cohort": (1, MAX_COHORT),
+            "field_bits": (2, MAX_FIELD_BITS),
+            "values_per_coefficient": (1, 31),
+            "ring_degree": (0, max(RING_DEGREES)),
+            "modulus_bits": (0, MAX_MODULUS_BITS),
+        }
+        if type(self.name) is not str or not 1 <= len(self.name) <= 32:
+            raise AggregationError("aggregation parameters need a scheme name of 1 to 32 characters")
+        for field, (low, high) in limits.items():
+            value = getattr(self, field)
+            if type(value) is not int or not low <= value <= high:
+                raise AggregationError(
+                    f"aggregation parameter {field} must be an integer from {low} to {high}"
+                )
+        if self.plaintext_bits > MAX_MODULUS_BITS:
+            raise AggregationError(
+                f"{self.values_per_coefficient} fields of {self.field_bits} bits pass {MAX_MODULUS_BITS} bits"
+            )
+        if (self.ring_degree == 0) != (self.modulus_bits == 0):
+            raise AggregationError("ring_degree and modulus_bits must both be given, or both be 0")
+        if self.ring_degree:
+            self._check_ring()
+
+    def _check_ring(self) -> None:
+        if self.ring_degree not in RING_DEGREES:
+            raise AggregationError(f"ring_degree must be one of {RING_DEGREES}")
+        if self.modulus_bits > security_limit_bits(self.ring_degree):
+            raise AggregationError(
+                f"a modulus of {self.modulus_bits} bits isn't secure at ring degree {self.ring_degree}"
+            )
+        if self.modulus_bits <= self.plaintext_bits or self.modulus is None:
+            raise AggregationError(
+                f"no modulus of {self.modulus_bits} bits fits {self.plaintext_bits}-bit sums"
+            )
+        if self.step < 2 * (self.noise_bound + self.cohort) + 2:
+            raise AggregationError(
+                f"a modulus of {self.modulus_bits} bits leaves too little room for the noise of"
+                f" {self.cohort} merchants beside {self.plaintext_bits}-bit sums"
+            )
+
+    @property
+    def plaintext_bits(self) -> int:
+        """Bits of one coefficient's packed values: sums are taken modulo two to this power."""
+        return self.field_bits * self.values_per_coefficient
+
+    @property
+    def coefficients(self) -> int:
+        """Coefficients of one ciphertext, a multiple of 64."""
+        return coefficient_count(self.dimension, self.values_per_coefficient)
+
+    @property
+    def modulus(self) -> int | None:
+        """The ring's prime modulus q; None where there is no ring or no such prime."""
+        if not self.modulus_bits:
+            return None
+        return ring_modulus(
+            degree=self.ring_degree, modulus_bits=self.modulus_bits, plaintext_bits=self.plaintext_bits
+        )
+
+    @property
+    def step(self) -> int:
+        """What one unit of plaintext is multiplied by: (q - 1) / 2**plaintext_bits; 1 without a ring."""
+        return 1 if self.modulus is None else self.modulus >> self.plaintext_bits
+
+    @property
+    def noise_bound(self) -> int:
+        """The summed error's bound, see :func:`noise_bound`."""
+        return noise_bound(coefficients=self.coefficients, cohort=self.cohort)
+
+    @property
+    def coefficient_bits(self) -> int:
+        """Bits that one coefficient takes on the wire."""
+        return self.modulus_bits or self.plaintext_bits
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of a ciphertext's coefficients."""
+        return packed_bytes(self.coefficients, self.coefficient_bits)
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Return plain values for a plan."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> SchemeParameters:
+        """Read :meth:`to_dict`'s values; raises ``AggregationError`` if one is missing, unknown or wrong."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, Mapping) or set(data) != names:
+            raise AggregationError(f"aggregation parameters must have exactly the fields {sorted(names)}")
+        return cls(**data)  # type: ignore[arg-type]  # __post_init__ checks every type
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the canonical parameters, which every ciphertext carries; 32 bytes."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"fedrec/aggregation/parameters/1" + text.encode()).digest()
+
+
+def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
+    """Choose the parameters whose ciphertext plus key shares (to a committee of ten) are the fewest bytes.
+
+    ``max_abs_sum`` bounds the absolute value of every coordinate of the sum. Every ring degree and packing
+    is tried with the narrowest modulus that is exact, see :func:`noise_bound`, and 128-bit secure.
+
+    Raises ``AggregationError`` if the arguments are out of range or nothing fits.
+    """
+    for what, value, high in (
+        ("dimension", dimension, MAX_DIMENSION),
+        ("cohort", cohort, MAX_COHORT),
+        ("max_abs_sum", max_abs_sum, (1 << (MAX_FIELD_BITS - 1)) - 1),
+    ):
+        if not 1 <= value <= high:
+            raise AggregationError(f"{what} must be from 1 to {high}, not {value}: no ring fits")
+    field_bits = max_abs_sum.bit_length() + 1
+    best: tuple[int, SchemeParameters] | None = None
+    for degree in RING_DEGREES:
+        widest = min(MAX_MODULUS_BITS, security_limit_bits(degree))
+        for per_coefficient in range(1, widest // field_bits + 1):
+            found = _narrowest(
+                name=name,
+                dimension=dimension,
+                cohort=cohort,
+                field_bits=field_bits,
+                per_coefficient=per_coefficient,
+                degree=degree,
+                widest=widest,
+            )
+            if found is None:
+                continue
+            cost = found.body_bytes + _NOMINAL_MEMBERS * _SHARE_BYTES * degree
+            if best is None or cost < best[0]:
+                best = cost, found
+    if best is None:
+        raise AggregationError(
+            f"no secure ring holds sums of {field_bits} bits over {cohort} merchants; "
+            "lower the scale, the noise or the cohort"
+        )
+    return best[1]
+
+
+def _narrowest(
+    *,
+    name: str,
+    dimension: int,
+    cohort: int,
+    field_bits: int,
+    per_coefficient: int,
+    degree: int,
+    widest: int,
+) -> SchemeParameters | None:
+    """Return the parameters of the narrowest modulus that fits, None if there is none."""
+    plaintext_bits = field_bits * per_coefficient
+    for modulus_bits in range(plaintext_bits + 1, widest + 1):
+        try:
+            return SchemeParameters(
+                name=name,
+                dimension=dimension,
+                cohort=cohort,
+                field_bits=field_bits,
+                values_per_coefficient=per_coefficient,
+                ring_degree=degree,
+                modulus_bits=modulus_bits,
+            )
+        except AggregationError:
+            continue
+    return None

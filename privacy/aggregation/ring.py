@@ -1,0 +1,119 @@
+"""The ring of the key-additive scheme: public polynomials from a hash, small noise, and masks a_j * k."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import lru_cache
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from numpy.typing import NDArray
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation.seal import RingEngine
+from fedrec.privacy.randomness import Randomness
+
+CBD_ETA = 42
+"""Half-width of the centred binomial distribution of keys and errors: variance 21, sigma 4.58."""
+
+_PUBLIC_DOMAIN = b"fedrec/kahe/public-polynomial/1"
+_ETA_MASK = np.uint64((1 << CBD_ETA) - 1)
+_TRAINING_ID_HEX_DIGITS = 64
+
+UInt64Array = NDArray[np.uint64]
+Int64Array = NDArray[np.int64]
+
+
+def centred_binomial(count: int, rng: Randomness) -> Int64Array:
+    """Sample the centred binomial distribution CBD(42): 42 fair bits minus 42 others; (count,) int64."""
+    words = rng.uint64(2 * count)
+    ones = np.bitwise_count(words & _ETA_MASK).view(np.int8)  # at most 42
+    difference: Int64Array = (ones[:count] - ones[count:]).astype(np.int64)
+    return difference
+
+
+def add_modulo(left: UInt64Array, right: UInt64Array, modulus: int) -> UInt64Array:
+    """Add residues below a modulus of at most 63 bits; same shape in and out."""
+    total = left + right
+    # The subtraction wraps to a huge number exactly where total < modulus.
+    reduced: UInt64Array = np.minimum(total, total - np.uint64(modulus))
+    return reduced
+
+
+def lift(values: Int64Array, modulus: int) -> UInt64Array:
+    """Map integers in (-modulus, modulus) to residues in [0, modulus)."""
+    # The arithmetic shift is all ones where a value is negative, and zero elsewhere.
+    return (values + ((values >> np.int64(63)) & np.int64(modulus))).view(np.uint64)
+
+
+def public_polynomials(
+    *, training_id: str, round_number: int, first: int, count: int, degree: int, modulus: int
+) -> UInt64Array:
+    """Derive the public polynomials a_first .. a_(first+count-1) of a round, in transformed form.
+
+    Every party computes them, nobody supplies them: the ChaCha20 keystream under SHA-256 of (domain, ring
+    parameters, training, round, block), read as little-endian 64-bit words cut to the modulus's bit length;
+    the first ``degree`` words below the modulus are the polynomial, so each is exactly uniform.
+
+    Returns (count, degree) uint64. Raises ``AggregationError`` if ``training_id`` isn't a SHA-256 in hex or
+    ``round_number`` doesn't fit 64 bits.
+    """
+    if not is_training_id(training_id) or not 0 <= round_number < 2**64:
+        raise AggregationError(
+            "encryption needs the training's SHA-256 in lower-case hex and a round number from 0 to 2**64-1"
+        )
+    prefix = _PUBLIC_DOMAIN + struct.pack("<IQQ", degree, modulus, round_number) + bytes.fromhex(training_id)
+    mask, bound = np.uint64((1 << modulus.bit_length()) - 1), np.uint64(modulus)
+    # Enough words at once in nearly every case; more are drawn from the same stream where not.
+    guess = int(degree * (1 << modulus.bit_length()) / modulus * 1.02) + 64
+    zeros = bytes(8 * guess)
+    out = np.empty((count, degree), dtype=np.uint64)
+    for row in range(count):
+        key = hashlib.sha256(prefix + struct.pack("<Q", first + row)).digest()
+        stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+        filled = 0
+        while filled < degree:
+            words = np.frombuffer(stream.update(zeros), dtype="<u8") & mask
+            accepted = words[words < bound][: degree - filled]
+            out[row, filled : filled + accepted.size] = accepted
+            filled += accepted.size
+    return out
+
+
+def is_training_id(text: str) -> bool:
+    """Tell whether a text is a SHA-256 digest in lower-case hex."""
+    return len(text) == _TRAINING_ID_HEX_DIGITS and all(digit in "0123456789abcdef" for digit in text)
+
+
+@lru_cache(maxsize=4)
+def engine(degree: int, modulus: int) -> RingEngine:
+    """Return this process's engine for a ring; building one costs a few milliseconds."""
+    return RingEngine(degree=degree, modulus=modulus)
+
+
+def masks(
+    key: Int64Array, *, training_id: str, round_number: int, count: int, degree: int, modulus: int
+) -> UInt64Array:
+    """Return the first ``count`` coefficients of a_0 * k, a_1 * k, ... joined; (count,) uint64 below q.
+
+    ``key`` is (degree,) int64 in (-q, q). Raises ``AggregationError`` for a degenerate key or a malformed
+    training or round.
+    """
+    blocks = -(-count // degree)
+    out = np.zeros((blocks, degree), dtype=np.uint64)
+    if key.any():
+        ring = engine(degree, modulus)
+        multiplier = ring.multiplier(ring.transform(lift(key, modulus)))
+        for first in range(0, blocks, ring.BATCH):
+            size = min(ring.BATCH, blocks - first)
+            public = public_polynomials(
+                training_id=training_id,
+                round_number=round_number,
+                first=first,
+                count=size,
+                degree=degree,
+                modulus=modulus,
+            )
+            out[first : first + size] = ring.products(public, multiplier)
+    return out.reshape(-1)[:count]

@@ -1,0 +1,193 @@
+"""The only door to SEAL's coefficient buffers (``tenseal.sealapi`` 0.3.18, SEAL 4).
+
+TenSEAL's documented interface reads coefficients one by one (about 0.1 us each) and writes them only by
+loading a serialised stream. A ctypes view of the same buffer is a thousand times faster, but leans on
+the memory layout of pybind11 and of SEAL's ``DynArray``. So the view is used only after a self-test, in
+this process, finds that it agrees with the documented interface; else the documented one serves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import tenseal.sealapi as sealapi
+from numpy.typing import NDArray
+
+from fedrec.errors import AggregationError
+
+# SEALHeader (serialization.h): magic, header size, version major and minor, compression, reserved, size.
+_HEADER = struct.Struct("<HBBBBHQ")
+_HEADER_MAGIC = 0xA15E
+_HEADER_BYTES = 16
+_SEAL_VERSION = (4, 3)
+_NO_COMPRESSION = 0
+# Ciphertext: parms_id, NTT flag, number of polynomials, degree, primes, scale, correction factor.
+_CIPHERTEXT = struct.Struct("<4QBQQQdQ")
+# Plaintext: parms_id (not zero means NTT form), coefficients, scale.
+_PLAINTEXT = struct.Struct("<4QQd")
+_ARRAY_COUNT = struct.Struct("<Q")
+# pybind11's instance keeps the C++ pointer behind ob_refcnt and ob_type; DynArray keeps a pool handle
+# (a shared_ptr, two words), then capacity, size and the data pointer.
+_INSTANCE_VALUE_OFFSET = 16
+_DYN_ARRAY_OFFSET = 16
+_DYN_ARRAY = struct.Struct("<QQQ")
+
+UInt64Array = NDArray[np.uint64]
+
+
+def security_limit_bits(degree: int) -> int:
+    """Return the most modulus bits that SEAL allows at 128-bit security for this ring degree; 0 if none."""
+    return int(sealapi.CoeffModulus.MaxBitCount(degree, sealapi.SEC_LEVEL_TYPE.TC128))
+
+
+def _header(body_bytes: int) -> bytes:
+    size = _HEADER_BYTES + body_bytes
+    return _HEADER.pack(_HEADER_MAGIC, _HEADER_BYTES, *_SEAL_VERSION, _NO_COMPRESSION, 0, size)
+
+
+def _array_stream(values: UInt64Array) -> bytes:
+    """Serialise a DynArray of 64-bit words, uncompressed."""
+    data = _ARRAY_COUNT.pack(values.size) + values.astype("<u8", copy=False).tobytes()
+    return _header(len(data)) + data
+
+
+def _load(target: Any, stream: bytes, *before: Any) -> None:
+    """Call ``target.load(*before, path)`` on a stream that stays in memory: key material meets no disk."""
+    if not hasattr(os, "memfd_create"):
+        raise AggregationError("encrypted aggregation needs Linux (memfd_create); run fedrec on Linux")
+    descriptor = os.memfd_create("fedrec", os.MFD_CLOEXEC)
+    try:
+        written = 0
+        while written < len(stream):
+            written += os.write(descriptor, memoryview(stream)[written:])
+        target.load(*before, f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _slow_read(holder: Any) -> UInt64Array:
+    array = holder.dyn_array()
+    return np.fromiter((array[i] for i in range(array.size())), dtype=np.uint64, count=array.size())
+
+
+def _slow_write(holder: Any, values: UInt64Array) -> None:
+    _load(holder.dyn_array(), _array_stream(values))
+
+
+def _view(holder: Any) -> UInt64Array:
+    """Return a writable view of the buffer; it is valid until SEAL next resizes the holder."""
+    array = holder.dyn_array()
+    address = ctypes.c_void_p.from_address(id(array) + _INSTANCE_VALUE_OFFSET).value
+    if address is None:
+        raise AggregationError("SEAL's buffer has no address; install tenseal==0.3.18")
+    fields = ctypes.string_at(address + _DYN_ARRAY_OFFSET, _DYN_ARRAY.size)
+    capacity, size, data = _DYN_ARRAY.unpack(fields)
+    if size != array.size() or capacity < size or data == 0:
+        raise AggregationError("SEAL's buffers have an unknown layout; install tenseal==0.3.18")
+    words = (ctypes.c_uint64 * size).from_address(data)
+    return np.frombuffer(words, dtype=np.uint64)
+
+
+@lru_cache(maxsize=1)
+def fast_buffers_work() -> bool:
+    """Tell whether the ctypes view agrees, reading and writing, with TenSEAL's documented interface."""
+    try:
+        holder = sealapi.Plaintext(64)
+        # The layout is checked from the size alone before any pointer of it is followed.
+        first = np.arange(1, 65, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        _slow_write(holder, first)
+        if not np.array_equal(_view(holder), first):
+            return False
+        second = first[::-1].copy()
+        _view(holder)[:] = second
+        return bool(np.array_equal(_slow_read(holder), second))
+    except (AggregationError, ValueError, RuntimeError, AttributeError, struct.error):
+        return False
+
+
+class RingEngine:
+    """Arithmetic in Z_q[x]/(x^N + 1) done by SEAL: transforms, and products with one fixed polynomial.
+
+    A CKKS context of the single prime q serves, because CKKS operations on its ciphertexts are plain
+    ring operations: nothing is rounded or relinearised. One engine isn't safe for use by two threads.
+
+    Raises ``AggregationError`` if SEAL refuses the parameters, in particular where q has more bits than
+    SEAL's 128-bit security limit for the degree.
+    """
+
+    BATCH = 8
+
+    def __init__(self, *, degree: int, modulus: int, fast: bool | None = None) -> None:
+        self.degree = degree
+        self.modulus = modulus
+        self._fast = fast_buffers_work() if fast is None else fast
+        try:
+            parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
+            parameters.set_poly_modulus_degree(degree)
+            parameters.set_coeff_modulus([sealapi.Modulus(modulus)])
+            self._context = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
+            accepted, reason = self._context.parameters_set(), self._context.parameters_error_name()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}") from error
+        if not accepted:
+            raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}: {reason}")
+        self._parms_id = self._context.first_parms_id()
+        self._evaluator = sealapi.Evaluator(self._context)
+        # All-ones: SEAL refuses ciphertexts whose last polynomials are all zero ("transparent").
+        ones = np.ones(self.BATCH * degree, dtype=np.uint64)
+        self._source = self._ciphertext(ones, ntt=True)
+        self._product = self._ciphertext(ones, ntt=False)
+
+    def _ciphertext(self, values: UInt64Array, *, ntt: bool) -> Any:
+        count = values.size // self.degree
+        body = _CIPHERTEXT.pack(*self._parms_id, ntt, count, self.degree, 1, 1.0, 1) + _array_stream(values)
+        out = sealapi.Ciphertext()
+        _load(out, _header(len(body)) + body, self._context)
+        return out
+
+    def _plaintext(self, values: UInt64Array) -> Any:
+        body = _PLAINTEXT.pack(*self._parms_id, values.size, 1.0) + _array_stream(values)
+        out = sealapi.Plaintext()
+        _load(out, _header(len(body)) + body, self._context)
+        return out
+
+    def _read(self, holder: Any) -> UInt64Array:
+        return _view(holder).copy() if self._fast else _slow_read(holder)
+
+    def _write(self, holder: Any, values: UInt64Array) -> None:
+        if self._fast:
+            _view(holder)[:] = values
+        else:
+            _slow_write(holder, values)
+
+    def transform(self, polynomial: UInt64Array) -> UInt64Array:
+        """Return the number-theoretic transform, in SEAL's order; (N,) uint64 below q in and out."""
+        padded = np.concatenate([polynomial, np.ones(self.degree, dtype=np.uint64)])
+        work = self._ciphertext(padded, ntt=False)
+        self._evaluator.transform_to_ntt_inplace(work)
+        return self._read(work)[: self.degree]
+
+    def multiplier(self, transformed: UInt64Array) -> Any:
+        """Prepare a polynomial in transformed form, (N,) uint64, for :meth:`products`; zero won't do."""
+        return self._plaintext(transformed)
+
+    def products(self, transformed: UInt64Array, multiplier: Any) -> UInt64Array:
+        """Multiply up to ``BATCH`` polynomials by one and return plain coefficients.
+
+        ``transformed`` is (b, N) uint64 below q, in transformed form; the result has the same shape.
+        """
+        count = len(transformed)
+        batch = np.ones((self.BATCH, self.degree), dtype=np.uint64)
+        batch[:count] = transformed
+        self._write(self._source, batch.reshape(-1))
+        try:
+            self._evaluator.multiply_plain(self._source, multiplier, self._product)
+            self._evaluator.transform_from_ntt_inplace(self._product)
+        except (ValueError, RuntimeError) as error:
+            raise AggregationError("SEAL refuses a ring product: the key polynomial is degenerate") from error
+        return self._read(self._product).reshape(self.BATCH, self.degree)[:count]

@@ -1,0 +1,240 @@
+"""From a privacy budget to a grid, a noise share and the range that a sum can reach.
+
+The sensitivity Delta of one record (quantise.py) and the noise multiplier sigma of the accountants fix
+the noise: the opened sum must carry at least variance sigma^2 * Delta^2. In ``distributed`` mode only
+the shares of honest survivors count, at least ``min_contributors - colluders`` of them, so each
+merchant's share has variance sigma^2 * Delta^2 / (min_contributors - colluders). In ``local`` mode each
+merchant carries the whole of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.accountants import Event, noise_multiplier_for
+from fedrec.privacy.dp.clipping import FLOAT_SLACK
+from fedrec.privacy.dp.noise import MAX_SIGMA
+from fedrec.privacy.dp.quantise import choose_scale, sensitivity
+
+Mode = Literal["distributed", "local", "off"]
+BETA = 1e-12
+"""Default chance per step that rounding moves the sum by more than the sensitivity; added to delta."""
+# At a share of 4 grid units a sum of discrete Gaussians differs from one by a factor within
+# 1 +- 10 exp(-pi^2 * 16) per coordinate (Kairouz, Liu and Steinke 2021, theorem 9): 10**-67.
+_MIN_SHARE_STD = 4.0
+_WRAP_BITS = 40
+_WRAP_ROUNDS = 1000
+_MIN_CLAMP = 8.0
+
+
+@dataclass(frozen=True)
+class NoisePlan:
+    """All that a merchant needs to make a contribution, in grid units: ``scale`` units are one C.
+
+    Attributes:
+        mode: ``distributed``, ``local`` or ``off``.
+        scale: S, a power of two.
+        clip: C, the bound on one record's gradient.
+        dimension: d, the number of trainable parameters.
+        sensitivity: Delta, the L2 norm by which one record moves a rounded sum, except with chance ``beta``.
+        noise_multiplier: sigma of the server's view: guaranteed noise over ``sensitivity``; 0 in ``off``.
+        share_std: the parameter of the discrete Gaussian that one merchant adds per step; 0 in ``off``.
+        beta: chance per step that ``sensitivity`` is passed.
+        delta: the whole delta; the accountants get :attr:`accounting_delta`.
+        steps: noised steps charged in the training.
+        sample_rate: q.
+        local_steps: noised steps between two sums; 1 unless ``mode`` is ``local``.
+        clamp_abs: bound on a coordinate of one merchant's one-step sum, before noise.
+        max_abs_sum: bound on a coordinate of the sum of the whole cohort, passed in a training by
+            chance below 2**-40 only.
+
+    """
+
+    mode: Mode
+    scale: int
+    clip: float
+    dimension: int
+    sensitivity: float
+    noise_multiplier: float
+    share_std: float
+    beta: float
+    delta: float
+    steps: int
+    sample_rate: float
+    local_steps: int
+    clamp_abs: int
+    max_abs_sum: int
+
+    @property
+    def accounting_delta(self) -> float:
+        """What of delta is left for the noise: delta less beta for each step."""
+        return self.delta - self.beta * self.steps
+
+
+@dataclass(frozen=True)
+class Views:
+    """Noise multipliers as the server sees them: of the sum, or of each share if aggregation broke."""
+
+    server: float
+    aggregation_broken: float
+
+
+def views(plan: NoisePlan) -> Views:
+    """Return both noise multipliers of a plan: 0 stands for no guarantee; in ``local`` they are equal."""
+    return Views(server=plan.noise_multiplier, aggregation_broken=plan.share_std / plan.sensitivity)
+
+
+def events(plan: NoisePlan, *, steps: int, aggregation_broken: bool = False) -> tuple[Event, ...]:
+    """Return what ``steps`` steps of ``plan`` cost, for the accountants, in either view."""
+    both = views(plan)
+    multiplier = both.aggregation_broken if aggregation_broken else both.server
+    return (Event(plan.sample_rate, multiplier, steps),)
+
+
+def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
+    """Choose the bound on a coordinate of one merchant's sum before noise, in grid units.
+
+    With m = q * ``records`` records expected in a step, the sum's true worst case is every sampled
+    record putting all of its norm on one coordinate with one sign: S * (m + 10 sqrt(m) + 40) is passed by
+    chance below 2**-64 only. Nothing like that happens in training: a coordinate that holds all of
+    every record's norm with random signs has a deviation of S * sqrt(m). So the bound is
+    S * max(8, sqrt(m)), or the worst case where that is smaller. With it a coordinate is only ever
+    clamped where its signal passes the noise by far, and clamping, being non-expansive, costs no privacy.
+    """
+    expected = sample_rate * records
+    worst = expected + 10.0 * math.sqrt(expected) + 40.0
+    return math.ceil(scale * min(worst, max(_MIN_CLAMP, math.sqrt(expected))))
+
+
+def max_abs_of_sum(
+    *, cohort: int, clamp_abs: int, share_std: float, dimension: int, local_steps: int, rounds: int
+) -> int:
+    """Bound |coordinate| of the whole cohort's sum; all ``rounds`` rounds keep it but with chance 2**-40.
+
+    A discrete Gaussian is sub-Gaussian with its own parameter (Canonne, Kamath and Steinke 2020, section
+    3.2), so the sum's tail is 2 exp(-z^2 / (2 * cohort * local_steps * share_std^2)), by union over all
+    coordinates of all rounds. Every merchant's share counts here, not only the guaranteed ones.
+    """
+    exponent = math.log(2.0 * dimension * rounds) + _WRAP_BITS * math.log(2.0)
+    noise = share_std * math.sqrt(2.0 * exponent * cohort * local_steps)
+    return cohort * clamp_abs * local_steps + math.ceil(noise)
+
+
+def plan_noise(
+    *,
+    mode: Mode,
+    epsilon: float | None,
+    noise_multiplier: float | None,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    dimension: int,
+    clip: float,
+    cohort: int,
+    min_contributors: int,
+    colluders: int,
+    records_per_merchant: int,
+    local_steps: int = 1,
+    beta: float = BETA,
+) -> NoisePlan:
+    """Plan the noise of a training.
+
+    Args:
+        mode: ``distributed``, ``local`` or ``off`` (no noise; clipping bound and grid stay).
+        epsilon: target for PLD at ``delta`` over ``steps`` steps; give this or ``noise_multiplier``.
+        noise_multiplier: sigma of the server's view; give this or ``epsilon``. Both are ignored in ``off``.
+        delta: the whole delta; beta * steps of it goes to rounding.
+        sample_rate: q, the same for all merchants.
+        steps: noised steps that a merchant is charged in the whole training: rounds * ``local_steps``.
+        dimension: d, trainable parameters.
+        clip: C.
+        cohort: merchants in the roster, all of whose shares may arrive.
+        min_contributors: fewest merchants whose sum is opened.
+        colluders: merchants assumed to side with the server.
+        records_per_merchant: the largest merchant's (rounded) size, for the clamp.
+        local_steps: steps of one merchant between two sums; above 1 in ``local`` mode only.
+        beta: chance per step of passing the sensitivity.
+
+    Raises:
+        ConfigError: arguments are out of range or don't go together.
+        UnreachableBudgetError: no noise keeps within ``epsilon``.
+
+    """
+    if mode not in ("distributed", "local", "off"):
+        raise ConfigError(f"privacy mode: '{mode}' is unknown; choose distributed, local or off.")
+    if steps < 1 or local_steps < 1 or cohort < 1 or records_per_merchant < 1:
+        raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
+    if not 0.0 < sample_rate <= 1.0:
+        raise ConfigError(f"sample rate: {sample_rate} is outside (0, 1]; choose a rate such as 0.1.")
+    if not 0.0 < delta < 1.0:
+        raise ConfigError(f"delta: {delta} is outside (0, 1); choose one such as 1e-5.")
+    if not 0.0 < clip < math.inf:
+        raise ConfigError(f"clip: {clip} is not a positive number; choose a bound such as 1.0.")
+    if not 1 <= min_contributors <= cohort:
+        raise ConfigError(f"min contributors: {min_contributors} is outside 1 to the cohort's {cohort}.")
+    if local_steps > 1 and mode == "distributed":
+        raise ConfigError("local steps: distributed noise takes one step per round; set 1, or use local.")
+    shares = 1
+    if mode == "distributed":
+        if colluders < 1:
+            raise ConfigError("colluders: distributed noise must assume at least 1, who knows its own share.")
+        shares = min_contributors - colluders
+        if shares < 2:
+            raise ConfigError(
+                f"min contributors: {min_contributors} less {colluders} colluders leaves {shares} honest "
+                "shares, but 2 are needed; raise --min-contributors or lower --colluders."
+            )
+    scale = choose_scale(dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
+    bound = sensitivity(scale=scale, dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
+    sigma = 0.0
+    if mode != "off":
+        sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps)
+    share_std = sigma * bound / math.sqrt(shares)
+    if mode != "off" and not _MIN_SHARE_STD <= share_std <= MAX_SIGMA:
+        raise ConfigError(
+            f"noise: one merchant's share of {share_std:.3g} grid units is outside "
+            f"[{_MIN_SHARE_STD}, 2**30]; choose another epsilon or noise multiplier."
+        )
+    clamp_abs = clamp_for(scale=scale, records=records_per_merchant, sample_rate=sample_rate)
+    reach = max_abs_of_sum(
+        cohort=cohort,
+        clamp_abs=clamp_abs,
+        share_std=share_std,
+        dimension=dimension,
+        local_steps=local_steps,
+        rounds=max(_WRAP_ROUNDS, steps),
+    )
+    return NoisePlan(
+        mode=mode,
+        scale=scale,
+        clip=clip,
+        dimension=dimension,
+        sensitivity=bound,
+        noise_multiplier=sigma,
+        share_std=share_std,
+        beta=beta,
+        delta=delta,
+        steps=steps,
+        sample_rate=sample_rate,
+        local_steps=local_steps,
+        clamp_abs=clamp_abs,
+        max_abs_sum=reach,
+    )
+
+
+def _multiplier(
+    epsilon: float | None, noise_multiplier: float | None, delta: float, sample_rate: float, steps: int
+) -> float:
+    """Take the noise multiplier as given, or find it for ``epsilon`` at what is left of delta."""
+    if (epsilon is None) == (noise_multiplier is None):
+        raise ConfigError("privacy: give exactly one of epsilon and noise multiplier.")
+    if delta <= 0.0:
+        raise ConfigError(f"delta: rounding uses up all of it over {steps} steps; choose a larger delta.")
+    if epsilon is not None:
+        return noise_multiplier_for(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+    if noise_multiplier is None or not 0.0 < noise_multiplier < math.inf:
+        raise ConfigError(f"noise multiplier: {noise_multiplier} is not a positive number.")
+    return noise_multiplier

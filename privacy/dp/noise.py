@@ -1,0 +1,77 @@
+"""Discrete Gaussian noise from the one source of chance.
+
+The law is that of Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy":
+P(y) proportional to exp(-y^2 / (2 sigma^2)) on the integers. As in their Algorithm 3 a candidate from
+a heavier-tailed law is kept or thrown away; here the candidate comes from a dyadic staircase, P(y)
+proportional to 2^-floor(|y| / t) with t a power of two, in place of the discrete Laplace law, because
+its steps are read exactly off the bits of one keystream word.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import ConfigError
+from fedrec.privacy.randomness import Randomness
+
+MAX_SIGMA = 2.0**30
+"""Largest standard deviation drawn, in grid units; beyond it a word has too few bits for the staircase."""
+_CHUNK = 1 << 16
+_MIN_SIGMA = 0.01
+
+
+def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.int64]:
+    """Draw ``n`` independent discrete Gaussians of parameter ``sigma`` (grid units), int64 of shape (n,).
+
+    The candidates' law is exact (it ends at |y| of about 25 sigma or more, beyond which the target
+    has mass below 2**-400). The one inexact step is the acceptance test, a 53-bit uniform against
+    a float64 exponential: its probability is off by at most 2**-54 in absolute terms from the grid, and
+    relatively by at most (4 + 2a) * 2**-53 from rounding, with a the exponent's size, whose weight
+    a * exp(-a) stays below 1. So the law of one draw is within 2**-50 of the true one in total variation.
+
+    Raises:
+        ConfigError: ``n`` is negative, or ``sigma`` is not between 0.01 and 2**30. A step
+            without privacy must not ask for noise, so 0 is an error.
+
+    """
+    if n < 0:
+        raise ConfigError(f"discrete_gaussian: the number of draws must not be negative, but is {n}.")
+    if not _MIN_SIGMA <= sigma <= MAX_SIGMA:
+        raise ConfigError(f"discrete_gaussian: sigma {sigma} is outside [{_MIN_SIGMA}, 2**30] grid units.")
+    # Of the powers of two near 1.1 sigma: acceptance is then between 0.39 and 0.53 (less below sigma 1).
+    step_bits = max(0, round(math.log2(1.1 * sigma)))
+    log_ceiling = max(v * math.log(2.0) - (v << step_bits) ** 2 / (2 * sigma**2) for v in range(4))
+    out = np.empty(n, dtype=np.int64)
+    filled = 0
+    while filled < n:
+        # Chunks stay in the processor's cache, which halves the time at d = 422k.
+        count = min(_CHUNK, int(2.8 * (n - filled)) + 64)
+        kept = _accepted(count, sigma=sigma, step_bits=step_bits, log_ceiling=log_ceiling, rng=rng)
+        take = min(kept.size, n - filled)
+        out[filled : filled + take] = kept[:take]
+        filled += take
+    return out
+
+
+def _accepted(
+    count: int, *, sigma: float, step_bits: int, log_ceiling: float, rng: Randomness
+) -> NDArray[np.int64]:
+    """Make ``count`` staircase candidates and return those accepted."""
+    words = rng.uint64(count)
+    negative = (words & np.uint64(1)).astype(bool)
+    words = words >> np.uint64(1)
+    offset = (words & np.uint64((1 << step_bits) - 1)).astype(np.int64)
+    # The number of trailing zeros of fair bits is geometric with ratio 1/2; the guard ends an all-zero word.
+    coins = (words >> np.uint64(step_bits)) | np.uint64(1 << (63 - step_bits))
+    lowest = coins & (~coins + np.uint64(1))
+    stair = np.frexp(lowest.astype(np.float64))[1].astype(np.int64) - 1
+    magnitude = offset + (stair << step_bits)
+    exponent = stair * math.log(2.0) - magnitude.astype(np.float64) ** 2 / (2.0 * sigma**2) - log_ceiling
+    keep = rng.uniform(count) < np.exp(exponent)
+    # Zero would otherwise be reached by both signs.
+    keep &= ~(negative & (magnitude == 0))
+    signed: NDArray[np.int64] = np.where(negative, -magnitude, magnitude)[keep]
+    return signed

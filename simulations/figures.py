@@ -1,0 +1,120 @@
+"""Numbers of a report as text for a person: privacy figures are rounded up, never down.
+
+Every function takes whatever stands in a report, ``None`` and non-numbers included, and gives
+``MISSING`` for what cannot be shown, so that the report of an interrupted run can still be read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MISSING = "–"
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: Any) -> float | None:
+    """Give a number below 1e300 as a float, and ``None`` for all else (booleans included)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        converted = float(value)
+    except OverflowError:
+        return None
+    # NaN compares false; the headroom lets a formatter scale the number without reaching infinity.
+    return converted if abs(converted) < 1e300 else None
+
+
+def percent(value: Any) -> str:
+    """Give a fraction such as an accuracy as a percentage with one decimal."""
+    fraction = number(value)
+    return MISSING if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def ratio(value: Any) -> str:
+    """Give a score in [0, 1] with three decimals."""
+    score = number(value)
+    return MISSING if score is None else f"{score:.3f}"
+
+
+def count(value: Any) -> str:
+    """Give a whole number with thousands separated."""
+    amount = number(value)
+    return MISSING if amount is None else f"{amount:,.0f}"
+
+
+def general(value: Any) -> str:
+    """Give a setting: a number to four significant digits, yes or no, or text as it stands."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    amount = number(value)
+    if amount is None:
+        return MISSING if isinstance(value, (int, float)) else str(value)
+    if amount == int(amount) and abs(amount) < 1e15:
+        return f"{amount:,.0f}"
+    return f"{amount:.4g}" if abs(amount) >= 1e-3 else power_of_ten(amount)
+
+
+def epsilon(value: Any) -> str:
+    """Give an epsilon rounded up: two decimals below 100, none from there on."""
+    amount = number(value)
+    if amount is None or amount < 0:
+        return MISSING
+    decimals = 2 if amount < 100 else 0
+    # The slack keeps 8.0 from becoming 8.01 when it was computed as 8.000000001.
+    return f"{math.ceil(amount * 10**decimals * (1 - 1e-9)) / 10**decimals:,.{decimals}f}"
+
+
+def delta(value: Any) -> str:
+    """Give a delta rounded up to two significant digits, as a power of ten."""
+    amount = number(value)
+    if amount is None or amount < 0:
+        return MISSING
+    if amount == 0:
+        return "0"
+    exponent = math.floor(math.log10(amount))
+    unit = 10.0 ** max(exponent - 1, -307)
+    return power_of_ten(math.ceil(amount / unit * (1 - 1e-9)) * unit)
+
+
+def power_of_ten(amount: float) -> str:
+    """Give a number as a mantissa of two digits and a power of ten."""
+    mantissa, exponent = f"{amount:.1e}".split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def factor(exponent: float) -> str:
+    """Give e to the power of an epsilon, rounded up, in words that fit its size."""
+    if exponent < math.log(10):
+        return f"{math.ceil(math.exp(exponent) * 100) / 100:.2f}"
+    if exponent < math.log(1e6):
+        return f"{math.ceil(math.exp(exponent)):,}"
+    return f"10{str(math.ceil(exponent / math.log(10))).translate(_SUPERSCRIPTS)}"
+
+
+def size(value: Any) -> str:
+    """Give a number of bytes in decimal units."""
+    amount = number(value)
+    if amount is None:
+        return MISSING
+    for unit in _BYTE_UNITS:
+        if abs(amount) < 999.5 or unit == _BYTE_UNITS[-1]:
+            break
+        amount /= 1000
+    return f"{amount:,.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def duration(value: Any) -> str:
+    """Give seconds as seconds, minutes or hours."""
+    seconds = number(value)
+    if seconds is None:
+        return MISSING
+    if seconds < 99.5:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"

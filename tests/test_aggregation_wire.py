@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation import packing, registry, wire
+from fedrec.privacy.aggregation.parameters import SchemeParameters
+from fedrec.privacy.aggregation.scheme import Scheme
+from fedrec.privacy.randomness import Randomness
+
+TRAINING = "ab" * 32
+HEADER_BYTES = 48
+
+
+def make(name: str, **changes: int) -> Scheme:
+    arguments = {"dimension": 200, "cohort": 4, "max_abs_sum": 1000, **changes}
+    return registry.create(name, registry.choose_parameters(name, **arguments))
+
+
+def upload(scheme: Scheme) -> bytes:
+    values = np.arange(scheme.parameters.dimension, dtype=np.int64) - 100
+    return scheme.encrypt(values, training_id=TRAINING, round_number=1, rng=Randomness.from_os()).ciphertext
+
+
+def refuses(scheme: Scheme, blob: bytes) -> None:
+    with pytest.raises(AggregationError):
+        scheme.check_ciphertext(blob)
+    total = scheme.new_sum()
+    with pytest.raises(AggregationError):
+        total.add(blob)
+    assert total.count == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=st.integers(2, 60), groups=st.integers(1, 5), seed=st.integers(0, 2**32))
+def test_bit_packing_is_exact_and_as_small_as_stated(bits: int, groups: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 1 << bits, 64 * groups).astype(np.uint64)
+    values[0], values[-1] = (1 << bits) - 1, 0
+    data = packing.to_bytes(values, bits)
+    assert len(data) * 8 == values.size * bits
+    assert np.array_equal(packing.from_bytes(data, count=values.size, bits=bits), values)
+
+
+def test_bit_packing_matches_its_description() -> None:
+    # One group of 49 bits: a single lane, so the bytes are the integer of all coefficients joined.
+    values = np.random.default_rng(0).integers(0, 1 << 49, 64).astype(np.uint64)
+    joined = sum(int(v) << (49 * i) for i, v in enumerate(values))
+    assert packing.to_bytes(values, 49) == joined.to_bytes(64 * 49 // 8, "little")
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_flipped_header_bit_is_refused(name: str) -> None:
+    scheme = make(name)
+    blob = upload(scheme)
+    scheme.check_ciphertext(blob)
+    for bit in range(HEADER_BYTES * 8):
+        broken = bytearray(blob)
+        broken[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(AggregationError):
+            scheme.check_ciphertext(bytes(broken))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_truncated_oversized_and_empty_are_refused(name: str) -> None:
+    scheme = make(name)
+    blob = upload(scheme)
+    assert len(blob) == wire.ciphertext_bytes(scheme.parameters)
+    for wrong in (blob[:-1], blob + b"\0", b"", blob[:HEADER_BYTES], blob * 2):
+        refuses(scheme, wrong)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_other_parameters_are_refused(name: str) -> None:
+    scheme = make(name)
+    # The same ring, packing and length, but another cohort or dimension.
+    for other in (make(name, cohort=5), make(name, dimension=199)):
+        assert wire.ciphertext_bytes(other.parameters) == wire.ciphertext_bytes(scheme.parameters)
+        refuses(scheme, upload(other))
+    refuses(make("none"), upload(make("kahe")))
+    with pytest.raises(AggregationError):
+        registry.create("kahe" if name == "none" else "none", scheme.parameters)
+
+
+def test_coefficients_outside_the_ring_are_refused() -> None:
+    scheme = make("kahe")
+    p = scheme.parameters
+    assert p.modulus is not None
+    coefficients = wire.decode(upload(scheme), p)
+    for position in (0, 17, p.coefficients - 1):
+        crafted = coefficients.copy()
+        crafted[position] = p.modulus - 1
+        scheme.check_ciphertext(wire.encode(crafted, p))
+        crafted[position] = p.modulus
+        refuses(scheme, wire.encode(crafted, p))
+
+
+def test_tampering_with_a_body_does_not_open_to_the_sum_unnoticed_in_the_noise() -> None:
+    scheme = make("kahe", dimension=2000)
+    p = scheme.parameters
+    rng = Randomness.from_os()
+    sent = scheme.encrypt(np.zeros(2000, dtype=np.int64), training_id=TRAINING, round_number=1, rng=rng)
+    shares = scheme.key_shares(sent.key, members=1, threshold=1, rng=rng)
+    crafted = wire.decode(sent.ciphertext, p)
+    crafted[5] = (int(crafted[5]) + p.step // 2) % (p.modulus or 1)
+    total = scheme.new_sum()
+    total.add(wire.encode(crafted, p))
+    with pytest.raises(AggregationError, match="doesn't open"):
+        scheme.open(
+            total,
+            member_shares={1: shares[0]},
+            threshold=1,
+            contributors=1,
+            training_id=TRAINING,
+            round_number=1,
+        )
+
+
+@pytest.mark.parametrize("name", registry.names())
+@settings(max_examples=60, deadline=None)
+@given(blob=st.binary(max_size=300), seed=st.integers(0, 2**32))
+def test_rubbish_raises_only_aggregation_errors(name: str, blob: bytes, seed: int) -> None:
+    scheme = make(name)
+    refuses(scheme, blob)
+    refuses(scheme, np.random.default_rng(seed).bytes(wire.ciphertext_bytes(scheme.parameters)))
+    with pytest.raises(AggregationError):
+        scheme.check_share(blob)
+    with pytest.raises(AggregationError):
+        scheme.combine_shares([blob])
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.text(max_size=8), st.integers(-(2**70), 2**70), st.just([])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(field=st.sampled_from(sorted(make("kahe").parameters.to_dict())), value=values)
+def test_parameters_from_a_plan_are_validated(field: str, value: object) -> None:
+    good = make("kahe").parameters.to_dict()
+    try:
+        read = SchemeParameters.from_dict({**good, field: value})
+    except AggregationError:
+        return
+    assert type(value) is type(good[field])
+    assert read.to_dict() == {**good, field: value}
+
+
+def test_insecure_or_inexact_parameters_are_refused() -> None:
+    good = make("kahe").parameters.to_dict()
+    for changes in (
+        {"modulus_bits": 55, "ring_degree": 2048},
+        {"ring_degree": 1024},
+        {"ring_degree": 3000},
+        {"modulus_bits": 0},
+        {"ring_degree": 0},
+        {"cohort": 4096},
+        {"field_bits": 40},
+        {"dimension": True},
+        {"name": ""},
+    ):
+        with pytest.raises(AggregationError):
+            SchemeParameters.from_dict({**good, **changes})
+    for wrong in ({}, {**good, "extra": 1}, {k: v for k, v in good.items() if k != "cohort"}):
+        with pytest.raises(AggregationError):
+            SchemeParameters.from_dict(wrong)
+    assert SchemeParameters.from_dict(good).digest() == make("kahe").parameters.digest()
+    assert make("none").parameters.digest() != make("kahe").parameters.digest()

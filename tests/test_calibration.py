@@ -1,0 +1,175 @@
+"""Noise plans, and the step that carries one out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedrec.errors import ConfigError, UnreachableBudgetError
+from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.dp.calibration import NoisePlan, events, plan_noise, views
+from fedrec.privacy.dp.clipping import clipped_sum, load_parameter_vector, parameter_vector
+from fedrec.privacy.dp.step import contribute, local_update
+from fedrec.privacy.randomness import Randomness
+
+
+def _plan(**changes: Any) -> NoisePlan:
+    arguments: dict[str, Any] = {
+        "mode": "distributed", "epsilon": None, "noise_multiplier": 3.0, "delta": 1e-5, "sample_rate": 0.25,
+        "steps": 60, "dimension": 111, "clip": 0.5, "cohort": 10, "min_contributors": 8, "colluders": 2,
+        "records_per_merchant": 40,
+    }  # fmt: skip
+    return plan_noise(**{**arguments, **changes})
+
+
+def _problem(n: int = 40) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    generator = torch.Generator().manual_seed(1)
+    return model, torch.randn(n, 1, 36, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def test_opened_noise_is_never_less_than_charged() -> None:
+    plan = _plan()
+    honest = plan.share_std * math.sqrt(8 - 2)
+    assert honest / plan.sensitivity == pytest.approx(3.0)
+    assert views(plan).server == 3.0
+    assert views(plan).aggregation_broken == pytest.approx(3.0 / math.sqrt(6))
+    assert events(plan, steps=5)[0] == Event(0.25, 3.0, 5)
+
+
+def test_epsilon_target_holds_with_rounding_taken_off_delta() -> None:
+    plan = _plan(epsilon=2.0, noise_multiplier=None, beta=1e-8)
+    assert plan.accounting_delta == pytest.approx(1e-5 - 60e-8, rel=1e-12)
+    spent = epsilon_pld(events(plan, steps=60), delta=plan.accounting_delta)
+    assert 0.995 * 2.0 <= spent <= 2.0
+
+
+def test_local_and_off() -> None:
+    local = _plan(mode="local", local_steps=3)
+    assert local.share_std == pytest.approx(3.0 * local.sensitivity)
+    assert views(local).server == pytest.approx(views(local).aggregation_broken)
+    off = _plan(mode="off", noise_multiplier=None)
+    assert off.share_std == 0
+    assert views(off).server == views(off).aggregation_broken == 0
+    assert (off.scale, off.clamp_abs) == (local.scale, local.clamp_abs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colluders": 0}, {"min_contributors": 3}, {"min_contributors": 11}, {"epsilon": 1.0},
+        {"noise_multiplier": None}, {"noise_multiplier": 0.0}, {"noise_multiplier": 1e-3}, {"delta": 1e-11},
+        {"delta": 1.0}, {"sample_rate": 0.0}, {"clip": 0.0}, {"local_steps": 2}, {"mode": "central"},
+        {"steps": 0}, {"dimension": 0}, {"records_per_merchant": 0},
+    ],
+)  # fmt: skip
+def test_refusals(changes: dict[str, Any]) -> None:
+    # Rounding uses 6e-11 of delta, and what is left matters where an epsilon is to be met.
+    if "delta" in changes:
+        changes = {**changes, "epsilon": 1.0, "noise_multiplier": None}
+    with pytest.raises(ConfigError):
+        _plan(**changes)
+
+
+def test_unreachable() -> None:
+    with pytest.raises(UnreachableBudgetError):
+        _plan(epsilon=1e-5, noise_multiplier=None, sample_rate=1.0, steps=1000)
+
+
+def test_sum_stays_in_range_and_range_is_not_idle() -> None:
+    plan = _plan()
+    rng = np.random.default_rng(0)
+    noise = np.round(rng.normal(0, plan.share_std * math.sqrt(10), 2_000_000))
+    assert 10 * plan.clamp_abs + np.abs(noise).max() < plan.max_abs_sum
+    # 2**-40 over 1000 rounds of 111 coordinates lies near 9 deviations of the sum's noise.
+    assert plan.max_abs_sum - 10 * plan.clamp_abs < 10 * plan.share_std * math.sqrt(10)
+
+
+def test_contribution_is_clipped_sum_plus_noise_of_the_share() -> None:
+    model, inputs, labels = _problem()
+    plan = _plan(sample_rate=1.0)
+    exact = clipped_sum(model, inputs, labels, clip=0.5) * plan.scale / 0.5
+    rng = Randomness.seeded(9)
+    rows = [
+        contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=rng.child(i)) - exact
+        for i in range(60)
+    ]
+    residual = np.concatenate(rows) / plan.share_std
+    assert abs(residual.mean()) < 5 / math.sqrt(residual.size)
+    assert abs(residual.var() - 1) < 5 * math.sqrt(2 / residual.size)
+
+
+def test_off_is_the_rounded_sum_and_clamps() -> None:
+    model, inputs, labels = _problem()
+    plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0)
+    exact = clipped_sum(model, inputs, labels, clip=0.5) * plan.scale / 0.5
+    rng = Randomness.seeded(10)
+    ours = contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=rng)
+    assert ours.dtype == np.int64
+    assert np.abs(ours - np.clip(exact, -plan.clamp_abs, plan.clamp_abs)).max() < 1
+    # The same stream gives the same bits; another gives others.
+    again = contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=Randomness.seeded(10))
+    np.testing.assert_array_equal(ours, again)
+    same = torch.ones(400, 1, 36)
+    small = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, records_per_merchant=1)
+    clamped = contribute(
+        model, same, torch.zeros(400, dtype=torch.int64), clip=0.5, plan=small, sample_rate=1.0, rng=rng
+    )
+    assert np.abs(clamped).max() == small.clamp_abs
+
+
+def test_no_records_still_carry_noise() -> None:
+    model, inputs, labels = _problem()
+    plan = _plan()
+    ours = contribute(
+        model, inputs[:0], labels[:0], clip=0.5, plan=plan, sample_rate=0.25, rng=Randomness.seeded(1)
+    )
+    assert ours.std() == pytest.approx(plan.share_std, rel=0.3)
+
+
+def test_a_step_outside_its_plan_is_refused() -> None:
+    model, inputs, labels = _problem()
+    plan, rng = _plan(), Randomness.seeded(1)
+    for clip, rate in ((0.6, 0.25), (0.5, 0.3)):
+        with pytest.raises(ConfigError):
+            contribute(model, inputs, labels, clip=clip, plan=plan, sample_rate=rate, rng=rng)
+    with pytest.raises(ConfigError):
+        contribute(nn.Linear(36, 4), inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, rng=rng)
+
+
+def test_local_update_says_the_parameter_difference() -> None:
+    model, inputs, labels = _problem()
+    plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
+    start = parameter_vector(model)
+    total = local_update(
+        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, own_size=40,
+        rng=Randomness.seeded(3),
+    )  # fmt: skip
+    np.testing.assert_array_equal(start, parameter_vector(model))
+    # The same descent in floating point, without grid.
+    for _ in range(4):
+        gradient = clipped_sum(model, inputs, labels, clip=0.5)
+        load_parameter_vector(model, parameter_vector(model) - 0.8 * gradient / 40)
+    difference = parameter_vector(model) - start
+    ours = -0.8 * 0.5 / plan.scale / 40 * total
+    assert np.linalg.norm(ours - difference) < 0.01 * np.linalg.norm(difference)
+
+
+def test_local_noise_adds_up_over_steps() -> None:
+    model, inputs, labels = _problem(0)
+    plan = _plan(mode="local", local_steps=5)
+    draws = [
+        local_update(
+            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, own_size=40,
+            rng=Randomness.seeded(4, i),
+        )
+        for i in range(40)
+    ]  # fmt: skip
+    ratio = np.concatenate(draws).var() / (5 * plan.share_std**2)
+    assert abs(ratio - 1) < 5 * math.sqrt(2 / (40 * 111))

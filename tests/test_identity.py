@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.identity import SEAL_OVERHEAD, SealingKey, SigningIdentity, seal, verify
+from fedrec.privacy.randomness import Randomness
+
+
+def test_signatures_hold_for_one_message_context_and_key() -> None:
+    merchant, other = SigningIdentity.generate(), SigningIdentity.generate()
+    signature = merchant.sign(b"message", context=b"upload")
+    assert len(merchant.public) == 32 and len(signature) == 64
+    assert verify(merchant.public, b"message", signature, context=b"upload")
+    assert not verify(merchant.public, b"message!", signature, context=b"upload")
+    assert not verify(merchant.public, b"message", signature, context=b"answer")
+    assert not verify(other.public, b"message", signature, context=b"upload")
+    for bit in range(0, 512, 7):
+        broken = bytearray(signature)
+        broken[bit // 8] ^= 1 << bit % 8
+        assert not verify(merchant.public, b"message", bytes(broken), context=b"upload")
+
+
+def test_moving_bytes_between_context_and_message_breaks_the_signature() -> None:
+    merchant = SigningIdentity.generate()
+    signature = merchant.sign(b"bc", context=b"a")
+    assert not verify(merchant.public, b"c", signature, context=b"ab")
+    assert not verify(merchant.public, b"abc", signature, context=b"")
+
+
+@settings(max_examples=50, deadline=None)
+@given(public=st.binary(max_size=40), signature=st.binary(max_size=70))
+def test_verify_is_false_for_rubbish(public: bytes, signature: bytes) -> None:
+    assert verify(public, b"m", signature, context=b"c") is False
+    assert verify(public.ljust(32, b"\1")[:32], b"m", signature.ljust(64, b"\2")[:64], context=b"c") is False
+
+
+def test_keys_survive_storage_and_never_show() -> None:
+    merchant, member = SigningIdentity.generate(), SealingKey.generate()
+    again = SigningIdentity.from_private_bytes(merchant.private_bytes())
+    assert again.public == merchant.public
+    assert verify(merchant.public, b"m", again.sign(b"m", context=b"c"), context=b"c")
+    box = seal(member.public, b"secret", binding=b"b")
+    assert SealingKey.from_private_bytes(member.private_bytes()).open(box, binding=b"b") == b"secret"
+    for key in (merchant, member):
+        assert key.private_bytes().hex() not in repr(key)
+    with pytest.raises(ValueError):
+        SigningIdentity.from_private_bytes(b"short")
+
+
+def test_seeded_sealing_keys_repeat_and_others_do_not() -> None:
+    one = SealingKey.generate(Randomness.seeded(1))
+    assert one.public == SealingKey.generate(Randomness.seeded(1)).public
+    assert one.public != SealingKey.generate(Randomness.seeded(2)).public
+    assert SealingKey.generate().public != SealingKey.generate().public
+
+
+@settings(max_examples=25, deadline=None)
+@given(plaintext=st.binary(max_size=200), binding=st.binary(max_size=50))
+def test_boxes_open_for_the_member_and_binding_alone(plaintext: bytes, binding: bytes) -> None:
+    member, other = SealingKey.generate(), SealingKey.generate()
+    box = seal(member.public, plaintext, binding=binding)
+    assert len(box) == len(plaintext) + SEAL_OVERHEAD
+    assert member.open(box, binding=binding) == plaintext
+    assert box != seal(member.public, plaintext, binding=binding)
+    with pytest.raises(AggregationError):
+        other.open(box, binding=binding)
+    with pytest.raises(AggregationError):
+        member.open(box, binding=binding + b"\0")
+
+
+def test_changed_boxes_do_not_open() -> None:
+    member = SealingKey.generate()
+    box = seal(member.public, b"share", binding=b"b")
+    for position in range(len(box)):
+        broken = bytearray(box)
+        broken[position] ^= 1
+        with pytest.raises(AggregationError):
+            member.open(bytes(broken), binding=b"b")
+    for wrong in (box[:-1], box + b"\0", b"", box[:SEAL_OVERHEAD]):
+        with pytest.raises(AggregationError):
+            member.open(wrong, binding=b"b")
+
+
+def test_degenerate_public_keys_are_refused() -> None:
+    # The all-zero point has small order: the shared secret would be known to everybody.
+    for public in (bytes(32), b"short", b""):
+        with pytest.raises(AggregationError):
+            seal(public, b"share", binding=b"b")
+    with pytest.raises(AggregationError):
+        SealingKey.generate().open(bytes(100), binding=b"b")

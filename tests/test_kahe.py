@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fedrec.errors import AggregationError, ConfigError
+from fedrec.privacy.aggregation import packing, registry, ring, seal, shamir, wire
+from fedrec.privacy.aggregation.parameters import SchemeParameters, is_prime, noise_bound
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Scheme, SumOfCiphertexts
+from fedrec.privacy.randomness import Randomness
+
+TRAINING, OTHER = "ab" * 32, "cd" * 32
+Int64Array = NDArray[np.int64]
+
+
+def make(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> Scheme:
+    parameters = registry.choose_parameters(name, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
+    return registry.create(name, parameters)
+
+
+class Round:
+    """One round among merchants, with a committee of five and threshold three."""
+
+    def __init__(self, scheme: Scheme, vectors: list[Int64Array], *, training: str = TRAINING) -> None:
+        self.scheme = scheme
+        rng = Randomness.from_os()
+        self.uploads: list[Encrypted] = [
+            scheme.encrypt(v, training_id=training, round_number=3, rng=rng) for v in vectors
+        ]
+        self.shares = [
+            scheme.key_shares(upload.key, members=5, threshold=3, rng=rng) for upload in self.uploads
+        ]
+
+    def total(self, who: list[int]) -> SumOfCiphertexts:
+        total = self.scheme.new_sum()
+        for i in who:
+            total.add(self.uploads[i].ciphertext)
+        return total
+
+    def answers(self, who: list[int], members: tuple[int, ...] = (1, 3, 5)) -> dict[int, bytes]:
+        if self.scheme.name == "none":
+            return {}
+        return {x: self.scheme.combine_shares([self.shares[i][x - 1] for i in who]) for x in members}
+
+    def open(
+        self,
+        who: list[int],
+        *,
+        total: SumOfCiphertexts | None = None,
+        answers: dict[int, bytes] | None = None,
+        training: str = TRAINING,
+        round_number: int = 3,
+        threshold: int = 3,
+    ) -> Int64Array:
+        return self.scheme.open(
+            self.total(who) if total is None else total,
+            member_shares=self.answers(who) if answers is None else answers,
+            threshold=threshold,
+            contributors=len(who),
+            training_id=training,
+            round_number=round_number,
+        )
+
+
+def small_round(merchants: int = 3, dimension: int = 3000) -> tuple[Round, list[Int64Array]]:
+    scheme = make("kahe", dimension=dimension, cohort=max(merchants, 2), max_abs_sum=100_000)
+    chance = np.random.default_rng(0)
+    vectors = [chance.integers(-20_000, 20_000, dimension) for _ in range(merchants)]
+    return Round(scheme, vectors), vectors
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    dimension=st.sampled_from([1, 2, 63, 64, 65, 127, 129, 4095, 4097, 9001]),
+    cohort=st.integers(1, 12),
+    bits=st.integers(1, 40),
+    seed=st.integers(0, 2**32),
+    data=st.data(),
+)
+def test_sums_are_exact_with_dropouts_and_extreme_values(
+    dimension: int, cohort: int, bits: int, seed: int, data: st.DataObject
+) -> None:
+    bound = 2**bits - 1
+    scheme = make("kahe", dimension=dimension, cohort=cohort, max_abs_sum=bound)
+    chance = np.random.default_rng(seed)
+    each = bound // cohort
+    vectors = [chance.integers(-each, each + 1, dimension) for _ in range(cohort)]
+    for v in vectors:  # the extremes that a field must hold, in one place all together
+        v[0], v[-1] = each, -each
+    survivors = data.draw(st.lists(st.integers(0, cohort - 1), min_size=1, unique=True))
+    got = Round(scheme, vectors).open(survivors)
+    assert got.dtype == np.int64
+    assert np.array_equal(got, sum(vectors[i] for i in survivors))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), cohort=st.integers(1, 6), wild=st.sampled_from([10, 18, 30, 62]))
+def test_none_opens_bit_identically_even_where_sums_overflow(seed: int, cohort: int, wild: int) -> None:
+    chance = np.random.default_rng(seed)
+    vectors = [chance.integers(-(2**wild), 2**wild, 700) for _ in range(cohort)]
+    opened = [
+        Round(make(name, dimension=700, cohort=cohort, max_abs_sum=2**17), vectors).open(list(range(cohort)))
+        for name in ("kahe", "none")
+    ]
+    assert np.array_equal(opened[0], opened[1])
+
+
+def test_overflow_wraps_its_field_and_moves_the_neighbour_by_one() -> None:
+    values = np.zeros(128, dtype=np.int64)
+    values[5] = 8  # one more than a 4-bit field holds; value 5's neighbour is value 64 + 5
+    packed = packing.pack(values, fields=2, field_bits=4)
+    back = packing.unpack(packed, dimension=128, fields=2, field_bits=4)
+    assert back[5] == -8 and back[69] == 1
+    assert np.count_nonzero(back) == 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), fields=st.integers(1, 4), field_bits=st.integers(2, 15))
+def test_packing_equals_python_integers(seed: int, fields: int, field_bits: int) -> None:
+    low, high = -(1 << (field_bits - 1)), 1 << (field_bits - 1)
+    values = np.random.default_rng(seed).integers(low, high, 100)
+    packed = packing.pack(values, fields=fields, field_bits=field_bits)
+    count = packing.coefficient_count(100, fields)
+    modulus = 1 << (fields * field_bits)
+    for i in range(count):
+        own = [int(values[k * count + i]) << (field_bits * k) for k in range(fields) if k * count + i < 100]
+        assert (int(packed[i]) - sum(own)) % modulus == 0 and -modulus // 2 <= packed[i] < modulus // 2
+    assert np.array_equal(packing.unpack(packed, dimension=100, fields=fields, field_bits=field_bits), values)
+
+
+def test_ring_products_equal_schoolbook_multiplication() -> None:
+    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    n, q = p.ring_degree, p.modulus
+    assert q is not None
+    engine = ring.engine(n, q)
+    chance = np.random.default_rng(1)
+    left = chance.integers(0, q, n).astype(np.uint64)
+    right = np.zeros(n, dtype=np.int64)
+    right[[0, 1, n - 1]] = 3, -2, 5
+    got = engine.products(
+        engine.transform(left)[None], engine.multiplier(engine.transform(ring.lift(right, q)))
+    )[0]
+    for i in (0, 1, 2, 777, n - 2, n - 1):
+        want = 0
+        for j, factor in ((0, 3), (1, -2), (n - 1, 5)):
+            sign = 1 if i >= j else -1  # x**n = -1
+            want += sign * factor * int(left[(i - j) % n])
+        assert int(got[i]) == want % q
+
+
+def test_fast_and_documented_buffer_paths_agree() -> None:
+    assert seal.fast_buffers_work()
+    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    assert p.modulus is not None
+    chance = np.random.default_rng(2)
+    public = chance.integers(0, p.modulus, (3, p.ring_degree)).astype(np.uint64)
+    key = chance.integers(0, p.modulus, p.ring_degree).astype(np.uint64)
+    results = []
+    for fast in (True, False):
+        engine = seal.RingEngine(degree=p.ring_degree, modulus=p.modulus, fast=fast)
+        transformed = engine.transform(key)
+        results.append((transformed, engine.products(public, engine.multiplier(transformed))))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+
+
+def test_self_test_fails_over_when_the_layout_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(holder: object) -> NDArray[np.uint64]:
+        return np.zeros(64, dtype=np.uint64)
+
+    seal.fast_buffers_work.cache_clear()
+    monkeypatch.setattr(seal, "_view", broken)
+    try:
+        assert not seal.fast_buffers_work()
+    finally:
+        seal.fast_buffers_work.cache_clear()
+
+
+def test_public_polynomials_are_those_of_the_definition_and_depend_on_everything() -> None:
+    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    assert p.modulus is not None
+    base = {"training_id": TRAINING, "round_number": 3, "first": 0, "degree": p.ring_degree}
+    first = ring.public_polynomials(**base, count=2, modulus=p.modulus)  # type: ignore[arg-type]
+    assert first.max() < p.modulus
+    assert abs(float(first.mean()) / p.modulus - 0.5) < 0.03
+    shifted = ring.public_polynomials(**{**base, "first": 1}, count=1, modulus=p.modulus)  # type: ignore[arg-type]
+    assert np.array_equal(first[1], shifted[0])
+    seen = {first[0].tobytes(), first[1].tobytes()}
+    for change in ({"training_id": OTHER}, {"round_number": 4}, {"degree": 4096}):
+        seen.add(ring.public_polynomials(**{**base, **change}, count=1, modulus=p.modulus)[0].tobytes())  # type: ignore[arg-type]
+    assert len(seen) == 5
+    with pytest.raises(AggregationError):
+        ring.public_polynomials(**{**base, "training_id": "x"}, count=1, modulus=p.modulus)  # type: ignore[arg-type]
+
+
+def test_noise_is_there_with_the_standard_deviation_stated() -> None:
+    scheme = make("kahe", dimension=40_000, cohort=3, max_abs_sum=1000)
+    p = scheme.parameters
+    assert p.modulus is not None
+    upload = scheme.encrypt(
+        np.zeros(40_000, dtype=np.int64), training_id=TRAINING, round_number=3, rng=Randomness.from_os()
+    )
+    assert upload.key is not None
+    key = upload.key.take()
+    masks = ring.masks(
+        key,
+        training_id=TRAINING,
+        round_number=3,
+        count=p.coefficients,
+        degree=p.ring_degree,
+        modulus=p.modulus,
+    )
+    error = wire.decode(upload.ciphertext, p).astype(np.int64) - masks.astype(np.int64)
+    error = (error + p.modulus // 2) % p.modulus - p.modulus // 2
+    for sample in (error, key):
+        assert abs(sample.std() - math.sqrt(21)) < 6 * math.sqrt(21 / 2 / sample.size)
+        assert abs(sample.mean()) < 6 * math.sqrt(21 / sample.size) and np.abs(sample).max() <= 42
+
+
+def test_ciphertexts_say_nothing_without_the_key() -> None:
+    scheme = make("kahe", dimension=40_000, cohort=3, max_abs_sum=1000)
+    p = scheme.parameters
+    assert p.modulus is not None
+    zeros = np.zeros(40_000, dtype=np.int64)
+    rng = Randomness.from_os()
+    one, two = (scheme.encrypt(zeros, training_id=TRAINING, round_number=3, rng=rng) for _ in range(2))
+    left, right = (wire.decode(u.ciphertext, p).astype(np.int64) for u in (one, two))
+    difference = (left - right) % p.modulus
+    # Under one key for both, every difference would be two errors: below 85 or above q - 85.
+    for sample in (left, difference):
+        counts, _ = np.histogram(sample, bins=16, range=(0, p.modulus))
+        expected = sample.size / 16
+        assert ((counts - expected) ** 2 / expected).sum() < 60
+
+
+def test_a_wrong_key_or_missing_key_does_not_open() -> None:
+    trial, _ = small_round()
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0, 1, 2], answers=trial.answers([0, 1]))
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0, 1], answers=trial.answers([1, 2]))
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0], answers=trial.answers([0]), training=OTHER)
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0], round_number=4)
+
+
+def test_ciphertexts_of_other_rounds_or_trainings_spoil_the_sum() -> None:
+    trial, vectors = small_round()
+    other = Round(trial.scheme, vectors, training=OTHER)
+    total = trial.total([0, 1])
+    total.add(other.uploads[2].ciphertext)
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0, 1, 2], total=total)
+
+
+def test_fewer_shares_than_the_threshold_do_not_open() -> None:
+    trial, _ = small_round()
+    two = trial.answers([0, 1, 2], members=(1, 2))
+    with pytest.raises(AggregationError, match="too few"):
+        trial.open([0, 1, 2], answers=two)
+    # Whoever lies about the threshold gets a key out of the bound, not the sum.
+    with pytest.raises(AggregationError, match="too large"):
+        trial.open([0, 1, 2], answers=two, threshold=2)
+
+
+def test_inconsistent_extra_and_mislabelled_shares_are_refused() -> None:
+    trial, vectors = small_round()
+    everyone = [0, 1, 2]
+    answers = trial.answers(everyone, members=(1, 2, 3, 4, 5))
+    assert np.array_equal(trial.open(everyone, answers=answers), sum(vectors))
+    x, share = shamir.decode_share(answers[4], count=trial.scheme.parameters.ring_degree)
+    share[9] = (share[9] + np.uint64(1)) % np.uint64(shamir.PRIME)
+    with pytest.raises(AggregationError, match="contradict"):
+        trial.open(everyone, answers={**answers, 4: shamir.encode_share(x, share)})
+    with pytest.raises(AggregationError, match="labelled"):
+        trial.open(everyone, answers={**answers, 4: answers[5]})
+    with pytest.raises(AggregationError, match="each adds its own"):
+        trial.scheme.combine_shares([trial.shares[0][0], trial.shares[1][1]])
+    with pytest.raises(AggregationError):
+        trial.scheme.combine_shares([])
+
+
+def test_contributors_and_cohort_are_checked() -> None:
+    trial, _ = small_round()
+    with pytest.raises(AggregationError, match="not the 2 stated"):
+        trial.open([0, 1], total=trial.total([0]))
+    total = trial.total([0, 1, 2])
+    with pytest.raises(AggregationError, match="cohort"):
+        total.add(trial.uploads[0].ciphertext)
+    with pytest.raises(AggregationError):
+        trial.scheme.open(
+            make("none", dimension=3000, cohort=3, max_abs_sum=10).new_sum(),
+            member_shares={},
+            threshold=1,
+            contributors=1,
+            training_id=TRAINING,
+            round_number=3,
+        )
+
+
+def test_a_key_is_used_once_and_never_shown() -> None:
+    scheme = make("kahe", dimension=10, cohort=2, max_abs_sum=100)
+    rng = Randomness.seeded(1)
+    values = np.arange(10, dtype=np.int64)
+    first = scheme.encrypt(values, training_id=TRAINING, round_number=1, rng=rng)
+    second = scheme.encrypt(values, training_id=TRAINING, round_number=1, rng=rng)
+    assert first.ciphertext != second.ciphertext
+    assert first.key is not None and second.key is not None
+    scheme.key_shares(first.key, members=3, threshold=2, rng=rng)
+    with pytest.raises(AggregationError, match="already been used"):
+        scheme.key_shares(first.key, members=3, threshold=2, rng=rng)
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            leak(second.key)
+    assert repr(second.key) == "KeyMaterial(unused)"
+    second.key.erase()
+    with pytest.raises(AggregationError):
+        second.key.take()
+
+
+def test_key_is_wiped_when_shared() -> None:
+    scheme = make("kahe", dimension=10, cohort=2, max_abs_sum=100)
+    polynomial = np.ones(scheme.parameters.ring_degree, dtype=np.int64)
+    scheme.key_shares(KeyMaterial(polynomial), members=3, threshold=2, rng=Randomness.seeded(1))
+    assert not polynomial.any()
+
+
+@pytest.mark.parametrize("cohort", [1, 10, 1000])
+def test_noise_bound_covers_the_exact_tail(cohort: int) -> None:
+    # The sum of n CBD(42) errors is Binomial(84 n, 1/2) - 42 n: its exact tail, by integers.
+    coefficients = 500_000
+    bound = noise_bound(coefficients=coefficients, cohort=cohort)
+    trials = 84 * cohort
+    term, tail = math.comb(trials, 42 * cohort + bound), 0
+    for k in range(42 * cohort + bound, trials + 1):
+        tail += term
+        term = term * (trials - k) // (k + 1)
+        if not term:
+            break
+    assert 2 * tail * coefficients * 1000 * 2**40 <= 2**trials
+
+
+@pytest.mark.parametrize("cohort", [2, 10, 100, 1000])
+@pytest.mark.parametrize("bits", [4, 12, 18, 26])
+def test_chosen_parameters_are_secure_exact_and_sized(cohort: int, bits: int) -> None:
+    p = registry.choose_parameters("kahe", dimension=422_000, cohort=cohort, max_abs_sum=2**bits)
+    assert p.modulus is not None
+    assert p.modulus_bits <= {2048: 54, 4096: 109}[p.ring_degree]
+    assert p.modulus % (2 * p.ring_degree) == 1 and is_prime(p.modulus)
+    assert p.modulus == p.step * 2**p.plaintext_bits + 1
+    assert p.field_bits == bits + 2
+    assert p.step / 2 > noise_bound(coefficients=p.coefficients, cohort=cohort) + cohort
+    assert SchemeParameters.from_dict(p.to_dict()) == p
+
+
+def test_unreachable_and_unknown_choices() -> None:
+    with pytest.raises(AggregationError, match="no "):
+        registry.choose_parameters("kahe", dimension=10, cohort=4000, max_abs_sum=2**46)
+    with pytest.raises(AggregationError):
+        registry.choose_parameters("kahe", dimension=0, cohort=4, max_abs_sum=10)
+    for call in (
+        lambda: registry.choose_parameters("paillier", dimension=1, cohort=1, max_abs_sum=1),
+        lambda: registry.create(
+            "paillier", registry.choose_parameters("none", dimension=1, cohort=1, max_abs_sum=1)
+        ),
+    ):
+        with pytest.raises(ConfigError, match="kahe, none"):
+            call()
+    assert registry.names() == ("kahe", "none")
+
+
+def test_primality_against_trial_division() -> None:
+    sieve = [n for n in range(2, 2000) if all(n % k for k in range(2, math.isqrt(n) + 1))]
+    assert [n for n in range(2000) if is_prime(n)] == sieve
+    for composite in (3215031751, 3825123056546413051, (2**31 - 1) ** 2):
+        assert not is_prime(composite)  # strong pseudoprimes to the first bases
+    assert is_prime(2**61 - 1)
+
+
+def test_wrong_vectors_are_refused() -> None:
+    for name in registry.names():
+        scheme = make(name, dimension=10, cohort=2, max_abs_sum=100)
+        for wrong in (np.zeros(9, dtype=np.int64), np.zeros(10), np.zeros((10, 1), dtype=np.int64)):
+            with pytest.raises(AggregationError):
+                scheme.encrypt(wrong, training_id=TRAINING, round_number=1, rng=Randomness.seeded(1))
+        for training, number in (("", 1), ("AB" * 32, 1), (TRAINING, -1), (TRAINING, 2**64)):
+            with pytest.raises(AggregationError):
+                scheme.encrypt(
+                    np.zeros(10, dtype=np.int64),
+                    training_id=training,
+                    round_number=number,
+                    rng=Randomness.seeded(1),
+                )
