@@ -91,11 +91,12 @@ def test_a_linear_model_on_pixels_is_not_enough_and_colour_says_nothing() -> Non
         return float(model.score(asked, splits.test.labels))  # type: ignore[union-attr]
 
     flat = score(train.reshape(len(train), -1), test.reshape(len(test), -1))
-    assert 0.2 < flat < 0.8
+    assert 0.15 < flat < 0.8
     assert score(train.mean(axis=(1, 2)), test.mean(axis=(1, 2))) < 0.2
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_small_cnn_is_enough() -> None:
     import torch
     from torch import nn

@@ -60,7 +60,7 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
         raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
     if min_contributors - colluders < 2:
         raise ConfigError(
-            f"{min_contributors} contributor(s) less {colluders} colluder(s) leave fewer than two honest ones: "
+            f"{min_contributors} contributor(s) less {colluders} colluder(s) leave fewer than 2 honest: "
             "raise --min-contributors or --merchants, or lower --drop or --colluders"
         )
 

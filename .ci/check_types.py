@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,8 @@ def main() -> int:
     """Build a wheel into a scratch folder, run ``mypy --strict`` on it, compare the file counts."""
     root = Path(__file__).resolve().parent.parent
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *(f"{f}/*.py" for f in FOLDERS)],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--",
+         *(f"{folder}/*.py" for folder in FOLDERS)],
         cwd=root, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -26,7 +28,7 @@ def main() -> int:
         )  # fmt: skip
         result = subprocess.run(
             [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml"), "-p", "fedrec"],
-            cwd=scratch, env={**__import__("os").environ, "MYPYPATH": scratch},
+            cwd=scratch, env={**os.environ, "MYPYPATH": scratch},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     print(result.stdout, result.stderr, sep="")

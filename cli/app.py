@@ -1,0 +1,53 @@
+"""The Typer registry: one command or group per file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from fedrec import __version__
+from fedrec.cli import simulate
+from fedrec.cli.console import run_reporting_errors
+
+app = typer.Typer(
+    name="fedrec",
+    help="Federated product recognition with record-level privacy under encrypted aggregation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("simulate")(simulate.simulate)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"fedrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Federated product recognition with record-level privacy under encrypted aggregation."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+
+    def run() -> None:
+        try:
+            app(standalone_mode=False)
+        except click.exceptions.Abort:
+            raise KeyboardInterrupt from None
+        except click.UsageError as error:
+            sys.stderr.write(f"fedrec: {error.format_message()} (see 'fedrec --help')\n")
+            sys.exit(2)
+
+    sys.exit(run_reporting_errors(run))

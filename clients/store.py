@@ -1,0 +1,121 @@
+"""What a merchant keeps on disk about a training: its plan, the exact uploads and answers it gave.
+
+An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
+bytes if it is identical to the first, and nothing otherwise. Bodies are deleted when their round is
+over; the mark that an answer was given stays.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedrec.errors import LedgerError, RefusedError
+
+Kind = Literal["upload", "answer"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS training (
+    training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, closed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS reply (
+    kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
+    request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class StoredTraining:
+    """A training that this merchant joined; ``sealing_private`` is None once it's closed."""
+
+    plan: bytes
+    sealing_private: bytes | None
+    closed: bool
+
+
+class MerchantStore:
+    """One SQLite file, mode 0600, every write durable when the method returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600, exist_ok=True)
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def join(self, training_id: str, *, plan: bytes, sealing_private: bytes) -> StoredTraining:
+        """Record that this training was joined, once; a second call returns what was stored first."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO training (training_id, plan, sealing_private) VALUES (?, ?, ?)",
+            (training_id, plan, sealing_private),
+        )
+        return self.training(training_id)
+
+    def training(self, training_id: str) -> StoredTraining:
+        """Return a joined training; ``RefusedError`` when it was never joined."""
+        row = self._db.execute(
+            "SELECT plan, sealing_private, closed FROM training WHERE training_id = ?", (training_id,)
+        ).fetchone()
+        if row is None:
+            raise RefusedError("this merchant has not joined that training")
+        return StoredTraining(plan=row[0], sealing_private=row[1], closed=bool(row[2]))
+
+    def finish(self, training_id: str) -> None:
+        """Delete the training's sealing key and all bodies; later theft of this file then opens nothing."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "UPDATE training SET sealing_private = NULL, closed = 1 WHERE training_id = ?", (training_id,)
+            )
+            self._db.execute("UPDATE reply SET body = NULL WHERE training_id = ?", (training_id,))
+
+    def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
+        """Return the reply stored for this very request, None when none was stored yet.
+
+        Raises ``RefusedError`` when another request was answered in this round, or the round is over.
+        """
+        row = self._db.execute(
+            "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
+            (kind, training_id, round_number),
+        ).fetchone()
+        if row is None:
+            return None
+        if row[0] != request_hash:
+            raise RefusedError(f"round {round_number} already has an {kind}, to a different request")
+        if row[1] is None:
+            raise RefusedError(f"round {round_number} is over")
+        body: bytes = row[1]
+        return body
+
+    def put_reply(
+        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes
+    ) -> None:
+        """Store a reply before it is sent, and delete the bodies of earlier rounds of its kind.
+
+        Raises ``RefusedError`` when this round already has one.
+        """
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute(
+                    "INSERT INTO reply VALUES (?, ?, ?, ?, ?)",
+                    (kind, training_id, round_number, request_hash, body),
+                )
+                self._db.execute(
+                    "UPDATE reply SET body = NULL"
+                    " WHERE kind = ? AND training_id = ? AND round_number < ? AND body IS NOT NULL",
+                    (kind, training_id, round_number),
+                )
+        except sqlite3.IntegrityError:
+            raise RefusedError(f"round {round_number} already has an {kind}") from None

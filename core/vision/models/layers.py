@@ -1,0 +1,67 @@
+"""Building blocks whose per-record gradients are independent: no batch statistics, nothing in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrec.errors import ConfigError
+
+_LARGEST_SEED: Final = 2**63
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm (Wu and He 2018) with the most groups up to 8 that divide ``channels``.
+
+    Statistics are taken within one record, never across a batch: with BatchNorm a record's gradient
+    would depend on the others, and clipping it would bound nothing.
+    """
+    groups = next(count for count in range(min(8, channels), 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, section 3.3), with GroupNorm.
+
+    Maps (n, inputs, H, W) float32 to (n, outputs, H / stride, W / stride).
+    """
+
+    def __init__(self, *, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.convolution1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = group_norm(outputs)
+        self.convolution2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), group_norm(outputs)
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the block."""
+        hidden = F.relu(self.norm1(self.convolution1(inputs)))
+        # A plain sum: an in-place one breaks the hooks that Opacus takes per-record gradients with.
+        return F.relu(self.norm2(self.convolution2(hidden)) + self.shortcut(inputs))
+
+
+def seeded_build(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
+    """Run ``make`` with torch's CPU generator seeded by ``seed``, then put the generator back.
+
+    The initial weights are public: they hide nothing, they only have to be the same everywhere.
+
+    Raises:
+        ConfigError: ``seed`` is outside 0 to 2**63 - 1.
+
+    """
+    if not 0 <= seed < _LARGEST_SEED:
+        raise ConfigError(f"the seed of the initial weights is {seed}: give one from 0 to 2**63 - 1")
+    with torch.random.fork_rng(devices=[]):
+        # The default generator alone: torch.manual_seed would reseed an accelerator's too, which
+        # devices=[] doesn't put back.
+        torch.default_generator.manual_seed(seed)
+        return make()

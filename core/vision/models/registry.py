@@ -1,0 +1,157 @@
+"""The models that a training can name, each with what its pictures must look like and good defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from torch import nn
+
+from fedrec.errors import ConfigError
+from fedrec.vision.models.cnn import SmallCnn
+from fedrec.vision.models.effnet import IMAGE_SIZE, MARGIN, MEAN, STD, EffNetLite0, LinearHead
+from fedrec.vision.models.layers import seeded_build
+from fedrec.vision.models.resnet import ResNet18
+
+Triple = tuple[float, float, float]
+Make = Callable[[int, int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """Settings that suit a model when a person gives none.
+
+    The update they were chosen for: v = momentum * v + (noisy sum of clipped gradients) / (q * N), then
+    parameters = parameters - learning_rate * v.
+
+    Attributes:
+        rounds: number of steps, one a round.
+        sample_rate: q, the chance of each record to be in a round.
+        clip: C, the largest L2 norm of a record's gradient.
+        learning_rate: step length.
+        momentum: of SGD, 0 for none.
+        ema: decay per round of the exponential moving average of the parameters.
+    """
+
+    rounds: int
+    sample_rate: float
+    clip: float
+    learning_rate: float
+    momentum: float
+    ema: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model by name.
+
+    Attributes:
+        name: as on the command line and in a plan.
+        image_size: side in pixels of its pictures; None keeps the data set's own size.
+        margin: short side before the centre crop, in crop sides.
+        mean, std: public constants per colour for pixels in 0 to 1; never measured on merchants' photos.
+        backbone: how to make the frozen extractor whose features are the model's input, or None when
+            the model takes the (normalised) pictures themselves.
+        make: builds the trainable network from (classes, channels, size).
+        defaults: settings for a training.
+    """
+
+    name: str
+    image_size: int | None
+    margin: float
+    mean: Triple
+    std: Triple
+    backbone: EffNetLite0 | None
+    make: Make
+    defaults: TrainingDefaults
+
+    def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
+        """Build the trainable network, its initial weights determined by ``seed`` alone.
+
+        It maps pictures (n, channels, size, size) float32, or with a backbone features (n, dimension),
+        to class scores (n, classes). Torch's global generator is left as it was.
+
+        Raises:
+            ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, ``size`` is too small
+                for the model, or there is no class.
+        """
+        if channels not in (1, 3):
+            raise ConfigError(f"model {self.name} takes 1 or 3 channels (grey or colour), not {channels}")
+        return seeded_build(lambda: self.make(classes, channels, size), seed=seed)
+
+
+_HALF: Final[Triple] = (0.5, 0.5, 0.5)
+
+
+def _cnn(classes: int, channels: int, size: int) -> nn.Module:
+    return SmallCnn(classes=classes, channels=channels, size=size)
+
+
+def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
+    return ResNet18(classes=classes, channels=channels, size=size)
+
+
+def _head(classes: int, channels: int, size: int) -> nn.Module:
+    # The backbone fixes what goes in, whatever the pictures are.
+    return LinearHead(classes=classes)
+
+
+_MODELS: Final = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="cnn",
+            image_size=None,
+            margin=1.0,
+            mean=_HALF,
+            std=_HALF,
+            backbone=None,
+            make=_cnn,
+            defaults=TrainingDefaults(
+                rounds=100, sample_rate=0.25, clip=1.0, learning_rate=1.0, momentum=0.0, ema=0.9
+            ),
+        ),
+        ModelSpec(
+            name="resnet18",
+            image_size=64,
+            margin=1.0,
+            mean=_HALF,
+            std=_HALF,
+            backbone=None,
+            make=_resnet18,
+            defaults=TrainingDefaults(
+                rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
+            ),
+        ),
+        ModelSpec(
+            name="effnet-lite0-head",
+            image_size=IMAGE_SIZE,
+            margin=MARGIN,
+            mean=MEAN,
+            std=STD,
+            backbone=EffNetLite0(),
+            make=_head,
+            defaults=TrainingDefaults(
+                rounds=100, sample_rate=0.25, clip=1.0, learning_rate=5.0, momentum=0.0, ema=0.9
+            ),
+        ),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """List the known models."""
+    return tuple(_MODELS)
+
+
+def get(name: str) -> ModelSpec:
+    """Look a model up.
+
+    Raises:
+        ConfigError: there is no such model; the message lists those that there are.
+    """
+    spec = _MODELS.get(name)
+    if spec is None:
+        raise ConfigError(f"there is no model {name!r}: choose one of {', '.join(_MODELS)}")
+    return spec

@@ -1,0 +1,78 @@
+"""The server's durable state: rounds are reserved before use, checkpoints replace each other atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from fedrec.errors import TrainingError
+
+if TYPE_CHECKING:
+    from fedrec.server.optimizer import ServerOptimizer
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, and it is durable on return."""
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Checkpoint:
+    """Reserved round and optimizer state of one training, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._reserved = folder / "reserved.json"
+        self._state = folder / "state.safetensors"
+
+    def last_reserved(self) -> int:
+        """Return the highest round number ever reserved, 0 before the first."""
+        if not self._reserved.exists():
+            return 0
+        return int(json.loads(self._reserved.read_text())["round"])
+
+    def reserve(self, round_number: int) -> None:
+        """Reserve a round number for good; ``TrainingError`` when it was reserved before."""
+        last = self.last_reserved()
+        if round_number <= last:
+            raise TrainingError(
+                f"round {round_number} was run before (the last one is {last}): it is never run twice"
+            )
+        write_atomically(self._reserved, json.dumps({"round": round_number}).encode())
+
+    def save(self, optimizer: ServerOptimizer, *, round_number: int) -> None:
+        """Store the state after a round."""
+        tensors = {
+            "parameters": optimizer.parameters,
+            "velocity": optimizer.velocity,
+            "average": optimizer.average,
+            "counters": np.array([optimizer.steps, round_number], dtype=np.int64),
+        }
+        write_atomically(self._state, save(tensors))
+
+    def restore(self, optimizer: ServerOptimizer) -> int:
+        """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""
+        if not self._state.exists():
+            return 0
+        tensors = load_file(self._state)
+        if tensors["parameters"].shape != optimizer.parameters.shape:
+            raise TrainingError("the checkpoint is of another model")
+        optimizer.parameters = tensors["parameters"]
+        optimizer.velocity = tensors["velocity"]
+        optimizer.average = tensors["average"]
+        optimizer.steps = int(tensors["counters"][0])
+        return int(tensors["counters"][1])

@@ -1,0 +1,102 @@
+"""Ask merchants over a Flower Grid and gather what comes back in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from fedrec.errors import ProtocolError
+from fedrec.protocol import Strict, unpack
+
+Reply = TypeVar("Reply", bound=Strict)
+_POLL_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Reply]):
+    """One node's well-formed reply."""
+
+    node_id: int
+    body: Reply
+    blobs: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Answers(Generic[Reply]):
+    """What an exchange brought: replies, the nodes that failed with the reason, and bytes both ways."""
+
+    replies: tuple[Answer[Reply], ...]
+    failed: dict[int, str]
+    bytes_down: int
+    bytes_up: int
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the payload size of a message: all bytes of its body and blobs."""
+    size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    for config in content.config_records.values():
+        size += sum(len(value) for value in config.values() if isinstance(value, bytes))
+    return size
+
+
+def ask(
+    grid: Grid,
+    requests: Mapping[int, RecordDict],
+    *,
+    message_type: str,
+    reply_type: type[Reply],
+    max_blob_bytes: int,
+    timeout: float,
+    group_id: str,
+) -> Answers[Reply]:
+    """Send one request per node and wait for the replies, at most ``timeout`` seconds.
+
+    A node that fails, is late, answers twice or sends a malformed reply is in ``failed``; it never
+    raises, so that one merchant can't stop a round.
+    """
+    messages = [
+        grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
+        for node_id, content in requests.items()
+    ]
+    node_of = dict(zip(grid.push_messages(messages), requests, strict=True))
+    waiting = set(node_of)
+    replies: list[Answer[Reply]] = []
+    failed: dict[int, str] = {}
+    bytes_up = 0
+    deadline = time.monotonic() + timeout
+    while waiting and time.monotonic() < deadline:
+        received = list(grid.pull_messages(waiting))
+        for message in received:
+            # The reply is matched by the request it answers: the node id of an error reply is not the node's.
+            request_id = message.metadata.reply_to_message_id
+            if request_id not in waiting:
+                continue
+            waiting.discard(request_id)
+            node_id = node_of[request_id]
+            if message.has_error():
+                failed[node_id] = message.error.reason or f"error {message.error.code}"
+                continue
+            bytes_up += content_bytes(message.content)
+            try:
+                body, blobs = unpack(message.content, reply_type, max_blob_bytes=max_blob_bytes)
+            except ProtocolError as error:
+                failed[node_id] = str(error)
+                continue
+            replies.append(Answer(node_id=node_id, body=body, blobs=blobs))
+        if waiting and not received:
+            time.sleep(_POLL_SECONDS)
+    for request_id in waiting:
+        failed[node_of[request_id]] = f"no reply within {timeout:.0f} s"
+    order = {node_id: position for position, node_id in enumerate(requests)}
+    replies.sort(key=lambda answer: order[answer.node_id])
+    return Answers(
+        replies=tuple(replies),
+        failed=failed,
+        bytes_down=sum(content_bytes(content) for content in requests.values()),
+        bytes_up=bytes_up,
+    )

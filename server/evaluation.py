@@ -1,0 +1,46 @@
+"""Evaluate a model on public or held-out data that no merchant trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec.privacy.dp.clipping import load_parameter_vector
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Model inputs, shape (n, ...), float32, and labels, shape (n,), int64."""
+
+    inputs: torch.Tensor
+    labels: NDArray[np.int64]
+
+    def head(self, count: int) -> EvaluationData:
+        """Return the first ``count`` records."""
+        return EvaluationData(inputs=self.inputs[:count], labels=self.labels[:count])
+
+
+def probabilities(
+    model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData
+) -> NDArray[np.float64]:
+    """Return class probabilities, shape (n, classes), float64, of the model at ``parameters``."""
+    load_parameter_vector(model, parameters)
+    model.eval()
+    out: list[NDArray[np.float64]] = []
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for start in range(0, len(data.labels), _BATCH):
+            logits = model(data.inputs[start : start + _BATCH].to(device))
+            out.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
+    return np.concatenate(out) if out else np.zeros((0, 0))
+
+
+def accuracy(model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData) -> float:
+    """Return the share of records whose most probable class is their label."""
+    return float(np.mean(probabilities(model, parameters, data).argmax(axis=1) == data.labels))

@@ -1,0 +1,130 @@
+"""The virtual merchants of a simulation: homes on disk, and the recipe by which a worker brings them up."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from fedrec.clients.app import build_client_app
+from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import MerchantStore
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import Peer, TrainingPlan
+from fedrec.vision.models import registry
+from fedrec.vision.transforms import normalise
+
+KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
+
+
+def create_home(folder: Path, *, name: str) -> Peer:
+    """Make a merchant's folder (mode 0700) with a fresh identity key (0600); return its roster entry."""
+    folder.mkdir(parents=True, mode=0o700)
+    identity = SigningIdentity.generate()
+    descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(identity.private_bytes())
+    return Peer(name=name, signing_key=identity.public.hex())
+
+
+def load_identity(folder: Path) -> SigningIdentity:
+    """Read a merchant's identity key."""
+    return SigningIdentity.from_private_bytes((folder / KEY_FILE).read_bytes())
+
+
+def build_model(plan: TrainingPlan) -> nn.Module:
+    """Build the plan's model; its initial weights come from the server with the first round."""
+    return registry.get(plan.model).build(
+        classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0
+    )
+
+
+def to_inputs(array: np.ndarray, model: str) -> torch.Tensor:  # type: ignore[type-arg]
+    """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.dtype != torch.uint8:
+        return tensor
+    spec = registry.get(model)
+    return normalise(tensor, mean=spec.mean, std=spec.std)
+
+
+@dataclass(frozen=True)
+class SimulatedMerchants:
+    """Makes the ClientApp of a worker process; picklable.
+
+    ``homes`` holds a folder per merchant, ``arrays`` its model inputs. With a ``seed``, noise, sampling
+    and keys are drawn from it: a report says so.
+    """
+
+    homes: Path
+    arrays: Path
+    names: tuple[str, ...]
+    policy: MerchantPolicy
+    device: str
+    seed: int | None
+
+    def __call__(self) -> ClientApp:
+        """Return a ClientApp that answers for every merchant of the simulation, brought up on first use."""
+        alive: dict[int, Merchant] = {}
+
+        def merchant_of(context: Context) -> Merchant:
+            index = int(context.node_config["partition-id"])
+            if index not in alive:
+                alive[index] = self.merchant(index)
+            return alive[index]
+
+        return build_client_app(merchant_of)
+
+    def merchant(self, index: int) -> Merchant:
+        """Bring up one merchant from its folder."""
+        name = self.names[index]
+        home, arrays = self.homes / name, self.arrays / name
+        identity = load_identity(home)
+
+        def data_for(plan: TrainingPlan) -> TrainingData:
+            device = torch.device(self.device)
+            inputs = np.load(arrays / "inputs.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(arrays / "labels.npy", allow_pickle=False)
+            return TrainingData(
+                inputs=to_inputs(inputs, plan.model).to(device), labels=torch.from_numpy(labels).to(device)
+            )
+
+        def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
+            if self.seed is None:
+                return Randomness.from_os()
+            return Randomness.seeded(self.seed, "merchant", name, round_number)
+
+        def note_cost(event: str) -> None:
+            if event == "stored":
+                cost = {"seconds_train": merchant.seconds_train, "seconds_encrypt": merchant.seconds_encrypt}
+                (home / COST_FILE).write_text(json.dumps(cost))
+
+        merchant = Merchant(
+            name=name,
+            identity=identity,
+            ledger=Ledger(
+                home / LEDGER_FILE,
+                signer=identity,
+                verify=verify,
+                epsilon_lifetime=self.policy.lifetime_epsilon,
+                delta_lifetime=self.policy.lifetime_delta,
+            ),
+            store=MerchantStore(home / STORE_FILE),
+            policy=self.policy,
+            data_for=data_for,
+            build_model=build_model,
+            randomness_for=randomness_for,
+            device=torch.device(self.device),
+            on_event=note_cost,
+        )
+        return merchant

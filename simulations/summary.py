@@ -1,0 +1,39 @@
+"""The few lines that a finished run prints on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedrec.simulations import figures
+
+
+def summarise(report: Mapping[str, Any], folder: Path) -> str:
+    """Return the headline figures of a report as plain text, warnings first."""
+    run, metrics, privacy = report["run"], report["metrics"], report["privacy"]
+    scheme, cost = report["secure_aggregation"], report["cost"]
+    opened = sum(1 for line in report["rounds"] if line["opened"])
+    lines = [f"warning: {warning}" for warning in report["warnings"]]
+    if privacy["mode"] == "off":
+        budget = "none (privacy is off)"
+    else:
+        budget = (
+            f"{figures.epsilon(privacy['epsilon'])} at delta {figures.delta(privacy['delta'])} "
+            f"(proved by RDP: {figures.epsilon(privacy['epsilon_rdp'])}; "
+            f"if aggregation were broken: {figures.epsilon(privacy['epsilon_aggregation_broken'])})"
+        )
+    lines += [
+        f"accuracy   {figures.percent(metrics['accuracy'])} on {metrics['split']}, "
+        f"macro F1 {figures.ratio(metrics.get('f1_macro'))}",
+        f"epsilon    {budget}",
+        f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
+        f"{opened} of {len(report['rounds'])} rounds opened, {figures.duration(run['seconds'])}",
+        f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
+        f"noise multiplier {figures.ratio(privacy['noise_multiplier'])}, colluders {privacy['colluders']}",
+        f"encryption {scheme['scheme']}, threshold {scheme['threshold']} of {scheme['committee']}, "
+        f"{scheme['upload_bytes_per_parameter']:.2f} bytes per parameter, "
+        f"{figures.size(cost['bytes_up'])} up, {figures.size(cost['bytes_down'])} down",
+        f"report     {folder / 'report.html'}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,211 @@
+"""A small cohort in one process: real merchants, keys, ledgers and encryption around a linear model."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec.clients.app import build_client_app
+from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import MerchantStore
+from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.optimizer import ServerOptimizer
+
+FEATURES, CLASSES, RECORDS = 6, 3, 40
+DIMENSION = FEATURES * CLASSES + CLASSES
+
+
+def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
+    model = nn.Linear(FEATURES, CLASSES)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    return model
+
+
+@dataclass
+class Cohort:
+    """Merchants m0, m1, ... on disk below ``folder``."""
+
+    folder: Path
+    size: int = 4
+    seed: int | None = 7
+    on_event: Callable[[str, str], None] = lambda name, event: None
+    policy: MerchantPolicy = field(
+        default_factory=lambda: MerchantPolicy(
+            modes=frozenset({"distributed", "local", "off"}), schemes=frozenset({"kahe", "none"})
+        )
+    )
+
+    def __post_init__(self) -> None:
+        self.names = [f"m{index}" for index in range(self.size)]
+        self.identities = {name: SigningIdentity.generate() for name in self.names}
+        self.roster = tuple(
+            Peer(name=name, signing_key=self.identities[name].public.hex()) for name in self.names
+        )
+        self.merchants = {name: self.start(name) for name in self.names}
+
+    def start(self, name: str) -> Merchant:
+        """Bring a merchant up from its folder, as a restarted daemon would."""
+        home = self.folder / name
+        home.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(self.names.index(name))
+        data = TrainingData(
+            inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
+            labels=torch.randint(0, CLASSES, (RECORDS,), generator=generator),
+        )
+
+        def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
+            if self.seed is None:
+                return Randomness.from_os()
+            return Randomness.seeded(self.seed, name, round_number)
+
+        return Merchant(
+            name=name,
+            identity=self.identities[name],
+            ledger=Ledger(home / "ledger.sqlite", signer=self.identities[name], verify=verify),
+            store=MerchantStore(home / "store.sqlite"),
+            policy=self.policy,
+            data_for=lambda plan: data,
+            build_model=linear_model,
+            randomness_for=randomness_for,
+            device=torch.device("cpu"),
+            on_event=lambda event: self.on_event(name, event),
+        )
+
+    def restart(self, name: str) -> None:
+        """Stop a merchant and bring it up again from disk."""
+        self.merchants[name].ledger.close()
+        self.merchants[name].store.close()
+        self.merchants[name] = self.start(name)
+
+    def plan(self, **changes: object) -> TrainingPlan:
+        """A plan for this cohort; keyword arguments replace its fields."""
+        members = min(self.size, 10)
+        values: dict[str, object] = {
+            "nonce": secrets.token_hex(16),
+            "model": "linear",
+            "initial_model_hash": sha256_hex(np.zeros(DIMENSION, "<f4").tobytes()),
+            "classes": ("a", "b", "c"),
+            "channels": 3,
+            "image_size": 32,
+            "dimension": DIMENSION,
+            "views": 1,
+            "mode": "distributed",
+            "rounds": 3,
+            "local_steps": 1,
+            "local_learning_rate": 0.5,
+            "sample_rate": 0.5,
+            "clip": 1.0,
+            "delta": 1e-4,
+            "noise_multiplier": 1.0,
+            "records_total": RECORDS * self.size,
+            "records_largest": RECORDS,
+            "roster": self.roster,
+            "committee": tuple(self.names[:members]),
+            "threshold": (members + 1) // 2 + 1,
+            "min_contributors": 3,
+            "colluders": 1,
+            "scheme": "kahe",
+        }
+        return TrainingPlan(**(values | changes))  # type: ignore[arg-type]
+
+    def app(self) -> ClientApp:
+        return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
+
+    def coordinator(self, plan: TrainingPlan, grid: Grid | None = None) -> tuple[Coordinator, list[RoundRecord]]:
+        records: list[RoundRecord] = []
+        coordinator = Coordinator(
+            grid=grid or InProcessGrid(self.app(), self.size),
+            plan=plan,
+            optimizer=ServerOptimizer.start(
+                np.zeros(DIMENSION), learning_rate=0.5, momentum=0.0, ema_decay=0.0
+            ),
+            checkpoint=Checkpoint(self.folder / "server" / plan.training_id),
+            on_round=records.append,
+            timeout=20,
+        )
+        return coordinator, records
+
+    def train(self, plan: TrainingPlan, grid: Grid | None = None) -> tuple[NDArray[np.float64], list[RoundRecord]]:
+        """Run a whole training; returns the final parameters and what the server recorded."""
+        coordinator, records = self.coordinator(plan, grid)
+        coordinator.run()
+        return coordinator.optimizer.parameters, records
+
+
+class InProcessGrid(Grid):
+    """Calls a ClientApp directly; ``drop(type, round, name index)`` and ``tamper(reply)`` inject faults."""
+
+    def __init__(
+        self,
+        app: ClientApp,
+        size: int,
+        *,
+        drop: Callable[[str, str, int], bool] = lambda kind, group, index: False,
+        tamper: Callable[[Message, int], Message] = lambda reply, index: reply,
+    ) -> None:
+        self.app, self.size, self.drop, self.tamper = app, size, drop, tamper
+        self.requests: list[Message] = []
+        self.replies: list[Message] = []
+        self._pending: dict[str, Message] = {}
+
+    def set_run(self, run: object) -> None: ...
+
+    @property
+    def run(self) -> object:  # type: ignore[override]
+        return None
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        set_task_identity(run_id=1, node_id=1)
+        return new_message(
+            content, message_type=message_type, node_id=dst_node_id, group_id=group_id, ttl=ttl or 60
+        )
+
+    def get_node_ids(self) -> Iterable[int]:
+        return range(1, self.size + 1)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            set_task_identity(run_id=1, node_id=node)
+            self.requests.append(message)
+            context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+            if self.drop(message.metadata.message_type, message.metadata.group_id, node - 1):
+                reply = error_reply(message, code=NODE_GONE, reason="dropped")
+            else:
+                reply = self.tamper(self.app(message, context), node - 1)
+            self.replies.append(reply)
+            key = message.metadata.message_id or uuid.uuid4().hex
+            self._pending[key] = reply
+            ids.append(key)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._pending.pop(key) for key in list(message_ids) if key in self._pending]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return self.pull_messages(self.push_messages(messages))

@@ -1,0 +1,233 @@
+"""The feature cache: nothing is computed twice, nothing damaged is believed, nobody else can read it."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedrec.errors import ConfigError, DataError
+from fedrec.vision import features
+from fedrec.vision.features import cache_file, default_cache_dir, feature_matrix
+from fedrec.vision.transforms import augmented_views, to_model_input
+
+SIZE = 8
+
+
+class MeanColour:
+    """Counts the pictures it is given; features are the mean of each channel and of the top left pixel."""
+
+    name = "mean-colour"
+    dimension = 4
+    image_size = SIZE
+    margin = 1.0
+    batch = 4
+
+    def __init__(self, weights_hash: str = "ab" * 32) -> None:
+        self.weights_hash = weights_hash
+        self.batches: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        means = images.mean(axis=(1, 2))
+        return np.concatenate([means, images[:, 0, 0].mean(axis=1, keepdims=True)], axis=1).astype(np.float32)
+
+
+class Photos:
+    """Photos by position, counting how often each is asked for."""
+
+    def __init__(self, count: int) -> None:
+        rng = np.random.default_rng(1)
+        self.pixels = rng.integers(0, 256, (count, 11, 13, 3)).astype(np.uint8)
+        self.asked: list[int] = []
+
+    def image(self, index: int) -> Image.Image:
+        self.asked.append(index)
+        return Image.fromarray(self.pixels[index])
+
+    @property
+    def digests(self) -> list[bytes]:
+        return [hashlib.sha256(pixels.tobytes()).digest() for pixels in self.pixels]
+
+
+def expected(photos: Photos, *, views: int = 1) -> np.ndarray:
+    rows = []
+    for pixels, digest in zip(photos.pixels, photos.digests, strict=True):
+        picture = to_model_input(Image.fromarray(pixels), size=SIZE, channels=3)
+        rows.append(MeanColour()(augmented_views(picture[None], views=views, seeds=[digest])[0]))
+    return np.stack(rows)
+
+
+def the_file(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("views", [1, 3])
+def test_features_come_in_order(views: int, workers: int) -> None:
+    photos, extractor = Photos(10), MeanColour()
+    found = feature_matrix(
+        extractor, photos.image, photos.digests, views=views, cache_dir=None, workers=workers
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected(photos, views=views))
+    assert set(extractor.batches) == {extractor.batch}
+
+
+def test_a_second_call_computes_nothing(tmp_path: Path) -> None:
+    photos, folder = Photos(6), tmp_path / "made" / "here"
+    first = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=folder)
+    photos.asked.clear()
+    extractor = MeanColour()
+    second = feature_matrix(extractor, photos.image, photos.digests, cache_dir=folder)
+    assert not extractor.batches
+    assert not photos.asked
+    np.testing.assert_array_equal(first, second)
+
+
+def test_one_changed_photo_is_computed_alone_and_the_rest_is_kept(tmp_path: Path) -> None:
+    photos = Photos(6)
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    old = photos.digests
+    photos.pixels[3] += 1
+    photos.asked.clear()
+    found = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    assert photos.asked == [3]
+    np.testing.assert_array_equal(found, expected(photos))
+    photos.asked.clear()
+    feature_matrix(MeanColour(), photos.image, old, cache_dir=tmp_path)
+    assert not photos.asked
+
+
+def test_equal_digests_are_computed_once() -> None:
+    photos = Photos(3)
+    digests = [photos.digests[0], photos.digests[1], photos.digests[0]]
+    found = feature_matrix(MeanColour(), photos.image, digests, cache_dir=None)
+    assert sorted(photos.asked) == [0, 1]
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage", "pickle", "folder"])
+def test_a_damaged_file_is_computed_afresh(tmp_path: Path, damage: str) -> None:
+    photos = Photos(5)
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    path = the_file(tmp_path)
+    blob = bytearray(path.read_bytes())
+    if damage == "flip":
+        blob[-3] ^= 1
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        pickled = b"\x80\x04cos\nsystem\n."
+        damaged = {"flip": blob, "truncate": blob[:-9], "empty": b"", "garbage": b"\0" * 90}
+        path.write_bytes(damaged.get(damage, hashlib.sha256(pickled).digest() + pickled))
+    photos.asked.clear()
+    found = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    assert sorted(photos.asked) == list(range(5))
+    np.testing.assert_array_equal(found, expected(photos))
+    photos.asked.clear()
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    assert bool(photos.asked) == (damage == "folder")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_of_another_shape_is_computed_afresh(tmp_path: Path) -> None:
+    photos, wide = Photos(3), MeanColour()
+    feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
+    stored = the_file(tmp_path)
+    stored.rename(cache_file(wide, transform_id=features.TRANSFORM_ID, views=1, cache_dir=tmp_path))
+    found = feature_matrix(wide, photos.image, photos.digests, cache_dir=tmp_path)
+    np.testing.assert_array_equal(found, expected(photos))
+
+
+def test_other_weights_preparation_or_views_are_kept_apart(tmp_path: Path) -> None:
+    photos = Photos(2)
+    for extractor, transform_id, views in (
+        (MeanColour(), "a", 1),
+        (MeanColour("cd" * 32), "a", 1),
+        (MeanColour(), "b", 1),
+        (MeanColour(), "b", 2),
+    ):
+        photos.asked.clear()
+        feature_matrix(
+            extractor,
+            photos.image,
+            photos.digests,
+            transform_id=transform_id,
+            views=views,
+            cache_dir=tmp_path,
+        )
+        assert sorted(photos.asked) == [0, 1]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_only_the_owner_can_read(tmp_path: Path) -> None:
+    photos, folder = Photos(2), tmp_path / "cache"
+    folder.mkdir(mode=0o755)
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(the_file(folder).stat().st_mode) == 0o600
+
+
+def test_what_was_computed_before_an_interruption_is_kept(tmp_path: Path) -> None:
+    photos = Photos(10)
+
+    def broken(index: int) -> Image.Image:
+        if index == 9:
+            raise DataError("photo 9 is broken")
+        return photos.image(index)
+
+    with pytest.raises(DataError, match="photo 9"):
+        feature_matrix(MeanColour(), broken, photos.digests, cache_dir=tmp_path)
+    photos.asked.clear()
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    assert sorted(photos.asked) == [8, 9]
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = Photos(4)
+    feature_matrix(MeanColour(), photos.image, photos.digests[:2], cache_dir=tmp_path)
+    before = the_file(tmp_path).read_bytes()
+
+    def full(_handle: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(features.os, "fsync", full)
+    found = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    np.testing.assert_array_equal(found, expected(photos))
+    assert the_file(tmp_path).read_bytes() == before
+
+
+def test_progress_counts_missing_photos(tmp_path: Path) -> None:
+    photos, seen = Photos(6), []
+    feature_matrix(MeanColour(), photos.image, photos.digests[:1], cache_dir=tmp_path)
+    feature_matrix(
+        MeanColour(),
+        photos.image,
+        photos.digests,
+        cache_dir=tmp_path,
+        progress=lambda done, of: seen.append((done, of)),
+    )
+    assert seen == [(0, 5), (4, 5), (5, 5)]
+
+
+def test_no_photos() -> None:
+    assert feature_matrix(MeanColour(), Photos(1).image, [], cache_dir=None).shape == (0, 1, 4)
+
+
+def test_impossible_requests_are_refused() -> None:
+    photos = Photos(1)
+    with pytest.raises(ConfigError):
+        feature_matrix(MeanColour(), photos.image, photos.digests, views=0, cache_dir=None)
+    with pytest.raises(ConfigError):
+        feature_matrix(MeanColour(), photos.image, [b"short"], cache_dir=None)
+
+
+def test_the_cache_is_in_the_users_own_folder() -> None:
+    assert default_cache_dir().parts[-2:] == ("fedrec", "features")

