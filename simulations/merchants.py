@@ -51,7 +51,8 @@ def build_model(plan: TrainingPlan) -> nn.Module:
 
 def to_inputs(array: np.ndarray, model: str) -> torch.Tensor:  # type: ignore[type-arg]
     """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # Mapped read-only from disk; torch wants memory it could write to.
+    tensor = torch.from_numpy(np.array(array))
     if tensor.dtype != torch.uint8:
         return tensor
     spec = registry.get(model)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.clipping import (
     RecordClipper,
     clipped_sum,
@@ -188,3 +189,39 @@ def test_vectors_round_trip_in_order() -> None:
     assert next(model.parameters()).flatten()[:3].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(ConfigError):
         load_parameter_vector(model, vector[:-1])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    records=st.integers(1, 7), views=st.integers(1, 3), batch=st.integers(1, 9), seed=st.integers(0, 10**6)
+)
+def test_book_keeping_equals_opacus(records: int, views: int, batch: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, dilation=2, padding=2),
+        nn.Flatten(),
+        nn.Linear(6 * 16, 5),
+        nn.Tanh(),
+        nn.Linear(5, 3, bias=False),
+    )
+    inputs = torch.randn(records, views, 2, 8, 8, generator=generator)
+    labels = torch.randint(0, 3, (records,), generator=generator)
+    sums = []
+    for reference in (False, True):
+        with RecordClipper(model, clip=0.3, physical_batch=batch, reference=reference) as clipper:
+            sums.append(clipper.clipped_sum(inputs, labels))
+    scale = np.linalg.norm(sums[1])
+    assert scale > 0
+    assert np.linalg.norm(sums[0] - sums[1]) <= 1e-5 * scale
+
+
+def test_layers_that_book_keeping_lacks_are_left_to_opacus() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3))
+    assert not covers(model)
+    assert covers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 2)))
+    inputs, labels = torch.randn(5, 1, 3, 4), torch.tensor([0, 1, 2, 0, 1])
+    total = clipped_sum(model, inputs, labels, clip=0.5)
+    assert 0 < np.linalg.norm(total) <= 5 * 0.5 * (1 + 1e-6)

@@ -1,6 +1,7 @@
 """Per-record clipping: every record's gradient is cut to norm C before it meets another's.
 
-Per-record gradients come from Opacus's ``GradSampleModule`` (hooks). Norms, factors and sums are
+Per-record gradients come from :mod:`fedrec.privacy.dp.book_keeping` where it covers the model, and from
+Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are
 computed in float64 from the very float32 values that are added, so rounding can let one record move
 the sum by more than C only by the relative :data:`FLOAT_SLACK`:
 
@@ -29,6 +30,7 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 
 FLOAT_SLACK = 2.0**-16
 """Relative excess of a record's contribution over C by floating point; counted in the sensitivity."""
@@ -36,6 +38,8 @@ MAX_RECORDS = 1 << 17
 """Most records in one clipped sum; the slack is proved up to here."""
 MAX_PARAMETERS = 1 << 24
 """Most trainable parameters; the slack is proved up to here."""
+DEFAULT_PHYSICAL_BATCH = 64
+"""Images passed through the model at a time; beyond it caches are missed more than calls are saved."""
 # Columns turned to float64 at a time: 256 records x 64k columns are 128 MiB.
 _COLUMNS = 1 << 16
 
@@ -109,13 +113,21 @@ class RecordClipper:
         model: gives logits [m, classes] for a batch [m, ...]; trainable parameters float32 or float64.
         clip: C, the largest L2 norm of one record's contribution.
         physical_batch: images passed through the model at a time; it bounds memory, not the result.
+        reference: take Opacus's gradients even where book-keeping covers the model.
 
     Raises:
         ConfigError: an argument is out of range, or a layer has no per-record gradient (BatchNorm).
 
     """
 
-    def __init__(self, model: nn.Module, *, clip: float, physical_batch: int = 256) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        clip: float,
+        physical_batch: int = DEFAULT_PHYSICAL_BATCH,
+        reference: bool = False,
+    ) -> None:
         if not 0.0 < clip < float("inf"):
             raise ConfigError(f"clip: {clip} is not a positive number; choose a bound such as 1.0.")
         if physical_batch < 1:
@@ -133,10 +145,25 @@ class RecordClipper:
         self._clip = clip
         self._physical_batch = physical_batch
         self._device = self._parameters[0].device
+        self._offsets: dict[int, int] = {}
+        for parameter in self._parameters:
+            self._offsets[id(parameter)] = sum(p.numel() for p in self._parameters[: len(self._offsets)])
         self._modes = [(module, module.training) for module in model.modules()]
         self._grads = [parameter.grad for parameter in self._parameters]
+        self._closed = False
+        self._keeper = BookKeeper(model) if not reference and covers(model) else None
+        self._hooked = self._hook() if self._keeper is None else None
+        # Backward would add into the caller's own tensors.
+        for parameter in self._parameters:
+            parameter.grad = None
+        for module in model.modules():
+            module.training = any(p.requires_grad for p in module.parameters(recurse=False))
+
+    def _hook(self) -> GradSampleModule:
+        """Let Opacus take per-record gradients, listening during our own passes only."""
+        model = self._model
         try:
-            self._hooked: GradSampleModule | None = GradSampleModule(model, loss_reduction="sum")
+            hooked = GradSampleModule(model, loss_reduction="sum")
         except (NotImplementedError, ValueError) as error:
             for parameter in self._parameters:
                 for name in ("grad_sample", "_forward_counter"):
@@ -145,13 +172,8 @@ class RecordClipper:
                 f"model: {type(model).__name__} has a layer without per-record gradients, such as BatchNorm, "
                 "or is being clipped already; use GroupNorm, and close the other clipper."
             ) from error
-        # The hooks listen during our own passes only, so that other uses of the model leave no trace.
-        self._hooked.disable_hooks()
-        # Backward would add into the caller's own tensors.
-        for parameter in self._parameters:
-            parameter.grad = None
-        for module in model.modules():
-            module.training = any(p.requires_grad for p in module.parameters(recurse=False))
+        hooked.disable_hooks()
+        return hooked
 
     def __enter__(self) -> RecordClipper:
         return self
@@ -163,10 +185,12 @@ class RecordClipper:
 
     def close(self) -> None:
         """Leave the model as it was found; closing twice is harmless."""
-        if self._hooked is None:
+        if self._closed:
             return
-        self._hooked.to_standard_module()
-        self._hooked = None
+        self._closed = True
+        if self._hooked is not None:
+            self._hooked.to_standard_module()
+            self._hooked = None
         for parameter, grad in zip(self._parameters, self._grads, strict=True):
             parameter.grad = grad
         for module, training in self._modes:
@@ -195,6 +219,8 @@ class RecordClipper:
                 f"clipped_sum: expects inputs [n, views, ...] and labels [n], not {tuple(inputs.shape)} "
                 f"and {tuple(labels.shape)}."
             )
+        if self._closed:
+            raise ConfigError("RecordClipper: it is closed; make a new one.")
         if records > MAX_RECORDS:
             raise ConfigError(
                 f"clipped_sum: {records} records were sampled in one step, the limit is {MAX_RECORDS}; "
@@ -211,17 +237,19 @@ class RecordClipper:
 
     def _add(self, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
         """Add one physical batch's clipped gradients to ``total``."""
+        if self._keeper is not None:
+            self._add_kept(self._keeper, inputs, labels, total)
+            return
         gradients = self._per_record_gradients(inputs, labels)
         norms = torch.zeros(inputs.shape[0], dtype=torch.float64, device=self._device)
         for gradient in gradients:
             for columns in _column_blocks(gradient):
                 norms += columns.double().square().sum(dim=1)
-        norms = norms.sqrt()
         # An infinite or NaN entry makes the float64 norm so; finite float32 values cannot overflow it.
         finite = torch.isfinite(norms)
         # 0 * NaN is NaN, so a broken record's rows are taken out rather than weighted by zero.
         all_finite = bool(finite.all())
-        factors = torch.clamp(self._clip / norms.clamp(min=torch.finfo(torch.float64).tiny), max=1.0)
+        factors = self._factors(norms)
         if not all_finite:
             factors = factors[finite]
         offset = 0
@@ -232,10 +260,38 @@ class RecordClipper:
                 total[offset : offset + width] += factors @ kept.double()
                 offset += width
 
+    def _factors(self, square_norms: Tensor) -> Tensor:
+        """Return min(1, C / norm) of each record, float64 [n]."""
+        norms = square_norms.sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+        return torch.clamp(self._clip / norms, max=1.0)
+
+    def _add_kept(self, keeper: BookKeeper, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
+        """Add one physical batch's clipped gradients from book-keeping; a broken record is taken out first."""
+        views = inputs.shape[1]
+
+        def loss_of(logits: Tensor) -> Tensor:
+            repeated = labels.repeat_interleave(views)
+            return nn.functional.cross_entropy(logits, repeated, reduction="sum") / views
+
+        layers = keeper.layer_gradients(inputs.flatten(0, 1), loss_of, views=views)
+        norms = torch.zeros(inputs.shape[0], dtype=torch.float64, device=self._device)
+        for _, gradients in layers:
+            norms = norms + gradients.square_norms()
+        finite = torch.isfinite(norms)
+        if not bool(finite.all()):
+            if bool(finite.any()):
+                self._add_kept(keeper, inputs[finite], labels[finite], total)
+            return
+        factors = self._factors(norms)
+        for parameters, gradients in layers:
+            for parameter, part in zip(parameters, gradients.weighted_sums(factors), strict=True):
+                offset = self._offsets[id(parameter)]
+                total[offset : offset + part.numel()] += part.reshape(-1)
+
     def _per_record_gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Return, per parameter, the gradients of all records as [n, size of the parameter]."""
         if self._hooked is None:
-            raise ConfigError("RecordClipper: it is closed; make a new one.")
+            raise RuntimeError("this clipper keeps books and has no hooks")
         records, views = inputs.shape[:2]
         self._hooked.enable_hooks()
         try:
@@ -271,7 +327,7 @@ class RecordClipper:
 
 
 def clipped_sum(
-    model: nn.Module, inputs: Tensor, labels: Tensor, *, clip: float, physical_batch: int = 256
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, clip: float, physical_batch: int = DEFAULT_PHYSICAL_BATCH
 ) -> NDArray[np.float64]:
     """Sum the clipped per-record gradients of ``model`` once, leaving it as it was.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import (
+    DEFAULT_PHYSICAL_BATCH,
     RecordClipper,
     load_parameter_vector,
     parameter_count,
@@ -32,7 +33,7 @@ def contribute(
     plan: NoisePlan,
     sample_rate: float,
     rng: Randomness,
-    physical_batch: int = 256,
+    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
 ) -> NDArray[np.int64]:
     """Make one noised step's contribution: int64 of shape (d,), in grid units of ``clip / plan.scale``.
 
@@ -70,7 +71,7 @@ def local_update(
     learning_rate: float,
     own_size: int,
     rng: Randomness,
-    physical_batch: int = 256,
+    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
 ) -> NDArray[np.int64]:
     """Make ``plan.local_steps`` noised steps of this merchant's own and return their total (mode ``local``).
 

@@ -1,0 +1,274 @@
+"""Whole rounds between a real server and real merchants: exactness, dropouts, restarts, hostile servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from fedrec.errors import RefusedError, TrainingError
+from fedrec.protocol import (
+    JoinRequest,
+    SignedCommitment,
+    TrainingPlan,
+    TrainReply,
+    TrainRequest,
+    UnmaskReply,
+    UnmaskRequest,
+    pack,
+    unpack,
+)
+from tests.cohort import DIMENSION, Cohort, InProcessGrid
+
+CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
+
+
+@pytest.mark.parametrize(
+    "mode", [{}, {"mode": "off", "noise_multiplier": None}, {"mode": "local", "local_steps": 2}]
+)
+def test_clear_and_encrypted_trainings_end_at_the_same_model(tmp_path: Path, mode: dict[str, object]) -> None:
+    cohort = Cohort(tmp_path)
+    encrypted, records = cohort.train(cohort.plan(**mode))
+    clear, _ = cohort.train(cohort.plan(**mode, **CLEAR))
+    assert [record.opened for record in records] == [True] * 3
+    assert np.abs(encrypted).max() > 0
+    np.testing.assert_array_equal(encrypted, clear)
+
+
+def test_unseeded_trainings_differ(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, seed=None)
+    first, _ = cohort.train(cohort.plan())
+    second, _ = cohort.train(cohort.plan())
+    assert not np.array_equal(first, second)
+
+
+def test_the_opened_sum_is_that_of_the_contributors_alone(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=5)
+    plan = cohort.plan(rounds=1)
+    grid = InProcessGrid(
+        cohort.app(), 5, drop=lambda kind, group, index: (kind, group, index) == ("train", "1", 2)
+    )
+    with_dropout, records = cohort.train(plan, grid)
+    assert (records[0].contributors, records[0].dropouts, records[0].opened) == (4, 1, True)
+
+    others = Cohort(tmp_path / "others", size=5)
+    without = InProcessGrid(others.app(), 5, drop=lambda kind, group, index: (kind, index) == ("train", 2))
+    expected, _ = others.train(others.plan(rounds=1, **CLEAR), without)
+    np.testing.assert_array_equal(with_dropout, expected)
+
+
+def test_a_round_below_the_minimum_is_charged_not_opened_and_training_goes_on(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def drop(kind: str, group: str, index: int) -> bool:
+        return kind == "train" and group == "2" and index < 2
+
+    grid = InProcessGrid(cohort.app(), 4, drop=drop)
+    _, records = cohort.train(cohort.plan(), grid)
+    assert [record.opened for record in records] == [True, False, True]
+    assert "2 contributors" in (records[1].reason or "")
+    charged = [
+        [entry.charge.round_number for entry in cohort.merchants[name].ledger.entries()]
+        for name in cohort.names
+    ]
+    assert charged == [[1, 3], [1, 3], [1, 2, 3], [1, 2, 3]]
+
+
+def test_too_few_members_lose_the_round_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = InProcessGrid(
+        cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask" and group == "1" and index < 2
+    )
+    _, records = cohort.train(cohort.plan(rounds=2), grid)
+    assert [record.opened for record in records] == [False, True]
+    asked = [m for m in grid.requests if m.metadata.message_type == "query.unmask" and m.metadata.group_id == "1"]
+    assert len(asked) == 4
+
+
+def test_a_restart_between_phases_answers_the_same(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = InProcessGrid(cohort.app(), 4)
+    plan = cohort.plan(rounds=1)
+    cohort.train(plan, grid)
+    # Closed trainings answer nothing any more, so the replay is taken before the close of a second one.
+    second = cohort.plan(rounds=1)
+    coordinator, _ = cohort.coordinator(second, grid)
+    coordinator.close = lambda: None  # type: ignore[method-assign]
+    coordinator.run()
+    request = [m for m in grid.requests if m.metadata.message_type == "train"][-4]
+    body, blobs = unpack(request.content, TrainRequest, max_blob_bytes=10**6)
+    first_reply = cohort.merchants["m0"].train(body, blobs)
+    cohort.restart("m0")
+    assert cohort.merchants["m0"].train(body, blobs) == first_reply
+    assert len(cohort.merchants["m0"].ledger.entries()) == 2
+
+
+def _open_round(cohort: Cohort, plan: TrainingPlan) -> tuple[InProcessGrid, list[UnmaskRequest], list[dict[str, bytes]]]:
+    """Run one round up to the unmask requests, which are caught and not delivered."""
+    grid = InProcessGrid(cohort.app(), cohort.size, drop=lambda kind, group, index: kind == "query.unmask")
+    coordinator, _ = cohort.coordinator(plan, grid)
+    coordinator.close = lambda: None  # type: ignore[method-assign]
+    coordinator.run()
+    caught = [m for m in grid.requests if m.metadata.message_type == "query.unmask"]
+    parsed = [unpack(m.content, UnmaskRequest, max_blob_bytes=10**7) for m in caught]
+    return grid, [body for body, _ in parsed], [blobs for _, blobs in parsed]
+
+
+def _subset(
+    request: UnmaskRequest, blobs: dict[str, bytes], keep: list[int]
+) -> tuple[UnmaskRequest, dict[str, bytes]]:
+    smaller = request.model_copy(update={"survivors": tuple(request.survivors[i] for i in keep)})
+    return smaller, {f"share-{n}": blobs[f"share-{i + 1}"] for n, i in enumerate(keep, start=1)}
+
+
+def test_a_member_refuses_to_open_one_merchant(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    _, requests, blobs = _open_round(cohort, cohort.plan(rounds=1))
+    for keep in ([0], [0, 1]):
+        with pytest.raises(RefusedError, match="3 are required"):
+            cohort.merchants["m0"].unmask(*_subset(requests[0], blobs[0], keep))
+    with pytest.raises(RefusedError, match="twice"):
+        cohort.merchants["m0"].unmask(*_subset(requests[0], blobs[0], [0, 0, 0]))
+
+
+def test_a_member_answers_one_survivor_set_per_round_even_after_a_restart(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    _, requests, blobs = _open_round(cohort, cohort.plan(rounds=1))
+    answer = cohort.merchants["m0"].unmask(requests[0], blobs[0])
+    cohort.restart("m0")
+    assert cohort.merchants["m0"].unmask(requests[0], blobs[0]) == answer
+    with pytest.raises(RefusedError, match="different request"):
+        cohort.merchants["m0"].unmask(*_subset(requests[0], blobs[0], [0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("round_number", 2, "another training or round"),
+        ("ciphertext_hash", "0" * 64, "not signed"),
+        ("model_hash", "0" * 64, "not signed"),
+        ("merchant", "m1", "not signed"),
+        ("merchant", "stranger", "not on the roster"),
+    ],
+)
+def test_a_member_checks_every_commitment(tmp_path: Path, field: str, value: object, message: str) -> None:
+    cohort = Cohort(tmp_path)
+    _, requests, blobs = _open_round(cohort, cohort.plan(rounds=2))
+    first = requests[0].survivors[0]
+    forged = SignedCommitment(
+        commitment=first.commitment.model_copy(update={field: value}), signature=first.signature
+    )
+    request = requests[0].model_copy(update={"survivors": (forged, *requests[0].survivors[1:])})
+    with pytest.raises(Exception, match=message):
+        cohort.merchants["m0"].unmask(request, blobs[0])
+
+
+def test_a_share_sealed_for_another_member_or_round_does_not_open(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    _, requests, blobs = _open_round(cohort, cohort.plan(rounds=1))
+    with pytest.raises(Exception, match="not the one it committed to"):
+        cohort.merchants["m0"].unmask(requests[0], blobs[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"threshold": 2}, "two different sets"),
+        ({"min_contributors": 2}, "fewer than 2 honest"),
+        ({"dimension": DIMENSION + 1}, "parameters"),
+        ({"scheme": "none", "committee": (), "threshold": 0}, "schemes"),
+        ({"mode": "off", "noise_multiplier": None}, "modes"),
+        ({"colluders": 0}, "least_colluders"),
+        ({"scheme": "rot13"}, "schemes"),
+    ],
+)
+def test_a_merchant_refuses_a_loose_plan(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    from fedrec.clients.policy import MerchantPolicy
+
+    cohort = Cohort(tmp_path, policy=MerchantPolicy())
+    with pytest.raises(RefusedError, match=reason):
+        cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan(**changes)))
+    assert cohort.merchants["m0"].ledger.entries() == ()
+
+
+def test_a_swapped_roster_key_is_refused(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    swapped = (cohort.roster[0].model_copy(update={"signing_key": "ab" * 32}), *cohort.roster[1:])
+    with pytest.raises(RefusedError, match="another key"):
+        cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan(roster=swapped)))
+
+
+def _tampered(reply: Message, change: Callable[[dict[str, bytes]], None]) -> Message:
+    body, blobs = unpack(reply.content, TrainReply, max_blob_bytes=10**7)
+    change(blobs)
+    reply.content = pack(body, blobs)
+    return reply
+
+
+@pytest.mark.parametrize("what", ["flip", "truncate", "drop"])
+def test_a_bad_upload_is_left_out_and_the_round_goes_on(tmp_path: Path, what: str) -> None:
+    cohort = Cohort(tmp_path)
+
+    def change(blobs: dict[str, bytes]) -> None:
+        data = blobs["ciphertext"]
+        if what == "flip":
+            blobs["ciphertext"] = data[:-1] + bytes([data[-1] ^ 1])
+        elif what == "truncate":
+            blobs["ciphertext"] = data[:-8]
+        else:
+            del blobs["ciphertext"]
+
+    def tamper(reply: Message, index: int) -> Message:
+        is_upload = not reply.has_error() and "train" in reply.metadata.message_type
+        return _tampered(reply, change) if index == 1 and is_upload else reply
+
+    _, records = cohort.train(cohort.plan(rounds=1), InProcessGrid(cohort.app(), 4, tamper=tamper))
+    assert (records[0].opened, records[0].contributors) == (True, 3)
+
+
+def test_a_member_that_lies_loses_the_round_and_does_not_change_the_model(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def tamper(reply: Message, index: int) -> Message:
+        if index == 1 and not reply.has_error() and reply.metadata.message_type == "query.unmask":
+            body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            share = bytearray(blobs["share"])
+            share[40] ^= 1
+            reply.content = pack(body, {"share": bytes(share)})
+        return reply
+
+    parameters, records = cohort.train(
+        cohort.plan(rounds=1), InProcessGrid(cohort.app(), 4, tamper=tamper)
+    )
+    assert not records[0].opened
+    assert not parameters.any()
+
+
+def test_a_round_number_is_never_run_twice(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=2)
+    coordinator, records = cohort.coordinator(plan)
+    coordinator.checkpoint.reserve(1)
+    coordinator.run()
+    assert [record.round for record in records] == [2]
+    with pytest.raises(TrainingError, match="never run twice"):
+        coordinator.checkpoint.reserve(2)
+
+
+def test_a_train_reply_holds_protocol_bytes_alone(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = InProcessGrid(cohort.app(), 4)
+    cohort.train(cohort.plan(rounds=1), grid)
+    uploads = [m for m in grid.replies if not m.has_error() and m.metadata.message_type == "train"]
+    assert len(uploads) == 4
+    sizes = set()
+    for message in uploads:
+        body, blobs = unpack(message.content, TrainReply, max_blob_bytes=10**7)
+        assert set(body.model_dump()) == {"merchant", "refused", "signed"}
+        assert set(blobs) == {"ciphertext", "share-1", "share-2", "share-3", "share-4"}
+        assert not message.content.metric_records
+        sizes.add(sum(map(len, blobs.values())))
+    assert len(sizes) == 1
