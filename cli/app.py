@@ -23,6 +23,10 @@ app = typer.Typer(
 app.command("simulate")(simulate.simulate)
 
 
+# Its message is the help text; Click before 8.2 prints that itself.
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"fedrec {__version__}")
@@ -47,7 +51,10 @@ def main() -> None:
         except click.exceptions.Abort:
             raise KeyboardInterrupt from None
         except click.UsageError as error:
-            sys.stderr.write(f"fedrec: {error.format_message()} (see 'fedrec --help')\n")
+            if isinstance(error, _NO_ARGUMENTS):
+                sys.stderr.write(f"{error.format_message()}\n")
+            else:
+                sys.stderr.write(f"fedrec: {' '.join(error.format_message().split())} (see 'fedrec --help')\n")
             sys.exit(2)
 
     sys.exit(run_reporting_errors(run))

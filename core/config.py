@@ -48,7 +48,7 @@ class SimulationConfig(BaseModel):
     engine: Literal["local", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     out: Path | None = None
 
     @model_validator(mode="after")
@@ -72,8 +72,12 @@ class SimulationConfig(BaseModel):
         return self
 
     def to_toml(self) -> str:
-        """Return the set options as a TOML text that ``--config`` reads back."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        """Return the set options as a TOML text that ``--config`` reads back.
+
+        ``out`` is left out, for a second run needs a folder of its own.
+        """
+        left_out = {"out"} if self.data is None else {"out", "dataset"}
+        values = self.model_dump(mode="json", exclude_none=True, exclude=left_out)
         return tomli_w.dumps({"simulate": values})
 
 
@@ -90,11 +94,12 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = dict(tomllib.loads(path.read_text(encoding="utf-8")).get("simulate", {}))
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"the configuration file {path} can't be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
+        values = _table(tables, path)
     overrides = {name: value for name, value in flags.items() if value is not None}
     if "data" in overrides:
         values.pop("dataset", None)
@@ -104,6 +109,16 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
         return SimulationConfig.model_validate(values | overrides)
     except ValidationError as error:
         raise ConfigError(_first_line(error)) from None
+
+
+def _table(tables: dict[str, Any], path: Path) -> dict[str, Any]:
+    # A key outside the table would be passed over without a word, a budget among them.
+    stray = sorted(set(tables) - {"simulate"})
+    table = tables.get("simulate", {})
+    if stray or not isinstance(table, dict):
+        what = f"holds '{stray[0]}'" if stray else "sets 'simulate' to a value"
+        raise ConfigError(f"the configuration file {path} {what}: all options stand below the line [simulate]")
+    return dict(table)
 
 
 def _first_line(error: ValidationError) -> str:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 # Flower reads these at import: without them it opens connections of its own at start.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from flwr.app import DEFAULT_TTL, Error, Message, RecordDict
+from flwr.app import DEFAULT_TTL, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["APP_FAILED", "DEFAULT_TTL", "NODE_GONE", "Run", "error_reply", "new_message", "set_task_identity"]
+from fedrec.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+__all__ = [
+    "APP_FAILED",
+    "DEFAULT_TTL",
+    "NODE_GONE",
+    "RayActors",
+    "Run",
+    "error_reply",
+    "new_message",
+    "require_ray",
+    "set_task_identity",
+]
 
 NODE_GONE = 5
 APP_FAILED = 8
@@ -38,3 +57,67 @@ def new_message(
 def error_reply(message: Message, *, code: int, reason: str) -> Message:
     """Build the reply that Flower delivers when a node can't answer ``message``."""
     return Message(error=Error(code=code, reason=reason), reply_to=message)
+
+
+def require_ray() -> type[RayBackend]:
+    """Return Flower's Ray backend; ``MissingExtraError`` when Ray is not installed."""
+    # Ray reads these when it starts: no usage reports, and actors see the GPUs that this process sees.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray  # noqa: F401
+        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+    except ImportError:
+        raise MissingExtraError(
+            "--engine ray needs Ray, which is not installed: pip install 'fedrec[ray]'"
+        ) from None
+    return RayBackend
+
+
+class RayActors:
+    """A Ray of our own on this machine, with ``workers`` actors of Flower's backend.
+
+    An actor gets its ClientApp from ``make_app`` (picklable) for each message. An actor that dies is
+    started again; the message that it had fails.
+    """
+
+    def __init__(self, make_app: Callable[[], ClientApp], *, workers: int) -> None:
+        backend_class = require_ray()
+        # Failures reach the caller as exceptions; Flower would log each of them with its traceback too.
+        self._logger = logging.getLogger("flwr")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.CRITICAL + 1)
+        search_path = os.environ.get("PYTHONPATH")
+        self._backend = backend_class(
+            {
+                # A Ray that runs elsewhere can't see the merchants' folders.
+                "init_args": {
+                    "address": "local",
+                    "num_cpus": workers,
+                    "logging_level": logging.ERROR,
+                    "log_to_driver": False,
+                    "include_dashboard": False,
+                },
+                # Flower hands these to Ray as the actors' options; -1 is any number of restarts.
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1},
+            }
+        )
+        # The backend leaves Python's search path in the environment; only its actors need it.
+        if search_path is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = search_path
+        self._backend.build(make_app)
+        self.workers = self._backend.num_workers
+
+    def handle(self, message: Message, context: Context) -> tuple[Message, Context]:
+        """Have an idle actor answer a message; at most ``workers`` calls may be under way at once.
+
+        Returns the reply and the node's context after it; raises what the ClientApp or Ray raised.
+        """
+        return self._backend.process_message(message, context)
+
+    def close(self) -> None:
+        """Stop the actors, busy ones too, and Ray."""
+        self._backend.terminate()
+        self._logger.setLevel(self._level)

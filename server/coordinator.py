@@ -148,8 +148,7 @@ class Coordinator:
             )
             raise TrainingError(
                 f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
-                f"{self.plan.min_contributors} are needed"
-                + (f" ({told[0]})" if told else "")
+                f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
             )
         if self.plan.committee:
             self._sealing_keys = tuple(keys[name] for name in self.plan.committee if name in keys)

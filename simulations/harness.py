@@ -19,13 +19,17 @@ import numpy as np
 import torch
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from torch import nn
 
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, InterruptedRunError
+from fedrec.flower import require_ray
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.clipping import parameter_vector
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint, write_atomically
 from fedrec.server.coordinator import Coordinator, RoundRecord
@@ -35,7 +39,8 @@ from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.merchants import SimulatedMerchants, create_home, to_inputs
 from fedrec.simulations.page import render
-from fedrec.simulations.planning import make_plan, settle
+from fedrec.simulations.planning import check_options, make_plan, resolved, settle
+from fedrec.simulations.ray_engine import RayGrid
 from fedrec.simulations.report import RoundLine, RunFacts, build_report, epsilon_after
 from fedrec.simulations.sources import input_shape, model_inputs, open_source, write_arrays
 from fedrec.vision.imageset import ImageSet
@@ -74,29 +79,37 @@ def simulate(
     and ``InterruptedRunError`` after Ctrl-C, when the run directory holds what was finished.
     """
     started = time.monotonic()
+    if config.engine == "ray":
+        require_ray()
     spec = registry.get(config.model)
     device = pick_device(config.device)
+    check_options(config, spec)
+    check_run_folder(config.out)
     tell(Stage("reading the data", 0, 1))
     source = open_source(config)
     tell(Stage("reading the data", 1, 1))
     merchants = len(source.shares)
     settings = settle(config, spec, merchants=merchants)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
-    folder = make_run_folder(config.out, run_id)
-    write_atomically(folder / "config.toml", config.to_toml().encode())
-
     shape = input_shape(source.splits.train, spec)
     model = spec.build(
         classes=len(source.classes), channels=shape.channels, size=shape.size, seed=config.seed or 0
     ).to(device)
     initial = parameter_vector(model).astype(np.float32).astype(np.float64)
+    identities = {share.name: SigningIdentity.generate() for share in source.shares}
+    plan = make_plan(
+        config, settings, source=source, spec=spec, shape=shape, initial=initial, identities=identities
+    )
+    derived = derive(plan)
+    # Nothing is left behind by options that don't work, so that --out can be given again.
+    folder = make_run_folder(config.out, run_id)
+    write_atomically(folder / "config.toml", resolved(config, plan, settings).to_toml().encode())
     homes = folder / "merchants"
     homes.mkdir()
-    roster = tuple(create_home(homes / share.name, name=share.name) for share in source.shares)
-    plan = make_plan(config, settings, source=source, spec=spec, shape=shape, initial=initial, roster=roster)
-    derived = derive(plan)
+    for name, identity in identities.items():
+        create_home(homes / name, identity=identity)
 
-    def features(images: ImageSet, name: str, *, augment: bool) -> np.ndarray:  # type: ignore[type-arg]
+    def features(images: ImageSet, name: str, *, augment: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
         return model_inputs(
             images, spec, shape, augment=augment, progress=lambda done, total: tell(Stage(name, done, total))
         )
@@ -116,7 +129,8 @@ def simulate(
         momentum=settings.momentum,
         ema_decay=settings.ema,
     )
-    grid: LocalGrid | None = None
+    engine = RayGrid if config.engine == "ray" else LocalGrid
+    grid: LocalGrid | RayGrid | None = None
     metrics = None
     try:
         train_inputs = features(source.splits.train, "preparing photos", augment=config.augment)
@@ -142,7 +156,7 @@ def simulate(
                 file.write(json.dumps(line.to_dict()) + "\n")
             tell(_round_stage(line, plan.rounds))
 
-        grid = LocalGrid(
+        grid = engine(
             SimulatedMerchants(
                 homes=homes.resolve(),
                 arrays=arrays,
@@ -152,6 +166,7 @@ def simulate(
                 ),
                 device=str(device),
                 seed=config.seed,
+                keep_open=config.engine == "local",
             ),
             merchants=merchants,
             workers=workers,
@@ -182,7 +197,7 @@ def simulate(
     if lines:
         scores = probabilities(model, optimizer.model, metrics_data)
         metrics = evaluate(scores, metrics_data.labels, classes=source.classes)
-        save_file({"parameters": optimizer.model.astype(np.float32)}, folder / "model.safetensors")
+        save_file(named_parameters(model), folder / "model.safetensors")
     report = build_report(
         config=config,
         plan=plan,
@@ -209,6 +224,15 @@ def simulate(
     return SimulationResult(report=report, folder=folder)
 
 
+def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return a model's trainable parameters by name, as they go into ``model.safetensors``."""
+    return {
+        name: parameter.detach().float().cpu().numpy()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
 def _round_stage(line: RoundLine, total: int) -> Stage:
     record = line.record
     shown = "-" if line.accuracy is None else f"{line.accuracy:.1%}"
@@ -233,15 +257,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def check_run_folder(out: Path | None) -> None:
+    """Raise ``ConfigError`` when ``--out`` is no folder, or holds something already."""
+    try:
+        if out is not None and out.exists() and any(out.iterdir()):
+            raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
+    except OSError as error:
+        raise ConfigError(f"--out {out} can't be used: {error.strerror}") from None
+
+
 def make_run_folder(out: Path | None, run_id: str) -> Path:
-    """Make the run directory; ``ConfigError`` when it holds something already."""
+    """Make the run directory; ``ConfigError`` when it can't be made or holds something already."""
     folder = out if out is not None else Path("runs") / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(
-                f"--out {folder} is not empty: choose another folder, nothing is ever overwritten"
-            )
+        check_run_folder(folder)
     except OSError as error:
         raise ConfigError(f"--out {folder} can't be made: {error.strerror}") from None
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
@@ -20,21 +22,19 @@ from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import Peer, TrainingPlan
+from fedrec.protocol import TrainingPlan
 from fedrec.vision.models import registry
 from fedrec.vision.transforms import normalise
 
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
 
 
-def create_home(folder: Path, *, name: str) -> Peer:
-    """Make a merchant's folder (mode 0700) with a fresh identity key (0600); return its roster entry."""
+def create_home(folder: Path, *, identity: SigningIdentity) -> None:
+    """Make a merchant's folder (mode 0700) with its identity key (0600)."""
     folder.mkdir(parents=True, mode=0o700)
-    identity = SigningIdentity.generate()
     descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(identity.private_bytes())
-    return Peer(name=name, signing_key=identity.public.hex())
 
 
 def load_identity(folder: Path) -> SigningIdentity:
@@ -49,7 +49,7 @@ def build_model(plan: TrainingPlan) -> nn.Module:
     )
 
 
-def to_inputs(array: np.ndarray, model: str) -> torch.Tensor:  # type: ignore[type-arg]
+def to_inputs(array: NDArray[np.generic], model: str) -> torch.Tensor:
     """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
     # Mapped read-only from disk; torch wants memory it could write to.
     tensor = torch.from_numpy(np.array(array))
@@ -64,7 +64,8 @@ class SimulatedMerchants:
     """Makes the ClientApp of a worker process; picklable.
 
     ``homes`` holds a folder per merchant, ``arrays`` its model inputs. With a ``seed``, noise, sampling
-    and keys are drawn from it: a report says so.
+    and keys are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message,
+    and its files are closed after it: any process may answer for it next.
     """
 
     homes: Path
@@ -73,6 +74,7 @@ class SimulatedMerchants:
     policy: MerchantPolicy
     device: str
     seed: int | None
+    keep_open: bool = True
 
     def __call__(self) -> ClientApp:
         """Return a ClientApp that answers for every merchant of the simulation, brought up on first use."""
@@ -84,7 +86,18 @@ class SimulatedMerchants:
                 alive[index] = self.merchant(index)
             return alive[index]
 
-        return build_client_app(merchant_of)
+        app = build_client_app(merchant_of)
+        if not self.keep_open:
+
+            @app.lifespan()
+            def one_message(context: Context) -> Iterator[None]:
+                yield
+                for merchant in alive.values():
+                    merchant.ledger.close()
+                    merchant.store.close()
+                alive.clear()
+
+        return app
 
     def merchant(self, index: int) -> Merchant:
         """Bring up one merchant from its folder."""
@@ -105,10 +118,13 @@ class SimulatedMerchants:
                 return Randomness.from_os()
             return Randomness.seeded(self.seed, "merchant", name, round_number)
 
+        cost_file = home / COST_FILE
+        spent = json.loads(cost_file.read_text()) if cost_file.exists() else {}
+
         def note_cost(event: str) -> None:
             if event == "stored":
                 cost = {"seconds_train": merchant.seconds_train, "seconds_encrypt": merchant.seconds_encrypt}
-                (home / COST_FILE).write_text(json.dumps(cost))
+                cost_file.write_text(json.dumps(cost))
 
         merchant = Merchant(
             name=name,
@@ -127,5 +143,7 @@ class SimulatedMerchants:
             randomness_for=randomness_for,
             device=torch.device(self.device),
             on_event=note_cost,
+            seconds_train=spent.get("seconds_train", 0.0),
+            seconds_encrypt=spent.get("seconds_encrypt", 0.0),
         )
         return merchant

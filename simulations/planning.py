@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from fedrec.config import AUGMENTED_VIEWS, DEFAULT_EPSILON, SimulationConfig, planned_minimum
-from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
+from fedrec.errors import AggregationError, ConfigError, DataError, UnreachableBudgetError
+from fedrec.privacy.accounting.accountants import noise_multiplier_for
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.committee import (
     check_contributors,
@@ -18,10 +21,12 @@ from fedrec.privacy.aggregation.committee import (
     default_threshold,
 )
 from fedrec.privacy.derive import derive, rounded_size
-from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.privacy.dp.calibration import BETA, plan_noise
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import Peer, TrainingPlan, sha256_hex
-from fedrec.simulations.sources import InputShape, Source
+from fedrec.simulations.sources import DEFAULT_MERCHANTS, InputShape, Source
 from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.partition import parse_partition
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def settle(config: SimulationConfig, spec: ModelSpec, *, merchants: int) -> Sett
     if config.privacy == "distributed" and merchants < 3:
         raise ConfigError(
             f"--privacy distributed needs at least 3 merchants, not {merchants}: "
-            "raise --merchants, or choose --privacy local"
+            "raise --merchants, or choose --privacy local with --secure-aggregation none"
         )
     minimum = config.min_contributors
     if minimum is None:
@@ -88,6 +93,59 @@ def settle(config: SimulationConfig, spec: ModelSpec, *, merchants: int) -> Sett
     )
 
 
+def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
+    """Check all that needs no data, before any is read or drawn.
+
+    Raises ``ConfigError``, ``UnreachableBudgetError`` or ``DataError`` as the run would later.
+    """
+    by_folder = parse_partition(config.partition).kind == "folder"
+    if not by_folder or (config.data is None and config.dataset == "synthetic"):
+        settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)
+    if config.eval_data is not None and not config.eval_data.is_dir():
+        raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
+    if config.privacy == "off" or config.delta is None:
+        return
+    steps = (config.rounds or spec.defaults.rounds) * config.local_steps
+    if config.delta > BETA * steps:
+        # The answer is kept by its arguments, so that the plan doesn't compute it again.
+        noise_multiplier_for(
+            epsilon=config.epsilon or DEFAULT_EPSILON,
+            delta=config.delta - BETA * steps,
+            sample_rate=config.sample_rate or spec.defaults.sample_rate,
+            steps=steps,
+        )
+
+
+def resolved(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -> SimulationConfig:
+    """Return the options with every default that model, data and cohort decided filled in."""
+    found: dict[str, object] = {
+        "merchants": plan.cohort,
+        "rounds": plan.rounds,
+        "learning_rate": settings.learning_rate,
+        "sample_rate": plan.sample_rate,
+        "clip": plan.clip,
+        "min_contributors": plan.min_contributors,
+    }
+    if plan.mode != "off":
+        found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
+    if plan.committee:
+        found |= {"committee": len(plan.committee), "threshold": plan.threshold}
+    return config.model_copy(update=found)
+
+
+def _roster(identities: Mapping[str, SigningIdentity]) -> tuple[Peer, ...]:
+    peers = []
+    for name, identity in identities.items():
+        try:
+            peers.append(Peer(name=name, signing_key=identity.public.hex()))
+        except ValidationError:
+            raise DataError(
+                f"merchant folder {name!r}: a merchant's name has at most 64 letters (a to z), digits, dots, "
+                "hyphens or underscores; rename the folder"
+            ) from None
+    return tuple(peers)
+
+
 def make_plan(
     config: SimulationConfig,
     settings: Settings,
@@ -96,13 +154,14 @@ def make_plan(
     spec: ModelSpec,
     shape: InputShape,
     initial: NDArray[np.float64],
-    roster: tuple[Peer, ...],
+    identities: Mapping[str, SigningIdentity],
 ) -> TrainingPlan:
     """Calibrate the noise and write the plan.
 
     Raises ``ConfigError``, or ``UnreachableBudgetError`` when no noise that fits the widest ring
     reaches the budget.
     """
+    roster = _roster(identities)
     sizes = [rounded_size(len(share.indices)) for share in source.shares]
     delta = config.delta or 1 / (10 * min(sizes))
     steps = settings.rounds * config.local_steps

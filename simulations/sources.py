@@ -136,7 +136,11 @@ def model_inputs(
     if pixels is None or pixels.shape[1:] != (shape.size, shape.size, shape.channels):
         rows = []
         for index in range(len(images)):
-            rows.append(to_model_input(images.image(index), size=shape.size, channels=shape.channels, margin=spec.margin))
+            rows.append(
+                to_model_input(
+                    images.image(index), size=shape.size, channels=shape.channels, margin=spec.margin
+                )
+            )
             progress(index + 1, len(images))
         if not rows:
             raise DataError("a split holds no picture")

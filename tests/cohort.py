@@ -131,7 +131,9 @@ class Cohort:
     def app(self) -> ClientApp:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
-    def coordinator(self, plan: TrainingPlan, grid: Grid | None = None) -> tuple[Coordinator, list[RoundRecord]]:
+    def coordinator(
+        self, plan: TrainingPlan, grid: Grid | None = None
+    ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
             grid=grid or InProcessGrid(self.app(), self.size),
@@ -145,7 +147,9 @@ class Cohort:
         )
         return coordinator, records
 
-    def train(self, plan: TrainingPlan, grid: Grid | None = None) -> tuple[NDArray[np.float64], list[RoundRecord]]:
+    def train(
+        self, plan: TrainingPlan, grid: Grid | None = None
+    ) -> tuple[NDArray[np.float64], list[RoundRecord]]:
         """Run a whole training; returns the final parameters and what the server recorded."""
         coordinator, records = self.coordinator(plan, grid)
         coordinator.run()
@@ -175,7 +179,12 @@ class InProcessGrid(Grid):
         return None
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         set_task_identity(run_id=1, node_id=1)
         return new_message(

@@ -84,7 +84,9 @@ def test_too_few_members_lose_the_round_and_nothing_is_asked_twice(tmp_path: Pat
     )
     _, records = cohort.train(cohort.plan(rounds=2), grid)
     assert [record.opened for record in records] == [False, True]
-    asked = [m for m in grid.requests if m.metadata.message_type == "query.unmask" and m.metadata.group_id == "1"]
+    asked = [
+        m for m in grid.requests if m.metadata.message_type == "query.unmask" and m.metadata.group_id == "1"
+    ]
     assert len(asked) == 4
 
 
@@ -106,7 +108,9 @@ def test_a_restart_between_phases_answers_the_same(tmp_path: Path) -> None:
     assert len(cohort.merchants["m0"].ledger.entries()) == 2
 
 
-def _open_round(cohort: Cohort, plan: TrainingPlan) -> tuple[InProcessGrid, list[UnmaskRequest], list[dict[str, bytes]]]:
+def _open_round(
+    cohort: Cohort, plan: TrainingPlan
+) -> tuple[InProcessGrid, list[UnmaskRequest], list[dict[str, bytes]]]:
     """Run one round up to the unmask requests, which are caught and not delivered."""
     grid = InProcessGrid(cohort.app(), cohort.size, drop=lambda kind, group, index: kind == "query.unmask")
     coordinator, _ = cohort.coordinator(plan, grid)
@@ -240,9 +244,7 @@ def test_a_member_that_lies_loses_the_round_and_does_not_change_the_model(tmp_pa
             reply.content = pack(body, {"share": bytes(share)})
         return reply
 
-    parameters, records = cohort.train(
-        cohort.plan(rounds=1), InProcessGrid(cohort.app(), 4, tamper=tamper)
-    )
+    parameters, records = cohort.train(cohort.plan(rounds=1), InProcessGrid(cohort.app(), 4, tamper=tamper))
     assert not records[0].opened
     assert not parameters.any()
 

@@ -85,9 +85,11 @@ def _convolution(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int)
     parts: list[Tensor] = []
     flat = gradient.flatten(2)
     if layer.weight.requires_grad:
+        if isinstance(layer.padding, str):
+            raise TypeError("a convolution with named padding is not covered")
         patches = F.unfold(
             inputs, layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride
-        )  # type: ignore[arg-type]
+        )
         parts.append(_per_record(torch.bmm(flat, patches.transpose(1, 2)), views))
     if layer.bias is not None and layer.bias.requires_grad:
         parts.append(_per_record(flat.sum(dim=2), views))

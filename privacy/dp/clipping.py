@@ -266,7 +266,7 @@ class RecordClipper:
         return torch.clamp(self._clip / norms, max=1.0)
 
     def _add_kept(self, keeper: BookKeeper, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
-        """Add one physical batch's clipped gradients from book-keeping; a broken record is taken out first."""
+        """Add one physical batch's clipped gradients from book-keeping; broken records are taken out first."""
         views = inputs.shape[1]
 
         def loss_of(logits: Tensor) -> Tensor:
@@ -327,7 +327,12 @@ class RecordClipper:
 
 
 def clipped_sum(
-    model: nn.Module, inputs: Tensor, labels: Tensor, *, clip: float, physical_batch: int = DEFAULT_PHYSICAL_BATCH
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    clip: float,
+    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
 ) -> NDArray[np.float64]:
     """Sum the clipped per-record gradients of ``model`` once, leaving it as it was.
 

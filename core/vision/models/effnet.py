@@ -26,8 +26,9 @@ DIMENSION: Final = 1280
 """Length of a feature vector."""
 IMAGE_SIZE: Final = 224
 """Side in pixels of the pictures that the weights were trained on."""
-MARGIN: Final = 256 / 224
-"""Short side before the centre crop, in crop sides: the usual preparation for ImageNet evaluation."""
+MARGIN: Final = 1.0
+"""Short side before the centre crop, in crop sides. ImageNet evaluation takes 256 / 224; on clothing photos,
+with noise for epsilon 4, keeping the whole short side measured about 1.5 points better on held-out ones."""
 MEAN: Final = (127 / 255, 127 / 255, 127 / 255)
 """TensorFlow's EfficientNet-Lite preprocessing, (pixel - 127) / 128, as constants for pixels in 0 to 1."""
 STD: Final = (128 / 255, 128 / 255, 128 / 255)
@@ -90,7 +91,7 @@ class EffNetLite0Features:
     dimension: Final = DIMENSION
     image_size: Final = IMAGE_SIZE
     margin: Final = MARGIN
-    # 30 ms a picture on one core at 1, 27 at 8, 42 at 32: larger activations leave the cache.
+    # Measured on one core, per picture: 30 ms at 1, 27 at 8, 42 at 32.
     batch: Final = 8
 
     def __init__(self, *, device: torch.device | None = None) -> None:

@@ -109,7 +109,7 @@ _MODELS: Final = {
             backbone=None,
             make=_cnn,
             defaults=TrainingDefaults(
-                rounds=100, sample_rate=0.25, clip=1.0, learning_rate=1.0, momentum=0.0, ema=0.9
+                rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
             ),
         ),
         ModelSpec(
@@ -133,7 +133,7 @@ _MODELS: Final = {
             backbone=EffNetLite0(),
             make=_head,
             defaults=TrainingDefaults(
-                rounds=100, sample_rate=0.25, clip=1.0, learning_rate=5.0, momentum=0.0, ema=0.9
+                rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
             ),
         ),
     )

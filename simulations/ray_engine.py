@@ -1,0 +1,68 @@
+"""The ``ray`` engine: merchants answer in the actors of Flower's own Ray backend.
+
+Any actor may be given any merchant, so a merchant is brought up for one message at a time and its
+files are closed before the reply leaves. Actors compute with one torch thread, like the workers of
+the local engine: with a seed, both engines give the same model bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedrec.flower import RayActors, set_task_identity
+from fedrec.simulations.faults import Dropouts
+from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, node_context
+
+
+@dataclass(frozen=True)
+class _OneThreadApp:
+    """Makes an actor's ClientApp, for each message anew."""
+
+    make_app: Callable[[], ClientApp]
+
+    def __call__(self) -> ClientApp:
+        torch.set_num_threads(1)
+        set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
+        return self.make_app()
+
+
+class RayGrid(VirtualGrid):
+    """Runs ``merchants`` virtual nodes in ``workers`` Ray actors of this machine.
+
+    The ClientApp that ``make_app`` returns must hold no lock after a message. Raises
+    ``MissingExtraError`` when Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        make_app: Callable[[], ClientApp],
+        *,
+        merchants: int,
+        workers: int,
+        dropouts: Dropouts | None = None,
+    ) -> None:
+        super().__init__(merchants=merchants, dropouts=dropouts)
+        self._actors = RayActors(_OneThreadApp(make_app), workers=min(workers, merchants))
+        # An actor must be idle when a message is handed over: one thread per actor sees to that.
+        self._threads = ThreadPoolExecutor(self._actors.workers)
+        self._contexts: dict[int, Context] = {}
+
+    def submit(self, message: Message, index: int) -> Future[Message]:
+        """Queue a message for the next idle actor."""
+        return self._threads.submit(self._handle, message, index)
+
+    def close(self) -> None:
+        """Stop the actors and Ray itself; what they are computing is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._actors.close()
+
+    def _handle(self, message: Message, index: int) -> Message:
+        context = self._contexts.get(index) or node_context(index)
+        reply, self._contexts[index] = self._actors.handle(message, context)
+        return reply
