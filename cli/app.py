@@ -47,14 +47,16 @@ def main() -> None:
 
     def run() -> None:
         try:
-            app(standalone_mode=False)
+            app(prog_name="fedrec", standalone_mode=False)
         except click.exceptions.Abort:
             raise KeyboardInterrupt from None
         except click.UsageError as error:
             if isinstance(error, _NO_ARGUMENTS):
                 sys.stderr.write(f"{error.format_message()}\n")
             else:
-                sys.stderr.write(f"fedrec: {' '.join(error.format_message().split())} (see 'fedrec --help')\n")
+                sys.stderr.write(
+                    f"fedrec: {' '.join(error.format_message().split())} (see 'fedrec --help')\n"
+                )
             sys.exit(2)
 
     sys.exit(run_reporting_errors(run))

@@ -117,7 +117,9 @@ def _table(tables: dict[str, Any], path: Path) -> dict[str, Any]:
     table = tables.get("simulate", {})
     if stray or not isinstance(table, dict):
         what = f"holds '{stray[0]}'" if stray else "sets 'simulate' to a value"
-        raise ConfigError(f"the configuration file {path} {what}: all options stand below the line [simulate]")
+        raise ConfigError(
+            f"the configuration file {path} {what}: all options stand below the line [simulate]"
+        )
     return dict(table)
 
 

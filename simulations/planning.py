@@ -96,8 +96,11 @@ def settle(config: SimulationConfig, spec: ModelSpec, *, merchants: int) -> Sett
 def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     """Check all that needs no data, before any is read or drawn.
 
-    Raises ``ConfigError``, ``UnreachableBudgetError`` or ``DataError`` as the run would later.
+    Raises ``ConfigError``, ``UnreachableBudgetError``, ``DataError`` or ``MissingExtraError`` as the run
+    would later.
     """
+    if spec.backbone is not None:
+        spec.backbone.create()
     by_folder = parse_partition(config.partition).kind == "folder"
     if not by_folder or (config.data is None and config.dataset == "synthetic"):
         settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)

@@ -15,20 +15,19 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrec.flower import RayActors, set_task_identity
+from fedrec.flower import RayActors
 from fedrec.simulations.faults import Dropouts
-from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, node_context
+from fedrec.simulations.virtual_grid import VirtualGrid, node_context
 
 
 @dataclass(frozen=True)
 class _OneThreadApp:
-    """Makes an actor's ClientApp, for each message anew."""
+    """Makes an actor's ClientApp, anew for each message."""
 
     make_app: Callable[[], ClientApp]
 
     def __call__(self) -> ClientApp:
         torch.set_num_threads(1)
-        set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
         return self.make_app()
 
 
@@ -60,6 +59,8 @@ class RayGrid(VirtualGrid):
     def close(self) -> None:
         """Stop the actors and Ray itself; what they are computing is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._actors.kill()
+        self._threads.shutdown(wait=True)
         self._actors.close()
 
     def _handle(self, message: Message, index: int) -> Message:

@@ -266,7 +266,7 @@ class RecordClipper:
         return torch.clamp(self._clip / norms, max=1.0)
 
     def _add_kept(self, keeper: BookKeeper, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
-        """Add one physical batch's clipped gradients from book-keeping; broken records are taken out first."""
+        """Add one physical batch's clipped gradients; a broken record is left out of a second pass."""
         views = inputs.shape[1]
 
         def loss_of(logits: Tensor) -> Tensor:

@@ -1,0 +1,219 @@
+"""Everything of a run that is settled before its first round: data, merchants' homes, plan, evaluation."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.config import SimulationConfig
+from fedrec.errors import ConfigError
+from fedrec.flower import require_ray
+from fedrec.privacy.derive import Derived, derive
+from fedrec.privacy.dp.clipping import parameter_vector
+from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol import TrainingPlan
+from fedrec.server.checkpoint import write_atomically
+from fedrec.server.evaluation import EvaluationData
+from fedrec.server.optimizer import ServerOptimizer
+from fedrec.simulations.merchants import SimulatedMerchants, create_home, to_inputs
+from fedrec.simulations.planning import Settings, check_options, make_plan, resolved, settle
+from fedrec.simulations.sources import Source, input_shape, model_inputs, open_source, write_arrays
+from fedrec.vision.imageset import ImageSet
+from fedrec.vision.models import registry
+
+VALIDATION_RECORDS = 1000
+"""The accuracy of each round is measured on at most this many validation records."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Progress to show: ``done`` of ``total``, a short note, and a plain line where there is no terminal."""
+
+    name: str
+    done: int
+    total: int
+    note: str = ""
+    plain: str = ""
+
+
+Tell = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready for its first round."""
+
+    run_id: str
+    folder: Path
+    homes: Path
+    device: torch.device
+    source: Source
+    settings: Settings
+    plan: TrainingPlan
+    derived: Derived
+    model: nn.Module
+    initial: NDArray[np.float64]
+
+    def start_optimizer(self) -> ServerOptimizer:
+        """Return the server's optimizer at the initial parameters."""
+        return ServerOptimizer.start(
+            self.initial,
+            learning_rate=self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            ema_decay=self.settings.ema,
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Model inputs: the merchants' in a folder of arrays, and what the server evaluates on."""
+
+    arrays: Path
+    metrics: EvaluationData
+    validation: EvaluationData
+
+
+def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
+    """Load the data, make the run directory and the merchants' homes, and write the plan.
+
+    Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong;
+    options that can be judged without the data are judged first.
+    """
+    spec = registry.get(config.model)
+    device = pick_device(config.device)
+    check_options(config, spec)
+    check_run_folder(config.out)
+    if config.engine == "ray":
+        require_ray()
+    tell(Stage("reading the data", 0, 1))
+    source = open_source(config)
+    tell(Stage("reading the data", 1, 1))
+    settings = settle(config, spec, merchants=len(source.shares))
+    shape = input_shape(source.splits.train, spec)
+    model = spec.build(
+        classes=len(source.classes), channels=shape.channels, size=shape.size, seed=config.seed or 0
+    ).to(device)
+    # The model travels as float32: the server starts from what the merchants will read.
+    initial = parameter_vector(model).astype(np.float32).astype(np.float64)
+    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
+    identities = {share.name: SigningIdentity.generate() for share in source.shares}
+    plan = make_plan(
+        config, settings, source=source, spec=spec, shape=shape, initial=initial, identities=identities
+    )
+    derived = derive(plan)
+    # Nothing is left behind by options that don't work, so that --out can be given again.
+    folder = make_run_folder(config.out, run_id)
+    write_atomically(folder / "config.toml", resolved(config, plan, settings).to_toml().encode())
+    homes = folder / "merchants"
+    homes.mkdir()
+    for name, identity in identities.items():
+        create_home(homes / name, identity=identity)
+    return Prepared(
+        run_id=run_id,
+        folder=folder,
+        homes=homes,
+        device=device,
+        source=source,
+        settings=settings,
+        plan=plan,
+        derived=derived,
+        model=model,
+        initial=initial,
+    )
+
+
+def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tell: Tell) -> Inputs:
+    """Turn photos into model inputs, the merchants' written below ``arrays``."""
+    spec, splits = registry.get(config.model), run.source.splits
+    shape = input_shape(splits.train, spec)
+
+    def features(images: ImageSet, name: str, *, augment: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
+        return model_inputs(
+            images,
+            spec,
+            shape,
+            augment=augment,
+            progress=lambda done, total: tell(Stage(name, done, total)),
+        )
+
+    def evaluation(images: ImageSet, name: str) -> EvaluationData:
+        inputs = to_inputs(features(images, name, augment=False), spec.name)
+        return EvaluationData(inputs=inputs[:, 0], labels=images.labels)
+
+    train = features(splits.train, "preparing photos", augment=config.augment)
+    for share in run.source.shares:
+        write_arrays(arrays / share.name, train[share.indices], splits.train.labels[share.indices])
+    metrics = evaluation(splits.metrics, "preparing evaluation")
+    validation = metrics
+    if splits.validation is not None and splits.validation is not splits.metrics:
+        validation = evaluation(splits.validation, "preparing validation")
+    return Inputs(arrays=arrays, metrics=metrics, validation=validation.head(VALIDATION_RECORDS))
+
+
+def scratch_folder() -> Path:
+    """Make a private folder (mode 0700) for the merchants' model inputs."""
+    return Path(tempfile.mkdtemp(prefix="fedrec-"))
+
+
+def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path) -> SimulatedMerchants:
+    """Return the recipe by which workers bring the merchants up."""
+    return SimulatedMerchants(
+        homes=run.homes.resolve(),
+        arrays=arrays,
+        names=tuple(share.name for share in run.source.shares),
+        policy=MerchantPolicy(
+            modes=frozenset({config.privacy}), schemes=frozenset({config.secure_aggregation})
+        ),
+        device=str(run.device),
+        seed=config.seed,
+        keep_open=config.engine == "local",
+    )
+
+
+def worker_count(config: SimulationConfig, *, merchants: int) -> int:
+    """Return how many worker processes to use: as many as asked for, else one per core."""
+    return min(config.workers or os.cpu_count() or 1, merchants)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device to train on; ``auto`` takes a GPU if there is one.
+
+    Raises ``ConfigError`` when a GPU is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: there is no such GPU here; choose auto or cpu")
+    return device
+
+
+def check_run_folder(out: Path | None) -> None:
+    """Raise ``ConfigError`` when ``--out`` is no folder, or holds something already."""
+    try:
+        if out is not None and out.exists() and any(out.iterdir()):
+            raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
+    except OSError as error:
+        raise ConfigError(f"--out {out} can't be used: {error.strerror}") from None
+
+
+def make_run_folder(out: Path | None, run_id: str) -> Path:
+    """Make the run directory; ``ConfigError`` when it can't be made or holds something already."""
+    folder = out if out is not None else Path("runs") / run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_run_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"--out {folder} can't be made: {error.strerror}") from None
+    return folder

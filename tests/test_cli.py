@@ -1,0 +1,291 @@
+"""The command line: an error is one line, comes before any work, ends with its code, and leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedrec import __version__
+from fedrec.cli.app import main
+from fedrec.simulations import local_grid, preparation
+
+CONFIG, DATA, UNREACHABLE = 2, 3, 5
+
+
+def make_folder(folder: Path, classes: list[str], *, photos: int = 8) -> Path:
+    """A folder of class folders with noise for photos."""
+    rng = np.random.default_rng(len(classes))
+    folder.mkdir(parents=True)
+    for name in classes:
+        (folder / name).mkdir()
+        for index in range(photos):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("photos") / "good", ["mug", "shoe"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    stdout: str
+    stderr: str
+
+    def one_line(self) -> str:
+        """The error, which must be all that was printed."""
+        assert self.stdout == ""
+        assert self.stderr.count("\n") == 1
+        assert self.stderr.startswith("fedrec: ")
+        assert "Traceback" not in self.stderr
+        return self.stderr
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Run ``fedrec`` in this process, from an empty folder; no run gets as far as starting workers."""
+
+    def no_workers(*args: object, **options: object) -> None:
+        raise AssertionError("worker processes were started")
+
+    def run(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fedrec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        return Outcome(int(stopped.value.code or 0), printed.out, printed.err)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_grid, "ProcessPoolExecutor", no_workers)
+    return run
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if any data is read or drawn: options that need none must be checked before."""
+
+    def refuse(config: object) -> None:
+        raise AssertionError("data was read before the options were checked")
+
+    monkeypatch.setattr(preparation, "open_source", refuse)
+
+
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ("--model vgg", CONFIG, "choose one of cnn"),
+        ("--dataset imagenet", CONFIG, "--dataset 'imagenet'"),
+        ("--dataset cifar10", CONFIG, "--data-root"),
+        ("--data-root here", CONFIG, "name the data set too"),
+        ("--data here --dataset cifar10", CONFIG, "give one of them"),
+        ("--eval-data absent", DATA, "--eval-data absent"),
+        ("--epsilon 0", CONFIG, "--epsilon 0.0"),
+        ("--epsilon -1", CONFIG, "--epsilon -1.0"),
+        ("--epsilon nan", CONFIG, "--epsilon nan"),
+        ("--epsilon inf", CONFIG, "--epsilon inf"),
+        ("--epsilon eight", CONFIG, "'--epsilon': 'eight'"),
+        ("--delta 0", CONFIG, "--delta 0.0"),
+        ("--delta 1", CONFIG, "--delta 1.0"),
+        ("--delta 2", CONFIG, "--delta 2.0"),
+        ("--sample-rate 0", CONFIG, "--sample-rate 0.0"),
+        ("--sample-rate 1.5", CONFIG, "--sample-rate 1.5"),
+        ("--clip 0", CONFIG, "--clip 0.0"),
+        ("--learning-rate 0", CONFIG, "--learning-rate 0.0"),
+        ("--rounds 0", CONFIG, "--rounds 0"),
+        ("--merchants 0", CONFIG, "--merchants 0"),
+        ("--drop 1", CONFIG, "--drop 1.0"),
+        ("--seed -1", CONFIG, "--seed -1"),
+        (f"--seed {2**63}", CONFIG, "--seed 9223372036854775808"),
+        ("--merchants 2", CONFIG, "at least 3 merchants, not 2"),
+        ("--merchants 4 --committee 5", CONFIG, "lower --committee"),
+        ("--merchants 4 --threshold 5", CONFIG, "--threshold between 1 and 4"),
+        ("--merchants 4 --threshold 2", CONFIG, "--threshold must be at least 3"),
+        ("--merchants 4 --min-contributors 5", CONFIG, "5 contributors are required"),
+        ("--merchants 4 --min-contributors 2", CONFIG, "fewer than 2 honest"),
+        ("--merchants 4 --drop 0.5", CONFIG, "lower --drop"),
+        ("--colluders 0", CONFIG, "--colluders must be at least 1"),
+        ("--merchants 4 --colluders 3", CONFIG, "fewer than 2 honest"),
+        ("--secure-aggregation rot13", CONFIG, "choose one of"),
+        ("--secure-aggregation none --threshold 3", CONFIG, "have no meaning"),
+        ("--local-steps 2", CONFIG, "--local-steps above 1 needs"),
+        ("--privacy off --epsilon 3", CONFIG, "no meaning with --privacy off"),
+        ("--privacy none", CONFIG, "--privacy 'none'"),
+        ("--epsilon 1e-6 --delta 1e-5", UNREACHABLE, "allow a larger epsilon, or fewer steps"),
+        ("--partition odd", CONFIG, "iid, folder or dirichlet:ALPHA"),
+        ("--partition dirichlet:0", CONFIG, "a number above 0"),
+        ("--device cuda:7", CONFIG, "no such GPU"),
+        ("--device tpu", CONFIG, "--device 'tpu'"),
+        ("--bogus", CONFIG, "No such option"),
+        ("--rounds", CONFIG, "requires an argument"),
+        ("surplus", CONFIG, "surplus"),
+        ("--config absent.toml", CONFIG, "No such file"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named_before_any_work(
+    cli: Cli, tmp_path: Path, arguments: str, code: int, says: str
+) -> None:
+    outcome = cli("simulate", "--out", "run", *arguments.split())
+    assert says in outcome.one_line()
+    assert outcome.code == code
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[simulate\n", "is not TOML"),
+        ("[simulate]\nepsilonn = 3\n", "'epsilonn', which is not an option"),
+        ("[simulate]\nepsilon = 'x'\n", "--epsilon 'x'"),
+        ("[simulate]\nepsilon = nan\n", "--epsilon nan"),
+        ("[simulate]\nrounds = 2.5\n", "--rounds 2.5"),
+        ("[simulate]\nlocal_steps = 2\n", "--local-steps above 1"),
+        ("epsilon = 1\n", "'epsilon' stands outside the table [simulate]"),
+        ("[simulat]\nepsilon = 1\n", "'simulat' stands outside the table [simulate]"),
+        ("simulate = 3\n", "'simulate' is a value"),
+        ("\xff", "is not TOML"),
+    ],
+)
+def test_a_bad_configuration_file_is_one_line(cli: Cli, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "run.toml").write_text(text, encoding="latin-1")
+    outcome = cli("simulate", "--config", "run.toml")
+    assert says in outcome.one_line()
+    assert outcome.code == CONFIG
+
+
+@pytest.mark.usefixtures("no_data")
+def test_flags_override_the_file_and_are_checked_with_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[simulate]\nmerchants = 2\nrounds = 0\n")
+    assert "--rounds 0" in cli("simulate", "--config", "run.toml").one_line()
+    assert "not 2" in cli("simulate", "--config", "run.toml", "--rounds", "1").one_line()
+    both = cli("simulate", "--config", "run.toml", "--rounds", "1", "--merchants", "4", "--committee", "5")
+    assert "a committee of 5 is more than the 4" in both.one_line()
+
+
+@pytest.mark.usefixtures("no_data")
+def test_what_the_message_for_two_merchants_proposes_is_accepted(cli: Cli) -> None:
+    line = cli("simulate", "--merchants", "2").one_line()
+    assert "--privacy local with --secure-aggregation none" in line
+    with pytest.raises(AssertionError, match="data was read"):
+        cli("simulate", "--merchants", "2", "--privacy", "local", "--secure-aggregation", "none")
+
+
+@pytest.mark.usefixtures("no_data")
+def test_nothing_is_overwritten(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept.txt").write_text("kept")
+    outcome = cli("simulate", "--out", "full")
+    assert "full is not empty" in outcome.one_line()
+    assert outcome.code == CONFIG
+    outcome = cli("simulate", "--out", "full/kept.txt")
+    assert "--out full/kept.txt" in outcome.one_line()
+    assert outcome.code == CONFIG
+    assert (tmp_path / "full" / "kept.txt").read_text() == "kept"
+
+
+def test_an_out_folder_that_cannot_be_made_is_one_line(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = cli("simulate", "--data", photos, "--merchants", "3", "--rounds", "1", "--out", "file/run")
+    assert "--out file/run" in outcome.one_line()
+    assert outcome.code == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [(None, "does not exist"), ([], "holds no pictures"), (["mug"], "one class only (mug)")],
+)
+def test_data_that_cannot_be_used(cli: Cli, tmp_path: Path, classes: list[str] | None, says: str) -> None:
+    if classes is not None:
+        make_folder(tmp_path / "photos", classes)
+    outcome = cli("simulate", "--data", "photos", "--out", "run")
+    assert says in outcome.one_line()
+    assert outcome.code == DATA
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_for_a_data_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos").write_text("")
+    outcome = cli("simulate", "--data", "photos")
+    assert "is not a folder" in outcome.one_line()
+    assert outcome.code == DATA
+
+
+def test_only_broken_pictures(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "mug").mkdir(parents=True)
+    (tmp_path / "photos" / "mug" / "1.png").write_bytes(b"not a picture")
+    outcome = cli("simulate", "--data", "photos")
+    assert "mug/1.png" in outcome.one_line()
+    assert outcome.code == DATA
+
+
+def test_more_merchants_than_photos(cli: Cli, photos: Path) -> None:
+    outcome = cli("simulate", "--data", photos, "--merchants", "100")
+    assert outcome.code in {CONFIG, DATA}
+    assert "100" in outcome.one_line()
+
+
+def test_merchant_folders_with_a_name_that_no_plan_can_hold(cli: Cli, tmp_path: Path) -> None:
+    for name in ("north", "south", "far east"):
+        make_folder(tmp_path / "photos" / name, ["mug", "shoe", name])
+    outcome = cli("simulate", "--data", "photos", "--partition", "folder", "--out", "run")
+    assert "merchant folder 'far east'" in outcome.one_line()
+    assert outcome.code == DATA
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_the_data_makes_unreachable_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
+    # By default delta follows from the smallest merchant, so that only the data can tell.
+    make_folder(tmp_path / "photos", ["mug", "shoe"], photos=30)
+    (tmp_path / "run.toml").write_text(
+        "[simulate]\nmerchants = 3\nrounds = 100000\nsample_rate = 1.0\nepsilon = 1e-4\n"
+    )
+    outcome = cli("simulate", "--config", "run.toml", "--data", "photos", "--out", "run")
+    assert "psilon" in outcome.one_line()
+    assert outcome.code == UNREACHABLE
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_arguments_show_the_help(cli: Cli) -> None:
+    outcome = cli()
+    assert outcome.code == CONFIG
+    assert outcome.stderr.startswith("Usage: fedrec")
+    assert "simulate" in outcome.stderr
+
+
+def test_an_unknown_command(cli: Cli) -> None:
+    outcome = cli("simulat")
+    assert "No such command 'simulat'" in outcome.one_line()
+    assert outcome.code == CONFIG
+
+
+def test_the_installed_command_ends_with_the_code_and_one_line(tmp_path: Path) -> None:
+    program = "from fedrec.cli.app import main; main()"
+    for arguments, code, out, err in (
+        (["--version"], 0, f"fedrec {__version__}\n", ""),
+        (["simulate", "--data", "absent"], DATA, "", "fedrec: absent does not exist"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert (done.returncode, done.stdout) == (code, out)
+        assert done.stderr.startswith(err)
+        assert done.stderr.count("\n") == (1 if err else 0)
+    assert list(tmp_path.iterdir()) == []

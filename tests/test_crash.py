@@ -1,0 +1,135 @@
+"""A merchant's process killed at its worst moments: one charge never stands for two different uploads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrec.errors import LedgerError, RefusedError
+from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol import (
+    JoinRequest,
+    SignedSealingKey,
+    TrainingPlan,
+    TrainReply,
+    TrainRequest,
+    freeze,
+    sha256_hex,
+    thaw,
+)
+from tests.cohort import DIMENSION, Cohort
+
+MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}
+OTHER_MODEL = {"model": np.ones(DIMENSION, "<f4").tobytes()}
+
+
+def _train_and_die(folder: Path, private: bytes, request: bytes, die_at: str, sent: Path) -> None:
+    """The merchant's process: brought up from its folder, it answers one request and is killed on the way."""
+
+    def on_event(name: str, event: str) -> None:
+        if event == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # A cohort of nobody: this process holds one merchant's folder and no other.
+    cohort = Cohort(folder, size=0, seed=None, on_event=on_event)
+    cohort.names.append("m0")
+    cohort.identities["m0"] = SigningIdentity.from_private_bytes(private)
+    reply, blobs = cohort.start("m0").train(TrainRequest.model_validate_json(request), MODEL)
+    sent.write_bytes(freeze(reply, blobs))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Killed:
+    """A cohort that joined a plan, and its merchant m0 killed while it answered round 1."""
+
+    def __init__(self, folder: Path, die_at: str) -> None:
+        # Unseeded: whatever is computed anew has other noise, keys and bytes.
+        self.cohort = Cohort(folder, seed=None)
+        self.plan: TrainingPlan = self.cohort.plan()
+        replies = [merchant.join(JoinRequest(plan=self.plan)) for merchant in self.cohort.merchants.values()]
+        self.sealing: tuple[SignedSealingKey, ...] = tuple(
+            reply.sealing_key for reply in replies if reply.sealing_key is not None
+        )
+        assert len(self.sealing) == 4
+        self.sent_file = folder / "sent"
+        merchant = self.cohort.merchants["m0"]
+        merchant.ledger.close()
+        merchant.store.close()
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(["tests.cohort"])
+        process = server.Process(
+            target=_train_and_die,
+            args=(
+                folder,
+                self.cohort.identities["m0"].private_bytes(),
+                self.request(1).canonical_bytes(),
+                die_at,
+                self.sent_file,
+            ),
+        )
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+        self.stored_body = self._stored_body()
+        self.merchant = self.cohort.merchants["m0"] = self.cohort.start("m0")
+
+    def request(self, round_number: int, blobs: dict[str, bytes] = MODEL) -> TrainRequest:
+        return TrainRequest(
+            training_id=self.plan.training_id,
+            round_number=round_number,
+            model_hash=sha256_hex(blobs["model"]),
+            sealing_keys=self.sealing,
+        )
+
+    def charged_rounds(self) -> list[int]:
+        assert self.merchant.ledger.verify().ok
+        return [entry.charge.round_number for entry in self.merchant.ledger.entries()]
+
+    def _stored_body(self) -> bytes | None:
+        with sqlite3.connect(self.cohort.folder / "m0" / "store.sqlite") as db:
+            row = db.execute("SELECT body FROM reply WHERE kind = 'upload'").fetchone()
+        return None if row is None else bytes(row[0])
+
+    def goes_on(self) -> None:
+        """The next round is charged and answered as if nothing had happened."""
+        reply, blobs = self.merchant.train(self.request(2), MODEL)
+        assert reply.signed is not None
+        assert reply.signed.commitment.ciphertext_hash == sha256_hex(blobs["ciphertext"])
+        assert self.charged_rounds() == [1, 2]
+
+
+def test_killed_after_the_charge_the_round_stays_dropped(tmp_path: Path) -> None:
+    killed = Killed(tmp_path, "charged")
+    assert killed.stored_body is None
+    assert not killed.sent_file.exists()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="stays dropped"):
+            killed.merchant.train(killed.request(1), MODEL)
+    with pytest.raises(LedgerError, match="can't be charged again"):
+        killed.merchant.train(killed.request(1, OTHER_MODEL), OTHER_MODEL)
+    assert killed.charged_rounds() == [1]
+    killed.goes_on()
+
+
+@pytest.mark.parametrize("die_at", ["stored", "sent"])
+def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at: str) -> None:
+    killed = Killed(tmp_path, die_at)
+    assert killed.stored_body is not None
+    assert killed.sent_file.exists() == (die_at == "sent")
+    if die_at == "sent":
+        assert killed.sent_file.read_bytes() == killed.stored_body
+    for _ in range(2):
+        reply, blobs = killed.merchant.train(killed.request(1), MODEL)
+        assert freeze(reply, blobs) == killed.stored_body
+    assert reply == thaw(killed.stored_body, TrainReply)[0]
+    assert set(blobs) == {"ciphertext", "share-1", "share-2", "share-3", "share-4"}
+    with pytest.raises(RefusedError, match="different request"):
+        killed.merchant.train(killed.request(1, OTHER_MODEL), OTHER_MODEL)
+    assert killed.charged_rounds() == [1]
+    killed.goes_on()

@@ -1,0 +1,345 @@
+"""The wire format: what a stranger sends is refused with one error, what we send comes back the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedrec import protocol
+from fedrec.errors import ProtocolError
+from fedrec.protocol import (
+    MAX_BODY_BYTES,
+    CloseReply,
+    Commitment,
+    JoinReply,
+    JoinRequest,
+    Peer,
+    SealingKey,
+    SignedCommitment,
+    SignedSealingKey,
+    Strict,
+    TrainingPlan,
+    TrainReply,
+    TrainRequest,
+    UnmaskReply,
+    UnmaskRequest,
+    freeze,
+    pack,
+    request_hash,
+    thaw,
+    unpack,
+)
+
+BLOB = "fedrec.bytes/1"
+HASH, OTHER_HASH = "a" * 64, "b" * 64
+PEERS = tuple(Peer(name=f"m{index}", signing_key=f"{index:064x}") for index in range(4))
+PLAN = TrainingPlan(
+    nonce="0" * 32,
+    model="linear",
+    initial_model_hash=HASH,
+    classes=("a", "b"),
+    channels=3,
+    image_size=32,
+    dimension=21,
+    views=1,
+    mode="local",
+    rounds=3,
+    local_steps=1,
+    local_learning_rate=0.5,
+    sample_rate=0.5,
+    clip=1.0,
+    delta=1e-4,
+    noise_multiplier=1.0,
+    records_total=160,
+    records_largest=40,
+    roster=PEERS,
+    committee=("m0", "m1", "m2"),
+    threshold=3,
+    min_contributors=3,
+    colluders=1,
+    scheme="kahe",
+)
+COMMITMENT = Commitment(
+    training_id=HASH,
+    round_number=1,
+    merchant="m0",
+    model_hash=HASH,
+    ciphertext_hash=HASH,
+    share_hashes=(HASH, OTHER_HASH),
+)
+SIGNED = SignedCommitment(commitment=COMMITMENT, signature="c" * 128)
+SEALING = SignedSealingKey(
+    statement=SealingKey(training_id=HASH, merchant="m0", public_key=HASH), signature="d" * 128
+)
+BODIES: tuple[Strict, ...] = (
+    JoinRequest(plan=PLAN),
+    JoinReply(merchant="m0", sealing_key=SEALING),
+    TrainRequest(training_id=HASH, round_number=2, model_hash=HASH, sealing_keys=(SEALING,)),
+    TrainReply(merchant="m0", signed=SIGNED),
+    UnmaskRequest(training_id=HASH, round_number=2, survivors=(SIGNED,)),
+    UnmaskReply(merchant="m0", refused="too few"),
+    CloseReply(merchant="m0"),
+)
+KINDS = tuple(type(body) for body in BODIES)
+
+
+def message(raw: bytes, blobs: dict[str, bytes] | None = None) -> RecordDict:
+    """A message with this text as its body, which no schema has seen."""
+    content = pack(CloseReply(merchant="m0"), blobs)
+    content["body"] = ConfigRecord({"json": raw})
+    return content
+
+
+# --- what is refused -------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+config_values = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=20),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.booleans(),
+    st.lists(st.binary(max_size=8), max_size=3),
+    st.builds(lambda value: json.dumps(value).encode(), json_values),
+)
+arrays = st.builds(
+    lambda data, kind, shape, dtype: Array(dtype=dtype, shape=shape, stype=kind, data=data),
+    st.binary(max_size=40),
+    st.sampled_from([BLOB, "numpy.ndarray", ""]),
+    st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
+    st.sampled_from(["uint8", "float32", "object"]),
+)
+keys = st.sampled_from(["body", "blobs", "json", "ciphertext", ""]) | st.text(max_size=6)
+records = st.one_of(
+    st.builds(ConfigRecord, st.dictionaries(keys, config_values, max_size=3)),
+    st.builds(ArrayRecord, st.dictionaries(keys, arrays, max_size=3)),
+    st.builds(MetricRecord, st.dictionaries(keys, st.integers(0, 9), max_size=2)),
+)
+
+
+@given(content=st.builds(RecordDict, st.dictionaries(keys, records, max_size=3)), kind=st.sampled_from(KINDS))
+def test_any_record_dict_is_read_or_refused(content: RecordDict, kind: type[Strict]) -> None:
+    try:
+        body, blobs = unpack(content, kind, max_blob_bytes=100)
+    except ProtocolError:
+        return
+    assert isinstance(body, kind)
+    assert sum(map(len, blobs.values())) <= 100
+
+
+@given(
+    raw=st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()),
+    kind=st.sampled_from(KINDS),
+)
+def test_any_body_text_is_refused(raw: bytes, kind: type[Strict]) -> None:
+    # None of these can hold the required fields of a message by chance.
+    with pytest.raises(ProtocolError, match=kind.__name__):
+        unpack(message(raw), kind, max_blob_bytes=100)
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place within a JSON value."""
+    found = [here]
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in steps:
+        found += paths(inner, (*here, step))
+    return found
+
+
+@given(data=st.data(), number=st.integers(0, len(BODIES) - 1), junk=json_values)
+def test_a_body_with_one_place_replaced_is_read_strictly_or_refused(
+    data: st.DataObject, number: int, junk: Any
+) -> None:
+    body = BODIES[number]
+    values = json.loads(body.canonical_bytes())
+    place = data.draw(st.sampled_from(paths(values)[1:]))
+    target = values
+    for step in place[:-1]:
+        target = target[step]
+    target[place[-1]] = junk
+    try:
+        read, _ = unpack(message(json.dumps(values).encode()), type(body), max_blob_bytes=0)
+    except ProtocolError as error:
+        assert "\n" not in str(error)
+        return
+    # What was taken is what was sent: nothing was coerced, dropped or filled in.
+    assert json.loads(read.canonical_bytes()) == values
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+def test_unknown_and_missing_fields_are_refused(body: Strict) -> None:
+    values = json.loads(body.canonical_bytes())
+    with pytest.raises(ProtocolError, match="malformed"):
+        unpack(message(json.dumps(values | {"extra": 1}).encode()), type(body), max_blob_bytes=0)
+    for name, field in type(body).model_fields.items():
+        if field.is_required():
+            less = {key: value for key, value in values.items() if key != name}
+            with pytest.raises(ProtocolError, match="malformed"):
+                unpack(message(json.dumps(less).encode()), type(body), max_blob_bytes=0)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", '"1.0"', "true", "1" * 5000])
+def test_numbers_that_are_none_are_refused(number: str) -> None:
+    values = json.loads(JoinRequest(plan=PLAN).canonical_bytes())
+    values["plan"]["clip"] = "HERE"
+    raw = json.dumps(values).replace('"HERE"', number).encode()
+    with pytest.raises(ProtocolError, match="malformed"):
+        unpack(message(raw), JoinRequest, max_blob_bytes=0)
+
+
+def test_a_deeply_nested_body_is_refused() -> None:
+    for raw in (b"[" * 100_000, b'{"merchant":' * 100_000):
+        with pytest.raises(ProtocolError, match="malformed"):
+            unpack(message(raw), CloseReply, max_blob_bytes=0)
+
+
+def test_the_body_has_a_largest_size() -> None:
+    # Spaces are valid JSON, so that size alone decides.
+    raw = b'{"merchant":"m0","refused":null}'
+    padded = raw + b" " * (MAX_BODY_BYTES - len(raw))
+    assert unpack(message(padded), CloseReply, max_blob_bytes=0)[0] == CloseReply(merchant="m0")
+    with pytest.raises(ProtocolError, match="longer than"):
+        unpack(message(padded + b" "), CloseReply, max_blob_bytes=0)
+
+
+def test_the_blobs_together_have_a_largest_size() -> None:
+    content = pack(CloseReply(merchant="m0"), {"one": b"x" * 60, "two": b"y" * 40})
+    assert unpack(content, CloseReply, max_blob_bytes=100)[1] == {"one": b"x" * 60, "two": b"y" * 40}
+    with pytest.raises(ProtocolError, match="too large"):
+        unpack(content, CloseReply, max_blob_bytes=99)
+
+
+def test_a_blob_of_numpys_format_is_refused() -> None:
+    content = pack(CloseReply(merchant="m0"))
+    content["blobs"] = ArrayRecord({"model": Array(np.zeros(3, np.float32))})
+    with pytest.raises(ProtocolError, match="wrong type"):
+        unpack(content, CloseReply, max_blob_bytes=10**6)
+
+
+def test_a_body_that_is_text_is_refused() -> None:
+    content = pack(CloseReply(merchant="m0"))
+    content["body"] = ConfigRecord({"json": '{"merchant":"m0"}'})
+    with pytest.raises(ProtocolError, match="not bytes"):
+        unpack(content, CloseReply, max_blob_bytes=0)
+
+
+def test_a_message_with_a_third_part_is_refused() -> None:
+    content = pack(CloseReply(merchant="m0"))
+    content["metrics"] = MetricRecord({"accuracy": 1.0})
+    with pytest.raises(ProtocolError, match="other parts"):
+        unpack(content, CloseReply, max_blob_bytes=0)
+
+
+# --- what comes back -------------------------------------------------------------------------------------
+
+blob_maps = st.dictionaries(st.text(min_size=1, max_size=10), st.binary(max_size=60), max_size=5)
+
+
+@given(body=st.sampled_from(BODIES), blobs=blob_maps)
+def test_pack_and_unpack_give_the_same_message(body: Strict, blobs: dict[str, bytes]) -> None:
+    assert unpack(pack(body, blobs), type(body), max_blob_bytes=300) == (body, blobs)
+
+
+@given(body=st.sampled_from(BODIES), blobs=blob_maps)
+def test_freeze_and_thaw_give_the_same_message(body: Strict, blobs: dict[str, bytes]) -> None:
+    read, back = thaw(freeze(body, blobs), type(body))
+    assert read == body
+    assert list(back.items()) == list(blobs.items())
+    # The same bytes go out: a signature or hash over them still holds.
+    assert read.canonical_bytes() == body.canonical_bytes()
+    assert freeze(read, back) == freeze(body, blobs)
+
+
+@given(blobs=blob_maps, other=blob_maps)
+def test_request_hashes_are_equal_for_equal_requests_alone(
+    blobs: dict[str, bytes], other: dict[str, bytes]
+) -> None:
+    body = BODIES[2]
+    shuffled = dict(reversed(blobs.items()))
+    assert request_hash(body, blobs) == request_hash(body, shuffled)
+    assert (request_hash(body, blobs) == request_hash(body, other)) == (blobs == other)
+    later = body.model_copy(update={"round_number": 3})
+    assert request_hash(body, blobs) != request_hash(later, blobs)
+
+
+# --- the plan --------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, object] = {
+    "nonce": "1" * 32,
+    "model": "other",
+    "initial_model_hash": OTHER_HASH,
+    "classes": ("a", "c"),
+    "channels": 1,
+    "image_size": 33,
+    "dimension": 22,
+    "views": 2,
+    "mode": "distributed",
+    "rounds": 4,
+    "local_steps": 2,
+    "local_learning_rate": 0.25,
+    "sample_rate": 0.25,
+    "clip": 2.0,
+    "delta": 1e-5,
+    "noise_multiplier": 1.5,
+    "records_total": 161,
+    "records_largest": 41,
+    "roster": (*PEERS[:3], Peer(name="m3", signing_key="f" * 64)),
+    "committee": ("m0", "m2", "m1"),
+    "threshold": 2,
+    "min_contributors": 4,
+    "colluders": 2,
+    "scheme": "none",
+}
+
+
+def test_the_training_id_changes_with_every_field() -> None:
+    # The version can have one value only.
+    assert set(CHANGES) == set(TrainingPlan.model_fields) - {"version"}
+    changed = {PLAN.training_id}
+    for name, value in CHANGES.items():
+        values = {field: getattr(PLAN, field) for field in TrainingPlan.model_fields}
+        changed.add(TrainingPlan(**(values | {name: value})).training_id)
+    assert len(changed) == len(CHANGES) + 1
+
+
+def test_the_training_id_survives_the_wire() -> None:
+    read, _ = unpack(pack(JoinRequest(plan=PLAN)), JoinRequest, max_blob_bytes=0)
+    assert read.plan.training_id == PLAN.training_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"roster": (*PEERS, PEERS[0])}, "twice"),
+        ({"roster": (*PEERS, Peer(name="m9", signing_key=PEERS[0].signing_key))}, "twice"),
+        ({"committee": ("m0", "m0")}, "not a set"),
+        ({"committee": ("m0", "stranger")}, "not a set"),
+        ({"noise_multiplier": None}, "noise multiplier"),
+        ({"mode": "off"}, "noise multiplier"),
+        ({"mode": "distributed", "local_steps": 2}, "one step"),
+        ({"min_contributors": 5}, "more contributors"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        TrainingPlan(**({field: getattr(PLAN, field) for field in TrainingPlan.model_fields} | changes))
+
+
+def test_a_share_is_bound_to_its_training_round_dealer_and_member() -> None:
+    values: dict[str, Any] = {"training_id": HASH, "round_number": 1, "dealer": "m0", "member": "m1"}
+    other: dict[str, Any] = {"training_id": OTHER_HASH, "round_number": 11, "dealer": "m", "member": "0m1"}
+    bindings = {protocol.share_binding(**values)}
+    bindings |= {protocol.share_binding(**(values | {name: value})) for name, value in other.items()}
+    # Names that run together the other way round are another binding.
+    bindings.add(protocol.share_binding(**(values | {"dealer": "m", "member": "0m1"})))
+    assert len(bindings) == 6
