@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec.clients.merchant import Merchant
-from fedrec.errors import FedrecError
+from fedrec.errors import AggregationError, BudgetExceededError, FedrecError, ProtocolError, RefusedError
 from fedrec.protocol import (
     CloseReply,
     CloseRequest,
@@ -25,10 +26,17 @@ from fedrec.protocol import (
 MAX_MODEL_BYTES = 4 * 200_000_000
 MAX_SHARES_BYTES = 2**28
 _MAX_REASON = 500
+_log = logging.getLogger(__name__)
 
 
 def _reason(error: FedrecError) -> str:
-    return str(error)[:_MAX_REASON]
+    """Return what the server may read: the rule that was broken, no figure or path of the merchant's."""
+    if isinstance(error, BudgetExceededError):
+        return "the merchant's lifetime budget would be passed"
+    if isinstance(error, RefusedError | ProtocolError | AggregationError):
+        return str(error)[:_MAX_REASON]
+    _log.error("%s", error)
+    return "the merchant can't answer; its own log says why"
 
 
 def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:

@@ -17,7 +17,7 @@ from torch import nn
 
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import FedrecError, ProtocolError, RefusedError
+from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.aggregation.committee import check_plan, check_sealing_keys, check_survivors
 from fedrec.privacy.derive import Derived, derive, reported_views, rounded_size
@@ -113,6 +113,8 @@ class Merchant:
         if plan.key_of(self.name) != self.identity.public:
             raise RefusedError("the roster has another key under this merchant's name")
         self._prepare(plan)
+        # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
+        self.store.finish_others(plan.training_id)
         sealing = SealingKey.generate()
         stored = self.store.join(
             plan.training_id, plan=plan.canonical_bytes(), sealing_private=sealing.private_bytes()
@@ -145,6 +147,8 @@ class Merchant:
         stored = self.store.reply("upload", plan.training_id, request.round_number, request_hash=hashed)
         if stored is not None:
             return thaw(stored, TrainReply)
+        if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
+            raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
         sealing_keys = check_sealing_keys(request.sealing_keys, plan=plan)
         self._charge(joined, request)
@@ -168,6 +172,8 @@ class Merchant:
         plan, scheme = joined.plan, joined.derived.scheme
         if self.name not in plan.committee:
             raise RefusedError("this merchant is not on the committee")
+        if request.round_number > plan.rounds:
+            raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
         hashed = request_hash(request, blobs)
         stored = self.store.reply("answer", plan.training_id, request.round_number, request_hash=hashed)
         if stored is not None:
@@ -190,7 +196,8 @@ class Merchant:
                 member=self.name,
             )
             share = key.open(box, binding=binding)
-            scheme.check_share(share)
+            if scheme.check_share(share) != position + 1:
+                raise ProtocolError(f"'{commitment.merchant}' dealt a share that is not this member's")
             shares.append(share)
         reply, sent = UnmaskReply(merchant=self.name), {"share": scheme.combine_shares(shares)}
         self.store.put_reply(
@@ -213,14 +220,14 @@ class Merchant:
             derived = derive(plan)
             model = self.build_model(plan).to(self.device)
             data = self.data_for(plan)
-        except FedrecError as error:
+        except (ConfigError, AggregationError, MissingExtraError) as error:
             raise RefusedError(f"the plan can't be carried out: {error}") from None
         if parameter_count(model) != plan.dimension:
             raise RefusedError(
                 f"model '{plan.model}' has {parameter_count(model)} parameters, not {plan.dimension}"
             )
         joined = _Joined(plan=plan, derived=derived, model=model, data=data)
-        self._joined[plan.training_id] = joined
+        self._joined = {plan.training_id: joined}
         return joined
 
     def _training(self, training_id: str) -> _Joined:

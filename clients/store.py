@@ -41,10 +41,12 @@ class MerchantStore:
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
+        path.chmod(0o600)
         self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            self._db.execute("PRAGMA synchronous=FULL")
+            # EXTRA also syncs the folder: a journal that came back would take an answered mark away.
+            self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
@@ -70,6 +72,14 @@ class MerchantStore:
         if row is None:
             raise RefusedError("this merchant has not joined that training")
         return StoredTraining(plan=row[0], sealing_private=row[1], closed=bool(row[2]))
+
+    def finish_others(self, training_id: str) -> None:
+        """Finish every open training but this one."""
+        rows = self._db.execute(
+            "SELECT training_id FROM training WHERE closed = 0 AND training_id != ?", (training_id,)
+        ).fetchall()
+        for (other,) in rows:
+            self.finish(other)
 
     def finish(self, training_id: str) -> None:
         """Delete the training's sealing key and all bodies; later theft of this file then opens nothing."""

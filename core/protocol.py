@@ -19,6 +19,8 @@ from fedrec.errors import ProtocolError
 
 MAX_BODY_BYTES = 4 * 2**20
 MAX_PEERS = 1000
+MAX_ROUNDS = 1_000_000
+MAX_CLASSES = 10_000
 _BODY, _BLOBS, _JSON = "body", "blobs", "json"
 _BLOB_TYPE = "fedrec.bytes/1"
 
@@ -26,6 +28,7 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Reason = Annotated[str, StringConstraints(max_length=500)]
+RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Mode = Literal["distributed", "local", "off"]
 
@@ -69,26 +72,29 @@ class TrainingPlan(Strict):
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     model: Annotated[str, StringConstraints(max_length=64)]
     initial_model_hash: Hash
-    classes: Annotated[tuple[Annotated[str, StringConstraints(max_length=200)], ...], Field(min_length=2)]
+    classes: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=200)], ...],
+        Field(min_length=2, max_length=MAX_CLASSES),
+    ]
     channels: Literal[1, 3]
     image_size: Annotated[int, Field(ge=8, le=1024)]
     dimension: Annotated[int, Field(ge=1, le=200_000_000)]
     views: Annotated[int, Field(ge=1, le=16)]
     mode: Mode
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]
     local_learning_rate: Annotated[float, Field(gt=0)]
     sample_rate: Fraction
     clip: Annotated[float, Field(gt=0)]
     delta: Annotated[float, Field(gt=0, lt=1)]
     noise_multiplier: Annotated[float, Field(gt=0)] | None
-    records_total: Annotated[int, Field(ge=1)]
-    records_largest: Annotated[int, Field(ge=1)]
+    records_total: Annotated[int, Field(ge=1, le=10**12)]
+    records_largest: Annotated[int, Field(ge=1, le=10**9)]
     roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=MAX_PEERS)]
     committee: tuple[Name, ...]
-    threshold: Annotated[int, Field(ge=0)]
-    min_contributors: Annotated[int, Field(ge=1)]
-    colluders: Annotated[int, Field(ge=0)]
+    threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
+    min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
+    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     scheme: Annotated[str, StringConstraints(max_length=32)]
 
     @model_validator(mode="after")
@@ -157,7 +163,7 @@ class TrainRequest(Strict):
     """The server opens a round; blob ``model`` holds the parameters (float32, little-endian)."""
 
     training_id: Hash
-    round_number: Annotated[int, Field(ge=1)]
+    round_number: RoundNumber
     model_hash: Hash
     sealing_keys: tuple[SignedSealingKey, ...]
 
@@ -166,7 +172,7 @@ class Commitment(Strict):
     """What a merchant signs about its upload."""
 
     training_id: Hash
-    round_number: Annotated[int, Field(ge=1)]
+    round_number: RoundNumber
     merchant: Name
     model_hash: Hash
     ciphertext_hash: Hash
@@ -192,7 +198,7 @@ class UnmaskRequest(Strict):
     """The survivor set; blobs ``share-1`` ... hold each survivor's sealed share for this member, in order."""
 
     training_id: Hash
-    round_number: Annotated[int, Field(ge=1)]
+    round_number: RoundNumber
     survivors: Annotated[tuple[SignedCommitment, ...], Field(max_length=MAX_PEERS)]
 
 

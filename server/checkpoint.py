@@ -34,8 +34,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 class Checkpoint:
     """Reserved round and optimizer state of one training, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, training_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._training_id = training_id
         self._reserved = folder / "reserved.json"
         self._state = folder / "state.safetensors"
 
@@ -43,7 +44,10 @@ class Checkpoint:
         """Return the highest round number ever reserved, 0 before the first."""
         if not self._reserved.exists():
             return 0
-        return int(json.loads(self._reserved.read_text())["round"])
+        reserved = json.loads(self._reserved.read_text())
+        if reserved["training_id"] != self._training_id:
+            raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
+        return int(reserved["round"])
 
     def reserve(self, round_number: int) -> None:
         """Reserve a round number for good; ``TrainingError`` when it was reserved before."""
@@ -52,7 +56,9 @@ class Checkpoint:
             raise TrainingError(
                 f"round {round_number} was run before (the last one is {last}): it is never run twice"
             )
-        write_atomically(self._reserved, json.dumps({"round": round_number}).encode())
+        write_atomically(
+            self._reserved, json.dumps({"training_id": self._training_id, "round": round_number}).encode()
+        )
 
     def save(self, optimizer: ServerOptimizer, *, round_number: int) -> None:
         """Store the state after a round."""
@@ -66,7 +72,7 @@ class Checkpoint:
 
     def restore(self, optimizer: ServerOptimizer) -> int:
         """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""
-        if not self._state.exists():
+        if self.last_reserved() == 0 or not self._state.exists():
             return 0
         tensors = load_file(self._state)
         if tensors["parameters"].shape != optimizer.parameters.shape:

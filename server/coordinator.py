@@ -102,8 +102,9 @@ class Coordinator:
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
         for round_number in range(done + 1, self.plan.rounds + 1):
             self.checkpoint.reserve(round_number)
-            self.on_round(self._round(round_number))
+            record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number)
+            self.on_round(record)
         self.close()
 
     def close(self) -> None:
@@ -294,7 +295,8 @@ class Coordinator:
                 if answer.body.refused is not None:
                     raise ProtocolError(answer.body.refused)
                 share = take_blob(answer.blobs, "share")
-                self._derived.scheme.check_share(share)
+                if self._derived.scheme.check_share(share) != x:
+                    raise ProtocolError("the share is of another member")
             except FedrecError as error:
                 self.refusals[f"round {round_number}, {self.plan.committee[x - 1]}"] = str(error)
                 continue

@@ -21,9 +21,12 @@ class EvaluationData:
     inputs: torch.Tensor
     labels: NDArray[np.int64]
 
-    def head(self, count: int) -> EvaluationData:
-        """Return the first ``count`` records."""
-        return EvaluationData(inputs=self.inputs[:count], labels=self.labels[:count])
+    def thinned(self, count: int) -> EvaluationData:
+        """Return at most ``count`` records, spread evenly: folders are sorted by class."""
+        if len(self.labels) <= count:
+            return self
+        chosen = np.linspace(0, len(self.labels) - 1, count).round().astype(np.int64)
+        return EvaluationData(inputs=self.inputs[torch.from_numpy(chosen)], labels=self.labels[chosen])
 
 
 def probabilities(

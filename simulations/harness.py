@@ -91,6 +91,7 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
             workers=worker_count(config, merchants=run.plan.cohort),
             peak_memory_bytes=peak_memory_bytes(),
             interrupted=progress.interrupted,
+            rounds_reserved=_checkpoint(run).last_reserved(),
         ),
         lines=progress.lines,
         metrics=metrics,
@@ -127,7 +128,7 @@ def _train(
             grid=grid,
             plan=run.plan,
             optimizer=progress.optimizer,
-            checkpoint=Checkpoint(run.folder / "server"),
+            checkpoint=_checkpoint(run),
             on_round=on_round,
             refusals=progress.refusals,
         )
@@ -149,6 +150,10 @@ def _train(
         server_app(grid, context)
     finally:
         grid.close()
+
+
+def _checkpoint(run: Prepared) -> Checkpoint:
+    return Checkpoint(run.folder / "server", training_id=run.plan.training_id)
 
 
 def _final_metrics(run: Prepared, progress: _Progress) -> Metrics | None:

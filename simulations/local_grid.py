@@ -23,6 +23,9 @@ from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, nod
 AppFactory = Callable[[], ClientApp]
 
 
+_PATIENCE_SECONDS = 10.0
+
+
 class _Worker:
     """The worker process's side: one ClientApp, and a context per node."""
 
@@ -63,8 +66,15 @@ class LocalGrid(VirtualGrid):
         return self._pools[index % len(self._pools)].submit(_Worker.handle, message, index)
 
     def close(self) -> None:
-        """Stop the worker processes; what they are computing is not waited for."""
+        """Stop the worker processes: what waits is dropped, what they are at may take ten seconds to end.
+
+        A worker is let finish its message, so that a ledger is not left in the middle of a write.
+        """
+        processes = [process for pool in self._pools for process in (pool._processes or {}).values()]
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+        for process in processes:
+            process.join(_PATIENCE_SECONDS)
+            if process.is_alive():
                 process.terminate()
+                process.join()

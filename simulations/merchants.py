@@ -42,6 +42,18 @@ def load_identity(folder: Path) -> SigningIdentity:
     return SigningIdentity.from_private_bytes((folder / KEY_FILE).read_bytes())
 
 
+def add_cost(path: Path, *, train: float, encrypt: float) -> None:
+    """Add CPU seconds to a merchant's own account of its costs."""
+    cost = json.loads(path.read_text()) if path.exists() else {"seconds_train": 0.0, "seconds_encrypt": 0.0}
+    cost = {
+        "seconds_train": cost["seconds_train"] + train,
+        "seconds_encrypt": cost["seconds_encrypt"] + encrypt,
+    }
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(cost))
+    scratch.replace(path)
+
+
 def build_model(plan: TrainingPlan) -> nn.Module:
     """Build the plan's model; its initial weights come from the server with the first round."""
     return registry.get(plan.model).build(
@@ -123,8 +135,8 @@ class SimulatedMerchants:
 
         def note_cost(event: str) -> None:
             if event == "stored":
-                cost = {"seconds_train": merchant.seconds_train, "seconds_encrypt": merchant.seconds_encrypt}
-                cost_file.write_text(json.dumps(cost))
+                add_cost(home / COST_FILE, train=merchant.seconds_train, encrypt=merchant.seconds_encrypt)
+                merchant.seconds_train = merchant.seconds_encrypt = 0.0
 
         merchant = Merchant(
             name=name,

@@ -158,7 +158,7 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
     validation = metrics
     if splits.validation is not None and splits.validation is not splits.metrics:
         validation = evaluation(splits.validation, "preparing validation")
-    return Inputs(arrays=arrays, metrics=metrics, validation=validation.head(VALIDATION_RECORDS))
+    return Inputs(arrays=arrays, metrics=metrics, validation=validation.thinned(VALIDATION_RECORDS))
 
 
 def scratch_folder() -> Path:

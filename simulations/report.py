@@ -19,7 +19,7 @@ from fedrec.privacy.derive import Derived, reported_views
 from fedrec.privacy.identity import verify
 from fedrec.protocol import TrainingPlan
 from fedrec.server.coordinator import RoundRecord
-from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE, load_identity
+from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
 from fedrec.simulations.sources import Source
 from fedrec.vision.metrics import Metrics
 
@@ -49,6 +49,7 @@ class RunFacts:
     workers: int
     peak_memory_bytes: int
     interrupted: bool
+    rounds_reserved: int
 
 
 def finite(value: float) -> float | None:
@@ -72,7 +73,9 @@ def _per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
         home = homes / peer.name
-        outcome, entries = read_entries(home / LEDGER_FILE, public=load_identity(home).public, verify=verify)
+        outcome, entries = read_entries(
+            home / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
+        )
         if not outcome.ok:
             problems.append(f"the ledger of {peer.name} does not verify: {outcome.reason}")
         mine = [entry for entry in entries if entry.charge.training_id == plan.training_id]
@@ -131,7 +134,8 @@ def build_report(
 ) -> dict[str, Any]:
     """Return the report of a finished or interrupted run, ready for JSON."""
     merchants, problems = _per_merchant(plan, source, homes)
-    steps = len(lines) * plan.local_steps
+    # A round that was under way at an interruption is charged, and its uploads may have left.
+    steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
     both = reported_views(plan, derived.noise)
     private = plan.mode != "off" and steps > 0
     warnings = _warnings(plan, config, lines) + problems
@@ -180,7 +184,7 @@ def build_report(
             "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True)
             if private
             else None,
-            "delta": plan.delta,
+            "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
             "clip": plan.clip,
             "noise_multiplier": both.server if private else None,

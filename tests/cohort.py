@@ -141,7 +141,7 @@ class Cohort:
             optimizer=ServerOptimizer.start(
                 np.zeros(DIMENSION), learning_rate=0.5, momentum=0.0, ema_decay=0.0
             ),
-            checkpoint=Checkpoint(self.folder / "server" / plan.training_id),
+            checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
             on_round=records.append,
             timeout=20,
         )

@@ -160,16 +160,16 @@ def test_closing_does_not_wait_for_busy_actors_and_leaves_the_process_as_it_was(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drop", [0.0, 0.3])
-def test_both_engines_end_at_the_same_model_bit_for_bit(tmp_path: Path, drop: float) -> None:
+def test_both_engines_end_at_the_same_model_bit_for_bit(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    photos = synthetic.generate(merchants=3, per_merchant=30, size=32, seed=5, validation=20, test=20)
+    photos = synthetic.generate(merchants=4, per_merchant=30, size=32, seed=5, validation=20, test=20)
     synthetic.write(photos, tmp_path / "photos")
     models, rounds = {}, {}
     for engine in ("local", "ray"):
         result = simulate(
             SimulationConfig(
                 data=tmp_path / "photos",
+                merchants=4,
                 rounds=2,
                 epsilon=50.0,
                 sample_rate=0.2,
@@ -177,14 +177,15 @@ def test_both_engines_end_at_the_same_model_bit_for_bit(tmp_path: Path, drop: fl
                 workers=2,
                 device="cpu",
                 seed=3,
-                drop=drop,
-                min_contributors=2,
+                drop=0.1,
                 out=tmp_path / engine,
             )
         )
         models[engine] = load_file(result.folder / "model.safetensors")
-        rounds[engine] = [(line["opened"], line["contributors"]) for line in result.report["rounds"]]
-    assert rounds["ray"] == rounds["local"]
-    assert any(opened for opened, _ in rounds["ray"])
+        rounds[engine] = [
+            (line["opened"], line["contributors"], line["reason"]) for line in result.report["rounds"]
+        ]
+    # With this seed one of the four drops out of the second round.
+    assert rounds["ray"] == rounds["local"] == [(True, 4, None), (True, 3, None)]
     for name, values in models["local"].items():
         assert values.tobytes() == models["ray"][name].tobytes(), name

@@ -21,6 +21,7 @@ from fedrec.protocol import (
     pack,
     unpack,
 )
+from fedrec.server.checkpoint import Checkpoint
 from tests.cohort import DIMENSION, Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
@@ -274,3 +275,46 @@ def test_a_train_reply_holds_protocol_bytes_alone(tmp_path: Path) -> None:
         assert not message.content.metric_records
         sizes.add(sum(map(len, blobs.values())))
     assert len(sizes) == 1
+
+
+def test_the_first_round_starts_from_the_model_that_the_plan_names(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    _, records = cohort.train(cohort.plan(rounds=1, initial_model_hash="0" * 64))
+    assert (records[0].opened, records[0].contributors) == (False, 0)
+    assert cohort.merchants["m0"].ledger.entries() == ()
+
+
+@pytest.mark.parametrize("changes", [{"committee": (), "threshold": 0}, {"scheme": "none"}])
+def test_a_committee_goes_with_the_scheme_that_needs_one(tmp_path: Path, changes: dict[str, object]) -> None:
+    cohort = Cohort(tmp_path)
+    with pytest.raises(RefusedError, match="committee is needed exactly"):
+        cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan(mode="local", **changes)))
+
+
+def test_joining_the_next_training_deletes_the_last_ones_sealing_key(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    merchant = cohort.merchants["m0"]
+    first, second = cohort.plan(), cohort.plan()
+    merchant.join(JoinRequest(plan=first))
+    assert merchant.store.training(first.training_id).sealing_private is not None
+    merchant.join(JoinRequest(plan=second))
+    assert merchant.store.training(first.training_id).sealing_private is None
+    with pytest.raises(RefusedError, match="closed"):
+        merchant.join(JoinRequest(plan=first))
+
+
+def test_a_full_budget_is_refused_without_telling_the_server_how_full(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    for merchant in cohort.merchants.values():
+        merchant.ledger._epsilon_lifetime, merchant.ledger._delta_lifetime = 1e-3, 1e-4
+    plan = cohort.plan(rounds=1)
+    coordinator, records = cohort.coordinator(plan)
+    coordinator.run()
+    assert (records[0].opened, records[0].contributors) == (False, 0)
+    assert set(coordinator.refusals.values()) == {"the merchant's lifetime budget would be passed"}
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, training_id="a" * 64).reserve(1)
+    with pytest.raises(TrainingError, match="another training"):
+        Checkpoint(tmp_path, training_id="b" * 64).last_reserved()

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,6 +25,7 @@ import numpy as np
 import platformdirs
 import safetensors
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -111,7 +112,7 @@ def feature_matrix(
         views: augmented views per photo, the first of them the photo itself.
         cache_dir: folder of the cache, usually :func:`default_cache_dir`; None for no cache. A file that
             is damaged is computed afresh; one that can't be written costs a warning in the log only.
-        workers: threads that decode and prepare photos while the network computes.
+        workers: batches that are decoded, prepared and computed at the same time.
         progress: called as (computed, missing) after each batch, and once as (0, missing) before.
 
     Returns:
@@ -170,28 +171,29 @@ def _compute(
         varied: NDArray[np.uint8] = augmented_views(picture[None], views=views, seeds=[digest])[0]
         return varied
 
+    def compute(chunk: list[tuple[bytes, int]]) -> NDArray[np.float32]:
+        batch = np.zeros((extractor.batch, views, size, size, 3), dtype=np.uint8)
+        for row, (digest, index) in enumerate(chunk):
+            batch[row] = prepare(digest, index)
+        return np.stack([extractor(np.ascontiguousarray(batch[:, view])) for view in range(views)], axis=1)
+
     work = list(missing.items())
     chunks = [work[start : start + extractor.batch] for start in range(0, len(work), extractor.batch)]
     if progress is not None:
         progress(0, len(work))
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="features") as pool:
-
-        def submit(chunk: list[tuple[bytes, int]]) -> list[Future[NDArray[np.uint8]]]:
-            return [pool.submit(prepare, digest, index) for digest, index in chunk]
-
-        ahead = submit(chunks[0])
-        for position, chunk in enumerate(chunks):
-            ready = [future.result() for future in ahead]
-            # The next batch is prepared while the network works on this one.
-            ahead = submit(chunks[position + 1]) if position + 1 < len(chunks) else []
-            batch = np.zeros((extractor.batch, views, size, size, 3), dtype=np.uint8)
-            batch[: len(chunk)] = np.stack(ready)
-            columns = [extractor(np.ascontiguousarray(batch[:, view])) for view in range(views)]
-            features = np.stack(columns, axis=1)
+    threads = torch.get_num_threads()
+    # One thread per batch and several batches at once: a small network gains little from more threads each.
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="features")
+    try:
+        for chunk, features in zip(chunks, pool.map(compute, chunks), strict=True):
             for row, (digest, _) in enumerate(chunk):
                 fresh[digest] = features[row]
             if progress is not None:
                 progress(len(fresh), len(work))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _read(path: Path, *, shape: tuple[int, int]) -> Entries:

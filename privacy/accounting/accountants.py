@@ -31,6 +31,7 @@ MIN_DELTA = 1e-12
 MIN_NOISE_MULTIPLIER = 0.3
 MAX_NOISE_MULTIPLIER = 1e4
 _MAX_STEPS = 1_000_000
+_LEAST_MULTIPLIER = 0.05
 _FIRST_INTERVAL = 3e-3
 _LAST_INTERVAL = 1e-7
 _MAX_GRID = 20_000_000
@@ -151,8 +152,8 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
     interval is divided by 3 until that changes the result by less than 0.2%. (An epsilon below about
     1e-4 may stay further above: the finest interval is 1e-7.) Results are cached.
 
-    Infinite if a step has no noise. Raises :class:`ConfigError` when ``delta`` is out of range or a
-    noise multiplier is positive and below 0.05.
+    Infinite if a step has no noise, or a noise multiplier below 0.05: no figure worth the name comes out.
+    Raises :class:`ConfigError` when ``delta`` is out of range.
     """
     _check_delta(delta)
     groups = _grouped(events)
@@ -160,8 +161,8 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
         return 0.0
     if any(sigma == 0.0 for _, sigma, _ in groups):
         return math.inf
-    if any(sigma < 0.05 for _, sigma, _ in groups):
-        raise ConfigError("noise multiplier: below 0.05 no epsilon worth the name comes out; add noise.")
+    if any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in groups):
+        return math.inf
     return _epsilon_pld(groups, delta)
 
 

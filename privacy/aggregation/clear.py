@@ -103,7 +103,7 @@ class ClearScheme:
         """Start an empty sum."""
         return ClearSum(self.parameters)
 
-    def check_share(self, blob: bytes) -> None:
+    def check_share(self, blob: bytes) -> int:
         """Raise ``AggregationError`` always: this scheme has no shares."""
         raise AggregationError(f"scheme {NAME} has no key shares, but one was given")
 

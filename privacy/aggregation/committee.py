@@ -67,6 +67,8 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
 
 def check_plan(plan: TrainingPlan) -> None:
     """Raise ``RefusedError`` unless a merchant may join under this plan's committee and minimum."""
+    if (plan.scheme == "kahe") != bool(plan.committee):
+        raise RefusedError("a committee is needed exactly where the scheme is 'kahe'")
     try:
         if plan.committee:
             check_quorum(

@@ -131,9 +131,9 @@ class KaheScheme:
         """Start an empty sum."""
         return KaheSum(self.parameters, self._modulus)
 
-    def check_share(self, blob: bytes) -> None:
-        """Raise ``AggregationError`` unless the share is well formed."""
-        shamir.decode_share(blob, count=self.parameters.ring_degree)
+    def check_share(self, blob: bytes) -> int:
+        """Return the share's member number; raise ``AggregationError`` unless it is well formed."""
+        return shamir.decode_share(blob, count=self.parameters.ring_degree)[0]
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
         """Add one member's shares into its share of the sum; see the protocol for what it raises."""

@@ -113,8 +113,11 @@ class Scheme(Protocol):
     def new_sum(self) -> SumOfCiphertexts:
         """Start an empty sum."""
 
-    def check_share(self, blob: bytes) -> None:
-        """Raise ``AggregationError`` unless this is one well-formed share of a key of these parameters."""
+    def check_share(self, blob: bytes) -> int:
+        """Return the member number x that a share is for.
+
+        Raises ``AggregationError`` unless it is one well-formed share of a key of these parameters.
+        """
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
         """Add one member's shares of several keys into that member's share of the keys' sum.
