@@ -59,6 +59,8 @@ class SimulationConfig(BaseModel):
             raise ValueError(
                 "--data-root is where --dataset fashion-mnist or cifar10 is kept: name the data set too"
             )
+        if self.data is None and self.dataset != "synthetic" and self.data_root is None:
+            raise ValueError(f"--dataset {self.dataset} needs --data-root, the folder it is kept in")
         if self.local_steps > 1 and self.privacy == "distributed":
             raise ValueError(
                 "--local-steps above 1 needs --privacy local or off: 'distributed' takes one step a round"
