@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors.numpy import load_file
 from fedrec.config import load_config
 from fedrec.privacy.accounting.ledger import read_entries
 from fedrec.privacy.identity import verify
+from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.merchants import load_identity
@@ -57,6 +60,23 @@ class Run:
 Start = Callable[..., Run]
 
 
+class InlinePool:
+    """Stands for a worker process where it is of no interest that it is one: it saves starting Python."""
+
+    def __init__(self, workers: int, *, mp_context: object, initializer: Any, initargs: Any) -> None:
+        self._processes: dict[int, object] = {}
+        before = signal.getsignal(signal.SIGINT)
+        initializer(*initargs)
+        signal.signal(signal.SIGINT, before)
+
+    def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder per merchant of small photos, one of them broken and one twice."""
@@ -70,12 +90,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
-    def run(*, config: Path | None = None, **options: object) -> Run:
+    def run(*, config: Path | None = None, processes: bool = False, **options: object) -> Run:
         flags: dict[str, object] = {"out": tmp_path_factory.mktemp("runs") / "run"}
         if config is None:
             flags |= {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1}
             flags |= {"device": "cpu", "seed": SEED}
-        result = simulate(load_config(config, flags | options))
+        with pytest.MonkeyPatch.context() as patch:
+            if not processes:
+                patch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+            result = simulate(load_config(config, flags | options))
         return Run(result.folder, json.loads((result.folder / "report.json").read_text("utf-8")))
 
     return run
@@ -83,13 +106,13 @@ def start(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 @pytest.fixture(scope="module")
 def encrypted(start: Start) -> Run:
-    return start()
+    return start(processes=True)
 
 
 @pytest.fixture(scope="module")
 def repeated(start: Start, encrypted: Run) -> Run:
     """The same run from the file that it left behind, on two workers."""
-    return start(config=encrypted.folder / "config.toml", workers=2)
+    return start(config=encrypted.folder / "config.toml", workers=2, processes=True)
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +154,8 @@ def lossy(start: Start) -> tuple[int, Run]:
 
 
 def independent_epsilon(privacy: dict[str, Any], multiplier: float) -> float:
-    """Epsilon by dp-accounting's own composition, on a grid finer than the product's."""
-    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=2e-5)
+    """Epsilon by dp-accounting's own composition, on a finer grid than the product's at 8."""
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=5e-4)
     step = PoissonSampledDpEvent(privacy["sample_rate"], GaussianDpEvent(multiplier))
     accountant.compose(SelfComposedDpEvent(step, privacy["steps"]))
     return float(accountant.get_epsilon(privacy["delta"]))
