@@ -32,7 +32,7 @@ from fedrec.simulations.sources import Source, input_shape, model_inputs, open_s
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.models import registry
 
-VALIDATION_RECORDS = 1000
+VALIDATION_RECORDS = 500
 """The accuracy of each round is measured on at most this many validation records."""
 
 
