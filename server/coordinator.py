@@ -30,11 +30,8 @@ from fedrec.protocol import (
     take_blob,
 )
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.cohort import Answer, ask
+from fedrec.server.cohort import Answer, Answers, Reply, ask
 from fedrec.server.optimizer import ServerOptimizer
-
-_SEALED_SHARE_OVERHEAD = 4096
-_SMALL_BLOBS = 1024
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,11 @@ class _Traffic:
     seconds_train: float = 0.0
     seconds_unmask: float = 0.0
     contributors: int = 0
+
+    def count(self, answers: Answers[Reply]) -> None:
+        """Add the bytes of one exchange."""
+        self.bytes_down += answers.bytes_down
+        self.bytes_up += answers.bytes_up
 
 
 class _LostRoundError(TrainingError):
@@ -228,8 +230,7 @@ class Coordinator:
             timeout=self.timeout,
             group_id=str(round_number),
         )
-        traffic.bytes_down += answers.bytes_down
-        traffic.bytes_up += answers.bytes_up
+        traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
         uploads: list[_Upload] = []
         for answer in answers.replies:
@@ -283,8 +284,7 @@ class Coordinator:
             timeout=self.timeout,
             group_id=str(round_number),
         )
-        traffic.bytes_down += answers.bytes_down
-        traffic.bytes_up += answers.bytes_up
+        traffic.count(answers)
         x_of_node = {
             self._nodes[name]: x for x, name in enumerate(self.plan.committee, start=1) if name in self._nodes
         }

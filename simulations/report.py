@@ -169,7 +169,7 @@ def build_report(
             "duplicates_dropped": source.duplicates_dropped,
             "evaluation_copies_dropped": source.splits.leaked_dropped,
         },
-        "metrics": _metrics(metrics, split=source.metrics_split),
+        "metrics": _metrics(metrics, split=source.splits.metrics_split),
         "privacy": {
             "mode": plan.mode,
             "unit": UNIT,

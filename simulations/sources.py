@@ -39,7 +39,6 @@ class Source:
     shares: tuple[MerchantShare, ...]
     skipped: tuple[Skipped, ...]
     duplicates_dropped: int
-    metrics_split: str
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,13 +69,11 @@ def open_source(config: SimulationConfig) -> Source:
             raise ConfigError(f"--dataset {config.dataset} needs --data-root, the folder it is kept in")
         name, splits = config.dataset, open_torchvision(config.dataset, config.data_root)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
-    metrics_split = resolved.metrics_split
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=resolved.train.classes).train
         resolved = ResolvedSplits(
             resolved.train, resolved.validation, public, "eval-data", resolved.leaked_dropped
         )
-        metrics_split = "eval-data"
     spec = parse_partition(config.partition)
     merchants = wanted if spec.kind == "folder" else (wanted or DEFAULT_MERCHANTS)
     shares = partition(resolved.train, spec=spec, merchants=merchants, seed=seed)
@@ -88,7 +85,6 @@ def open_source(config: SimulationConfig) -> Source:
         skipped=tuple(skip for part in loaded for skip in part.skipped),
         duplicates_dropped=splits.train.duplicates_dropped
         + sum(share.duplicates_dropped for share in shares),
-        metrics_split=metrics_split,
     )
 
 
