@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -15,6 +16,7 @@ from fedrec.protocol import (
     CloseRequest,
     JoinReply,
     JoinRequest,
+    Strict,
     TrainReply,
     TrainRequest,
     UnmaskReply,
@@ -24,8 +26,13 @@ from fedrec.protocol import (
 )
 
 MAX_MODEL_BYTES = 4 * 200_000_000
-MAX_SHARES_BYTES = 2**28
+MAX_UNMASK_BYTES = 2**33
+"""A holder of the key is sent every survivor's ciphertext: the largest message there is."""
 _MAX_REASON = 500
+
+Request = TypeVar("Request", bound=Strict)
+Blobs = Mapping[str, bytes]
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,41 +56,63 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
-        try:
-            request, _ = unpack(message.content, JoinRequest, max_blob_bytes=0)
-            reply = merchant.join(request)
-        except FedrecError as error:
-            reply = JoinReply(merchant=merchant.name, refused=_reason(error))
-        return Message(pack(reply), reply_to=message)
+
+        def answer(request: JoinRequest, blobs: Blobs) -> tuple[JoinReply, dict[str, bytes]]:
+            return merchant.join(request)
+
+        def refuse(reason: str) -> JoinReply:
+            return JoinReply(merchant=merchant.name, refused=reason)
+
+        return _reply(message, JoinRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
-        try:
-            request, blobs = unpack(message.content, TrainRequest, max_blob_bytes=MAX_MODEL_BYTES)
-            reply, sent = merchant.train(request, blobs)
-        except FedrecError as error:
-            reply, sent = TrainReply(merchant=merchant.name, refused=_reason(error)), {}
-        return Message(pack(reply, sent), reply_to=message)
+
+        def refuse(reason: str) -> TrainReply:
+            return TrainReply(merchant=merchant.name, refused=reason)
+
+        return _reply(
+            message, TrainRequest, answer=merchant.train, refuse=refuse, max_blob_bytes=MAX_MODEL_BYTES
+        )
 
     @app.query("unmask")
     def unmask(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
-        try:
-            request, blobs = unpack(message.content, UnmaskRequest, max_blob_bytes=MAX_SHARES_BYTES)
-            reply, sent = merchant.unmask(request, blobs)
-        except FedrecError as error:
-            reply, sent = UnmaskReply(merchant=merchant.name, refused=_reason(error)), {}
-        return Message(pack(reply, sent), reply_to=message)
+
+        def refuse(reason: str) -> UnmaskReply:
+            return UnmaskReply(merchant=merchant.name, refused=reason)
+
+        return _reply(
+            message, UnmaskRequest, answer=merchant.unmask, refuse=refuse, max_blob_bytes=MAX_UNMASK_BYTES
+        )
 
     @app.query("close")
     def close(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
-        try:
-            request, _ = unpack(message.content, CloseRequest, max_blob_bytes=0)
-            reply = merchant.close_training(request)
-        except FedrecError as error:
-            reply = CloseReply(merchant=merchant.name, refused=_reason(error))
-        return Message(pack(reply), reply_to=message)
+
+        def answer(request: CloseRequest, blobs: Blobs) -> tuple[CloseReply, dict[str, bytes]]:
+            return merchant.close_training(request), {}
+
+        def refuse(reason: str) -> CloseReply:
+            return CloseReply(merchant=merchant.name, refused=reason)
+
+        return _reply(message, CloseRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
 
     return app
+
+
+def _reply(
+    message: Message,
+    kind: type[Request],
+    *,
+    answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
+    refuse: Callable[[str], Strict],
+    max_blob_bytes: int,
+) -> Message:
+    try:
+        request, blobs = unpack(message.content, kind, max_blob_bytes=max_blob_bytes)
+        reply, sent = answer(request, blobs)
+    except FedrecError as error:
+        reply, sent = refuse(_reason(error)), {}
+    return Message(pack(reply, sent), reply_to=message)

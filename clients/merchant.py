@@ -7,43 +7,54 @@ upload; send. A round that is charged and has no stored upload is dropped, never
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store import MerchantStore
+from fedrec.clients.store import MerchantStore, StoredTraining, TrainingSecrets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.ledger import Charge, Ledger
-from fedrec.privacy.aggregation.committee import check_plan, check_sealing_keys, check_survivors
+from fedrec.privacy.aggregation.committee import (
+    check_encryption_key,
+    check_plan,
+    check_sealing_keys,
+    check_survivors,
+)
+from fedrec.privacy.aggregation.dealing import Published
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
 from fedrec.privacy.derive import Derived, derive, reported_views, rounded_size
 from fedrec.privacy.dp.clipping import load_parameter_vector, parameter_count
 from fedrec.privacy.dp.step import contribute, local_update
-from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
+from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
     COMMITMENT_CONTEXT,
+    ENCRYPTION_KEY_CONTEXT,
     SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
     Commitment,
+    EncryptionKey,
     JoinReply,
     JoinRequest,
     SignedCommitment,
+    SignedEncryptionKey,
     SignedSealingKey,
     TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
+    boxes_hash,
     freeze,
     request_hash,
     sha256_hex,
-    share_binding,
     take_blob,
     thaw,
 )
@@ -76,6 +87,14 @@ class _Joined:
     data: TrainingData
 
 
+@dataclass(frozen=True)
+class _RoundKeys:
+    """The checked public keys of a round: the committee's by name, or the training's one."""
+
+    sealing: Mapping[str, bytes] = field(default_factory=dict)
+    encryption: bytes | None = None
+
+
 @dataclass
 class Merchant:
     """A merchant's side of every training.
@@ -103,7 +122,7 @@ class Merchant:
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
 
-    def join(self, request: JoinRequest) -> JoinReply:
+    def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
         plan = request.plan
         self.policy.check(plan)
@@ -115,23 +134,47 @@ class Merchant:
         self._prepare(plan)
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
         self.store.finish_others(plan.training_id)
-        sealing = SealingKey.generate()
         stored = self.store.join(
-            plan.training_id, plan=plan.canonical_bytes(), sealing_private=sealing.private_bytes()
+            plan.training_id, plan=plan.canonical_bytes(), make_secrets=lambda: self._make_secrets(plan)
         )
-        if stored.closed or stored.sealing_private is None:
+        if stored.closed:
             raise RefusedError("this training was closed")
+        return self._join_reply(plan, stored)
+
+    def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
+        """Make the keys that this merchant's part in the training needs."""
         if self.name not in plan.committee:
-            return JoinReply(merchant=self.name)
-        statement = SealingKeyStatement(
-            training_id=plan.training_id,
-            merchant=self.name,
-            public_key=SealingKey.from_private_bytes(stored.sealing_private).public.hex(),
-        )
-        signature = self.identity.sign(statement.canonical_bytes(), context=SEALING_KEY_CONTEXT)
-        return JoinReply(
-            merchant=self.name, sealing_key=SignedSealingKey(statement=statement, signature=signature.hex())
-        )
+            return TrainingSecrets()
+        scheme = self._prepare(plan).derived.scheme
+        if isinstance(scheme, HolderScheme):
+            pair = scheme.make_keys()
+            return TrainingSecrets(decryption_private=pair.private, encryption_public=pair.public)
+        return TrainingSecrets(sealing_private=SealingKey.generate().private_bytes())
+
+    def _join_reply(self, plan: TrainingPlan, stored: StoredTraining) -> tuple[JoinReply, dict[str, bytes]]:
+        secrets = stored.secrets
+        if secrets.sealing_private is not None:
+            sealing = SealingKeyStatement(
+                training_id=plan.training_id,
+                merchant=self.name,
+                public_key=SealingKey.from_private_bytes(secrets.sealing_private).public.hex(),
+            )
+            signature = self.identity.sign(sealing.canonical_bytes(), context=SEALING_KEY_CONTEXT).hex()
+            signed = SignedSealingKey(statement=sealing, signature=signature)
+            return JoinReply(merchant=self.name, sealing_key=signed), {}
+        if secrets.encryption_public is not None:
+            encryption = EncryptionKey(
+                training_id=plan.training_id,
+                merchant=self.name,
+                key_hash=sha256_hex(secrets.encryption_public),
+            )
+            signature = self.identity.sign(encryption.canonical_bytes(), context=ENCRYPTION_KEY_CONTEXT).hex()
+            reply = JoinReply(
+                merchant=self.name,
+                encryption_key=SignedEncryptionKey(statement=encryption, signature=signature),
+            )
+            return reply, {"encryption-key": secrets.encryption_public}
+        return JoinReply(merchant=self.name), {}
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
         """Answer a round's train request: charge, compute, store, and only then return the upload.
@@ -150,14 +193,14 @@ class Merchant:
         if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
             raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
-        sealing_keys = check_sealing_keys(request.sealing_keys, plan=plan)
+        keys = self._keys(joined, request, blobs)
         self._charge(joined, request)
         self.on_event("charged")
         rng = self.randomness_for(plan, request.round_number)
         started = time.process_time()
         values = self._contribution(joined, parameters, rng=rng)
         trained = time.process_time()
-        reply, sent = self._upload(joined, request, values, sealing_keys=sealing_keys, rng=rng)
+        reply, sent = self._upload(joined, request, values, keys=keys, rng=rng)
         self.seconds_train += trained - started
         self.seconds_encrypt += time.process_time() - trained
         self.store.put_reply(
@@ -167,9 +210,9 @@ class Merchant:
         return reply, sent
 
     def unmask(self, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
-        """Answer one survivor set of a round with ONE share of its summed key; any other set gets a no."""
+        """Answer one survivor set of a round, about its sum alone; any other set gets a no."""
         joined = self._training(request.training_id)
-        plan, scheme = joined.plan, joined.derived.scheme
+        plan = joined.plan
         if self.name not in plan.committee:
             raise RefusedError("this merchant is not on the committee")
         if request.round_number > plan.rounds:
@@ -178,33 +221,34 @@ class Merchant:
         stored = self.store.reply("answer", plan.training_id, request.round_number, request_hash=hashed)
         if stored is not None:
             return thaw(stored, UnmaskReply)
-        commitments = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
-        position = plan.committee.index(self.name)
-        private = self.store.training(plan.training_id).sealing_private
-        if private is None:
-            raise RefusedError("this training was closed")
-        key = SealingKey.from_private_bytes(private)
-        shares: list[bytes] = []
-        for number, commitment in enumerate(commitments, start=1):
-            box = take_blob(blobs, f"share-{number}")
-            if sha256_hex(box) != commitment.share_hashes[position]:
-                raise ProtocolError(f"the share of '{commitment.merchant}' is not the one it committed to")
-            binding = share_binding(
-                training_id=plan.training_id,
-                round_number=request.round_number,
-                dealer=commitment.merchant,
-                member=self.name,
-            )
-            share = key.open(box, binding=binding)
-            if scheme.check_share(share) != position + 1:
-                raise ProtocolError(f"'{commitment.merchant}' dealt a share that is not this member's")
-            shares.append(share)
-        reply, sent = UnmaskReply(merchant=self.name), {"share": scheme.combine_shares(shares)}
+        survivors = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
+        reply, sent = self._answer(joined, survivors, blobs, round_number=request.round_number)
         self.store.put_reply(
             "answer", plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
         )
         self.on_event("answered")
         return reply, sent
+
+    def _answer(
+        self, joined: _Joined, survivors: Sequence[Commitment], blobs: Blobs, *, round_number: int
+    ) -> tuple[UnmaskReply, dict[str, bytes]]:
+        plan, scheme = joined.plan, joined.derived.scheme
+        secrets = self.store.training(plan.training_id).secrets
+        if isinstance(scheme, CommitteeScheme) and secrets.sealing_private is not None:
+            return answer_as_member(
+                scheme,
+                survivors,
+                blobs,
+                plan=plan,
+                round_number=round_number,
+                member=self.name,
+                sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
+            )
+        if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
+            return answer_as_holder(
+                scheme, survivors, blobs, merchant=self.name, private_key=secrets.decryption_private
+            )
+        raise RefusedError("this merchant has no key of this training")
 
     def close_training(self, request: CloseRequest) -> CloseReply:
         """Delete the training's sealing key and stored bodies."""
@@ -304,13 +348,23 @@ class Merchant:
             rng=rng,
         )
 
+    def _keys(self, joined: _Joined, request: TrainRequest, blobs: Blobs) -> _RoundKeys:
+        """Check and return the public keys that the round's upload is made under."""
+        plan, scheme = joined.plan, joined.derived.scheme
+        if isinstance(scheme, CommitteeScheme):
+            return _RoundKeys(sealing=check_sealing_keys(request.sealing_keys, plan=plan))
+        if isinstance(scheme, HolderScheme):
+            key = take_blob(blobs, "encryption-key")
+            return _RoundKeys(encryption=check_encryption_key(request.encryption_key, key, plan=plan))
+        return _RoundKeys()
+
     def _upload(
         self,
         joined: _Joined,
         request: TrainRequest,
         values: NDArray[np.int64],
         *,
-        sealing_keys: Mapping[str, bytes],
+        keys: _RoundKeys,
         rng: Randomness,
     ) -> tuple[TrainReply, dict[str, bytes]]:
         plan, scheme = joined.plan, joined.derived.scheme
@@ -319,33 +373,32 @@ class Merchant:
             training_id=plan.training_id,
             round_number=request.round_number,
             rng=rng.child("encryption", plan.training_id),
+            public_key=keys.encryption,
         )
         boxes: list[bytes] = []
-        if encrypted.key is not None:
-            shares = scheme.key_shares(
+        published = Published(commitments=(), proof="")
+        if isinstance(scheme, CommitteeScheme):
+            boxes, published = deal_to_committee(
+                scheme,
                 encrypted.key,
-                members=len(plan.committee),
-                threshold=plan.threshold,
+                plan=plan,
+                round_number=request.round_number,
+                dealer=self.name,
+                sealing_keys=keys.sealing,
                 rng=rng.child("shares", plan.training_id),
             )
-            for (member, public), share in zip(sealing_keys.items(), shares, strict=True):
-                binding = share_binding(
-                    training_id=plan.training_id,
-                    round_number=request.round_number,
-                    dealer=self.name,
-                    member=member,
-                )
-                boxes.append(seal(public, share, binding=binding))
         commitment = Commitment(
             training_id=plan.training_id,
             round_number=request.round_number,
             merchant=self.name,
             model_hash=request.model_hash,
             ciphertext_hash=sha256_hex(encrypted.ciphertext),
-            share_hashes=tuple(map(sha256_hex, boxes)),
+            boxes_hash=boxes_hash(boxes),
+            parcel_hashes=published.commitments,
+            degree_proof=published.proof,
         )
         signature = self.identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
         signed = SignedCommitment(commitment=commitment, signature=signature.hex())
-        blobs = {"ciphertext": encrypted.ciphertext}
-        blobs |= {f"share-{x}": box for x, box in enumerate(boxes, start=1)}
-        return TrainReply(merchant=self.name, signed=signed), blobs
+        sent = {"ciphertext": encrypted.ciphertext}
+        sent |= {f"box-{x}": box for x, box in enumerate(boxes, start=1)}
+        return TrainReply(merchant=self.name, signed=signed), sent

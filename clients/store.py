@@ -8,7 +8,8 @@ over; the mark that an answer was given stays.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,8 @@ Kind = Literal["upload", "answer"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS training (
-    training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, closed INTEGER NOT NULL DEFAULT 0
+    training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, decryption_private BLOB,
+    encryption_public BLOB, closed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reply (
     kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
@@ -28,11 +30,20 @@ CREATE TABLE IF NOT EXISTS reply (
 
 
 @dataclass(frozen=True)
+class TrainingSecrets:
+    """A merchant's keys of one training: to open sealed boxes, or to decrypt sums (with its public half)."""
+
+    sealing_private: bytes | None = field(default=None, repr=False)
+    decryption_private: bytes | None = field(default=None, repr=False)
+    encryption_public: bytes | None = None
+
+
+@dataclass(frozen=True)
 class StoredTraining:
-    """A training that this merchant joined; ``sealing_private`` is None once it's closed."""
+    """A training that this merchant joined; its secrets are gone once it's closed."""
 
     plan: bytes
-    sealing_private: bytes | None
+    secrets: TrainingSecrets
     closed: bool
 
 
@@ -56,22 +67,46 @@ class MerchantStore:
         """Close the file."""
         self._db.close()
 
-    def join(self, training_id: str, *, plan: bytes, sealing_private: bytes) -> StoredTraining:
-        """Record that this training was joined, once; a second call returns what was stored first."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO training (training_id, plan, sealing_private) VALUES (?, ?, ?)",
-            (training_id, plan, sealing_private),
-        )
+    def join(
+        self, training_id: str, *, plan: bytes, make_secrets: Callable[[], TrainingSecrets]
+    ) -> StoredTraining:
+        """Record that this training was joined, with fresh secrets; a second call returns the first's."""
+        if self._find(training_id) is None:
+            secrets = make_secrets()
+            self._db.execute(
+                "INSERT OR IGNORE INTO training"
+                " (training_id, plan, sealing_private, decryption_private, encryption_public)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    training_id,
+                    plan,
+                    secrets.sealing_private,
+                    secrets.decryption_private,
+                    secrets.encryption_public,
+                ),
+            )
         return self.training(training_id)
 
     def training(self, training_id: str) -> StoredTraining:
         """Return a joined training; ``RefusedError`` when it was never joined."""
+        found = self._find(training_id)
+        if found is None:
+            raise RefusedError("this merchant has not joined that training")
+        return found
+
+    def _find(self, training_id: str) -> StoredTraining | None:
         row = self._db.execute(
-            "SELECT plan, sealing_private, closed FROM training WHERE training_id = ?", (training_id,)
+            "SELECT plan, closed, sealing_private, decryption_private, encryption_public"
+            " FROM training WHERE training_id = ?",
+            (training_id,),
         ).fetchone()
         if row is None:
-            raise RefusedError("this merchant has not joined that training")
-        return StoredTraining(plan=row[0], sealing_private=row[1], closed=bool(row[2]))
+            return None
+        plan, closed, sealing, decryption, encryption = row
+        secrets = TrainingSecrets(
+            sealing_private=sealing, decryption_private=decryption, encryption_public=encryption
+        )
+        return StoredTraining(plan=plan, secrets=secrets, closed=bool(closed))
 
     def finish_others(self, training_id: str) -> None:
         """Finish every open training but this one."""
@@ -82,11 +117,13 @@ class MerchantStore:
             self.finish(other)
 
     def finish(self, training_id: str) -> None:
-        """Delete the training's sealing key and all bodies; later theft of this file then opens nothing."""
+        """Delete the training's private keys and all bodies; later theft of this file then opens nothing."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
-                "UPDATE training SET sealing_private = NULL, closed = 1 WHERE training_id = ?", (training_id,)
+                "UPDATE training SET sealing_private = NULL, decryption_private = NULL, closed = 1"
+                " WHERE training_id = ?",
+                (training_id,),
             )
             self._db.execute("UPDATE reply SET body = NULL WHERE training_id = ?", (training_id,))
 

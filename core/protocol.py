@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -17,10 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from fedrec.errors import ProtocolError
 
-MAX_BODY_BYTES = 4 * 2**20
+MAX_BODY_BYTES = 16 * 2**20
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_CLASSES = 10_000
+MAX_COMMITTEE = 100
+"""A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
+MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 _BODY, _BLOBS, _JSON = "body", "blobs", "json"
 _BLOB_TYPE = "fedrec.bytes/1"
 
@@ -91,7 +94,7 @@ class TrainingPlan(Strict):
     records_total: Annotated[int, Field(ge=1, le=10**12)]
     records_largest: Annotated[int, Field(ge=1, le=10**9)]
     roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=MAX_PEERS)]
-    committee: tuple[Name, ...]
+    committee: Annotated[tuple[Name, ...], Field(max_length=MAX_COMMITTEE)]
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
@@ -151,32 +154,60 @@ class SignedSealingKey(Strict):
     signature: Signature
 
 
+class EncryptionKey(Strict):
+    """The public key of a training whose scheme has one, by hash; signed by the merchant that made it."""
+
+    training_id: Hash
+    merchant: Name
+    key_hash: Hash
+
+
+class SignedEncryptionKey(Strict):
+    """An :class:`EncryptionKey` and its maker's Ed25519 signature over its canonical bytes."""
+
+    statement: EncryptionKey
+    signature: Signature
+
+
 class JoinReply(Strict):
-    """A merchant joins, or refuses with a reason."""
+    """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's."""
 
     merchant: Name
     refused: Reason | None = None
     sealing_key: SignedSealingKey | None = None
+    encryption_key: SignedEncryptionKey | None = None
 
 
 class TrainRequest(Strict):
-    """The server opens a round; blob ``model`` holds the parameters (float32, little-endian)."""
+    """The server opens a round.
+
+    Blob ``model`` holds the parameters (float32, little-endian), and ``encryption-key`` the training's public
+    key where it has one.
+    """
 
     training_id: Hash
     round_number: RoundNumber
     model_hash: Hash
     sealing_keys: tuple[SignedSealingKey, ...]
+    encryption_key: SignedEncryptionKey | None = None
 
 
 class Commitment(Strict):
-    """What a merchant signs about its upload."""
+    """What a merchant signs about its upload.
+
+    ``boxes_hash`` is that of :func:`boxes_hash`. ``parcel_hashes`` (one a committee member) and
+    ``degree_proof`` are what :class:`fedrec.privacy.aggregation.dealing.Published` holds of a dealt key; both
+    are empty where no key is dealt.
+    """
 
     training_id: Hash
     round_number: RoundNumber
     merchant: Name
     model_hash: Hash
     ciphertext_hash: Hash
-    share_hashes: tuple[Hash, ...]
+    boxes_hash: Hash
+    parcel_hashes: tuple[Hash, ...]
+    degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
 
 
 class SignedCommitment(Strict):
@@ -187,7 +218,7 @@ class SignedCommitment(Strict):
 
 
 class TrainReply(Strict):
-    """An upload (blobs ``ciphertext`` and ``share-1`` ... ``share-m``), or a refusal."""
+    """An upload (blobs ``ciphertext`` and sealed ``box-1`` ... ``box-m``), or a refusal."""
 
     merchant: Name
     refused: Reason | None = None
@@ -195,7 +226,11 @@ class TrainReply(Strict):
 
 
 class UnmaskRequest(Strict):
-    """The survivor set; blobs ``share-1`` ... hold each survivor's sealed share for this member, in order."""
+    """The survivor set, and what one member needs to answer for it, in the survivors' order.
+
+    Where keys are dealt to a committee, blobs ``box-1`` ... hold each survivor's sealed parcel for this
+    member; where one merchant holds the key, ``ciphertext-1`` ... hold each survivor's ciphertext.
+    """
 
     training_id: Hash
     round_number: RoundNumber
@@ -203,10 +238,14 @@ class UnmaskRequest(Strict):
 
 
 class UnmaskReply(Strict):
-    """One share of the survivors' summed key (blob ``share``), or a refusal."""
+    """An answer about the survivors' sum alone (blob ``answer``), or a refusal.
+
+    A member that was dealt shares that don't check names their dealers in ``complaints`` and gives no answer.
+    """
 
     merchant: Name
     refused: Reason | None = None
+    complaints: Annotated[tuple[Name, ...], Field(max_length=MAX_PEERS)] = ()
 
 
 class CloseRequest(Strict):
@@ -224,13 +263,24 @@ class CloseReply(Strict):
 
 COMMITMENT_CONTEXT = b"fedrec/commitment/1"
 SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
+ENCRYPTION_KEY_CONTEXT = b"fedrec/encryption-key/1"
 
 
-def share_binding(*, training_id: str, round_number: int, dealer: str, member: str) -> bytes:
-    """Return the canonical bytes that a sealed share is bound to."""
+def dealing_statement(*, training_id: str, round_number: int, dealer: str) -> bytes:
+    """Return the canonical bytes that name one merchant's dealing of one round."""
+    return json.dumps(["fedrec/dealing/1", training_id, round_number, dealer], separators=(",", ":")).encode()
+
+
+def box_binding(*, training_id: str, round_number: int, dealer: str, member: str) -> bytes:
+    """Return the canonical bytes that a sealed parcel is bound to."""
     return json.dumps(
-        ["fedrec/share/1", training_id, round_number, dealer, member], separators=(",", ":")
+        ["fedrec/box/1", training_id, round_number, dealer, member], separators=(",", ":")
     ).encode()
+
+
+def boxes_hash(boxes: Sequence[bytes]) -> str:
+    """Return one SHA-256 over all sealed boxes of an upload, in the committee's order."""
+    return sha256_hex("\n".join(map(sha256_hex, boxes)).encode())
 
 
 Body = TypeVar("Body", bound=Strict)

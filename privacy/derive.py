@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedrec.privacy.aggregation.registry import choose_parameters, create
-from fedrec.privacy.aggregation.scheme import Scheme
+from fedrec.privacy.aggregation.registry import choose_parameters, create, opener
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
+from fedrec.privacy.identity import SEAL_OVERHEAD
 from fedrec.protocol import TrainingPlan
-
-_SHARE_COEFFICIENT_BYTES = 4
-# The share's header, and the box around it: ephemeral key, nonce and tag.
-_SHARE_OVERHEAD = 256
 
 
 @dataclass(frozen=True)
 class Derived:
-    """The noise plan and the scheme of a training, and the largest replies that fit them, in bytes."""
+    """The noise plan and the scheme of a training, and the bytes of a whole upload's blobs."""
 
     noise: NoisePlan
     scheme: Scheme
-    max_upload_bytes: int
-    max_share_bytes: int
+    upload_bytes: int
 
     @property
     def unit(self) -> float:
@@ -55,22 +51,19 @@ def derive(plan: TrainingPlan) -> Derived:
         plan.scheme, dimension=plan.dimension, cohort=plan.cohort, max_abs_sum=noise.max_abs_sum
     )
     scheme = create(plan.scheme, parameters)
-    share = _SHARE_COEFFICIENT_BYTES * parameters.ring_degree + _SHARE_OVERHEAD
-    return Derived(
-        noise=noise,
-        scheme=scheme,
-        max_upload_bytes=ciphertext_bytes(parameters) + len(plan.committee) * share,
-        max_share_bytes=share,
-    )
+    dealt = 0
+    if isinstance(scheme, CommitteeScheme):
+        dealt = len(plan.committee) * (scheme.parcel_bytes + SEAL_OVERHEAD)
+    return Derived(noise=noise, scheme=scheme, upload_bytes=ciphertext_bytes(parameters) + dealt)
 
 
 def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:
-    """Return the noise multipliers to charge and to report: with ``none`` or ``ckks`` the two are equal.
+    """Return the noise multipliers to charge and to report; without a committee the two are equal.
 
-    Without an encryption that keeps a single update closed, the server sees every merchant's own share.
+    With ``none`` the server sees every merchant's own share, and with ``ckks`` whoever holds the key could.
     """
     both = views(noise)
-    if plan.scheme == "kahe":
+    if opener(plan.scheme) == "committee":
         return both
     return Views(server=both.aggregation_broken, aggregation_broken=both.aggregation_broken)
 

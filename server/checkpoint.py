@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -42,23 +43,31 @@ class Checkpoint:
 
     def last_reserved(self) -> int:
         """Return the highest round number ever reserved, 0 before the first."""
+        reserved = self._read_reserved()
+        return 0 if reserved is None else int(reserved["round"])
+
+    def excluded(self) -> tuple[str, ...]:
+        """Return the merchants that were excluded when the last round was reserved."""
+        reserved = self._read_reserved()
+        return () if reserved is None else tuple(reserved["excluded"])
+
+    def _read_reserved(self) -> dict[str, Any] | None:
         if not self._reserved.exists():
-            return 0
-        reserved = json.loads(self._reserved.read_text())
+            return None
+        reserved: dict[str, Any] = json.loads(self._reserved.read_text())
         if reserved["training_id"] != self._training_id:
             raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
-        return int(reserved["round"])
+        return reserved
 
-    def reserve(self, round_number: int) -> None:
+    def reserve(self, round_number: int, *, excluded: Iterable[str] = ()) -> None:
         """Reserve a round number for good; ``TrainingError`` when it was reserved before."""
         last = self.last_reserved()
         if round_number <= last:
             raise TrainingError(
                 f"round {round_number} was run before (the last one is {last}): it is never run twice"
             )
-        write_atomically(
-            self._reserved, json.dumps({"training_id": self._training_id, "round": round_number}).encode()
-        )
+        state = {"training_id": self._training_id, "round": round_number, "excluded": sorted(excluded)}
+        write_atomically(self._reserved, json.dumps(state).encode())
 
     def save(self, optimizer: ServerOptimizer, *, round_number: int) -> None:
         """Store the state after a round."""

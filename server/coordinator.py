@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, FedrecError, ProtocolError, TrainingError
-from fedrec.privacy.aggregation.committee import check_commitment, check_sealing_keys
+from fedrec.privacy.aggregation.committee import (
+    check_commitment,
+    check_encryption_key,
+    check_sealing_keys,
+)
+from fedrec.privacy.aggregation.registry import opener
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, SumOfCiphertexts
 from fedrec.privacy.derive import derive
 from fedrec.protocol import (
     CloseReply,
     CloseRequest,
     JoinReply,
     JoinRequest,
-    SignedCommitment,
+    SignedEncryptionKey,
     SignedSealingKey,
     TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskReply,
-    UnmaskRequest,
+    boxes_hash,
     pack,
     sha256_hex,
     take_blob,
 )
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import Answer, Answers, Reply, ask
+from fedrec.server.opening import Upload, blamed, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 
 
@@ -49,14 +56,6 @@ class RoundRecord:
     bytes_down: int
     upload_bytes: int
     reason: str | None = None
-
-
-@dataclass
-class _Upload:
-    merchant: str
-    signed: SignedCommitment
-    ciphertext: bytes
-    shares: list[bytes]
 
 
 @dataclass
@@ -97,13 +96,17 @@ class Coordinator:
         self._derived = derive(self.plan)
         self._nodes: dict[str, int] = {}
         self._sealing_keys: tuple[SignedSealingKey, ...] = ()
+        self._encryption_key: SignedEncryptionKey | None = None
+        self._encryption_key_bytes = b""
+        self._excluded: set[str] = set()
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
         self._join()
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
+        self._excluded = set(self.checkpoint.excluded())
         for round_number in range(done + 1, self.plan.rounds + 1):
-            self.checkpoint.reserve(round_number)
+            self.checkpoint.reserve(round_number, excluded=self._excluded)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number)
             self.on_round(record)
@@ -124,12 +127,13 @@ class Coordinator:
 
     def _join(self) -> None:
         request = pack(JoinRequest(plan=self.plan))
+        scheme = self._derived.scheme
         answers = ask(
             self.grid,
             dict.fromkeys(self.grid.get_node_ids(), request),
             message_type="query.join",
             reply_type=JoinReply,
-            max_blob_bytes=0,
+            max_blob_bytes=scheme.public_key_bytes if isinstance(scheme, HolderScheme) else 0,
             timeout=self.timeout,
             group_id="join",
         )
@@ -145,6 +149,9 @@ class Coordinator:
             self._nodes[name] = answer.node_id
             if answer.body.sealing_key is not None:
                 keys[name] = answer.body.sealing_key
+            if answer.body.encryption_key is not None and name == self.plan.committee[0]:
+                self._encryption_key = answer.body.encryption_key
+                self._encryption_key_bytes = answer.blobs.get("encryption-key", b"")
         if len(self._nodes) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + list(
                 answers.failed.values()
@@ -153,12 +160,14 @@ class Coordinator:
                 f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
                 f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
             )
-        if self.plan.committee:
-            self._sealing_keys = tuple(keys[name] for name in self.plan.committee if name in keys)
-            try:
+        try:
+            if isinstance(scheme, CommitteeScheme):
+                self._sealing_keys = tuple(keys[name] for name in self.plan.committee if name in keys)
                 check_sealing_keys(self._sealing_keys, plan=self.plan)
-            except ProtocolError as error:
-                raise TrainingError(f"the committee is not complete: {error}") from None
+            elif isinstance(scheme, HolderScheme):
+                check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
+        except ProtocolError as error:
+            raise TrainingError(f"the committee is not complete: {error}") from None
 
     def _round(self, round_number: int) -> RoundRecord:
         started = time.monotonic()
@@ -184,7 +193,8 @@ class Coordinator:
 
     def _collect(self, round_number: int, traffic: _Traffic) -> NDArray[np.int64]:
         """Return the opened sum, shape (d,), int64; ``_LostRoundError`` when it can't be opened."""
-        uploads = self._train(round_number, traffic)
+        total = self._derived.scheme.new_sum()
+        uploads = self._train(round_number, traffic, total)
         traffic.contributors = len(uploads)
         if len(uploads) < self.plan.min_contributors:
             raise _LostRoundError(
@@ -192,14 +202,10 @@ class Coordinator:
             )
         started = time.monotonic()
         try:
-            total = self._derived.scheme.new_sum()
-            for upload in uploads:
-                total.add(upload.ciphertext)
-            shares = self._unmask(round_number, uploads, traffic) if self.plan.committee else {}
             # A failed opening is final: another survivor set of the same round would differ by one merchant.
-            return self._derived.scheme.open(
+            opened = self._derived.scheme.open(
                 total,
-                member_shares=shares,
+                answers=self._unmask(round_number, uploads, traffic) if self.plan.committee else {},
                 threshold=self.plan.threshold,
                 contributors=len(uploads),
                 training_id=self.plan.training_id,
@@ -209,8 +215,15 @@ class Coordinator:
             raise _LostRoundError(f"the sum could not be opened: {error}") from None
         finally:
             traffic.seconds_unmask = time.monotonic() - started
+        for x, reason in opened.wrong.items():
+            self._note(round_number, self.plan.committee[x - 1], reason)
+        return opened.values
 
-    def _train(self, round_number: int, traffic: _Traffic) -> list[_Upload]:
+    def _note(self, round_number: int, merchant: str, reason: str) -> None:
+        self.refusals[f"round {round_number}, {merchant}"] = reason
+
+    def _train(self, round_number: int, traffic: _Traffic, total: SumOfCiphertexts) -> list[Upload]:
+        """Gather the round's uploads, every one that is well formed added to ``total``."""
         started = time.monotonic()
         blob = self.optimizer.parameters.astype("<f4").tobytes()
         model_hash = sha256_hex(blob)
@@ -219,31 +232,40 @@ class Coordinator:
             round_number=round_number,
             model_hash=model_hash,
             sealing_keys=self._sealing_keys,
+            encryption_key=self._encryption_key,
         )
-        content = pack(request, {"model": blob})
+        blobs = {"model": blob}
+        if self._encryption_key is not None:
+            blobs["encryption-key"] = self._encryption_key_bytes
+        content = pack(request, blobs)
+        nodes = [node for name, node in self._nodes.items() if name not in self._excluded]
         answers = ask(
             self.grid,
-            dict.fromkeys(self._nodes.values(), content),
+            dict.fromkeys(nodes, content),
             message_type="train",
             reply_type=TrainReply,
-            max_blob_bytes=self._derived.max_upload_bytes,
+            max_blob_bytes=self._derived.upload_bytes,
             timeout=self.timeout,
             group_id=str(round_number),
         )
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
-        uploads: list[_Upload] = []
+        uploads: list[Upload] = []
         for answer in answers.replies:
             try:
-                uploads.append(self._check_upload(answer, round_number=round_number, model_hash=model_hash))
+                upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
+                total.add(upload.ciphertext)
             except FedrecError as error:
-                self.refusals[f"round {round_number}, {answer.body.merchant}"] = str(error)
+                self._note(round_number, answer.body.merchant, str(error))
                 continue
+            if opener(self.plan.scheme) != "holder":
+                upload = replace(upload, ciphertext=b"")
+            uploads.append(upload)
             size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
             traffic.upload_bytes = max(traffic.upload_bytes, size)
         return uploads
 
-    def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> _Upload:
+    def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
         if answer.body.refused is not None or answer.body.signed is None:
             raise ProtocolError(answer.body.refused or "neither an upload nor a refusal")
         if self._nodes.get(answer.body.merchant) != answer.node_id:
@@ -254,25 +276,19 @@ class Coordinator:
         ciphertext = take_blob(answer.blobs, "ciphertext")
         if sha256_hex(ciphertext) != commitment.ciphertext_hash:
             raise ProtocolError("the ciphertext is not the one committed to")
-        self._derived.scheme.check_ciphertext(ciphertext)
-        shares = [take_blob(answer.blobs, f"share-{x}") for x in range(1, len(self.plan.committee) + 1)]
-        if tuple(map(sha256_hex, shares)) != commitment.share_hashes:
+        boxes = tuple(
+            take_blob(answer.blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1)
+        )
+        if boxes_hash(boxes) != commitment.boxes_hash:
             raise ProtocolError("the sealed shares are not the ones committed to")
-        return _Upload(
-            merchant=commitment.merchant, signed=answer.body.signed, ciphertext=ciphertext, shares=shares
+        return Upload(
+            merchant=commitment.merchant, signed=answer.body.signed, ciphertext=ciphertext, boxes=boxes
         )
 
-    def _unmask(self, round_number: int, uploads: Sequence[_Upload], traffic: _Traffic) -> dict[int, bytes]:
-        request = UnmaskRequest(
-            training_id=self.plan.training_id,
-            round_number=round_number,
-            survivors=tuple(upload.signed for upload in uploads),
-        )
+    def _unmask(self, round_number: int, uploads: Sequence[Upload], traffic: _Traffic) -> Mapping[int, bytes]:
         requests = {
-            self._nodes[member]: pack(
-                request, {f"share-{i}": upload.shares[x] for i, upload in enumerate(uploads, start=1)}
-            )
-            for x, member in enumerate(self.plan.committee)
+            self._nodes[member]: content
+            for member, content in unmask_requests(self.plan, uploads, round_number=round_number).items()
             if member in self._nodes
         }
         answers = ask(
@@ -280,32 +296,29 @@ class Coordinator:
             requests,
             message_type="query.unmask",
             reply_type=UnmaskReply,
-            max_blob_bytes=self._derived.max_share_bytes,
+            max_blob_bytes=self._derived.scheme.answer_bytes,
             timeout=self.timeout,
             group_id=str(round_number),
         )
         traffic.count(answers)
-        x_of_node = {
-            self._nodes[name]: x for x, name in enumerate(self.plan.committee, start=1) if name in self._nodes
-        }
-        shares: dict[int, bytes] = {}
-        for answer in answers.replies:
-            x = x_of_node[answer.node_id]
-            try:
-                if answer.body.refused is not None:
-                    raise ProtocolError(answer.body.refused)
-                share = take_blob(answer.blobs, "share")
-                if self._derived.scheme.check_share(share) != x:
-                    raise ProtocolError("the share is of another member")
-            except FedrecError as error:
-                self.refusals[f"round {round_number}, {self.plan.committee[x - 1]}"] = str(error)
-                continue
-            shares[x] = share
-        if len(shares) < self.plan.threshold:
+        members = {self._nodes[name]: name for name in self.plan.committee if name in self._nodes}
+        gathered = gather(
+            answers,
+            plan=self.plan,
+            members=members,
+            dealers={upload.merchant for upload in uploads},
+        )
+        for member, reason in gathered.refused.items():
+            self._note(round_number, member, reason)
+        for dealer, by in gathered.complaints.items():
+            self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
+        self._excluded |= set(blamed(gathered.complaints, colluders=self.plan.colluders))
+        if len(gathered.answers) < self.plan.threshold:
             raise _LostRoundError(
-                f"{len(shares)} committee members answered, fewer than the threshold of {self.plan.threshold}"
+                f"{len(gathered.answers)} committee members answered, "
+                f"fewer than the threshold of {self.plan.threshold}"
             )
-        return shares
+        return gathered.answers
 
     def _apply(self, opened: NDArray[np.int64]) -> None:
         mean = opened.astype(np.float64) * (

@@ -52,7 +52,9 @@ class Killed:
         # Unseeded: whatever is computed anew has other noise, keys and bytes.
         self.cohort = Cohort(folder, seed=None)
         self.plan: TrainingPlan = self.cohort.plan()
-        replies = [merchant.join(JoinRequest(plan=self.plan)) for merchant in self.cohort.merchants.values()]
+        replies = [
+            merchant.join(JoinRequest(plan=self.plan))[0] for merchant in self.cohort.merchants.values()
+        ]
         self.sealing: tuple[SignedSealingKey, ...] = tuple(
             reply.sealing_key for reply in replies if reply.sealing_key is not None
         )
@@ -134,7 +136,7 @@ def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at:
         reply, blobs = killed.merchant.train(killed.request(1), MODEL)
         assert freeze(reply, blobs) == killed.stored_body
     assert reply == thaw(killed.stored_body, TrainReply)[0]
-    assert set(blobs) == {"ciphertext", "share-1", "share-2", "share-3", "share-4"}
+    assert set(blobs) == {"ciphertext", "box-1", "box-2", "box-3", "box-4"}
     with pytest.raises(RefusedError, match="different request"):
         killed.merchant.train(killed.another_request(1), MODEL)
     with pytest.raises((RefusedError, LedgerError)):

@@ -71,7 +71,9 @@ COMMITMENT = Commitment(
     merchant="m0",
     model_hash=HASH,
     ciphertext_hash=HASH,
-    share_hashes=(HASH, OTHER_HASH),
+    boxes_hash=HASH,
+    parcel_hashes=(HASH, OTHER_HASH),
+    degree_proof="00ff",
 )
 SIGNED = SignedCommitment(commitment=COMMITMENT, signature="c" * 128)
 SEALING = SignedSealingKey(
@@ -338,8 +340,8 @@ def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, object], r
 def test_a_share_is_bound_to_its_training_round_dealer_and_member() -> None:
     values: dict[str, Any] = {"training_id": HASH, "round_number": 1, "dealer": "m0", "member": "m1"}
     other: dict[str, Any] = {"training_id": OTHER_HASH, "round_number": 11, "dealer": "m", "member": "0m1"}
-    bindings = {protocol.share_binding(**values)}
-    bindings |= {protocol.share_binding(**(values | {name: value})) for name, value in other.items()}
+    bindings = {protocol.box_binding(**values)}
+    bindings |= {protocol.box_binding(**(values | {name: value})) for name, value in other.items()}
     # Names that run together the other way round are another binding.
-    bindings.add(protocol.share_binding(**(values | {"dealer": "m", "member": "0m1"})))
+    bindings.add(protocol.box_binding(**(values | {"dealer": "m", "member": "0m1"})))
     assert len(bindings) == 6

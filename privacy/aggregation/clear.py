@@ -6,7 +6,7 @@ sums, also where a sum leaves its field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import packing, wire
 from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
 from fedrec.privacy.aggregation.ring import is_training_id
-from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Encrypted, Opened, SumOfCiphertexts
 from fedrec.privacy.randomness import Randomness
 
 NAME = "none"
@@ -69,10 +69,23 @@ class ClearScheme:
             )
         self.parameters = parameters
 
+    @property
+    def answer_bytes(self) -> int:
+        """Nobody is asked: 0."""
+        return 0
+
     def encrypt(
-        self, values: Int64Array, *, training_id: str, round_number: int, rng: Randomness
+        self,
+        values: Int64Array,
+        *,
+        training_id: str,
+        round_number: int,
+        rng: Randomness,
+        public_key: bytes | None = None,
     ) -> Encrypted:
         """Pack (d,) int64; there is no key and nothing is read from ``rng``."""
+        if public_key is not None:
+            raise AggregationError(f"scheme {NAME} has no keys, but one was given")
         p = self.parameters
         if values.shape != (p.dimension,) or values.dtype != np.int64:
             raise AggregationError(
@@ -87,51 +100,32 @@ class ClearScheme:
         coefficients = packed.view(np.uint64) & np.uint64((1 << p.plaintext_bits) - 1)
         return Encrypted(ciphertext=wire.encode(coefficients, p), key=None)
 
-    def key_shares(
-        self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness
-    ) -> list[bytes]:
-        """Return no shares; raises ``AggregationError`` if a key of another scheme is given."""
-        if key is not None:
-            raise AggregationError(f"scheme {NAME} has no keys, but one was given")
-        return []
-
-    def check_ciphertext(self, blob: bytes) -> None:
-        """Raise ``AggregationError`` unless the vector is well formed under these parameters."""
-        wire.decode(blob, self.parameters)
-
     def new_sum(self) -> ClearSum:
         """Start an empty sum."""
         return ClearSum(self.parameters)
-
-    def check_share(self, blob: bytes) -> int:
-        """Raise ``AggregationError`` always: this scheme has no shares."""
-        raise AggregationError(f"scheme {NAME} has no key shares, but one was given")
-
-    def combine_shares(self, shares: Sequence[bytes]) -> bytes:
-        """Raise ``AggregationError`` always: this scheme has no shares."""
-        raise AggregationError(f"scheme {NAME} has no key shares to add")
 
     def open(
         self,
         total: SumOfCiphertexts,
         *,
-        member_shares: Mapping[int, bytes],
+        answers: Mapping[int, bytes],
         threshold: int,
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Int64Array:
+    ) -> Opened:
         """Unpack a sum; raises ``AggregationError`` if it isn't of this scheme, or of other counts."""
         p = self.parameters
         if not isinstance(total, ClearSum) or total.coefficients.size != p.coefficients:
             raise AggregationError("the sum is of another scheme or of other parameters")
         if contributors < 1 or total.count != contributors:
             raise AggregationError(f"the sum holds {total.count} vectors, not the {contributors} stated")
-        if member_shares:
-            raise AggregationError(f"scheme {NAME} has no key shares, but some were given")
-        return packing.unpack(
+        if answers:
+            raise AggregationError(f"scheme {NAME} opens without answers, but some were given")
+        values = packing.unpack(
             total.coefficients.view(np.int64),
             dimension=p.dimension,
             fields=p.values_per_coefficient,
             field_bits=p.field_bits,
         )
+        return Opened(values=values, wrong={})

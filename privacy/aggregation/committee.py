@@ -11,14 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.identity import verify
 from fedrec.protocol import (
     COMMITMENT_CONTEXT,
+    ENCRYPTION_KEY_CONTEXT,
+    MAX_COMMITTEE,
     SEALING_KEY_CONTEXT,
     Commitment,
     SignedCommitment,
+    SignedEncryptionKey,
     SignedSealingKey,
     TrainingPlan,
+    sha256_hex,
 )
 
 LARGEST_DEFAULT_COMMITTEE = 10
@@ -40,6 +45,8 @@ def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors:
         raise ConfigError(
             f"a committee of {members} is more than the {cohort} merchants there are: lower --committee"
         )
+    if members > MAX_COMMITTEE:
+        raise ConfigError(f"a committee of {members} is too large: --committee is at most {MAX_COMMITTEE}")
     if not 1 <= threshold <= members:
         raise ConfigError(
             f"a threshold of {threshold} can't be met by a committee of {members}: "
@@ -67,10 +74,9 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
 
 def check_plan(plan: TrainingPlan) -> None:
     """Raise ``RefusedError`` unless a merchant may join under this plan's committee and minimum."""
-    if (plan.scheme == "kahe") != bool(plan.committee):
-        raise RefusedError("a committee is needed exactly where the scheme is 'kahe'")
     try:
-        if plan.committee:
+        opened_by = opener(plan.scheme)
+        if opened_by == "committee":
             check_quorum(
                 cohort=plan.cohort,
                 members=len(plan.committee),
@@ -78,7 +84,13 @@ def check_plan(plan: TrainingPlan) -> None:
                 min_contributors=plan.min_contributors,
                 colluders=plan.colluders,
             )
-        elif plan.mode == "distributed":
+            return
+        expected = 1 if opened_by == "holder" else 0
+        if (len(plan.committee), plan.threshold) != (expected, expected):
+            raise RefusedError(
+                f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}"
+            )
+        if plan.mode == "distributed" or opened_by == "holder":
             check_contributors(
                 cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
             )
@@ -113,12 +125,30 @@ def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) 
     return {member: found[member] for member in plan.committee}
 
 
+def check_encryption_key(signed: SignedEncryptionKey | None, key: bytes, *, plan: TrainingPlan) -> bytes:
+    """Return the training's public key; ``ProtocolError`` unless the one that holds it signed it."""
+    if signed is None:
+        raise ProtocolError("the training's public key is missing")
+    statement, holder = signed.statement, plan.committee[0]
+    if statement.training_id != plan.training_id or statement.merchant != holder:
+        raise ProtocolError("the public key is of another training, or not of the merchant that holds it")
+    if sha256_hex(key) != statement.key_hash:
+        raise ProtocolError("the public key is not the one that its statement names")
+    signature = bytes.fromhex(signed.signature)
+    if not verify(
+        plan.key_of(holder), statement.canonical_bytes(), signature, context=ENCRYPTION_KEY_CONTEXT
+    ):
+        raise ProtocolError(f"the public key is not signed by the roster key of '{holder}'")
+    return key
+
+
 def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_number: int) -> Commitment:
     """Return the commitment; ``ProtocolError`` unless its merchant signed it for this training and round."""
     commitment = signed.commitment
     if commitment.training_id != plan.training_id or commitment.round_number != round_number:
         raise ProtocolError("a commitment is of another training or round")
-    if len(commitment.share_hashes) != len(plan.committee):
+    dealt_to = len(plan.committee) if opener(plan.scheme) == "committee" else 0
+    if len(commitment.parcel_hashes) != dealt_to:
         raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of shares")
     if not verify(
         plan.key_of(commitment.merchant),

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import packing, ring, shamir, wire
+from fedrec.privacy.aggregation import dealing, packing, ring, shamir, wire
 from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
-from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Opened, SumOfCiphertexts
 from fedrec.privacy.randomness import Randomness
 
 NAME = "kahe"
@@ -90,10 +90,28 @@ class KaheScheme:
             modulus=self._modulus,
         )
 
+    @property
+    def answer_bytes(self) -> int:
+        """The length of a member's share of a summed key."""
+        return shamir.share_bytes(self.parameters.ring_degree)
+
+    @property
+    def parcel_bytes(self) -> int:
+        """The length of what one member is dealt of one key."""
+        return dealing.parcel_bytes(self.parameters.ring_degree)
+
     def encrypt(
-        self, values: Int64Array, *, training_id: str, round_number: int, rng: Randomness
+        self,
+        values: Int64Array,
+        *,
+        training_id: str,
+        round_number: int,
+        rng: Randomness,
+        public_key: bytes | None = None,
     ) -> Encrypted:
         """Encrypt (d,) int64 under a fresh key; see the protocol for what it raises."""
+        if public_key is not None:
+            raise AggregationError(f"scheme {NAME} has no public key, but one was given")
         p = self.parameters
         if values.shape != (p.dimension,) or values.dtype != np.int64:
             raise AggregationError(
@@ -110,30 +128,42 @@ class KaheScheme:
         ciphertext = ring.add_modulo(ring.lift(noisy, self._modulus), masks, self._modulus)
         return Encrypted(ciphertext=wire.encode(ciphertext, p), key=KeyMaterial(key))
 
-    def key_shares(
-        self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness
-    ) -> list[bytes]:
-        """Consume a key and return its shares for members 1..members; see the protocol for what it raises."""
+    def deal(
+        self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
+    ) -> dealing.Dealing:
+        """Consume a key and deal it to members 1..members; see the protocol for what it raises."""
         if key is None:
             raise AggregationError(f"scheme {NAME} has a key for every ciphertext; none was given")
         polynomial = key.take()
         try:
-            shares = shamir.split(polynomial, members=members, threshold=threshold, rng=rng)
+            return dealing.deal(
+                polynomial, members=members, threshold=threshold, statement=statement, rng=rng
+            )
         finally:
             polynomial.fill(0)
-        return [shamir.encode_share(x, share) for x, share in enumerate(shares, start=1)]
 
-    def check_ciphertext(self, blob: bytes) -> None:
-        """Raise ``AggregationError`` unless the ciphertext is well formed under these parameters."""
-        wire.decode(blob, self.parameters)
+    def accept(
+        self,
+        parcel: bytes,
+        published: dealing.Published,
+        *,
+        member: int,
+        threshold: int,
+        statement: bytes,
+    ) -> bytes:
+        """Check a parcel and return the member's share; see :func:`dealing.accept`."""
+        return dealing.accept(
+            parcel,
+            published,
+            member=member,
+            count=self.parameters.ring_degree,
+            threshold=threshold,
+            statement=statement,
+        )
 
     def new_sum(self) -> KaheSum:
         """Start an empty sum."""
         return KaheSum(self.parameters, self._modulus)
-
-    def check_share(self, blob: bytes) -> int:
-        """Return the share's member number; raise ``AggregationError`` unless it is well formed."""
-        return shamir.decode_share(blob, count=self.parameters.ring_degree)[0]
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
         """Add one member's shares into its share of the sum; see the protocol for what it raises."""
@@ -154,24 +184,22 @@ class KaheScheme:
         self,
         total: SumOfCiphertexts,
         *,
-        member_shares: Mapping[int, bytes],
+        answers: Mapping[int, bytes],
         threshold: int,
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Int64Array:
+    ) -> Opened:
         """Open a sum; see the protocol. Keys that don't belong to the ciphertexts are told by the noise."""
         p = self.parameters
         if not isinstance(total, KaheSum) or total.coefficients.size != p.coefficients:
             raise AggregationError("the sum is of another scheme or of other parameters")
         if contributors < 1 or total.count != contributors:
             raise AggregationError(f"the sum holds {total.count} ciphertexts, not the {contributors} stated")
-        shares = {}
-        for x, blob in member_shares.items():
-            stated, shares[x] = shamir.decode_share(blob, count=p.ring_degree)
-            if stated != x:
-                raise AggregationError(f"the key share of member {x} is labelled as member {stated}'s")
-        key = shamir.reconstruct(shares, threshold=threshold)
+        shares, wrong = self._read_answers(answers)
+        reconstruction = shamir.reconstruct(shares, threshold=threshold)
+        wrong |= dict.fromkeys(reconstruction.wrong, "its key share contradicts the other members'")
+        key = reconstruction.secret
         if int(np.abs(key).max()) > ring.CBD_ETA * contributors:
             raise AggregationError(
                 "the opened key is too large to be a sum of merchants' keys: "
@@ -186,9 +214,26 @@ class KaheScheme:
         residues = opened.astype(np.int64) - (quotient * step).astype(np.int64)
         self._check_residues(residues, contributors)
         packed = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
-        return packing.unpack(
+        values = packing.unpack(
             packed, dimension=p.dimension, fields=p.values_per_coefficient, field_bits=p.field_bits
         )
+        return Opened(values=values, wrong=wrong)
+
+    def _read_answers(self, answers: Mapping[int, bytes]) -> tuple[dict[int, UInt64Array], dict[int, str]]:
+        """Return the well-formed shares by member, and why the others aren't."""
+        shares: dict[int, UInt64Array] = {}
+        wrong: dict[int, str] = {}
+        for x, blob in answers.items():
+            try:
+                stated, share = shamir.decode_share(blob, count=self.parameters.ring_degree)
+            except AggregationError as error:
+                wrong[x] = str(error)
+                continue
+            if stated == x:
+                shares[x] = share
+            else:
+                wrong[x] = f"its key share is labelled as member {stated}'s"
+        return shares, wrong
 
     def _check_residues(self, residues: Int64Array, contributors: int) -> None:
         """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.

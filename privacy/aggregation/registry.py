@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.aggregation import clear, kahe
 from fedrec.privacy.aggregation.parameters import SchemeParameters
 from fedrec.privacy.aggregation.scheme import Scheme
+
+Opener = Literal["nobody", "committee", "holder"]
+"""Who has to answer before a sum opens; see :mod:`fedrec.privacy.aggregation.scheme`."""
 
 
 class _Chooser(Protocol):
@@ -20,11 +23,12 @@ class _Chooser(Protocol):
 class _Entry:
     create: Callable[[SchemeParameters], Scheme]
     choose: _Chooser
+    opener: Opener
 
 
 _SCHEMES = {
-    kahe.NAME: _Entry(create=kahe.KaheScheme, choose=kahe.choose_parameters),
-    clear.NAME: _Entry(create=clear.ClearScheme, choose=clear.choose_parameters),
+    kahe.NAME: _Entry(create=kahe.KaheScheme, choose=kahe.choose_parameters, opener="committee"),
+    clear.NAME: _Entry(create=clear.ClearScheme, choose=clear.choose_parameters, opener="nobody"),
 }
 
 
@@ -37,6 +41,11 @@ def _entry(name: str) -> _Entry:
     if name not in _SCHEMES:
         raise ConfigError(f"there is no aggregation scheme {name!r}; choose one of {', '.join(names())}")
     return _SCHEMES[name]
+
+
+def opener(name: str) -> Opener:
+    """Return who opens a scheme's sums. Raises ``ConfigError`` for an unknown name."""
+    return _entry(name).opener
 
 
 def create(name: str, parameters: SchemeParameters) -> Scheme:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation import reed_solomon
 from fedrec.privacy.randomness import Randomness
 
 PRIME = (1 << 31) - 1
@@ -25,25 +27,37 @@ UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
 
-def split(secret: Int64Array, *, members: int, threshold: int, rng: Randomness) -> list[UInt64Array]:
-    """Share a vector: any ``threshold`` of the shares give it back, fewer say nothing of it.
+def polynomials(secret: Int64Array, *, threshold: int, rng: Randomness) -> UInt64Array:
+    """Draw a random polynomial of degree below ``threshold`` through every secret, at zero.
 
-    ``secret`` is (n,) int64, taken modulo p; the result holds the shares of members x = 1..members, each (n,)
-    uint64 below p. Raises ``AggregationError`` unless 1 <= threshold <= members <= 1024.
+    ``secret`` is (n,) int64, taken modulo p; returns the coefficients, (threshold, n) uint64 below p, the
+    constant ones first. Raises ``AggregationError`` unless 1 <= threshold <= 1024.
     """
-    if not 1 <= threshold <= members <= MAX_MEMBERS:
+    if not 1 <= threshold <= MAX_MEMBERS:
+        raise AggregationError(f"a threshold of {threshold} isn't possible: it is from 1 to {MAX_MEMBERS}")
+    random = rng.integers((threshold - 1) * secret.size, bound=PRIME).reshape(threshold - 1, secret.size)
+    constant = np.mod(secret, np.int64(PRIME)).astype(np.uint64)
+    return np.concatenate([constant[None, :], random])
+
+
+def evaluate(coefficients: UInt64Array, *, members: int) -> UInt64Array:
+    """Return the shares of members x = 1..members: any threshold of them give the secrets, fewer say nothing.
+
+    ``coefficients`` is (threshold, n) as from :func:`polynomials`; the result is (members, n) uint64 below p.
+    Raises ``AggregationError`` unless threshold <= members <= 1024.
+    """
+    threshold = len(coefficients)
+    if not threshold <= members <= MAX_MEMBERS:
         raise AggregationError(
             f"a committee of {members} with threshold {threshold} isn't possible: "
-            f"it takes 1 <= threshold <= members <= {MAX_MEMBERS}"
+            f"it takes threshold <= members <= {MAX_MEMBERS}"
         )
     points = np.arange(1, members + 1, dtype=np.uint64)[:, None]
-    random = rng.integers((threshold - 1) * secret.size, bound=PRIME).reshape(threshold - 1, secret.size)
     # Horner's rule; every product stays below 2**42.
-    out = np.zeros((members, secret.size), dtype=np.uint64)
-    for row in random:
-        out = (out + row) * points % _P
-    out = (out + np.mod(secret, np.int64(PRIME)).astype(np.uint64)) % _P
-    return list(out)
+    out = np.zeros((members, coefficients.shape[1]), dtype=np.uint64)
+    for row in coefficients[::-1]:
+        out = (out * points + row) % _P
+    return out
 
 
 def add(left: UInt64Array, right: UInt64Array) -> UInt64Array:
@@ -71,26 +85,63 @@ def _interpolate(shares: Mapping[int, UInt64Array], points: Sequence[int], targe
     return out
 
 
-def reconstruct(shares: Mapping[int, UInt64Array], *, threshold: int) -> Int64Array:
-    """Return the shared vector, centred in (-p/2, p/2); (n,) int64.
+@dataclass(frozen=True)
+class Reconstruction:
+    """A shared vector, (n,) int64 centred in (-p/2, p/2), and the members whose shares were wrong."""
 
-    ``shares`` maps member numbers to (n,) uint64 below p. Every share beyond the first ``threshold``
-    is checked against them. Raises ``AggregationError`` if there are too few or they contradict each other.
+    secret: Int64Array
+    wrong: tuple[int, ...]
+
+
+def reconstruct(shares: Mapping[int, UInt64Array], *, threshold: int) -> Reconstruction:
+    """Return the vector that the shares agree on, in spite of up to (shares - threshold) // 2 wrong ones.
+
+    ``shares`` maps member numbers to (n,) uint64 below p. Up to that number of wrong shares the vector is
+    unique (Reed and Solomon 1960), and who sent them is known. Raises ``AggregationError`` if there are too
+    few shares, or more of them contradict each other than can be told apart.
     """
     if threshold < 1 or len(shares) < threshold:
         raise AggregationError(f"{len(shares)} key shares are too few: the threshold is {threshold}")
     if any(not 1 <= x <= MAX_MEMBERS for x in shares) or len({s.shape for s in shares.values()}) != 1:
         raise AggregationError("key shares have impossible member numbers or different lengths")
     points = sorted(shares)
-    first = points[:threshold]
-    for x in points[threshold:]:
-        if not np.array_equal(_interpolate(shares, first, x), shares[x]):
+    wrong: tuple[int, ...] = ()
+    if not _agree(shares, points, threshold):
+        wrong = _find_wrong(shares, points, threshold)
+        points = [x for x in points if x not in wrong]
+        if not wrong or not _agree(shares, points, threshold):
             raise AggregationError(
-                f"the key shares of members {points} contradict each other: "
-                "a member or a merchant sent a wrong one"
+                f"the key shares of members {sorted(shares)} contradict each other, "
+                "and too few of them agree to tell which are wrong"
             )
-    secret = _interpolate(shares, first, 0).astype(np.int64)
-    return np.where(secret > PRIME // 2, secret - PRIME, secret)
+    secret = _interpolate(shares, points[:threshold], 0).astype(np.int64)
+    return Reconstruction(secret=np.where(secret > PRIME // 2, secret - PRIME, secret), wrong=wrong)
+
+
+def _agree(shares: Mapping[int, UInt64Array], points: Sequence[int], threshold: int) -> bool:
+    first = points[:threshold]
+    return all(np.array_equal(_interpolate(shares, first, x), shares[x]) for x in points[threshold:])
+
+
+def _find_wrong(shares: Mapping[int, UInt64Array], points: Sequence[int], threshold: int) -> tuple[int, ...]:
+    """Return the members whose shares are wrong, empty if there are too many to tell.
+
+    One combination of the coordinates, with weights drawn after the shares came, is wrong wherever a share
+    is, but for 2**-30 a member; so one word of the Reed-Solomon code is decoded instead of n.
+    """
+    length = shares[points[0]].size
+    weights = Randomness.from_os().integers(length, bound=PRIME)
+    word = {x: int((shares[x] * weights % _P).sum(dtype=np.uint64) % _P) for x in points}
+    for errors in range(1, (len(points) - threshold) // 2 + 1):
+        wrong = reed_solomon.locate(word, threshold=threshold, errors=errors, prime=PRIME)
+        if wrong is not None:
+            return wrong
+    return ()
+
+
+def share_bytes(count: int) -> int:
+    """Return the length of an encoded share of ``count`` coefficients."""
+    return _HEADER.size + _COEFFICIENT_BYTES * count
 
 
 def encode_share(x: int, share: UInt64Array) -> bytes:
@@ -103,7 +154,7 @@ def decode_share(blob: bytes, *, count: int) -> tuple[int, UInt64Array]:
 
     Raises ``AggregationError`` unless the length is that of ``count`` coefficients and all is in range.
     """
-    if len(blob) != _HEADER.size + _COEFFICIENT_BYTES * count:
+    if len(blob) != share_bytes(count):
         raise AggregationError(
             f"a key share of {len(blob)} bytes has the wrong length for {count} coefficients"
         )

@@ -1,0 +1,89 @@
+"""The server's part in opening a sum: who is asked about which uploads, and what came back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import RecordDict
+
+from fedrec.errors import FedrecError, ProtocolError
+from fedrec.privacy.aggregation.registry import opener
+from fedrec.protocol import SignedCommitment, TrainingPlan, UnmaskReply, UnmaskRequest, pack, take_blob
+from fedrec.server.cohort import Answers
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One merchant's checked upload; ``ciphertext`` is kept only where a holder of the key is asked."""
+
+    merchant: str
+    signed: SignedCommitment
+    ciphertext: bytes
+    boxes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Answers by member number, why the other members gave none, and who complained about which dealer."""
+
+    answers: Mapping[int, bytes]
+    refused: Mapping[str, str]
+    complaints: Mapping[str, frozenset[str]]
+
+
+def unmask_requests(
+    plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int
+) -> dict[str, RecordDict]:
+    """Return the request to every committee member, by name: the survivor set, and that member's part."""
+    request = UnmaskRequest(
+        training_id=plan.training_id,
+        round_number=round_number,
+        survivors=tuple(upload.signed for upload in uploads),
+    )
+    if opener(plan.scheme) == "holder":
+        blobs = {f"ciphertext-{n}": upload.ciphertext for n, upload in enumerate(uploads, start=1)}
+        return {plan.committee[0]: pack(request, blobs)}
+    return {
+        member: pack(request, {f"box-{n}": upload.boxes[x] for n, upload in enumerate(uploads, start=1)})
+        for x, member in enumerate(plan.committee)
+    }
+
+
+def gather(
+    answers: Answers[UnmaskReply],
+    *,
+    plan: TrainingPlan,
+    members: Mapping[int, str],
+    dealers: Collection[str],
+) -> Gathered:
+    """Sort the replies; ``members`` names the committee member at each node, ``dealers`` the survivors."""
+    found: dict[int, bytes] = {}
+    refused: dict[str, str] = {members[node]: reason for node, reason in answers.failed.items()}
+    complaints: dict[str, set[str]] = defaultdict(set)
+    for answer in answers.replies:
+        member = members[answer.node_id]
+        try:
+            if answer.body.refused is not None:
+                raise ProtocolError(answer.body.refused)
+            if not answer.body.complaints:
+                found[plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
+        except FedrecError as error:
+            refused[member] = str(error)
+        for dealer in set(answer.body.complaints).intersection(dealers):
+            complaints[dealer].add(member)
+    return Gathered(
+        answers=found,
+        refused=refused,
+        complaints={dealer: frozenset(by) for dealer, by in complaints.items()},
+    )
+
+
+def blamed(complaints: Mapping[str, frozenset[str]], *, colluders: int) -> tuple[str, ...]:
+    """Return the dealers that more members complain about than may collude: an honest one is among them.
+
+    Up to ``colluders`` complaints may all be lies, so that they name nobody for certain; no share is ever
+    shown to find out, since it would bring a dealer's key one share nearer to being opened.
+    """
+    return tuple(sorted(dealer for dealer, by in complaints.items() if len(by) > colluders))

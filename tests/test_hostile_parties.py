@@ -1,0 +1,277 @@
+"""Attacks on the opening of sums, each tried whole: by dealers, by committee members and by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from fedrec.errors import AggregationError, RefusedError
+from fedrec.privacy.aggregation import dealing, degree, shamir
+from fedrec.privacy.aggregation.committee import check_quorum
+from fedrec.privacy.identity import SealingKey, seal
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import (
+    JoinRequest,
+    SignedCommitment,
+    TrainingPlan,
+    UnmaskReply,
+    UnmaskRequest,
+    box_binding,
+    pack,
+    sha256_hex,
+    unpack,
+)
+from tests.cohort import Cohort, InProcessGrid
+
+CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
+
+
+def expected_without(folder: Path, size: int, absent: set[int], rounds: int = 1) -> np.ndarray:
+    """The model that the same cohort reaches in clear when some merchants never upload."""
+    cohort = Cohort(folder, size=size)
+    grid = InProcessGrid(
+        cohort.app(), size, drop=lambda kind, group, index: kind == "train" and index in absent
+    )
+    return cohort.train(cohort.plan(rounds=rounds, **CLEAR), grid)[0]
+
+
+def lying(indices: set[int]) -> Callable[[Message, int], Message]:
+    """Change one number of the answers of these members."""
+
+    def tamper(reply: Message, index: int) -> Message:
+        if index in indices and not reply.has_error() and reply.metadata.message_type == "query.unmask":
+            body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            share = bytearray(blobs["answer"])
+            share[40] ^= 1
+            reply.content = pack(body, {"answer": bytes(share)})
+        return reply
+
+    return tamper
+
+
+def deal_badly(monkeypatch: pytest.MonkeyPatch, dealers: set[str], targets: set[int]) -> None:
+    """Make these dealers give these members shares of another key, committed to and proved for the first."""
+    honest = dealing.deal
+
+    def deal(
+        secret: np.ndarray, *, members: int, threshold: int, statement: bytes, rng: Randomness
+    ) -> dealing.Dealing:
+        if not any(f'"{dealer}"'.encode() in statement for dealer in dealers):
+            return honest(secret, members=members, threshold=threshold, statement=statement, rng=rng)
+        masked = np.concatenate([secret, np.zeros(degree.REPETITIONS, dtype=np.int64)])
+        first, other = (shamir.polynomials(masked, threshold=threshold, rng=rng) for _ in range(2))
+        shares, wrong = (shamir.evaluate(c, members=members) for c in (first, other))
+        parcels = tuple(
+            bytes(32) + shamir.encode_share(x, (wrong if x in targets else shares)[x - 1])
+            for x in range(1, members + 1)
+        )
+        commitments = tuple(map(dealing._commitment, parcels))
+        weights = degree.challenge(statement, commitments, threshold=threshold, count=secret.size)
+        proof = degree.prove(first, weights).astype("<u4").tobytes().hex()
+        return dealing.Dealing(parcels, dealing.Published(commitments=commitments, proof=proof))
+
+    monkeypatch.setattr(dealing, "deal", deal)
+
+
+def test_a_member_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "a", size=6)
+    plan = cohort.plan(rounds=1)
+    assert (len(plan.committee), plan.threshold) == (6, 4)
+    coordinator, records = cohort.coordinator(plan, InProcessGrid(cohort.app(), 6, tamper=lying({1})))
+    coordinator.run()
+    assert records[0].opened
+    assert list(coordinator.refusals) == ["round 1, m1"]
+    assert "contradicts" in coordinator.refusals["round 1, m1"]
+    expected = expected_without(tmp_path / "b", 6, set())
+    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
+
+
+def test_members_that_lie_in_greater_number_lose_the_round_but_choose_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=6)
+    grid = InProcessGrid(cohort.app(), 6, tamper=lying({1, 2}))
+    parameters, records = cohort.train(cohort.plan(rounds=1), grid)
+    assert not records[0].opened
+    assert not parameters.any()
+
+
+def test_a_dealer_of_bad_shares_is_named_and_left_out_of_later_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_badly(monkeypatch, {"m2"}, targets={1, 2, 3, 4, 5, 6})
+    cohort = Cohort(tmp_path, size=6)
+    grid = InProcessGrid(cohort.app(), 6)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=3), grid)
+    coordinator.run()
+    assert [record.opened for record in records] == [False, True, True]
+    assert [record.contributors for record in records] == [6, 5, 5]
+    assert "don't check, says m0, m1, m2, m3, m4, m5" in coordinator.refusals["round 1, m2"]
+    asked = {
+        (m.metadata.group_id, m.metadata.dst_node_id)
+        for m in grid.requests
+        if m.metadata.message_type == "train"
+    }
+    assert ("1", 3) in asked and ("2", 3) not in asked and ("3", 3) not in asked
+
+
+def test_a_dealer_that_cheats_one_member_costs_that_members_answer_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_badly(monkeypatch, {"m2"}, targets={4})
+    cohort = Cohort(tmp_path / "a", size=6)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=2))
+    coordinator.run()
+    # One complaint may itself be a lie (one colluder is assumed): nobody is left out for it.
+    assert [record.opened for record in records] == [True, True]
+    assert [record.contributors for record in records] == [6, 6]
+    assert "says m3" in coordinator.refusals["round 1, m2"]
+    monkeypatch.undo()
+    expected = expected_without(tmp_path / "b", 6, set(), rounds=2)
+    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
+
+
+def test_excluded_dealers_stay_excluded_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_badly(monkeypatch, {"m2"}, targets={1, 2, 3, 4, 5, 6})
+    cohort = Cohort(tmp_path, size=6)
+    plan = cohort.plan(rounds=3)
+    first, records = cohort.coordinator(plan)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(record: object) -> None:
+        records.append(record)  # type: ignore[arg-type]
+        if len(records) == 2:
+            raise StoppedError
+
+    first.on_round = stop
+    with pytest.raises(StoppedError):
+        first.run()
+    second, later = cohort.coordinator(plan)
+    second.run()
+    assert [(record.round, record.contributors, record.opened) for record in later] == [(3, 5, True)]
+
+
+def unmask_requests(cohort: Cohort, plan: TrainingPlan) -> tuple[list[UnmaskRequest], list[dict[str, bytes]]]:
+    """What the server asks each member after a round's uploads, caught before it is delivered."""
+    grid = InProcessGrid(cohort.app(), cohort.size, drop=lambda kind, group, index: kind == "query.unmask")
+    coordinator, _ = cohort.coordinator(plan, grid)
+    coordinator.close = lambda: None  # type: ignore[method-assign]
+    coordinator.run()
+    caught = [m for m in grid.requests if m.metadata.message_type == "query.unmask"]
+    parsed = [unpack(m.content, UnmaskRequest, max_blob_bytes=10**8) for m in caught]
+    return [body for body, _ in parsed], [blobs for _, blobs in parsed]
+
+
+def keep(
+    request: UnmaskRequest, blobs: dict[str, bytes], chosen: list[int]
+) -> tuple[UnmaskRequest, dict[str, bytes]]:
+    smaller = request.model_copy(update={"survivors": tuple(request.survivors[i] for i in chosen)})
+    return smaller, {f"box-{n}": blobs[f"box-{i + 1}"] for n, i in enumerate(chosen, start=1)}
+
+
+def test_two_overlapping_sets_of_one_round_are_never_both_opened(tmp_path: Path) -> None:
+    """The server splits the committee between two sets that differ by one merchant, in every way."""
+    cohort = Cohort(tmp_path, size=5)
+    plan = cohort.plan(rounds=20)
+    requests, blobs = unmask_requests(cohort, plan)
+    everyone, without = [0, 1, 2, 3, 4], [0, 1, 2, 3]
+    for number, first_half in enumerate(combinations(range(5), 3), start=1):
+        offset = 5 * (number - 1)
+        opened = {True: 0, False: 0}
+        for member in range(5):
+            wants_all = member in first_half
+            request, boxes = requests[offset + member], blobs[offset + member]
+            for chosen in (wants_all, not wants_all):
+                try:
+                    cohort.merchants[f"m{member}"].unmask(
+                        *keep(request, boxes, everyone if chosen else without)
+                    )
+                except RefusedError:
+                    continue
+                opened[chosen] += 1
+        assert opened == {True: 3, False: 2}  # every member answered once
+        assert not all(count >= plan.threshold for count in opened.values())
+
+
+def test_a_committee_of_the_servers_fakes_beyond_the_stated_number_opens_everything() -> None:
+    """The limit that the documentation states: with more fakes than ``colluders``, two sets do open."""
+    members, colluders = 10, 2
+    threshold = 7
+    check_quorum(cohort=20, members=members, threshold=threshold, min_contributors=10, colluders=colluders)
+    # Fakes answer twice, honest members once: c fakes and h honest ones on each side.
+    for fakes in range(members + 1):
+        honest = members - fakes
+        two_sets = fakes + honest // 2 >= threshold
+        if fakes <= colluders:
+            assert not two_sets
+        if fakes == 2 * threshold - members:
+            assert two_sets
+
+
+def test_later_theft_of_every_long_lived_key_opens_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1)
+    grid = InProcessGrid(cohort.app(), 4)
+    cohort.train(plan, grid)
+    recorded = [m for m in grid.requests if m.metadata.message_type == "query.unmask"]
+    _, boxes = unpack(recorded[0].content, UnmaskRequest, max_blob_bytes=10**8)
+    binding = box_binding(training_id=plan.training_id, round_number=1, dealer="m0", member="m0")
+    # The thief has the disk as it is after the training, the signing keys, and all recorded traffic.
+    for name in cohort.names:
+        stored = cohort.merchants[name].store.training(plan.training_id)
+        assert stored.secrets.sealing_private is None
+        stolen = SealingKey.from_private_bytes(cohort.identities[name].private_bytes())
+        with pytest.raises(AggregationError, match="doesn't open"):
+            stolen.open(boxes["box-1"], binding=binding)
+        for file in (tmp_path / name).iterdir():
+            content = file.read_bytes()
+            assert all(box not in content for box in boxes.values())
+
+
+def test_a_box_that_the_server_made_itself_is_not_added(tmp_path: Path) -> None:
+    """Anybody can seal to a member; what counts is the hash that the dealer signed."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1)
+    requests, blobs = unmask_requests(cohort, plan)
+    private = cohort.merchants["m0"].store.training(plan.training_id).secrets.sealing_private
+    assert private is not None
+    public = SealingKey.from_private_bytes(private).public
+    binding = box_binding(training_id=plan.training_id, round_number=1, dealer="m1", member="m0")
+    count = cohort.merchants["m0"]._joined[plan.training_id].derived.scheme.parameters.ring_degree
+    nothing = np.zeros(count + degree.REPETITIONS, dtype=np.uint64)
+    zero = bytes(32) + shamir.encode_share(1, nothing)
+    swapped = blobs[0] | {"box-2": seal(public, zero, binding=binding)}
+    reply, sent = cohort.merchants["m0"].unmask(requests[0], swapped)
+    assert (reply.complaints, sent) == (("m1",), {})
+
+
+def test_two_merchants_given_two_plans_models_or_minimums_never_share_a_sum(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan, other = cohort.plan(rounds=1, nonce="0" * 32), cohort.plan(rounds=1, nonce="1" * 32)
+    requests, blobs = unmask_requests(cohort, plan)
+    # Another plan has another id, which everything is bound to, and members hold no key of it.
+    cohort.merchants["m3"].join(JoinRequest(plan=other))
+    with pytest.raises(RefusedError, match="closed"):
+        cohort.merchants["m3"].unmask(requests[3], blobs[3])
+    # Another model: the signatures of the others don't cover it.
+    commitment = requests[0].survivors[1].commitment.model_copy(update={"model_hash": "0" * 64})
+    signature = cohort.identities["m1"].sign(commitment.canonical_bytes(), context=b"fedrec/commitment/1")
+    mixed = requests[0].model_copy(
+        update={
+            "survivors": (
+                requests[0].survivors[0],
+                SignedCommitment(commitment=commitment, signature=signature.hex()),
+                *requests[0].survivors[2:],
+            )
+        }
+    )
+    with pytest.raises(RefusedError, match="different models"):
+        cohort.merchants["m0"].unmask(mixed, blobs[0])
+    assert sha256_hex(plan.canonical_bytes()) != sha256_hex(other.canonical_bytes())
