@@ -9,7 +9,7 @@ import click
 import typer
 
 from fedrec import __version__
-from fedrec.cli import simulate
+from fedrec.cli import data, simulate
 from fedrec.cli.console import run_reporting_errors
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("simulate")(simulate.simulate)
+app.add_typer(data.app, name="data")
 
 
 # Its message is the help text; Click before 8.2 prints that itself.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -18,14 +17,16 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from fedrec.config import SimulationConfig
-from fedrec.errors import InterruptedRunError
+from fedrec.errors import InterruptedRunError, TrainingError
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint, write_atomically
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import accuracy, probabilities
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.local_grid import LocalGrid
+from fedrec.simulations.memory import MemoryMeter
 from fedrec.simulations.page import render
 from fedrec.simulations.preparation import (
     Inputs,
@@ -66,19 +67,21 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
     """Run a simulation and write its run directory.
 
     Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong,
-    and ``InterruptedRunError`` after Ctrl-C, when the run directory holds what was finished.
+    ``InterruptedRunError`` after Ctrl-C, when the run directory holds what was finished, and
+    ``TrainingError`` when no round at all was opened.
     """
     started = time.monotonic()
-    run = prepare(config, tell=tell)
-    progress = _Progress(run.start_optimizer())
-    arrays = scratch_folder()
-    try:
-        progress.inputs = prepare_inputs(run, config, arrays=arrays, tell=tell)
-        _train(run, config, progress, progress.inputs, tell=tell)
-    except KeyboardInterrupt:
-        progress.interrupted = True
-    finally:
-        shutil.rmtree(arrays, ignore_errors=True)
+    with MemoryMeter() as memory:
+        run = prepare(config, tell=tell)
+        progress = _Progress(run.start_optimizer())
+        arrays = scratch_folder()
+        try:
+            progress.inputs = prepare_inputs(run, config, arrays=arrays, tell=tell)
+            _train(run, config, progress, progress.inputs, tell=tell)
+        except KeyboardInterrupt:
+            progress.interrupted = True
+        finally:
+            shutil.rmtree(arrays, ignore_errors=True)
     metrics = _final_metrics(run, progress)
     report = build_report(
         config=config,
@@ -89,7 +92,7 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
             id=run.run_id,
             seconds=time.monotonic() - started,
             workers=worker_count(config, merchants=run.plan.cohort),
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=memory.peak_bytes,
             interrupted=progress.interrupted,
             rounds_reserved=_checkpoint(run).last_reserved(),
         ),
@@ -104,6 +107,11 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
         raise InterruptedRunError(
             f"stopped after {len(progress.lines)} of {run.plan.rounds} rounds; {run.folder} holds the results"
         )
+    if not any(line.record.opened for line in progress.lines):
+        raise TrainingError(
+            f"not one of {run.plan.rounds} rounds was opened ({progress.lines[0].record.reason}): "
+            f"the model is untrained; {run.folder} holds the report"
+        )
     return SimulationResult(report=report, folder=run.folder)
 
 
@@ -111,6 +119,7 @@ def _train(
     run: Prepared, config: SimulationConfig, progress: _Progress, inputs: Inputs, *, tell: Tell
 ) -> None:
     """Run every round over the engine that the options name."""
+    events = EventWriter(run.folder)
 
     def on_round(record: RoundRecord) -> None:
         line = RoundLine(
@@ -121,6 +130,7 @@ def _train(
         progress.lines.append(line)
         with (run.folder / "rounds.jsonl").open("a") as file:
             file.write(json.dumps(line.to_dict()) + "\n")
+        events.write(line)
         tell(_round_stage(line, run.plan.rounds))
 
     def make_coordinator(grid: Grid, context: Context) -> Coordinator:
@@ -150,6 +160,7 @@ def _train(
         server_app(grid, context)
     finally:
         grid.close()
+        events.close()
 
 
 def _checkpoint(run: Prepared) -> Checkpoint:
@@ -182,10 +193,3 @@ def _round_stage(line: RoundLine, total: int) -> Stage:
     note = f"accuracy {shown}{budget}" + ("" if record.opened else f", lost: {record.reason}")
     plain = f"round {record.round}/{total}: {note}, {record.seconds:.1f} s"
     return Stage("training", record.round, total, note=note, plain=plain)
-
-
-def peak_memory_bytes() -> int:
-    """Return the peak of this process plus the largest worker's, in bytes."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + largest) * 1024

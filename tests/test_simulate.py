@@ -14,8 +14,10 @@ import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedrec.config import load_config
+from fedrec.errors import TrainingError
 from fedrec.privacy.accounting.ledger import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.simulations import local_grid
@@ -169,6 +171,26 @@ def test_the_run_directory_holds_everything(encrypted: Run) -> None:
     assert encrypted.report["run"]["id"] in (encrypted.folder / "report.html").read_text("utf-8")
     parameters = load_file(encrypted.folder / "model.safetensors")
     assert sum(array.size for array in parameters.values()) == encrypted.report["run"]["parameters"]
+
+
+def test_tensorboard_shows_what_the_report_says(encrypted: Run) -> None:
+    events = EventAccumulator(str(encrypted.folder / "tensorboard"))
+    events.Reload()
+    for name in ("accuracy", "epsilon", "contributors"):
+        points = [(point.step, point.value) for point in events.Scalars(f"round/{name}")]
+        assert points == [
+            (line["round"], pytest.approx(line[name], rel=1e-6)) for line in encrypted.report["rounds"]
+        ]
+
+
+def test_a_run_without_one_opened_round_is_an_error_and_still_reported(start: Start, tmp_path: Path) -> None:
+    seed = next(seed for seed in range(100) if len(sending(seed, 1)) < MERCHANTS)
+    out = tmp_path / "run"
+    with pytest.raises(TrainingError, match="not one of 1 rounds was opened"):
+        start(rounds=1, drop=0.3, min_contributors=MERCHANTS, seed=seed, out=out)
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["privacy"]["epsilon"] > 0
+    assert [line["opened"] for line in report["rounds"]] == [False]
 
 
 @pytest.mark.parametrize("section", KEYS)

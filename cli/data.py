@@ -1,0 +1,91 @@
+"""``fedrec data``: look at a folder of photos, draw synthetic ones, fetch a public data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedrec.errors import DataError
+from fedrec.vision.datasets import open_torchvision
+from fedrec.vision.inspection import FolderSummary
+from fedrec.vision.inspection import inspect as inspect_folder
+from fedrec.vision.synthetic import generate, write
+
+_SHOWN_SKIPS = 20
+
+app = typer.Typer(
+    help="Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder of class folders, or of merchant folders.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Count photos by class and merchant, and name those that can't be used."""
+    found = inspect_folder(folder)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        _show(found)
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="New folder to write the photos to.")],
+    merchants: Annotated[int, typer.Option(help="Merchants, each with a style of its own.")] = 8,
+    per_merchant: Annotated[int, typer.Option(help="Training photos of each merchant.")] = 750,
+    validation: Annotated[int, typer.Option(help="Validation photos.")] = 1000,
+    test: Annotated[int, typer.Option(help="Test photos.")] = 1000,
+    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
+) -> None:
+    """Draw synthetic product photos of ten classes, as 'fedrec simulate' does by default."""
+    splits = generate(
+        merchants=merchants,
+        per_merchant=per_merchant,
+        size=size,
+        seed=seed,
+        validation=validation,
+        test=test,
+    )
+    typer.echo(f"{write(splits, folder)} photos in {folder}")
+
+
+@app.command()
+def download(
+    dataset: Annotated[str, typer.Argument(help="fashion-mnist or cifar10.")],
+    data_root: Annotated[Path, typer.Option(help="Folder to keep it in.")],
+) -> None:
+    """Fetch a public data set through torchvision, unless it's there already."""
+    splits = open_torchvision(dataset, data_root)
+    if splits.test is None:
+        raise DataError(f"{dataset} below {data_root} has no test split")
+    typer.echo(f"{dataset}: {len(splits.train)} training and {len(splits.test)} test photos in {data_root}")
+
+
+def _show(found: FolderSummary) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for split in found.splits:
+        table.add_column(split.name, justify="right")
+    for label in found.splits[0].classes:
+        table.add_row(label, *(str(split.classes.get(label, 0)) for split in found.splits))
+    table.add_row("all", *(str(split.photos) for split in found.splits), end_section=True)
+    for name in found.splits[0].merchants:
+        table.add_row(f"merchant {name}", *(str(split.merchants.get(name, "")) for split in found.splits))
+    console.print(table)
+    console.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
+    for skip in found.skipped[:_SHOWN_SKIPS]:
+        console.print(f"skipped {skip.name}: {skip.reason}", markup=False)
+    if len(found.skipped) > _SHOWN_SKIPS:
+        console.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json names them all")

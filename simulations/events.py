@@ -1,0 +1,43 @@
+"""TensorBoard events of a run, written where TensorBoard is installed and nowhere else."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedrec.simulations.report import RoundLine
+
+FOLDER = "tensorboard"
+
+
+class EventWriter:
+    """Writes one point a round: accuracy, epsilon, contributors, dropouts and seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = None
+        if find_spec("tensorboard") is not None:
+            # Its import takes seconds.
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._writer = SummaryWriter(folder / FOLDER)
+
+    def write(self, line: RoundLine) -> None:
+        """Add a round; a figure that it doesn't have is left out."""
+        if self._writer is None:
+            return
+        record = line.record
+        points = {
+            "accuracy": line.accuracy,
+            "epsilon": line.epsilon,
+            "contributors": record.contributors,
+            "dropouts": record.dropouts,
+            "seconds": record.seconds,
+        }
+        for name, value in points.items():
+            if value is not None:
+                self._writer.add_scalar(f"round/{name}", value, global_step=record.round)
+
+    def close(self) -> None:
+        """Flush what was written."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from fedrec.simulations.memory import MemoryMeter, tree_bytes
+
+MIB = 2**20
+_HOLD = "import sys; held = b'x' * (150 * 2**20); print(len(held), flush=True); sys.stdin.read()"
+
+
+def test_the_peak_is_that_of_all_descendants_together() -> None:
+    before = tree_bytes()
+    nested = (
+        "import subprocess, sys; "
+        f"child = subprocess.Popen([sys.executable, '-c', {_HOLD!r}], stdin=subprocess.PIPE); "
+        "sys.stdin.read(); child.kill(); child.wait()"
+    )
+    with MemoryMeter() as meter:
+        process = subprocess.Popen(
+            [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None and process.stdout.readline()
+            time.sleep(0.6)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(30)
+        after = tree_bytes()
+    assert meter.peak_bytes > before + 140 * MIB
+    assert after < before + 100 * MIB
