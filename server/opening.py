@@ -26,7 +26,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Answers by member number, why the other members gave none, and who complained about which dealer."""
+    """Answers by member number, the reasons of members that refused, and who complained about which dealer."""
 
     answers: Mapping[int, bytes]
     refused: Mapping[str, str]
@@ -60,7 +60,7 @@ def gather(
 ) -> Gathered:
     """Sort the replies; ``members`` names the committee member at each node, ``dealers`` the survivors."""
     found: dict[int, bytes] = {}
-    refused: dict[str, str] = {members[node]: reason for node, reason in answers.failed.items()}
+    refused: dict[str, str] = {}
     complaints: dict[str, set[str]] = defaultdict(set)
     for answer in answers.replies:
         member = members[answer.node_id]
