@@ -26,7 +26,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Answers by member number, the reasons of members that refused, and who complained about which dealer."""
+    """Answers by member number, why members refused, and who complained about which dealer."""
 
     answers: Mapping[int, bytes]
     refused: Mapping[str, str]
