@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import packing, wire
-from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
+from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters, choose_ring
 from fedrec.privacy.aggregation.ring import is_training_id
 from fedrec.privacy.aggregation.scheme import Encrypted, Opened, SumOfCiphertexts
 from fedrec.privacy.randomness import Randomness
@@ -62,8 +62,8 @@ class ClearScheme:
     name = NAME
     trust_limit = "The server sees every merchant's own noisy update."
 
-    def __init__(self, parameters: SchemeParameters) -> None:
-        if parameters.name != NAME or parameters.ring_degree:
+    def __init__(self, parameters: PublicParameters) -> None:
+        if not isinstance(parameters, SchemeParameters) or parameters.name != NAME or parameters.ring_degree:
             raise AggregationError(
                 f"these parameters are of scheme {parameters.name} with a ring, not {NAME}"
             )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import dealing, packing, ring, shamir, wire
-from fedrec.privacy.aggregation.parameters import SchemeParameters, choose_ring
+from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters, choose_ring
 from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Opened, SumOfCiphertexts
 from fedrec.privacy.randomness import Randomness
 
@@ -72,8 +72,12 @@ class KaheScheme:
         "this rests on ring learning with errors with hints, an assumption still under review."
     )
 
-    def __init__(self, parameters: SchemeParameters) -> None:
-        if parameters.name != NAME or parameters.modulus is None:
+    def __init__(self, parameters: PublicParameters) -> None:
+        if (
+            not isinstance(parameters, SchemeParameters)
+            or parameters.name != NAME
+            or parameters.modulus is None
+        ):
             raise AggregationError(
                 f"these parameters are of scheme {parameters.name}, not {NAME} with its ring"
             )

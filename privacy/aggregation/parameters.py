@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.packing import coefficient_count, packed_bytes
@@ -29,6 +30,55 @@ _NOMINAL_MEMBERS = 10
 """Committee size at which the key shares' bytes enter the choice of the ring degree."""
 
 _SHARE_BYTES = 4
+
+
+class PublicParameters(Protocol):
+    """What every scheme's parameters tell: sizes of values, sums and ciphertexts, and their own hash."""
+
+    @property
+    def name(self) -> str:
+        """The scheme's name."""
+
+    @property
+    def dimension(self) -> int:
+        """Values of one merchant."""
+
+    @property
+    def cohort(self) -> int:
+        """The most ciphertexts in one sum."""
+
+    @property
+    def field_bits(self) -> int:
+        """Sums are exact modulo two to this power."""
+
+    @property
+    def ring_degree(self) -> int:
+        """Degree of the ring, 0 where there is none."""
+
+    @property
+    def modulus_bits(self) -> int:
+        """Bits of the ring's modulus, 0 where there is none."""
+
+    @property
+    def modulus(self) -> int | None:
+        """The ring's prime modulus; None where there is no ring."""
+
+    @property
+    def coefficients(self) -> int:
+        """Coefficients of one ciphertext, a multiple of 64."""
+
+    @property
+    def coefficient_bits(self) -> int:
+        """Bits that one coefficient takes on the wire."""
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the canonical parameters, which every ciphertext carries; 32 bytes."""
+
+
+def canonical_digest(values: Mapping[str, str | int]) -> bytes:
+    """Return the SHA-256 that names one scheme's parameters; 32 bytes."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(b"fedrec/aggregation/parameters/1" + text.encode()).digest()
 
 
 def noise_bound(*, coefficients: int, cohort: int) -> int:
@@ -182,22 +232,9 @@ class SchemeParameters:
         """Bytes of a ciphertext's coefficients."""
         return packed_bytes(self.coefficients, self.coefficient_bits)
 
-    def to_dict(self) -> dict[str, str | int]:
-        """Return plain values for a plan."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> SchemeParameters:
-        """Read :meth:`to_dict`'s values; raises ``AggregationError`` if one is missing, unknown or wrong."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(data, Mapping) or set(data) != names:
-            raise AggregationError(f"aggregation parameters must have exactly the fields {sorted(names)}")
-        return cls(**data)  # type: ignore[arg-type]  # __post_init__ checks every type
-
     def digest(self) -> bytes:
         """Return the SHA-256 of the canonical parameters, which every ciphertext carries; 32 bytes."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"fedrec/aggregation/parameters/1" + text.encode()).digest()
+        return canonical_digest(asdict(self))
 
 
 def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:

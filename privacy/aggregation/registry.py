@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from fedrec.errors import AggregationError, ConfigError
-from fedrec.privacy.aggregation import clear, kahe
-from fedrec.privacy.aggregation.parameters import SchemeParameters
+from fedrec.privacy.aggregation import ckks, clear, kahe
+from fedrec.privacy.aggregation.parameters import PublicParameters
 from fedrec.privacy.aggregation.scheme import Scheme
 
 Opener = Literal["nobody", "committee", "holder"]
@@ -16,18 +16,19 @@ Opener = Literal["nobody", "committee", "holder"]
 
 
 class _Chooser(Protocol):
-    def __call__(self, *, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters: ...
+    def __call__(self, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters: ...
 
 
 @dataclass(frozen=True)
 class _Entry:
-    create: Callable[[SchemeParameters], Scheme]
+    create: Callable[[PublicParameters], Scheme]
     choose: _Chooser
     opener: Opener
 
 
 _SCHEMES = {
     kahe.NAME: _Entry(create=kahe.KaheScheme, choose=kahe.choose_parameters, opener="committee"),
+    ckks.NAME: _Entry(create=ckks.CkksScheme, choose=ckks.choose_parameters, opener="holder"),
     clear.NAME: _Entry(create=clear.ClearScheme, choose=clear.choose_parameters, opener="nobody"),
 }
 
@@ -48,7 +49,7 @@ def opener(name: str) -> Opener:
     return _entry(name).opener
 
 
-def create(name: str, parameters: SchemeParameters) -> Scheme:
+def create(name: str, parameters: PublicParameters) -> Scheme:
     """Make a scheme.
 
     Raises ``ConfigError`` for an unknown name, ``AggregationError`` for another scheme's parameters.
@@ -59,7 +60,7 @@ def create(name: str, parameters: SchemeParameters) -> Scheme:
     return entry.create(parameters)
 
 
-def choose_parameters(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
+def choose_parameters(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters:
     """Choose a scheme's cheapest parameters for sums of ``dimension`` integers of at most ``max_abs_sum``.
 
     ``cohort`` is the most merchants in one sum. Raises ``ConfigError`` for an unknown name,

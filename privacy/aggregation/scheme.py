@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.dealing import Dealing, Published
-from fedrec.privacy.aggregation.parameters import SchemeParameters
+from fedrec.privacy.aggregation.parameters import PublicParameters
 from fedrec.privacy.randomness import Randomness
 
 Int64Array = NDArray[np.int64]
@@ -99,7 +99,7 @@ class Scheme(Protocol):
         """One sentence for people: whom a merchant has to trust, and with what."""
 
     @property
-    def parameters(self) -> SchemeParameters:
+    def parameters(self) -> PublicParameters:
         """The public parameters, the same for whoever derives them from one training plan."""
 
     @property

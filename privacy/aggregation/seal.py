@@ -110,6 +110,70 @@ def fast_buffers_work() -> bool:
         return False
 
 
+def _context(*, degree: int, modulus: int) -> Any:
+    """Return a CKKS context of one prime; ``AggregationError`` where SEAL refuses it."""
+    try:
+        parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
+        parameters.set_poly_modulus_degree(degree)
+        parameters.set_coeff_modulus([sealapi.Modulus(modulus)])
+        context = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
+        accepted, reason = context.parameters_set(), context.parameters_error_name()
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}") from error
+    if not accepted:
+        raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}: {reason}")
+    return context
+
+
+class _Buffers:
+    """SEAL's objects of one single-prime context, made from coefficients and read back as such."""
+
+    def __init__(self, *, degree: int, modulus: int, fast: bool | None) -> None:
+        self.degree = degree
+        self._fast = fast_buffers_work() if fast is None else fast
+        self.context = _context(degree=degree, modulus=modulus)
+        self._parms_id = self.context.first_parms_id()
+
+    def _ciphertext_stream(self, values: UInt64Array, *, ntt: bool, scale: float) -> bytes:
+        count = values.size // self.degree
+        head = _CIPHERTEXT.pack(*self._parms_id, ntt, count, self.degree, 1, scale, 1)
+        body = head + _array_stream(values)
+        return _header(len(body)) + body
+
+    def ciphertext(self, values: UInt64Array, *, ntt: bool, scale: float = 1.0) -> Any:
+        out = sealapi.Ciphertext()
+        _load(out, self._ciphertext_stream(values, ntt=ntt, scale=scale), self.context)
+        return out
+
+    def public_key(self, values: UInt64Array) -> Any:
+        out = sealapi.PublicKey()
+        _load(out, self._ciphertext_stream(values, ntt=True, scale=1.0), self.context)
+        return out
+
+    def _plaintext_stream(self, values: UInt64Array) -> bytes:
+        body = _PLAINTEXT.pack(*self._parms_id, values.size, 1.0) + _array_stream(values)
+        return _header(len(body)) + body
+
+    def plaintext(self, values: UInt64Array) -> Any:
+        out = sealapi.Plaintext()
+        _load(out, self._plaintext_stream(values), self.context)
+        return out
+
+    def secret_key(self, values: UInt64Array) -> Any:
+        out = sealapi.SecretKey()
+        _load(out, self._plaintext_stream(values), self.context)
+        return out
+
+    def read(self, holder: Any) -> UInt64Array:
+        return _view(holder).copy() if self._fast else _slow_read(holder)
+
+    def write(self, holder: Any, values: UInt64Array) -> None:
+        if self._fast:
+            _view(holder)[:] = values
+        else:
+            _slow_write(holder, values)
+
+
 class RingEngine:
     """Arithmetic in Z_q[x]/(x^N + 1) done by SEAL: transforms, and products with one fixed polynomial.
 
@@ -125,56 +189,23 @@ class RingEngine:
     def __init__(self, *, degree: int, modulus: int, fast: bool | None = None) -> None:
         self.degree = degree
         self.modulus = modulus
-        self._fast = fast_buffers_work() if fast is None else fast
-        try:
-            parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
-            parameters.set_poly_modulus_degree(degree)
-            parameters.set_coeff_modulus([sealapi.Modulus(modulus)])
-            self._context = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
-            accepted, reason = self._context.parameters_set(), self._context.parameters_error_name()
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}") from error
-        if not accepted:
-            raise AggregationError(f"SEAL refuses ring degree {degree} with modulus {modulus}: {reason}")
-        self._parms_id = self._context.first_parms_id()
-        self._evaluator = sealapi.Evaluator(self._context)
+        self._buffers = _Buffers(degree=degree, modulus=modulus, fast=fast)
+        self._evaluator = sealapi.Evaluator(self._buffers.context)
         # All-ones: SEAL refuses ciphertexts whose last polynomials are all zero ("transparent").
         ones = np.ones(self.BATCH * degree, dtype=np.uint64)
-        self._source = self._ciphertext(ones, ntt=True)
-        self._product = self._ciphertext(ones, ntt=False)
-
-    def _ciphertext(self, values: UInt64Array, *, ntt: bool) -> Any:
-        count = values.size // self.degree
-        body = _CIPHERTEXT.pack(*self._parms_id, ntt, count, self.degree, 1, 1.0, 1) + _array_stream(values)
-        out = sealapi.Ciphertext()
-        _load(out, _header(len(body)) + body, self._context)
-        return out
-
-    def _plaintext(self, values: UInt64Array) -> Any:
-        body = _PLAINTEXT.pack(*self._parms_id, values.size, 1.0) + _array_stream(values)
-        out = sealapi.Plaintext()
-        _load(out, _header(len(body)) + body, self._context)
-        return out
-
-    def _read(self, holder: Any) -> UInt64Array:
-        return _view(holder).copy() if self._fast else _slow_read(holder)
-
-    def _write(self, holder: Any, values: UInt64Array) -> None:
-        if self._fast:
-            _view(holder)[:] = values
-        else:
-            _slow_write(holder, values)
+        self._source = self._buffers.ciphertext(ones, ntt=True)
+        self._product = self._buffers.ciphertext(ones, ntt=False)
 
     def transform(self, polynomial: UInt64Array) -> UInt64Array:
         """Return the number-theoretic transform, in SEAL's order; (N,) uint64 below q in and out."""
         padded = np.concatenate([polynomial, np.ones(self.degree, dtype=np.uint64)])
-        work = self._ciphertext(padded, ntt=False)
+        work = self._buffers.ciphertext(padded, ntt=False)
         self._evaluator.transform_to_ntt_inplace(work)
-        return self._read(work)[: self.degree]
+        return self._buffers.read(work)[: self.degree]
 
     def multiplier(self, transformed: UInt64Array) -> Any:
         """Prepare a polynomial in transformed form, (N,) uint64, for :meth:`products`; zero won't do."""
-        return self._plaintext(transformed)
+        return self._buffers.plaintext(transformed)
 
     def products(self, transformed: UInt64Array, multiplier: Any) -> UInt64Array:
         """Multiply up to ``BATCH`` polynomials by one and return plain coefficients.
@@ -184,10 +215,67 @@ class RingEngine:
         count = len(transformed)
         batch = np.ones((self.BATCH, self.degree), dtype=np.uint64)
         batch[:count] = transformed
-        self._write(self._source, batch.reshape(-1))
+        self._buffers.write(self._source, batch.reshape(-1))
         try:
             self._evaluator.multiply_plain(self._source, multiplier, self._product)
             self._evaluator.transform_from_ntt_inplace(self._product)
         except (ValueError, RuntimeError) as error:
             raise AggregationError("SEAL refuses a ring product: the key polynomial is degenerate") from error
-        return self._read(self._product).reshape(self.BATCH, self.degree)[:count]
+        return self._buffers.read(self._product).reshape(self.BATCH, self.degree)[:count]
+
+
+class CkksEngine:
+    """CKKS by SEAL over one prime: keys, encryption under a public key, decryption. Not for two threads.
+
+    Polynomials are (N,) uint64 below the modulus, in transformed form, a ciphertext two of them. The
+    randomness is SEAL's own, keyed from the operating system. Raises ``AggregationError`` if SEAL refuses
+    the parameters.
+    """
+
+    def __init__(self, *, degree: int, modulus: int, fast: bool | None = None) -> None:
+        self._buffers = _Buffers(degree=degree, modulus=modulus, fast=fast)
+        self._encoder = sealapi.CKKSEncoder(self._buffers.context)
+
+    def make_keys(self) -> tuple[UInt64Array, UInt64Array]:
+        """Return a fresh private key, (N,), and its public key, (2 N,)."""
+        maker = sealapi.KeyGenerator(self._buffers.context)
+        # Both keys are kept in names: their data is a view that doesn't keep them alive.
+        secret, public = maker.secret_key(), sealapi.PublicKey()
+        maker.create_public_key(public)
+        return self._buffers.read(secret.data()), self._buffers.read(public.data())
+
+    def encrypt(self, slots: NDArray[np.complex128], *, scale: float, public_key: UInt64Array) -> UInt64Array:
+        """Encrypt (b, N / 2) complex slots; returns (b, 2 N).
+
+        Raises ``AggregationError`` for values too large for the modulus, or a key that SEAL refuses.
+        """
+        try:
+            encryptor = sealapi.Encryptor(self._buffers.context, self._buffers.public_key(public_key))
+            out = np.empty((len(slots), 2 * self._buffers.degree), dtype=np.uint64)
+            plaintext, ciphertext = sealapi.Plaintext(), sealapi.Ciphertext()
+            for block, row in zip(out, slots, strict=True):
+                self._encoder.encode(row.tolist(), scale, plaintext)
+                encryptor.encrypt(plaintext, ciphertext)
+                block[:] = self._buffers.read(ciphertext)
+        except (ValueError, RuntimeError) as error:
+            raise AggregationError(f"SEAL refuses to encrypt: {error}") from error
+        return out
+
+    def decrypt(
+        self, ciphertexts: UInt64Array, *, scale: float, private_key: UInt64Array
+    ) -> NDArray[np.complex128]:
+        """Decrypt (b, 2 N), a sum or not; returns (b, N / 2) complex slots with their noise.
+
+        The noise gives the private key away (Li and Micciancio 2021): what this returns never leaves its
+        holder unrounded. Raises ``AggregationError`` for a ciphertext or key that SEAL refuses.
+        """
+        try:
+            decryptor = sealapi.Decryptor(self._buffers.context, self._buffers.secret_key(private_key))
+            plaintext = sealapi.Plaintext()
+            rows = []
+            for block in ciphertexts:
+                decryptor.decrypt(self._buffers.ciphertext(block, ntt=True, scale=scale), plaintext)
+                rows.append(self._encoder.decode_complex(plaintext))
+        except (ValueError, RuntimeError) as error:
+            raise AggregationError(f"SEAL refuses to decrypt: {error}") from error
+        return np.array(rows, dtype=np.complex128)

@@ -1,4 +1,4 @@
-"""The wire format of every scheme's ciphertexts: a header bound to the parameters, then coefficients."""
+"""The wire format of ciphertexts, keys and sums: a header bound to the parameters, then packed words."""
 
 from __future__ import annotations
 
@@ -8,47 +8,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation.packing import from_bytes, to_bytes
-from fedrec.privacy.aggregation.parameters import SchemeParameters
+from fedrec.privacy.aggregation.packing import from_bytes, packed_bytes, to_bytes
+from fedrec.privacy.aggregation.parameters import PublicParameters
 
-_MAGIC = b"FRCT"
 _VERSION = 1
 # magic, version, reserved (0), coefficients, SHA-256 of the parameters; 48 bytes keep the words aligned
 _HEADER = struct.Struct("<4sHHQ32s")
 
+CIPHERTEXT = b"FRCT"
+PUBLIC_KEY = b"FRPK"
+PRIVATE_KEY = b"FRSK"
+SUM = b"FRSM"
+_NAMES = {CIPHERTEXT: "ciphertext", PUBLIC_KEY: "public key", PRIVATE_KEY: "private key", SUM: "sum"}
+
 UInt64Array = NDArray[np.uint64]
 
 
-def ciphertext_bytes(parameters: SchemeParameters) -> int:
+def framed_bytes(*, count: int, bits: int) -> int:
+    """Return the exact length of ``count`` words of ``bits`` bits with their header."""
+    return _HEADER.size + packed_bytes(count, bits)
+
+
+def ciphertext_bytes(parameters: PublicParameters) -> int:
     """Return the exact length of every ciphertext under these parameters."""
-    return _HEADER.size + parameters.body_bytes
+    return framed_bytes(count=parameters.coefficients, bits=parameters.coefficient_bits)
 
 
-def encode(coefficients: UInt64Array, parameters: SchemeParameters) -> bytes:
-    """Write (coefficients,) uint64, each below 2**coefficient_bits."""
-    header = _HEADER.pack(_MAGIC, _VERSION, 0, parameters.coefficients, parameters.digest())
-    return header + to_bytes(coefficients, parameters.coefficient_bits)
+def frame(kind: bytes, words: UInt64Array, *, bits: int, parameters: PublicParameters) -> bytes:
+    """Write (count,) uint64, each below 2**bits, count a multiple of 64."""
+    return _HEADER.pack(kind, _VERSION, 0, words.size, parameters.digest()) + to_bytes(words, bits)
 
 
-def decode(blob: bytes, parameters: SchemeParameters) -> UInt64Array:
-    """Read :func:`encode`'s bytes; (coefficients,) uint64, below the modulus where there is one.
+def unframe(
+    kind: bytes, blob: bytes, *, count: int, bits: int, parameters: PublicParameters, modulus: int | None
+) -> UInt64Array:
+    """Read :func:`frame`'s bytes; (count,) uint64, below the modulus where one is given.
 
     The length is checked before anything else, so that memory is bounded by the parameters. Raises
     ``AggregationError`` for a wrong length, version, parameter hash or coefficient.
     """
-    if len(blob) != ciphertext_bytes(parameters):
+    name, expected = _NAMES[kind], framed_bytes(count=count, bits=bits)
+    if len(blob) != expected:
+        raise AggregationError(f"a {name} of {len(blob)} bytes should have {expected}; refuse its sender")
+    magic, version, reserved, stated, digest = _HEADER.unpack_from(blob)
+    if (magic, version, reserved) != (kind, _VERSION, 0):
         raise AggregationError(
-            f"a ciphertext of {len(blob)} bytes should have {ciphertext_bytes(parameters)}; refuse its sender"
+            f"a {name} has a wrong header; the sender runs another version or sent rubbish"
         )
-    magic, version, reserved, count, digest = _HEADER.unpack_from(blob)
-    if (magic, version, reserved) != (_MAGIC, _VERSION, 0):
-        raise AggregationError(
-            "a ciphertext has a wrong header; the sender runs another version or sent rubbish"
-        )
-    if count != parameters.coefficients or digest != parameters.digest():
-        raise AggregationError("a ciphertext was made under other parameters than this training's")
-    body = memoryview(blob)[_HEADER.size :]
-    coefficients = from_bytes(body, count=count, bits=parameters.coefficient_bits)
-    if parameters.modulus is not None and bool((coefficients >= np.uint64(parameters.modulus)).any()):
-        raise AggregationError("a ciphertext holds a coefficient outside its ring; refuse its sender")
+    if stated != count or digest != parameters.digest():
+        raise AggregationError(f"a {name} was made under other parameters than this training's")
+    words = from_bytes(memoryview(blob)[_HEADER.size :], count=count, bits=bits)
+    if modulus is not None and bool((words >= np.uint64(modulus)).any()):
+        raise AggregationError(f"a {name} holds a coefficient outside its ring; refuse its sender")
+    return words
+
+
+def encode(coefficients: UInt64Array, parameters: PublicParameters) -> bytes:
+    """Write a ciphertext: (coefficients,) uint64, each below 2**coefficient_bits."""
+    return frame(CIPHERTEXT, coefficients, bits=parameters.coefficient_bits, parameters=parameters)
+
+
+def decode(blob: bytes, parameters: PublicParameters) -> UInt64Array:
+    """Read a ciphertext; see :func:`unframe`. One of a ring that is zero throughout is refused too.
+
+    An honest one is uniform; zero would stand for a merchant that hid nothing, or gave nothing.
+    """
+    coefficients = unframe(
+        CIPHERTEXT,
+        blob,
+        count=parameters.coefficients,
+        bits=parameters.coefficient_bits,
+        parameters=parameters,
+        modulus=parameters.modulus,
+    )
+    if parameters.modulus is not None and not coefficients.any():
+        raise AggregationError("a ciphertext is zero throughout; refuse its sender")
     return coefficients
