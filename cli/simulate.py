@@ -48,7 +48,7 @@ def simulate(
     ] = None,
     sample_rate: Annotated[float | None, typer.Option(help="Poisson sampling rate of a round.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest L2 norm of one record's gradient.")] = None,
-    secure_aggregation: Annotated[str | None, typer.Option(help="kahe (default) or none.")] = None,
+    secure_aggregation: Annotated[str | None, typer.Option(help="kahe (default), ckks or none.")] = None,
     committee: Annotated[int | None, typer.Option(help="Merchants that hold key shares.")] = None,
     threshold: Annotated[int | None, typer.Option(help="Committee members needed to open a sum.")] = None,
     min_contributors: Annotated[int | None, typer.Option(help="Fewest merchants in an opened sum.")] = None,

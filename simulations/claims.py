@@ -76,7 +76,10 @@ def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
             "would be left, from the noise that each merchant adds itself."
         )
     if scheme == "ckks":
-        notes.append("One merchant that sides with the server opens every update; epsilon counts on that.")
+        notes.append(
+            "The merchant that holds the key opens every update if it sides with the server; "
+            "epsilon counts on that."
+        )
     notes.append("The same photo held by several merchants counts once for each of them.")
     return tuple(notes)
 
@@ -105,13 +108,17 @@ def sights(privacy: Mapping[str, Any], scheme: Any) -> tuple[Sight, ...]:
     elif scheme == "ckks":
         rows = [
             Sight(
-                "The server", f"{traces}; {total}. No single update, as long as no merchant helps it.", bare
+                "The server",
+                f"{traces}; {total}. No single update, as long as the merchant that holds the key "
+                "doesn't help.",
+                bare,
             ),
-            Sight("The server with one merchant", f"Every merchant's update, {single}.", True),
+            Sight("The server with that merchant", f"Every merchant's update, {single}.", True),
+            Sight("Any other merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
             Sight(
-                "A merchant",
-                f"{merchant}. It holds the secret key: with the ciphertexts that it decrypts the sum of, a "
-                f"dishonest one opens every merchant's update, {single}.{harm}",
+                "The merchant that holds the key",
+                f"{merchant}. It is sent every ciphertext, to decrypt their sum; a dishonest one opens every "
+                f"merchant's update, {single}.{harm}",
                 True,
             ),
         ]

@@ -63,7 +63,13 @@ def settle(config: SimulationConfig, spec: ModelSpec, *, merchants: int) -> Sett
     if minimum is None:
         minimum = max(1, planned_minimum(merchants=merchants, drop=config.drop))
     members = threshold = 0
-    if config.secure_aggregation == "kahe":
+    opened_by = schemes.opener(config.secure_aggregation)
+    if opened_by != "committee" and (config.committee is not None or config.threshold is not None):
+        raise ConfigError(
+            "--committee and --threshold have no meaning with --secure-aggregation "
+            f"{config.secure_aggregation}"
+        )
+    if opened_by == "committee":
         members = config.committee or default_committee_size(merchants)
         threshold = config.threshold or default_threshold(members=members, colluders=config.colluders)
         check_quorum(
@@ -73,8 +79,9 @@ def settle(config: SimulationConfig, spec: ModelSpec, *, merchants: int) -> Sett
             min_contributors=minimum,
             colluders=config.colluders,
         )
-    elif config.committee is not None or config.threshold is not None:
-        raise ConfigError("--committee and --threshold have no meaning with --secure-aggregation none")
+    elif opened_by == "holder":
+        members = threshold = 1
+        check_contributors(cohort=merchants, min_contributors=minimum, colluders=config.colluders)
     elif config.privacy == "distributed":
         check_contributors(cohort=merchants, min_contributors=minimum, colluders=config.colluders)
     elif minimum > merchants:
@@ -131,7 +138,7 @@ def resolved(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -
     }
     if plan.mode != "off":
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
-    if plan.committee:
+    if schemes.opener(plan.scheme) == "committee":
         found |= {"committee": len(plan.committee), "threshold": plan.threshold}
     return config.model_copy(update=found)
 

@@ -15,6 +15,7 @@ from fedrec.clients.merchant import ADJACENCY, DUPLICATE_POLICY, UNIT
 from fedrec.config import SimulationConfig
 from fedrec.privacy.accounting.accountants import Event, accountant_versions, epsilon_pld, epsilon_rdp
 from fedrec.privacy.accounting.ledger import Entry, read_entries
+from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import Derived, reported_views
 from fedrec.privacy.identity import verify
 from fedrec.protocol import TrainingPlan
@@ -100,13 +101,20 @@ def _ledger_epsilon(entries: Sequence[Entry], *, delta: float) -> float | None:
     return finite(epsilon_pld([entry.charge.event() for entry in entries], delta=delta - spent))
 
 
-def _warnings(plan: TrainingPlan, config: SimulationConfig, lines: Sequence[RoundLine]) -> list[str]:
+def _warnings(
+    plan: TrainingPlan, derived: Derived, config: SimulationConfig, lines: Sequence[RoundLine]
+) -> list[str]:
     warnings: list[str] = []
     if plan.mode == "off":
         warnings.append("NOT PRIVATE: privacy is off; updates carry no noise.")
     if plan.scheme == "none":
         warnings.append(
             "NOT ENCRYPTED: the server sees every merchant's own update; epsilon is that of one share."
+        )
+    if schemes.opener(plan.scheme) == "holder":
+        warnings.append(
+            f"ONE KEY: {derived.scheme.trust_limit} The holder is {plan.committee[0]}; epsilon is that of "
+            "one share."
         )
     if config.seed is not None:
         warnings.append(
@@ -138,7 +146,7 @@ def build_report(
     steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
     both = reported_views(plan, derived.noise)
     private = plan.mode != "off" and steps > 0
-    warnings = _warnings(plan, config, lines) + problems
+    warnings = _warnings(plan, derived, config, lines) + problems
     if facts.interrupted:
         warnings.append(f"INTERRUPTED: stopped after {len(lines)} of {plan.rounds} rounds.")
     warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:20]]

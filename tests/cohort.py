@@ -51,7 +51,7 @@ class Cohort:
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
         default_factory=lambda: MerchantPolicy(
-            modes=frozenset({"distributed", "local", "off"}), schemes=frozenset({"kahe", "none"})
+            modes=frozenset({"distributed", "local", "off"}), schemes=frozenset({"kahe", "ckks", "none"})
         )
     )
 

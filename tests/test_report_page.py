@@ -313,22 +313,27 @@ def test_the_guarantee_states_factor_delta_and_condition() -> None:
     assert "replacing any one product" in render(product).lower()
 
 
-def exposed(mode: str, scheme: str) -> list[bool]:
+def exposed(mode: str, scheme: str) -> dict[str, bool]:
     rows = Outline(render(changed(privacy={"mode": mode}, secure_aggregation={"scheme": scheme}))).rows
     start = next(i for i, row in enumerate(rows) if row[0] == "The server")
-    assert [row[0].split(" with")[0] for row in rows[start : start + 4]] == [
-        "The server", "The server", "A merchant", "The network"
-    ]  # fmt: skip
-    return [row[2] == "exposed" for row in rows[start : start + 4]]
+    end = next(i for i, row in enumerate(rows) if row[0] == "The network")
+    return {row[0]: row[2] == "exposed" for row in rows[start : end + 1]}
 
 
 def test_what_each_party_sees_follows_scheme_and_mode() -> None:
     for mode in ("distributed", "local"):
-        assert exposed(mode, "kahe") == [False, False, False, False]
-        assert exposed(mode, "ckks") == [False, True, True, False]
-        assert exposed(mode, "none") == [True, True, False, False]
+        assert not any(exposed(mode, "kahe").values())
+        assert exposed(mode, "ckks") == {
+            "The server": False,
+            "The server with that merchant": True,
+            "Any other merchant": False,
+            "The merchant that holds the key": True,
+            "The network": False,
+        }
+        assert list(exposed(mode, "none").values()) == [True, True, False, False]
     for scheme in ("kahe", "ckks", "none"):
-        assert exposed("off", scheme) == [True, True, True, False]
+        shown = exposed("off", scheme)
+        assert not shown.pop("The network") and all(shown.values())
     assert "Nothing is claimed" in render(changed(secure_aggregation={"scheme": "rot13"}))
 
 
