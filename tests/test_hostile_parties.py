@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec.errors import AggregationError, RefusedError
+from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import dealing, degree, shamir
 from fedrec.privacy.aggregation.committee import check_quorum
 from fedrec.privacy.identity import SealingKey, seal
@@ -275,3 +275,64 @@ def test_two_merchants_given_two_plans_models_or_minimums_never_share_a_sum(tmp_
     with pytest.raises(RefusedError, match="different models"):
         cohort.merchants["m0"].unmask(mixed, blobs[0])
     assert sha256_hex(plan.canonical_bytes()) != sha256_hex(other.canonical_bytes())
+
+
+def test_dropouts_at_every_point_up_to_what_the_committee_allows(tmp_path: Path) -> None:
+    """Twelve merchants, a committee of ten with t = 6: two drop before the upload, four members after it."""
+    dropped_before, dropped_after = {3, 11}, {0, 1, 2, 4}
+    cohort = Cohort(tmp_path / "a", size=12)
+    plan = cohort.plan(rounds=1, threshold=6)
+    assert len(plan.committee) == 10
+
+    def drop(kind: str, group: str, index: int) -> bool:
+        return index in (dropped_before if kind == "train" else dropped_after if "unmask" in kind else ())
+
+    parameters, records = cohort.train(plan, InProcessGrid(cohort.app(), 12, drop=drop))
+    assert (records[0].opened, records[0].contributors) == (True, 10)
+    expected = expected_without(tmp_path / "b", 12, dropped_before)
+    np.testing.assert_array_equal(parameters, expected)
+
+
+def test_one_dropout_more_than_that_loses_the_round(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=12)
+
+    def drop(kind: str, group: str, index: int) -> bool:
+        return "unmask" in kind and index < 5
+
+    grid = InProcessGrid(cohort.app(), 12, drop=drop)
+    parameters, records = cohort.train(cohort.plan(rounds=1, threshold=6), grid)
+    assert not records[0].opened and "fewer than the threshold of 6" in (records[0].reason or "")
+    assert not parameters.any()
+
+
+def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "a", size=6)
+    kept: dict[str, Message] = {}
+
+    def replay(reply: Message, index: int) -> Message:
+        kind = reply.metadata.message_type
+        if reply.has_error() or (kind, index) not in (("train", 2), ("query.unmask", 4)):
+            return reply
+        first = kept.setdefault(f"{kind} {index}", reply)
+        reply.content = first.content
+        return reply
+
+    coordinator, records = cohort.coordinator(
+        cohort.plan(rounds=2), InProcessGrid(cohort.app(), 6, tamper=replay)
+    )
+    coordinator.run()
+    assert [(record.opened, record.contributors) for record in records] == [(True, 6), (True, 5)]
+    assert "another training or round" in coordinator.refusals["round 2, m2"]
+    assert "contradicts" in coordinator.refusals["round 2, m4"]
+
+
+def test_an_unmask_request_of_another_round_is_refused(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=2)
+    requests, blobs = unmask_requests(cohort, plan)
+    relabelled = requests[0].model_copy(update={"round_number": 2})
+    with pytest.raises(ProtocolError, match="another training or round"):
+        cohort.merchants["m0"].unmask(relabelled, blobs[0])
+    beyond = requests[0].model_copy(update={"round_number": 3})
+    with pytest.raises(RefusedError, match="beyond the plan"):
+        cohort.merchants["m0"].unmask(beyond, blobs[0])

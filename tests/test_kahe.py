@@ -148,6 +148,26 @@ def test_packing_equals_python_integers(seed: int, fields: int, field_bits: int)
     assert np.array_equal(packing.unpack(packed, dimension=100, fields=fields, field_bits=field_bits), values)
 
 
+def test_parts_of_a_packing_and_of_masks_are_those_of_the_whole() -> None:
+    values = np.random.default_rng(0).integers(-100, 100, 9_000)
+    whole = packing.pack(values, fields=3, field_bits=9)
+    parts = [
+        packing.pack_part(values, fields=3, field_bits=9, start=start, stop=min(start + 640, whole.size))
+        for start in range(0, whole.size, 640)
+    ]
+    assert np.array_equal(np.concatenate(parts), whole)
+    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    assert p.modulus is not None
+    degree = p.ring_degree
+    masks = ring.Masks(
+        np.arange(degree) % 5 - 2, training_id=TRAINING, round_number=1, degree=degree, modulus=p.modulus
+    )
+    together = masks.part(0, 20 * degree + 64)
+    assert np.array_equal(
+        np.concatenate([masks.part(0, 9 * degree), masks.part(9 * degree, 20 * degree + 64)]), together
+    )
+
+
 def test_ring_products_equal_schoolbook_multiplication() -> None:
     p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
     n, q = p.ring_degree, p.modulus
@@ -222,14 +242,9 @@ def test_noise_is_there_with_the_standard_deviation_stated() -> None:
     )
     assert upload.key is not None
     key = upload.key.take()
-    masks = ring.masks(
-        key,
-        training_id=TRAINING,
-        round_number=3,
-        count=p.coefficients,
-        degree=p.ring_degree,
-        modulus=p.modulus,
-    )
+    masks = ring.Masks(
+        key, training_id=TRAINING, round_number=3, degree=p.ring_degree, modulus=p.modulus
+    ).part(0, p.coefficients)
     error = wire.decode(upload.ciphertext, p).astype(np.int64) - masks.astype(np.int64)
     error = (error + p.modulus // 2) % p.modulus - p.modulus // 2
     for sample in (error, key):

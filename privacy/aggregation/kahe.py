@@ -12,7 +12,7 @@ deviation of at least 3.24. This is an assumption that independent review has ye
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ NAME = "kahe"
 
 _FEWEST_RESIDUES = 256
 """From this many coefficients on, the chi-square test of :meth:`KaheScheme.open` errs below 2**-56."""
+
+_PART = 1 << 17
+"""Coefficients worked on at once, a multiple of every ring degree: a megabyte, which fits caches."""
 
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
@@ -84,15 +87,19 @@ class KaheScheme:
         self.parameters = parameters
         self._modulus: int = parameters.modulus
 
-    def _masks(self, key: Int64Array, *, training_id: str, round_number: int) -> UInt64Array:
-        return ring.masks(
+    def _masks(self, key: Int64Array, *, training_id: str, round_number: int) -> ring.Masks:
+        return ring.Masks(
             key,
             training_id=training_id,
             round_number=round_number,
-            count=self.parameters.coefficients,
             degree=self.parameters.ring_degree,
             modulus=self._modulus,
         )
+
+    def _parts(self) -> Iterator[slice]:
+        """Cut the coefficients into parts that are worked on one after another, so that memory stays low."""
+        for start in range(0, self.parameters.coefficients, _PART):
+            yield slice(start, min(start + _PART, self.parameters.coefficients))
 
     @property
     def answer_bytes(self) -> int:
@@ -125,11 +132,21 @@ class KaheScheme:
         # Read from the stream, not from a child: a child depends on labels alone, so that encrypting twice
         # with one generator would use one key twice, and the difference of the ciphertexts would be readable.
         key = ring.centred_binomial(p.ring_degree, rng)
-        noisy = packing.pack(values, fields=p.values_per_coefficient, field_bits=p.field_bits)
-        noisy *= np.int64(p.step)  # |m * step| <= (q - 1) / 2
-        noisy += ring.centred_binomial(p.coefficients, rng)
         masks = self._masks(key, training_id=training_id, round_number=round_number)
-        ciphertext = ring.add_modulo(ring.lift(noisy, self._modulus), masks, self._modulus)
+        ciphertext = np.empty(p.coefficients, dtype=np.uint64)
+        for part in self._parts():
+            noisy = packing.pack_part(
+                values,
+                fields=p.values_per_coefficient,
+                field_bits=p.field_bits,
+                start=part.start,
+                stop=part.stop,
+            )
+            noisy *= np.int64(p.step)  # |m * step| <= (q - 1) / 2
+            noisy += ring.centred_binomial(noisy.size, rng)
+            ciphertext[part] = ring.add_modulo(
+                ring.lift(noisy, self._modulus), masks.part(part.start, part.stop), self._modulus
+            )
         return Encrypted(ciphertext=wire.encode(ciphertext, p), key=KeyMaterial(key))
 
     def deal(
@@ -210,14 +227,18 @@ class KaheScheme:
                 "shares are wrong, or of other merchants"
             )
         masks = self._masks(key, training_id=training_id, round_number=round_number)
-        # The mask is taken away by adding q - mask, which is in [1, q].
-        opened = total.coefficients + (np.uint64(self._modulus) - masks)
-        opened = np.minimum(opened, opened - np.uint64(self._modulus))
-        step = np.uint64(p.step)
-        quotient = (opened + step // np.uint64(2)) // step
-        residues = opened.astype(np.int64) - (quotient * step).astype(np.int64)
-        self._check_residues(residues, contributors)
-        packed = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
+        packed = np.empty(p.coefficients, dtype=np.int64)
+        step, largest, squares = np.uint64(p.step), 0, 0.0
+        for part in self._parts():
+            # The mask is taken away by adding q - mask, which is in [1, q].
+            added = total.coefficients[part] + (np.uint64(self._modulus) - masks.part(part.start, part.stop))
+            noisy = np.minimum(added, added - np.uint64(self._modulus))
+            quotient = (noisy + step // np.uint64(2)) // step
+            residues = noisy.astype(np.int64) - (quotient * step).astype(np.int64)
+            largest = max(largest, int(np.abs(residues).max()))
+            squares += float(np.square(residues.astype(np.float64)).sum())
+            packed[part] = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
+        self._check_residues(largest, math.sqrt(squares / p.coefficients), contributors)
         values = packing.unpack(
             packed, dimension=p.dimension, fields=p.values_per_coefficient, field_bits=p.field_bits
         )
@@ -239,7 +260,7 @@ class KaheScheme:
                 wrong[x] = f"its key share is labelled as member {stated}'s"
         return shares, wrong
 
-    def _check_residues(self, residues: Int64Array, contributors: int) -> None:
+    def _check_residues(self, largest: int, root_mean_square: float, contributors: int) -> None:
         """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.
 
         A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
@@ -249,10 +270,9 @@ class KaheScheme:
         """
         wraps = contributors / 2 + 1
         bound = self.parameters.noise_bound + wraps
-        root_mean_square = math.sqrt(float(np.mean(np.square(residues.astype(np.float64)))))
         expected = math.sqrt(2 * (ring.CBD_ETA / 2) * contributors) + wraps
-        if int(np.abs(residues).max()) > bound or (
-            residues.size >= _FEWEST_RESIDUES and root_mean_square > expected
+        if largest > bound or (
+            self.parameters.coefficients >= _FEWEST_RESIDUES and root_mean_square > expected
         ):
             raise AggregationError(
                 "the sum doesn't open under the committee's key: a ciphertext or key share is of "

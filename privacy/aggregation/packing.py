@@ -35,12 +35,17 @@ def pack(values: Int64Array, *, fields: int, field_bits: int) -> Int64Array:
     k * coefficient_count + i sits in field k of coefficient i.
     """
     count = coefficient_count(values.size, fields)
-    padded = np.zeros(fields * count, dtype=np.uint64)
-    padded[: values.size] = values.astype(np.int64, copy=False).view(np.uint64)
-    rows = padded.reshape(fields, count)
-    out = rows[0].copy()
-    for k in range(1, fields):
-        out += rows[k] << np.uint64(field_bits * k)  # wraps modulo 2**64, a multiple of the modulus
+    return pack_part(values, fields=fields, field_bits=field_bits, start=0, stop=count)
+
+
+def pack_part(values: Int64Array, *, fields: int, field_bits: int, start: int, stop: int) -> Int64Array:
+    """Return coefficients ``start`` to ``stop`` of :func:`pack`'s result, in memory for those alone."""
+    count = coefficient_count(values.size, fields)
+    out = np.zeros(stop - start, dtype=np.uint64)
+    for k in range(fields):
+        # What lies past the end of the values is zero.
+        row = values[k * count + start : k * count + stop].astype(np.int64, copy=False).view(np.uint64)
+        out[: row.size] += row << np.uint64(field_bits * k)  # wraps modulo 2**64, a multiple of the modulus
     return _sign_extend(out, fields * field_bits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -92,28 +92,36 @@ def engine(degree: int, modulus: int) -> RingEngine:
     return RingEngine(degree=degree, modulus=modulus)
 
 
-def masks(
-    key: Int64Array, *, training_id: str, round_number: int, count: int, degree: int, modulus: int
-) -> UInt64Array:
-    """Return the first ``count`` coefficients of a_0 * k, a_1 * k, ... joined; (count,) uint64 below q.
+class Masks:
+    """The products a_0 * k, a_1 * k, ... of one round's public polynomials and one key, joined.
 
     ``key`` is (degree,) int64 in (-q, q). Raises ``AggregationError`` for a degenerate key or a malformed
     training or round.
     """
-    blocks = -(-count // degree)
-    out = np.zeros((blocks, degree), dtype=np.uint64)
-    if key.any():
-        ring = engine(degree, modulus)
-        multiplier = ring.multiplier(ring.transform(lift(key, modulus)))
-        for first in range(0, blocks, ring.BATCH):
-            size = min(ring.BATCH, blocks - first)
-            public = public_polynomials(
-                training_id=training_id,
-                round_number=round_number,
-                first=first,
-                count=size,
-                degree=degree,
-                modulus=modulus,
-            )
-            out[first : first + size] = ring.products(public, multiplier)
-    return out.reshape(-1)[:count]
+
+    def __init__(
+        self, key: Int64Array, *, training_id: str, round_number: int, degree: int, modulus: int
+    ) -> None:
+        self._engine = engine(degree, modulus)
+        self._multiplier = None
+        if key.any():
+            self._multiplier = self._engine.multiplier(self._engine.transform(lift(key, modulus)))
+        self._public = partial(
+            public_polynomials,
+            training_id=training_id,
+            round_number=round_number,
+            degree=degree,
+            modulus=modulus,
+        )
+
+    def part(self, start: int, stop: int) -> UInt64Array:
+        """Return coefficients ``start``, a multiple of the degree, to ``stop``; uint64 below q."""
+        degree, batch = self._engine.degree, self._engine.BATCH
+        first, last = start // degree, -(-stop // degree)
+        out = np.zeros((last - first, degree), dtype=np.uint64)
+        if self._multiplier is not None:
+            for block in range(first, last, batch):
+                public = self._public(first=block, count=min(batch, last - block))
+                chosen = slice(block - first, block - first + len(public))
+                out[chosen] = self._engine.products(public, self._multiplier)
+        return out.reshape(-1)[: stop - start]

@@ -1,0 +1,120 @@
+"""What every benchmark shares: CPU seconds, peak memory, the machine, and the shape of the results."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+PACKAGES = ("fedrec", "torch", "opacus", "tenseal", "flwr", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``--quick`` ends within a minute; ``--json`` names the file for the results."""
+
+    quick: bool
+    json: Path | None
+
+
+def parse(description: str) -> Options:
+    """Read a benchmark's command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="end within a minute, on smaller sizes")
+    parser.add_argument("--json", type=Path, help="write the results to this file too")
+    found = parser.parse_args()
+    return Options(quick=found.quick, json=found.json)
+
+
+def cpu_seconds(work: Callable[[], object], *, repeats: int) -> float:
+    """Return the median CPU seconds of this process over several runs, after one that isn't counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
+def _status_kib(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"this kernel does not tell {field}")
+
+
+def _measure_peak(work: Callable[[], object], answer: Any) -> None:
+    gc.collect()
+    # What the parent has freed but the allocator kept would otherwise serve the work unseen.
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _status_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    work()
+    answer.send(max(0, _status_kib("VmHWM") - before) * 1024)
+
+
+def peak_memory_bytes(work: Callable[[], object]) -> int:
+    """Return how far the resident memory of a forked child rises above its start while it works."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_measure_peak, args=(work, sender))
+    child.start()
+    sender.close()
+    try:
+        peak = int(receiver.recv())
+    except EOFError:
+        raise RuntimeError("the measured work failed; see its message above") from None
+    finally:
+        child.join()
+    return peak
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the figures were taken on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def finish(name: str, options: Options, *, rows: Sequence[Row], ratios: Mapping[str, float]) -> None:
+    """Print the table and the ratios, and write the JSON if a file was named."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    for line in (columns, *cells):
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    print()
+    for key, value in ratios.items():
+        print(f"{key:<48} {value:8.3f}")
+    if options.json is not None:
+        results = {"benchmark": name, "machine": machine(), "rows": list(rows), "ratios": dict(ratios)}
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
