@@ -1,4 +1,4 @@
-"""Per-record clipping: every record's gradient is cut to norm C before it meets another's.
+"""Per-record clipping: every record's gradient is brought to norm C at most before it meets another's.
 
 Per-record gradients come from :mod:`fedrec.privacy.dp.book_keeping` where it covers the model, and from
 Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are
@@ -10,18 +10,24 @@ the sum by more than C only by the relative :data:`FLOAT_SLACK`:
 - a float64 sum of n <= 2**17 clipped records, in whatever order, is off by at most n**2 * 2**-53 * C in
   norm, and twice that between two neighbouring sets of records: 2**-18.
 
-Both together stay below 2**-16. Taken as given, and not covered by the slack: that a record's float32
-gradient doesn't depend on which records share its physical batch. Matrix kernels may order a record's
-own sums differently from one batch shape to another, a relative difference of about 1e-7.
+Both together stay below 2**-16.
+
+What a record contributes must not depend on the other records either: a last digit that another's presence
+changes may turn a ReLU or a maximum, so that no small bound on the difference exists. Hence every pass
+through the model has one and the same shape: a last batch, and one whose broken records were taken out, is
+filled up with copies that count for nothing. Torch's kernels work on each row of a batch of a given shape by
+the same operations in the same order, whatever its place and its neighbours. This is an assumption about
+them; the tests hold every model to it, bit for bit, on the machine at hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +37,12 @@ from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
+from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
+
+Clipping = Literal["fixed", "automatic"]
+"""``fixed``: g * min(1, C / |g|). ``automatic``: g * C / (|g| + 0.01), below C (AUTO-S, Bu et al. 2023)."""
+
+_AUTOMATIC_GAMMA = 0.01
 
 FLOAT_SLACK = 2.0**-16
 """Relative excess of a record's contribution over C by floating point; counted in the sensitivity."""
@@ -38,10 +50,12 @@ MAX_RECORDS = 1 << 17
 """Most records in one clipped sum; the slack is proved up to here."""
 MAX_PARAMETERS = 1 << 24
 """Most trainable parameters; the slack is proved up to here."""
-DEFAULT_PHYSICAL_BATCH = 64
-"""Images passed through the model at a time; beyond it caches are missed more than calls are saved."""
-# Columns turned to float64 at a time: 256 records x 64k columns are 128 MiB.
-_COLUMNS = 1 << 16
+CPU_BATCH = 16
+"""Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
+GPU_BATCH = 256
+"""The same on a GPU."""
+HELD_BYTES = 256 * 2**20
+"""Fewer images are, where their per-record gradients would take more memory than this."""
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -83,23 +97,43 @@ def load_parameter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None
 
 @contextlib.contextmanager
 def _full_float32(device: torch.device) -> Iterator[None]:
-    """Switch TF32, bf16 products and autocast off for a block, and back to what they were."""
+    """Switch TF32, bf16 products, autocast and cuDNN's choosing by trial off for a block, then back."""
     precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    kernels = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    )
     try:
-        with torch.autocast(device.type, enabled=False), torch.enable_grad():
+        with kernels, torch.autocast(device.type, enabled=False), torch.enable_grad():
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def _column_blocks(gradient: Tensor) -> Iterator[Tensor]:
-    """Cut [n, width] into blocks of columns small enough to be copied to float64."""
-    for start in range(0, gradient.shape[1], _COLUMNS):
-        yield gradient[:, start : start + _COLUMNS]
+@dataclass(frozen=True)
+class _Batch:
+    """One pass's records, always as many: (n, V, ...) inputs, labels, and 1 for those that count, else 0."""
+
+    inputs: Tensor
+    labels: Tensor
+    counted: Tensor
+
+    @classmethod
+    def filled(cls, inputs: Tensor, labels: Tensor, size: int) -> _Batch:
+        """Fill up to ``size`` with copies of the first record that don't count."""
+        counted = torch.zeros(size, dtype=torch.float64, device=inputs.device)
+        counted[: len(inputs)] = 1.0
+        chosen = torch.zeros(size, dtype=torch.int64, device=inputs.device)
+        chosen[: len(inputs)] = torch.arange(len(inputs), device=inputs.device)
+        return cls(inputs[chosen], labels[chosen], counted)
+
+    def without(self, broken: Tensor) -> _Batch | None:
+        """Put copies of a sound record, not counted, in place of the broken ones; None if all are."""
+        sound = torch.nonzero(~broken)
+        if not len(sound):
+            return None
+        chosen = torch.where(broken, sound[0], torch.arange(len(broken), device=broken.device))
+        return _Batch(self.inputs[chosen], self.labels[chosen], self.counted * ~broken)
 
 
 class RecordClipper:
@@ -112,7 +146,9 @@ class RecordClipper:
     Args:
         model: gives logits [m, classes] for a batch [m, ...]; trainable parameters float32 or float64.
         clip: C, the largest L2 norm of one record's contribution.
-        physical_batch: images passed through the model at a time; it bounds memory, not the result.
+        clipping: how a gradient is brought to that norm.
+        physical_batch: images passed through the model at a time, as many as memory allows if None; it
+            bounds memory, not the result.
         reference: take Opacus's gradients even where book-keeping covers the model.
 
     Raises:
@@ -125,12 +161,13 @@ class RecordClipper:
         model: nn.Module,
         *,
         clip: float,
-        physical_batch: int = DEFAULT_PHYSICAL_BATCH,
+        clipping: Clipping = "fixed",
+        physical_batch: int | None = None,
         reference: bool = False,
     ) -> None:
         if not 0.0 < clip < float("inf"):
             raise ConfigError(f"clip: {clip} is not a positive number; choose a bound such as 1.0.")
-        if physical_batch < 1:
+        if physical_batch is not None and physical_batch < 1:
             raise ConfigError(f"physical batch: {physical_batch} must be at least 1.")
         self._model = model
         # Opacus hangs ``grad_sample`` on each parameter, which torch's types don't know.
@@ -143,11 +180,9 @@ class RecordClipper:
         if any(p.dtype not in (torch.float32, torch.float64) for p in self._parameters):
             raise ConfigError("model: trainable parameters must be float32 or float64 to be clipped.")
         self._clip = clip
+        self._clipping = clipping
         self._physical_batch = physical_batch
         self._device = self._parameters[0].device
-        self._offsets: dict[int, int] = {}
-        for parameter in self._parameters:
-            self._offsets[id(parameter)] = sum(p.numel() for p in self._parameters[: len(self._offsets)])
         self._modes = [(module, module.training) for module in model.modules()]
         self._grads = [parameter.grad for parameter in self._parameters]
         self._closed = False
@@ -197,7 +232,7 @@ class RecordClipper:
             module.training = training
 
     def clipped_sum(self, inputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
-        """Sum g_i * min(1, C / ||g_i||) over the records.
+        """Sum the records' gradients g_i, each brought to norm C at most.
 
         g_i is the gradient of the mean, over the record's V views, of the cross-entropy; a g_i that is
         not finite contributes zero.
@@ -227,89 +262,91 @@ class RecordClipper:
                 "lower the sample rate."
             )
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self._device)
-        chunk = max(1, self._physical_batch // inputs.shape[1])
         with _full_float32(self._device):
+            chunk = self._records_at_once(inputs)
             for start in range(0, records, chunk):
                 part = slice(start, start + chunk)
-                self._add(inputs[part].to(self._device), labels[part].to(self._device), total)
+                batch = _Batch.filled(inputs[part].to(self._device), labels[part].to(self._device), chunk)
+                self._add(batch, total)
         result: NDArray[np.float64] = total.cpu().numpy()
         return result
 
-    def _add(self, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
+    def _records_at_once(self, inputs: Tensor) -> int:
+        """Return how many of these records go through the model together."""
+        views = inputs.shape[1]
+        images = self._physical_batch
+        if images is None:
+            held = self.dimension
+            if self._keeper is not None and inputs.shape[0]:
+                held = self._keeper.held_values(inputs[0].to(self._device), views=views)
+            largest = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
+            images = min(largest, views * HELD_BYTES // (4 * max(1, held)))
+        return max(1, images // views)
+
+    def _add(self, batch: _Batch, total: Tensor) -> None:
         """Add one physical batch's clipped gradients to ``total``."""
-        if self._keeper is not None:
-            self._add_kept(self._keeper, inputs, labels, total)
-            return
-        gradients = self._per_record_gradients(inputs, labels)
-        norms = torch.zeros(inputs.shape[0], dtype=torch.float64, device=self._device)
-        for gradient in gradients:
-            for columns in _column_blocks(gradient):
-                norms += columns.double().square().sum(dim=1)
+        gradients = self._gradients(batch)
+        norms = gradients.square_norms()
         # An infinite or NaN entry makes the float64 norm so; finite float32 values cannot overflow it.
         finite = torch.isfinite(norms)
-        # 0 * NaN is NaN, so a broken record's rows are taken out rather than weighted by zero.
-        all_finite = bool(finite.all())
-        factors = self._factors(norms)
-        if not all_finite:
-            factors = factors[finite]
-        offset = 0
-        for gradient in gradients:
-            for columns in _column_blocks(gradient):
-                kept = columns if all_finite else columns[finite]
-                width = columns.shape[1]
-                total[offset : offset + width] += factors @ kept.double()
-                offset += width
+        if bool(finite.all()):
+            gradients.add_weighted(self._factors(norms) * batch.counted, self._split(total))
+            return
+        # 0 * NaN is NaN, so broken records are replaced rather than weighted by zero.
+        sound = batch.without(~finite)
+        if sound is not None:
+            self._add(sound, total)
 
-    def _factors(self, square_norms: Tensor) -> Tensor:
-        """Return min(1, C / norm) of each record, float64 [n]."""
-        norms = square_norms.sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-        return torch.clamp(self._clip / norms, max=1.0)
+    def _split(self, total: Tensor) -> list[Tensor]:
+        """Cut the flat total into one part a parameter."""
+        return list(total.split([parameter.numel() for parameter in self._parameters]))
 
-    def _add_kept(self, keeper: BookKeeper, inputs: Tensor, labels: Tensor, total: Tensor) -> None:
-        """Add one physical batch's clipped gradients; a broken record is left out of a second pass."""
-        views = inputs.shape[1]
+    def _gradients(self, batch: _Batch) -> LayerGradients:
+        """Return all per-record gradients of a batch, parameters in their order."""
+        views = batch.inputs.shape[1]
+        repeated = batch.labels.repeat_interleave(views)
 
         def loss_of(logits: Tensor) -> Tensor:
-            repeated = labels.repeat_interleave(views)
             return nn.functional.cross_entropy(logits, repeated, reduction="sum") / views
 
-        layers = keeper.layer_gradients(inputs.flatten(0, 1), loss_of, views=views)
-        norms = torch.zeros(inputs.shape[0], dtype=torch.float64, device=self._device)
-        for _, gradients in layers:
-            norms = norms + gradients.square_norms()
-        finite = torch.isfinite(norms)
-        if not bool(finite.all()):
-            if bool(finite.any()):
-                self._add_kept(keeper, inputs[finite], labels[finite], total)
-            return
-        factors = self._factors(norms)
-        for parameters, gradients in layers:
-            for parameter, part in zip(parameters, gradients.weighted_sums(factors), strict=True):
-                offset = self._offsets[id(parameter)]
-                total[offset : offset + part.numel()] += part.reshape(-1)
+        images = batch.inputs.flatten(0, 1)
+        if self._keeper is None:
+            return self._hooked_gradients(images, loss_of, views=views)
+        order = {id(parameter): index for index, parameter in enumerate(self._parameters)}
+        layers = [
+            ([order[id(parameter)] for parameter in parameters], gradients)
+            for parameters, gradients in self._keeper.layer_gradients(images, loss_of, views=views)
+        ]
+        return Scattered(layers)
 
-    def _per_record_gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Return, per parameter, the gradients of all records as [n, size of the parameter]."""
+    def _factors(self, square_norms: Tensor) -> Tensor:
+        """Return what each record's gradient is multiplied by, float64 [n]."""
+        norms = square_norms.sqrt()
+        if self._clipping == "automatic":
+            return self._clip / (norms + _AUTOMATIC_GAMMA)
+        return torch.clamp(self._clip / norms.clamp(min=torch.finfo(torch.float64).tiny), max=1.0)
+
+    def _hooked_gradients(
+        self, images: Tensor, loss_of: Callable[[Tensor], Tensor], *, views: int
+    ) -> LayerGradients:
+        """Return Opacus's per-record gradients, a matrix (records, size) for each parameter."""
         if self._hooked is None:
             raise RuntimeError("this clipper keeps books and has no hooks")
-        records, views = inputs.shape[:2]
+        records = images.shape[0] // views
         self._hooked.enable_hooks()
         try:
             with warnings.catch_warnings():
                 # Torch remarks that the images themselves need no gradient.
                 warnings.simplefilter("ignore", UserWarning)
-                logits = self._hooked(inputs.flatten(0, 1))
-                loss = nn.functional.cross_entropy(logits, labels.repeat_interleave(views), reduction="sum")
-                torch.autograd.backward(loss / views)
-            gradients = []
+                torch.autograd.backward(loss_of(self._hooked(images)))
+            gradients: list[LayerGradients] = []
             for parameter in self._parameters:
                 sample = parameter.grad_sample
                 if sample is None:
                     # A parameter that the output doesn't depend on has gradient zero.
-                    gradients.append(parameter.new_zeros(records, parameter.numel()))
-                    continue
-                gradients.append(sample.reshape(records, views, -1).sum(dim=1))
-            return gradients
+                    sample = parameter.new_zeros(images.shape[0], parameter.numel())
+                gradients.append(Rows(sample.reshape(records, views, -1).sum(dim=1)))
+            return Several(gradients)
         finally:
             self._hooked.disable_hooks()
             self._forget_pass()
@@ -332,11 +369,12 @@ def clipped_sum(
     labels: Tensor,
     *,
     clip: float,
-    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
+    clipping: Clipping = "fixed",
+    physical_batch: int | None = None,
 ) -> NDArray[np.float64]:
     """Sum the clipped per-record gradients of ``model`` once, leaving it as it was.
 
     Arguments, result and errors are those of :class:`RecordClipper` and :meth:`RecordClipper.clipped_sum`.
     """
-    with RecordClipper(model, clip=clip, physical_batch=physical_batch) as clipper:
+    with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
         return clipper.clipped_sum(inputs, labels)

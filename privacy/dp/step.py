@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import (
-    DEFAULT_PHYSICAL_BATCH,
+    Clipping,
     RecordClipper,
     load_parameter_vector,
     parameter_count,
@@ -30,10 +30,11 @@ def contribute(
     labels: Tensor,
     *,
     clip: float,
+    clipping: Clipping = "fixed",
     plan: NoisePlan,
     sample_rate: float,
     rng: Randomness,
-    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
+    physical_batch: int | None = None,
 ) -> NDArray[np.int64]:
     """Make one noised step's contribution: int64 of shape (d,), in grid units of ``clip / plan.scale``.
 
@@ -46,17 +47,18 @@ def contribute(
         inputs: [n, V, ...], all of the merchant's records, V views each; n may be 0.
         labels: int64 [n].
         clip: C; must be the plan's.
+        clipping: how a gradient is brought to norm C.
         plan: grid, clamp and noise share.
         sample_rate: q; must be the plan's.
         rng: read through its children ``sampling``, ``rounding`` and ``noise`` only; a fresh one per step.
-        physical_batch: images passed through the model at a time.
+        physical_batch: images passed through the model at a time, as many as memory allows if None.
 
     Raises:
         ConfigError: model, clip or sample rate are not the plan's, or shapes don't fit.
 
     """
     _check(model, clip=clip, plan=plan, sample_rate=sample_rate)
-    with RecordClipper(model, clip=clip, physical_batch=physical_batch) as clipper:
+    with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
         return _noised(clipper, inputs, labels, plan=plan, rng=rng)
 
 
@@ -66,12 +68,13 @@ def local_update(
     labels: Tensor,
     *,
     clip: float,
+    clipping: Clipping = "fixed",
     plan: NoisePlan,
     sample_rate: float,
     learning_rate: float,
     own_size: int,
     rng: Randomness,
-    physical_batch: int = DEFAULT_PHYSICAL_BATCH,
+    physical_batch: int | None = None,
 ) -> NDArray[np.int64]:
     """Make ``plan.local_steps`` noised steps of this merchant's own and return their total (mode ``local``).
 
@@ -87,12 +90,13 @@ def local_update(
         inputs: [n, V, ...], all of the merchant's records.
         labels: int64 [n].
         clip: C; must be the plan's.
+        clipping: how a gradient is brought to norm C.
         plan: grid, clamp, noise and number of local steps.
         sample_rate: q; must be the plan's.
         learning_rate: of the local steps.
         own_size: the merchant's own size as it declared it, rounded and so public.
         rng: step i reads its children of child("step", i); a fresh one per round.
-        physical_batch: images passed through the model at a time.
+        physical_batch: images passed through the model at a time, as many as memory allows if None.
 
     Raises:
         ConfigError: as :func:`contribute`, or learning rate or size are out of range.
@@ -109,7 +113,7 @@ def local_update(
     total = np.zeros(plan.dimension, dtype=np.int64)
     to_parameters = learning_rate * clip / (plan.scale * sample_rate * own_size)
     try:
-        with RecordClipper(model, clip=clip, physical_batch=physical_batch) as clipper:
+        with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
             for step in range(plan.local_steps):
                 total += _noised(clipper, inputs, labels, plan=plan, rng=rng.child("step", step))
                 load_parameter_vector(model, point - to_parameters * total)

@@ -1,0 +1,267 @@
+"""Per-record gradients of single layers, from a layer's inputs and the gradients of its outputs.
+
+Three forms, each giving norms and weighted sums from the very same float32 values: an outer product that is
+never formed for one record (``_Outer``), a gradient held for every record (``Rows``), and one tensor a
+record (``_PerRecord``), where a native kernel makes it fastest. Which one a convolution takes depends on
+shapes alone, never on the data. Norms and sums are float64 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Below this many multiplications a record, a call a record costs more than it saves.
+_WORTH_A_CALL = 1_000_000
+# With fewer positions than this, two matrix products in float64 beat reading and writing whole gradients.
+_FEW_POSITIONS = 32
+# From this many values on, rows are added one after another rather than copied to float64 together.
+_WIDE = 4096
+_GRAM_ERROR = 2.0**-36
+
+
+class LayerGradients(Protocol):
+    """One layer's gradients of n records."""
+
+    def square_norms(self) -> Tensor:
+        """Return each record's squared norm over all of the layer's parameters, float64 (n,).
+
+        It is never below the true one of the values that :meth:`add_weighted` adds by more than float64's
+        rounding of a sum of squares.
+        """
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add the records' gradients weighted by ``factors``, float64 (n,), to one total a parameter.
+
+        ``totals`` are flat, float64, in the order of the layer's trainable parameters.
+        """
+
+
+@dataclass(frozen=True)
+class _Outer:
+    """A weight's gradient sum over t of g_t a_t^T, for t = 1..T positions of a record.
+
+    The squared norm is the sum over pairs of positions of (g_t . g_u)(a_t . a_u) (Goodfellow 2015, for T = 1;
+    Li et al. 2022). Where its terms cancel, rounding could leave it too small: each of the K-term products
+    and the sum are off by less than 2**-38 of (sum over t of |g_t||a_t|)^2, for K up to 2**13 and T up to
+    2**10, and four times that is added.
+    """
+
+    outputs: Tensor  # g, float64 (n, T, out)
+    inputs: Tensor  # a, float64 (n, T, in)
+
+    def square_norms(self) -> Tensor:
+        if self.inputs.shape[1] == 1:
+            products = self.outputs.square().sum(dim=(1, 2)) * self.inputs.square().sum(dim=(1, 2))
+            return products
+        outputs = torch.bmm(self.outputs, self.outputs.transpose(1, 2))
+        inputs = torch.bmm(self.inputs, self.inputs.transpose(1, 2))
+        lengths = outputs.diagonal(dim1=1, dim2=2) * inputs.diagonal(dim1=1, dim2=2)
+        return (outputs * inputs).sum(dim=(1, 2)).clamp(min=0) + _GRAM_ERROR * lengths.sqrt().sum(1).square()
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        weighted = (self.outputs * factors[:, None, None]).flatten(0, 1)
+        totals[0].add_((weighted.T @ self.inputs.flatten(0, 1)).reshape(-1))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A gradient held for every record in one matrix: (n, size)."""
+
+    gradients: Tensor
+
+    def square_norms(self) -> Tensor:
+        """Return squared norms; see :class:`LayerGradients`."""
+        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1, dtype=torch.float64)
+        return norms.square()
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add weighted gradients; see :class:`LayerGradients`."""
+        if self.gradients.shape[1] < _WIDE:
+            totals[0].add_(factors @ self.gradients.double())
+        else:
+            _add_each(self.gradients, factors, totals[0])
+
+
+@dataclass(frozen=True)
+class _PerRecord:
+    """A gradient held for every record in a tensor of its own."""
+
+    gradients: list[Tensor]
+
+    def square_norms(self) -> Tensor:
+        norms = [torch.linalg.vector_norm(one, dtype=torch.float64) for one in self.gradients]
+        return torch.stack(norms).square()
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        _add_each(self.gradients, factors, totals[0])
+
+
+@dataclass(frozen=True)
+class Several:
+    """The gradients of a layer's parameters, one after another."""
+
+    parts: list[LayerGradients]
+
+    def square_norms(self) -> Tensor:
+        """Return squared norms; see :class:`LayerGradients`."""
+        return torch.stack([part.square_norms() for part in self.parts]).sum(dim=0)
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add weighted gradients; see :class:`LayerGradients`."""
+        for part, total in zip(self.parts, totals, strict=True):
+            part.add_weighted(factors, [total])
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """A whole model's gradients: layers, each with the places of its parameters among all of them."""
+
+    layers: list[tuple[list[int], LayerGradients]]
+
+    def square_norms(self) -> Tensor:
+        """Return squared norms; see :class:`LayerGradients`."""
+        return torch.stack([layer.square_norms() for _, layer in self.layers]).sum(dim=0)
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add weighted gradients; see :class:`LayerGradients`."""
+        for places, layer in self.layers:
+            layer.add_weighted(factors, [totals[place] for place in places])
+
+
+def _add_each(gradients: Sequence[Tensor] | Tensor, factors: Tensor, total: Tensor) -> None:
+    # float32 values become float64 before they are multiplied, since the total is float64.
+    for gradient, factor in zip(gradients, factors.tolist(), strict=True):
+        total.add_(gradient.reshape(-1), alpha=factor)
+
+
+def _per_record(rows: Tensor, views: int) -> Tensor:
+    """Add up the rows of a record's views: (n * views, ...) to (n, size)."""
+    flat = rows.reshape(-1, views, rows[0].numel())
+    return flat[:, 0] if views == 1 else flat.sum(dim=1)
+
+
+def _linear(layer: nn.Linear, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
+    positions = views * inputs[0].numel() // inputs.shape[-1]
+    a = inputs.reshape(-1, positions, inputs.shape[-1])
+    g = gradient.reshape(-1, positions, gradient.shape[-1])
+    parts: list[LayerGradients] = []
+    if layer.weight.requires_grad:
+        if positions <= _FEW_POSITIONS:
+            parts.append(_Outer(g.double(), a.double()))
+        else:
+            parts.append(Rows(torch.bmm(g.transpose(1, 2), a).flatten(1)))
+    if layer.bias is not None and layer.bias.requires_grad:
+        parts.append(Rows(g.sum(dim=1)))
+    return Several(parts)
+
+
+def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """Return what each output position of a convolution sees: (m, in * kh * kw, positions)."""
+    return F.unfold(
+        inputs,
+        layer.kernel_size,
+        dilation=layer.dilation,
+        padding=_pair(layer.padding),
+        stride=layer.stride,
+    )
+
+
+def _pair(padding: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(padding, str):
+        raise TypeError("a convolution with named padding is not covered")
+    return padding
+
+
+def _weight_of_one(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Return a convolution's weight gradient for one record (its views make the batch), by torch's kernel."""
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient,
+        inputs,
+        layer.weight.detach(),
+        None,
+        layer.stride,
+        _pair(layer.padding),
+        layer.dilation,
+        False,
+        [0, 0],
+        layer.groups,
+        [False, True, False],
+    )[1]
+    return found
+
+
+def _convolution(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
+    parts: list[LayerGradients] = []
+    flat = gradient.flatten(2)
+    if layer.weight.requires_grad:
+        parts.append(_convolution_weight(layer, inputs, gradient, views))
+    if layer.bias is not None and layer.bias.requires_grad:
+        parts.append(Rows(_per_record(flat.sum(dim=2), views)))
+    return Several(parts)
+
+
+def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
+    size = layer.weight.numel()
+    positions = views * gradient[0, 0].numel()
+    if positions <= _FEW_POSITIONS:
+        # (n * V, k, T) to (n, V * T, k): a record's views are more positions of it.
+        a = _patches(layer, inputs).double().transpose(1, 2)
+        g = gradient.flatten(2).double().transpose(1, 2)
+        return _Outer(g.reshape(-1, positions, g.shape[2]), a.reshape(-1, positions, a.shape[2]))
+    if inputs.device.type == "cpu" and size * positions >= _WORTH_A_CALL:
+        pairs = zip(inputs.split(views), gradient.split(views), strict=True)
+        return _PerRecord([_weight_of_one(layer, one, its) for one, its in pairs])
+    products = torch.bmm(gradient.flatten(2), _patches(layer, inputs).transpose(1, 2))
+    return Rows(_per_record(products, views))
+
+
+def _group_norm(layer: nn.GroupNorm, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
+    parts: list[LayerGradients] = []
+    if layer.weight.requires_grad:
+        normalised = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
+        parts.append(Rows(_per_record((gradient * normalised).flatten(2).sum(dim=2), views)))
+    if layer.bias.requires_grad:
+        parts.append(Rows(_per_record(gradient.flatten(2).sum(dim=2), views)))
+    return Several(parts)
+
+
+def gradients_of(layer: nn.Module, inputs: Tensor, gradient: Tensor, *, views: int) -> LayerGradients:
+    """Return a covered layer's per-record gradients, its trainable parameters in their own order.
+
+    ``inputs`` and ``gradient``, of its output, are (n * views, ...), a record's views next to each other.
+    Raises ``TypeError`` for a layer that :func:`is_covered` refuses.
+    """
+    if isinstance(layer, nn.Linear):
+        return _linear(layer, inputs, gradient, views)
+    if isinstance(layer, nn.Conv2d):
+        return _convolution(layer, inputs, gradient, views)
+    if isinstance(layer, nn.GroupNorm):
+        return _group_norm(layer, inputs, gradient, views)
+    raise TypeError(f"{type(layer).__name__} is not covered")
+
+
+def is_covered(layer: nn.Module) -> bool:
+    """Tell whether :func:`gradients_of` knows this layer."""
+    if type(layer) is nn.Conv2d:
+        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return type(layer) in (nn.Linear, nn.GroupNorm)
+
+
+def held_values(layer: nn.Module, output: Tensor, *, views: int) -> int:
+    """Return about how many float32 values :func:`gradients_of` holds of a record, from an output's shape."""
+    size = sum(parameter.numel() for parameter in layer.parameters(recurse=False) if parameter.requires_grad)
+    if isinstance(layer, nn.Linear):
+        return 0 if views * output[0].numel() // output.shape[-1] <= _FEW_POSITIONS else size
+    if isinstance(layer, nn.Conv2d):
+        positions = views * output[0, 0].numel()
+        patches = positions * layer.weight[0].numel()
+        if positions <= _FEW_POSITIONS:
+            return 2 * patches
+        return size if size * positions >= _WORTH_A_CALL else size + patches
+    return size
