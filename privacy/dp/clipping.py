@@ -10,7 +10,10 @@ the sum by more than C only by the relative :data:`FLOAT_SLACK`:
 - a float64 sum of n <= 2**17 clipped records, in whatever order, is off by at most n**2 * 2**-53 * C in
   norm, and twice that between two neighbouring sets of records: 2**-18.
 
-Both together stay below 2**-16.
+- bringing the scaled sum to the lattice of stochastic rounding (quantise.py) moves two neighbours apart by
+  at most sqrt(d) * 2**-40 grid units, of which a C has one or more: 2**-28.
+
+All together stay below 2**-16.
 
 What a record contributes must not depend on the other records either: a last digit that another's presence
 changes may turn a ReLU or a maximum, so that no small bound on the difference exists. Hence every pass

@@ -10,6 +10,7 @@ its steps are read exactly off the bits of one keystream word.
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +22,21 @@ MAX_SIGMA = 2.0**30
 """Largest standard deviation drawn, in grid units; beyond it a word has too few bits for the staircase."""
 _CHUNK = 1 << 16
 _MIN_SIGMA = 0.01
+_UNDECIDED = 2.0**-50
+_CEILING_MARGIN = 2.0**-40
+_DIGITS = 60
+_REST_BITS = 192
 
 
 def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.int64]:
     """Draw ``n`` independent discrete Gaussians of parameter ``sigma`` (grid units), int64 of shape (n,).
 
     The candidates' law is exact (it ends at |y| of about 25 sigma or more, beyond which the target
-    has mass below 2**-400). The one inexact step is the acceptance test, a 53-bit uniform against
-    a float64 exponential: its probability is off by at most 2**-54 in absolute terms from the grid, and
-    relatively by at most (4 + 2a) * 2**-53 from rounding, with a the exponent's size, whose weight
-    a * exp(-a) stays below 1. So the law of one draw is within 2**-50 of the true one in total variation.
+    has mass below 2**-400). So is the acceptance test, up to 2**-170: a uniform's first 53 bits are held
+    against a float64 exponential, which is off by at most 2**-50 (relatively by (4 + 2a) * 2**-53, a the
+    exponent's size, and a * exp(-a) stays below 1); where the two are nearer than that, the uniform gets 192
+    more bits and the exponential 60 digits. The error of all draws of a training, weighted by exp(epsilon),
+    is then far below any delta, and nothing is taken off delta for it.
 
     Raises:
         ConfigError: ``n`` is negative, or ``sigma`` is not between 0.01 and 2**30. A step
@@ -44,6 +50,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     # Of the powers of two near 1.1 sigma: acceptance is then between 0.39 and 0.53 (less below sigma 1).
     step_bits = max(0, round(math.log2(1.1 * sigma)))
     log_ceiling = max(v * math.log(2.0) - (v << step_bits) ** 2 / (2 * sigma**2) for v in range(4))
+    # Any constant gives the same law as long as no probability passes 1: rounding must not bring one there.
+    log_ceiling += _CEILING_MARGIN
     out = np.empty(n, dtype=np.int64)
     filled = 0
     while filled < n:
@@ -70,8 +78,35 @@ def _accepted(
     stair = np.frexp(lowest.astype(np.float64))[1].astype(np.int64) - 1
     magnitude = offset + (stair << step_bits)
     exponent = stair * math.log(2.0) - magnitude.astype(np.float64) ** 2 / (2.0 * sigma**2) - log_ceiling
-    keep = rng.uniform(count) < np.exp(exponent)
+    uniforms, bounds = rng.uniform(count), np.exp(exponent)
+    keep = uniforms < bounds
+    for i in np.flatnonzero(np.abs(uniforms - bounds) <= _UNDECIDED):
+        keep[i] = _decide(
+            float(uniforms[i]),
+            stair=int(stair[i]),
+            magnitude=int(magnitude[i]),
+            sigma=sigma,
+            log_ceiling=log_ceiling,
+            rng=rng,
+        )
     # Zero would otherwise be reached by both signs.
     keep &= ~(negative & (magnitude == 0))
     signed: NDArray[np.int64] = np.where(negative, -magnitude, magnitude)[keep]
     return signed
+
+
+def _decide(
+    uniform: float, *, stair: int, magnitude: int, sigma: float, log_ceiling: float, rng: Randomness
+) -> bool:
+    """Compare a uniform, known to 53 bits, with its candidate's probability: more of both."""
+    with localcontext() as context:
+        context.prec = _DIGITS
+        exponent = (
+            stair * Decimal(2).ln()
+            - Decimal(magnitude) ** 2 / (2 * Decimal(sigma) ** 2)
+            - Decimal(log_ceiling)
+        )
+        # The uniform is a midpoint of the grid of 2**-53: it stands for the cell around it.
+        low = Decimal(uniform) - Decimal(2) ** -54
+        rest = Decimal(int.from_bytes(rng.bytes(_REST_BITS // 8), "little")) / Decimal(2) ** _REST_BITS
+        return low + rest * Decimal(2) ** -53 < exponent.exp()

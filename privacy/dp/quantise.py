@@ -20,14 +20,16 @@ from fedrec.privacy.randomness import Randomness
 MAX_INFLATION = 1.025
 """Largest ratio of the sensitivity after rounding to the scale that :func:`choose_scale` accepts."""
 _MAX_EXACT = 2.0**52
+_LATTICE = 2.0**40
 _MAX_SCALE_BITS = 40
 
 
 def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int64]:
     """Round each coordinate of ``x`` (float64, shape (d,)) to ``floor(x + u)``, u uniform on (0, 1).
 
-    Returns int64 of shape (d,), unbiased: the probability of rounding up is the fractional part, to
-    within 2**-53, since the fraction is taken off exactly before the comparison.
+    Returns int64 of shape (d,). ``x`` is first brought to multiples of 2**-40, which moves it by sqrt(d) *
+    2**-41 at most; on that lattice the probability of rounding up is the fraction exactly, since u is
+    uniform on the midpoints of 2**-53, and the law of a difference is the one stated above, exactly.
 
     Raises:
         ConfigError: ``x`` has another shape or dtype, or holds a value that is not finite or beyond 2**52.
@@ -37,9 +39,10 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
         raise ConfigError(f"stochastic_round: expects float64 (d,), not {x.dtype} {x.shape}.")
     if x.size and not np.max(np.abs(x)) <= _MAX_EXACT:
         raise ConfigError("stochastic_round: a value is not finite or beyond 2**52; clamp before rounding.")
-    low = np.floor(x)
+    on_lattice = np.rint(x * _LATTICE) / _LATTICE
+    low = np.floor(on_lattice)
     # x - floor(x) is exact below 2**52, where x + u would be rounded to the spacing of x.
-    up = rng.uniform(x.size) > 1.0 - (x - low)
+    up = rng.uniform(x.size) > 1.0 - (on_lattice - low)
     rounded: NDArray[np.int64] = low.astype(np.int64) + up
     return rounded
 
