@@ -11,7 +11,7 @@ from torch import nn
 
 from fedrec.privacy.dp.clipping import load_parameter_vector
 
-_BATCH = 512
+_BATCH = 32
 
 
 @dataclass(frozen=True)

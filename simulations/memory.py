@@ -8,7 +8,7 @@ from typing import Self
 
 import psutil
 
-_INTERVAL_SECONDS = 0.25
+_INTERVAL_SECONDS = 1.0
 
 
 def tree_bytes() -> int:
@@ -27,7 +27,7 @@ def tree_bytes() -> int:
 
 
 class MemoryMeter:
-    """Measures :func:`tree_bytes` four times a second inside a ``with``, and keeps the peak.
+    """Measures :func:`tree_bytes` once a second inside a ``with``, and keeps the peak.
 
     A peak shorter than that may be missed.
     """

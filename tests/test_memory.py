@@ -23,7 +23,7 @@ def test_the_peak_is_that_of_all_descendants_together() -> None:
         )
         try:
             assert process.stdout is not None and process.stdout.readline()
-            time.sleep(0.6)
+            time.sleep(1.5)
         finally:
             assert process.stdin is not None
             process.stdin.close()
