@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 def _reason(error: FedrecError) -> str:
     """Return what the server may read: the rule that was broken, no figure or path of the merchant's."""
+    if isinstance(error, RefusedError):
+        _log.warning("refused: %s", error)
     if isinstance(error, BudgetExceededError):
         return "the merchant's lifetime budget would be passed"
     if isinstance(error, RefusedError | ProtocolError | AggregationError):

@@ -6,9 +6,11 @@ upload; send. A round that is charged and has no stored upload is dropped, never
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_c
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore, StoredTraining, TrainingSecrets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
+from fedrec.privacy.accounting.code import code_name
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.aggregation.committee import (
     check_encryption_key,
@@ -71,10 +74,14 @@ Blobs = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A merchant's records as model inputs, float32 (n, views, ...), and labels, int64 (n,)."""
+    """A merchant's records as model inputs, float32 (n, views, ...), and labels, int64 (n,).
+
+    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over the photos they come from.
+    """
 
     inputs: torch.Tensor
     labels: torch.Tensor
+    content_hash: bytes
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Merchant:
     randomness_for: Callable[[TrainingPlan, int], Randomness]
     device: torch.device
     on_event: Callable[[str], None] = lambda event: None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     seconds_train: float = 0.0
     seconds_encrypt: float = 0.0
 
@@ -131,7 +139,8 @@ class Merchant:
         check_plan(plan)
         if plan.key_of(self.name) != self.identity.public:
             raise RefusedError("the roster has another key under this merchant's name")
-        self._prepare(plan)
+        joined = self._prepare(plan)
+        self.policy.check_cost(plan, joined.derived)
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
         self.store.finish_others(plan.training_id)
         stored = self.store.join(
@@ -139,6 +148,7 @@ class Merchant:
         )
         if stored.closed:
             raise RefusedError("this training was closed")
+        self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
         return self._join_reply(plan, stored)
 
     def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
@@ -194,6 +204,9 @@ class Merchant:
             raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
         keys = self._keys(joined, request, blobs)
+        now = self.now()
+        today = self.ledger.rounds_since(self.policy.day_start(now))
+        self.policy.check_round(now=now, rounds_today=today)
         self._charge(joined, request)
         self.on_event("charged")
         rng = self.randomness_for(plan, request.round_number)
@@ -290,32 +303,43 @@ class Merchant:
             raise ProtocolError("the model holds values that are not finite")
         return parameters
 
-    def _charge(self, joined: _Joined, request: TrainRequest) -> None:
+    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str) -> Charge:
         plan, noise = joined.plan, joined.derived.noise
         both = reported_views(plan, noise)
-        entry = self.ledger.charge(
-            Charge(
-                training_id=plan.training_id,
-                round_number=request.round_number,
-                model_hash=request.model_hash,
-                mode=plan.mode,
-                unit=UNIT,
-                adjacency=ADJACENCY,
-                duplicate_policy=DUPLICATE_POLICY,
-                sample_rate=plan.sample_rate,
-                clip=plan.clip,
-                planned_noise_multiplier=noise.noise_multiplier,
-                guaranteed_noise_multiplier=both.server,
-                broken_noise_multiplier=both.aggregation_broken,
-                beta=noise.beta,
-                scale=noise.scale,
-                sensitivity=noise.sensitivity,
-                min_contributors=plan.min_contributors,
-                colluders=plan.colluders,
-                delta=plan.delta,
-                steps=plan.local_steps,
-            )
+        # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
+        key = self.identity.sign(b"", context=b"fedrec/dataset-version/1")
+        return Charge(
+            training_id=plan.training_id,
+            round_number=round_number,
+            model_hash=model_hash,
+            mode=plan.mode,
+            unit=UNIT,
+            adjacency=ADJACENCY,
+            duplicate_policy=DUPLICATE_POLICY,
+            sample_rate=plan.sample_rate,
+            clip=plan.clip,
+            clipping=plan.clipping,
+            planned_noise_multiplier=noise.noise_multiplier,
+            guaranteed_noise_multiplier=both.server,
+            broken_noise_multiplier=both.aggregation_broken,
+            beta=noise.beta,
+            scale=noise.scale,
+            sensitivity=noise.sensitivity,
+            min_contributors=plan.min_contributors,
+            colluders=plan.colluders,
+            delta=plan.delta,
+            run=plan.nonce,
+            model=plan.model,
+            code=code_name(),
+            policy_hash=self.policy.hash,
+            dataset_version=hmac.digest(key, joined.data.content_hash, "sha256").hex(),
+            size_bucket=rounded_size(len(joined.data.labels)),
+            steps=plan.local_steps,
         )
+
+    def _charge(self, joined: _Joined, request: TrainRequest) -> None:
+        charge = self._cost(joined, request.round_number, model_hash=request.model_hash)
+        entry = self.ledger.charge(charge)
         if entry.already_charged:
             raise RefusedError(
                 f"round {request.round_number} was charged before and has no stored upload: it stays dropped"
@@ -332,6 +356,7 @@ class Merchant:
                 data.inputs,
                 data.labels,
                 clip=plan.clip,
+                clipping=plan.clipping,
                 plan=joined.derived.noise,
                 sample_rate=plan.sample_rate,
                 learning_rate=plan.local_learning_rate,
@@ -343,6 +368,7 @@ class Merchant:
             data.inputs,
             data.labels,
             clip=plan.clip,
+            clipping=plan.clipping,
             plan=joined.derived.noise,
             sample_rate=plan.sample_rate,
             rng=rng,

@@ -1,37 +1,243 @@
-"""The merchant's own rules: a plan can only be stricter, and a refusal names the rule."""
+"""The merchant's own rules: a plan can only be stricter, and a refusal names the rule.
+
+The rules stand in a TOML file that the merchant owns; nothing that a server sends can change one. What a
+record's sensitivity is, is no rule and no part of a plan: the merchant derives it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import tomllib
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from fedrec.errors import RefusedError
-from fedrec.protocol import Mode, TrainingPlan
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from fedrec.errors import ConfigError, RefusedError
+from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.derive import Derived, reported_views
+from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, roster_fingerprint, sha256_hex
+
+_MAX_BYTES = 1 << 20
+_SPAN = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+Positive = Annotated[float, Field(gt=0)]
+Delta = Annotated[float, Field(gt=0, lt=1)]
+Span = Annotated[str, StringConstraints(pattern=_SPAN)]
+
+TEMPLATE = """\
+# The rules of this merchant. A training that breaks one is refused, and the reason names the rule.
+# A line that starts with '#' is a comment; a rule that is left out has the value shown here.
+
+# The privacy budget of all trainings together, never refunded. Both lines are required.
+# The proved (RDP) figure is held against it.
+lifetime_epsilon = 10.0
+lifetime_delta = 1e-5
+
+# What one training may cost at most (no limit unless given).
+# largest_training_epsilon = 4.0
+# largest_training_delta = 1e-5
+
+# Privacy modes and schemes of secure aggregation that may be used. With schemes = ["kahe"] alone, secure
+# aggregation is required, and no single merchant holds a key.
+modes = ["distributed", "local"]
+schemes = ["kahe"]
+
+# The largest sampling rate, and the least noise that is guaranteed to stand in what the server sees (its
+# standard deviation over the sensitivity).
+largest_sample_rate = 1.0
+least_noise_multiplier = 0.0
+
+# The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
+# 'distributed').
+least_contributors = 1
+least_colluders = 1
+
+# Models by name, and their starting parameters by SHA-256 (any unless given).
+# models = ["cnn"]
+# initial_models = ["<64 hexadecimal digits>"]
+
+# The roster that this merchant approved, by the fingerprint that it compared with the others (any unless
+# given).
+# roster_fingerprint = "<64 hexadecimal digits>"
+
+# Rounds a day at most, and the hours in which rounds are answered (any unless given); clock says whether
+# days and hours are "utc" or this machine's "local" time.
+# largest_rounds_per_day = 100
+# hours = ["22:00-06:00"]
+clock = "utc"
+
+# When the photos are no longer those of the last charge: "refuse", or "count_together", which charges the new
+# photos as if they had been there from the start.
+changed_data = "refuse"
+"""
 
 
-@dataclass(frozen=True)
-class MerchantPolicy:
-    """What a merchant lets be done with its photos.
+class MerchantPolicy(Strict):
+    """What a merchant lets be done with its photos; :data:`TEMPLATE` explains every rule.
 
-    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings, None for no cap; a merchant
-    that needs a cap for its photos never allows the mode ``off``.
+    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings. None, for no cap, is for
+    simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode ``off``, whatever
+    ``modes`` says.
     """
 
-    modes: frozenset[Mode] = frozenset({"distributed", "local"})
-    schemes: frozenset[str] = frozenset({"kahe"})
-    largest_sample_rate: float = 1.0
-    least_colluders: int = 1
-    lifetime_epsilon: float | None = None
-    lifetime_delta: float | None = None
+    lifetime_epsilon: Positive | None = None
+    lifetime_delta: Delta | None = None
+    largest_training_epsilon: Positive | None = None
+    largest_training_delta: Delta | None = None
+    modes: Annotated[frozenset[Mode], Field(min_length=1)] = frozenset({"distributed", "local"})
+    schemes: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"kahe"})
+    largest_sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
+    least_contributors: Annotated[int, Field(ge=1)] = 1
+    least_colluders: Annotated[int, Field(ge=0)] = 1
+    models: frozenset[str] | None = None
+    initial_models: frozenset[Hash] | None = None
+    roster_fingerprint: Hash | None = None
+    largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
+    hours: tuple[Span, ...] | None = None
+    clock: Literal["utc", "local"] = "utc"
+    changed_data: Literal["refuse", "count_together"] = "refuse"
+
+    @field_validator("hours")
+    @classmethod
+    def _spans_are_not_empty(cls, hours: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for span in hours or ():
+            if span[:5] == span[6:]:
+                raise ValueError(f"'{span}' starts when it ends")
+        return hours
+
+    @model_validator(mode="after")
+    def _cap_is_whole(self) -> Self:
+        if (self.lifetime_epsilon is None) != (self.lifetime_delta is None):
+            raise ValueError("'lifetime_epsilon' and 'lifetime_delta' go together")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> MerchantPolicy:
+        """Read a merchant's policy file.
+
+        Raises:
+            ConfigError: it can't be read, isn't TOML, has an unknown rule or a value out of range, or no
+                lifetime cap; one line that names the rule.
+
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"policy {path}: it cannot be read ({error.strerror}).") from error
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"policy {path}: it is larger than {_MAX_BYTES} bytes.")
+        try:
+            return cls.parse(data.decode())
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"policy {path}: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str) -> MerchantPolicy:
+        """Read a policy from the text of its file; raises :class:`ConfigError` as :meth:`load`."""
+        try:
+            # By way of JSON, in which an array may stand for a set and nothing else is converted.
+            policy = cls.model_validate_json(json.dumps(tomllib.loads(text)))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"this is not TOML: {error}.") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(_first_problem(error)) from error
+        if policy.lifetime_epsilon is None:
+            raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; give the lifetime cap.")
+        return policy
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all rules, as ledger entries name the policy of their time."""
+        return sha256_hex(json.dumps(_sorted(self.model_dump(mode="json")), sort_keys=True).encode())
 
     def check(self, plan: TrainingPlan) -> None:
         """Raise ``RefusedError`` naming the rule that this plan breaks."""
-        if plan.mode not in self.modes:
-            raise RefusedError(f"policy 'modes': privacy mode '{plan.mode}' is not allowed")
-        if plan.scheme not in self.schemes:
-            raise RefusedError(f"policy 'schemes': secure aggregation '{plan.scheme}' is not allowed")
-        if plan.sample_rate > self.largest_sample_rate:
-            raise RefusedError(
-                f"policy 'largest_sample_rate': {plan.sample_rate} > {self.largest_sample_rate}"
-            )
-        if plan.mode == "distributed" and plan.colluders < self.least_colluders:
-            raise RefusedError(f"policy 'least_colluders': {plan.colluders} < {self.least_colluders}")
+        _one_of("modes", plan.mode, self.modes, what="privacy mode")
+        _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
+        _one_of("models", plan.model, self.models, what="model")
+        _one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
+        _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
+        _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
+        _at_least("least_contributors", plan.min_contributors, self.least_contributors)
+        if plan.mode == "distributed":
+            _at_least("least_colluders", plan.colluders, self.least_colluders)
+        if self.roster_fingerprint is not None and roster_fingerprint(plan) != self.roster_fingerprint:
+            raise RefusedError("policy 'roster_fingerprint': the plan has a roster that was not approved")
+
+    def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
+        """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.
+
+        Both are the merchant's own derivation, in the view that it reports; epsilon is the proved figure of
+        all the plan's steps.
+        """
+        noise = reported_views(plan, derived.noise).server
+        _at_least("least_noise_multiplier", noise, self.least_noise_multiplier)
+        if self.largest_training_epsilon is None:
+            return
+        steps = plan.rounds * plan.local_steps
+        delta = plan.delta - derived.noise.beta * steps
+        if noise == 0 or delta < MIN_DELTA:
+            raise RefusedError("policy 'largest_training_epsilon': the plan has no privacy guarantee")
+        epsilon = epsilon_rdp([Event(plan.sample_rate, noise, steps)], delta=delta)
+        _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
+
+    def day_start(self, now: datetime) -> datetime:
+        """Return when the day of ``now`` (with a time zone) began by the policy's clock."""
+        return self._by_clock(now).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def check_round(self, *, now: datetime, rounds_today: int) -> None:
+        """Raise ``RefusedError`` unless another round may be charged at ``now``, after so many that day."""
+        if self.hours is not None:
+            here = self._by_clock(now).time()
+            if not any(_within(here, span) for span in self.hours):
+                raise RefusedError("policy 'hours': rounds are not answered at this time of day")
+        if self.largest_rounds_per_day is not None and rounds_today >= self.largest_rounds_per_day:
+            raise RefusedError(f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged")
+
+    def _by_clock(self, now: datetime) -> datetime:
+        return now.astimezone(UTC if self.clock == "utc" else None)
+
+
+def _within(here: time, span: str) -> bool:
+    """Whether ``here`` lies in a span such as 08:00-12:30, or past midnight, 22:00-06:00; not its end."""
+    start, end = (time.fromisoformat(part) for part in span.split("-"))
+    return start <= here < end if start < end else here >= start or here < end
+
+
+def _one_of(rule: str, value: str, allowed: frozenset[str] | frozenset[Mode] | None, *, what: str) -> None:
+    if allowed is not None and value not in allowed:
+        raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed")
+
+
+def _at_most(rule: str, value: float, limit: float | None) -> None:
+    if limit is not None and not value <= limit:
+        raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}")
+
+
+def _at_least(rule: str, value: float, limit: float) -> None:
+    if not value >= limit:
+        raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}")
+
+
+def _sorted(values: dict[str, object]) -> dict[str, object]:
+    """Put sets, which come out of a dump in any order, into one."""
+    unordered = {"modes", "schemes", "models", "initial_models"}
+    return {
+        name: sorted(value) if name in unordered and isinstance(value, list) else value
+        for name, value in values.items()
+    }
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return "a value has a type that no rule takes; strings, numbers and arrays of strings are used."
+    problem = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"there is no rule '{where}'."
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"'{where}': {text}." if where else f"{text}."

@@ -18,17 +18,11 @@ DEFAULT_EPSILON = 8.0
 AUGMENTED_VIEWS = 4
 
 
-class SimulationConfig(BaseModel):
-    """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
+class TrainingOptions(BaseModel):
+    """The options of any training, simulated or deployed; None means that model or cohort decides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: Path | None = None
-    dataset: Literal["synthetic", "fashion-mnist", "cifar10"] = "synthetic"
-    data_root: Path | None = None
-    eval_data: Path | None = None
-    merchants: Annotated[int, Field(ge=1, le=1000)] | None = None
-    partition: str = "iid"
     model: str = "cnn"
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -39,12 +33,38 @@ class SimulationConfig(BaseModel):
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
+    clipping: Literal["fixed", "automatic"] = "fixed"
     secure_aggregation: str = "kahe"
     committee: Annotated[int, Field(ge=1)] | None = None
     threshold: Annotated[int, Field(ge=1)] | None = None
     min_contributors: Annotated[int, Field(ge=1)] | None = None
     colluders: Annotated[int, Field(ge=0)] = 1
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.local_steps > 1 and self.privacy == "distributed":
+            raise ValueError(
+                "--local-steps above 1 needs --privacy local or off: 'distributed' takes one step a round"
+            )
+        if self.privacy == "off" and (self.epsilon is not None or self.delta is not None):
+            raise ValueError("--epsilon and --delta have no meaning with --privacy off")
+        if self.privacy == "distributed" and self.colluders < 1:
+            raise ValueError(
+                "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
+            )
+        return self
+
+
+class SimulationConfig(TrainingOptions):
+    """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
+
+    data: Path | None = None
+    dataset: Literal["synthetic", "fashion-mnist", "cifar10"] = "synthetic"
+    data_root: Path | None = None
+    eval_data: Path | None = None
+    merchants: Annotated[int, Field(ge=1, le=1000)] | None = None
+    partition: str = "iid"
     engine: Literal["local", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
@@ -61,16 +81,6 @@ class SimulationConfig(BaseModel):
             )
         if self.data is None and self.dataset != "synthetic" and self.data_root is None:
             raise ValueError(f"--dataset {self.dataset} needs --data-root, the folder it is kept in")
-        if self.local_steps > 1 and self.privacy == "distributed":
-            raise ValueError(
-                "--local-steps above 1 needs --privacy local or off: 'distributed' takes one step a round"
-            )
-        if self.privacy == "off" and (self.epsilon is not None or self.delta is not None):
-            raise ValueError("--epsilon and --delta have no meaning with --privacy off")
-        if self.privacy == "distributed" and self.colluders < 1:
-            raise ValueError(
-                "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
-            )
         return self
 
     def to_toml(self) -> str:

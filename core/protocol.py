@@ -34,6 +34,7 @@ Reason = Annotated[str, StringConstraints(max_length=500)]
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Mode = Literal["distributed", "local", "off"]
+Clipping = Literal["fixed", "automatic"]
 
 
 def sha256_hex(data: bytes) -> str:
@@ -89,6 +90,7 @@ class TrainingPlan(Strict):
     local_learning_rate: Annotated[float, Field(gt=0)]
     sample_rate: Fraction
     clip: Annotated[float, Field(gt=0)]
+    clipping: Clipping = "fixed"
     delta: Annotated[float, Field(gt=0, lt=1)]
     noise_multiplier: Annotated[float, Field(gt=0)] | None
     records_total: Annotated[int, Field(ge=1, le=10**12)]
@@ -225,6 +227,36 @@ class TrainReply(Strict):
     signed: SignedCommitment | None = None
 
 
+class LedgerHead(Strict):
+    """Where a merchant's ledger stands once a round is charged: the hash of its last entry, opaque to others.
+
+    A merchant signs it for the server to give back in a :class:`Receipt`.
+    """
+
+    training_id: Hash
+    round_number: RoundNumber
+    merchant: Name
+    head_hash: Hash
+
+
+class SignedLedgerHead(Strict):
+    """A :class:`LedgerHead` and the merchant's Ed25519 signature over its canonical bytes."""
+
+    statement: LedgerHead
+    signature: Signature
+
+
+class Receipt(Strict):
+    """A merchant's own signed head, countersigned by the server that was shown it.
+
+    ``signature`` is Ed25519, by ``server_key``, over the canonical bytes of ``head``.
+    """
+
+    head: SignedLedgerHead
+    server_key: Hash
+    signature: Signature
+
+
 class UnmaskRequest(Strict):
     """The survivor set, and what one member needs to answer for it, in the survivors' order.
 
@@ -264,6 +296,14 @@ class CloseReply(Strict):
 COMMITMENT_CONTEXT = b"fedrec/commitment/1"
 SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
 ENCRYPTION_KEY_CONTEXT = b"fedrec/encryption-key/1"
+LEDGER_HEAD_CONTEXT = b"fedrec/ledger-head/1"
+RECEIPT_CONTEXT = b"fedrec/ledger-receipt/1"
+
+
+def roster_fingerprint(plan: TrainingPlan) -> str:
+    """Return the SHA-256 that people compare out of band: of all names and keys, in the order of names."""
+    roster = sorted([peer.name, peer.signing_key] for peer in plan.roster)
+    return sha256_hex(json.dumps(["fedrec/roster/1", roster], separators=(",", ":")).encode())
 
 
 def dealing_statement(*, training_id: str, round_number: int, dealer: str) -> bytes:

@@ -18,8 +18,9 @@ from torch import nn
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import InterruptedRunError, TrainingError
+from fedrec.files import write_atomically
 from fedrec.server.app import build_server_app
-from fedrec.server.checkpoint import Checkpoint, write_atomically
+from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import accuracy, probabilities
 from fedrec.server.optimizer import ServerOptimizer

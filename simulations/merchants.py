@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
-from torch import nn
 
 from fedrec.clients.app import build_client_app
+from fedrec.clients.data import build_model
 from fedrec.clients.merchant import Merchant, TrainingData
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
@@ -23,8 +22,8 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import TrainingPlan
-from fedrec.vision.models import registry
-from fedrec.vision.transforms import normalise
+from fedrec.simulations.sources import CONTENT_HASH_FILE
+from fedrec.vision.inputs import to_inputs
 
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
 
@@ -52,23 +51,6 @@ def add_cost(path: Path, *, train: float, encrypt: float) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(cost))
     scratch.replace(path)
-
-
-def build_model(plan: TrainingPlan) -> nn.Module:
-    """Build the plan's model; its initial weights come from the server with the first round."""
-    return registry.get(plan.model).build(
-        classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0
-    )
-
-
-def to_inputs(array: NDArray[np.generic], model: str) -> torch.Tensor:
-    """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
-    # Mapped read-only from disk; torch wants memory it could write to.
-    tensor = torch.from_numpy(np.array(array))
-    if tensor.dtype != torch.uint8:
-        return tensor
-    spec = registry.get(model)
-    return normalise(tensor, mean=spec.mean, std=spec.std)
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,9 @@ class SimulatedMerchants:
             inputs = np.load(arrays / "inputs.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(arrays / "labels.npy", allow_pickle=False)
             return TrainingData(
-                inputs=to_inputs(inputs, plan.model).to(device), labels=torch.from_numpy(labels).to(device)
+                inputs=to_inputs(inputs, plan.model).to(device),
+                labels=torch.from_numpy(labels).to(device),
+                content_hash=(arrays / CONTENT_HASH_FILE).read_bytes(),
             )
 
         def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
@@ -147,6 +131,7 @@ class SimulatedMerchants:
                 verify=verify,
                 epsilon_lifetime=self.policy.lifetime_epsilon,
                 delta_lifetime=self.policy.lifetime_delta,
+                changed_data=self.policy.changed_data,
             ),
             store=MerchantStore(home / STORE_FILE),
             policy=self.policy,

@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.config import SimulationConfig
+from fedrec.config import AUGMENTED_VIEWS, SimulationConfig
 from fedrec.errors import ConfigError
+from fedrec.files import write_atomically
 from fedrec.flower import require_ray
-from fedrec.privacy.derive import Derived, derive
+from fedrec.privacy.derive import Derived, derive, rounded_size
 from fedrec.privacy.dp.clipping import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import TrainingPlan
-from fedrec.server.checkpoint import write_atomically
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.simulations.merchants import SimulatedMerchants, create_home, to_inputs
-from fedrec.simulations.planning import Settings, check_options, make_plan, resolved, settle
-from fedrec.simulations.sources import Source, input_shape, model_inputs, open_source, write_arrays
-from fedrec.vision.imageset import ImageSet
+from fedrec.server.planning import Settings, make_plan, settle
+from fedrec.simulations.merchants import SimulatedMerchants, create_home
+from fedrec.simulations.planning import check_options, make_roster, resolved
+from fedrec.simulations.sources import Source, open_source, write_arrays
+from fedrec.vision.imageset import ImageSet, content_hash
+from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
 from fedrec.vision.models import registry
 
 VALIDATION_RECORDS = 500
@@ -109,7 +111,14 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
     plan = make_plan(
-        config, settings, source=source, spec=spec, shape=shape, initial=initial, identities=identities
+        config,
+        settings,
+        roster=make_roster(identities),
+        sizes=[rounded_size(len(share.indices)) for share in source.shares],
+        classes=source.classes,
+        spec=spec,
+        shape=shape,
+        initial=initial,
     )
     derived = derive(plan)
     # Nothing is left behind by options that don't work, so that --out can be given again.
@@ -143,7 +152,7 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
             images,
             spec,
             shape,
-            augment=augment,
+            views=AUGMENTED_VIEWS if augment else 1,
             progress=lambda done, total: tell(Stage(name, done, total)),
         )
 
@@ -153,7 +162,10 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
 
     train = features(splits.train, "preparing photos", augment=config.augment)
     for share in run.source.shares:
-        write_arrays(arrays / share.name, train[share.indices], splits.train.labels[share.indices])
+        mine = splits.train.subset(share.indices)
+        write_arrays(
+            arrays / share.name, train[share.indices], mine.labels, digest=content_hash(mine.records)
+        )
     metrics = evaluation(splits.metrics, "preparing evaluation")
     validation = metrics
     if splits.validation is not None and splits.validation is not splits.metrics:

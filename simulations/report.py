@@ -175,6 +175,7 @@ def build_report(
             "records": sum(len(share.indices) for share in source.shares),
             "skipped": [asdict(skip) for skip in source.skipped],
             "duplicates_dropped": source.duplicates_dropped,
+            "near_duplicates": source.near_duplicates,
             "evaluation_copies_dropped": source.splits.leaked_dropped,
         },
         "metrics": _metrics(metrics, split=source.splits.metrics_split),

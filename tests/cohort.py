@@ -71,6 +71,7 @@ class Cohort:
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
             labels=torch.randint(0, CLASSES, (RECORDS,), generator=generator),
+            content_hash=name.encode(),
         )
 
         def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:

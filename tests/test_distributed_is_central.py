@@ -17,8 +17,8 @@ from fedrec.privacy.dp.clipping import RecordClipper, load_parameter_vector, par
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.simulations.harness import simulate
-from fedrec.simulations.merchants import to_inputs
 from fedrec.simulations.sources import open_source
+from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models import registry
 
 MERCHANTS, EPSILON, DELTA = 10, 4.0, 1e-5

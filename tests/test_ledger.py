@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from fedrec.errors import BudgetExceededError, LedgerError
+from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld, epsilon_rdp
 from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verify_file
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.protocol import RECEIPT_CONTEXT, Receipt
 
 
 class _Identity:
@@ -41,7 +43,8 @@ CHARGE = Charge(
     training_id="ab" * 32, round_number=0, model_hash="cd" * 32, mode="distributed", unit="record",
     adjacency="add-remove", duplicate_policy="drop", sample_rate=0.1, clip=1.0, planned_noise_multiplier=2.0,
     guaranteed_noise_multiplier=2.0, broken_noise_multiplier=0.7, beta=1e-12, scale=2048, sensitivity=2085.0,
-    min_contributors=8, colluders=1, delta=1e-5,
+    min_contributors=8, colluders=1, delta=1e-5, clipping="fixed", run="ee" * 16, model="cnn",
+    code="fedrec 0", policy_hash="f0" * 32, dataset_version="a1" * 32, size_bucket=750,
 )  # fmt: skip
 
 
@@ -65,7 +68,7 @@ def test_charges_survive_and_compose(tmp_path: Path) -> None:
         events = [Event(0.1, 2.0, 4), Event(0.1, 1.0, 3)]
         assert ledger.epsilon(delta=1e-5) == pytest.approx(epsilon_pld(events, delta=left), rel=1e-9)
         assert ledger.epsilon_rdp(delta=1e-5) == pytest.approx(epsilon_rdp(events, delta=left), rel=1e-9)
-        assert last.epsilon_rdp == pytest.approx(epsilon_rdp(events, delta=left), rel=1e-9)
+        assert last.epsilons.rdp_after == pytest.approx(epsilon_rdp(events, delta=left), rel=1e-9)
         broken = epsilon_pld([Event(0.1, 0.7, 7)], delta=left)
         assert ledger.epsilon(delta=1e-5, view="aggregation_broken") == pytest.approx(broken, rel=1e-9)
         assert ledger.epsilon(delta=1e-12) == math.inf
@@ -93,6 +96,7 @@ def test_idempotent_by_key(tmp_path: Path) -> None:
         assert len(ledger.entries()) == 1
         with pytest.raises(LedgerError):
             ledger.charge(replace(CHARGE, guaranteed_noise_multiplier=3.0))
+        assert ledger.charge(replace(CHARGE, code="fedrec 1", policy_hash="00" * 32)).charge == CHARGE
         ledger.charge(replace(CHARGE, step=1))
         ledger.charge(replace(CHARGE, training_id="00" * 32))
         assert len(ledger.entries()) == 3
@@ -124,7 +128,7 @@ def test_cap_is_never_passed(tmp_path: Path) -> None:
 def test_no_noise_is_written_as_no_guarantee(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
         entry = ledger.charge(replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
-        assert entry.epsilon_rdp is None
+        assert entry.epsilons.rdp_after is None
         assert ledger.epsilon(delta=1e-5) == math.inf
 
 
@@ -222,13 +226,26 @@ def test_kill_9_after_a_charge_and_one_writer(tmp_path: Path) -> None:
 
 
 def test_a_charge_is_fast_after_a_thousand(tmp_path: Path) -> None:
-    with _open(tmp_path / "l", 1e6, 1e-5) as ledger:
+    path = tmp_path / "l"
+    with _open(path, 1e6, 1e-5) as ledger:
+        # Whole batches, so that a thousand charges need no composition.
+        earlier = replace(CHARGE, sample_rate=1.0, guaranteed_noise_multiplier=100.0)
         for i in range(1000):
-            ledger.charge(replace(CHARGE, round_number=i))
-        start = time.process_time()
-        for i in range(1000, 1020):
-            ledger.charge(replace(CHARGE, round_number=i))
-        assert (time.process_time() - start) / 20 < 0.01
+            ledger.charge(replace(earlier, round_number=i))
+    other = replace(CHARGE, training_id="22" * 32, guaranteed_noise_multiplier=1.7)
+    with _open(path, 1e6, 1e-5) as ledger:
+        ledger.prepare(other, charges=60)
+        taken = []
+        for i in range(60):
+            start = time.process_time()
+            entry = ledger.charge(replace(other, round_number=i))
+            taken.append(time.process_time() - start)
+        assert sorted(taken)[30] < 0.01
+        # What was looked up is what composing everything afresh gives.
+        left = 1e-5 - 1060e-12
+        exact = epsilon_pld([Event(1.0, 100.0, 1000), Event(0.1, 1.7, 60)], delta=left)
+        assert entry.epsilons.pld_after == pytest.approx(exact, rel=1e-3)
+        assert ledger.epsilon(delta=1e-5) == entry.epsilons.pld_after
 
 
 def test_not_a_ledger(tmp_path: Path) -> None:
@@ -241,3 +258,180 @@ def test_not_a_ledger(tmp_path: Path) -> None:
         verify_file(tmp_path / "absent", public=b"p" * 32, verify=_verify)
     with _open(tmp_path / "good") as ledger, pytest.raises(LedgerError):
         ledger.charge(replace(CHARGE, clip=math.nan))
+
+
+def _head(path: Path) -> Path:
+    return path.with_name(path.name + ".head")
+
+
+def test_a_ledger_put_back_to_an_older_state_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    _fill(path, 2)
+    older, older_head = path.read_bytes(), _head(path).read_bytes()
+    _fill(path, 5)
+    newest = path.read_bytes()
+    path.write_bytes(older)
+    with pytest.raises(LedgerError, match="older state"):
+        _open(path)
+    path.unlink()
+    with pytest.raises(LedgerError, match="older state"):
+        _open(path)
+    path.write_bytes(newest)
+    kept = _head(path).read_bytes()
+    _head(path).unlink()
+    with pytest.raises(LedgerError, match=r"head file beside .* is missing"):
+        _open(path)
+    _head(path).write_bytes(kept.replace(b'"entries":5', b'"entries":2'))
+    with pytest.raises(LedgerError, match="not signed by this merchant"):
+        _open(path)
+    # A crash between the entry and its head leaves an older head: that one is brought up to date.
+    _head(path).write_bytes(older_head)
+    with _open(path) as ledger:
+        assert ledger.head()[0] == 5
+    assert _head(path).read_bytes() == kept
+
+
+def _receipt(ledger: Ledger, server: SigningIdentity, round_number: int = 1) -> Receipt:
+    head = ledger.signed_head(training_id="ab" * 32, round_number=round_number, merchant="m0")
+    signature = server.sign(head.canonical_bytes(), context=RECEIPT_CONTEXT)
+    return Receipt(head=head, server_key=server.public.hex(), signature=signature.hex())
+
+
+def _open_real(path: Path, identity: SigningIdentity) -> Ledger:
+    return Ledger(path, signer=identity, verify=verify)
+
+
+def test_a_receipt_catches_what_a_restored_disk_hides(tmp_path: Path) -> None:
+    path, identity, server = tmp_path / "l", SigningIdentity.generate(), SigningIdentity.generate()
+    with _open_real(path, identity) as ledger:
+        ledger.accept_receipt(_receipt(ledger, server))
+        ledger.charge(CHARGE)
+    whole_disk = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with _open_real(path, identity) as ledger:
+        ledger.charge(replace(CHARGE, round_number=2))
+        receipt = _receipt(ledger, server, 2)
+        ledger.accept_receipt(receipt)
+        ledger.charge(replace(CHARGE, round_number=3))
+        ledger.accept_receipt(receipt)
+    for file, content in whole_disk.items():
+        file.write_bytes(content)
+    with _open_real(path, identity) as ledger:
+        with pytest.raises(LedgerError, match="receipt of round 2"):
+            ledger.accept_receipt(receipt)
+        with pytest.raises(LedgerError, match="closed"):
+            ledger.charge(replace(CHARGE, round_number=4))
+    with pytest.raises(LedgerError, match="receipt of round 2"):
+        _open_real(path, identity)
+
+
+def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:
+    identity, server = SigningIdentity.generate(), SigningIdentity.generate()
+    with _open_real(tmp_path / "l", identity) as ledger:
+        good = _receipt(ledger, server)
+        statement = good.head.statement.model_copy(update={"head_hash": "77" * 32})
+        forged = good.head.model_copy(update={"statement": statement})
+        signature = server.sign(forged.canonical_bytes(), context=RECEIPT_CONTEXT).hex()
+        with pytest.raises(ProtocolError, match="didn't sign"):
+            ledger.accept_receipt(good.model_copy(update={"head": forged, "signature": signature}))
+        with pytest.raises(ProtocolError, match="not signed by the key"):
+            ledger.accept_receipt(good.model_copy(update={"signature": "00" * 64}))
+        ledger.charge(CHARGE)
+
+
+def test_a_changed_data_set_needs_a_rule(tmp_path: Path) -> None:
+    changed = replace(CHARGE, round_number=1, dataset_version="a2" * 32)
+    with _open(tmp_path / "l") as ledger:
+        ledger.charge(CHARGE)
+        with pytest.raises(RefusedError, match="changed_data"):
+            ledger.charge(changed)
+        assert len(ledger.entries()) == 1
+    with Ledger(tmp_path / "l", signer=_Identity(), verify=_verify, changed_data="count_together") as ledger:
+        ledger.charge(changed)
+        assert ledger.epsilon_rdp(delta=1e-5) == pytest.approx(
+            epsilon_rdp([Event(0.1, 2.0, 2)], delta=1e-5 - 2e-12), rel=1e-9
+        )
+
+
+def test_entries_hold_epsilon_before_and_after(tmp_path: Path) -> None:
+    with _open(tmp_path / "l") as ledger:
+        entries = [ledger.charge(replace(CHARGE, round_number=i)) for i in range(3)]
+    assert entries[0].epsilons.pld_before == entries[0].epsilons.rdp_before == 0
+    for number, entry in enumerate(entries, start=1):
+        left = 1e-5 - number * 1e-12
+        for found, measure in (
+            (entry.epsilons.pld_after, epsilon_pld),
+            (entry.epsilons.rdp_after, epsilon_rdp),
+        ):
+            assert found == pytest.approx(measure([Event(0.1, 2.0, number)], delta=left), rel=1e-6)
+    assert entries[2].epsilons.pld_before == entries[1].epsilons.pld_after
+    assert entries[2].epsilons.rdp_before == entries[1].epsilons.rdp_after
+
+
+_DIES = """
+import os, signal, sys; sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from pathlib import Path
+from test_ledger import CHARGE, Ledger, _Identity, _verify
+for point in range({first}, {first} + 100):
+    if os.fork() == 0:
+        left = [point]
+        def on_event(event):
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+        ledger = Ledger(Path({folder!r}) / str(point), signer=_Identity(), verify=_verify, on_event=on_event)
+        for i in range(2):
+            ledger.charge(replace(CHARGE, round_number=i))
+            (Path({folder!r}) / f"{{point}}.told").write_text(str(i + 1))
+        os._exit(0)
+    if os.wait()[1] == 0:
+        break
+"""
+
+
+def test_killed_at_every_write_point(tmp_path: Path) -> None:
+    code = _DIES.format(tests=str(Path(__file__).parent), folder=str(tmp_path), first=0)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    points = [file for file in tmp_path.iterdir() if file.name.isdigit()]
+    # Opening has 6 steps, each charge 7: all were stopped at, and one more child came through.
+    assert len(points) == 6 + 2 * 7 + 1
+    seen = set()
+    for path in points:
+        told = path.with_name(path.name + ".told")
+        returned = int(told.read_text()) if told.exists() else 0
+        with _open(path) as ledger:
+            assert ledger.verify().ok
+            # Nothing that was returned is lost, and at most the one under way stands besides.
+            assert len(ledger.entries()) in (returned, returned + 1)
+            seen.add((returned, len(ledger.entries())))
+            before = len(ledger.entries())
+            assert ledger.charge(CHARGE).already_charged == (before > 0)
+            ledger.charge(replace(CHARGE, round_number=9))
+            assert ledger.verify().ok
+    assert seen == {(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)}
+
+
+def test_a_failing_disk_is_a_ledger_error_and_the_disk_is_believed(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    with _open(path) as ledger:
+        ledger.charge(CHARGE)
+        # Another program holds the file locked.
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        ledger._open_connection().execute("PRAGMA busy_timeout = 10")
+        with pytest.raises(LedgerError, match=r"cannot be written .*locked"):
+            ledger.charge(replace(CHARGE, round_number=1))
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        ledger.charge(replace(CHARGE, round_number=1))
+        # The disk is full: SQLite says so once the file may not grow.
+        pages = ledger._open_connection().execute("PRAGMA page_count").fetchone()[0]
+        ledger._open_connection().execute(f"PRAGMA max_page_count = {pages}")
+        done = 2
+        with pytest.raises(LedgerError, match=r"cannot be written .*full"):
+            while True:
+                ledger.charge(replace(CHARGE, round_number=done))
+                done += 1
+        ledger._open_connection().execute("PRAGMA max_page_count = 1000000")
+        assert not ledger.charge(replace(CHARGE, round_number=done)).already_charged
+        assert ledger.verify().entries == done + 1

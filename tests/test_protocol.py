@@ -291,6 +291,7 @@ CHANGES: dict[str, object] = {
     "local_learning_rate": 0.25,
     "sample_rate": 0.25,
     "clip": 2.0,
+    "clipping": "automatic",
     "delta": 1e-5,
     "noise_multiplier": 1.5,
     "records_total": 161,

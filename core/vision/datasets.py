@@ -14,6 +14,7 @@ import numpy as np
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.folders import Picture, decode, list_pictures
 from fedrec.vision.imageset import FileSource, ImageSet, Record, Skipped, digest_of, drop_duplicates
+from fedrec.vision.near import perceptual_hashes
 from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
 
 __all__ = [
@@ -95,10 +96,11 @@ def _load(
         if picture.label not in numbers:
             return Skipped(name, f"class {picture.label} is not one of this training's", picture.merchant)
         try:
-            digest = digest_of(decode(picture.path), picture.label)
+            image = decode(picture.path)
         except DataError as error:
             return Skipped(name, str(error), picture.merchant)
-        return Record(name, numbers[picture.label], digest, picture.merchant)
+        look = perceptual_hashes(np.asarray(image)[None])[0]
+        return Record(name, numbers[picture.label], digest_of(image, picture.label), picture.merchant, look)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
         # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.

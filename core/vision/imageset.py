@@ -15,16 +15,21 @@ from PIL import Image
 
 from fedrec.errors import DataError
 from fedrec.vision.folders import decode
+from fedrec.vision.near import perceptual_hashes
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photo: its name, label, SHA-256 digest of decoded content and label name, and merchant."""
+    """One photo: its name, label, SHA-256 digest of decoded content and label name, and merchant.
+
+    ``look`` is its perceptual hash (:mod:`fedrec.vision.near`).
+    """
 
     name: str
     label: int
     digest: bytes
     merchant: str | None = None
+    look: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,13 @@ class ImageSet:
             raise DataError(f"labels must lie in 0 to {len(classes) - 1}, the classes given")
         suffixes = [name.encode("utf-8") for name in classes]
         head = _digest_head(pixels.shape[2], pixels.shape[1])
+        looks = perceptual_hashes(pixels)
         records = []
         for index, label in enumerate(numbers.tolist()):
             content = head + _rgb(pixels[index]).tobytes() + suffixes[label]
             merchant = merchants[index] if merchants else None
-            records.append(Record(names[index], label, hashlib.sha256(content).digest(), merchant))
+            digest = hashlib.sha256(content).digest()
+            records.append(Record(names[index], label, digest, merchant, looks[index]))
         return cls(classes, records, ArraySource(pixels))
 
     def __len__(self) -> int:
@@ -180,6 +187,11 @@ def digest_of(image: Image.Image, label: str) -> bytes:
     content.update(image.tobytes())
     content.update(label.encode("utf-8"))
     return content.digest()
+
+
+def content_hash(records: Sequence[Record]) -> bytes:
+    """SHA-256 over all records' digests, sorted: which photos with which labels, whatever names and order."""
+    return hashlib.sha256(b"".join(sorted(record.digest for record in records))).digest()
 
 
 def drop_duplicates(images: ImageSet) -> ImageSet:

@@ -3,7 +3,8 @@
 Both take neighbouring data sets to differ by one record added or removed, records sampled by Poisson.
 
 - PLD (Google's dp-accounting, connect-the-dots, pessimistic) treats the noise as a continuous
-  Gaussian: the headline figure, an approximation for sums of discrete Gaussians.
+  Gaussian: the headline figure, an approximation for sums of discrete Gaussians. Where every record
+  is in every step it has a closed form, which is used instead (Balle and Wang 2018, theorem 8).
 - RDP of integer orders holds for the discrete Gaussian as well, since its Renyi divergence obeys the
   Gaussian's bound (Canonne, Kamath and Steinke 2020, proposition 5) and the integer-order formula needs
   nothing else (Mironov, Talwar and Zhang 2019, section 3.3; Zhu and Wang 2019): the proved figure.
@@ -12,15 +13,16 @@ Both take neighbouring data sets to differ by one record added or removed, recor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.optimize import brentq
+from scipy.special import gammaln, log_ndtr, logsumexp
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
 
@@ -35,6 +37,8 @@ _LEAST_MULTIPLIER = 0.05
 _FIRST_INTERVAL = 3e-3
 _LAST_INTERVAL = 1e-7
 _MAX_GRID = 20_000_000
+# The closed form is rounded up by this, more than its float error and less than a grid's excess.
+_ROUND_UP = 1e-4
 
 Group = tuple[float, float, int]
 _Curve = Callable[[float], float]
@@ -65,6 +69,7 @@ class Event:
             raise ConfigError(f"steps: {self.steps} is outside 0 to {_MAX_STEPS}.")
 
 
+@lru_cache(maxsize=1)
 def accountant_versions() -> str:
     """Name the accountants with their versions, as ledgers and reports record them."""
     return f"pld dp-accounting {version('dp-accounting')}; rdp integer orders 2-1024 fedrec/1"
@@ -85,7 +90,7 @@ def _grouped(events: Iterable[Event]) -> tuple[Group, ...]:
     return tuple((rate, sigma, count) for (rate, sigma), count in sorted(steps.items()))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
     """RDP of one step at :data:`ORDERS` (Mironov, Talwar and Zhang 2019, equation 6), read-only."""
     orders = ORDERS.astype(np.float64)
@@ -159,11 +164,45 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
     groups = _grouped(events)
     if not groups:
         return 0.0
-    if any(sigma == 0.0 for _, sigma, _ in groups):
+    if _without_figure(groups):
         return math.inf
-    if any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in groups):
-        return math.inf
-    return _epsilon_pld(groups, delta)
+    return _settled(groups, delta)[0]
+
+
+def epsilon_schedule(history: Iterable[Event], step: Event, *, deltas: Sequence[float]) -> tuple[float, ...]:
+    """Epsilon by PLD of ``history`` and k times ``step``, at ``deltas[k]``, for k = 0, 1, ...
+
+    One composition for each k, on a grid fine enough for the first and for the last, so a step taken later
+    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached.
+    """
+    return _schedule(_grouped(history), step, tuple(deltas))
+
+
+def _without_figure(groups: tuple[Group, ...]) -> bool:
+    return any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in groups)
+
+
+def _every_record(groups: tuple[Group, ...]) -> bool:
+    return all(rate == 1.0 for rate, _, _ in groups)
+
+
+def _epsilon_whole(groups: tuple[Group, ...], delta: float) -> float:
+    """Epsilon of Gaussian mechanisms without sampling, exact but for a relative 1e-4 upward.
+
+    They compose to one of sensitivity over noise mu, mu^2 the sum of steps / sigma^2, whose delta is
+    Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018, theorem 8).
+    """
+    mu = math.sqrt(sum(steps / sigma**2 for _, sigma, steps in groups))
+
+    def excess(epsilon: float) -> float:
+        near = math.exp(log_ndtr(mu / 2 - epsilon / mu))
+        return near - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)) - delta
+
+    if excess(0.0) <= 0.0:
+        return 0.0
+    # The Gaussian tail bound on the privacy loss: delta(high) <= delta.
+    high = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    return float(brentq(excess, 0.0, high, xtol=1e-15, rtol=1e-12)) * (1 + _ROUND_UP)
 
 
 def _grid_size(groups: tuple[Group, ...], interval: float) -> float:
@@ -174,33 +213,75 @@ def _grid_size(groups: tuple[Group, ...], interval: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon_pld(groups: tuple[Group, ...], delta: float) -> float:
+def _settled(groups: tuple[Group, ...], delta: float) -> tuple[float, float]:
+    """Return epsilon and the interval of the grid that it settled at."""
     # A coarse grid does for a large epsilon, whose distribution is wide.
-    rough = epsilon_rdp((Event(*group) for group in groups), delta=delta)
+    whole = _every_record(groups)
+    rough = (
+        _epsilon_whole(groups, delta)
+        if whole
+        else epsilon_rdp((Event(*group) for group in groups), delta=delta)
+    )
     interval = min(max(_FIRST_INTERVAL, 1e-3 * rough), 0.1)
-    epsilon = _epsilon_at(groups, delta, interval)
+    if whole:
+        return rough, interval
+    epsilon = _composed(groups, interval).get_epsilon_for_delta(delta)
     while interval / 3 >= _LAST_INTERVAL and _grid_size(groups, interval / 3) <= _MAX_GRID:
         interval /= 3
-        finer = _epsilon_at(groups, delta, interval)
+        finer = _composed(groups, interval).get_epsilon_for_delta(delta)
         change = abs(epsilon - finer)
         # Each is an upper bound, so the smaller may be kept.
         epsilon = min(epsilon, finer)
         if change <= 0.002 * epsilon:
             break
-    return epsilon
+    return float(epsilon), interval
 
 
-def _epsilon_at(groups: tuple[Group, ...], delta: float, interval: float) -> float:
-    composed = None
+@lru_cache(maxsize=64)
+def _step_distribution(
+    rate: float, sigma: float, interval: float
+) -> privacy_loss_distribution.PrivacyLossDistribution:
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        sigma, sampling_prob=rate, value_discretization_interval=interval, pessimistic_estimate=True
+    )
+
+
+def _composed(
+    groups: tuple[Group, ...], interval: float
+) -> privacy_loss_distribution.PrivacyLossDistribution:
+    composed = privacy_loss_distribution.identity(interval)
     for rate, sigma, steps in groups:
-        step = privacy_loss_distribution.from_gaussian_mechanism(
-            sigma, sampling_prob=rate, value_discretization_interval=interval, pessimistic_estimate=True
+        step = _step_distribution(rate, sigma, interval)
+        composed = composed.compose(step.self_compose(steps) if steps > 1 else step)
+    return composed
+
+
+@lru_cache(maxsize=64)
+def _schedule(history: tuple[Group, ...], step: Event, deltas: tuple[float, ...]) -> tuple[float, ...]:
+    after = [
+        _grouped([*(Event(*group) for group in history), replace(step, steps=step.steps * k)])
+        for k in range(len(deltas))
+    ]
+    if not after[-1] or _without_figure(after[-1]) or _every_record(after[-1]):
+        return tuple(
+            epsilon_pld((Event(*group) for group in groups), delta=delta) if delta >= MIN_DELTA else math.inf
+            for groups, delta in zip(after, deltas, strict=True)
         )
-        distribution = step.self_compose(steps) if steps > 1 else step
-        composed = distribution if composed is None else composed.compose(distribution)
-    if composed is None:
-        return 0.0
-    return float(composed.get_epsilon_for_delta(delta))
+    usable = [k for k, delta in enumerate(deltas) if delta >= MIN_DELTA and after[k]]
+    if not usable:
+        return (math.inf,) * len(deltas)
+    interval = min(_settled(after[k], deltas[k])[1] for k in (usable[0], usable[-1]))
+    composed = _composed(history, interval)
+    each = _composed(_grouped([step]), interval)
+    epsilons: list[float] = []
+    for k, delta in enumerate(deltas):
+        if k:
+            composed = composed.compose(each)
+        if delta < MIN_DELTA:
+            epsilons.append(math.inf)
+        else:
+            epsilons.append(float(composed.get_epsilon_for_delta(delta)) if after[k] else 0.0)
+    return tuple(epsilons)
 
 
 @lru_cache(maxsize=1024)

@@ -1,41 +1,54 @@
 """A merchant's lifetime ledger: one SQLite file, charged before anything leaves, never refunded.
 
-Entries form a chain of SHA-256 hashes that starts at the merchant's public key; each hash is signed.
-Triggers forbid changing or deleting rows, but what a reader can trust is the chain: whoever edits the
-file by hand without the key is caught by :func:`verify_file`. A file put back whole to an older state is
-not, except by whoever kept a later :meth:`Ledger.head`.
+Triggers forbid changing or deleting rows, but what a reader can trust is the chain of
+:mod:`fedrec.privacy.accounting.entries`: whoever edits the file by hand without the key is caught. A file
+put back to an older state is caught by the head kept beside it, and where that was put back too, by the
+server's next receipt (:mod:`fedrec.privacy.accounting.head`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import hashlib
-import json
-import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import numpy as np
-
-from fedrec.errors import BudgetExceededError, LedgerError
-from fedrec.privacy.accounting.accountants import (
-    MIN_DELTA,
-    ORDERS,
-    Event,
-    accountant_versions,
-    epsilon_from_rdp,
-    epsilon_pld,
-    rdp_vector,
+from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
+from fedrec.privacy.accounting.accountants import accountant_versions
+from fedrec.privacy.accounting.entries import (
+    SELECT,
+    Charge,
+    Entry,
+    Epsilons,
+    Signer,
+    Verification,
+    Verifier,
+    View,
+    check_rows,
+    finite,
+    to_row,
 )
+from fedrec.privacy.accounting.head import (
+    check_head,
+    check_receipt,
+    hash_at,
+    head_of,
+    read_head,
+    write_head,
+)
+from fedrec.privacy.accounting.prepared import Totals
+from fedrec.privacy.accounting.reading import read_entries, verify_file
+from fedrec.protocol import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, Receipt, SignedLedgerHead
 
-SIGNING_CONTEXT = b"fedrec/ledger/1"
+__all__ = ["Charge", "Entry", "Ledger", "Verification", "read_entries", "verify_file"]
+
 _SCHEMA = """
 CREATE TABLE entries (
     sequence INTEGER PRIMARY KEY, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
@@ -47,190 +60,8 @@ CREATE TRIGGER entries_no_delete BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 PRAGMA user_version = 1;
 """
-_COLUMNS = "sequence, training_id, round_number, step, payload, hash, signature"
-_SELECT = f"SELECT {_COLUMNS} FROM entries ORDER BY sequence"  # noqa: S608 - constants only
-
-View = Literal["server", "aggregation_broken"]
-
-
-class Signer(Protocol):
-    """What signs entries, as ``fedrec.privacy.identity.SigningIdentity`` does."""
-
-    @property
-    def public(self) -> bytes:
-        """The public key, 32 bytes."""
-
-    def sign(self, message: bytes, *, context: bytes) -> bytes:
-        """Sign ``message`` for ``context``."""
-
-
-class Verifier(Protocol):
-    """What checks a signature, as ``fedrec.privacy.identity.verify`` does."""
-
-    def __call__(self, public: bytes, message: bytes, signature: bytes, *, context: bytes) -> bool:
-        """Tell whether ``signature`` is that key's for ``message`` in ``context``."""
-
-
-@dataclass(frozen=True)
-class Charge:
-    """What a merchant is about to spend; its key is (training_id, round_number, step).
-
-    ``step`` numbers the charges of one round from 0, ``steps`` says how many noised steps this one
-    covers. ``guaranteed_noise_multiplier`` is that of the server's view, ``broken_noise_multiplier``
-    that of the merchant's own share alone; 0 means no guarantee. ``scale`` and ``sensitivity`` are in
-    grid units, ``delta`` is the training's whole delta.
-    """
-
-    training_id: str
-    round_number: int
-    model_hash: str
-    mode: str
-    unit: str
-    adjacency: str
-    duplicate_policy: str
-    sample_rate: float
-    clip: float
-    planned_noise_multiplier: float
-    guaranteed_noise_multiplier: float
-    broken_noise_multiplier: float
-    beta: float
-    scale: int
-    sensitivity: float
-    min_contributors: int
-    colluders: int
-    delta: float
-    step: int = 0
-    steps: int = 1
-
-    def event(self, view: View = "server") -> Event:
-        """Return what this costs in one of the two views, for the accountants."""
-        multiplier = self.guaranteed_noise_multiplier if view == "server" else self.broken_noise_multiplier
-        return Event(self.sample_rate, multiplier, self.steps)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A charge as it stands in the ledger.
-
-    ``epsilon_rdp`` is that of everything up to and with this entry, at the lifetime delta if there is
-    one, else the charge's; None where a step had no noise or nothing of delta is left.
-    """
-
-    sequence: int
-    charge: Charge
-    created_at: str
-    accountants: str
-    epsilon_rdp: float | None
-    hash: bytes
-    signature: bytes
-    already_charged: bool = False
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Outcome of checking a ledger: how many entries hold, and the first that doesn't (counted from 1)."""
-
-    ok: bool
-    entries: int
-    first_failure: int | None
-    reason: str
-
-
-def _genesis(public: bytes) -> bytes:
-    return hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
-
-
-def _chain(previous: bytes, payload: str) -> bytes:
-    return hashlib.sha256(b"fedrec/ledger/entry/1" + previous + payload.encode()).digest()
-
-
-def _to_payload(entry: Entry) -> str:
-    body = {
-        "sequence": entry.sequence,
-        "created_at": entry.created_at,
-        "accountants": entry.accountants,
-        "epsilon_rdp": entry.epsilon_rdp,
-        "charge": asdict(entry.charge),
-    }
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _from_row(row: tuple[Any, ...]) -> Entry:
-    """Parse a row; raise ``ValueError`` unless columns and payload agree and all fields have their types."""
-    sequence, training_id, round_number, step, payload, digest, signature = row
-    body = json.loads(payload)
-    if not isinstance(body, dict) or not isinstance(body.get("charge"), dict):
-        raise ValueError("the payload is not an entry")
-    values = body["charge"]
-    if set(values) != {field.name for field in fields(Charge)}:
-        raise ValueError("the payload has other fields")
-    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}
-    for field in fields(Charge):
-        if not isinstance(values[field.name], kinds[str(field.type)]):
-            raise ValueError(f"field {field.name} has a wrong type")
-    charge = Charge(**values)
-    key = (body.get("sequence"), charge.training_id, charge.round_number, charge.step)
-    if key != (sequence, training_id, round_number, step):
-        raise ValueError("columns and payload differ")
-    return Entry(
-        sequence=sequence,
-        charge=charge,
-        created_at=str(body.get("created_at")),
-        accountants=str(body.get("accountants")),
-        epsilon_rdp=body.get("epsilon_rdp"),
-        hash=bytes(digest),
-        signature=bytes(signature),
-    )
-
-
-def _check_rows(
-    rows: Iterable[tuple[Any, ...]], *, public: bytes, verify: Verifier
-) -> tuple[Verification, list[Entry]]:
-    previous = _genesis(public)
-    entries: list[Entry] = []
-    for number, row in enumerate(rows, start=1):
-        reason = ""
-        try:
-            entry = _from_row(row)
-            if entry.sequence != number:
-                reason = f"an entry is missing before number {entry.sequence}"
-            elif _chain(previous, row[4]) != entry.hash:
-                reason = "its hash doesn't follow from the entry before it"
-            elif not verify(public, entry.hash, entry.signature, context=SIGNING_CONTEXT):
-                reason = "its signature is not this merchant's"
-        except (ValueError, TypeError, AttributeError) as error:
-            reason = f"it cannot be read: {error}"
-        if reason:
-            return Verification(False, len(entries), number, f"entry {number}: {reason}"), entries
-        entries.append(entry)
-        previous = entry.hash
-    return Verification(True, len(entries), None, "every entry follows and is signed"), entries
-
-
-def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
-    """Check a ledger file without opening it for writing, and return the entries that hold.
-
-    Needs no lock; for auditors. The entries stop before the first that fails.
-
-    Raises:
-        LedgerError: the file is missing or no ledger.
-
-    """
-    if not path.is_file():
-        raise LedgerError(f"ledger: {path} does not exist.")
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            return _check_rows(connection.execute(_SELECT), public=public, verify=verify)
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise LedgerError(f"ledger: {path} cannot be read as a ledger ({error}).") from error
-
-
-def verify_file(path: Path, *, public: bytes, verify: Verifier) -> Verification:
-    """Check chain and signatures of a ledger file, as :func:`read_entries`."""
-    return read_entries(path, public=public, verify=verify)[0]
+_VERSION = 1
+ChangedData = Literal["refuse", "count_together"]
 
 
 class Ledger:
@@ -239,14 +70,19 @@ class Ledger:
     Use as a context manager. Safe to use from several threads.
 
     Args:
-        path: the SQLite file, made with mode 0600 if absent; ``path`` + ".lock" is held while open.
+        path: the SQLite file, made with mode 0600 if absent; ``path`` + ".lock" is held while open, and
+            ``path`` + ".head" kept beside it.
         signer: the merchant's identity.
         verify: checks signatures of entries already there.
         epsilon_lifetime: cap on the RDP epsilon of all entries together; needs ``delta_lifetime``.
         delta_lifetime: the delta at which the cap holds; every charge's beta * steps comes out of it.
+        changed_data: what to do with a charge for another dataset version than the last entry's.
+            ``count_together`` takes it: all charges count against every record, whichever it was in.
+        on_event: told each step of writing, for tests that stop there.
 
     Raises:
-        LedgerError: another process holds it, it is broken or of another merchant, or can't be written.
+        LedgerError: another process holds it, it is broken, older than its head, or of another merchant, or
+            can't be written.
 
     """
 
@@ -258,6 +94,8 @@ class Ledger:
         verify: Verifier,
         epsilon_lifetime: float | None = None,
         delta_lifetime: float | None = None,
+        changed_data: ChangedData = "refuse",
+        on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
         if (epsilon_lifetime is None) != (delta_lifetime is None):
             raise LedgerError("ledger: a lifetime cap needs both epsilon and delta.")
@@ -266,31 +104,26 @@ class Ledger:
         if delta_lifetime is not None and not 0 < delta_lifetime < 1:
             raise LedgerError(f"ledger: the lifetime delta {delta_lifetime} is outside (0, 1).")
         self._path = path
+        self._head_path = path.with_name(path.name + ".head")
         self._signer = signer
         self._verify = verify
         self._epsilon_lifetime = epsilon_lifetime
         self._delta_lifetime = delta_lifetime
+        self._changed_data = changed_data
+        self._on_event = on_event
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._receipt: Receipt | None = None
         self._lock = self._take_lock()
         try:
             self._connection = self._connect()
-            outcome, self._entries = _check_rows(
-                self._connection.execute(_SELECT), public=signer.public, verify=verify
-            )
-            if not outcome.ok:
-                raise LedgerError(f"ledger: {path} is broken or of another merchant: {outcome.reason}.")
+            self._load()
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(f"ledger: {path} cannot be opened ({error}).") from error
         except BaseException:
             self.close()
             raise
-        self._by_key = {_key(entry.charge): entry for entry in self._entries}
-        self._rdp = np.zeros(ORDERS.shape)
-        self._spent_beta = 0.0
-        for entry in self._entries:
-            self._count(entry.charge)
 
     def _take_lock(self) -> int:
         try:
@@ -310,13 +143,50 @@ class Ledger:
         # Made before SQLite sees it, so that it is never readable by others, not even for an instant.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._path.chmod(0o600)
+        self._on_event("file made")
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = DELETE")
-        # EXTRA also syncs the folder once the journal is gone: a commit that returned survives a power cut.
-        connection.execute("PRAGMA synchronous = EXTRA")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE")
+            # EXTRA also syncs the folder once the journal is gone: a commit survives a power cut.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._create(connection)
+            elif version != _VERSION:
+                raise LedgerError(
+                    f"ledger: {self._path} has format {version}, this version of fedrec writes {_VERSION}."
+                )
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        # The head comes first: a ledger with a table and no head is never the work of a crash.
+        if read_head(self._head_path, public=self._signer.public, verify=self._verify) is None:
+            self._write_head([])
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        self._on_event("table made")
+
+    def _load(self) -> None:
+        """Read and check everything on disk, and count it."""
+        public = self._signer.public
+        outcome, entries = check_rows(
+            self._open_connection().execute(SELECT), public=public, verify=self._verify
+        )
+        if not outcome.ok:
+            raise LedgerError(f"ledger: {self._path} is broken or of another merchant: {outcome.reason}.")
+        head = read_head(self._head_path, public=public, verify=self._verify)
+        self._entries = entries
+        self._by_key = {entry.charge.key: entry for entry in entries}
+        self._totals = Totals()
+        for entry in entries:
+            self._totals.add(entry.charge)
+        check_head(self._path, head, entries, public=public)
+        if head is not None:
+            self._receipt = head.receipt
+            if head.entries < len(entries):
+                self._write_head(entries)
 
     def __enter__(self) -> Ledger:
         return self
@@ -340,9 +210,10 @@ class Ledger:
             raise LedgerError(f"ledger: {self._path} is closed.")
         return self._connection
 
-    def _count(self, charge: Charge) -> None:
-        self._rdp = self._rdp + rdp_vector(charge.event())
-        self._spent_beta += charge.beta * charge.steps
+    def prepare(self, charge: Charge, *, charges: int) -> None:
+        """Work out the epsilons of ``charges`` charges like this one to come, so that each is then quick."""
+        with self._mutex:
+            self._totals.prepare(charge, charges=charges, delta=self._whole_delta(charge))
 
     def charge(self, charge: Charge) -> Entry:
         """Write a charge and return its entry, once it is on disk.
@@ -352,14 +223,19 @@ class Ledger:
 
         Raises:
             BudgetExceededError: the charge would pass the lifetime cap; nothing is written.
-            LedgerError: something else stands under this key, a field is out of range, or the disk fails.
+            RefusedError: the data changed since the last entry, and there is no rule for that; nothing is
+                written.
+            LedgerError: something else stands under this key, a field is out of range, or the disk fails;
+                then the charge may stand, and nothing may leave.
 
         """
         with self._mutex:
-            connection = self._open_connection()
-            found = self._by_key.get(_key(charge))
+            self._open_connection()
+            found = self._by_key.get(charge.key)
             if found is not None:
-                if found.charge != charge:
+                # An upgrade or a new rule between the two changes what is named, not what was spent.
+                same = replace(found.charge, code=charge.code, policy_hash=charge.policy_hash)
+                if same != charge:
                     raise LedgerError(
                         f"ledger: round {charge.round_number} step {charge.step} of training "
                         f"{charge.training_id[:12]} was charged with other values; it can't be charged again."
@@ -367,70 +243,152 @@ class Ledger:
                 return replace(found, already_charged=True)
             if charge.steps < 1 or charge.step < 0 or charge.round_number < 0 or not 0 <= charge.beta < 1:
                 raise LedgerError("ledger: a charge needs steps >= 1, step and round >= 0, beta in [0, 1).")
-            entry = self._sealed(charge, epsilon=self._epsilon_after(charge))
-            row = (entry.sequence, *_key(charge), _to_payload(entry), entry.hash, entry.signature)
-            try:
-                connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            except sqlite3.Error as error:
-                raise LedgerError(f"ledger: {self._path} cannot be written ({error}).") from error
-            self._entries.append(entry)
-            self._by_key[_key(charge)] = entry
-            self._count(charge)
-            return entry
+            self._check_data(charge)
+            return self._append(charge, self._epsilons(charge))
 
-    def _epsilon_after(self, charge: Charge) -> float:
-        """Epsilon by RDP with ``charge`` added; raise if that passes the cap."""
-        rdp = self._rdp + rdp_vector(charge.event())
-        whole = charge.delta if self._delta_lifetime is None else self._delta_lifetime
-        delta = whole - self._spent_beta - charge.beta * charge.steps
-        epsilon = epsilon_from_rdp(rdp, delta=delta) if delta >= MIN_DELTA else math.inf
-        if self._epsilon_lifetime is not None and not epsilon <= self._epsilon_lifetime:
+    def _check_data(self, charge: Charge) -> None:
+        if self._changed_data == "refuse" and self._entries:
+            last = self._entries[-1].charge.dataset_version
+            if charge.dataset_version != last:
+                raise RefusedError("policy 'changed_data': the photos changed since the last charge")
+
+    def _whole_delta(self, charge: Charge) -> float:
+        return charge.delta if self._delta_lifetime is None else self._delta_lifetime
+
+    def _epsilons(self, charge: Charge) -> Epsilons:
+        """Epsilons before and after ``charge``; raise if the proved one passes the cap."""
+        delta = self._whole_delta(charge)
+        after = self._totals.rdp(delta=delta, adding=charge)
+        if self._epsilon_lifetime is not None and not after <= self._epsilon_lifetime:
             raise BudgetExceededError(
-                f"privacy budget: this step would bring the lifetime epsilon to {epsilon:.4g} at delta "
-                f"{whole:.3g}, over the cap of {self._epsilon_lifetime:g}; the merchant stays out."
+                f"privacy budget: this step would bring the lifetime epsilon to {after:.4g} at delta "
+                f"{delta:.3g}, over the cap of {self._epsilon_lifetime:g}; the merchant stays out."
             )
-        return epsilon
+        return Epsilons(
+            pld_before=finite(self._totals.pld(delta=delta)),
+            pld_after=finite(self._totals.pld(delta=delta, adding=charge)),
+            rdp_before=finite(self._totals.rdp(delta=delta)),
+            rdp_after=finite(after),
+        )
 
-    def _sealed(self, charge: Charge, *, epsilon: float) -> Entry:
-        """Make the next entry: numbered, dated, chained and signed."""
-        entry = Entry(
-            sequence=len(self._entries) + 1,
-            charge=charge,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            accountants=accountant_versions(),
-            epsilon_rdp=epsilon if math.isfinite(epsilon) else None,
-            hash=b"",
-            signature=b"",
+    def _append(self, charge: Charge, epsilons: Epsilons) -> Entry:
+        connection = self._open_connection()
+        entry, row = to_row(
+            Entry(
+                sequence=len(self._entries) + 1,
+                charge=charge,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                accountants=accountant_versions(),
+                epsilons=epsilons,
+                hash=b"",
+                signature=b"",
+            ),
+            previous=self.head()[1],
+            signer=self._signer,
         )
         try:
-            payload = _to_payload(entry)
-        except (ValueError, TypeError) as error:
-            raise LedgerError(f"ledger: a field of the charge can't be written down ({error}).") from error
-        digest = _chain(self.head()[1], payload)
-        return replace(entry, hash=digest, signature=self._signer.sign(digest, context=SIGNING_CONTEXT))
+            connection.execute("BEGIN IMMEDIATE")
+            self._on_event("begun")
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._on_event("inserted")
+            connection.execute("COMMIT")
+            self._on_event("committed")
+        except sqlite3.Error as error:
+            self._recover()
+            raise LedgerError(f"ledger: {self._path} cannot be written ({error}).") from error
+        self._entries.append(entry)
+        self._by_key[charge.key] = entry
+        self._totals.add(charge)
+        self._write_head(self._entries)
+        return entry
+
+    def _recover(self) -> None:
+        """After a failed write, take what the disk says, or close if it can't be read."""
+        connection = self._open_connection()
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._load()
+        except (sqlite3.Error, LedgerError):
+            with contextlib.suppress(sqlite3.Error):
+                self.close()
+
+    def _write_head(self, entries: list[Entry]) -> None:
+        head = head_of(entries, public=self._signer.public, receipt=self._receipt)
+        write_head(self._head_path, head, signer=self._signer, on_event=self._on_event)
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of entries and the hash of the last (of the empty chain, if none)."""
-        if not self._entries:
-            return 0, _genesis(self._signer.public)
-        return len(self._entries), self._entries[-1].hash
+        return len(self._entries), hash_at(self._entries, len(self._entries), public=self._signer.public)
+
+    def signed_head(self, *, training_id: str, round_number: int, merchant: str) -> SignedLedgerHead:
+        """Return the head's hash, signed for a server that will give it back in a receipt."""
+        with self._mutex:
+            statement = LedgerHead(
+                training_id=training_id,
+                round_number=round_number,
+                merchant=merchant,
+                head_hash=self.head()[1].hex(),
+            )
+            signature = self._signer.sign(statement.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
+            return SignedLedgerHead(statement=statement, signature=signature.hex())
+
+    def accept_receipt(self, receipt: Receipt) -> None:
+        """Keep a receipt, and see that this ledger holds the entry that it is for.
+
+        A receipt counts because this merchant signed the head in it; the server's signature makes it
+        evidence for others. Once a receipt shows that the ledger is an older copy, it stays refused.
+
+        Raises:
+            ProtocolError: this merchant didn't sign the head, or the server's signature is wrong.
+            LedgerError: the ledger was put back to an older state, or the disk fails.
+
+        """
+        with self._mutex:
+            self._open_connection()
+            head = receipt.head
+            if not self._verify(
+                self._signer.public,
+                head.statement.canonical_bytes(),
+                bytes.fromhex(head.signature),
+                context=LEDGER_HEAD_CONTEXT,
+            ):
+                raise ProtocolError("a ledger receipt holds a head that this merchant didn't sign")
+            if not self._verify(
+                bytes.fromhex(receipt.server_key),
+                head.canonical_bytes(),
+                bytes.fromhex(receipt.signature),
+                context=RECEIPT_CONTEXT,
+            ):
+                raise ProtocolError("a ledger receipt is not signed by the key that it names")
+            try:
+                check_receipt(self._path, receipt, self._entries, public=self._signer.public)
+            except LedgerError:
+                self._receipt = receipt
+                self._write_head(self._entries)
+                self.close()
+                raise
+            self._receipt = receipt
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries in order."""
         with self._mutex:
             return tuple(self._entries)
 
+    def rounds_since(self, moment: datetime) -> int:
+        """Return how many rounds were charged at ``moment`` (with a time zone) or later."""
+        start = moment.astimezone(UTC).isoformat(timespec="seconds")
+        return len({entry.charge.key[:2] for entry in self.entries() if entry.created_at >= start})
+
     def epsilon(self, *, delta: float, view: View = "server") -> float:
         """Epsilon by PLD of everything charged, at ``delta`` less what rounding uses; inf if none is left."""
-        left = delta - self._spent_beta
-        if left < MIN_DELTA:
-            return math.inf
-        return epsilon_pld([entry.charge.event(view) for entry in self.entries()], delta=left)
+        with self._mutex:
+            return self._totals.pld(delta=delta, view=view)
 
     def epsilon_rdp(self, *, delta: float) -> float:
         """Epsilon by integer-order RDP of everything charged, server's view: what the cap is held against."""
-        left = delta - self._spent_beta
-        return epsilon_from_rdp(self._rdp, delta=left) if left >= MIN_DELTA else math.inf
+        with self._mutex:
+            return self._totals.rdp(delta=delta)
 
     def verify(self) -> Verification:
         """Check chain and signatures afresh from the disk, naming the first entry that fails.
@@ -441,15 +399,11 @@ class Ledger:
         """
         with self._mutex:
             try:
-                rows = self._open_connection().execute(_SELECT).fetchall()
+                rows = self._open_connection().execute(SELECT).fetchall()
             except sqlite3.Error as error:
                 raise LedgerError(f"ledger: {self._path} cannot be read ({error}).") from error
-            outcome, _ = _check_rows(rows, public=self._signer.public, verify=self._verify)
+            outcome, _ = check_rows(rows, public=self._signer.public, verify=self._verify)
             if outcome.ok and outcome.entries != len(self._entries):
                 reason = f"{len(self._entries)} entries were written but {outcome.entries} are there"
                 return Verification(False, outcome.entries, outcome.entries + 1, reason)
             return outcome
-
-
-def _key(charge: Charge) -> tuple[str, int, int]:
-    return charge.training_id, charge.round_number, charge.step

@@ -302,7 +302,7 @@ class RecordClipper:
 
     def _split(self, total: Tensor) -> list[Tensor]:
         """Cut the flat total into one part a parameter."""
-        return list(total.split([parameter.numel() for parameter in self._parameters]))
+        return list(torch.split(total, [parameter.numel() for parameter in self._parameters]))
 
     def _gradients(self, batch: _Batch) -> LayerGradients:
         """Return all per-record gradients of a batch, parameters in their order."""

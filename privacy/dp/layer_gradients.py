@@ -215,7 +215,7 @@ def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, view
         g = gradient.flatten(2).double().transpose(1, 2)
         return _Outer(g.reshape(-1, positions, g.shape[2]), a.reshape(-1, positions, a.shape[2]))
     if inputs.device.type == "cpu" and size * positions >= _WORTH_A_CALL:
-        pairs = zip(inputs.split(views), gradient.split(views), strict=True)
+        pairs = zip(torch.split(inputs, views), torch.split(gradient, views), strict=True)
         return _PerRecord([_weight_of_one(layer, one, its) for one, its in pairs])
     products = torch.bmm(gradient.flatten(2), _patches(layer, inputs).transpose(1, 2))
     return Rows(_per_record(products, views))

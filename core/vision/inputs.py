@@ -1,0 +1,89 @@
+"""From photos to what a model takes: normalised pixels, or the features of a frozen backbone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedrec.errors import DataError
+from fedrec.vision.features import default_cache_dir, feature_matrix
+from fedrec.vision.imageset import ImageSet
+from fedrec.vision.models import registry
+from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.transforms import augmented_views, normalise, to_model_input
+
+_FOLDER_SIZE = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """How photos enter the model: channels, and the side in pixels that they are brought to."""
+
+    channels: int
+    size: int
+
+
+def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
+    """Return the shape of the model's inputs: the model's own side, else the data's, else 64 pixels."""
+    pixels = images.pixels()
+    channels = 3 if pixels is None else int(pixels.shape[3])
+    if spec.backbone is not None:
+        channels = 3
+    if spec.image_size is not None:
+        return InputShape(channels, spec.image_size)
+    if pixels is None or pixels.shape[1] != pixels.shape[2]:
+        return InputShape(channels, _FOLDER_SIZE)
+    return InputShape(channels, int(pixels.shape[1]))
+
+
+def model_inputs(
+    images: ImageSet, spec: ModelSpec, shape: InputShape, *, views: int, progress: Progress
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return the inputs of all photos: uint8 (n, views, H, W, C), or float32 features (n, views, dim).
+
+    A view depends on its own record's content alone.
+    """
+    digests = [record.digest for record in images.records]
+    if spec.backbone is not None:
+        return feature_matrix(
+            spec.backbone.create(),
+            images.image,
+            digests,
+            views=views,
+            cache_dir=default_cache_dir(),
+            workers=os.cpu_count() or 1,
+            progress=progress,
+        )
+    pixels = images.pixels()
+    if pixels is None or pixels.shape[1:] != (shape.size, shape.size, shape.channels):
+        rows = []
+        for index in range(len(images)):
+            rows.append(
+                to_model_input(
+                    images.image(index), size=shape.size, channels=shape.channels, margin=spec.margin
+                )
+            )
+            progress(index + 1, len(images))
+        if not rows:
+            raise DataError("a split holds no picture")
+        pixels = np.stack(rows)
+    if views == 1:
+        return pixels[:, None]
+    return augmented_views(pixels, views=views, seeds=digests)
+
+
+def to_inputs(array: NDArray[np.generic], model: str) -> torch.Tensor:
+    """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
+    # Mapped read-only from disk; torch wants memory it could write to.
+    tensor = torch.from_numpy(np.array(array))
+    if tensor.dtype != torch.uint8:
+        return tensor
+    spec = registry.get(model)
+    return normalise(tensor, mean=spec.mean, std=spec.std)

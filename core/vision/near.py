@@ -1,0 +1,79 @@
+"""Photos that look alike: found by a perceptual hash and reported, never dropped.
+
+Whether a photo is dropped must depend on its own content alone; that another one looks like it is for the
+merchant to judge, because two photos of one product count as two records unless the product is the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HASH_BYTES: Final = 32
+NEAR_BITS: Final = 20
+"""Photos whose hashes differ in at most so many of 256 bits are taken to look alike."""
+_ROWS, _COLUMNS = 16, 17
+_CHUNK_ENTRIES = 1 << 22
+
+
+def perceptual_hashes(pixels: NDArray[np.uint8]) -> list[bytes]:
+    """Difference hashes of pictures, uint8 (n, H, W, channels), 32 bytes each.
+
+    A picture's brightness is averaged over 16 rows of 17 cells; each bit says whether a cell is brighter
+    than the one to its left. Scaling, recompression and changes of overall brightness hardly move it. A
+    picture smaller than the grid repeats its pixels.
+    """
+    if not len(pixels):
+        return []
+    # Columns first, as sums of integers: exact, and a large picture shrinks before anything is converted.
+    rows, columns = _cells(pixels.shape[1], _ROWS), _cells(pixels.shape[2], _COLUMNS)
+    cells = np.empty((len(pixels), _ROWS, _COLUMNS))
+    for r, (top, bottom) in enumerate(rows):
+        band = pixels[:, top:bottom].sum(axis=(1, 3), dtype=np.int64)
+        for c, (left, right) in enumerate(columns):
+            cells[:, r, c] = band[:, left:right].sum(axis=1) / ((bottom - top) * (right - left))
+    bits = cells[:, :, 1:] > cells[:, :, :-1]
+    packed = np.packbits(bits.reshape(len(pixels), 8 * HASH_BYTES), axis=1)
+    return [row.tobytes() for row in packed]
+
+
+def _cells(length: int, count: int) -> list[tuple[int, int]]:
+    """Divide ``length`` pixels into ``count`` cells of nearly one size, of at least one pixel each."""
+    starts = [i * length // count for i in range(count)]
+    return [(start, max(start + 1, (i + 1) * length // count)) for i, start in enumerate(starts)]
+
+
+def near_duplicates(hashes: Sequence[bytes], *, bits: int = NEAR_BITS) -> list[list[int]]:
+    """Group positions whose hashes are linked by differences of at most ``bits`` bits; loners are left out.
+
+    Groups are in the order of their first positions, each ascending. Compares all pairs of distinct hashes.
+    """
+    distinct = sorted(set(hashes))
+    values = np.frombuffer(b"".join(distinct), dtype=np.uint64).reshape(len(distinct), HASH_BYTES // 8)
+    number = {value: index for index, value in enumerate(distinct)}
+    parents = list(range(len(values)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    step = max(1, _CHUNK_ENTRIES // max(1, len(values)))
+    for start in range(0, len(values), step):
+        differing = np.zeros((len(values[start : start + step]), len(values) - start), dtype=np.uint16)
+        for word in range(values.shape[1]):
+            differing += np.bitwise_count(
+                values[start : start + step, None, word] ^ values[None, start:, word]
+            )
+        for a, b in np.argwhere(differing <= bits).tolist():
+            if a < b:
+                first, second = sorted((root(start + a), root(start + b)))
+                parents[second] = first
+    groups: dict[int, list[int]] = {}
+    for position, value in enumerate(hashes):
+        groups.setdefault(root(number[value]), []).append(position)
+    return sorted(group for group in groups.values() if len(group) > 1)

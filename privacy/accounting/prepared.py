@@ -1,0 +1,107 @@
+"""Epsilon of a training's charges worked out when it is joined, so that a charge only looks it up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.privacy.accounting.accountants import (
+    MIN_DELTA,
+    ORDERS,
+    Event,
+    epsilon_from_rdp,
+    epsilon_pld,
+    epsilon_schedule,
+    rdp_vector,
+)
+from fedrec.privacy.accounting.entries import Charge, View
+
+MAX_PREPARED = 4096
+"""Most charges worked out ahead; later ones are composed as they come."""
+
+
+def charge_delta(charge: Charge) -> float:
+    """Return what a charge takes of delta: the chance that rounding passes the sensitivity, each step."""
+    return charge.beta * charge.steps
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Epsilons after 0, 1, ... charges of one kind on top of ``after`` earlier ones, of a whole ``delta``."""
+
+    event: Event
+    beta: float
+    delta: float
+    after: int
+    epsilons: tuple[float, ...]
+
+
+class Totals:
+    """Everything charged so far, in the two accountants' terms."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._steps: dict[View, dict[tuple[float, float], int]] = {"server": {}, "aggregation_broken": {}}
+        self._rdp: NDArray[np.float64] = np.zeros(ORDERS.shape)
+        self._spent = 0.0
+        self._schedule: _Schedule | None = None
+
+    def add(self, charge: Charge) -> None:
+        """Count a charge that was written."""
+        self._count += 1
+        for view, steps in self._steps.items():
+            event = charge.event(view)
+            kind = event.sample_rate, event.noise_multiplier
+            steps[kind] = steps.get(kind, 0) + event.steps
+        self._rdp = self._rdp + rdp_vector(charge.event())
+        self._spent += charge_delta(charge)
+        schedule = self._schedule
+        if schedule is not None and (charge.event(), charge.beta) != (schedule.event, schedule.beta):
+            self._schedule = None
+
+    def prepare(self, charge: Charge, *, charges: int, delta: float) -> None:
+        """Work out epsilon by PLD, server's view, for up to ``charges`` charges like this one to come."""
+        count = min(charges, MAX_PREPARED)
+        deltas = [delta - self._spent - k * charge_delta(charge) for k in range(count + 1)]
+        self._schedule = _Schedule(
+            event=charge.event(),
+            beta=charge.beta,
+            delta=delta,
+            after=self._count,
+            epsilons=epsilon_schedule(self.events(), charge.event(), deltas=deltas),
+        )
+
+    def events(self, view: View = "server") -> Sequence[Event]:
+        """Return what was charged, for the accountants, one event of each kind."""
+        return [Event(rate, sigma, steps) for (rate, sigma), steps in self._steps[view].items()]
+
+    def rdp(self, *, delta: float, adding: Charge | None = None) -> float:
+        """Epsilon by RDP, server's view, at ``delta`` less the betas, with one more charge if given."""
+        if adding is None:
+            left, vector = delta - self._spent, self._rdp
+        else:
+            left = delta - self._spent - charge_delta(adding)
+            vector = self._rdp + rdp_vector(adding.event())
+        return epsilon_from_rdp(vector, delta=left) if left >= MIN_DELTA else math.inf
+
+    def pld(self, *, delta: float, adding: Charge | None = None, view: View = "server") -> float:
+        """Epsilon by PLD at ``delta`` less the betas, one more charge if given; looked up if prepared."""
+        found = self._look_up(delta=delta, adding=adding) if view == "server" else None
+        if found is not None:
+            return found
+        left = delta - self._spent - (0.0 if adding is None else charge_delta(adding))
+        events = [*self.events(view), *(() if adding is None else (adding.event(view),))]
+        return epsilon_pld(events, delta=left) if left >= MIN_DELTA else math.inf
+
+    def _look_up(self, *, delta: float, adding: Charge | None) -> float | None:
+        schedule = self._schedule
+        if schedule is None or delta != schedule.delta:
+            return None
+        if adding is not None and (adding.event(), adding.beta) != (schedule.event, schedule.beta):
+            return None
+        position = self._count - schedule.after + (adding is not None)
+        return schedule.epsilons[position] if position < len(schedule.epsilons) else None

@@ -1,0 +1,74 @@
+"""Photos that look alike: what the perceptual hash is blind to, and grouping against a naive loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.near import NEAR_BITS, near_duplicates, perceptual_hashes
+
+
+def _photo(seed: int, size: int = 96) -> Image.Image:
+    """A smooth random picture, as photos are."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _hash(image: Image.Image) -> int:
+    return int.from_bytes(perceptual_hashes(np.asarray(image)[None])[0])
+
+
+def test_resized_recompressed_and_brightened_photos_look_alike(tmp_path: Path) -> None:
+    for seed in range(5):
+        photo = _photo(seed)
+        photo.save(tmp_path / "x.jpg", quality=60)
+        others = [photo.resize((60, 48)), Image.open(tmp_path / "x.jpg"), photo.point(lambda v: 20 + v * 0.8)]
+        assert max((_hash(photo) ^ _hash(other)).bit_count() for other in others) <= NEAR_BITS
+    between = [(_hash(_photo(a)) ^ _hash(_photo(b))).bit_count() for a in range(8) for b in range(a)]
+    assert min(between) > 3 * NEAR_BITS
+
+
+def test_tiny_and_empty_pictures() -> None:
+    assert perceptual_hashes(np.zeros((0, 4, 4, 3), np.uint8)) == []
+    assert perceptual_hashes(np.zeros((2, 1, 1, 1), np.uint8)) == [bytes(32)] * 2
+    ramp = np.arange(17, dtype=np.uint8)[None, None, :, None].repeat(16, axis=1)
+    assert perceptual_hashes(ramp) == [b"\xff" * 32]
+    assert near_duplicates([]) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**256 - 1) | st.sampled_from([0, 1, 7, 15, 1 << 255]), max_size=12),
+    st.integers(0, 8),
+)
+def test_groups_are_those_of_a_naive_loop(hashes: list[int], bits: int) -> None:
+    groups = [{i} for i in range(len(hashes))]
+    for i, a in enumerate(hashes):
+        for j, b in enumerate(hashes[:i]):
+            if (a ^ b).bit_count() <= bits and groups[i] is not groups[j]:
+                merged = groups[i] | groups[j]
+                for k in merged:
+                    groups[k] = merged
+    expected = sorted({tuple(sorted(group)) for group in groups if len(group) > 1})
+    assert [
+        tuple(group) for group in near_duplicates([h.to_bytes(32) for h in hashes], bits=bits)
+    ] == expected
+
+
+def test_a_folder_keeps_photos_that_look_alike(tmp_path: Path) -> None:
+    for label, seeds in (("hat", (1, 2)), ("mug", (3, 4))):
+        (tmp_path / label).mkdir()
+        for seed in seeds:
+            _photo(seed).save(tmp_path / label / f"{seed}.png")
+    _photo(1).resize((80, 80)).save(tmp_path / "hat" / "1-smaller.png")
+    train = open_folder(tmp_path).train
+    assert len(train) == 5 and train.duplicates_dropped == 0
+    groups = near_duplicates([record.look for record in train.records])
+    assert [[train.records[i].name for i in group] for group in groups] == [
+        ["hat/1-smaller.png", "hat/1.png"]
+    ]
