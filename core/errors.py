@@ -76,6 +76,24 @@ class TrainingError(FedrecError):
     exit_code: ClassVar[int] = 11
 
 
+class ConnectionLostError(FedrecError):
+    """The server can't be reached, or isn't the one that the join file names."""
+
+    exit_code: ClassVar[int] = 12
+
+
+class NotAdmittedError(FedrecError):
+    """The server doesn't know this merchant's key, or knows it no longer."""
+
+    exit_code: ClassVar[int] = 13
+
+
+class ServiceError(FedrecError):
+    """The server can't offer its service: a port is taken, a certificate is missing, Flower won't start."""
+
+    exit_code: ClassVar[int] = 14
+
+
 class InterruptedRunError(FedrecError):
     """The person stopped the run; what was finished is in the run directory."""
 

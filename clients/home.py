@@ -1,0 +1,139 @@
+"""A merchant's folder: its keys, its policy, its ledger, and the server that it joined."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedrec.clients.policy import TEMPLATE, MerchantPolicy
+from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, fingerprint, read_file
+from fedrec.errors import ConfigError
+from fedrec.files import write_atomically, write_secret
+from fedrec.privacy.identity import SigningIdentity
+
+ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
+
+
+@dataclass(frozen=True)
+class MerchantHome:
+    """The folder's files by name; see :meth:`create`."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The lifetime ledger."""
+        return self.folder / "ledger.sqlite"
+
+    @property
+    def store(self) -> Path:
+        """What was answered in trainings that are under way."""
+        return self.folder / "store.sqlite"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that the server's must come from."""
+        return self.folder / "authority.pem"
+
+    @classmethod
+    def create(cls, folder: Path, *, name: str, data: Path, records: int) -> MerchantHome:
+        """Make the folder (mode 0700), fresh keys (0600), a policy to edit, and the enrolment file.
+
+        ``records`` is the number of photos, rounded, as everybody will see it. Raises ``ConfigError`` for
+        an impossible name, or a folder that holds something already.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        home = cls(folder)
+        identity = SigningIdentity.generate()
+        node = ec.generate_private_key(ec.SECP384R1())
+        public = node.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        try:
+            statement = Statement(
+                name=name,
+                signing_key=identity.public.hex(),
+                node_key=public.decode("ascii"),
+                records=records,
+            )
+        except ValueError:
+            raise ConfigError(
+                f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
+                "dots, hyphens or underscores"
+            ) from None
+        write_secret(folder / "identity.key", identity.private_bytes())
+        write_secret(
+            folder / "node.key",
+            node.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+        signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+        enrolment = Enrolment(statement=statement, signature=signature)
+        write_atomically(folder / ENROLMENT_FILE, enrolment.canonical_bytes())
+        write_atomically(folder / "policy.toml", TEMPLATE.encode())
+        config = {"name": name, "data": str(data.resolve())}
+        write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
+        return home
+
+    @classmethod
+    def open(cls, folder: Path) -> MerchantHome:
+        """Open a folder that :meth:`create` made; ``ConfigError`` if it isn't one."""
+        if not (folder / "client.toml").is_file():
+            raise ConfigError(f"--home {folder} holds no merchant: make one with 'fedrec client init'")
+        return cls(folder)
+
+    def settings(self) -> tuple[str, Path]:
+        """Return (name, folder of photos)."""
+        try:
+            values = tomllib.loads((self.folder / "client.toml").read_text("utf-8"))
+            return str(values["name"]), Path(values["data"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {error}") from None
+
+    def identity(self) -> SigningIdentity:
+        """Read the signing key."""
+        return SigningIdentity.from_private_bytes((self.folder / "identity.key").read_bytes())
+
+    def node_key(self) -> ec.EllipticCurvePrivateKey:
+        """Read the key that the merchant shows to Flower."""
+        key = serialization.load_pem_private_key((self.folder / "node.key").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ConfigError(f"{self.folder / 'node.key'} is no elliptic-curve key")
+        return key
+
+    def approve(self, join: JoinFile) -> None:
+        """Keep a join file whose roster the merchant has confirmed, with its own key on it.
+
+        Raises ``ConfigError`` if the roster has another key, or none, under this merchant's name.
+        """
+        name, _ = self.settings()
+        mine = [peer for peer in join.roster if peer.name == name]
+        if not mine or mine[0].signing_key != self.identity().public.hex():
+            raise ConfigError(f"the join file's roster doesn't hold this merchant, '{name}', with its key")
+        write_atomically(self.authority, join.authority.encode())
+        write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
+
+    def joined(self) -> JoinFile:
+        """Return the confirmed join file; ``ConfigError`` before there is one."""
+        if not (self.folder / JOIN_FILE).is_file():
+            raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
+        return read_file(self.folder / JOIN_FILE, JoinFile)
+
+    def policy(self) -> MerchantPolicy:
+        """Return the merchant's rules, the confirmed roster among them."""
+        policy = MerchantPolicy.load(self.folder / "policy.toml")
+        approved = fingerprint(self.joined().roster)
+        if policy.roster_fingerprint not in (None, approved):
+            raise ConfigError("policy.toml names another roster_fingerprint than that of the join file")
+        return policy.model_copy(update={"roster_fingerprint": approved})

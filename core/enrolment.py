@@ -1,0 +1,73 @@
+"""What goes between a merchant and an operator by hand: an enrolment file one way, a join file the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from fedrec.errors import ConfigError
+from fedrec.protocol import Hash, Name, Peer, Signature, Strict, sha256_hex
+
+MAX_FILE_BYTES = 2**20
+ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
+
+Pem = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^-----BEGIN [A-Z ]+-----\n")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-\[\]:]{1,255}:[0-9]{1,5}$")]
+
+
+class Statement(Strict):
+    """Who asks to be enrolled: public keys, and the rounded number of photos; no photo and no secret."""
+
+    version: Literal[1] = 1
+    name: Name
+    signing_key: Hash
+    node_key: Pem
+    records: Annotated[int, Field(ge=1, le=10**9)]
+
+
+class Enrolment(Strict):
+    """A :class:`Statement`, signed with the key that it names: whoever made it holds that key."""
+
+    statement: Statement
+    signature: Signature
+
+
+class JoinFile(Strict):
+    """Where a merchant finds the server, whose certificate to trust, and who else takes part."""
+
+    version: Literal[1] = 1
+    address: Address
+    authority: Pem
+    roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=1000)]
+
+
+def fingerprint(roster: tuple[Peer, ...]) -> str:
+    """Return the SHA-256 that people compare out of band: of all names and keys, in the order of names."""
+    entries = sorted([peer.name, peer.signing_key] for peer in roster)
+    return sha256_hex(json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode())
+
+
+def grouped(digest: str) -> str:
+    """Return a fingerprint in groups of four digits, to be read out."""
+    return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
+
+
+Kind = TypeVar("Kind", bound=Strict)
+
+
+def read_file(path: Path, kind: type[Kind]) -> Kind:
+    """Read an enrolment or join file; ``ConfigError`` in one line when it isn't one."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path} is too large to be a file of this kind")
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        what = kind.__name__.lower()
+        raise ConfigError(f"{path} is no {what} of this version: {where}: {first['msg']}") from None

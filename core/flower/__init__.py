@@ -1,0 +1,36 @@
+"""The only door to Flower's private side; every name used below this folder has a contract test.
+
+``messages`` builds what Flower passes around, ``actors`` is its Ray backend, ``fleet`` a merchant's
+connection, ``superlink`` the server's.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Flower reads these at import: without them it opens connections of its own at start.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from fedrec.flower.actors import RayActors, require_ray
+from fedrec.flower.messages import (
+    APP_FAILED,
+    DEFAULT_TTL,
+    NODE_GONE,
+    Run,
+    error_reply,
+    new_message,
+    set_task_identity,
+)
+
+__all__ = [
+    "APP_FAILED",
+    "DEFAULT_TTL",
+    "NODE_GONE",
+    "RayActors",
+    "Run",
+    "error_reply",
+    "new_message",
+    "require_ray",
+    "set_task_identity",
+]

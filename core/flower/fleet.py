@@ -1,0 +1,203 @@
+"""A merchant's connection to the server: Flower's Fleet API, and nothing else of a SuperNode.
+
+It never asks for a FAB, so that a server can't hand a merchant code to run; and it starts no process.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.error import FlowerError
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower.messages import set_task_identity
+
+HEARTBEAT_SECONDS = 10.0
+"""Flower's shortest. After a hard stop the same key is locked out for two of these."""
+
+_OBJECT_BACKOFF_SECONDS = 0.02
+_REFUSALS = (401, 403)
+_NOT_ADMITTED = 2004
+"""Flower's code for a key that it doesn't know, and for one whose node it still holds for active."""
+
+
+class FleetLink:
+    """One authenticated connection; a context manager. Not for two threads, but for its own heartbeat.
+
+    ``address`` is host:port, ``ca`` the PEM file of the authority that the server's certificate must come
+    from, ``key`` the merchant's P-384 key that the server has enrolled.
+
+    Raises ``NotAdmittedError`` if the server doesn't know the key, ``ConnectionLostError`` if it can't be
+    reached, or its certificate is another authority's; entering and every method.
+    """
+
+    def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
+        self._address = address
+        self._public = public_key_to_bytes(key.public_key())
+        self._client = FleetHttpClient.from_server_address(
+            address,
+            False,
+            str(ca),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(key, key.public_key()),
+            ],
+        )
+        self._node: Node | None = None
+        self._lost: FedrecConnectionError | None = None
+        self._stop = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat, name="fedrec-heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        try:
+            response = self._client.ActivateNode(
+                ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_SECONDS)
+            )
+        except (httpx.HTTPError, RuntimeError, OSError) as error:
+            self._client.close()
+            raise self._explained(error) from None
+        self._node = Node(node_id=response.node_id)
+        self._heartbeat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._heartbeat.join(HEARTBEAT_SECONDS)
+        if self._node is not None:
+            # Where this fails the server notices by the missing heartbeat.
+            with suppress(httpx.HTTPError, RuntimeError, OSError):
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        self._client.close()
+
+    @property
+    def node_id(self) -> int:
+        """The number that the server knows this merchant's key by."""
+        return self._active().node_id
+
+    def receive(self) -> Message | None:
+        """Return the next message for this merchant, whole; None when there is none."""
+        node = self._active()
+        if self._lost is not None:
+            raise self._lost
+        try:
+            response = self._client.PullMessages(PullMessagesRequest(node=node))
+            if not response.messages_list:
+                return None
+            head = message_from_proto(response.messages_list[0])
+            run_id = head.metadata.run_id
+            set_task_identity(run_id=run_id, node_id=node.node_id)
+            message = pull_and_inflate_object_from_tree(
+                response.message_object_trees[0],
+                make_pull_object_fn_protobuf(self._client.PullObject, node, run_id),
+                make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, run_id),
+                return_type=Message,
+                initial_backoff=_OBJECT_BACKOFF_SECONDS,
+            )
+        except (httpx.HTTPError, RuntimeError, OSError) as error:
+            raise self._explained(error) from None
+        message.metadata.__dict__["_message_id"] = head.metadata.message_id
+        return message
+
+    def send(self, reply: Message, *, seconds: float) -> None:
+        """Send the reply to a message; ``seconds`` is 0 unless the merchant wants its time to be known."""
+        node = self._active()
+        run_id = reply.metadata.run_id
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        try:
+            with no_object_id_recompute():
+                tree = get_object_tree(reply)
+                objects = get_all_nested_objects(reply)
+                head = remove_content_from_message(reply) if reply.has_content() else reply
+                response = self._client.PushMessages(
+                    PushMessagesRequest(
+                        node=node,
+                        messages_list=[message_to_proto(head)],
+                        message_object_trees=[tree],
+                        clientapp_runtime_list=[seconds],
+                    )
+                )
+                push_objects(
+                    objects,
+                    make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
+                    object_ids_to_push=set(response.objects_to_push),
+                )
+        except (httpx.HTTPError, RuntimeError, OSError) as error:
+            raise self._explained(error) from None
+
+    def _active(self) -> Node:
+        if self._node is None:
+            raise ConnectionLostError(f"there is no connection to the server at {self._address}")
+        return self._node
+
+    def _beat(self) -> None:
+        """Tell the server that this merchant lives, until told to stop; a refusal is kept for ``receive``."""
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                answer = self._client.SendNodeHeartbeat(
+                    SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+                )
+            except (httpx.HTTPError, RuntimeError, OSError) as error:
+                self._lost = self._explained(error)
+                return
+            if not answer.success:
+                self._lost = ConnectionLostError(f"the server at {self._address} has dropped this merchant")
+                return
+
+    def _explained(self, error: Exception) -> FedrecConnectionError:
+        """Turn what the client library raised into one line for a person."""
+        if isinstance(error, httpx.HTTPStatusError):
+            found = FlowerError.from_json(error.response.text)
+            code = None if found is None else found.code
+            if code == _NOT_ADMITTED or error.response.status_code in _REFUSALS:
+                return NotAdmittedError(
+                    f"the server at {self._address} doesn't admit this merchant's key: it isn't enrolled "
+                    "there, was revoked, or its last connection is still held, for "
+                    f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
+                )
+            return ConnectionLostError(
+                f"the server at {self._address} answered with status {error.response.status_code}"
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ConnectionLostError(
+                f"the certificate of {self._address} is not from the authority in the join file: "
+                "somebody may be in between, or the server has a new one"
+            )
+        return ConnectionLostError(f"the server at {self._address} can't be reached ({error})")
+
+
+FedrecConnectionError = ConnectionLostError | NotAdmittedError

@@ -1,0 +1,173 @@
+"""The operator's folder: certificates, the roster of enrolled merchants, and the trainings on file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, fingerprint
+from fedrec.errors import ConfigError, ServiceError
+from fedrec.files import write_atomically
+from fedrec.privacy.identity import verify
+from fedrec.protocol import Peer
+from fedrec.server.certificates import make_authority, make_server_certificate
+
+_ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
+JOIN_FILE = "join.json"
+
+
+@dataclass(frozen=True)
+class ServerHome:
+    """The folder's files by name; see :meth:`create`."""
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that merchants trust."""
+        return self.folder / "authority.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate."""
+        return self.folder / "server.pem"
+
+    @property
+    def key(self) -> Path:
+        """The server's private key, mode 0600."""
+        return self.folder / "server.key"
+
+    @property
+    def database(self) -> Path:
+        """Flower's state."""
+        return self.folder / "flower.sqlite"
+
+    @property
+    def trainings(self) -> Path:
+        """A folder per training on file."""
+        return self.folder / "trainings"
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        address: str,
+        listen: str | None,
+        certificates: tuple[Path, Path, Path] | None = None,
+    ) -> ServerHome:
+        """Make the folder (mode 0700) for a server that merchants reach at ``address`` (host:port).
+
+        ``listen`` is the host to listen on, the address's own if None. ``certificates`` are the operator's
+        own authority, certificate and key, in PEM; an authority is made if None. Raises ``ConfigError``
+        for an impossible address, or a folder that holds something already.
+        """
+        found = _ADDRESS.match(address)
+        if found is None or not 1 <= int(found[2]) <= 65535:
+            raise ConfigError(f"--address {address} is not HOST:PORT")
+        host = found[1].strip("[]")
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this server")
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        home = cls(folder)
+        if certificates is None:
+            make_authority(certificate=home.authority, key=folder / "authority.key")
+            make_server_certificate(
+                hosts=(host,),
+                authority=home.authority,
+                authority_key=folder / "authority.key",
+                certificate=home.certificate,
+                key=home.key,
+            )
+        else:
+            for source, target in zip(
+                certificates, (home.authority, home.certificate, home.key), strict=True
+            ):
+                write_atomically(target, _read(source), mode=0o600)
+        home.trainings.mkdir()
+        config = {"address": address, "listen": listen or host, "port": int(found[2])}
+        write_atomically(folder / "server.toml", tomli_w.dumps(config).encode())
+        write_atomically(folder / "roster.json", b"[]")
+        return home
+
+    @classmethod
+    def open(cls, folder: Path) -> ServerHome:
+        """Open a folder that :meth:`create` made; ``ConfigError`` if it isn't one."""
+        if not (folder / "server.toml").is_file():
+            raise ConfigError(f"--home {folder} holds no server: make one with 'fedrec server init'")
+        return cls(folder)
+
+    def settings(self) -> tuple[str, str, int]:
+        """Return (address for merchants, host to listen on, port)."""
+        try:
+            values = tomllib.loads((self.folder / "server.toml").read_text("utf-8"))
+            return str(values["address"]), str(values["listen"]), int(values["port"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ServiceError(f"{self.folder / 'server.toml'} can't be used: {error}") from None
+
+    def enrolled(self) -> tuple[Statement, ...]:
+        """Return the enrolled merchants, in order of names."""
+        try:
+            entries = json.loads((self.folder / "roster.json").read_text("utf-8"))
+            return tuple(Statement.model_validate(entry) for entry in entries)
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"{self.folder / 'roster.json'} can't be used: {error}") from None
+
+    def roster(self) -> tuple[Peer, ...]:
+        """Return the enrolled merchants as a plan names them."""
+        return tuple(Peer(name=entry.name, signing_key=entry.signing_key) for entry in self.enrolled())
+
+    def enroll(self, enrolment: Enrolment) -> str:
+        """Add a merchant, or renew one under its own key; returns the roster's new fingerprint.
+
+        Raises ``ConfigError`` for a signature that doesn't hold, or a name that another key has.
+        """
+        statement = enrolment.statement
+        if not verify(
+            bytes.fromhex(statement.signing_key),
+            statement.canonical_bytes(),
+            bytes.fromhex(enrolment.signature),
+            context=ENROLMENT_CONTEXT,
+        ):
+            raise ConfigError(f"the enrolment of '{statement.name}' is not signed with the key that it names")
+        others = [entry for entry in self.enrolled() if entry.name != statement.name]
+        before = [entry for entry in self.enrolled() if entry.name == statement.name]
+        if before and before[0].signing_key != statement.signing_key:
+            raise ConfigError(
+                f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
+            )
+        if any(statement.signing_key == entry.signing_key for entry in others):
+            raise ConfigError(f"the key of '{statement.name}' is enrolled under another name")
+        return self._write_roster([*others, statement])
+
+    def revoke(self, name: str) -> str:
+        """Take a merchant off the roster; returns the new fingerprint. ``ConfigError`` for one unknown."""
+        left = [entry for entry in self.enrolled() if entry.name != name]
+        if len(left) == len(self.enrolled()):
+            raise ConfigError(f"no merchant '{name}' is enrolled here")
+        return self._write_roster(left)
+
+    def _write_roster(self, entries: list[Statement]) -> str:
+        entries.sort(key=lambda entry: entry.name)
+        body = json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2)
+        write_atomically(self.folder / "roster.json", body.encode())
+        roster = self.roster()
+        if roster:
+            join = JoinFile(
+                address=self.settings()[0], authority=self.authority.read_text("ascii"), roster=roster
+            )
+            write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
+        return fingerprint(roster)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
