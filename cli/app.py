@@ -9,7 +9,7 @@ import click
 import typer
 
 from fedrec import __version__
-from fedrec.cli import data, simulate
+from fedrec.cli import client, data, server, simulate
 from fedrec.cli.console import run_reporting_errors
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("simulate")(simulate.simulate)
+app.add_typer(server.app, name="server")
+app.add_typer(client.app, name="client")
 app.add_typer(data.app, name="data")
 
 

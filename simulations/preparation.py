@@ -30,6 +30,7 @@ from fedrec.server.planning import Settings, make_plan, settle
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_options, make_roster, resolved
 from fedrec.simulations.sources import Source, open_source, write_arrays
+from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet, content_hash
 from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
 from fedrec.vision.models import registry
@@ -196,19 +197,6 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:
     """Return how many worker processes to use: as many as asked for, else one per core."""
     return min(config.workers or os.cpu_count() or 1, merchants)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device to train on; ``auto`` takes a GPU if there is one.
-
-    Raises ``ConfigError`` when a GPU is asked for and absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: there is no such GPU here; choose auto or cpu")
-    return device
 
 
 def check_run_folder(out: Path | None) -> None:

@@ -1,0 +1,154 @@
+"""``fedrec server``: the operator's side."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fedrec.enrolment import Enrolment, fingerprint, grouped, read_file
+from fedrec.errors import ConfigError
+from fedrec.privacy.derive import derive, reported_views
+from fedrec.server.home import JOIN_FILE, ServerHome
+from fedrec.server.trainings import all_trainings, file_training, find, read_training_file
+
+app = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
+
+Home = Annotated[Path, typer.Option(help="The server's folder.")]
+_HOME = Path("fedrec-server")
+
+
+@app.command()
+def init(
+    address: Annotated[str, typer.Option(help="HOST:PORT at which merchants reach this server.")],
+    home: Home = _HOME,
+    listen: Annotated[str | None, typer.Option(help="Address to listen on (the host's own).")] = None,
+    authority: Annotated[Path | None, typer.Option(help="Your own authority's certificate (PEM).")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="The server's certificate from it (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="The server's private key (PEM).")] = None,
+) -> None:
+    """Make the server's folder, with a certificate authority of its own unless one is given."""
+    given = [path for path in (authority, certificate, key) if path is not None]
+    if len(given) not in (0, 3):
+        raise ConfigError("--authority, --certificate and --key go together: give all three, or none")
+    own = None
+    if authority is not None and certificate is not None and key is not None:
+        own = (authority, certificate, key)
+    ServerHome.create(home, address=address, listen=listen, certificates=own)
+    typer.echo(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {home}")
+
+
+@app.command()
+def enroll(
+    file: Annotated[Path, typer.Argument(help="The merchant's enrolment file.")], home: Home = _HOME
+) -> None:
+    """Add a merchant to the roster, and write the join file anew."""
+    opened = ServerHome.open(home)
+    digest = opened.enroll(read_file(file, Enrolment))
+    _tell_roster(opened, digest)
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="The merchant's name.")], home: Home = _HOME) -> None:
+    """Take a merchant off the roster; a running server locks it out within a second."""
+    opened = ServerHome.open(home)
+    _tell_roster(opened, opened.revoke(name))
+
+
+def _tell_roster(home: ServerHome, digest: str) -> None:
+    names = ", ".join(peer.name for peer in home.roster()) or "nobody"
+    typer.echo(f"roster      {names}\nfingerprint {grouped(digest)}")
+    if home.roster():
+        typer.echo(
+            f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another way."
+        )
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="TOML file with a [training] table.")], home: Home = _HOME
+) -> None:
+    """Plan a training for the enrolled merchants and put it on file."""
+    opened = ServerHome.open(home)
+    sizes = tuple(entry.records for entry in opened.enrolled())
+    training = file_training(opened.trainings, read_training_file(file), roster=opened.roster(), sizes=sizes)
+    made = training.plan()
+    derived = derive(made)
+    view = reported_views(made, derived.noise)
+    typer.echo(
+        f"training    {training.number} ({made.training_id[:16]})\n"
+        f"model       {made.model}, {made.dimension:,} parameters, {made.rounds} rounds\n"
+        f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
+        f"{made.colluders} of them assumed to collude\n"
+        f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
+        f"noise multiplier {view.server:.3f}, delta {made.delta:g}\n"
+        f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}\n"
+        f"fingerprint {grouped(fingerprint(made.roster))}"
+    )
+
+
+@app.command()
+def start(
+    home: Home = _HOME,
+    once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for replies in a phase.")] = 3600.0,
+    gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
+) -> None:
+    """Serve, and run the trainings on file, one after another."""
+    opened = ServerHome.open(home)
+    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    # Flower reads its environment at import.
+    from fedrec.cli.logs import start_logging
+    from fedrec.server.service import Service
+
+    start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
+    service = Service(opened, once=once, timeout=timeout, gather_seconds=gather)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.run()
+
+
+@app.command()
+def status(home: Home = _HOME) -> None:
+    """Show the roster and the trainings on file."""
+    opened = ServerHome.open(home)
+    roster = opened.roster()
+    typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
+    if roster:
+        typer.echo(f"fingerprint {grouped(fingerprint(roster))}")
+    for training in all_trainings(opened.trainings):
+        stands, reason = training.status()
+        rounds = training.rounds()
+        last = rounds[-1] if rounds else None
+        shown = "" if last is None or last["accuracy"] is None else f", accuracy {last['accuracy']:.1%}"
+        lost = sum(not line["opened"] for line in rounds)
+        typer.echo(
+            f"training    {training.number} {stands}: round {0 if last is None else last['round']} of "
+            f"{training.plan().rounds}, {lost} lost{shown}" + (f" ({reason})" if reason else "")
+        )
+
+
+@app.command()
+def resume(
+    number: Annotated[str, typer.Argument(help="The training's number, as in 'status'.")],
+    home: Home = _HOME,
+) -> None:
+    """Put a failed training back on file; it carries on from its last round."""
+    training = find(ServerHome.open(home).trainings, number)
+    if training.status()[0] != "failed":
+        raise ConfigError(f"training {number} has not failed: there is nothing to resume")
+    training.set_status("filed")
+    typer.echo(f"training {number} carries on from round {len(training.rounds())}")
+
+
+def check_format(text: str) -> Literal["text", "json"]:
+    """Return a log format; ``ConfigError`` for another."""
+    if text == "json":
+        return "json"
+    if text == "text":
+        return "text"
+    raise ConfigError(f"--log-format {text} is neither text nor json")

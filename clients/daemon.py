@@ -1,0 +1,165 @@
+"""The merchant's daemon: one process that answers the server until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedrec.clients.app import build_client_app
+from fedrec.clients.data import build_model, photos_for
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant import Merchant
+from fedrec.clients.store import MerchantStore
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower import APP_FAILED, error_reply
+from fedrec.flower.fleet import FleetLink
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.identity import verify
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import TrainingPlan
+
+_log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 0.1
+IDLE_SECONDS = 1.5
+"""How often the server is asked for a message: in a round, and when nothing has come for a while."""
+
+_IDLE_AFTER = 30.0
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+HUNG_EXIT = 75
+
+
+@dataclass(frozen=True)
+class DaemonOptions:
+    """``seed`` makes noise, sampling and keys repeatable and so protects nothing: for tests alone.
+
+    ``step_seconds`` is how long one message may take before the process ends itself, to be started again.
+    """
+
+    device: torch.device
+    seed: int | None = None
+    step_seconds: float = 3600.0
+
+
+def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
+    """Bring the merchant up from its folder; raises ``ConfigError`` or ``LedgerError`` in one line."""
+    name, photos = home.settings()
+    policy, identity = home.policy(), home.identity()
+
+    def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
+        if options.seed is None:
+            return Randomness.from_os()
+        return Randomness.seeded(options.seed, "merchant", name, round_number)
+
+    ledger = Ledger(
+        home.ledger,
+        signer=identity,
+        verify=verify,
+        epsilon_lifetime=policy.lifetime_epsilon,
+        delta_lifetime=policy.lifetime_delta,
+        changed_data=policy.changed_data,
+    )
+    return Merchant(
+        name=name,
+        identity=identity,
+        ledger=ledger,
+        store=MerchantStore(home.store),
+        policy=policy,
+        data_for=lambda plan: photos_for(plan, photos, device=options.device),
+        build_model=build_model,
+        randomness_for=randomness_for,
+        device=options.device,
+    )
+
+
+class Watchdog:
+    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        self._timer = threading.Timer(self._seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        _log.critical("a step took more than %.0f s; the process ends, to be started again", self._seconds)
+        logging.shutdown()
+        os._exit(HUNG_EXIT)
+
+
+class Daemon:
+    """Answers messages over one connection after another; :meth:`stop` ends it between two messages."""
+
+    def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:
+        self._home = home
+        self._options = options
+        self._join = home.joined()
+        self._merchant = open_merchant(home, options)
+        self._app: ClientApp = build_client_app(lambda context: self._merchant)
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the daemon to end; what it is answering is finished and sent first."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Connect, answer, and connect again with growing pauses, until stopped."""
+        pause = _FIRST_RETRY
+        try:
+            while not self._stop.is_set():
+                try:
+                    with FleetLink(
+                        address=self._join.address, ca=self._home.authority, key=self._home.node_key()
+                    ) as link:
+                        _log.info("connected to %s", self._join.address)
+                        pause = _FIRST_RETRY
+                        self._answer(link)
+                except (ConnectionLostError, NotAdmittedError) as error:
+                    if self._stop.is_set():
+                        break
+                    _log.warning("%s; trying again in %.0f s", error, pause)
+                    self._stop.wait(pause)
+                    pause = min(_LONGEST_RETRY, 2 * pause)
+        finally:
+            self._merchant.ledger.close()
+            self._merchant.store.close()
+            _log.info("stopped")
+
+    def _answer(self, link: FleetLink) -> None:
+        last = time.monotonic()
+        while not self._stop.is_set():
+            message = link.receive()
+            if message is None:
+                idle = time.monotonic() - last > _IDLE_AFTER
+                self._stop.wait(IDLE_SECONDS if idle else BUSY_SECONDS)
+                continue
+            with Watchdog(self._options.step_seconds):
+                reply = self._reply(message, node_id=link.node_id)
+            # The server is not told how long it took: time is a channel, too.
+            link.send(reply, seconds=0.0)
+            last = time.monotonic()
+
+    def _reply(self, message: Message, *, node_id: int) -> Message:
+        run_id, kind = message.metadata.run_id, message.metadata.message_type
+        context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
+        _log.info("answering %s of %s", kind, message.metadata.group_id)
+        try:
+            return self._app(message, context)
+        # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
+        except Exception:
+            _log.exception("a message of type %s could not be answered", kind)
+            return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")

@@ -1,0 +1,20 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from fedrec.errors import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device to train on; ``auto`` takes a GPU if there is one.
+
+    Raises ``ConfigError`` when a GPU is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: there is no such GPU here; choose auto or cpu")
+    return device
