@@ -82,6 +82,7 @@ def plan_for(clients: int, *, scheme: str, dimension: int, members: int) -> Trai
     """A plan whose roster and committee have these sizes; nothing else of it matters here."""
     roster = tuple(Peer(name=f"merchant-{i:03d}", signing_key=secrets.token_hex(32)) for i in range(clients))
     return TrainingPlan(
+        server_key="0" * 64,
         nonce="0" * 32,
         model="cnn",
         initial_model_hash="0" * 64,

@@ -14,12 +14,13 @@ import typer
 from fedrec.cli.server import check_format
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.enrolment import JoinFile, fingerprint, grouped, read_file
+from fedrec.enrolment import JoinFile, grouped, read_file
 from fedrec.errors import ConfigError, FedrecError
 from fedrec.privacy.accounting.entries import Entry
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.derive import rounded_size
 from fedrec.privacy.identity import verify
+from fedrec.protocol import roster_fingerprint
 from fedrec.vision.inspection import inspect
 
 app = typer.Typer(help="Take part in a federation as a merchant.", no_args_is_help=True)
@@ -56,7 +57,7 @@ def join(
     """Approve the roster of a join file, and keep it."""
     opened = MerchantHome.open(home)
     found = read_file(file, JoinFile)
-    digest = fingerprint(found.roster)
+    digest = roster_fingerprint(found.roster)
     typer.echo("roster      " + ", ".join(peer.name for peer in found.roster))
     typer.echo(f"fingerprint {grouped(digest)}")
     if confirm is None:

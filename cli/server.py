@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedrec.enrolment import Enrolment, fingerprint, grouped, read_file
+from fedrec.enrolment import Enrolment, grouped, read_file
 from fedrec.errors import ConfigError
 from fedrec.privacy.derive import derive, reported_views
+from fedrec.protocol import roster_fingerprint
 from fedrec.server.home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import all_trainings, file_training, find, read_training_file
 
@@ -74,7 +75,13 @@ def plan(
     """Plan a training for the enrolled merchants and put it on file."""
     opened = ServerHome.open(home)
     sizes = tuple(entry.records for entry in opened.enrolled())
-    training = file_training(opened.trainings, read_training_file(file), roster=opened.roster(), sizes=sizes)
+    training = file_training(
+        opened.trainings,
+        read_training_file(file),
+        server_key=opened.identity().public.hex(),
+        roster=opened.roster(),
+        sizes=sizes,
+    )
     made = training.plan()
     derived = derive(made)
     view = reported_views(made, derived.noise)
@@ -86,7 +93,7 @@ def plan(
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
         f"noise multiplier {view.server:.3f}, delta {made.delta:g}\n"
         f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}\n"
-        f"fingerprint {grouped(fingerprint(made.roster))}"
+        f"fingerprint {grouped(roster_fingerprint(made.roster))}"
     )
 
 
@@ -119,7 +126,7 @@ def status(home: Home = _HOME) -> None:
     roster = opened.roster()
     typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
     if roster:
-        typer.echo(f"fingerprint {grouped(fingerprint(roster))}")
+        typer.echo(f"fingerprint {grouped(roster_fingerprint(roster))}")
     for training in all_trainings(opened.trainings):
         stands, reason = training.status()
         rounds = training.rounds()

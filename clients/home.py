@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, fingerprint, read_file
+from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
 from fedrec.errors import ConfigError
 from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol import roster_fingerprint
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
 
@@ -131,9 +132,12 @@ class MerchantHome:
         return read_file(self.folder / JOIN_FILE, JoinFile)
 
     def policy(self) -> MerchantPolicy:
-        """Return the merchant's rules, the confirmed roster among them."""
+        """Return the merchant's rules, the confirmed roster and server among them."""
         policy = MerchantPolicy.load(self.folder / "policy.toml")
-        approved = fingerprint(self.joined().roster)
+        join = self.joined()
+        approved = roster_fingerprint(join.roster)
         if policy.roster_fingerprint not in (None, approved):
             raise ConfigError("policy.toml names another roster_fingerprint than that of the join file")
-        return policy.model_copy(update={"roster_fingerprint": approved})
+        if policy.server_key not in (None, join.server_key):
+            raise ConfigError("policy.toml names another server_key than the join file")
+        return policy.model_copy(update={"roster_fingerprint": approved, "server_key": join.server_key})

@@ -46,6 +46,7 @@ from fedrec.protocol import (
     EncryptionKey,
     JoinReply,
     JoinRequest,
+    Receipt,
     SignedCommitment,
     SignedEncryptionKey,
     SignedSealingKey,
@@ -207,6 +208,7 @@ class Merchant:
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
+        self._keep_receipt(plan, request.receipt)
         self._charge(joined, request)
         self.on_event("charged")
         rng = self.randomness_for(plan, request.round_number)
@@ -265,6 +267,8 @@ class Merchant:
 
     def close_training(self, request: CloseRequest) -> CloseReply:
         """Delete the training's sealing key and stored bodies."""
+        stored = self.store.training(request.training_id)
+        self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
         self.store.finish(request.training_id)
         self._joined.pop(request.training_id, None)
         return CloseReply(merchant=self.name)
@@ -336,6 +340,14 @@ class Merchant:
             size_bucket=rounded_size(len(joined.data.labels)),
             steps=plan.local_steps,
         )
+
+    def _keep_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
+        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does."""
+        if receipt is None:
+            return
+        if receipt.server_key != plan.server_key:
+            raise ProtocolError("a ledger receipt comes from another server than the plan names")
+        self.ledger.accept_receipt(receipt)
 
     def _charge(self, joined: _Joined, request: TrainRequest) -> None:
         charge = self._cost(joined, request.round_number, model_hash=request.model_hash)
@@ -427,4 +439,7 @@ class Merchant:
         signed = SignedCommitment(commitment=commitment, signature=signature.hex())
         sent = {"ciphertext": encrypted.ciphertext}
         sent |= {f"box-{x}": box for x, box in enumerate(boxes, start=1)}
-        return TrainReply(merchant=self.name, signed=signed), sent
+        head = self.ledger.signed_head(
+            training_id=plan.training_id, round_number=request.round_number, merchant=self.name
+        )
+        return TrainReply(merchant=self.name, signed=signed, head=head), sent

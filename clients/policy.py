@@ -62,6 +62,9 @@ least_colluders = 1
 # given).
 # roster_fingerprint = "<64 hexadecimal digits>"
 
+# The server, by the key that signs its receipts (any unless given).
+# server_key = "<64 hexadecimal digits>"
+
 # Rounds a day at most, and the hours in which rounds are answered (any unless given); clock says whether
 # days and hours are "utc" or this machine's "local" time.
 # largest_rounds_per_day = 100
@@ -95,6 +98,7 @@ class MerchantPolicy(Strict):
     models: frozenset[str] | None = None
     initial_models: frozenset[Hash] | None = None
     roster_fingerprint: Hash | None = None
+    server_key: Hash | None = None
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
     hours: tuple[Span, ...] | None = None
     clock: Literal["utc", "local"] = "utc"
@@ -165,8 +169,10 @@ class MerchantPolicy(Strict):
         _at_least("least_contributors", plan.min_contributors, self.least_contributors)
         if plan.mode == "distributed":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
-        if self.roster_fingerprint is not None and roster_fingerprint(plan) != self.roster_fingerprint:
+        if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
             raise RefusedError("policy 'roster_fingerprint': the plan has a roster that was not approved")
+        if self.server_key is not None and plan.server_key != self.server_key:
+            raise RefusedError("policy 'server_key': the plan is another server's")
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from fedrec.errors import ConfigError
-from fedrec.protocol import Hash, Name, Peer, Signature, Strict, sha256_hex
+from fedrec.protocol import Hash, Name, Peer, Signature, Strict
 
 MAX_FILE_BYTES = 2**20
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
@@ -36,18 +35,13 @@ class Enrolment(Strict):
 
 
 class JoinFile(Strict):
-    """Where a merchant finds the server, whose certificate to trust, and who else takes part."""
+    """Where a merchant finds the server, whose certificate and receipts to trust, and who else takes part."""
 
     version: Literal[1] = 1
     address: Address
     authority: Pem
+    server_key: Hash
     roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=1000)]
-
-
-def fingerprint(roster: tuple[Peer, ...]) -> str:
-    """Return the SHA-256 that people compare out of band: of all names and keys, in the order of names."""
-    entries = sorted([peer.name, peer.signing_key] for peer in roster)
-    return sha256_hex(json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode())
 
 
 def grouped(digest: str) -> str:

@@ -73,6 +73,7 @@ class TrainingPlan(Strict):
     """
 
     version: Literal[1] = 1
+    server_key: Hash
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     model: Annotated[str, StringConstraints(max_length=64)]
     initial_model_hash: Hash
@@ -180,53 +181,6 @@ class JoinReply(Strict):
     encryption_key: SignedEncryptionKey | None = None
 
 
-class TrainRequest(Strict):
-    """The server opens a round.
-
-    Blob ``model`` holds the parameters (float32, little-endian), and ``encryption-key`` the training's public
-    key where it has one.
-    """
-
-    training_id: Hash
-    round_number: RoundNumber
-    model_hash: Hash
-    sealing_keys: tuple[SignedSealingKey, ...]
-    encryption_key: SignedEncryptionKey | None = None
-
-
-class Commitment(Strict):
-    """What a merchant signs about its upload.
-
-    ``boxes_hash`` is that of :func:`boxes_hash`. ``parcel_hashes`` (one a committee member) and
-    ``degree_proof`` are what :class:`fedrec.privacy.aggregation.dealing.Published` holds of a dealt key; both
-    are empty where no key is dealt.
-    """
-
-    training_id: Hash
-    round_number: RoundNumber
-    merchant: Name
-    model_hash: Hash
-    ciphertext_hash: Hash
-    boxes_hash: Hash
-    parcel_hashes: tuple[Hash, ...]
-    degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
-
-
-class SignedCommitment(Strict):
-    """A :class:`Commitment` and the merchant's Ed25519 signature over its canonical bytes."""
-
-    commitment: Commitment
-    signature: Signature
-
-
-class TrainReply(Strict):
-    """An upload (blobs ``ciphertext`` and sealed ``box-1`` ... ``box-m``), or a refusal."""
-
-    merchant: Name
-    refused: Reason | None = None
-    signed: SignedCommitment | None = None
-
-
 class LedgerHead(Strict):
     """Where a merchant's ledger stands once a round is charged: the hash of its last entry, opaque to others.
 
@@ -257,6 +211,55 @@ class Receipt(Strict):
     signature: Signature
 
 
+class TrainRequest(Strict):
+    """The server opens a round.
+
+    Blob ``model`` holds the parameters (float32, little-endian), and ``encryption-key`` the training's public
+    key where it has one. ``receipt`` is the last that the server has for this merchant.
+    """
+
+    training_id: Hash
+    round_number: RoundNumber
+    model_hash: Hash
+    sealing_keys: tuple[SignedSealingKey, ...]
+    encryption_key: SignedEncryptionKey | None = None
+    receipt: Receipt | None = None
+
+
+class Commitment(Strict):
+    """What a merchant signs about its upload.
+
+    ``boxes_hash`` is that of :func:`boxes_hash`. ``parcel_hashes`` (one a committee member) and
+    ``degree_proof`` are what :class:`fedrec.privacy.aggregation.dealing.Published` holds of a dealt key; both
+    are empty where no key is dealt.
+    """
+
+    training_id: Hash
+    round_number: RoundNumber
+    merchant: Name
+    model_hash: Hash
+    ciphertext_hash: Hash
+    boxes_hash: Hash
+    parcel_hashes: tuple[Hash, ...]
+    degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
+
+
+class SignedCommitment(Strict):
+    """A :class:`Commitment` and the merchant's Ed25519 signature over its canonical bytes."""
+
+    commitment: Commitment
+    signature: Signature
+
+
+class TrainReply(Strict):
+    """An upload (blobs ``ciphertext``, sealed ``box-1`` ... ``box-m``) and a ledger head, or a refusal."""
+
+    merchant: Name
+    refused: Reason | None = None
+    signed: SignedCommitment | None = None
+    head: SignedLedgerHead | None = None
+
+
 class UnmaskRequest(Strict):
     """The survivor set, and what one member needs to answer for it, in the survivors' order.
 
@@ -281,9 +284,10 @@ class UnmaskReply(Strict):
 
 
 class CloseRequest(Strict):
-    """The training is over: sealing keys and stored answers can be deleted."""
+    """The training is over: sealing keys and stored answers can be deleted. Brings the last receipt."""
 
     training_id: Hash
+    receipt: Receipt | None = None
 
 
 class CloseReply(Strict):
@@ -300,10 +304,10 @@ LEDGER_HEAD_CONTEXT = b"fedrec/ledger-head/1"
 RECEIPT_CONTEXT = b"fedrec/ledger-receipt/1"
 
 
-def roster_fingerprint(plan: TrainingPlan) -> str:
+def roster_fingerprint(roster: Sequence[Peer]) -> str:
     """Return the SHA-256 that people compare out of band: of all names and keys, in the order of names."""
-    roster = sorted([peer.name, peer.signing_key] for peer in plan.roster)
-    return sha256_hex(json.dumps(["fedrec/roster/1", roster], separators=(",", ":")).encode())
+    entries = sorted([peer.name, peer.signing_key] for peer in roster)
+    return sha256_hex(json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode())
 
 
 def dealing_statement(*, training_id: str, round_number: int, dealer: str) -> bytes:

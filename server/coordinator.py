@@ -24,6 +24,7 @@ from fedrec.protocol import (
     CloseRequest,
     JoinReply,
     JoinRequest,
+    Receipt,
     SignedEncryptionKey,
     SignedSealingKey,
     TrainingPlan,
@@ -39,6 +40,7 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import Answer, Answers, Reply, ask
 from fedrec.server.opening import Upload, blamed, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Coordinator:
     plan: TrainingPlan
     optimizer: ServerOptimizer
     checkpoint: Checkpoint
+    receipts: ReceiptBook
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
     refusals: dict[str, str] = field(default_factory=dict)
@@ -114,10 +117,12 @@ class Coordinator:
 
     def close(self) -> None:
         """Tell the merchants that the training is over, so that they delete its keys."""
-        request = pack(CloseRequest(training_id=self.plan.training_id))
         ask(
             self.grid,
-            dict.fromkeys(self._nodes.values(), request),
+            {
+                node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
+                for name, node in self._nodes.items()
+            },
             message_type="query.close",
             reply_type=CloseReply,
             max_blob_bytes=0,
@@ -237,11 +242,14 @@ class Coordinator:
         blobs = {"model": blob}
         if self._encryption_key is not None:
             blobs["encryption-key"] = self._encryption_key_bytes
-        content = pack(request, blobs)
-        nodes = [node for name, node in self._nodes.items() if name not in self._excluded]
+        contents = {
+            node: pack(request.model_copy(update={"receipt": self.receipts.last(name)}), blobs)
+            for name, node in self._nodes.items()
+            if name not in self._excluded
+        }
         answers = ask(
             self.grid,
-            dict.fromkeys(nodes, content),
+            contents,
             message_type="train",
             reply_type=TrainReply,
             max_blob_bytes=self._derived.upload_bytes,
@@ -251,9 +259,16 @@ class Coordinator:
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
         uploads: list[Upload] = []
+        receipts: list[Receipt] = []
         for answer in answers.replies:
             try:
                 upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
+                receipt = self.receipts.sign(
+                    answer.body.head,
+                    plan=self.plan,
+                    merchant=upload.merchant,
+                    round_number=round_number,
+                )
                 total.add(upload.ciphertext)
             except FedrecError as error:
                 self._note(round_number, answer.body.merchant, str(error))
@@ -261,8 +276,10 @@ class Coordinator:
             if opener(self.plan.scheme) != "holder":
                 upload = replace(upload, ciphertext=b"")
             uploads.append(upload)
+            receipts.append(receipt)
             size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
             traffic.upload_bytes = max(traffic.upload_bytes, size)
+        self.receipts.keep(receipts)
         return uploads
 
     def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:

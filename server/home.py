@@ -10,11 +10,11 @@ from pathlib import Path
 
 import tomli_w
 
-from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, fingerprint
+from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.files import write_atomically
-from fedrec.privacy.identity import verify
-from fedrec.protocol import Peer
+from fedrec.files import write_atomically, write_secret
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.protocol import Peer, roster_fingerprint
 from fedrec.server.certificates import make_authority, make_server_certificate
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
@@ -51,6 +51,11 @@ class ServerHome:
     def trainings(self) -> Path:
         """A folder per training on file."""
         return self.folder / "trainings"
+
+    @property
+    def receipts(self) -> Path:
+        """Every receipt given to a merchant."""
+        return self.folder / "receipts.jsonl"
 
     @classmethod
     def create(
@@ -91,6 +96,7 @@ class ServerHome:
             ):
                 write_atomically(target, _read(source), mode=0o600)
         home.trainings.mkdir()
+        write_secret(folder / "identity.key", SigningIdentity.generate().private_bytes())
         config = {"address": address, "listen": listen or host, "port": int(found[2])}
         write_atomically(folder / "server.toml", tomli_w.dumps(config).encode())
         write_atomically(folder / "roster.json", b"[]")
@@ -110,6 +116,13 @@ class ServerHome:
             return str(values["address"]), str(values["listen"]), int(values["port"])
         except (OSError, ValueError, KeyError) as error:
             raise ServiceError(f"{self.folder / 'server.toml'} can't be used: {error}") from None
+
+    def identity(self) -> SigningIdentity:
+        """Read the key that signs receipts."""
+        try:
+            return SigningIdentity.from_private_bytes((self.folder / "identity.key").read_bytes())
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"{self.folder / 'identity.key'} can't be used: {error}") from None
 
     def enrolled(self) -> tuple[Statement, ...]:
         """Return the enrolled merchants, in order of names."""
@@ -160,10 +173,13 @@ class ServerHome:
         roster = self.roster()
         if roster:
             join = JoinFile(
-                address=self.settings()[0], authority=self.authority.read_text("ascii"), roster=roster
+                address=self.settings()[0],
+                authority=self.authority.read_text("ascii"),
+                server_key=self.identity().public.hex(),
+                roster=roster,
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
-        return fingerprint(roster)
+        return roster_fingerprint(roster)
 
 
 def _read(path: Path) -> bytes:

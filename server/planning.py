@@ -100,6 +100,7 @@ def make_plan(
     options: TrainingOptions,
     settings: Settings,
     *,
+    server_key: str,
     roster: Sequence[Peer],
     sizes: Sequence[int],
     classes: tuple[str, ...],
@@ -109,8 +110,9 @@ def make_plan(
 ) -> TrainingPlan:
     """Calibrate the noise and write the plan.
 
-    ``sizes`` are the merchants' rounded numbers of records. Raises ``ConfigError``, or
-    ``UnreachableBudgetError`` when no noise that fits the widest ring reaches the budget.
+    ``server_key`` signs the server's receipts, ``sizes`` are the merchants' rounded numbers of records.
+    Raises ``ConfigError``, or ``UnreachableBudgetError`` when no noise that fits the widest ring reaches
+    the budget.
     """
     delta = options.delta or 1 / (10 * min(sizes))
     steps = settings.rounds * options.local_steps
@@ -130,6 +132,7 @@ def make_plan(
         local_steps=options.local_steps,
     )
     plan = TrainingPlan(
+        server_key=server_key,
         nonce=secrets.token_hex(16),
         model=spec.name,
         initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),

@@ -28,6 +28,7 @@ from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.home import ServerHome
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook
 from fedrec.server.trainings import Training, all_trainings, initial_model, starting_parameters
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
@@ -174,6 +175,7 @@ class Service:
             plan=plan,
             optimizer=optimizer,
             checkpoint=Checkpoint(training.folder / "server", training_id=plan.training_id),
+            receipts=ReceiptBook(self._home.receipts, identity=self._home.identity()),
             on_round=on_round,
             timeout=self._timeout,
         )

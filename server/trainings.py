@@ -134,7 +134,12 @@ def read_training_file(path: Path) -> TrainingFile:
 
 
 def file_training(
-    folder: Path, options: TrainingFile, *, roster: tuple[Peer, ...], sizes: tuple[int, ...]
+    folder: Path,
+    options: TrainingFile,
+    *,
+    server_key: str,
+    roster: tuple[Peer, ...],
+    sizes: tuple[int, ...],
 ) -> Training:
     """Make the plan for the enrolled merchants and put it on file.
 
@@ -150,6 +155,7 @@ def file_training(
     plan = make_plan(
         options,
         settings,
+        server_key=server_key,
         roster=roster,
         sizes=sizes,
         classes=classes,

@@ -24,6 +24,7 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import accuracy, probabilities
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook
 from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.local_grid import LocalGrid
@@ -140,6 +141,7 @@ def _train(
             plan=run.plan,
             optimizer=progress.optimizer,
             checkpoint=_checkpoint(run),
+            receipts=ReceiptBook(run.folder / "receipts.jsonl", identity=run.server),
             on_round=on_round,
             refusals=progress.refusals,
         )

@@ -18,7 +18,7 @@ from torch import nn
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import AUGMENTED_VIEWS, SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.files import write_atomically
+from fedrec.files import write_atomically, write_secret
 from fedrec.flower import require_ray
 from fedrec.privacy.derive import Derived, derive, rounded_size
 from fedrec.privacy.dp.clipping import parameter_vector
@@ -60,6 +60,7 @@ class Prepared:
     run_id: str
     folder: Path
     homes: Path
+    server: SigningIdentity
     device: torch.device
     source: Source
     settings: Settings
@@ -111,9 +112,11 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     initial = parameter_vector(model).astype(np.float32).astype(np.float64)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
+    server = SigningIdentity.generate()
     plan = make_plan(
         config,
         settings,
+        server_key=server.public.hex(),
         roster=make_roster(identities),
         sizes=[rounded_size(len(share.indices)) for share in source.shares],
         classes=source.classes,
@@ -125,6 +128,8 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     # Nothing is left behind by options that don't work, so that --out can be given again.
     folder = make_run_folder(config.out, run_id)
     write_atomically(folder / "config.toml", resolved(config, plan, settings).to_toml().encode())
+    (folder / "server").mkdir()
+    write_secret(folder / "server" / "identity.key", server.private_bytes())
     homes = folder / "merchants"
     homes.mkdir()
     for name, identity in identities.items():
@@ -133,6 +138,7 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
         run_id=run_id,
         folder=folder,
         homes=homes,
+        server=server,
         device=device,
         source=source,
         settings=settings,

@@ -28,6 +28,7 @@ from fedrec.protocol import Peer, TrainingPlan, sha256_hex
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
 DIMENSION = FEATURES * CLASSES + CLASSES
@@ -61,6 +62,7 @@ class Cohort:
         self.roster = tuple(
             Peer(name=name, signing_key=self.identities[name].public.hex()) for name in self.names
         )
+        self.server = SigningIdentity.generate()
         self.merchants = {name: self.start(name) for name in self.names}
 
     def start(self, name: str) -> Merchant:
@@ -102,6 +104,7 @@ class Cohort:
         """A plan for this cohort; keyword arguments replace its fields."""
         members = min(self.size, 10)
         values: dict[str, object] = {
+            "server_key": self.server.public.hex(),
             "nonce": secrets.token_hex(16),
             "model": "linear",
             "initial_model_hash": sha256_hex(np.zeros(DIMENSION, "<f4").tobytes()),
@@ -143,6 +146,7 @@ class Cohort:
                 np.zeros(DIMENSION), learning_rate=0.5, momentum=0.0, ema_decay=0.0
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
+            receipts=ReceiptBook(self.folder / "receipts.jsonl", identity=self.server),
             on_round=records.append,
             timeout=20,
         )

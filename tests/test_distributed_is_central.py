@@ -21,7 +21,7 @@ from fedrec.simulations.sources import open_source
 from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models import registry
 
-MERCHANTS, EPSILON, DELTA = 10, 4.0, 1e-5
+MERCHANTS, EPSILON, DELTA = 10, 1.0, 1e-5
 DATA = os.environ.get("FEDREC_TEST_DATA")
 OPTIONS = {
     "dataset": "fashion-mnist",

@@ -153,7 +153,7 @@ def test_the_limits_themselves_are_allowed(cohort: Cohort) -> None:
         largest_training_epsilon=epsilon,
         least_noise_multiplier=1.0,
         least_contributors=3,
-        roster_fingerprint=roster_fingerprint(plan),
+        roster_fingerprint=roster_fingerprint(plan.roster),
     )
     policy.check(plan)
     policy.check_cost(plan, derived)
@@ -265,6 +265,6 @@ def test_hash_names_the_rules_and_nothing_else() -> None:
 
 def test_a_fingerprint_is_the_rosters_whatever_its_order(cohort: Cohort) -> None:
     plan = cohort.plan()
-    assert roster_fingerprint(plan) == roster_fingerprint(cohort.plan(roster=cohort.roster[::-1]))
+    assert roster_fingerprint(plan.roster) == roster_fingerprint(cohort.roster[::-1])
     other = (cohort.roster[0].model_copy(update={"signing_key": "ab" * 32}), *cohort.roster[1:])
-    assert roster_fingerprint(plan) != roster_fingerprint(cohort.plan(roster=other))
+    assert roster_fingerprint(plan.roster) != roster_fingerprint(other)

@@ -40,6 +40,7 @@ BLOB = "fedrec.bytes/1"
 HASH, OTHER_HASH = "a" * 64, "b" * 64
 PEERS = tuple(Peer(name=f"m{index}", signing_key=f"{index:064x}") for index in range(4))
 PLAN = TrainingPlan(
+    server_key=HASH,
     nonce="0" * 32,
     model="linear",
     initial_model_hash=HASH,
@@ -277,6 +278,7 @@ def test_request_hashes_are_equal_for_equal_requests_alone(
 # --- the plan --------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, object] = {
+    "server_key": OTHER_HASH,
     "nonce": "1" * 32,
     "model": "other",
     "initial_model_hash": OTHER_HASH,

@@ -257,7 +257,7 @@ def test_a_train_reply_holds_protocol_bytes_alone(tmp_path: Path) -> None:
     sizes = set()
     for message in uploads:
         body, blobs = unpack(message.content, TrainReply, max_blob_bytes=10**7)
-        assert set(body.model_dump()) == {"merchant", "refused", "signed"}
+        assert set(body.model_dump()) == {"merchant", "refused", "signed", "head"}
         assert set(blobs) == {"ciphertext", "box-1", "box-2", "box-3", "box-4"}
         assert not message.content.metric_records
         sizes.add(sum(map(len, blobs.values())))

@@ -368,7 +368,9 @@ class Ledger:
                 self._write_head(self._entries)
                 self.close()
                 raise
-            self._receipt = receipt
+            if receipt != self._receipt:
+                self._receipt = receipt
+                self._write_head(self._entries)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries in order."""

@@ -1,0 +1,165 @@
+"""Receipts: what the server countersigns, what a merchant makes of it, and an older ledger found out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from flwr.app import Message
+
+from fedrec.errors import ProtocolError, TrainingError
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.protocol import (
+    LEDGER_HEAD_CONTEXT,
+    RECEIPT_CONTEXT,
+    LedgerHead,
+    SignedLedgerHead,
+    TrainReply,
+    pack,
+    unpack,
+)
+from fedrec.server.receipts import ReceiptBook, read_receipts
+from tests.cohort import Cohort, InProcessGrid
+
+_LEDGER_FILES = ("ledger.sqlite", "ledger.sqlite.head")
+
+
+def test_every_charge_that_was_uploaded_has_a_receipt_that_both_signed(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=2)
+    cohort.train(plan)
+    receipts = read_receipts(tmp_path / "receipts.jsonl")
+    assert len(receipts) == 8
+    for receipt in receipts:
+        stated = receipt.head.statement
+        entry = cohort.merchants[stated.merchant].ledger.entries()[stated.round_number - 1]
+        assert stated.head_hash == entry.hash.hex()
+        assert verify(
+            plan.key_of(stated.merchant),
+            stated.canonical_bytes(),
+            bytes.fromhex(receipt.head.signature),
+            context=LEDGER_HEAD_CONTEXT,
+        )
+        assert verify(
+            cohort.server.public,
+            receipt.head.canonical_bytes(),
+            bytes.fromhex(receipt.signature),
+            context=RECEIPT_CONTEXT,
+        )
+
+
+def _backup(home: Path, to: Path) -> None:
+    to.mkdir(exist_ok=True)
+    for name in _LEDGER_FILES:
+        shutil.copy(home / name, to / name)
+
+
+def test_a_machine_put_back_to_an_older_state_is_found_out_by_the_next_round(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    _backup(tmp_path / "m1", tmp_path / "backup")
+    cohort.train(cohort.plan(rounds=2))
+    # Ledger and head go back together, so nothing on the machine itself contradicts them.
+    _backup(tmp_path / "backup", tmp_path / "m1")
+    cohort.restart("m1")
+    assert len(cohort.merchants["m1"].ledger.entries()) == 1
+    grid = InProcessGrid(cohort.app(), cohort.size)
+    _, records = cohort.train(cohort.plan(rounds=2), grid)
+    assert [record.contributors for record in records] == [3, 3]
+    with pytest.raises(Exception, match="put back to an older state"):
+        cohort.restart("m1")
+
+
+def test_the_last_receipt_comes_with_the_close(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    _backup(tmp_path / "m1", tmp_path / "backup")
+    cohort.train(cohort.plan(rounds=1))
+    newest = (tmp_path / "m1" / _LEDGER_FILES[1]).read_bytes()
+    _backup(tmp_path / "backup", tmp_path / "m1")
+    # This time the head stayed, and its receipt is for an entry that the ledger no longer has.
+    (tmp_path / "m1" / _LEDGER_FILES[1]).write_bytes(newest)
+    assert b'"receipt":{' in newest
+    with pytest.raises(Exception, match="put back to an older state"):
+        cohort.restart("m1")
+
+
+def _stranger(cohort: Cohort, reply: TrainReply) -> SignedLedgerHead:
+    head = reply.head
+    assert head is not None
+    signature = SigningIdentity.generate().sign(head.statement.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
+    return head.model_copy(update={"signature": signature.hex()})
+
+
+def _restated(cohort: Cohort, reply: TrainReply, **changes: object) -> SignedLedgerHead:
+    assert reply.head is not None
+    stated = LedgerHead(**(reply.head.statement.model_dump() | changes))  # type: ignore[arg-type]
+    signature = cohort.identities["m0"].sign(stated.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
+    return SignedLedgerHead(statement=stated, signature=signature.hex())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda cohort, reply: None, "without a signed ledger head"),
+        (_stranger, "not signed by its merchant"),
+        (lambda cohort, reply: _restated(cohort, reply, round_number=2), "another training, round"),
+        (lambda cohort, reply: _restated(cohort, reply, merchant="m1"), "another training, round"),
+        (lambda cohort, reply: _restated(cohort, reply, training_id="0" * 64), "another training, round"),
+    ],
+)
+def test_an_upload_with_a_bad_head_does_not_count(tmp_path: Path, change: object, reason: str) -> None:
+    cohort = Cohort(tmp_path)
+
+    def tamper(reply: Message, index: int) -> Message:
+        if index == 0 and reply.metadata.message_type == "train":
+            body, blobs = unpack(reply.content, TrainReply, max_blob_bytes=10**7)
+            reply.content = pack(body.model_copy(update={"head": change(cohort, body)}), blobs)  # type: ignore[operator]
+        return reply
+
+    coordinator, records = cohort.coordinator(
+        cohort.plan(rounds=1), InProcessGrid(cohort.app(), cohort.size, tamper=tamper)
+    )
+    coordinator.run()
+    assert (records[0].opened, records[0].contributors) == (True, 3)
+    assert reason in coordinator.refusals["round 1, m0"]
+    assert len(read_receipts(tmp_path / "receipts.jsonl")) == 3
+
+
+def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    # The same book under another key: the plan names that key, but the receipts are the first server's.
+    first, cohort.server = cohort.server, SigningIdentity.generate()
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=1))
+    coordinator.run()
+    assert first.public != cohort.server.public
+    assert records[0].contributors == 0
+    assert "another server" in coordinator.refusals["round 1, m0"]
+    assert len(cohort.merchants["m0"].ledger.entries()) == 1
+
+
+def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    path = tmp_path / "receipts.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert len(read_receipts(path)) == 3
+    ReceiptBook(path, identity=cohort.server)
+    assert path.read_bytes() == whole[: whole[:-1].rfind(b"\n") + 1]
+    path.write_bytes(b'{"head": 1}\n' + whole)
+    with pytest.raises(TrainingError, match="no receipt"):
+        ReceiptBook(path, identity=cohort.server)
+
+
+def test_only_a_known_merchant_s_head_is_countersigned(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    book = ReceiptBook(tmp_path / "book.jsonl", identity=cohort.server)
+    plan = cohort.plan()
+    head = cohort.merchants["m0"].ledger.signed_head(
+        training_id=plan.training_id, round_number=1, merchant="stranger"
+    )
+    with pytest.raises(ProtocolError, match="not on the roster"):
+        book.sign(head, plan=plan, merchant="stranger", round_number=1)
