@@ -48,6 +48,9 @@ def simulate(
     ] = None,
     sample_rate: Annotated[float | None, typer.Option(help="Poisson sampling rate of a round.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest L2 norm of one record's gradient.")] = None,
+    clipping: Annotated[
+        str | None, typer.Option(help="fixed (default), or automatic (AUTO-S): every norm is brought to C.")
+    ] = None,
     secure_aggregation: Annotated[str | None, typer.Option(help="kahe (default), ckks or none.")] = None,
     committee: Annotated[int | None, typer.Option(help="Merchants that hold key shares.")] = None,
     threshold: Annotated[int | None, typer.Option(help="Committee members needed to open a sum.")] = None,
@@ -83,6 +86,7 @@ def simulate(
         "delta": delta,
         "sample_rate": sample_rate,
         "clip": clip,
+        "clipping": clipping,
         "secure_aggregation": secure_aggregation,
         "committee": committee,
         "threshold": threshold,

@@ -28,8 +28,8 @@ NAME = "kahe"
 _FEWEST_RESIDUES = 256
 """From this many coefficients on, the chi-square test of :meth:`KaheScheme.open` errs below 2**-56."""
 
-_PART = 1 << 17
-"""Coefficients worked on at once, a multiple of every ring degree: a megabyte, which fits caches."""
+_PART = 1 << 15
+"""Coefficients worked on at once, a multiple of every ring degree: 256 KiB, which fits caches."""
 
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
