@@ -116,15 +116,17 @@ class Daemon:
         """Ask the daemon to end; what it is answering is finished and sent first."""
         self._stop.set()
 
+    def connection(self) -> FleetLink:
+        """Return a new connection to the server that this merchant joined, to be entered."""
+        return FleetLink(address=self._join.address, ca=self._home.authority, key=self._home.node_key())
+
     def run(self) -> None:
         """Connect, answer, and connect again with growing pauses, until stopped."""
         pause = _FIRST_RETRY
         try:
             while not self._stop.is_set():
                 try:
-                    with FleetLink(
-                        address=self._join.address, ca=self._home.authority, key=self._home.node_key()
-                    ) as link:
+                    with self.connection() as link:
                         _log.info("connected to %s", self._join.address)
                         pause = _FIRST_RETRY
                         self._answer(link)
@@ -142,16 +144,22 @@ class Daemon:
     def _answer(self, link: FleetLink) -> None:
         last = time.monotonic()
         while not self._stop.is_set():
-            message = link.receive()
-            if message is None:
-                idle = time.monotonic() - last > _IDLE_AFTER
-                self._stop.wait(IDLE_SECONDS if idle else BUSY_SECONDS)
+            if self.answer_next(link):
+                last = time.monotonic()
                 continue
-            with Watchdog(self._options.step_seconds):
-                reply = self._reply(message, node_id=link.node_id)
-            # The server is not told how long it took: time is a channel, too.
-            link.send(reply, seconds=0.0)
-            last = time.monotonic()
+            idle = time.monotonic() - last > _IDLE_AFTER
+            self._stop.wait(IDLE_SECONDS if idle else BUSY_SECONDS)
+
+    def answer_next(self, link: FleetLink) -> bool:
+        """Answer the next message on a connection, if there is one; raises as :class:`FleetLink` does."""
+        message = link.receive()
+        if message is None:
+            return False
+        with Watchdog(self._options.step_seconds):
+            reply = self._reply(message, node_id=link.node_id)
+        # The server is not told how long it took: time is a channel, too.
+        link.send(reply, seconds=0.0)
+        return True
 
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type

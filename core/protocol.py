@@ -1,15 +1,15 @@
 """What server and merchant say to each other: the plan of a training, and the messages of its rounds.
 
 A message is one strict JSON body plus named blobs of bytes (model, ciphertext, sealed shares), in a
-Flower ``RecordDict``. Everything read from a message is hostile until it has passed the size limits,
-the schema and the ranges given here; nothing is ever unpickled.
+Flower ``RecordDict``: small blobs beside the body, large ones as arrays. Everything read from a message is
+hostile until it has passed the size limits, the schema and the ranges given here; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -24,8 +24,10 @@ MAX_CLASSES = 10_000
 MAX_COMMITTEE = 100
 """A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
 MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
-_BODY, _BLOBS, _JSON = "body", "blobs", "json"
+_BODY, _BLOBS, _JSON, _SMALL = "body", "blobs", "json", "blob:"
 _BLOB_TYPE = "fedrec.bytes/1"
+_LARGE_BYTES = 2**19
+"""Flower moves an array in requests of its own, cut into pieces of 5 MB; a body takes one request, whole."""
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
@@ -332,11 +334,17 @@ Body = TypeVar("Body", bound=Strict)
 
 def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
     """Put a body and its blobs into a Flower ``RecordDict``."""
-    arrays = {
-        name: Array(dtype="uint8", shape=(len(data),), stype=_BLOB_TYPE, data=data)
-        for name, data in (blobs or {}).items()
-    }
-    return RecordDict({_BODY: ConfigRecord({_JSON: body.canonical_bytes()}), _BLOBS: ArrayRecord(arrays)})
+    values: dict[str, bytes] = {_JSON: body.canonical_bytes()}
+    arrays: dict[str, Array] = {}
+    for name, data in (blobs or {}).items():
+        if len(data) < _LARGE_BYTES:
+            values[_SMALL + name] = data
+        else:
+            arrays[name] = Array(dtype="uint8", shape=(len(data),), stype=_BLOB_TYPE, data=data)
+    content = RecordDict({_BODY: ConfigRecord(dict(values))})
+    if arrays:
+        content[_BLOBS] = ArrayRecord(arrays)
+    return content
 
 
 def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tuple[Body, dict[str, bytes]]:
@@ -344,10 +352,14 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
 
     Raises ``ProtocolError`` when the message isn't of that kind or passes ``max_blob_bytes`` in all.
     """
-    if set(content) != {_BODY, _BLOBS}:
-        raise ProtocolError(f"a {kind.__name__} message has other parts than a body and blobs")
     configs, arrays = content.config_records, content.array_records
-    if _BODY not in configs or _BLOBS not in arrays or set(configs[_BODY]) != {_JSON}:
+    parts = set(content)
+    if (
+        not {_BODY} <= parts <= {_BODY, _BLOBS}
+        or not (parts - {_BODY}) <= set(arrays)
+        or _BODY not in configs
+        or _JSON not in configs[_BODY]
+    ):
         raise ProtocolError(f"a {kind.__name__} message has other parts than a body and blobs")
     raw = configs[_BODY][_JSON]
     if not isinstance(raw, bytes) or len(raw) > MAX_BODY_BYTES:
@@ -356,16 +368,32 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
         )
     blobs: dict[str, bytes] = {}
     total = 0
-    for name, array in arrays[_BLOBS].items():
-        total += len(array.data)
-        if array.stype != _BLOB_TYPE or total > max_blob_bytes:
-            raise ProtocolError(f"the blobs of a {kind.__name__} message are of a wrong type or too large")
-        blobs[name] = array.data
+    for name, data in _found_blobs(configs[_BODY], arrays[_BLOBS] if _BLOBS in content else None, kind):
+        total += len(data)
+        if name in blobs or total > max_blob_bytes:
+            raise ProtocolError(f"the blobs of a {kind.__name__} message are too large, or one comes twice")
+        blobs[name] = data
     try:
         return kind.model_validate_json(raw), blobs
     except (ValidationError, RecursionError) as error:
         first = str(error).splitlines()[0]
         raise ProtocolError(f"the body of a {kind.__name__} message is malformed: {first}") from None
+
+
+def _found_blobs(
+    values: ConfigRecord, arrays: ArrayRecord | None, kind: type[Strict]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the blobs of a message by name; ``ProtocolError`` for one that isn't bytes."""
+    for key, value in values.items():
+        if key == _JSON:
+            continue
+        if not key.startswith(_SMALL) or not isinstance(value, bytes):
+            raise ProtocolError(f"a {kind.__name__} message has a blob of a wrong type, or a part unknown")
+        yield key.removeprefix(_SMALL), value
+    for name, array in (arrays or {}).items():
+        if array.stype != _BLOB_TYPE:
+            raise ProtocolError(f"a {kind.__name__} message has a blob of a wrong type")
+        yield name, array.data
 
 
 def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:

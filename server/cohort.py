@@ -14,7 +14,9 @@ from fedrec.errors import ProtocolError
 from fedrec.protocol import Strict, unpack
 
 Reply = TypeVar("Reply", bound=Strict)
-_POLL_SECONDS = 0.002
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
+_PAUSE_PART = 0.05
+"""Asking a SuperLink for replies is a request to it: the pause between two grows with the wait so far."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def ask(
     replies: list[Answer[Reply]] = []
     failed: dict[int, str] = {}
     bytes_up = 0
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
+    deadline = started + timeout
     while waiting and time.monotonic() < deadline:
         received = list(grid.pull_messages(waiting))
         for message in received:
@@ -89,7 +92,8 @@ def ask(
                 continue
             replies.append(Answer(node_id=node_id, body=body, blobs=blobs))
         if waiting and not received:
-            time.sleep(_POLL_SECONDS)
+            waited = time.monotonic() - started
+            time.sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited)))
     for request_id in waiting:
         failed[node_of[request_id]] = f"no reply within {timeout:.0f} s"
     order = {node_id: position for position, node_id in enumerate(requests)}

@@ -43,11 +43,6 @@ class ServerHome:
         return self.folder / "server.key"
 
     @property
-    def database(self) -> Path:
-        """Flower's state."""
-        return self.folder / "flower.sqlite"
-
-    @property
     def trainings(self) -> Path:
         """A folder per training on file."""
         return self.folder / "trainings"

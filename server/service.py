@@ -65,7 +65,6 @@ class Service:
         self._stop = threading.Event()
         _, host, port = home.settings()
         self._host = SuperLinkHost(
-            database=home.database,
             certificates=Certificates(authority=home.authority, certificate=home.certificate, key=home.key),
             host=host,
             port=port,

@@ -8,7 +8,9 @@ depend on how many workers there are.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 
@@ -36,6 +38,7 @@ class _Worker:
     def start(cls, make_app: AppFactory) -> None:
         """Prepare this process; Ctrl-C is the parent's to handle."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_parent, name="fedrec-parent", daemon=True).start()
         torch.set_num_threads(1)
         set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
         cls.app = make_app()
@@ -46,6 +49,14 @@ class _Worker:
         """Answer one message as the merchant with this index."""
         set_task_identity(run_id=RUN_ID, node_id=message.metadata.dst_node_id)
         return cls.app(message, cls.contexts.setdefault(index, node_context(index)))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: it holds both ends of its queue, so no read would fail."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class LocalGrid(VirtualGrid):

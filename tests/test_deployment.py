@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -27,6 +20,7 @@ from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
+from fedrec.simulations.federation import Federation, fedrec
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
 
@@ -43,69 +37,6 @@ initial_seed = {SEED}
 classes = ["bottle", "chair", "handbag", "hat", "lamp", "mug", "shoe", "t-shirt", "trousers", "watch"]
 eval_data = "EVALUATION"
 """
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def fedrec(*arguments: object, fails: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fedrec.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    assert done.returncode == fails, done.stderr
-    return done.stdout + done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Federation:
-    folder: Path
-    port: int
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def server(self) -> Path:
-        return self.folder / "server"
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def home(self, name: str) -> Path:
-        return self.folder / "homes" / name
-
-    def spawn(self, *arguments: object) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{len(self.running)}.log").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedrec.cli", *map(str, arguments)],
-            stdout=log,
-            stderr=log,
-            env=ENVIRONMENT,
-        )
-        self.running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self.running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.running:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def log(self, number: int) -> str:
-        return (self.folder / f"{number}.log").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -118,32 +49,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Set up from nothing by the commands, train once, and keep the server up."""
-    folder = tmp_path_factory.mktemp("federation")
-    made = Federation(folder, free_port())
-    fedrec("server", "init", "--address", made.address, "--home", made.server)
-    for name in MERCHANTS:
-        home = made.home(name)
-        fedrec("client", "init", "--name", name, "--data", photos / "train" / name, "--home", home)
-        told = fedrec("server", "enroll", home / "enrolment.json", "--home", made.server)
-    found = re.search(r"fingerprint ([0-9a-f ]+)", told)
-    assert found is not None
-    for name in MERCHANTS:
-        home = made.home(name)
-        fedrec("client", "join", made.server / "join.json", "--home", home, "--fingerprint", found[1])
-        policy = (home / "policy.toml").read_text("utf-8")
-        policy = policy.replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 200.0")
-        (home / "policy.toml").write_text(policy.replace("lifetime_delta = 1e-5", "lifetime_delta = 1e-2"))
-    (folder / "plan.toml").write_text(PLAN.replace("EVALUATION", str(photos / "test")))
-    fedrec("server", "plan", folder / "plan.toml", "--home", made.server)
+    made = Federation(tmp_path_factory.mktemp("federation"))
+    made.enrol({name: photos / "train" / name for name in MERCHANTS}, epsilon=200.0, delta=1e-2)
+    made.plan(PLAN.replace("EVALUATION", str(photos / "test")))
     try:
-        made.spawn("server", "start", "--home", made.server, "--gather", 60)
+        made.start_server("--gather", 60)
         for name in MERCHANTS:
-            options = ("--device", "cpu", "--threads", 1, "--insecure-seed", SEED)
-            made.spawn("client", "start", "--home", made.home(name), *options)
-        deadline = time.monotonic() + 150
-        while "0001 done" not in (shown := fedrec("server", "status", "--home", made.server)):
-            assert time.monotonic() < deadline and "failed" not in shown, shown + made.log(0) + made.log(1)
-            time.sleep(1)
+            made.start_merchant(name, "--insecure-seed", SEED)
+        made.wait(seconds=150)
         yield made
     finally:
         made.stop()
@@ -155,7 +68,7 @@ def test_a_deployment_ends_at_the_simulations_model_bit_for_bit(
     options = {"data": photos, "partition": "folder", "rounds": ROUNDS, "seed": SEED, "device": "cpu"}
     options |= {"sample_rate": 0.5, "epsilon": 60, "delta": 1e-3, "workers": 1, "out": tmp_path / "run"}
     simulated = simulate(load_config(None, options)).folder
-    training = federation.server / "trainings" / "0001"
+    training = federation.training()
     deployed, expected = (load_file(folder / "model.safetensors") for folder in (training, simulated))
     assert deployed.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -200,7 +113,7 @@ def test_only_fleet_and_health_answer_the_outside(federation: Federation, path: 
     with httpx.Client(verify=str(authority(federation))) as client:
         assert client.post(f"https://{federation.address}{path}").status_code == 403
         assert client.get(f"https://{federation.address}/health").status_code == 200
-    assert f"refused {path} from 127.0.0.1" in federation.log(0)
+    assert f"refused {path} from 127.0.0.1" in federation.log("server")
 
 
 def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
@@ -222,11 +135,13 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
     """Last: it takes a merchant off the roster."""
     fedrec("server", "revoke", "merchant-02", "--home", federation.server)
     deadline = time.monotonic() + 30
-    while "locked out" not in federation.log(0):
+    while "locked out" not in federation.log("server"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    while "doesn't admit" not in federation.log(3) and "status" not in federation.log(3):
-        assert time.monotonic() < deadline, federation.log(3)
+    while "doesn't admit" not in federation.log("merchant-02") and "status" not in federation.log(
+        "merchant-02"
+    ):
+        assert time.monotonic() < deadline, federation.log("merchant-02")
         time.sleep(0.2)
     changed = fedrec("server", "status", "--home", federation.server)
     assert "merchant-02" not in changed

@@ -222,6 +222,37 @@ def test_the_blobs_together_have_a_largest_size() -> None:
         unpack(content, CloseReply, max_blob_bytes=99)
 
 
+def test_large_blobs_travel_as_arrays_and_small_ones_do_not() -> None:
+    blobs = {"small": b"s" * 1000, "large": b"l" * 2**20, "empty": b""}
+    content = pack(CloseReply(merchant="m0"), blobs)
+    assert set(content.array_records["blobs"]) == {"large"}
+    assert unpack(content, CloseReply, max_blob_bytes=2**21)[1] == blobs
+    assert set(pack(CloseReply(merchant="m0"), {"small": b"s"})) == {"body"}
+
+
+def test_a_blob_that_comes_twice_is_refused() -> None:
+    content = pack(CloseReply(merchant="m0"), {"model": b"l" * 2**20})
+    content["body"]["blob:model"] = b"other"  # type: ignore[index]
+    with pytest.raises(ProtocolError, match="comes twice"):
+        unpack(content, CloseReply, max_blob_bytes=2**22)
+
+
+@pytest.mark.parametrize("extra", [{"blob:x": "text"}, {"blob:x": 1}, {"other": b"x"}, {"": b"x"}])
+def test_a_part_beside_the_body_that_is_no_blob_is_refused(extra: dict[str, Any]) -> None:
+    content = pack(CloseReply(merchant="m0"))
+    for name, value in extra.items():
+        content["body"][name] = value  # type: ignore[index]
+    with pytest.raises(ProtocolError, match="wrong type"):
+        unpack(content, CloseReply, max_blob_bytes=100)
+
+
+def test_blobs_of_another_record_type_are_refused() -> None:
+    content = pack(CloseReply(merchant="m0"))
+    content["blobs"] = ConfigRecord({"model": b"x"})
+    with pytest.raises(ProtocolError, match="other parts"):
+        unpack(content, CloseReply, max_blob_bytes=100)
+
+
 def test_a_blob_of_numpys_format_is_refused() -> None:
     content = pack(CloseReply(merchant="m0"))
     content["blobs"] = ArrayRecord({"model": Array(np.zeros(3, np.float32))})

@@ -31,6 +31,7 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.serverapp import Grid
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
@@ -142,7 +143,11 @@ class _Listener:
 
 
 class SuperLinkHost:
-    """The SuperLink, its state in the SQLite file ``database``; raises ``ServiceError`` where it can't start.
+    """The SuperLink, its state in memory; raises ``ServiceError`` where it can't start.
+
+    Nothing of Flower's state has to last: it doesn't resume runs, a training carries on from its own
+    checkpoint in a new run, and keys are admitted from the roster. In an SQLite file a phase took three
+    times as long.
 
     ``on_refusal`` is told the address and path of every request that the guard turns away.
     """
@@ -150,7 +155,6 @@ class SuperLinkHost:
     def __init__(
         self,
         *,
-        database: Path,
         certificates: Certificates,
         host: str,
         port: int,
@@ -178,7 +182,7 @@ class SuperLinkHost:
             ssl_ca_certfile=str(certificates.authority),
             ssl_certfile=str(certificates.certificate),
             ssl_keyfile=str(certificates.key),
-            database=str(database),
+            database=FLWR_IN_MEMORY_DB_NAME,
             isolation="process",
             runtime_dependency_install=False,
         )

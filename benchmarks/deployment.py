@@ -1,0 +1,101 @@
+"""Phases of a deployment on this machine: a server and merchants over TLS on loopback, and what they take.
+
+The step is trivial (a few synthetic photos), so that a phase is what the transport and the encryption cost.
+Phases are cut into the server's wait for uploads (train) and for the committee (unmask).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import machine
+
+from fedrec.simulations.federation import Federation
+from fedrec.vision.synthetic import CLASSES, generate, write
+
+HOST = Path(__file__).with_name("host.py")
+
+
+def plan(*, rounds: int, image_size: int) -> str:
+    """A training whose privacy is irrelevant here."""
+    classes = json.dumps(list(CLASSES))
+    return (
+        f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
+        f"epsilon = 1000\ndelta = 1e-3\nclasses = {classes}\n"
+    )
+
+
+def peak_bytes(pid: int) -> int:
+    """Return a process's largest resident set so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this kernel does not tell VmHWM")
+
+
+def main() -> None:
+    """Set a federation up, train, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--merchants", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=0, help="host the merchants in so many processes")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--image-size", type=int, default=8, help="8: 0.05M parameters; 56: 1.6M (5 MB)")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
+        folder = Path(scratch)
+        photos = generate(
+            merchants=options.merchants, per_merchant=10, size=16, seed=1, validation=10, test=10
+        )
+        write(photos, folder / "photos")
+        names = sorted(path.name for path in (folder / "photos" / "train").iterdir())
+        federation = Federation(folder)
+        federation.enrol(
+            {name: folder / "photos" / "train" / name for name in names}, epsilon=1e5, delta=1e-2
+        )
+        federation.plan(plan(rounds=options.rounds, image_size=options.image_size))
+        try:
+            federation.start_server("--gather", 600)
+            if options.processes:
+                for number in range(options.processes):
+                    homes = [str(federation.home(name)) for name in names[number :: options.processes]]
+                    federation.spawn(f"host-{number}", sys.executable, str(HOST), *homes)
+            else:
+                for name in names:
+                    federation.start_merchant(name)
+            federation.wait(seconds=600 + 60 * options.rounds)
+            peaks = {name: peak_bytes(process.pid) for name, process in federation.processes.items()}
+        finally:
+            federation.stop()
+        rounds = [
+            json.loads(line) for line in (federation.training() / "rounds.jsonl").read_text().splitlines()
+        ]
+    opened = [line for line in rounds if line["opened"]]
+    server, others = peaks.pop("server"), list(peaks.values())
+    figures = {
+        "merchants": options.merchants,
+        "processes": options.processes or options.merchants,
+        "rounds_opened": len(opened),
+        "rounds": len(rounds),
+        "contributors": statistics.median(line["contributors"] for line in opened),
+        "upload_bytes": max(line["upload_bytes"] for line in opened),
+        "train_seconds_median": statistics.median(line["seconds_train"] for line in opened),
+        "unmask_seconds_median": statistics.median(line["seconds_unmask"] for line in opened),
+        "train_seconds_worst": max(line["seconds_train"] for line in opened),
+        "unmask_seconds_worst": max(line["seconds_unmask"] for line in opened),
+        "server_peak_mb": server / 2**20,
+        "merchant_process_peak_mb": max(others) / 2**20,
+    }
+    for name, value in figures.items():
+        print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

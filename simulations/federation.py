@@ -1,0 +1,157 @@
+"""A federation of separate processes on this machine, over TLS, by the commands that its people use."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrec.errors import TrainingError
+
+_COMMAND_SECONDS = 300
+_STOP_SECONDS = 20
+LOOPBACK = "127.0.0.1"
+
+
+def fedrec(*arguments: object, fails: int = 0) -> str:
+    """Run a fedrec command to its end and return what it printed.
+
+    Raises ``TrainingError`` when its exit code is not ``fails``.
+    """
+    done = subprocess.run(  # noqa: S603 (our own interpreter and commands)
+        _command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_SECONDS,
+        env=_environment(),
+        check=False,
+    )
+    if done.returncode != fails:
+        shown = " ".join(map(str, arguments))
+        raise TrainingError(f"'fedrec {shown}' ended with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout + done.stderr
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fedrec.cli", *map(str, arguments)]
+
+
+def _environment() -> dict[str, str]:
+    # Many processes on few cores: each is given one thread.
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Federation:
+    """A server and merchants below ``folder``; the processes are stopped by :meth:`stop`."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def server(self) -> Path:
+        """The server's folder."""
+        return self.folder / "server"
+
+    @property
+    def address(self) -> str:
+        """Where merchants reach the server."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def home(self, name: str) -> Path:
+        """A merchant's folder."""
+        return self.folder / "homes" / name
+
+    def enrol(self, photos: Mapping[str, Path], *, epsilon: float, delta: float) -> None:
+        """Make the server's and every merchant's folder, and join them, with this lifetime cap."""
+        fedrec("server", "init", "--address", self.address, "--home", self.server)
+        told = ""
+        for name, data in photos.items():
+            fedrec("client", "init", "--name", name, "--data", data, "--home", self.home(name))
+            told = fedrec("server", "enroll", self.home(name) / "enrolment.json", "--home", self.server)
+        found = re.search(r"fingerprint ([0-9a-f ]+)", told)
+        if found is None:
+            raise TrainingError("nobody was enrolled")
+        for name in photos:
+            home = self.home(name)
+            fedrec("client", "join", self.server / "join.json", "--home", home, "--fingerprint", found[1])
+            policy = (home / "policy.toml").read_text("utf-8")
+            policy = policy.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {epsilon}")
+            policy = policy.replace("lifetime_delta = 1e-5", f"lifetime_delta = {delta}")
+            (home / "policy.toml").write_text(policy)
+
+    def plan(self, training: str) -> None:
+        """File a training; ``training`` is the text of its TOML file."""
+        path = self.folder / "plan.toml"
+        path.write_text(training)
+        fedrec("server", "plan", path, "--home", self.server)
+
+    def start_server(self, *options: object) -> None:
+        """Start the server's process, or start it again."""
+        self.spawn("server", *_command("server", "start", "--home", self.server, *options))
+
+    def start_merchant(self, name: str, *options: object) -> None:
+        """Start a merchant's daemon, or start it again."""
+        fixed = ("--home", self.home(name), "--device", "cpu", "--threads", 1)
+        self.spawn(name, *_command("client", "start", *fixed, *options))
+
+    def spawn(self, name: str, *command: str) -> None:
+        """Start a process by a name of one's own; its output is added to ``NAME.log``."""
+        with self.log_path(name).open("ab") as log:
+            self.processes[name] = subprocess.Popen(  # noqa: S603
+                command, stdout=log, stderr=log, env=_environment(), start_new_session=True
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill a process at once, as a power cut would."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def stop(self) -> None:
+        """Ask every process to end, and kill those that don't."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def log_path(self, name: str) -> Path:
+        """Where a process's output goes."""
+        return self.folder / f"{name}.log"
+
+    def log(self, name: str) -> str:
+        """Return what a process printed, over all its lives."""
+        return self.log_path(name).read_text("utf-8", "replace")
+
+    def training(self, number: str = "0001") -> Path:
+        """Return a training's folder on the server."""
+        return self.server / "trainings" / number
+
+    def wait(self, number: str = "0001", *, seconds: float) -> None:
+        """Wait until a training is done; ``TrainingError`` when it fails or takes longer."""
+        deadline = time.monotonic() + seconds
+        state = self.training(number) / "state.json"
+        while '"done"' not in (shown := state.read_text("utf-8")):
+            if time.monotonic() > deadline or '"failed"' in shown:
+                raise TrainingError(f"training {number} is not done: {shown}; the log: {self.log('server')}")
+            time.sleep(0.2)
