@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec.cli.data import check_layout
 from fedrec.cli.server import check_format
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
@@ -35,12 +36,19 @@ def init(
     name: Annotated[str, typer.Option(help="The merchant's name on the roster.")],
     data: Annotated[Path, typer.Option(help="Folder of class folders with photos.")],
     home: Home = _HOME,
+    layout: Annotated[
+        str, typer.Option(help="class, or product: class folders that hold a folder per product.")
+    ] = "class",
 ) -> None:
     """Make keys and a policy on this machine, and an enrolment file for the operator."""
-    photos = inspect(data).splits[0].photos
-    made = MerchantHome.create(home, name=name, data=data, records=rounded_size(photos))
+    chosen = check_layout(layout)
+    found = inspect(data, layout=chosen).splits[0]
+    records = rounded_size(found.photos)
+    products = rounded_size(found.products) if found.products else 0
+    made = MerchantHome.create(home, name=name, data=data, layout=chosen, records=records, products=products)
+    shown = f" and {products} products" if products else ""
     typer.echo(
-        f"{photos} photos; the operator will be told about {rounded_size(photos)}.\n"
+        f"{found.photos} photos; the operator will be told about {records} photos{shown}.\n"
         f"Edit {made.folder / 'policy.toml'}: it says what may be done with them.\n"
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds public keys only."
     )
@@ -75,7 +83,7 @@ def check(
 ) -> None:
     """Tell everything that would go wrong, before anything is sent."""
     opened = MerchantHome.open(home)
-    name, photos = opened.settings()
+    settings = opened.settings()
     problems = 0
 
     def report(what: str, look: Callable[[], str]) -> None:
@@ -87,11 +95,12 @@ def check(
             typer.echo(f"WRONG {what}: {error}")
 
     def data() -> str:
-        found = inspect(photos)
+        found = inspect(settings.data, layout=settings.layout)
         train = found.splits[0]
         return (
             f"{train.photos} photos of {sum(count > 0 for count in train.classes.values())} classes, "
-            f"{len(found.skipped)} unusable, {found.duplicates_dropped} copies"
+            f"{len(found.skipped)} unusable, {found.duplicates_dropped} copies, "
+            f"{sum(map(len, found.near_duplicates))} that look like another"
         )
 
     def disk() -> str:
@@ -136,7 +145,7 @@ def check(
         os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
         report("server", server)
     if problems:
-        raise ConfigError(f"{problems} thing(s) would go wrong for '{name}'")
+        raise ConfigError(f"{problems} thing(s) would go wrong for '{settings.name}'")
 
 
 @app.command()

@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedrec.errors import DataError
+from fedrec.errors import ConfigError, DataError
 from fedrec.vision.datasets import open_torchvision
+from fedrec.vision.folders import Layout
 from fedrec.vision.inspection import FolderSummary
 from fedrec.vision.inspection import inspect as inspect_folder
 from fedrec.vision.synthetic import generate, write
 
-_SHOWN_SKIPS = 20
+_SHOWN_SKIPS, _SHOWN_GROUPS = 20, 5
 
 app = typer.Typer(
     help="Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
@@ -28,10 +29,13 @@ app = typer.Typer(
 @app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Folder of class folders, or of merchant folders.")],
+    layout: Annotated[
+        str, typer.Option(help="class, or product: class folders that hold a folder per product.")
+    ] = "class",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Count photos by class and merchant, and name those that can't be used."""
-    found = inspect_folder(folder)
+    """Count photos by class and merchant, and name those that can't be used or look alike."""
+    found = inspect_folder(folder, layout=check_layout(layout))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -81,11 +85,35 @@ def _show(found: FolderSummary) -> None:
     for label in found.splits[0].classes:
         table.add_row(label, *(str(split.classes.get(label, 0)) for split in found.splits))
     table.add_row("all", *(str(split.photos) for split in found.splits), end_section=True)
+    if found.splits[0].products:
+        table.add_row("products", *(str(split.products) for split in found.splits), end_section=True)
     for name in found.splits[0].merchants:
         table.add_row(f"merchant {name}", *(str(split.merchants.get(name, "")) for split in found.splits))
     console.print(table)
     console.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
+    _show_alike(found)
     for skip in found.skipped[:_SHOWN_SKIPS]:
         console.print(f"skipped {skip.name}: {skip.reason}", markup=False)
     if len(found.skipped) > _SHOWN_SKIPS:
         console.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json names them all")
+
+
+def _show_alike(found: FolderSummary) -> None:
+    groups = found.near_duplicates
+    if not groups:
+        return
+    photos = sum(map(len, groups))
+    typer.echo(f"{photos} photos in train look like another one of their merchant's; each of them counts")
+    for group in groups[:_SHOWN_GROUPS]:
+        typer.echo("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
+    if len(groups) > _SHOWN_GROUPS:
+        typer.echo(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json names them all")
+
+
+def check_layout(text: str) -> Layout:
+    """Return ``--layout`` as one of its values; ``ConfigError`` for another."""
+    if text == "class":
+        return "class"
+    if text == "product":
+        return "product"
+    raise ConfigError(f"--layout {text} is unknown: give class or product")

@@ -74,13 +74,13 @@ def plan(
 ) -> None:
     """Plan a training for the enrolled merchants and put it on file."""
     opened = ServerHome.open(home)
-    sizes = tuple(entry.records for entry in opened.enrolled())
+    options = read_training_file(file)
     training = file_training(
         opened.trainings,
-        read_training_file(file),
+        options,
         server_key=opened.identity().public.hex(),
         roster=opened.roster(),
-        sizes=sizes,
+        sizes=opened.sizes(options.unit),
     )
     made = training.plan()
     derived = derive(made)

@@ -33,6 +33,9 @@ def simulate(
     ] = None,
     partition: Annotated[str | None, typer.Option(help="iid, dirichlet:ALPHA or folder.")] = None,
     model: Annotated[str | None, typer.Option(help="cnn, resnet18 or effnet-lite0-head.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="What is hidden: record (default), or product, a folder in a class.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds (the model's default).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Step size (the model's default).")] = None,
     local_steps: Annotated[
@@ -77,6 +80,7 @@ def simulate(
         "merchants": merchants,
         "partition": partition,
         "model": model,
+        "unit": unit,
         "rounds": rounds,
         "learning_rate": learning_rate,
         "local_steps": local_steps,

@@ -50,7 +50,8 @@ class DaemonOptions:
 
 def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
     """Bring the merchant up from its folder; raises ``ConfigError`` or ``LedgerError`` in one line."""
-    name, photos = home.settings()
+    settings = home.settings()
+    name = settings.name
     policy, identity = home.policy(), home.identity()
 
     def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
@@ -72,7 +73,7 @@ def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
         ledger=ledger,
         store=MerchantStore(home.store),
         policy=policy,
-        data_for=lambda plan: photos_for(plan, photos, device=options.device),
+        data_for=lambda plan: photos_for(plan, settings.data, layout=settings.layout, device=options.device),
         build_model=build_model,
         randomness_for=randomness_for,
         device=options.device,

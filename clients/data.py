@@ -10,6 +10,7 @@ from torch import nn
 from fedrec.clients.merchant import TrainingData
 from fedrec.protocol import TrainingPlan
 from fedrec.vision.datasets import open_folder
+from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import content_hash
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
@@ -22,12 +23,13 @@ def build_model(plan: TrainingPlan) -> nn.Module:
     )
 
 
-def photos_for(plan: TrainingPlan, folder: Path, *, device: torch.device) -> TrainingData:
-    """Read a folder of class folders as the plan's model takes it; photos of other classes are left out.
+def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torch.device) -> TrainingData:
+    """Read a folder of photos as the plan's model takes it; photos of other classes are left out.
 
-    Raises ``DataError`` if the folder is missing or holds no usable photo of the plan's classes.
+    Raises ``ConfigError`` if the plan's unit is the product and there are no folders of products, and
+    ``DataError`` if the folder is missing or holds no usable photo of the plan's classes.
     """
-    images = open_folder(folder, classes=plan.classes).train
+    images = open_folder(folder, classes=plan.classes, layout=layout, unit=plan.unit).train
     inputs = model_inputs(
         images,
         registry.get(plan.model),

@@ -9,6 +9,7 @@ from pathlib import Path
 import tomli_w
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict
 
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
@@ -16,8 +17,19 @@ from fedrec.errors import ConfigError
 from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import roster_fingerprint
+from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
+
+
+class ClientSettings(BaseModel):
+    """The merchant's name, its folder of photos, and how they lie in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Path
+    layout: Layout = "class"
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,20 @@ class MerchantHome:
         return self.folder / "authority.pem"
 
     @classmethod
-    def create(cls, folder: Path, *, name: str, data: Path, records: int) -> MerchantHome:
+    def create(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        data: Path,
+        layout: Layout = "class",
+        records: int,
+        products: int = 0,
+    ) -> MerchantHome:
         """Make the folder (mode 0700), fresh keys (0600), a policy to edit, and the enrolment file.
 
-        ``records`` is the number of photos, rounded, as everybody will see it. Raises ``ConfigError`` for
+        ``records`` and ``products`` are the numbers of photos and of products, rounded, as everybody will see
+        them; 0 where the photos lie in no folders of products. Raises ``ConfigError`` for
         an impossible name, or a folder that holds something already.
         """
         if folder.exists() and any(folder.iterdir()):
@@ -64,6 +86,7 @@ class MerchantHome:
                 signing_key=identity.public.hex(),
                 node_key=public.decode("ascii"),
                 records=records,
+                products=products,
             )
         except ValueError:
             raise ConfigError(
@@ -83,7 +106,7 @@ class MerchantHome:
         enrolment = Enrolment(statement=statement, signature=signature)
         write_atomically(folder / ENROLMENT_FILE, enrolment.canonical_bytes())
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
-        config = {"name": name, "data": str(data.resolve())}
+        config = {"name": name, "data": str(data.resolve()), "layout": layout}
         write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
         return home
 
@@ -94,12 +117,12 @@ class MerchantHome:
             raise ConfigError(f"--home {folder} holds no merchant: make one with 'fedrec client init'")
         return cls(folder)
 
-    def settings(self) -> tuple[str, Path]:
-        """Return (name, folder of photos)."""
+    def settings(self) -> ClientSettings:
+        """Return what ``client.toml`` says."""
         try:
             values = tomllib.loads((self.folder / "client.toml").read_text("utf-8"))
-            return str(values["name"]), Path(values["data"])
-        except (OSError, ValueError, KeyError) as error:
+            return ClientSettings(**values)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {error}") from None
 
     def identity(self) -> SigningIdentity:
@@ -118,7 +141,7 @@ class MerchantHome:
 
         Raises ``ConfigError`` if the roster has another key, or none, under this merchant's name.
         """
-        name, _ = self.settings()
+        name = self.settings().name
         mine = [peer for peer in join.roster if peer.name == name]
         if not mine or mine[0].signing_key != self.identity().public.hex():
             raise ConfigError(f"the join file's roster doesn't hold this merchant, '{name}', with its key")

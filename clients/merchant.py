@@ -53,6 +53,7 @@ from fedrec.protocol import (
     TrainingPlan,
     TrainReply,
     TrainRequest,
+    Unit,
     UnmaskReply,
     UnmaskRequest,
     boxes_hash,
@@ -66,9 +67,11 @@ from fedrec.protocol import (
     SealingKey as SealingKeyStatement,
 )
 
-UNIT = "record"
 ADJACENCY = "add-or-remove"
-DUPLICATE_POLICY = "exact duplicates (decoded pixels and label) dropped"
+DUPLICATE_POLICY: Mapping[Unit, str] = {
+    "record": "exact duplicates (decoded pixels and label) dropped",
+    "product": "products with the same photos and label dropped; a photo may stand in several products",
+}
 
 Blobs = Mapping[str, bytes]
 
@@ -317,9 +320,9 @@ class Merchant:
             round_number=round_number,
             model_hash=model_hash,
             mode=plan.mode,
-            unit=UNIT,
+            unit=plan.unit,
             adjacency=ADJACENCY,
-            duplicate_policy=DUPLICATE_POLICY,
+            duplicate_policy=DUPLICATE_POLICY[plan.unit],
             sample_rate=plan.sample_rate,
             clip=plan.clip,
             clipping=plan.clipping,

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
 from fedrec.privacy.derive import Derived, reported_views
-from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, roster_fingerprint, sha256_hex
+from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, Unit, roster_fingerprint, sha256_hex
 
 _MAX_BYTES = 1 << 20
 _SPAN = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -43,6 +43,9 @@ lifetime_delta = 1e-5
 # aggregation is required, and no single merchant holds a key.
 modes = ["distributed", "local"]
 schemes = ["kahe"]
+
+# What may be hidden: single photos ("record"), or whole products ("product").
+units = ["record", "product"]
 
 # The largest sampling rate, and the least noise that is guaranteed to stand in what the server sees (its
 # standard deviation over the sensitivity).
@@ -90,6 +93,7 @@ class MerchantPolicy(Strict):
     largest_training_epsilon: Positive | None = None
     largest_training_delta: Delta | None = None
     modes: Annotated[frozenset[Mode], Field(min_length=1)] = frozenset({"distributed", "local"})
+    units: Annotated[frozenset[Unit], Field(min_length=1)] = frozenset({"record", "product"})
     schemes: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"kahe"})
     largest_sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
@@ -161,6 +165,7 @@ class MerchantPolicy(Strict):
     def check(self, plan: TrainingPlan) -> None:
         """Raise ``RefusedError`` naming the rule that this plan breaks."""
         _one_of("modes", plan.mode, self.modes, what="privacy mode")
+        _one_of("units", plan.unit, self.units, what="unit")
         _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
         _one_of("models", plan.model, self.models, what="model")
         _one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
@@ -214,7 +219,9 @@ def _within(here: time, span: str) -> bool:
     return start <= here < end if start < end else here >= start or here < end
 
 
-def _one_of(rule: str, value: str, allowed: frozenset[str] | frozenset[Mode] | None, *, what: str) -> None:
+def _one_of(
+    rule: str, value: str, allowed: frozenset[str] | frozenset[Mode] | frozenset[Unit] | None, *, what: str
+) -> None:
     if allowed is not None and value not in allowed:
         raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed")
 
@@ -231,7 +238,7 @@ def _at_least(rule: str, value: float, limit: float) -> None:
 
 def _sorted(values: dict[str, object]) -> dict[str, object]:
     """Put sets, which come out of a dump in any order, into one."""
-    unordered = {"modes", "schemes", "models", "initial_models"}
+    unordered = {"modes", "units", "schemes", "models", "initial_models"}
     return {
         name: sorted(value) if name in unordered and isinstance(value, list) else value
         for name, value in values.items()

@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
+from fedrec.protocol import Unit
 
 PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0
@@ -24,6 +25,7 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = "cnn"
+    unit: Unit = "record"
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1

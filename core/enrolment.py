@@ -18,13 +18,14 @@ Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-\[\]:]{1,255
 
 
 class Statement(Strict):
-    """Who asks to be enrolled: public keys, and the rounded number of photos; no photo and no secret."""
+    """Who asks to be enrolled: public keys, and rounded numbers of photos and products; no secret."""
 
     version: Literal[1] = 1
     name: Name
     signing_key: Hash
     node_key: Pem
     records: Annotated[int, Field(ge=1, le=10**9)]
+    products: Annotated[int, Field(ge=0, le=10**9)] = 0
 
 
 class Enrolment(Strict):

@@ -36,6 +36,8 @@ Reason = Annotated[str, StringConstraints(max_length=500)]
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Mode = Literal["distributed", "local", "off"]
+Unit = Literal["record", "product"]
+"""What differential privacy hides: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
 
 
@@ -87,6 +89,7 @@ class TrainingPlan(Strict):
     image_size: Annotated[int, Field(ge=8, le=1024)]
     dimension: Annotated[int, Field(ge=1, le=200_000_000)]
     views: Annotated[int, Field(ge=1, le=16)]
+    unit: Unit = "record"
     mode: Mode
     rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]

@@ -14,7 +14,7 @@ from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import Peer, roster_fingerprint
+from fedrec.protocol import Peer, Unit, roster_fingerprint
 from fedrec.server.certificates import make_authority, make_server_certificate
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
@@ -126,6 +126,17 @@ class ServerHome:
             return tuple(Statement.model_validate(entry) for entry in entries)
         except (OSError, ValueError) as error:
             raise ServiceError(f"{self.folder / 'roster.json'} can't be used: {error}") from None
+
+    def sizes(self, unit: Unit) -> tuple[int, ...]:
+        """Return how many units each enrolled merchant has, rounded; ``ConfigError`` if one has none."""
+        if unit == "record":
+            return tuple(entry.records for entry in self.enrolled())
+        for entry in self.enrolled():
+            if not entry.products:
+                raise ConfigError(
+                    f"unit = 'product' can't be planned: '{entry.name}' has no folders of products"
+                )
+        return tuple(entry.products for entry in self.enrolled())
 
     def roster(self) -> tuple[Peer, ...]:
         """Return the enrolled merchants as a plan names them."""

@@ -23,6 +23,7 @@ from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol import Peer, TrainingPlan, sha256_hex
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.products import PRODUCT_PHOTOS
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def make_plan(
         channels=3 if shape.channels == 3 else 1,
         image_size=shape.size,
         dimension=initial.size,
-        views=AUGMENTED_VIEWS if options.augment else 1,
+        views=(AUGMENTED_VIEWS if options.augment else 1)
+        * (PRODUCT_PHOTOS if options.unit == "product" else 1),
+        unit=options.unit,
         mode=options.privacy,
         rounds=settings.rounds,
         local_steps=options.local_steps,

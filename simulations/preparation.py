@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.config import AUGMENTED_VIEWS, SimulationConfig
+from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.files import write_atomically, write_secret
 from fedrec.flower import require_ray
@@ -154,20 +154,20 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
     spec, splits = registry.get(config.model), run.source.splits
     shape = input_shape(splits.train, spec)
 
-    def features(images: ImageSet, name: str, *, augment: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
+    def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.uint8] | NDArray[np.float32]:
         return model_inputs(
             images,
             spec,
             shape,
-            views=AUGMENTED_VIEWS if augment else 1,
+            views=views,
             progress=lambda done, total: tell(Stage(name, done, total)),
         )
 
     def evaluation(images: ImageSet, name: str) -> EvaluationData:
-        inputs = to_inputs(features(images, name, augment=False), spec.name)
+        inputs = to_inputs(features(images, name, views=1), spec.name)
         return EvaluationData(inputs=inputs[:, 0], labels=images.labels)
 
-    train = features(splits.train, "preparing photos", augment=config.augment)
+    train = features(splits.train, "preparing photos", views=run.plan.views)
     for share in run.source.shares:
         mine = splits.train.subset(share.indices)
         write_arrays(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrec.clients.merchant import ADJACENCY, DUPLICATE_POLICY, UNIT
+from fedrec.clients.merchant import ADJACENCY, DUPLICATE_POLICY
 from fedrec.config import SimulationConfig
 from fedrec.privacy.accounting.accountants import Event, accountant_versions, epsilon_pld, epsilon_rdp
 from fedrec.privacy.accounting.ledger import Entry, read_entries
@@ -181,9 +181,9 @@ def build_report(
         "metrics": _metrics(metrics, split=source.splits.metrics_split),
         "privacy": {
             "mode": plan.mode,
-            "unit": UNIT,
+            "unit": plan.unit,
             "adjacency": ADJACENCY,
-            "duplicate_policy": DUPLICATE_POLICY,
+            "duplicate_policy": DUPLICATE_POLICY[plan.unit],
             "epsilon": epsilon_after(plan, derived, steps=steps) if private else None,
             "epsilon_rdp": finite(
                 epsilon_rdp([Event(plan.sample_rate, both.server, steps)], delta=accounting_delta)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder, open_torchvision
+from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
 from fedrec.vision.near import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
@@ -49,8 +50,11 @@ def open_source(config: SimulationConfig) -> Source:
     """
     seed = config.seed or 0
     wanted = config.merchants
+    layout: Layout = "product" if config.unit == "product" else "class"
+    if config.unit == "product" and config.data is None:
+        raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
     if config.data is not None:
-        name, splits = str(config.data), open_folder(config.data)
+        name, splits = str(config.data), open_folder(config.data, layout=layout, unit=config.unit)
     elif config.dataset == "synthetic":
         name = "synthetic"
         splits = generate(
@@ -66,7 +70,9 @@ def open_source(config: SimulationConfig) -> Source:
         name, splits = config.dataset, open_torchvision(config.dataset, config.data_root)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
     if config.eval_data is not None:
-        public = open_folder(config.eval_data, classes=resolved.train.classes).train
+        public = open_folder(
+            config.eval_data, classes=resolved.train.classes, layout=layout, unit=config.unit
+        ).train
         resolved = ResolvedSplits(
             resolved.train, resolved.validation, public, "eval-data", resolved.leaked_dropped
         )

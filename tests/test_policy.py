@@ -112,6 +112,8 @@ def _policy(**rules: Any) -> MerchantPolicy:
     ("rules", "rule"),
     [
         ({"modes": frozenset({"local"})}, "modes"),
+        ({"units": frozenset({"product"})}, "units"),
+        ({"server_key": "cd" * 32}, "server_key"),
         ({"schemes": frozenset({"ckks"})}, "schemes"),
         ({"models": frozenset({"cnn"})}, "models"),
         ({"initial_models": frozenset({"ab" * 32})}, "initial_models"),

@@ -310,6 +310,7 @@ def test_request_hashes_are_equal_for_equal_requests_alone(
 
 CHANGES: dict[str, object] = {
     "server_key": OTHER_HASH,
+    "unit": "product",
     "nonce": "1" * 32,
     "model": "other",
     "initial_model_hash": OTHER_HASH,

@@ -12,9 +12,11 @@ from typing import Final
 import numpy as np
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.folders import Picture, decode, list_pictures
+from fedrec.protocol import Unit
+from fedrec.vision.folders import Layout, Picture, decode, list_pictures
 from fedrec.vision.imageset import FileSource, ImageSet, Record, Skipped, digest_of, drop_duplicates
 from fedrec.vision.near import perceptual_hashes
+from fedrec.vision.products import by_product
 from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
 
 __all__ = [
@@ -36,20 +38,32 @@ TORCHVISION_DATASETS: Final = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFA
 """Name on our command line to the class in ``torchvision.datasets``."""
 
 
-def open_folder(path: Path, *, classes: Sequence[str] | None = None, workers: int = 2) -> DataSplits:
+def open_folder(
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    layout: Layout = "class",
+    unit: Unit = "record",
+    workers: int = 2,
+) -> DataSplits:
     """Load a folder of photos.
 
     ``path`` holds ``train/`` and, if wanted, ``validation/`` and ``test/``, or is the training split
     itself. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
-    :func:`fedrec.vision.folders.list_pictures`). Classes are the sorted union over the splits, unless
-    ``classes`` gives them, as a training's plan does: then pictures of other classes are skipped, and
-    the folder may hold one class only. Exact copies in the training split are dropped, the first by
-    name stays. Files stay on disk and are decoded again on use, ``workers`` threads at loading.
+    :func:`fedrec.vision.folders.list_pictures`); in ``layout`` "product" there is a folder per product, and
+    with ``unit`` "product" the splits are of :class:`fedrec.vision.products.ProductSet`. Classes are the
+    sorted union over the splits, unless ``classes`` gives them, as a training's plan does: then pictures
+    of other classes are skipped, and the folder may hold one class only. Exact copies in the training
+    split are dropped, the first by name stays. Files stay on disk and are decoded again on use,
+    ``workers`` threads at loading.
 
     Raises:
+        ConfigError: products are asked of a layout without them.
         DataError: the folder is missing, is no folder, holds no readable picture, or one class only.
 
     """
+    if unit == "product" and layout != "product":
+        raise ConfigError("the unit is the product, but the photos lie in no folders of products")
     root = Path(path)
     if not root.exists():
         raise DataError(f"{root} does not exist: give a folder that holds one folder of pictures per class")
@@ -58,19 +72,27 @@ def open_folder(path: Path, *, classes: Sequence[str] | None = None, workers: in
     split = (root / "train").is_dir()
     folders = {name: root / name if split else root for name in ("train", "validation", "test")}
     listings = {
-        name: list_pictures(folder)
+        name: list_pictures(folder, layout=layout)
         for name, folder in folders.items()
         if name == "train" or (split and folder.is_dir())
     }
     found = sorted({picture.label for listing in listings.values() for picture in listing.pictures})
     if not listings["train"].pictures:
-        raise DataError(f"{folders['train']} holds no pictures: put them in one folder per class")
+        where = "one folder per class" if layout == "class" else "class folders with a folder per product"
+        raise DataError(f"{folders['train']} holds no pictures: put them in {where}")
     names = tuple(found if classes is None else classes)
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
-        misplaced = [Skipped(_shown(file, root), "not in a class folder") for file in listing.misplaced]
-        loaded[name] = _load(root, names, listing.pictures, misplaced, workers=workers)
-    train = drop_duplicates(loaded["train"])
+        misplaced = [
+            Skipped(
+                _shown(file, root),
+                "not in a class folder" if layout == "class" else "not in a product folder",
+            )
+            for file in listing.misplaced
+        ]
+        photos = _load(root, names, listing.pictures, misplaced, workers=workers)
+        loaded[name] = by_product(photos) if unit == "product" else photos
+    train = loaded["train"] if unit == "product" else drop_duplicates(loaded["train"])
     if not len(train):
         first = train.skipped[0]
         raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
@@ -100,7 +122,8 @@ def _load(
         except DataError as error:
             return Skipped(name, str(error), picture.merchant)
         look = perceptual_hashes(np.asarray(image)[None])[0]
-        return Record(name, numbers[picture.label], digest_of(image, picture.label), picture.merchant, look)
+        digest = digest_of(image, picture.label)
+        return Record(name, numbers[picture.label], digest, picture.merchant, look, picture.product)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
         # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -21,14 +22,17 @@ MAX_PIXELS: Final = 64_000_000
 # other programs, are never tried on a stranger's file.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
+Layout = Literal["class", "product"]
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that should hold a picture: its path, class and, in a folder per merchant, merchant."""
+    """A file that should hold a picture: its path, class and, where folders say so, merchant and product."""
 
     path: Path
     label: str
     merchant: str | None
+    product: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,35 +89,50 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def list_pictures(root: Path) -> Listing:
+def list_pictures(root: Path, *, layout: Layout = "class") -> Listing:
     """Find the pictures below ``root``: ``CLASS/picture``, or ``MERCHANT/CLASS/picture``.
 
-    It is a folder per merchant when the folders in ``root`` hold folders of pictures and no pictures
-    themselves. Hidden files and folders are ignored; a folder's name in NFC form is its class.
+    In layout "product" a class holds a folder per product: ``CLASS/PRODUCT/picture``, or
+    ``MERCHANT/CLASS/PRODUCT/picture``. It is a folder per merchant when all pictures lie that much
+    deeper. Hidden files and folders are ignored; a folder's name in NFC form is its class.
 
     Raises:
-        DataError: ``root`` cannot be listed, or mixes the two layouts.
+        DataError: ``root`` cannot be listed, or mixes depths.
 
     """
-    files, folders = _children(root)
-    flat: list[Picture] = []
-    nested: list[Picture] = []
-    misplaced = list(files)
-    for folder in folders:
-        own, below = _children(folder)
-        flat += [Picture(path, _name(folder), None) for path in own]
-        for inner in below:
-            pictures, deeper = _children(inner)
-            nested += [Picture(path, _name(inner), _name(folder)) for path in pictures]
-            for deep in deeper:
-                misplaced += _children(deep)[0]
-    if flat and nested:
+    least = 1 if layout == "class" else 2
+    found: dict[bool, list[Picture]] = {False: [], True: []}
+    misplaced: list[Path] = []
+    for folders, files in _walk(root, (), deepest=least + 2):
+        if not least <= len(folders) <= least + 1:
+            misplaced += files
+            continue
+        nested = len(folders) > least
+        merchant = _name(folders[0]) if nested else None
+        label = _name(folders[nested])
+        product = None if layout == "class" else _name(folders[-1])
+        found[nested] += [Picture(path, label, merchant, product) for path in files]
+    if found[False] and found[True]:
+        shape = "CLASS/" if layout == "class" else "CLASS/PRODUCT/"
         raise DataError(
-            f"{root} mixes pictures in CLASS/ ({flat[0].path.relative_to(root)}) with pictures in "
-            f"MERCHANT/CLASS/ ({nested[0].path.relative_to(root)}): use one layout"
+            f"{root} mixes pictures in {shape} ({found[False][0].path.relative_to(root)}) with pictures in "
+            f"MERCHANT/{shape} ({found[True][0].path.relative_to(root)}): use one layout"
         )
-    pictures_found = sorted(flat or nested, key=lambda picture: picture.path.relative_to(root).as_posix())
-    return Listing(tuple(pictures_found), tuple(sorted(misplaced)))
+    pictures = sorted(
+        found[False] or found[True], key=lambda picture: picture.path.relative_to(root).as_posix()
+    )
+    return Listing(tuple(pictures), tuple(sorted(misplaced)))
+
+
+def _walk(
+    folder: Path, above: tuple[Path, ...], *, deepest: int
+) -> Iterator[tuple[tuple[Path, ...], list[Path]]]:
+    """Yield (folders from the root down, picture files in the last) down to so many folders."""
+    files, folders = _children(folder)
+    yield above, files
+    if len(above) < deepest:
+        for inner in folders:
+            yield from _walk(inner, (*above, inner), deepest=deepest)
 
 
 def _name(folder: Path) -> str:

@@ -22,7 +22,8 @@ from fedrec.vision.near import perceptual_hashes
 class Record:
     """One photo: its name, label, SHA-256 digest of decoded content and label name, and merchant.
 
-    ``look`` is its perceptual hash (:mod:`fedrec.vision.near`).
+    ``look`` is its perceptual hash (:mod:`fedrec.vision.near`), ``product`` the product that it shows, where
+    the folders say so.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Record:
     digest: bytes
     merchant: str | None = None
     look: bytes = b""
+    product: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fedrec.vision.features import default_cache_dir, feature_matrix
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.models import registry
 from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.transforms import augmented_views, normalise, to_model_input
 
 _FOLDER_SIZE = 64
@@ -46,10 +47,14 @@ def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
 def model_inputs(
     images: ImageSet, spec: ModelSpec, shape: InputShape, *, views: int, progress: Progress
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Return the inputs of all photos: uint8 (n, views, H, W, C), or float32 features (n, views, dim).
+    """Return the inputs of all records: uint8 (n, views, H, W, C), or float32 features (n, views, dim).
 
-    A view depends on its own record's content alone.
+    A view depends on its own record's content alone. Of products, ``views`` is 1, for the first photo
+    alone, or a multiple of ``PRODUCT_PHOTOS``, for so many views of the photo in each slot.
     """
+    if isinstance(images, ProductSet) and views > 1:
+        slots = model_inputs(images.slots(), spec, shape, views=views // PRODUCT_PHOTOS, progress=progress)
+        return slots.reshape(len(images), views, *slots.shape[2:])
     digests = [record.digest for record in images.records]
     if spec.backbone is not None:
         return feature_matrix(

@@ -1,0 +1,98 @@
+"""Products as the unit: all photos of a product are sampled together, and bounded together.
+
+A product is known by the digests of its photos. It has a fixed number of slots in a model's inputs,
+filled with its photos in the order of their digests, over and over: every product weighs the same, and
+what fills its slots depends on its own photos alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
+
+PRODUCT_PHOTOS: Final = 4
+"""Slots of a product: of one with more photos, as many are used."""
+
+
+class ProductSet(ImageSet):
+    """An :class:`ImageSet` whose records are products; :meth:`image` gives a product's first photo.
+
+    Attributes:
+        photos: the photos of all products.
+        members: for each product its positions in ``photos``, in the order of their digests.
+
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        records: Sequence[Record],
+        photos: ImageSet,
+        members: Sequence[tuple[int, ...]],
+        *,
+        skipped: Sequence[Skipped] = (),
+    ) -> None:
+        super().__init__(classes, records, _NoSource(), skipped=skipped)
+        self.photos = photos
+        self.members = tuple(members)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode the first photo of product ``index``; raises ``DataError`` as a set of photos does."""
+        return self.photos.image(self.members[index][0])
+
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """Return None: products come from files."""
+        return None
+
+    def subset(self, indices: ArrayLike) -> ProductSet:
+        """Return the products at ``indices`` (integers), in that order, sharing the photos."""
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1).tolist()
+        return ProductSet(
+            self.classes,
+            [self.records[index] for index in chosen],
+            self.photos,
+            [self.members[index] for index in chosen],
+        )
+
+    def slots(self) -> ImageSet:
+        """Return ``PRODUCT_PHOTOS`` photos for each product, a product's next to each other."""
+        return self.photos.subset(
+            [members[slot % len(members)] for members in self.members for slot in range(PRODUCT_PHOTOS)]
+        )
+
+
+class _NoSource:
+    """A product's pixels are its photos'."""
+
+    def image(self, position: int, label: str, digest: bytes) -> Image.Image:
+        raise TypeError("a product's photos are read from its set of photos")
+
+
+def by_product(photos: ImageSet) -> ProductSet:
+    """Group photos, whose records name their products, and drop products that are copies of another.
+
+    Copies of a photo within a product count once. A photo in two products stays in both: leaving it out
+    of one would let that product's content depend on the other. Two products of a merchant are the same if
+    they have the same photos and label; the first by name stays.
+    """
+    found: dict[tuple[str | None, int, str], list[int]] = {}
+    for index, record in enumerate(photos.records):
+        found.setdefault((record.merchant, record.label, record.product or ""), []).append(index)
+    records, members = [], []
+    for (merchant, label, name), indices in found.items():
+        first = {photos.records[index].digest: index for index in reversed(indices)}
+        digests = sorted(first)
+        content = hashlib.sha256(b"fedrec/product/1" + b"".join(digests)).digest()
+        look = photos.records[first[digests[0]]].look
+        records.append(Record(name, label, content, merchant, look))
+        members.append(tuple(first[digest] for digest in digests))
+    grouped = ProductSet(photos.classes, records, photos, members, skipped=photos.skipped)
+    kept = drop_duplicates(grouped)
+    return kept if isinstance(kept, ProductSet) else grouped
