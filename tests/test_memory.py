@@ -7,7 +7,7 @@ import time
 from fedrec.simulations.memory import MemoryMeter, tree_bytes
 
 MIB = 2**20
-_HOLD = "import sys; held = b'x' * (150 * 2**20); print(len(held), flush=True); sys.stdin.read()"
+_HOLD = "import sys; held = b'x' * (400 * 2**20); print(len(held), flush=True); sys.stdin.read()"
 
 
 def test_the_peak_is_that_of_all_descendants_together() -> None:
@@ -29,5 +29,5 @@ def test_the_peak_is_that_of_all_descendants_together() -> None:
             process.stdin.close()
             process.wait(30)
         after = tree_bytes()
-    assert meter.peak_bytes > before + 140 * MIB
-    assert after < before + 100 * MIB
+    assert meter.peak_bytes > before + 250 * MIB
+    assert after < before + 250 * MIB
