@@ -9,7 +9,7 @@ import click
 import typer
 
 from fedrec import __version__
-from fedrec.cli import client, data, server, simulate
+from fedrec.cli import audit, client, data, server, simulate
 from fedrec.cli.console import run_reporting_errors
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("simulate")(simulate.simulate)
 app.add_typer(server.app, name="server")
 app.add_typer(client.app, name="client")
 app.add_typer(data.app, name="data")
+app.add_typer(audit.app, name="audit")
 
 
 # Its message is the help text; Click before 8.2 prints that itself.

@@ -158,9 +158,14 @@ class MerchantPolicy(Strict):
         return policy
 
     @property
+    def rules(self) -> str:
+        """All rules as one JSON text, as an auditor reads them."""
+        return json.dumps(_sorted(self.model_dump(mode="json")), sort_keys=True)
+
+    @property
     def hash(self) -> str:
-        """SHA-256 of all rules, as ledger entries name the policy of their time."""
-        return sha256_hex(json.dumps(_sorted(self.model_dump(mode="json")), sort_keys=True).encode())
+        """SHA-256 of :attr:`rules`, as ledger entries name the policy of their time."""
+        return sha256_hex(self.rules.encode())
 
     def check(self, plan: TrainingPlan) -> None:
         """Raise ``RefusedError`` naming the rule that this plan breaks."""

@@ -94,6 +94,10 @@ class MerchantStore:
             raise RefusedError("this merchant has not joined that training")
         return found
 
+    def plans(self) -> list[bytes]:
+        """Return the canonical plans of all trainings that were ever joined."""
+        return [row[0] for row in self._db.execute("SELECT plan FROM training ORDER BY rowid")]
+
     def _find(self, training_id: str) -> StoredTraining | None:
         row = self._db.execute(
             "SELECT plan, closed, sealing_private, decryption_private, encryption_public"

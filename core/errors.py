@@ -94,6 +94,12 @@ class ServiceError(FedrecError):
     exit_code: ClassVar[int] = 14
 
 
+class AuditError(FedrecError):
+    """An audit found something that does not hold."""
+
+    exit_code: ClassVar[int] = 15
+
+
 class InterruptedRunError(FedrecError):
     """The person stopped the run; what was finished is in the run directory."""
 

@@ -130,6 +130,8 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     write_atomically(folder / "config.toml", resolved(config, plan, settings).to_toml().encode())
     (folder / "server").mkdir()
     write_secret(folder / "server" / "identity.key", server.private_bytes())
+    write_atomically(folder / "plan.json", plan.canonical_bytes())
+    write_atomically(folder / "policy.json", merchant_policy(config).rules.encode())
     homes = folder / "merchants"
     homes.mkdir()
     for name, identity in identities.items():
@@ -191,13 +193,16 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
         homes=run.homes.resolve(),
         arrays=arrays,
         names=tuple(share.name for share in run.source.shares),
-        policy=MerchantPolicy(
-            modes=frozenset({config.privacy}), schemes=frozenset({config.secure_aggregation})
-        ),
+        policy=merchant_policy(config),
         device=str(run.device),
         seed=config.seed,
         keep_open=config.engine == "local",
     )
+
+
+def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
+    """Return the rules of every simulated merchant: what the options ask for, and no cap."""
+    return MerchantPolicy(modes=frozenset({config.privacy}), schemes=frozenset({config.secure_aggregation}))
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:

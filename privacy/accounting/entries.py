@@ -100,14 +100,15 @@ class Charge:
 class Epsilons:
     """Lifetime epsilon, server's view, before and after a charge; None where there is no guarantee.
 
-    Both are taken at the lifetime delta if there is one, else the charge's, less the betas spent. ``pld``
-    is the headline, an approximation from above; ``rdp`` is proved, and what the cap is held against.
+    Both are taken at ``delta`` (the lifetime's if there is one, else the charge's) less the betas spent.
+    ``pld`` is the headline, an approximation from above; ``rdp`` is proved, and what the cap is held against.
     """
 
     pld_before: float | None
     pld_after: float | None
     rdp_before: float | None
     rdp_after: float | None
+    delta: float
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,8 @@ def _chain(previous: bytes, payload: str) -> bytes:
     return hashlib.sha256(b"fedrec/ledger/entry/1" + previous + payload.encode()).digest()
 
 
-def to_row(entry: Entry, *, previous: bytes, signer: Signer) -> tuple[Entry, tuple[Any, ...]]:
-    """Chain and sign an entry after the hash ``previous``; return it so, and its row.
-
-    Raises:
-        LedgerError: a field can't be written down, e.g. is not finite.
-
-    """
+def payload_of(entry: Entry) -> str:
+    """Return an entry's canonical JSON, which its hash is over; ``ValueError`` if a field isn't finite."""
     body = {
         "sequence": entry.sequence,
         "created_at": entry.created_at,
@@ -162,8 +158,18 @@ def to_row(entry: Entry, *, previous: bytes, signer: Signer) -> tuple[Entry, tup
         "epsilons": asdict(entry.epsilons),
         "charge": asdict(entry.charge),
     }
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_row(entry: Entry, *, previous: bytes, signer: Signer) -> tuple[Entry, tuple[Any, ...]]:
+    """Chain and sign an entry after the hash ``previous``; return it so, and its row.
+
+    Raises:
+        LedgerError: a field can't be written down, e.g. is not finite.
+
+    """
     try:
-        payload = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        payload = payload_of(entry)
         digest = _chain(previous, payload)
         signature = signer.sign(digest, context=SIGNING_CONTEXT)
         row = (entry.sequence, *entry.charge.key, payload, digest, signature)

@@ -269,6 +269,7 @@ class Ledger:
             pld_after=finite(self._totals.pld(delta=delta, adding=charge)),
             rdp_before=finite(self._totals.rdp(delta=delta)),
             rdp_after=finite(after),
+            delta=delta,
         )
 
     def _append(self, charge: Charge, epsilons: Epsilons) -> Entry:

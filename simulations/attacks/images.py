@@ -1,0 +1,85 @@
+"""How alike two pictures are (PSNR, SSIM), and how a set of reconstructions is matched to the photos."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import linear_sum_assignment
+
+from fedrec.errors import DataError
+
+Pictures = NDArray[np.float64]
+
+MOST_PSNR = 100.0
+"""What identical pictures score, in dB, so that every figure is finite."""
+GREY = 0.5
+_SIGMA, _TRUNCATE = 1.5, 3.5
+_WINDOW = 2 * int(_TRUNCATE * _SIGMA + 0.5) + 1
+_K1, _K2 = 0.01, 0.03
+
+
+def psnr(picture: Pictures, other: Pictures) -> float:
+    """Return the peak signal-to-noise ratio in dB, -10 log10 of the mean squared error, at most 100.
+
+    Both float64 of one shape, values in 0 to 1. Raises ``DataError`` for shapes that differ.
+    """
+    if picture.shape != other.shape or picture.size == 0:
+        raise DataError(f"pictures of shape {picture.shape} and {other.shape} can't be compared")
+    error = float(np.mean(np.square(picture - other)))
+    return min(MOST_PSNR, -10.0 * math.log10(error)) if error > 0.0 else MOST_PSNR
+
+
+def ssim(picture: Pictures, other: Pictures) -> float:
+    """Return the mean structural similarity (Wang et al. 2004) of two pictures, at most 1.
+
+    The paper's own settings: a Gaussian window of deviation 1.5, 11 pixels a side, K1 = 0.01, K2 = 0.03, the
+    mean over the places where the whole window lies in the picture; of colours the mean.
+
+    Args:
+        picture: float64 (H, W, C), values in 0 to 1; H and W at least 11.
+        other: the same shape.
+
+    Raises:
+        DataError: the shapes differ, or a side is below 11 pixels.
+
+    """
+    if picture.shape != other.shape or picture.ndim != 3 or min(picture.shape[:2]) < _WINDOW:
+        raise DataError(
+            f"SSIM compares pictures (H, W, colours) of one shape with sides of at least {_WINDOW} pixels, "
+            f"not {picture.shape} and {other.shape}"
+        )
+
+    def window(values: Pictures) -> Pictures:
+        blurred: Pictures = gaussian_filter(values, sigma=(_SIGMA, _SIGMA, 0.0), truncate=_TRUNCATE)
+        edge = _WINDOW // 2
+        return blurred[edge:-edge or None, edge:-edge or None]
+
+    c1, c2 = _K1**2, _K2**2
+    mean, mean_other = window(picture), window(other)
+    variance = window(picture * picture) - mean * mean
+    variance_other = window(other * other) - mean_other * mean_other
+    covariance = window(picture * other) - mean * mean_other
+    likeness = (2 * mean * mean_other + c1) * (2 * covariance + c2)
+    most = (mean * mean + mean_other * mean_other + c1) * (variance + variance_other + c2)
+    return float(np.mean(likeness / most))
+
+
+def matched(reconstructions: Pictures, photos: Pictures) -> Pictures:
+    """Return the reconstructions in the order that suits the photos best: the least squared error in all.
+
+    An update doesn't tell which record came first; this errs in the attacker's favour. Both float64
+    (n, H, W, C).
+    """
+    apart = np.square(reconstructions[:, None] - photos[None]).mean(axis=(2, 3, 4))
+    rows, columns = linear_sum_assignment(apart)
+    ordered = np.empty_like(reconstructions)
+    ordered[columns] = reconstructions[rows]
+    return ordered
+
+
+def grey_like(photos: Pictures) -> Pictures:
+    """Return plain mid-grey pictures of the photos' shape: what anybody can guess who saw nothing."""
+    return np.full_like(photos, GREY)

@@ -1,0 +1,133 @@
+"""Where the evidence of an audit lies: a simulation's run directory, a merchant's folder, a server's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import MerchantStore
+from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.head import read_head
+from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.protocol import Receipt, TrainingPlan
+from fedrec.server.home import ServerHome
+from fedrec.server.receipts import read_receipts
+from fedrec.server.trainings import all_trainings
+from fedrec.simulations.merchants import KEY_FILE, LEDGER_FILE, load_identity
+
+_LARGEST_ATTACHMENT = 2**24
+
+
+def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
+    """Gather what a simulation left in its run directory; its server signs."""
+    try:
+        plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")
+        signer = SigningIdentity.from_private_bytes((run / "server" / KEY_FILE).read_bytes())
+        rules = (run / "policy.json").read_text("utf-8")
+        report = json.loads((run / "report.json").read_text("utf-8"))
+        homes = sorted(path for path in (run / "merchants").iterdir() if (path / LEDGER_FILE).is_file())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--run {run} is no whole run directory ({error})") from None
+    merchants = tuple(
+        MerchantRecord(
+            name=home.name,
+            public=load_identity(home).public,
+            ledger=home / LEDGER_FILE,
+            policies=(rules,),
+        )
+        for home in homes
+    )
+    shown = {name: report.get(name) for name in ("run", "data", "privacy", "secure_aggregation", "warnings")}
+    evidence = Evidence(
+        merchants=merchants,
+        plans=(plan,),
+        receipts=tuple(read_receipts(run / "receipts.jsonl")),
+        server_key=plan.server_key,
+        refusals=report.get("refusals") or {},
+        attachments={"report": shown},
+    )
+    return evidence, signer
+
+
+def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
+    """Gather what a merchant has: its ledger, rules and plans, and its last receipt; the merchant signs."""
+    home = MerchantHome.open(folder)
+    identity, policy = home.identity(), home.policy()
+    store = MerchantStore(home.store)
+    try:
+        plans = tuple(_plan(data, home.store) for data in store.plans())
+    finally:
+        store.close()
+    head = read_head(home.ledger.with_name(home.ledger.name + ".head"), public=identity.public, verify=verify)
+    receipts: tuple[Receipt, ...] = () if head is None or head.receipt is None else (head.receipt,)
+    record = MerchantRecord(
+        name=home.settings().name,
+        public=identity.public,
+        ledger=home.ledger,
+        policies=_rules(policy),
+    )
+    server_key = home.joined().server_key
+    evidence = Evidence(merchants=(record,), plans=plans, receipts=receipts, server_key=server_key)
+    return evidence, identity
+
+
+def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
+    """Gather what a server has: plans and receipts; the server signs."""
+    home = ServerHome.open(folder)
+    identity = home.identity()
+    trainings = list(all_trainings(home.trainings))
+    evidence = Evidence(
+        merchants=(),
+        plans=tuple(training.plan() for training in trainings),
+        receipts=tuple(read_receipts(home.receipts)),
+        server_key=identity.public.hex(),
+    )
+    return evidence, identity
+
+
+def merged(parts: Sequence[Evidence]) -> Evidence:
+    """Put evidence of several places together; ``ConfigError`` if it is of several servers."""
+    keys = {part.server_key for part in parts if part.server_key is not None}
+    if len(keys) > 1:
+        raise ConfigError("the evidence is of several servers: make one bundle for each")
+    plans = {plan.training_id: plan for part in parts for plan in part.plans}
+    receipts = {receipt.signature: receipt for part in parts for receipt in part.receipts}
+    return Evidence(
+        merchants=tuple(record for part in parts for record in part.merchants),
+        plans=tuple(plans.values()),
+        receipts=tuple(receipts.values()),
+        server_key=next(iter(keys), None),
+        refusals={name: reason for part in parts for name, reason in part.refusals.items()},
+        attachments={name: value for part in parts for name, value in part.attachments.items()},
+    )
+
+
+def attachment(path: Path, *, schema: str) -> dict[str, Any]:
+    """Read a JSON file that another audit command wrote; ``ConfigError`` if it is none of this schema."""
+    try:
+        if path.stat().st_size > _LARGEST_ATTACHMENT:
+            raise ConfigError(f"{path} is too large to go into a bundle")
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} can't be read ({error})") from None
+    if not isinstance(found, dict) or found.get("schema") != schema:
+        raise ConfigError(f"{path} is not a file of schema {schema}")
+    return found
+
+
+def _plan(data: bytes, path: Path) -> TrainingPlan:
+    try:
+        return TrainingPlan.model_validate_json(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path} holds no plan of this version ({error.error_count()} problems)") from None
+
+
+def _rules(policy: MerchantPolicy) -> tuple[str, ...]:
+    return (policy.rules,)
