@@ -319,8 +319,9 @@ def _follows_plan(
         return False
     charge, number = entry["charge"], entry["sequence"]
     same = {
-        "unit": "unit", "model": "model", "run": "nonce", "min_contributors": "min_contributors",
-        "unit": "unit", "model": "model", "run": "nonce", "min_contributors": "min_contributors",
+        "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",
+        "mode": "mode", "unit": "unit", "model": "model", "run": "nonce",
+        "min_contributors": "min_contributors",
         "colluders": "colluders", "steps": "local_steps",
     }  # fmt: skip
     for name, planned in same.items():
