@@ -84,7 +84,13 @@ class Cohort:
         return Merchant(
             name=name,
             identity=self.identities[name],
-            ledger=Ledger(home / "ledger.sqlite", signer=self.identities[name], verify=verify),
+            ledger=Ledger(
+                home / "ledger.sqlite",
+                signer=self.identities[name],
+                verify=verify,
+                epsilon_lifetime=self.policy.lifetime_epsilon,
+                delta_lifetime=self.policy.lifetime_delta,
+            ),
             store=MerchantStore(home / "store.sqlite"),
             policy=self.policy,
             data_for=lambda plan: data,
