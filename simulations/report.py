@@ -156,6 +156,7 @@ def build_report(
     accounting_delta = plan.delta - derived.noise.beta * steps
     return {
         "schema": SCHEMA,
+        "refusals": dict(refusals),
         "warnings": warnings,
         "run": {
             "id": facts.id,

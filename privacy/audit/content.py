@@ -116,34 +116,37 @@ def _guarantee(merchants: Sequence[Any], plans: Sequence[Any]) -> list[Block]:
             )
         )
     else:
-        times = math.exp(min(700.0, summary["epsilon_rdp"]))
         found.append(
             Text(
-                f"Whatever anybody concludes from all that the server saw becomes at most {times:,.3g} "
-                "times as "
-                f"likely, or as unlikely, when any one {unit} is added to or removed from a merchant, "
-                "give or "
-                f"take a chance of {small(summary['delta'])}.",
+                f"Whatever anybody concludes from all that the server saw becomes at most "
+                f"{_times(summary['epsilon_rdp'])} as likely, or as unlikely, when any one {unit} is added "
+                f"to or removed from a merchant, give or take a chance of {small(summary['delta'])}.",
                 strong=True,
             )
         )
     colluders = max((plan["colluders"] for plan in plans), default=charge["colluders"])
+    others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
     found.append(
         Text(
             f"In formal terms: ({figure(summary['epsilon_rdp'])}, {summary['delta']:.3g})-differential "
-            "privacy "
-            f"under {charge['adjacency']} adjacency of one {charge['unit']}, over everything charged, for "
-            "the "
-            f"merchant that spent most ({worst['merchant']}), against a server that up to {colluders} "
-            "merchants "
-            f"side with; proved by integer-order Renyi accounting. By privacy loss distributions, an "
-            "approximation for sampled discrete Gaussian noise, epsilon is "
-            f"{figure(summary['epsilon_pld'])}. If "
-            f"aggregation were broken and somebody saw each upload alone, epsilon would be "
-            f"{figure(summary['epsilon_aggregation_broken'])}."
+            f"privacy under {charge['adjacency']} adjacency of one {charge['unit']}, over everything "
+            f"charged, for the merchant that spent most ({worst['merchant']}), against a server that up to "
+            f"{others} with; proved by integer-order Renyi accounting. By privacy loss distributions, an "
+            f"approximation for sampled discrete Gaussian noise, epsilon is "
+            f"{figure(summary['epsilon_pld'])}. If aggregation were broken and somebody saw each upload "
+            f"alone, epsilon would be {figure(summary['epsilon_aggregation_broken'])}."
         )
     )
     return found
+
+
+def _times(epsilon: float) -> str:
+    """How much likelier an epsilon allows a conclusion to become."""
+    return (
+        f"{math.exp(epsilon):,.3g} times"
+        if epsilon < 6
+        else (f"{math.exp(epsilon):,.0f} times" if epsilon < 14 else "over a million times")
+    )
 
 
 def _infinite(value: float | None) -> float:

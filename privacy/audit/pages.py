@@ -28,7 +28,7 @@ h1 { font-size: 1.7rem; margin: 0 0 1.5rem; } h2 { font-size: 1.15rem; margin: 2
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
-table.words td { text-align: left; } p { overflow-wrap: anywhere; }
+table.words th, table.words td { text-align: left; } p { overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } svg text { fill: var(--quiet); font-size: 12px; }
 svg .axis { stroke: var(--line); }
 figcaption { color: var(--quiet); font-size: .92rem; } figure { margin: 1rem 0; }
@@ -137,7 +137,7 @@ class _Pdf(FPDF):
         # The built-in fonts know Latin-1 alone; a name beyond it shows question marks.
         plain = text.encode("latin-1", "replace").decode("latin-1")
         wrap = WrapMode.WORD if " " in plain else WrapMode.CHAR
-        self.multi_cell(0, height, plain, new_x=XPos.LMARGIN, new_y=YPos.NEXT, wrapmode=wrap)
+        self.multi_cell(0, height, plain, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT, wrapmode=wrap)
 
     def block(self, block: Block) -> None:
         match block:
@@ -164,6 +164,7 @@ class _Pdf(FPDF):
 
     def _table(self, columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> None:
         self.set_font("Helvetica", size=8)
+        self.set_draw_color(200)
         words = len(columns) == 2
         align = ("LEFT", *(("LEFT",) if words else ("RIGHT",) * (len(columns) - 1)))
         widths = (1, 2) if words else (1.6, *(1.0,) * (len(columns) - 1))
