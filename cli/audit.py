@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec.cli.empirical import empirical
 from fedrec.errors import AuditError, ConfigError
 from fedrec.files import write_atomically
 from fedrec.privacy.audit import verify as verifier
@@ -17,6 +18,7 @@ from fedrec.privacy.audit.pages import render_html, render_pdf
 from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
 
 app = typer.Typer(help="Make reports that an outsider can recheck, and recheck them.", no_args_is_help=True)
+app.command("empirical")(empirical)
 
 BUNDLE, PAGE, PRINT = "audit.json", "audit.html", "audit.pdf"
 
@@ -29,7 +31,9 @@ def report(
         list[Path] | None, typer.Option(help="A merchant's folder (may be given several times).")
     ] = None,
     server: Annotated[Path | None, typer.Option(help="The server's folder: plans and receipts.")] = None,
-    empirical: Annotated[Path | None, typer.Option(help="JSON of 'audit empirical', to be included.")] = None,
+    empirical_json: Annotated[
+        Path | None, typer.Option("--empirical", help="JSON of 'audit empirical', to be included.")
+    ] = None,
     membership: Annotated[
         Path | None, typer.Option(help="JSON of 'audit membership', to be included.")
     ] = None,
@@ -44,7 +48,7 @@ def report(
         raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
     evidence = merged([evidence for evidence, _ in parts])
     attachments = dict(evidence.attachments)
-    for name, path in (("empirical", empirical), ("membership", membership)):
+    for name, path in (("empirical", empirical_json), ("membership", membership)):
         if path is not None:
             attachments[name] = attachment(path, schema=f"fedrec.{name}/1")
     bundle = build(replace(evidence, attachments=attachments), signer=parts[-1][1])

@@ -101,6 +101,7 @@ def check(
             f"{train.photos} photos of {sum(count > 0 for count in train.classes.values())} classes, "
             f"{len(found.skipped)} unusable, {found.duplicates_dropped} copies, "
             f"{sum(map(len, found.near_duplicates))} that look like another"
+            + (f", {len(found.in_several_products)} in several products" if train.products else "")
         )
 
     def disk() -> str:
@@ -156,6 +157,12 @@ def start(
     insecure_seed: Annotated[
         int | None, typer.Option(help="FOR TESTS: noise and keys from a seed protect nothing.")
     ] = None,
+    observe: Annotated[
+        str | None, typer.Option(help="Health and metrics: [HOST:]PORT; loopback unless with a token.")
+    ] = None,
+    observe_token: Annotated[
+        Path | None, typer.Option(help="File with the token to ask for; readable by this user alone.")
+    ] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Take part until stopped (SIGTERM): answer the server as the policy allows."""
@@ -166,6 +173,7 @@ def start(
 
     from fedrec.cli.logs import start_logging
     from fedrec.clients.daemon import Daemon, DaemonOptions
+    from fedrec.endpoint import observing
     from fedrec.vision.devices import pick_device
 
     start_logging(opened.folder / "logs", name="client", style=check_format(log_format))
@@ -176,7 +184,8 @@ def start(
     daemon = Daemon(opened, DaemonOptions(device=pick_device(device), seed=insecure_seed))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    daemon.run()
+    with observing(observe, token_file=observe_token, routes=daemon.observer.routes()):
+        daemon.run()
 
 
 @app.command()

@@ -91,7 +91,14 @@ def _show(found: FolderSummary) -> None:
         table.add_row(f"merchant {name}", *(str(split.merchants.get(name, "")) for split in found.splits))
     console.print(table)
     console.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
+    if found.splits[0].products:
+        console.print(
+            f"with products as the unit: {found.products_dropped} copies of products in train would be "
+            f"dropped, {len(found.in_several_products)} photos stand in several products and count in each"
+        )
     _show_alike(found)
+    for group in found.in_several_products[:_SHOWN_GROUPS]:
+        typer.echo("shared  " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     for skip in found.skipped[:_SHOWN_SKIPS]:
         console.print(f"skipped {skip.name}: {skip.reason}", markup=False)
     if len(found.skipped) > _SHOWN_SKIPS:

@@ -180,6 +180,11 @@ def back_dated(bundle: Bundle, scene: Scene) -> None:
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
 
 
+def mixed_units(bundle: Bundle, scene: Scene) -> None:
+    edit(rows_of(bundle)[3], "charge", unit="product")
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+
+
 def swapped_key(bundle: Bundle, scene: Scene) -> None:
     stranger = SigningIdentity.generate()
     bundle["body"]["merchants"][1]["public_key"] = stranger.public.hex()
@@ -246,6 +251,7 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (duplicated, "entry 3: it is numbered 2"),
         (charged_twice, "entry 3: its training, round and step were charged before"),
         (back_dated, "entry 5: it is dated 2020"),
+        (mixed_units, "entry 4: it hides a product, those before it a record"),
         (swapped_key, "entry 1: its hash doesn't follow"),
         (swapped_key_signed, "entry 1: the plan's roster has another key"),
         (older_copy, "entry 5: the ledger lacks an entry"),

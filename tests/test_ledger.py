@@ -338,6 +338,18 @@ def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:
         ledger.charge(CHARGE)
 
 
+def test_units_are_never_added_up(tmp_path: Path) -> None:
+    for first, second in (("record", "product"), ("product", "record")):
+        path = tmp_path / first
+        # Not even where the data may change: no epsilon would be of either unit.
+        with Ledger(path, signer=_Identity(), verify=_verify, changed_data="count_together") as ledger:
+            ledger.charge(replace(CHARGE, unit=first))
+            with pytest.raises(RefusedError, match=f"hides a {second}"):
+                ledger.charge(replace(CHARGE, round_number=1, unit=second, dataset_version="b2" * 32))
+            ledger.charge(replace(CHARGE, round_number=1, unit=first))
+            assert len(ledger.entries()) == 2
+
+
 def test_a_changed_data_set_needs_a_rule(tmp_path: Path) -> None:
     changed = replace(CHARGE, round_number=1, dataset_version="a2" * 32)
     with _open(tmp_path / "l") as ledger:

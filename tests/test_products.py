@@ -98,6 +98,29 @@ def test_no_other_product_s_inputs_or_place_change_when_one_goes(shop: Path, tmp
         assert state(smaller) == {name: found for name, found in before.items() if name != gone}
 
 
+def test_a_photo_less_changes_its_own_product_alone(shop: Path) -> None:
+    def state() -> dict[str, tuple[bytes, bytes]]:
+        products = products_of(shop)
+        inputs = inputs_of(products)
+        return {r.name: (r.digest, inputs[i].tobytes()) for i, r in enumerate(products.records)}
+
+    before = state()
+    (shop / "mug" / "wide" / "3.png").unlink()
+    after = state()
+    assert {name for name in before if before[name] != after[name]} == {"wide"}
+
+
+def test_inspecting_counts_products_as_a_training_does(shop: Path) -> None:
+    (shop / "mug" / "part").mkdir()
+    shutil.copy(shop / "mug" / "wide" / "0.png", shop / "mug" / "part" / "0.png")
+    shutil.copytree(shop / "mug" / "tall", shop / "mug" / "twin")
+    found = inspect(shop, layout="product")
+    assert found.splits[0].products == len(products_of(shop)) == 5 and found.products_dropped == 1
+    assert (found.splits[0].photos, found.duplicates_dropped) == (13, 3)
+    assert ("mug/part/0.png", "mug/wide/0.png") in found.in_several_products
+    assert len(found.in_several_products) == 3
+
+
 def test_copies_count_once_within_a_product_and_whole_products_once_within_a_merchant(shop: Path) -> None:
     shutil.copy(shop / "mug" / "wide" / "0.png", shop / "mug" / "wide" / "again.png")
     shutil.copytree(shop / "mug" / "tall", shop / "mug" / "twin")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
-from fedrec.vision.imageset import ImageSet, Record, Skipped
+from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
 from fedrec.vision.near import near_duplicates
+from fedrec.vision.products import ProductSet
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,25 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """All splits of a folder, exact copies dropped from training, and every photo that can't be used.
+    """All splits of a folder, exact copies that training leaves out, and every photo that can't be used.
 
     ``near_duplicates`` names groups of a merchant's training photos that look alike; they are kept, and each
-    of them counts.
+    of them counts. Where there are products, ``products_dropped`` counts those with just the photos of
+    another, and ``in_several_products`` names groups of copies of one photo that stand in several products
+    of a merchant: if the product is the unit, they are kept, and the photo counts in each.
     """
 
     splits: tuple[SplitSummary, ...]
     duplicates_dropped: int
+    products_dropped: int
     near_duplicates: tuple[tuple[str, ...], ...]
+    in_several_products: tuple[tuple[str, ...], ...]
     skipped: tuple[Skipped, ...]
 
 
 def inspect(folder: Path, *, layout: Layout = "class") -> FolderSummary:
     """Read every photo below a folder as a training would; see :func:`open_folder` for what it raises."""
-    splits = open_folder(folder, layout=layout)
+    splits = open_folder(folder, layout=layout, unit="product" if layout == "product" else "record")
     loaded = [
         (name, images)
         for name, images in (
@@ -49,24 +54,34 @@ def inspect(folder: Path, *, layout: Layout = "class") -> FolderSummary:
         )
         if images is not None
     ]
+    train = _photos(splits.train)
+    distinct = drop_duplicates(train)
+    products_dropped = splits.train.duplicates_dropped if isinstance(splits.train, ProductSet) else 0
     return FolderSummary(
-        splits=tuple(_summary(name, images) for name, images in loaded),
-        duplicates_dropped=splits.train.duplicates_dropped,
-        near_duplicates=_alike(splits.train),
+        splits=tuple(
+            _summary(name, images, distinct if name == "train" else _photos(images))
+            for name, images in loaded
+        ),
+        duplicates_dropped=distinct.duplicates_dropped,
+        products_dropped=products_dropped,
+        near_duplicates=_alike(distinct),
+        in_several_products=_shared(train),
         skipped=tuple(skip for _, images in loaded for skip in images.skipped),
     )
 
 
-def _summary(name: str, images: ImageSet) -> SplitSummary:
-    labels = Counter(images.classes[record.label] for record in images.records)
-    owners = Counter(record.merchant for record in images.records if record.merchant)
+def _photos(images: ImageSet) -> ImageSet:
+    return images.photos if isinstance(images, ProductSet) else images
+
+
+def _summary(name: str, images: ImageSet, photos: ImageSet) -> SplitSummary:
+    labels = Counter(photos.classes[record.label] for record in photos.records)
+    owners = Counter(record.merchant for record in photos.records if record.merchant)
     return SplitSummary(
         name=name,
-        photos=len(images),
-        products=len(
-            {(record.merchant, record.label, record.product) for record in images.records if record.product}
-        ),
-        classes={label: labels[label] for label in images.classes},
+        photos=len(photos),
+        products=len(images) if isinstance(images, ProductSet) else 0,
+        classes={label: labels[label] for label in photos.classes},
         merchants=dict(sorted(owners.items())),
     )
 
@@ -79,4 +94,16 @@ def _alike(images: ImageSet) -> tuple[tuple[str, ...], ...]:
         tuple(records[position].name for position in group)
         for records in owners.values()
         for group in near_duplicates([record.look for record in records])
+    )
+
+
+def _shared(photos: ImageSet) -> tuple[tuple[str, ...], ...]:
+    copies: dict[tuple[str | None, bytes], list[Record]] = {}
+    for record in photos.records:
+        if record.product is not None:
+            copies.setdefault((record.merchant, record.digest), []).append(record)
+    return tuple(
+        tuple(record.name for record in group)
+        for group in copies.values()
+        if len({record.product for record in group}) > 1
     )

@@ -223,8 +223,8 @@ class Ledger:
 
         Raises:
             BudgetExceededError: the charge would pass the lifetime cap; nothing is written.
-            RefusedError: the data changed since the last entry, and there is no rule for that; nothing is
-                written.
+            RefusedError: the data changed since the last entry, and there is no rule for that, or the unit
+                did; nothing is written.
             LedgerError: something else stands under this key, a field is out of range, or the disk fails;
                 then the charge may stand, and nothing may leave.
 
@@ -243,8 +243,18 @@ class Ledger:
                 return replace(found, already_charged=True)
             if charge.steps < 1 or charge.step < 0 or charge.round_number < 0 or not 0 <= charge.beta < 1:
                 raise LedgerError("ledger: a charge needs steps >= 1, step and round >= 0, beta in [0, 1).")
+            self._check_unit(charge)
             self._check_data(charge)
             return self._append(charge, self._epsilons(charge))
+
+    def _check_unit(self, charge: Charge) -> None:
+        # An epsilon is of one unit: a bound for photos bounds no product of many, and a photo that comes or
+        # goes turns its product into another, which is one product removed and one added.
+        if self._entries and charge.unit != (unit := self._entries[-1].charge.unit):
+            raise RefusedError(
+                f"ledger: everything charged so far hides a {unit}; a training that hides a {charge.unit} "
+                "can't be added to it"
+            )
 
     def _check_data(self, charge: Charge) -> None:
         if self._changed_data == "refuse" and self._entries:

@@ -51,8 +51,8 @@ TOLERANCE = 1e-3
 """How far a recorded epsilon may lie below the recomputed one, relative; and above it, for RDP."""
 EXCESS = 1e-2
 """How far a recorded PLD epsilon, an upper bound on a grid, may lie above the recomputed one."""
-KNOTS = 32
-"""So many charges of one kind in a row are all recomposed, then one in each further 2%."""
+KNOTS = 16
+"""So many charges of one kind in a row are all recomposed, then one in each further 4%."""
 
 _NUMBER = (int, float)
 CHARGE: Mapping[str, tuple[type, ...]] = {
@@ -213,7 +213,7 @@ def _entries(rows: Sequence[Any], *, public: bytes) -> Iterator[dict[str, Any]]:
     """Yield the parsed entries; raise at the first whose form, place, hash or signature is wrong."""
     previous = hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
     keys: set[tuple[str, int, int]] = set()
-    time = ""
+    time = unit = ""
     for number, row in enumerate(rows, start=1):
         try:
             payload, digest, signature = row["payload"], bytes.fromhex(row["hash"]), row["signature"]
@@ -235,6 +235,11 @@ def _entries(rows: Sequence[Any], *, public: bytes) -> Iterator[dict[str, Any]]:
             raise CheckError("its training, round and step were charged before", entry=number)
         if entry["created_at"] < time:
             raise CheckError(f"it is dated {entry['created_at']}, before the entry before it", entry=number)
+        if unit and charge["unit"] != unit:
+            raise CheckError(
+                f"it hides a {charge['unit']}, those before it a {unit}: they don't add up", entry=number
+            )
+        unit = charge["unit"]
         keys.add(key)
         time, previous = entry["created_at"], digest
         yield entry | {"hash": row["hash"]}
@@ -538,7 +543,7 @@ def _runs(entries: Sequence[Any], points: Sequence[Any]) -> Iterator[list[Any]]:
 def _knots(count: int) -> list[int]:
     chosen = list(range(min(count, 2 * KNOTS)))
     while chosen and chosen[-1] < count - 1:
-        chosen.append(min(count - 1, max(chosen[-1] + 1, int(chosen[-1] * 1.02))))
+        chosen.append(min(count - 1, max(chosen[-1] + 1, int(chosen[-1] * 1.04))))
     return chosen
 
 

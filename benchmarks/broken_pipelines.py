@@ -1,0 +1,73 @@
+"""Pipelines broken on purpose, from outside: the product has no switch for any of this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedrec.clients import merchant
+from fedrec.privacy.dp.calibration import NoisePlan
+from fedrec.privacy.dp.clipping import RecordClipper
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import TrainingPlan
+from fedrec.simulations.attacks import canaries
+
+Contribute = Callable[..., NDArray[np.int64]]
+
+
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Put another value in an attribute's place for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def noise_scaled(part: float) -> Iterator[None]:
+    """Every merchant adds only this part of its noise."""
+    real: Contribute = merchant.contribute
+
+    def less(*arguments: Any, plan: NoisePlan, **options: Any) -> NDArray[np.int64]:
+        return real(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
+
+    # The colluders' own part is computed anew by the audit: it must be the same there.
+    with patched(merchant, "contribute", less), patched(canaries, "contribute", less):
+        yield
+
+
+@contextmanager
+def records_repeated(times: int) -> Iterator[None]:
+    """Every record is counted several times."""
+    real: Contribute = merchant.contribute
+
+    def more(model: Any, inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> NDArray[np.int64]:
+        return real(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)
+
+    with patched(merchant, "contribute", more):
+        yield
+
+
+@contextmanager
+def without_clip() -> Iterator[None]:
+    """No gradient is shortened."""
+
+    def whole(self: RecordClipper, norms: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(norms)
+
+    with patched(RecordClipper, "_factors", whole):
+        yield
+
+
+def reused(plan: TrainingPlan, round_number: int) -> Randomness:
+    """Give every round the chance of the first."""
+    return Randomness.seeded(1, plan.training_id)

@@ -1,0 +1,368 @@
+"""A one-run audit of the code that ships: canaries whose gradients stand alone, through real rounds.
+
+One merchant holds the canaries. Each is a record whose gradient, before the clip, lies along an axis of
+its own and is ten times too long. The rest is the product as it is: the merchants' daemon code samples,
+clips, rounds, adds noise, charges its ledger and encrypts; the coordinator opens the sum. What the auditor
+knows beyond the server is what the threat model grants: the colluders' own noise, which it takes off.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context, Message, RecordDict
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec.clients.app import build_client_app
+from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import MerchantStore
+from fedrec.errors import AuditError, ConfigError
+from fedrec.flower import set_task_identity
+from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.aggregation.committee import default_threshold
+from fedrec.privacy.derive import derive, rounded_size
+from fedrec.privacy.dp.calibration import BETA
+from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook
+from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
+from fedrec.simulations.merchants import create_home
+from fedrec.simulations.virtual_grid import VirtualGrid
+
+SCHEMA = "fedrec.empirical/1"
+FEWEST_CANARIES, MOST_CANARIES = 100, 20_000
+"""Their one-hot records take 2 * canaries^2 bytes, so that the most fill 0.8 GB."""
+_LENGTH = 10.0
+"""How many times longer than C a canary's gradient is before the clip."""
+_CLIP = 1.0
+_DEVIATIONS = 6.0
+"""How far above 0, in standard deviations of independent rounds, the part of noise that two share may lie."""
+
+Vector = NDArray[np.float64]
+RandomnessFor = Callable[[TrainingPlan, int], Randomness]
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What is audited: a training of ``rounds`` steps at rate ``sample_rate`` that claims ``epsilon``.
+
+    Just ``contributors`` merchants take part, the fewest that a sum of theirs may hold, ``colluders`` of
+    them on the server's side.
+    """
+
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    canaries: int = 10_000
+    rounds: int = 2
+    sample_rate: float = 1.0
+    contributors: int = 3
+    colluders: int = 1
+    scheme: str = "kahe"
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not FEWEST_CANARIES <= self.canaries <= MOST_CANARIES:
+            raise ConfigError(
+                f"--canaries {self.canaries} is outside {FEWEST_CANARIES} to {MOST_CANARIES}"
+            )
+        if not 0.5 < self.confidence < 1.0:
+            raise ConfigError(f"--confidence {self.confidence} is outside (0.5, 1)")
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found; ``violations`` says in a line each what contradicts the claim.
+
+    ``bound_possible`` is what all guesses right would have given: no claim above it can be refuted.
+    ``bound_gaussian`` is None with sampling, where trade-offs aren't Gaussian. ``shared_noise`` is the
+    largest part of the noise that any two rounds have in common, about 0 if none; None for one round.
+    """
+
+    options: AuditOptions
+    noise_multiplier: float
+    epsilon_claimed: float
+    bound_steinke: float
+    bound_gaussian: float | None
+    bound_possible: float
+    shared_noise: float | None
+    violations: tuple[str, ...]
+
+    @property
+    def epsilon_lower_bound(self) -> float:
+        """The larger of the two bounds."""
+        return max(self.bound_steinke, self.bound_gaussian or 0.0)
+
+
+class CanaryModel(nn.Module):
+    """Two logits, linear in a one-hot input, all weights zero: canary i's gradient has two coordinates."""
+
+    def __init__(self, canaries: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(canaries, 2, bias=False)
+        nn.init.zeros_(self.logits.weight)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return logits, (n, 2)."""
+        logits: torch.Tensor = self.logits(inputs)
+        return logits
+
+
+@dataclass
+class _Recorder(ServerOptimizer):
+    """Keeps what was opened, and leaves the model where it was."""
+
+    seen: list[Vector] = field(default_factory=list)
+
+    def step(self, gradient: Vector) -> None:
+        """Keep one opened mean, shape (d,)."""
+        self.seen.append(gradient)
+
+
+class _InlineGrid(VirtualGrid):
+    """Answers in the same process."""
+
+    def __init__(self, merchants: list[Merchant]) -> None:
+        super().__init__(merchants=len(merchants), dropouts=None)
+        by_node = dict(zip(self.get_node_ids(), merchants, strict=True))
+        self._app = build_client_app(lambda context: by_node[context.node_id])
+
+    def submit(self, message: Message, index: int) -> Future[Message]:
+        """Answer at once."""
+        node = message.metadata.dst_node_id
+        set_task_identity(run_id=1, node_id=node)
+        context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+        answered: Future[Message] = Future()
+        answered.set_result(self._app(message, context))
+        return answered
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def audit(
+    options: AuditOptions, *, randomness_for: RandomnessFor = lambda plan, round_number: Randomness.from_os()
+) -> AuditResult:
+    """Run the audit.
+
+    ``randomness_for`` is where the honest merchants' chance comes from; a daemon's by default. The coins
+    that include canaries are always the operating system's.
+
+    Raises:
+        ConfigError: the options don't make a training.
+        AuditError: a round was not opened, so that nothing can be said.
+
+    """
+    coins = Randomness.from_os().uniform(options.canaries) < 0.5
+    with tempfile.TemporaryDirectory(prefix="fedrec-audit-") as scratch:
+        plan, opened, own = _train(options, coins, Path(scratch), randomness_for=randomness_for)
+    noise = derive(plan).noise
+    unit = noise.clip / noise.scale
+    remains = [(values - colluded) * unit for values, colluded in zip(opened, own, strict=True)]
+    # A canary with label 0 pulls its first coordinate down and its second up, by C / sqrt 2 each: it shows in
+    # their difference, and nothing but noise does in their sum.
+    halves = [(total[: options.canaries], total[options.canaries :]) for total in remains]
+    views = [(up - down) / math.sqrt(2.0) for down, up in halves]
+    shared = _shared([up + down for down, up in halves])
+    scores = np.sum(views, axis=0)
+    error = 1.0 - options.confidence
+    steinke = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_steinke)
+    gaussian = None
+    possible = lower_bound(coins, coins, delta=options.delta, error=error, bound=bound_steinke)
+    if options.sample_rate == 1.0:
+        gaussian = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_gaussian)
+        possible = lower_bound(coins, coins, delta=options.delta, error=error, bound=bound_gaussian)
+    event = Event(options.sample_rate, noise.noise_multiplier, options.rounds)
+    claimed = epsilon_pld([event], delta=noise.accounting_delta)
+    violations = []
+    # Both bounds grow with the same count of right guesses, so the larger errs no more often than either.
+    best = max(steinke, gaussian or 0.0)
+    if best > claimed:
+        violations.append(
+            f"epsilon is at least {best:.2f} with {options.confidence:.0%} confidence, "
+            f"{claimed:.2f} was claimed"
+        )
+    if shared is not None and shared > _DEVIATIONS / math.sqrt(options.canaries):
+        violations.append(
+            f"two rounds share {shared:.0%} of their noise: their difference has less of it than it must"
+        )
+    return AuditResult(
+        options=options,
+        noise_multiplier=noise.noise_multiplier,
+        epsilon_claimed=claimed,
+        bound_steinke=steinke,
+        bound_gaussian=gaussian,
+        bound_possible=possible,
+        shared_noise=shared,
+        violations=tuple(violations),
+    )
+
+
+def _shared(noises: list[Vector]) -> float | None:
+    """Difference every two rounds' noise, shape (m,) each; return the largest part that is gone.
+
+    That is 1 - Var(a - b) / (Var(a) + Var(b)): 1 / h where one of h equal shares is the same in both rounds,
+    and 0 with a standard deviation of 1 / sqrt(m) where all are independent, whatever the noise's size.
+    """
+    if len(noises) < 2:
+        return None
+    covariance = np.cov(np.stack(noises))
+    variances = np.diag(covariance)
+    parts = 2.0 * covariance / (variances[:, None] + variances[None, :])
+    return float(np.max(parts[np.triu_indices(len(noises), k=1)]))
+
+
+def _train(
+    options: AuditOptions, coins: NDArray[np.bool_], folder: Path, *, randomness_for: RandomnessFor
+) -> tuple[TrainingPlan, list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Run a whole training; return its plan, the opened sums, and the colluders' part of each."""
+    names = [f"merchant-{index:02d}" for index in range(options.contributors)]
+    identities = {name: SigningIdentity.generate() for name in names}
+    server = SigningIdentity.generate()
+    plan = _plan(options, names, identities, server_key=server.public.hex())
+    seeds = {
+        name: int.from_bytes(Randomness.from_os().bytes(7), "big") for name in names[-options.colluders :]
+    }
+
+    def chance(name: str) -> RandomnessFor:
+        if name not in seeds:
+            return randomness_for
+        return lambda plan, round_number: Randomness.seeded(seeds[name], "colluder", round_number)
+
+    merchants = []
+    for name in names:
+        home = folder / name
+        create_home(home, identity=identities[name])
+        chosen = np.flatnonzero(coins) if name == names[0] else np.zeros(0, dtype=np.int64)
+        merchants.append(
+            Merchant(
+                name=name,
+                identity=identities[name],
+                ledger=Ledger(home / "ledger.sqlite", signer=identities[name], verify=verify),
+                store=MerchantStore(home / "store.sqlite"),
+                policy=MerchantPolicy(schemes=frozenset({options.scheme})),
+                data_for=partial(_data, canaries=options.canaries, chosen=chosen),
+                build_model=lambda plan: CanaryModel(options.canaries),
+                randomness_for=chance(name),
+                device=torch.device("cpu"),
+            )
+        )
+    recorder = _Recorder(
+        parameters=np.zeros(plan.dimension),
+        velocity=np.zeros(plan.dimension),
+        average=np.zeros(plan.dimension),
+        steps=0,
+        learning_rate=0.0,
+        momentum=0.0,
+        ema_decay=0.0,
+    )
+    rounds: list[RoundRecord] = []
+    try:
+        Coordinator(
+            grid=_InlineGrid(merchants),
+            plan=plan,
+            optimizer=recorder,
+            checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
+            receipts=ReceiptBook(folder / "receipts.jsonl", identity=server),
+            on_round=rounds.append,
+        ).run()
+    finally:
+        for merchant in merchants:
+            merchant.ledger.close()
+            merchant.store.close()
+    lost = [record.reason for record in rounds if not record.opened]
+    if lost:
+        raise AuditError(f"a round of the audit was not opened, so it says nothing: {lost[0]}")
+    derived = derive(plan)
+    back = plan.sample_rate * plan.records_total / derived.unit
+    opened = [np.rint(mean * back).astype(np.int64) for mean in recorder.seen]
+    own = [_colluded(options, plan, seeds, round_number) for round_number in range(1, plan.rounds + 1)]
+    return plan, opened, own
+
+
+def _plan(
+    options: AuditOptions, names: list[str], identities: dict[str, SigningIdentity], *, server_key: str
+) -> TrainingPlan:
+    size = rounded_size(options.canaries)
+    noise = noise_multiplier_for(
+        epsilon=options.epsilon,
+        delta=options.delta - BETA * options.rounds,
+        sample_rate=options.sample_rate,
+        steps=options.rounds,
+    )
+    committed = options.scheme == "kahe"
+    members = len(names) if committed else (1 if options.scheme == "ckks" else 0)
+    threshold = default_threshold(members=members, colluders=options.colluders) if committed else members
+    return TrainingPlan(
+        server_key=server_key,
+        nonce=Randomness.from_os().bytes(16).hex(),
+        model="canaries",
+        initial_model_hash=sha256_hex(np.zeros(2 * options.canaries, "<f4").tobytes()),
+        classes=("in", "out"),
+        channels=3,
+        image_size=8,
+        dimension=2 * options.canaries,
+        views=1,
+        mode="distributed",
+        rounds=options.rounds,
+        local_steps=1,
+        local_learning_rate=1.0,
+        sample_rate=options.sample_rate,
+        clip=_CLIP,
+        delta=options.delta,
+        noise_multiplier=noise,
+        records_total=size * len(names),
+        records_largest=size,
+        roster=tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names),
+        committee=tuple(names[:members]),
+        threshold=threshold,
+        min_contributors=options.contributors,
+        colluders=options.colluders,
+        scheme=options.scheme,
+    )
+
+
+def _data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64]) -> TrainingData:
+    """One-hot records; at zero weights canary i's gradient is (-x/2, x/2), of length x / sqrt 2."""
+    inputs = torch.zeros(len(chosen), 1, canaries)
+    inputs[torch.arange(len(chosen)), 0, torch.from_numpy(chosen)] = _LENGTH * _CLIP * math.sqrt(2.0)
+    return TrainingData(
+        inputs=inputs, labels=torch.zeros(len(chosen), dtype=torch.int64), content_hash=chosen.tobytes()
+    )
+
+
+def _colluded(
+    options: AuditOptions, plan: TrainingPlan, seeds: dict[str, int], round_number: int
+) -> NDArray[np.int64]:
+    """Add up what the colluders sent in a round, which they know."""
+    model, data = (
+        CanaryModel(options.canaries),
+        _data(plan, canaries=options.canaries, chosen=np.zeros(0, dtype=np.int64)),
+    )
+    total = np.zeros(plan.dimension, dtype=np.int64)
+    for seed in seeds.values():
+        total += contribute(
+            model,
+            data.inputs,
+            data.labels,
+            clip=plan.clip,
+            plan=derive(plan).noise,
+            sample_rate=plan.sample_rate,
+            rng=Randomness.seeded(seed, "colluder", round_number),
+        )
+    return total

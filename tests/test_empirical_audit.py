@@ -1,0 +1,137 @@
+"""The empirical audit: its bounds against simulated Gaussians, and pipelines that must be flagged or pass."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from broken_pipelines import noise_scaled, records_repeated, reused, without_clip
+from dp_accounting import get_sigma_gaussian
+from scipy.stats import binom
+
+from fedrec.cli import app as cli
+from fedrec.errors import ConfigError
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import TrainingPlan
+from fedrec.simulations.attacks.canaries import AuditOptions, audit
+from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
+
+SMALL: dict[str, Any] = {"canaries": 1500, "rounds": 2}
+
+
+@pytest.mark.parametrize(("guesses", "correct"), [(200, 150), (500, 480), (100, 100), (1000, 520)])
+def test_steinke_s_bound_without_delta_is_the_binomial_s(guesses: int, correct: int) -> None:
+    """With delta 0 the theorem is a binomial tail, which has a search of its own here."""
+    found = bound_steinke(canaries=1000, guesses=guesses, correct=correct, delta=0.0, error=0.05)
+    grid = np.linspace(0, 12, 24_001)
+    refuted = grid[binom.sf(correct - 1, guesses, 1 / (1 + np.exp(-grid))) < 0.05]
+    assert found == pytest.approx(float(refuted[-1]) if len(refuted) else 0.0, abs=1e-3)
+
+
+def test_delta_only_lowers_a_bound() -> None:
+    bounds = [
+        bound_steinke(canaries=5000, guesses=500, correct=480, delta=delta, error=0.05)
+        for delta in (0.0, 1e-6, 1e-5, 1e-4)
+    ]
+    assert bounds == sorted(bounds, reverse=True) and bounds[0] > bounds[-1] > 0
+
+
+def test_more_right_guesses_never_lower_a_bound() -> None:
+    for bound in (bound_steinke, bound_gaussian):
+        found = [
+            bound(canaries=2000, guesses=200, correct=right, delta=1e-5, error=0.05)
+            for right in range(100, 201, 10)
+        ]
+        assert found == sorted(found) and found[0] == 0.0
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 4.0])
+def test_bounds_of_a_gaussian_hold_and_say_something(epsilon: float) -> None:
+    """Canaries through an exact Gaussian mechanism: a bound above the truth in at most 5% of runs."""
+    rng = np.random.default_rng(1)
+    sigma, runs = get_sigma_gaussian(epsilon, 1e-5), 40
+    found: dict[str, list[float]] = {"steinke": [], "gaussian": []}
+    for _ in range(runs):
+        included = rng.random(3000) < 0.5
+        scores = included + sigma * rng.normal(size=3000)
+        for name, bound in (("steinke", bound_steinke), ("gaussian", bound_gaussian)):
+            found[name].append(lower_bound(scores, included, delta=1e-5, error=0.05, bound=bound))
+    for bounds in found.values():
+        # 8 or more of 40 at a chance of 5% each have a chance below 0.1%.
+        assert sum(bound > epsilon for bound in bounds) <= 7
+    assert np.median(found["gaussian"]) > np.median(found["steinke"]) > 0.1 * epsilon
+
+
+@pytest.mark.parametrize("scheme", ["kahe", "none"])
+def test_the_honest_pipeline_passes_and_the_audit_is_not_blind(scheme: str) -> None:
+    result = audit(AuditOptions(epsilon=8.0, scheme=scheme, **SMALL))
+    assert result.violations == ()
+    assert 1.5 < result.epsilon_lower_bound < result.epsilon_claimed <= 8.0
+    assert result.shared_noise == pytest.approx(0.0, abs=6 / SMALL["canaries"] ** 0.5)
+
+
+def test_sampling_is_part_of_it() -> None:
+    result = audit(AuditOptions(epsilon=8.0, sample_rate=0.5, canaries=1000, rounds=3))
+    assert result.violations == () and result.bound_gaussian is None
+    assert 0.0 < result.epsilon_lower_bound < result.epsilon_claimed
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda: noise_scaled(0.25), lambda: records_repeated(3), without_clip],
+    ids=["a quarter of the noise", "records three times", "no clip"],
+)
+def test_a_broken_pipeline_is_flagged(broken: Callable[[], AbstractContextManager[None]]) -> None:
+    with broken():
+        result = audit(AuditOptions(epsilon=1.0, **SMALL))
+    assert len(result.violations) == 1 and "was claimed" in result.violations[0]
+
+
+def test_chance_that_is_used_twice_is_flagged() -> None:
+    result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=reused)
+    assert result.shared_noise == pytest.approx(1.0, abs=0.01)
+    assert any("of their noise" in violation for violation in result.violations)
+
+
+def test_a_single_merchant_that_uses_its_chance_twice_is_flagged() -> None:
+    """Half the noise of two honest merchants is new in every round; the other half is not."""
+    calls: list[int] = []
+
+    def every_other(plan: TrainingPlan, round_number: int) -> Randomness:
+        calls.append(round_number)
+        return Randomness.seeded(1, plan.training_id) if len(calls) % 2 else Randomness.from_os()
+
+    result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=every_other)
+    assert calls == [1, 1, 2, 2] and result.shared_noise == pytest.approx(0.5, abs=0.1)
+    assert any("of their noise" in violation for violation in result.violations)
+
+
+def test_the_command_writes_its_figures_and_ends_with_a_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["fedrec", "audit", "empirical", "--canaries", "500", "--json", str(tmp_path / "e.json")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code and "Nothing contradicts the claim" in capsys.readouterr().out
+    document = json.loads((tmp_path / "e.json").read_text("utf-8"))
+    assert document["schema"] == "fedrec.empirical/1" and document["runs"] == 1
+    assert document["epsilon_lower_bound"] == document["details"][0]["bound_gaussian"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--epsilon", "1"])
+    with noise_scaled(0.1), pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 15 and "leaks more than it claims" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [{"canaries": 10}, {"canaries": 200_000}, {"confidence": 0.4}, {"confidence": 1.0}]
+)
+def test_options_that_say_nothing_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        AuditOptions(**options)  # type: ignore[arg-type]
