@@ -24,9 +24,9 @@ GUESSED_PART = 0.05
 def bound_steinke(*, canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
     """Lower bound on epsilon for any (epsilon, ``delta``)-DP mechanism (Steinke, Nasr and Jagielski 2023).
 
-    By theorem 5.2, the chance of ``correct`` or more right guesses is at most
-    beta + alpha * canaries * delta, with beta = P[B >= correct] for B binomial of ``guesses`` and e^eps / (1 + e^eps), and alpha
-    the largest of (P[B >= correct - i] - beta) * 2 / i over i. ``error`` is the chance of a bound that is too high.
+    By theorem 5.2 the chance of ``correct`` or more right guesses is at most beta + alpha * canaries * delta.
+    There beta = P[B >= correct], B binomial of ``guesses`` and e^eps / (1 + e^eps), and alpha is the largest
+    of (P[B >= correct - i] - beta) * 2 / i over i. ``error`` is the chance of a bound that is too high.
     """
 
     def chance(epsilon: float) -> float:
