@@ -1,4 +1,4 @@
-"""A federation under fire: processes killed at random instants, stopped and started, until a training is done.
+"""A federation under fire: processes killed at random, stopped and started, until a training is done.
 
 Five merchants and a server, each a process with a folder of its own, over TLS on loopback. Each fault is a
 kill -9 of one of them at a random moment, or (one in five) a SIGTERM of the server or a merchant that stays
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    chance = random.Random(options.seed)  # noqa: S311 (instants of faults are no secret)
+    chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="fedrec-faults-") as scratch:
         folder = Path(scratch)
         write(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec.cli import attacks
 from fedrec.cli.empirical import empirical
 from fedrec.errors import AuditError, ConfigError
 from fedrec.files import write_atomically
@@ -19,6 +20,8 @@ from fedrec.simulations.evidence import attachment, merged, of_client, of_run, o
 
 app = typer.Typer(help="Make reports that an outsider can recheck, and recheck them.", no_args_is_help=True)
 app.command("empirical")(empirical)
+app.command("inversion")(attacks.inversion)
+app.command("membership")(attacks.membership)
 
 BUNDLE, PAGE, PRINT = "audit.json", "audit.html", "audit.pdf"
 

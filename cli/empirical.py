@@ -63,7 +63,7 @@ def empirical(
         f"and could have seen {possible:.2f} at most."
     )
     if possible < results[0].epsilon_claimed:
-        typer.echo("That is below the claim, so it could not have failed: give it more --canaries.", err=True)
+        typer.echo("That is below the claim, so no bound could have failed: give more --canaries.", err=True)
 
 
 def _document(options: AuditOptions, results: list[AuditResult]) -> dict[str, object]:

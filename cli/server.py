@@ -103,6 +103,12 @@ def start(
     once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for replies in a phase.")] = 3600.0,
     gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
+    observe: Annotated[
+        str | None, typer.Option(help="Page, health, metrics: [HOST:]PORT; loopback unless with a token.")
+    ] = None,
+    observe_token: Annotated[
+        Path | None, typer.Option(help="File with the token to ask for; readable by this user alone.")
+    ] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Serve, and run the trainings on file, one after another."""
@@ -110,13 +116,15 @@ def start(
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
+    from fedrec.endpoint import observing
     from fedrec.server.service import Service
 
     start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
     service = Service(opened, once=once, timeout=timeout, gather_seconds=gather)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    service.run()
+    with observing(observe, token_file=observe_token, routes=service.observer.routes()):
+        service.run()
 
 
 @app.command()

@@ -16,6 +16,7 @@ from fedrec.clients.app import build_client_app
 from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.observe import MerchantObserver
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import APP_FAILED, error_reply
@@ -112,6 +113,9 @@ class Daemon:
         self._merchant = open_merchant(home, options)
         self._app: ClientApp = build_client_app(lambda context: self._merchant)
         self._stop = threading.Event()
+        self.observer = MerchantObserver(
+            self._merchant.ledger, epsilon_lifetime=self._merchant.policy.lifetime_epsilon
+        )
 
     def stop(self) -> None:
         """Ask the daemon to end; what it is answering is finished and sent first."""
@@ -130,8 +134,10 @@ class Daemon:
                     with self.connection() as link:
                         _log.info("connected to %s", self._join.address)
                         pause = _FIRST_RETRY
+                        self.observer.connection(up=True)
                         self._answer(link)
                 except (ConnectionLostError, NotAdmittedError) as error:
+                    self.observer.connection(up=False)
                     if self._stop.is_set():
                         break
                     _log.warning("%s; trying again in %.0f s", error, pause)
@@ -156,8 +162,10 @@ class Daemon:
         message = link.receive()
         if message is None:
             return False
+        started = time.monotonic()
         with Watchdog(self._options.step_seconds):
             reply = self._reply(message, node_id=link.node_id)
+        self.observer.answered(message, reply, seconds=time.monotonic() - started)
         # The server is not told how long it took: time is a channel, too.
         link.send(reply, seconds=0.0)
         return True

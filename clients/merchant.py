@@ -39,11 +39,13 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
     COMMITMENT_CONTEXT,
     ENCRYPTION_KEY_CONTEXT,
+    JOINED_CONTEXT,
     SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
     Commitment,
     EncryptionKey,
+    Joined,
     JoinReply,
     JoinRequest,
     Receipt,
@@ -145,13 +147,13 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
+        if self.store.is_closed(plan.training_id):
+            raise RefusedError("this training was closed")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
         self.store.finish_others(plan.training_id)
         stored = self.store.join(
             plan.training_id, plan=plan.canonical_bytes(), make_secrets=lambda: self._make_secrets(plan)
         )
-        if stored.closed:
-            raise RefusedError("this training was closed")
         self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
         return self._join_reply(plan, stored)
 
@@ -167,6 +169,8 @@ class Merchant:
 
     def _join_reply(self, plan: TrainingPlan, stored: StoredTraining) -> tuple[JoinReply, dict[str, bytes]]:
         secrets = stored.secrets
+        joined = Joined(training_id=plan.training_id, merchant=self.name)
+        joins = self.identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()
         if secrets.sealing_private is not None:
             sealing = SealingKeyStatement(
                 training_id=plan.training_id,
@@ -175,7 +179,7 @@ class Merchant:
             )
             signature = self.identity.sign(sealing.canonical_bytes(), context=SEALING_KEY_CONTEXT).hex()
             signed = SignedSealingKey(statement=sealing, signature=signature)
-            return JoinReply(merchant=self.name, sealing_key=signed), {}
+            return JoinReply(merchant=self.name, signature=joins, sealing_key=signed), {}
         if secrets.encryption_public is not None:
             encryption = EncryptionKey(
                 training_id=plan.training_id,
@@ -185,10 +189,11 @@ class Merchant:
             signature = self.identity.sign(encryption.canonical_bytes(), context=ENCRYPTION_KEY_CONTEXT).hex()
             reply = JoinReply(
                 merchant=self.name,
+                signature=joins,
                 encryption_key=SignedEncryptionKey(statement=encryption, signature=signature),
             )
             return reply, {"encryption-key": secrets.encryption_public}
-        return JoinReply(merchant=self.name), {}
+        return JoinReply(merchant=self.name, signature=joins), {}
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
         """Answer a round's train request: charge, compute, store, and only then return the upload.

@@ -87,6 +87,11 @@ class MerchantStore:
             )
         return self.training(training_id)
 
+    def is_closed(self, training_id: str) -> bool:
+        """Return whether a training was joined and is over."""
+        found = self._find(training_id)
+        return found is not None and found.closed
+
     def training(self, training_id: str) -> StoredTraining:
         """Return a joined training; ``RefusedError`` when it was never joined."""
         found = self._find(training_id)

@@ -10,10 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from fedrec.errors import ProtocolError
 
@@ -21,11 +29,16 @@ MAX_BODY_BYTES = 16 * 2**20
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_CLASSES = 10_000
+MIN_CLIP, MAX_CLIP = 1e-6, 1e6
+"""Far beyond any use; further out, float arithmetic would no longer keep the bound that a clip stands for."""
+
 MAX_COMMITTEE = 100
 """A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
 MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 _BODY, _BLOBS, _JSON, _SMALL = "body", "blobs", "json", "blob:"
 _BLOB_TYPE = "fedrec.bytes/1"
+_MAX_COLONS = 50_000
+"""A thousand survivors' commitments, the body of most keys, have twelve thousand colons."""
 _LARGE_BYTES = 2**19
 """Flower moves an array in requests of its own, cut into pieces of 5 MB; a body takes one request, whole."""
 
@@ -83,6 +96,7 @@ class TrainingPlan(Strict):
     initial_model_hash: Hash
     classes: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=200)], ...],
+        FailFast(),
         Field(min_length=2, max_length=MAX_CLASSES),
     ]
     channels: Literal[1, 3]
@@ -93,16 +107,16 @@ class TrainingPlan(Strict):
     mode: Mode
     rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]
-    local_learning_rate: Annotated[float, Field(gt=0)]
+    local_learning_rate: Annotated[float, Field(gt=0, le=1e6)]
     sample_rate: Fraction
-    clip: Annotated[float, Field(gt=0)]
+    clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)]
     clipping: Clipping = "fixed"
     delta: Annotated[float, Field(gt=0, lt=1)]
-    noise_multiplier: Annotated[float, Field(gt=0)] | None
+    noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] | None
     records_total: Annotated[int, Field(ge=1, le=10**12)]
     records_largest: Annotated[int, Field(ge=1, le=10**9)]
-    roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=MAX_PEERS)]
-    committee: Annotated[tuple[Name, ...], Field(max_length=MAX_COMMITTEE)]
+    roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=MAX_PEERS)]
+    committee: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
@@ -177,11 +191,22 @@ class SignedEncryptionKey(Strict):
     signature: Signature
 
 
+class Joined(Strict):
+    """A merchant takes part in a training."""
+
+    training_id: Hash
+    merchant: Name
+
+
 class JoinReply(Strict):
-    """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's."""
+    """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's.
+
+    ``signature`` is Ed25519, by the merchant, over the canonical bytes of :class:`Joined`.
+    """
 
     merchant: Name
     refused: Reason | None = None
+    signature: Signature | None = None
     sealing_key: SignedSealingKey | None = None
     encryption_key: SignedEncryptionKey | None = None
 
@@ -226,7 +251,7 @@ class TrainRequest(Strict):
     training_id: Hash
     round_number: RoundNumber
     model_hash: Hash
-    sealing_keys: tuple[SignedSealingKey, ...]
+    sealing_keys: Annotated[tuple[SignedSealingKey, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     encryption_key: SignedEncryptionKey | None = None
     receipt: Receipt | None = None
 
@@ -245,7 +270,7 @@ class Commitment(Strict):
     model_hash: Hash
     ciphertext_hash: Hash
     boxes_hash: Hash
-    parcel_hashes: tuple[Hash, ...]
+    parcel_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
 
 
@@ -274,7 +299,7 @@ class UnmaskRequest(Strict):
 
     training_id: Hash
     round_number: RoundNumber
-    survivors: Annotated[tuple[SignedCommitment, ...], Field(max_length=MAX_PEERS)]
+    survivors: Annotated[tuple[SignedCommitment, ...], FailFast(), Field(max_length=MAX_PEERS)]
 
 
 class UnmaskReply(Strict):
@@ -285,7 +310,7 @@ class UnmaskReply(Strict):
 
     merchant: Name
     refused: Reason | None = None
-    complaints: Annotated[tuple[Name, ...], Field(max_length=MAX_PEERS)] = ()
+    complaints: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
 
 
 class CloseRequest(Strict):
@@ -302,6 +327,7 @@ class CloseReply(Strict):
     refused: Reason | None = None
 
 
+JOINED_CONTEXT = b"fedrec/joined/1"
 COMMITMENT_CONTEXT = b"fedrec/commitment/1"
 SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
 ENCRYPTION_KEY_CONTEXT = b"fedrec/encryption-key/1"
@@ -350,6 +376,20 @@ def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
     return content
 
 
+def content_bytes(content: RecordDict) -> int:
+    """Return the payload size of a message: all bytes of its body and blobs."""
+    size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    for config in content.config_records.values():
+        size += sum(len(value) for value in config.values() if isinstance(value, bytes))
+    return size
+
+
+def is_refusal(content: RecordDict) -> bool:
+    """Say whether a reply made by :func:`pack` is a refusal."""
+    body: dict[str, object] = json.loads(cast(bytes, content.config_records[_BODY][_JSON]))
+    return body.get("refused") is not None
+
+
 def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tuple[Body, dict[str, bytes]]:
     """Read a message of the given kind: its body, and its blobs by name.
 
@@ -369,6 +409,9 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
         raise ProtocolError(
             f"the body of a {kind.__name__} message is not bytes, or longer than {MAX_BODY_BYTES}"
         )
+    # An error is kept for every unknown key: a small body could ask for gigabytes of them.
+    if raw.count(b":") > _MAX_COLONS:
+        raise ProtocolError(f"the body of a {kind.__name__} message is malformed: it has too many keys")
     blobs: dict[str, bytes] = {}
     total = 0
     for name, data in _found_blobs(configs[_BODY], arrays[_BLOBS] if _BLOBS in content else None, kind):

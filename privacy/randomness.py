@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
 _KEY_BYTES = 32
-_MANTISSA_SHIFT = np.uint64(11)
+_MANTISSA_SHIFT = np.uint64(12)
 _SEED_DOMAIN = b"fedrec/randomness/seeded/1"
 _CHILD_DOMAIN = b"fedrec/randomness/child/1"
 
@@ -66,10 +66,12 @@ class Randomness:
         return np.frombuffer(self.bytes(8 * count), dtype="<u8").astype(np.uint64, copy=False)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**53, shape (count,)."""
+        """Return ``count`` uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**52, shape (count,).
+
+        Each of them is a float64 without rounding: k + 1/2 has 53 digits at most.
+        """
         mantissas = (self.uint64(count) >> _MANTISSA_SHIFT).astype(np.float64)
-        # k + 1/2 rounds up to 2**53 for the largest k; the clip keeps the interval open.
-        uniforms: NDArray[np.float64] = np.minimum((mantissas + 0.5) * 2.0**-53, 1.0 - 2.0**-53)
+        uniforms: NDArray[np.float64] = (mantissas + 0.5) * 2.0**-52
         return uniforms
 
     def integers(self, count: int, *, bound: int) -> NDArray[np.uint64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from fedrec.errors import TrainingError
@@ -54,6 +55,15 @@ class Checkpoint:
         state = {"training_id": self._training_id, "round": round_number, "excluded": sorted(excluded)}
         write_atomically(self._reserved, json.dumps(state).encode())
 
+    def exclude(self, excluded: Iterable[str]) -> None:
+        """Record, beside the last reserved round, who is left out from now on."""
+        state = {
+            "training_id": self._training_id,
+            "round": self.last_reserved(),
+            "excluded": sorted(excluded),
+        }
+        write_atomically(self._reserved, json.dumps(state).encode())
+
     def save(self, optimizer: ServerOptimizer, *, round_number: int) -> None:
         """Store the state after a round."""
         tensors = {
@@ -68,7 +78,10 @@ class Checkpoint:
         """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return 0
-        tensors = load_file(self._state)
+        try:
+            tensors = load_file(self._state)
+        except SafetensorError as error:
+            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
         if tensors["parameters"].shape != optimizer.parameters.shape:
             raise TrainingError("the checkpoint is of another model")
         optimizer.parameters = tensors["parameters"]

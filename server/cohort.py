@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
-from fedrec.protocol import Strict, unpack
+from fedrec.protocol import Strict, content_bytes, unpack
 
 Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
@@ -36,14 +36,6 @@ class Answers(Generic[Reply]):
     failed: dict[int, str]
     bytes_down: int
     bytes_up: int
-
-
-def content_bytes(content: RecordDict) -> int:
-    """Return the payload size of a message: all bytes of its body and blobs."""
-    size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
-    for config in content.config_records.values():
-        size += sum(len(value) for value in config.values() if isinstance(value, bytes))
-    return size
 
 
 def ask(

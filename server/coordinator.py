@@ -19,9 +19,12 @@ from fedrec.privacy.aggregation.committee import (
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, SumOfCiphertexts
 from fedrec.privacy.derive import derive
+from fedrec.privacy.identity import verify
 from fedrec.protocol import (
+    JOINED_CONTEXT,
     CloseReply,
     CloseRequest,
+    Joined,
     JoinReply,
     JoinRequest,
     Receipt,
@@ -151,6 +154,11 @@ class Coordinator:
             if answer.body.refused is not None:
                 self.refusals[name] = answer.body.refused
                 continue
+            if not self._joins(answer.body):
+                # Another node may have taken the name; the one that it belongs to can still answer.
+                self.refusals[name] = "a reply under this name is not signed by its merchant"
+                continue
+            self.refusals.pop(name, None)
             self._nodes[name] = answer.node_id
             if answer.body.sealing_key is not None:
                 keys[name] = answer.body.sealing_key
@@ -173,6 +181,16 @@ class Coordinator:
                 check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
         except ProtocolError as error:
             raise TrainingError(f"the committee is not complete: {error}") from None
+
+    def _joins(self, reply: JoinReply) -> bool:
+        """Whether a join reply comes from the merchant that it names."""
+        joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant)
+        return reply.signature is not None and verify(
+            self.plan.key_of(reply.merchant),
+            joined.canonical_bytes(),
+            bytes.fromhex(reply.signature),
+            context=JOINED_CONTEXT,
+        )
 
     def _round(self, round_number: int) -> RoundRecord:
         started = time.monotonic()
@@ -329,7 +347,10 @@ class Coordinator:
             self._note(round_number, member, reason)
         for dealer, by in gathered.complaints.items():
             self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
-        self._excluded |= set(blamed(gathered.complaints, colluders=self.plan.colluders))
+        newly = set(blamed(gathered.complaints, colluders=self.plan.colluders)) - self._excluded
+        if newly:
+            self._excluded |= newly
+            self.checkpoint.exclude(self._excluded)
         if len(gathered.answers) < self.plan.threshold:
             raise _LostRoundError(
                 f"{len(gathered.answers)} committee members answered, "

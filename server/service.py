@@ -27,6 +27,7 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.home import ServerHome
+from fedrec.server.observe import ServerObserver
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.trainings import Training, all_trainings, initial_model, starting_parameters
@@ -62,26 +63,33 @@ class Service:
         self._once = once
         self._timeout = timeout
         self._gather_seconds = gather_seconds
-        self._stop = threading.Event()
+        self._stop, self._over = threading.Event(), threading.Event()
+        self.observer = ServerObserver(home)
         _, host, port = home.settings()
         self._host = SuperLinkHost(
             certificates=Certificates(authority=home.authority, certificate=home.certificate, key=home.key),
             host=host,
             port=port,
-            on_refusal=lambda address, path: _log.warning("refused %s from %s", path, address),
+            on_refusal=self._turned_away,
         )
 
     def stop(self) -> None:
         """Ask the service to end after the round that is under way."""
         self._stop.set()
 
+    def _turned_away(self, address: str, path: str) -> None:
+        _log.warning("refused %s from %s", path, address)
+        self.observer.turned_away(address, path)
+
     def run(self) -> None:
         """Serve; raises ``ServiceError`` when the port is taken."""
         self._host.start()
         _log.info("listening on port %d", self._host.port)
+        self._admit()
+        watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
+        watch.start()
         try:
             while not self._stop.is_set():
-                self._admit()
                 training = next(self._waiting(), None)
                 if training is not None:
                     self._train(training)
@@ -90,6 +98,8 @@ class Service:
                 else:
                     self._stop.wait(_LOOK_SECONDS)
         finally:
+            self._over.set()
+            watch.join()
             self._host.stop()
             _log.info("stopped")
 
@@ -97,6 +107,14 @@ class Service:
         for training in all_trainings(self._home.trainings):
             if training.status()[0] in ("filed", "running"):
                 yield training
+
+    def _watch_roster(self) -> None:
+        """Admit and lock out as the roster changes, also while a training runs."""
+        while not self._over.wait(_LOOK_SECONDS):
+            try:
+                self._admit()
+            except (FedrecError, httpx.HTTPError, RuntimeError, OSError) as error:
+                _log.error("the roster could not be brought to Flower, and will be tried again: %s", error)
 
     def _admit(self) -> None:
         """Bring Flower's list of keys in line with the roster."""
@@ -178,6 +196,7 @@ class Service:
             on_round=on_round,
             timeout=self._timeout,
         )
+        self.observer.follow(training, coordinator)
         try:
             build_server_app(lambda grid, context: coordinator)(grid, context)
         except _StoppedError:

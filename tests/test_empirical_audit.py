@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +33,25 @@ def test_steinke_s_bound_without_delta_is_the_binomial_s(guesses: int, correct: 
     grid = np.linspace(0, 12, 24_001)
     refuted = grid[binom.sf(correct - 1, guesses, 1 / (1 + np.exp(-grid))) < 0.05]
     assert found == pytest.approx(float(refuted[-1]) if len(refuted) else 0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("guesses", "correct", "delta"), [(200, 180, 1e-5), (300, 296, 1e-4), (40, 40, 1e-6)]
+)
+def test_steinke_s_bound_is_where_the_theorem_s_chance_is_the_error(
+    guesses: int, correct: int, delta: float
+) -> None:
+    """The theorem term by term, in a loop over exact binomial coefficients."""
+
+    def chance(epsilon: float) -> float:
+        rate = math.exp(epsilon) / (1.0 + math.exp(epsilon))
+        mass = [math.comb(guesses, k) * rate**k * (1 - rate) ** (guesses - k) for k in range(guesses + 1)]
+        steps = range(1, correct + 1)
+        alpha = max(sum(mass[correct - step : correct]) * 2.0 / step for step in steps)
+        return sum(mass[correct:]) + alpha * 3000 * delta
+
+    found = bound_steinke(canaries=3000, guesses=guesses, correct=correct, delta=delta, error=0.05)
+    assert found > 0.5 and chance(found) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_delta_only_lowers_a_bound() -> None:

@@ -81,8 +81,8 @@ def test_what_is_too_near_to_call_is_decided_exactly(sigma: float, monkeypatch: 
 
 def test_the_last_bits_decide_with_the_right_probability() -> None:
     # At stair 0 and magnitude 0 the probability is exp(-log_ceiling); put it 30% into a cell of the grid.
-    cell = 0.5 + 2.0**-54
-    target = Decimal(cell) - Decimal(2) ** -54 + Decimal("0.3") * Decimal(2) ** -53
+    cell = 0.5 + 2.0**-53
+    target = Decimal(cell) - Decimal(2) ** -53 + Decimal("0.3") * Decimal(2) ** -52
     with localcontext() as context:
         context.prec = 60
         log_ceiling = -target.ln()

@@ -82,8 +82,16 @@ class Certificates:
     key: Path
 
 
+MAX_REQUEST_BYTES = 32 * 2**20
+"""Flower reads a request whole before it asks who sent it. The largest honest one is a body of 16 MiB and its
+small blobs; arrays travel in pieces of 5 MB."""
+
+
 class Guard:
-    """ASGI in front of the SuperLink's app: Fleet and health pass, all else is told 403 and counted."""
+    """ASGI in front of the SuperLink's app: Fleet and health pass, all else is told 403 and counted.
+
+    A request of more than ``MAX_REQUEST_BYTES`` is told 413 as soon as its size shows.
+    """
 
     def __init__(self, app: Asgi, *, on_refusal: Callable[[str, str], None]) -> None:
         self._app = app
@@ -95,12 +103,57 @@ class Guard:
         if scope["type"] == "http" and not (path.startswith("/v1/fleet/") or path == "/health"):
             client = scope.get("client") or ("unknown", 0)
             self._on_refusal(str(client[0]), path)
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+            await _answer(send, 403)
             return
         if scope["type"] not in ("http", "lifespan"):
             return
+        if scope["type"] == "http":
+            body = await _body(scope, receive)
+            if body is None:
+                client = scope.get("client") or ("unknown", 0)
+                self._on_refusal(str(client[0]), f"{path}, a request that is too large,")
+                await _answer(send, 413)
+                return
+            receive = _again(body, receive)
         await self._app(scope, receive, send)
+
+
+async def _answer(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes | None:
+    """Read a request's body; None once it passes the limit, or says that it will."""
+    for name, value in scope.get("headers", ()):
+        if name == b"content-length" and (not value.isdigit() or int(value) > MAX_REQUEST_BYTES):
+            return None
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        event = await receive()
+        if event["type"] != "http.request":
+            break
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_REQUEST_BYTES:
+            return None
+        more = bool(event.get("more_body", False))
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives the body that was read, then what comes after it."""
+    given = False
+
+    async def replay() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 class _Listener:

@@ -208,8 +208,8 @@ class CkksScheme:
 
     name = NAME
     trust_limit = (
-        "One merchant holds the key: if it sides with the server, the two together open every merchant's "
-        "own update."
+        "One merchant holds the key; if it, or any other merchant, sides with the server, the two together "
+        "can open every merchant's own update."
     )
 
     def __init__(self, parameters: PublicParameters) -> None:

@@ -18,6 +18,7 @@ from fedrec.privacy.accounting.accountants import Event, noise_multiplier_for
 from fedrec.privacy.dp.clipping import FLOAT_SLACK
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
+from fedrec.protocol import MAX_CLIP, MIN_CLIP
 
 Mode = Literal["distributed", "local", "off"]
 BETA = 1e-12
@@ -171,8 +172,10 @@ def plan_noise(
         raise ConfigError(f"sample rate: {sample_rate} is outside (0, 1]; choose a rate such as 0.1.")
     if not 0.0 < delta < 1.0:
         raise ConfigError(f"delta: {delta} is outside (0, 1); choose one such as 1e-5.")
-    if not 0.0 < clip < math.inf:
-        raise ConfigError(f"clip: {clip} is not a positive number; choose a bound such as 1.0.")
+    if not MIN_CLIP <= clip <= MAX_CLIP:
+        raise ConfigError(
+            f"clip: {clip} is outside [{MIN_CLIP:g}, {MAX_CLIP:g}]; choose a bound such as 1.0."
+        )
     if not 1 <= min_contributors <= cohort:
         raise ConfigError(f"min contributors: {min_contributors} is outside 1 to the cohort's {cohort}.")
     if local_steps > 1 and mode == "distributed":

@@ -32,7 +32,7 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     """Draw ``n`` independent discrete Gaussians of parameter ``sigma`` (grid units), int64 of shape (n,).
 
     The candidates' law is exact (it ends at |y| of about 25 sigma or more, beyond which the target
-    has mass below 2**-400). So is the acceptance test, up to 2**-170: a uniform's first 53 bits are held
+    has mass below 2**-400). So is the acceptance test, up to 2**-170: a uniform's first 52 bits are held
     against a float64 exponential, which is off by at most 2**-50 (relatively by (4 + 2a) * 2**-53, a the
     exponent's size, and a * exp(-a) stays below 1); where the two are nearer than that, the uniform gets 192
     more bits and the exponential 60 digits. The error of all draws of a training, weighted by exp(epsilon),
@@ -98,7 +98,7 @@ def _accepted(
 def _decide(
     uniform: float, *, stair: int, magnitude: int, sigma: float, log_ceiling: float, rng: Randomness
 ) -> bool:
-    """Compare a uniform, known to 53 bits, with its candidate's probability: more of both."""
+    """Compare a uniform, known to 52 bits, with its candidate's probability: more of both."""
     with localcontext() as context:
         context.prec = _DIGITS
         exponent = (
@@ -106,7 +106,7 @@ def _decide(
             - Decimal(magnitude) ** 2 / (2 * Decimal(sigma) ** 2)
             - Decimal(log_ceiling)
         )
-        # The uniform is a midpoint of the grid of 2**-53: it stands for the cell around it.
-        low = Decimal(uniform) - Decimal(2) ** -54
+        # The uniform is a midpoint of the grid of 2**-52: it stands for the cell around it.
+        low = Decimal(uniform) - Decimal(2) ** -53
         rest = Decimal(int.from_bytes(rng.bytes(_REST_BITS // 8), "little")) / Decimal(2) ** _REST_BITS
-        return low + rest * Decimal(2) ** -53 < exponent.exp()
+        return low + rest * Decimal(2) ** -52 < exponent.exp()

@@ -29,7 +29,7 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
 
     Returns int64 of shape (d,). ``x`` is first brought to multiples of 2**-40, which moves it by sqrt(d) *
     2**-41 at most; on that lattice the probability of rounding up is the fraction exactly, since u is
-    uniform on the midpoints of 2**-53, and the law of a difference is the one stated above, exactly.
+    uniform on the midpoints of 2**-52, and the law of a difference is the one stated above, exactly.
 
     Raises:
         ConfigError: ``x`` has another shape or dtype, or holds a value that is not finite or beyond 2**52.

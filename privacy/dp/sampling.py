@@ -13,7 +13,7 @@ def poisson_sample(count: int, *, rate: float, rng: Randomness) -> NDArray[np.in
     """Choose each of ``count`` records independently with probability ``rate``.
 
     Returns the ascending indices of those chosen, int64 of shape (m,), m possibly 0. The probability
-    is exact to 2**-53, the grid of the uniforms that are compared with ``rate``.
+    is exact to 2**-52, the grid of the uniforms that are compared with ``rate``.
 
     Raises:
         ConfigError: ``count`` is negative or ``rate`` outside (0, 1].

@@ -78,9 +78,7 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         if not FEWEST_CANARIES <= self.canaries <= MOST_CANARIES:
-            raise ConfigError(
-                f"--canaries {self.canaries} is outside {FEWEST_CANARIES} to {MOST_CANARIES}"
-            )
+            raise ConfigError(f"--canaries {self.canaries} is outside {FEWEST_CANARIES} to {MOST_CANARIES}")
         if not 0.5 < self.confidence < 1.0:
             raise ConfigError(f"--confidence {self.confidence} is outside (0.5, 1)")
 
@@ -180,13 +178,14 @@ def audit(
     views = [(up - down) / math.sqrt(2.0) for down, up in halves]
     shared = _shared([up + down for down, up in halves])
     scores = np.sum(views, axis=0)
+    known = coins.astype(np.float64)
     error = 1.0 - options.confidence
     steinke = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_steinke)
     gaussian = None
-    possible = lower_bound(coins, coins, delta=options.delta, error=error, bound=bound_steinke)
+    possible = lower_bound(known, coins, delta=options.delta, error=error, bound=bound_steinke)
     if options.sample_rate == 1.0:
         gaussian = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_gaussian)
-        possible = lower_bound(coins, coins, delta=options.delta, error=error, bound=bound_gaussian)
+        possible = lower_bound(known, coins, delta=options.delta, error=error, bound=bound_gaussian)
     event = Event(options.sample_rate, noise.noise_multiplier, options.rounds)
     claimed = epsilon_pld([event], delta=noise.accounting_delta)
     violations = []

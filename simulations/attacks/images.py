@@ -55,7 +55,7 @@ def ssim(picture: Pictures, other: Pictures) -> float:
     def window(values: Pictures) -> Pictures:
         blurred: Pictures = gaussian_filter(values, sigma=(_SIGMA, _SIGMA, 0.0), truncate=_TRUNCATE)
         edge = _WINDOW // 2
-        return blurred[edge:-edge or None, edge:-edge or None]
+        return blurred[edge : -edge or None, edge : -edge or None]
 
     c1, c2 = _K1**2, _K2**2
     mean, mean_other = window(picture), window(other)

@@ -1,0 +1,116 @@
+"""What a merchant's daemon shows the merchant: connection, messages, budget, ledger head."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from flwr.app import Message
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from fedrec import metrics
+from fedrec.endpoint import Answer, Route
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.protocol import content_bytes, is_refusal
+
+_KINDS = ("train", "query.join", "query.unmask", "query.close")
+"""Kinds of message: a label is never text of the server's own choice."""
+
+_MOST_DIGITS = 9
+
+
+class MerchantObserver:
+    """Counts what the daemon does; ``epsilon_lifetime`` is the cap that the ledger holds, if any.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, ledger: Ledger, *, epsilon_lifetime: float | None) -> None:
+        self._ledger = ledger
+        self._cap = math.inf if epsilon_lifetime is None else epsilon_lifetime
+        self._mutex = threading.Lock()
+        self._connected = False
+        self._round = 0
+        self._messages: Counter[tuple[str, str]] = Counter()
+        self._seconds: dict[str, float] = {}
+        self._bytes = {"down": 0, "up": 0}
+
+    def connection(self, *, up: bool) -> None:
+        """Note that the connection to the server stands, or was lost."""
+        with self._mutex:
+            self._connected = up
+
+    def answered(self, message: Message, reply: Message, *, seconds: float) -> None:
+        """Note a message that was answered within ``seconds``."""
+        kind = message.metadata.message_type
+        kind = kind if kind in _KINDS else "other"
+        down = content_bytes(message.content) if message.has_content() else 0
+        up = content_bytes(reply.content) if reply.has_content() else 0
+        group = message.metadata.group_id
+        with self._mutex:
+            self._messages[kind, _outcome(reply)] += 1
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+            self._bytes["down"] += down
+            self._bytes["up"] += up
+            if group.isascii() and group.isdigit() and len(group) <= _MOST_DIGITS:
+                self._round = int(group)
+
+    def routes(self) -> Mapping[str, Route]:
+        """Return what the endpoint answers, by path."""
+        return {
+            "/healthz": Route(self._health, open=True),
+            "/metrics": Route(lambda: Answer(metrics.exposition(self._collect), metrics.CONTENT_TYPE)),
+        }
+
+    def _health(self) -> Answer:
+        with self._mutex:
+            connected = self._connected
+        body = json.dumps({"status": "ok" if connected else "disconnected"})
+        status = HTTPStatus.OK if connected else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(body.encode(), "application/json", status)
+
+    def _collect(self) -> Iterator[Metric]:
+        with self._mutex:
+            connected, last = self._connected, self._round
+            messages, seconds, sizes = self._messages.copy(), dict(self._seconds), dict(self._bytes)
+        yield GaugeMetricFamily(metrics.CONNECTED, "1 while the server is connected.", float(connected))
+        yield GaugeMetricFamily(metrics.ROUND, "The last round that was answered.", last)
+        counted = CounterMetricFamily(metrics.MESSAGES, "Messages answered.", labels=("kind", "outcome"))
+        for (kind, outcome), count in messages.items():
+            counted.add_metric((kind, outcome), count)
+        yield counted
+        refused = sum(count for (_, outcome), count in messages.items() if outcome == "refused")
+        yield CounterMetricFamily(metrics.REFUSALS, "Messages refused by this merchant's rules.", refused)
+        took = CounterMetricFamily(metrics.PHASE_SECONDS, "Seconds spent on answers.", labels=("phase",))
+        for kind, total in seconds.items():
+            took.add_metric((kind,), total)
+        yield took
+        moved = CounterMetricFamily(metrics.BYTES, "Bytes of messages.", labels=("direction",))
+        for direction, size in sizes.items():
+            moved.add_metric((direction,), size)
+        yield moved
+        yield from self._budget()
+
+    def _budget(self) -> Iterator[Metric]:
+        entries = self._ledger.entries()
+        spent = entries[-1].epsilons.rdp_after if entries else 0.0
+        spent = math.inf if spent is None else spent
+        left = max(0.0, self._cap - spent) if math.isfinite(spent) else 0.0
+        yield GaugeMetricFamily(metrics.EPSILON_SPENT, "Lifetime epsilon spent, proved by RDP.", spent)
+        yield GaugeMetricFamily(metrics.EPSILON_LEFT, "Lifetime epsilon left below the cap.", left)
+        count, digest = self._ledger.head()
+        yield GaugeMetricFamily(metrics.LEDGER_ENTRIES, "Entries of the ledger.", count)
+        head = GaugeMetricFamily(metrics.LEDGER_HEAD, "The ledger's head, in its label.", labels=("head",))
+        head.add_metric((digest[: metrics.HEAD_BYTES].hex(),), 1)
+        yield head
+
+
+def _outcome(reply: Message) -> str:
+    if reply.has_error():
+        return "failed"
+    return "refused" if is_refusal(reply.content) else "answered"

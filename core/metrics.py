@@ -1,0 +1,50 @@
+"""Names of the figures that both daemons show, and the text that a Prometheus server reads.
+
+No label holds a secret, a file's name or a loss. What the server shows is what its operator may see anyway:
+counts, sizes, times, the plan, and opaque ledger heads. What a merchant shows stays on its own machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+ENROLLED = "fedrec_merchants_enrolled"
+TRAINING_STATE = "fedrec_training_state"
+ROUND = "fedrec_round"
+ROUNDS_PLANNED = "fedrec_rounds_planned"
+ROUNDS = "fedrec_rounds"
+CONTRIBUTORS = "fedrec_round_contributors"
+DROPOUTS = "fedrec_round_dropouts"
+PHASE_SECONDS = "fedrec_phase_seconds"
+BYTES = "fedrec_bytes"
+REFUSALS = "fedrec_refusals"
+EPSILON_SPENT = "fedrec_epsilon_spent"
+EPSILON_LEFT = "fedrec_epsilon_left"
+LEDGER_ENTRIES = "fedrec_ledger_entries"
+LEDGER_HEAD = "fedrec_ledger_head"
+CONNECTED = "fedrec_connected"
+MESSAGES = "fedrec_messages"
+
+HEAD_BYTES = 8
+"""A ledger head is shown by its first bytes: enough to tell two apart."""
+
+
+class _Scrape(Collector):
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
+
+
+def exposition(collect: Callable[[], Iterable[Metric]]) -> bytes:
+    """Return what ``collect`` gives now, as Prometheus text, from a registry that holds nothing else."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape(collect))
+    return generate_latest(registry)

@@ -1,0 +1,235 @@
+"""What the server shows its operator: the trainings, round by round, live; all of it the server's to see."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from fedrec import metrics
+from fedrec.endpoint import Answer, Route
+from fedrec.privacy.accounting.accountants import Event, epsilon_schedule
+from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.derive import derive, reported_views
+from fedrec.protocol import TrainingPlan
+from fedrec.server.coordinator import Coordinator
+from fedrec.server.home import ServerHome
+from fedrec.server.trainings import Status, Training, all_trainings
+
+_LAST_REQUESTS = 20
+_LONGEST_PATH = 120
+_SHOWN = (
+    "round", "opened", "contributors", "dropouts", "seconds", "seconds_train", "seconds_unmask",
+    "bytes_up", "bytes_down", "reason", "accuracy",
+)  # fmt: skip
+_CSP = (
+    "default-src 'none'; img-src data:; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """The training that this process runs, or ran last."""
+
+    number: str
+    coordinator: Coordinator
+
+
+class ServerObserver:
+    """Reads the server's folder when asked, and remembers what is in no file; safe in several threads."""
+
+    def __init__(self, home: ServerHome) -> None:
+        self._home = home
+        self._mutex = threading.Lock()
+        self._accounting = threading.Lock()
+        self._started = _now()
+        self._followed: _Followed | None = None
+        self._turned_away = 0
+        self._requests: deque[dict[str, str]] = deque(maxlen=_LAST_REQUESTS)
+
+    def turned_away(self, address: str, path: str) -> None:
+        """Note a request that the guard of the public listener refused."""
+        with self._mutex:
+            self._turned_away += 1
+            self._requests.append({"time": _now(), "address": address, "path": path[:_LONGEST_PATH]})
+
+    def follow(self, training: Training, coordinator: Coordinator) -> None:
+        """Note which training is run now."""
+        with self._mutex:
+            self._followed = _Followed(number=training.number, coordinator=coordinator)
+
+    def routes(self) -> Mapping[str, Route]:
+        """Return what the endpoint answers, by path."""
+        return {
+            "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
+            "/metrics": Route(lambda: Answer(metrics.exposition(self._collect), metrics.CONTENT_TYPE)),
+            "/status.json": Route(lambda: _json(self.status())),
+            # The page itself holds no figure: it asks for them, with the token that its reader gives it.
+            "/": Route(_page, open=True),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Return all that the status page shows, as a JSON document."""
+        trainings = list(all_trainings(self._home.trainings))
+        stands = {training.number: training.status()[0] for training in trainings}
+        shown = next((t for t in trainings if stands[t.number] == "running"), None)
+        shown = shown or next((t for t in reversed(trainings) if stands[t.number] != "filed"), None)
+        with self._mutex:
+            followed, turned_away, requests = self._followed, self._turned_away, list(self._requests)
+        return {
+            "schema": "fedrec.status/1",
+            "time": _now(),
+            "started": self._started,
+            "enrolled": [entry.name for entry in self._home.enrolled()],
+            "waiting": sum(state == "filed" for state in stands.values()),
+            "turned_away": {"count": turned_away, "last": requests},
+            "training": None if shown is None else self._training(shown, followed),
+        }
+
+    def _training(self, training: Training, followed: _Followed | None) -> dict[str, Any]:
+        plan, rounds = training.plan(), training.rounds()
+        state, reason = training.status()
+        with self._accounting:
+            epsilons = _epsilons(plan)
+        shown: dict[str, Any] = {
+            "number": training.number,
+            "training_id": plan.training_id,
+            "state": state,
+            "reason": reason,
+            "model": plan.model,
+            "mode": plan.mode,
+            "unit": plan.unit,
+            "scheme": plan.scheme,
+            "cohort": [peer.name for peer in plan.roster],
+            "committee": list(plan.committee),
+            "threshold": plan.threshold,
+            "min_contributors": plan.min_contributors,
+            "rounds_planned": plan.rounds,
+            "delta": plan.delta,
+            "epsilon_planned": epsilons[-1],
+            "epsilon": epsilons[rounds[-1]["round"] if rounds else 0],
+            "in_flight": None,
+            "refusals": [],
+            "heads": [],
+            "rounds": [
+                {key: line.get(key) for key in _SHOWN} | {"epsilon": epsilons[line["round"]]}
+                for line in rounds
+            ],
+        }
+        if followed is not None and followed.number == training.number:
+            coordinator = followed.coordinator
+            reserved = coordinator.checkpoint.last_reserved()
+            done = rounds[-1]["round"] if rounds else 0
+            receipts = [(name, coordinator.receipts.last(name)) for name in shown["cohort"]]
+            shown |= {
+                "in_flight": reserved if state == "running" and reserved > done else None,
+                "refusals": [
+                    {"where": where, "reason": told} for where, told in coordinator.refusals.copy().items()
+                ],
+                "heads": [
+                    {
+                        "merchant": name,
+                        "round": receipt.head.statement.round_number,
+                        "head": receipt.head.statement.head_hash[: 2 * metrics.HEAD_BYTES],
+                    }
+                    for name, receipt in receipts
+                    if receipt is not None
+                ],
+            }
+        return shown
+
+    def _collect(self) -> Iterator[Metric]:
+        status = self.status()
+        yield GaugeMetricFamily(metrics.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
+        refused = CounterMetricFamily(
+            metrics.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
+        )
+        refused.add_metric(("listener",), status["turned_away"]["count"])
+        if status["training"] is not None:
+            refused.add_metric(("training",), len(status["training"]["refusals"]))
+            yield from _training_metrics(status["training"])
+        yield refused
+
+
+def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
+    number, rounds = training["number"], training["rounds"]
+    last = rounds[-1] if rounds else None
+
+    def gauge(name: str, what: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, what, labels=("training",))
+        family.add_metric((number,), value)
+        return family
+
+    def counter(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
+        family = CounterMetricFamily(name, what, labels=("training", label))
+        for key, value in values.items():
+            family.add_metric((number, key), value)
+        return family
+
+    state = GaugeMetricFamily(metrics.TRAINING_STATE, "1 for how it stands.", labels=("training", "state"))
+    for name in get_args(Status):
+        state.add_metric((number, name), float(name == training["state"]))
+    yield state
+    yield gauge(metrics.ROUNDS_PLANNED, "Rounds that the plan has.", training["rounds_planned"])
+    yield gauge(metrics.ROUND, "The last finished round.", last["round"] if last else 0)
+    yield gauge(metrics.CONTRIBUTORS, "Contributors of the last round.", last["contributors"] if last else 0)
+    yield gauge(metrics.DROPOUTS, "Dropouts of the last round.", last["dropouts"] if last else 0)
+    opened = sum(bool(line["opened"]) for line in rounds)
+    outcomes = {"opened": opened, "lost": len(rounds) - opened}
+    yield counter(metrics.ROUNDS, "Finished rounds.", "outcome", outcomes)
+    phases = {phase: math.fsum(line[f"seconds_{phase}"] for line in rounds) for phase in ("train", "unmask")}
+    yield counter(metrics.PHASE_SECONDS, "Seconds spent in each phase.", "phase", phases)
+    moved = {way: sum(line[f"bytes_{way}"] for line in rounds) for way in ("up", "down")}
+    yield counter(metrics.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
+    spent, planned = (_number(training[key]) for key in ("epsilon", "epsilon_planned"))
+    yield gauge(metrics.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
+    left = planned - spent if math.isfinite(spent) else 0.0
+    yield gauge(metrics.EPSILON_LEFT, "Epsilon that the plan has left.", left)
+    head = GaugeMetricFamily(
+        metrics.LEDGER_HEAD, "Round of the last head that a merchant signed.", labels=("merchant", "head")
+    )
+    for entry in training["heads"]:
+        head.add_metric((entry["merchant"], entry["head"]), entry["round"])
+    yield head
+
+
+@lru_cache(maxsize=4)
+def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
+    """Epsilon by PLD after 0, 1, ... rounds of a plan, server's view; None where there is no guarantee."""
+    if plan.mode == "off":
+        return (None,) * (plan.rounds + 1)
+    noise = derive(plan).noise
+    step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)
+    deltas = [plan.delta - noise.beta * plan.local_steps * k for k in range(plan.rounds + 1)]
+    return tuple(finite(epsilon) for epsilon in epsilon_schedule((), step, deltas=deltas))
+
+
+def _number(epsilon: float | None) -> float:
+    return math.inf if epsilon is None else epsilon
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _json(document: Mapping[str, Any]) -> Answer:
+    return Answer(json.dumps(document, allow_nan=False).encode(), "application/json")
+
+
+def _page() -> Answer:
+    nonce = secrets.token_urlsafe(16)
+    text = files("fedrec.server").joinpath("status.html").read_text("utf-8").replace("{{nonce}}", nonce)
+    headers = {"Content-Security-Policy": _CSP.format(nonce=nonce), "Referrer-Policy": "no-referrer"}
+    return Answer(text.encode(), "text/html; charset=utf-8", headers=headers)

@@ -1,0 +1,213 @@
+"""``fedrec audit membership``: can the final model tell who was in its training, with privacy and without?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedrec.errors import ConfigError, DataError
+from fedrec.privacy.dp.calibration import NoisePlan, events
+from fedrec.privacy.dp.clipping import parameter_count
+from fedrec.privacy.randomness import Randomness
+from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratios, loss_threshold, rates
+from fedrec.simulations.attacks.shadow_models import Recipe, Trained, draw_halves, noise_for, train_all
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.imageset import ImageSet
+from fedrec.vision.inputs import to_inputs
+from fedrec.vision.models import registry
+from fedrec.vision.synthetic import generate
+from fedrec.vision.transforms import to_model_input
+
+SCHEMA = "fedrec.membership/1"
+MODEL = "cnn"
+FPR = 0.01
+LEAST_LEAKAGE = 0.05
+"""The attack works if it finds more than this share of members at 1% false positives, without privacy."""
+FEWEST_MODELS, FEWEST_RECORDS = 6, 20
+_COLOURS = 1
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MembershipSettings:
+    """What is attacked, and how.
+
+    Attributes:
+        epsilons: privacy budgets of the trainings; one without noise is added before them.
+        data: a folder of photos as ``fedrec simulate --data`` takes it; synthetic photos if None.
+        records: photos in all; every model is trained on half of them.
+        models: trained at each budget; each is the target once, the others are its shadows.
+        size: side of the photos in pixels.
+        recipe: of every training.
+        seed: of photos, halves, sampling and noise.
+
+    """
+
+    epsilons: tuple[float, ...]
+    recipe: Recipe
+    data: Path | None = None
+    records: int = 300
+    models: int = 16
+    size: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Level:
+    """Results at one budget; ``epsilon`` None is no noise, ``bound`` what no attack's TPR can pass."""
+
+    epsilon: float | None
+    noise_multiplier: float
+    accuracy_members: float
+    accuracy_others: float
+    lira: Rates
+    threshold: Rates
+    bound: float
+    plain_bound: float
+
+    @property
+    def within_bound(self) -> bool:
+        """Whether neither attack's TPR is above the bound beyond what chance explains."""
+        return max(self.lira.tpr_low, self.threshold.tpr_low) <= self.bound
+
+
+@dataclass(frozen=True)
+class MembershipResult:
+    """All levels, that without noise first."""
+
+    settings: MembershipSettings
+    photo_source: str
+    parameters: int
+    levels: tuple[Level, ...]
+
+    @property
+    def attack_works(self) -> bool:
+        """Whether the attack finds members where no noise hides them."""
+        return self.levels[0].lira.tpr_low > LEAST_LEAKAGE
+
+    @property
+    def exposed(self) -> tuple[float, ...]:
+        """Budgets whose models gave away more than privacy allows."""
+        return tuple(
+            level.epsilon for level in self.levels if level.epsilon is not None and not level.within_bound
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Return the JSON form, schema ``fedrec.membership/1``."""
+        best = self.levels[-1]
+        return {
+            "schema": SCHEMA,
+            "attack_works": self.attack_works,
+            "exposed": list(self.exposed),
+            "fpr": FPR,
+            "tpr_without_privacy": self.levels[0].lira.tpr,
+            "auc_without_privacy": self.levels[0].lira.auc,
+            f"tpr_at_epsilon_{best.epsilon:g}": best.lira.tpr,
+            f"auc_at_epsilon_{best.epsilon:g}": best.lira.auc,
+            "model": MODEL,
+            "parameters": self.parameters,
+            "photos": self.photo_source,
+            "records": self.settings.records,
+            "models": self.settings.models,
+            "size": self.settings.size,
+            "seed": self.settings.seed,
+            "training": "pooled: the noise of the opened sum, added by one party",
+            "recipe": asdict(self.settings.recipe),
+            "levels": [asdict(level) | {"within_bound": level.within_bound} for level in self.levels],
+        }
+
+
+def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: None) -> MembershipResult:
+    """Train models without noise and at every budget, and attack the final ones.
+
+    Raises:
+        ConfigError: the settings are out of range.
+        UnreachableBudgetError: no noise gives a budget.
+        DataError: there are too few photos, or a training diverged.
+
+    """
+    if settings.models < FEWEST_MODELS or settings.records < FEWEST_RECORDS:
+        raise ConfigError(f"--models is at least {FEWEST_MODELS}, and --records at least {FEWEST_RECORDS}")
+    if not settings.epsilons:
+        raise ConfigError("--epsilon is missing: give at least one budget to compare with no noise")
+    images, source = _photos(settings)
+    order = np.random.default_rng([settings.seed]).permutation(len(images))[: settings.records]
+    pixels = np.stack(
+        [to_model_input(images.image(int(i)), size=settings.size, channels=_COLOURS) for i in order]
+    )
+    inputs = to_inputs(pixels[:, None], MODEL)
+    labels = torch.tensor([images.records[int(i)].label for i in order])
+    spec, classes = registry.get(MODEL), len(images.classes)
+
+    def build() -> torch.nn.Module:
+        return spec.build(classes=classes, channels=_COLOURS, size=settings.size, seed=settings.seed)
+
+    dimension = parameter_count(build())
+    levels = []
+    for epsilon in (None, *settings.epsilons):
+        name = "no noise" if epsilon is None else f"epsilon {epsilon:g}"
+        # Fresh halves at every level, so that no level's luck is another's.
+        rng = Randomness.seeded(settings.seed, "membership", name)
+        plan = noise_for(settings.recipe, epsilon=epsilon, dimension=dimension, records=settings.records // 2)
+        trained = train_all(
+            build,
+            inputs,
+            labels,
+            draw_halves(models=settings.models, records=len(order), rng=rng.child("halves")),
+            recipe=settings.recipe,
+            plan=plan,
+            rng=rng.child("training"),
+            tell=_counting(tell, name, settings.models),
+        )
+        levels.append(_measured(trained, epsilon=epsilon, plan=plan))
+    return MembershipResult(settings, source, dimension, tuple(levels))
+
+
+def _counting(tell: Tell, name: str, models: int) -> Callable[[int], None]:
+    return lambda done: tell(f"{name}: {done} of {models} models")
+
+
+def _photos(settings: MembershipSettings) -> tuple[ImageSet, str]:
+    """Return the photos to draw from, and what they are."""
+    if settings.data is None:
+        images = generate(
+            merchants=1,
+            per_merchant=settings.records,
+            size=max(32, settings.size),
+            seed=settings.seed,
+            validation=0,
+            test=0,
+        ).train
+        source = "synthetic"
+    else:
+        images, source = open_folder(settings.data).train, "folder"
+    if len(images) < settings.records:
+        raise DataError(
+            f"there are {len(images)} usable photos, and --records {settings.records} asks for more"
+        )
+    return images, source
+
+
+def _measured(trained: Trained, *, epsilon: float | None, plan: NoisePlan) -> Level:
+    """Attack one level's models in turn."""
+    bound = plain = 1.0
+    if epsilon is not None:
+        rounding = plan.beta * plan.steps
+        bound = largest_tpr(events(plan, steps=plan.steps), fpr=FPR, extra_delta=rounding)
+        plain = min(1.0, float(np.exp(epsilon)) * FPR + plan.delta)
+    return Level(
+        epsilon=epsilon,
+        noise_multiplier=plan.noise_multiplier,
+        accuracy_members=trained.accuracy_members,
+        accuracy_others=trained.accuracy_others,
+        lira=rates(likelihood_ratios(trained.margin, trained.held), fpr=FPR),
+        threshold=rates(loss_threshold(trained.margin, trained.held), fpr=FPR),
+        bound=bound,
+        plain_bound=plain,
+    )

@@ -1,0 +1,222 @@
+"""What each party sees of a step, made by the code that training runs: updates, ciphertexts, shares, sums."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation import kahe, packing, ring, shamir, wire
+from fedrec.privacy.aggregation.committee import default_committee_size, default_threshold
+from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
+from fedrec.privacy.dp.clipping import clipped_sum
+from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.randomness import Randomness
+
+_UNCLIPPED = 1e12
+"""A bound that no gradient reaches."""
+_ROUND = 1
+_TRAINING_ID = hashlib.sha256(b"fedrec/inversion/1").hexdigest()
+_TARGET = 0
+"""The merchant under attack; the committee member whose share is stolen."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """One merchant's model inputs, float32 (n, 1, C, H, W), and labels, int64 (n,)."""
+
+    inputs: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Defence:
+    """The settings of the training under attack."""
+
+    epsilon: float
+    delta: float
+    clip: float
+    sample_rate: float
+    steps: int
+    merchants: int
+    colluders: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What one party sees, as the gradient it would take it for: float64 (d,).
+
+    ``protected`` tells whether the design says that no photo can be had from it.
+    """
+
+    name: str
+    update: NDArray[np.float64]
+    protected: bool
+
+
+def noise_of_training(defence: Defence, *, dimension: int, records: int) -> NoisePlan:
+    """Plan the noise of the whole training, ``records`` in each merchant's steps.
+
+    Raises:
+        ConfigError: the settings don't go together.
+
+    """
+    return plan_noise(
+        mode="distributed",
+        epsilon=defence.epsilon,
+        noise_multiplier=None,
+        delta=defence.delta,
+        sample_rate=defence.sample_rate,
+        steps=defence.steps,
+        dimension=dimension,
+        clip=defence.clip,
+        cohort=defence.merchants,
+        min_contributors=defence.merchants,
+        colluders=defence.colluders,
+        records_per_merchant=records,
+    )
+
+
+def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: int) -> NoisePlan:
+    """Plan the attacked step: the training's noise, but every record is in it, to the attacker's favour."""
+    return plan_noise(
+        mode="distributed",
+        epsilon=None,
+        noise_multiplier=training.noise_multiplier,
+        delta=defence.delta,
+        sample_rate=1.0,
+        steps=defence.steps,
+        dimension=training.dimension,
+        clip=defence.clip,
+        cohort=defence.merchants,
+        min_contributors=defence.merchants,
+        colluders=defence.colluders,
+        records_per_merchant=records,
+    )
+
+
+def observe(
+    model: nn.Module, cohort: Sequence[Photos], defence: Defence, *, step: NoisePlan, rng: Randomness
+) -> list[View]:
+    """Return every party's view of merchant 0's step at ``model``, its photos and the others' in ``cohort``.
+
+    In the order of what they give away: the raw and the clipped sum, which only the merchant's own machine
+    ever holds; its noised share, which would be seen if encryption were broken; its ciphertext, and that with
+    one member's key share, as the server and a committee member have them; the opened sum.
+
+    Raises:
+        ConfigError: ``step`` doesn't fit the model.
+        AggregationError: no encryption parameters fit.
+
+    """
+    target = cohort[_TARGET]
+    exact = [
+        clipped_sum(model, target.inputs, target.labels, clip=bound) for bound in (_UNCLIPPED, defence.clip)
+    ]
+    shares = [
+        contribute(
+            model,
+            photos.inputs,
+            photos.labels,
+            clip=defence.clip,
+            plan=step,
+            sample_rate=step.sample_rate,
+            rng=rng.child("merchant", index),
+        )
+        for index, photos in enumerate(cohort)
+    ]
+    sealed = Exchange.run(shares, defence, step=step, rng=rng.child("encryption"))
+
+    def in_gradient_units(values: NDArray[np.int64]) -> NDArray[np.float64]:
+        return values.astype(np.float64) * (defence.clip / step.scale)
+
+    return [
+        View("raw_update", exact[0], protected=False),
+        View("clipped_update", exact[1], protected=False),
+        View("noised_update", in_gradient_units(shares[_TARGET]), protected=True),
+        View("ciphertext", in_gradient_units(sealed.read(None)), protected=True),
+        View("ciphertext_and_key_share", in_gradient_units(sealed.read_with_one_share()), protected=True),
+        View("opened_sum", in_gradient_units(sealed.opened), protected=True),
+    ]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One round of secure aggregation: the target's ciphertext, one share of its key, the opened sum."""
+
+    scheme: kahe.KaheScheme
+    ciphertext: bytes
+    share: bytes
+    opened: NDArray[np.int64]
+
+    @classmethod
+    def run(
+        cls, values: Sequence[NDArray[np.int64]], defence: Defence, *, step: NoisePlan, rng: Randomness
+    ) -> Exchange:
+        """Encrypt, deal, add and open as a cohort does."""
+        scheme = kahe.KaheScheme(
+            kahe.choose_parameters(dimension=step.dimension, cohort=len(values), max_abs_sum=step.max_abs_sum)
+        )
+        members = default_committee_size(len(values))
+        threshold = default_threshold(members=members, colluders=defence.colluders)
+        total = scheme.new_sum()
+        ciphertexts: list[bytes] = []
+        held: list[list[bytes]] = [[] for _ in range(members)]
+        for index, own in enumerate(values):
+            stream = rng.child("merchant", index)
+            encrypted = scheme.encrypt(own, training_id=_TRAINING_ID, round_number=_ROUND, rng=stream)
+            statement = f"{_TRAINING_ID} {_ROUND} {index}".encode()
+            dealing = scheme.deal(
+                encrypted.key, members=members, threshold=threshold, statement=statement, rng=stream
+            )
+            total.add(encrypted.ciphertext)
+            ciphertexts.append(encrypted.ciphertext)
+            for member, parcel in enumerate(dealing.parcels, start=1):
+                held[member - 1].append(
+                    scheme.accept(
+                        parcel, dealing.published, member=member, threshold=threshold, statement=statement
+                    )
+                )
+        opened = scheme.open(
+            total,
+            answers={x: scheme.combine_shares(held[x - 1]) for x in range(1, threshold + 1)},
+            threshold=threshold,
+            contributors=len(values),
+            training_id=_TRAINING_ID,
+            round_number=_ROUND,
+        )
+        return cls(scheme, ciphertexts[_TARGET], held[1][_TARGET], opened.values)
+
+    def read_with_one_share(self) -> NDArray[np.int64]:
+        """Take one member's key share for the key: opening itself refuses it, so the checks are left out."""
+        _, share = shamir.decode_share(self.share, count=self.scheme.parameters.ring_degree)
+        signed = share.astype(np.int64)
+        return self.read(np.where(signed > shamir.PRIME // 2, signed - shamir.PRIME, signed))
+
+    def read(self, key: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Read the ciphertext under a key, (degree,) int64; without one as if its mask were zero; (d,)."""
+        p = self.scheme.parameters
+        if p.modulus is None:
+            raise AggregationError("scheme kahe without its ring")
+        coefficients = wire.decode(self.ciphertext, p)
+        modulus = np.uint64(p.modulus)
+        if key is not None:
+            masks = ring.Masks(
+                key,
+                training_id=_TRAINING_ID,
+                round_number=_ROUND,
+                degree=p.ring_degree,
+                modulus=p.modulus,
+            )
+            coefficients = (coefficients + (modulus - masks.part(0, p.coefficients))) % modulus
+        step = np.uint64(p.step)
+        quotient = (coefficients + step // np.uint64(2)) // step
+        packed = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
+        return packing.unpack(
+            packed, dimension=p.dimension, fields=p.values_per_coefficient, field_bits=p.field_bits
+        )

@@ -1,0 +1,153 @@
+"""Small models trained on random halves of the same records, by the steps that merchants take.
+
+The models are trained pooled: one party adds the whole noise. The sum that a cohort opens has the same law
+but for the closeness of a sum of discrete Gaussians to one, so the final model says as much about a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
+from fedrec.privacy.dp.clipping import load_parameter_vector, parameter_vector
+from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.randomness import Randomness
+from fedrec.server.optimizer import ServerOptimizer
+from fedrec.simulations.attacks.lira import margins
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a shadow model is trained; ``learning_rate`` is the server's, ``delta`` the whole one."""
+
+    steps: int
+    sample_rate: float
+    learning_rate: float
+    clip: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models' margins, float64 (models, records), the records they hold, and accuracy on either side."""
+
+    margin: Floats
+    held: Bools
+    accuracy_members: float
+    accuracy_others: float
+
+
+def draw_halves(*, models: int, records: int, rng: Randomness) -> Bools:
+    """Toss a fair coin for every model and record; bool (models, records)."""
+    return rng.uniform(models * records).reshape(models, records) < 0.5
+
+
+def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records: int) -> NoisePlan:
+    """Plan a model's noise, for ``epsilon`` or none at all; ``records`` is half of all."""
+    return plan_noise(
+        mode="off" if epsilon is None else "local",
+        epsilon=epsilon,
+        noise_multiplier=None,
+        delta=recipe.delta,
+        sample_rate=recipe.sample_rate,
+        steps=recipe.steps,
+        dimension=dimension,
+        clip=recipe.clip,
+        cohort=1,
+        min_contributors=1,
+        colluders=0,
+        records_per_merchant=records,
+    )
+
+
+def train_all(
+    build: Callable[[], nn.Module],
+    inputs: Tensor,
+    labels: Tensor,
+    held: Bools,
+    *,
+    recipe: Recipe,
+    plan: NoisePlan,
+    rng: Randomness,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Trained:
+    """Train a model on each row of ``held`` and score all records.
+
+    Args:
+        build: makes the untrained model, always the same.
+        inputs: float32 (records, 1, ...).
+        labels: int64 (records,).
+        held: bool (models, records).
+        recipe: of the training.
+        plan: its noise, from :func:`noise_for`.
+        rng: read through children of each model's number.
+        tell: called with the number of models trained.
+
+    Raises:
+        ConfigError: the plan doesn't fit the model.
+        DataError: a training diverged.
+
+    """
+    rows, right = [], []
+    truth = labels.numpy()
+    for number, mine in enumerate(held):
+        model = build()
+        parameters = _train(
+            model, inputs, labels, mine, recipe=recipe, plan=plan, rng=rng.child("model", number)
+        )
+        load_parameter_vector(model, parameters)
+        model.eval()
+        with torch.no_grad():
+            logits = model(inputs[:, 0]).double().numpy()
+        rows.append(margins(logits, truth))
+        right.append(logits.argmax(axis=1) == truth)
+        tell(number + 1)
+    correct = np.stack(right)
+    return Trained(
+        margin=np.stack(rows),
+        held=held,
+        accuracy_members=float(correct[held].mean()),
+        accuracy_others=float(correct[~held].mean()),
+    )
+
+
+def _train(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    mine: Bools,
+    *,
+    recipe: Recipe,
+    plan: NoisePlan,
+    rng: Randomness,
+) -> Floats:
+    """Return the final parameters of a training on the records ``mine``."""
+    chosen = torch.from_numpy(np.flatnonzero(mine))
+    own_inputs, own_labels = inputs[chosen], labels[chosen]
+    optimizer = ServerOptimizer.start(
+        parameter_vector(model), learning_rate=recipe.learning_rate, momentum=0.0, ema_decay=0.0
+    )
+    # A public number: how many a half holds would tell about its last record.
+    denominator = recipe.sample_rate * len(inputs) / 2
+    for step in range(recipe.steps):
+        load_parameter_vector(model, optimizer.parameters)
+        total = contribute(
+            model,
+            own_inputs,
+            own_labels,
+            clip=recipe.clip,
+            plan=plan,
+            sample_rate=recipe.sample_rate,
+            rng=rng.child("step", step),
+        )
+        optimizer.step(total.astype(np.float64) * (plan.clip / plan.scale / denominator))
+    return optimizer.model
