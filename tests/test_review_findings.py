@@ -1,0 +1,174 @@
+"""Attacks that were found by review: each was possible once, and must stay impossible."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from pydantic import ValidationError
+
+from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.flower.superlink import MAX_REQUEST_BYTES, Guard
+from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.protocol import (
+    MAX_BODY_BYTES,
+    CloseReply,
+    CloseRequest,
+    JoinReply,
+    JoinRequest,
+    UnmaskRequest,
+    pack,
+    unpack,
+)
+from fedrec.server.checkpoint import Checkpoint
+from tests.cohort import Cohort, InProcessGrid
+
+
+@pytest.mark.parametrize("clip", [1e-306, 5e-324, 1e-7, 1e7, 1e300])
+def test_no_plan_has_a_clip_at_which_floats_fail(tmp_path: Path, clip: float) -> None:
+    """At 1e-306 scale / clip is infinite: every coordinate met the clamp, far beyond the sensitivity."""
+    with pytest.raises(ValidationError, match="clip"):
+        Cohort(tmp_path).plan(clip=clip)
+    with pytest.raises(ConfigError, match="clip"):
+        plan_noise(
+            mode="local",
+            epsilon=None,
+            noise_multiplier=1.0,
+            delta=1e-5,
+            sample_rate=0.1,
+            steps=1,
+            dimension=10,
+            clip=clip,
+            cohort=1,
+            min_contributors=1,
+            colluders=0,
+            records_per_merchant=100,
+        )
+
+
+def test_a_merchant_cannot_join_under_another_name(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def take_name(reply: Message, index: int) -> Message:
+        """The second merchant says that it is the first, and the first answers later than it."""
+        if reply.metadata.message_type == "query.join" and index == 0:
+            body, blobs = unpack(reply.content, JoinReply, max_blob_bytes=0)
+            reply.content = pack(body.model_copy(update={"merchant": "m1"}), blobs)
+        return reply
+
+    coordinator, records = cohort.coordinator(
+        cohort.plan(rounds=1, committee=("m1", "m2", "m3"), threshold=3),
+        InProcessGrid(cohort.app(), cohort.size, tamper=take_name),
+    )
+    coordinator.run()
+    # The thief is out; the merchant whose name it took is in.
+    assert (records[0].opened, records[0].contributors) == (True, 3)
+    assert "m1" not in coordinator.refusals
+
+
+def test_a_join_reply_of_another_training_does_not_count(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1, committee=("m1", "m2", "m3"), threshold=3)
+    old, _ = cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan()))
+
+    def replay(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "query.join" and index == 0:
+            body, blobs = unpack(reply.content, JoinReply, max_blob_bytes=0)
+            reply.content = pack(body.model_copy(update={"signature": old.signature}), blobs)
+        return reply
+
+    coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), cohort.size, tamper=replay))
+    coordinator.run()
+    assert "not signed by its merchant" in coordinator.refusals["m0"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{" + b",".join(b'"k%d":1' % number for number in range(300_000)) + b"}",
+        b'{"training_id":"' + b"a" * 64 + b'","round_number":1,"survivors":[' + b"1," * 500_000 + b"1]}",
+    ],
+    ids=["unknown keys", "wrong items"],
+)
+def test_a_malformed_body_costs_little_more_than_its_size(raw: bytes) -> None:
+    import resource
+
+    assert len(raw) < MAX_BODY_BYTES
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    content = RecordDict({"body": ConfigRecord({"json": raw})})
+    with pytest.raises(ProtocolError, match="malformed"):
+        unpack(content, UnmaskRequest, max_blob_bytes=0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+def test_a_closed_training_cannot_be_used_to_close_the_open_one(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    merchant = cohort.merchants["m0"]
+    old, new = cohort.plan(), cohort.plan()
+    merchant.join(JoinRequest(plan=old))
+    merchant.close_training(CloseRequest(training_id=old.training_id))
+    merchant.join(JoinRequest(plan=new))
+    with pytest.raises(RefusedError, match="was closed"):
+        merchant.join(JoinRequest(plan=old))
+    stored = merchant.store.training(new.training_id)
+    assert not stored.closed and stored.secrets.sealing_private is not None
+
+
+def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, training_id="t")
+    checkpoint.reserve(3)
+    checkpoint.exclude({"m2"})
+    again = Checkpoint(tmp_path, training_id="t")
+    assert again.excluded() == ("m2",) and again.last_reserved() == 3
+
+
+class Asked:
+    """An ASGI exchange: what was answered, and what reached the app behind the guard."""
+
+    def __init__(self, chunks: list[bytes], headers: list[tuple[bytes, bytes]]) -> None:
+        self.chunks, self.headers = list(chunks), headers
+        self.status: int | None = None
+        self.reached: bytes | None = None
+        self.taken = 0
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        self.taken += 1
+        body = self.chunks.pop(0)
+        return {"type": "http.request", "body": body, "more_body": bool(self.chunks)}
+
+    async def send(self, event: MutableMapping[str, Any]) -> None:
+        self.status = event.get("status", self.status)
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        event = await receive()
+        self.reached = event["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def run(self) -> Asked:
+        scope = {"type": "http", "path": "/v1/fleet/push-messages", "headers": self.headers}
+        asyncio.run(Guard(self.app, on_refusal=lambda address, path: None)(scope, self.receive, self.send))
+        return self
+
+
+def test_a_request_is_cut_off_at_its_limit_before_flower_sees_it() -> None:
+    small = Asked([b"a" * 1000, b"b" * 1000], []).run()
+    assert (small.status, small.reached) == (200, b"a" * 1000 + b"b" * 1000)
+    chunk = b"x" * 2**20
+    endless = Asked([chunk] * (2 * MAX_REQUEST_BYTES // len(chunk)), []).run()
+    assert (endless.status, endless.reached) == (413, None)
+    assert endless.taken == math.floor(MAX_REQUEST_BYTES / len(chunk)) + 1
+    for length in (b"%d" % (MAX_REQUEST_BYTES + 1), b"-5", b"many"):
+        told = Asked([chunk], [(b"content-length", length)]).run()
+        assert (told.status, told.reached, told.taken) == (413, None, 0)
+
+
+def test_json_of_a_close_reply_still_passes() -> None:
+    raw = json.dumps({"merchant": "m0", "refused": None}).encode()
+    content = RecordDict({"body": ConfigRecord({"json": raw})})
+    assert unpack(content, CloseReply, max_blob_bytes=0)[0].merchant == "m0"
