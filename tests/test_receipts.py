@@ -154,6 +154,17 @@ def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> N
         ReceiptBook(path, identity=cohort.server)
 
 
+def test_an_older_receipt_never_takes_a_newer_one_s_place(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=3))
+    mine = [r for r in read_receipts(tmp_path / "receipts.jsonl") if r.head.statement.merchant == "m1"]
+    ledger = cohort.merchants["m1"].ledger
+    head_file = tmp_path / "m1" / _LEDGER_FILES[1]
+    assert mine[2].signature.encode() in head_file.read_bytes()
+    ledger.accept_receipt(mine[0])
+    assert mine[2].signature.encode() in head_file.read_bytes()
+
+
 def test_only_a_known_merchant_s_head_is_countersigned(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     book = ReceiptBook(tmp_path / "book.jsonl", identity=cohort.server)

@@ -345,7 +345,7 @@ class Ledger:
             return SignedLedgerHead(statement=statement, signature=signature.hex())
 
     def accept_receipt(self, receipt: Receipt) -> None:
-        """Keep a receipt, and see that this ledger holds the entry that it is for.
+        """Keep a receipt if it is the newest, and see that this ledger holds the entry that it is for.
 
         A receipt counts because this merchant signed the head in it; the server's signature makes it
         evidence for others. Once a receipt shows that the ledger is an older copy, it stays refused.
@@ -379,9 +379,14 @@ class Ledger:
                 self._write_head(self._entries)
                 self.close()
                 raise
-            if receipt != self._receipt:
+            if self._receipt is None or self._position(receipt) > self._position(self._receipt):
                 self._receipt = receipt
                 self._write_head(self._entries)
+
+    def _position(self, receipt: Receipt) -> int:
+        """The number of the entry that a receipt is for, 0 for the empty ledger's."""
+        wanted = bytes.fromhex(receipt.head.statement.head_hash)
+        return next((entry.sequence for entry in reversed(self._entries) if entry.hash == wanted), 0)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries in order."""
