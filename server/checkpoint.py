@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 
 from fedrec.errors import TrainingError
 from fedrec.files import write_atomically
+from fedrec.protocol import SignedSealingKey
 
 if TYPE_CHECKING:
     from fedrec.server.optimizer import ServerOptimizer
@@ -26,6 +27,24 @@ class Checkpoint:
         self._training_id = training_id
         self._reserved = folder / "reserved.json"
         self._state = folder / "state.safetensors"
+        self._committee = folder / "committee.json"
+
+    def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
+        """Return the committee's public keys of this training, if they were kept."""
+        if not self._committee.exists():
+            return ()
+        try:
+            found = tuple(
+                SignedSealingKey.model_validate(entry) for entry in json.loads(self._committee.read_text())
+            )
+        except ValueError as error:
+            raise TrainingError(f"the checkpoint {self._committee} can't be read: {error}") from None
+        return tuple(key for key in found if key.statement.training_id == self._training_id)
+
+    def keep_sealing_keys(self, keys: Iterable[SignedSealingKey]) -> None:
+        """Store the committee's public keys: a member that is away at a restart keeps its place."""
+        body = json.dumps([key.model_dump(mode="json") for key in keys])
+        write_atomically(self._committee, body.encode())
 
     def last_reserved(self) -> int:
         """Return the highest round number ever reserved, 0 before the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -101,7 +101,8 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
         self._nodes: dict[str, int] = {}
-        self._sealing_keys: tuple[SignedSealingKey, ...] = ()
+        self._asked: set[int] = set()
+        self._keys: dict[str, SignedSealingKey] = {}
         self._encryption_key: SignedEncryptionKey | None = None
         self._encryption_key_bytes = b""
         self._excluded: set[str] = set()
@@ -112,6 +113,7 @@ class Coordinator:
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
         self._excluded = set(self.checkpoint.excluded())
         for round_number in range(done + 1, self.plan.rounds + 1):
+            self._join_late()
             self.checkpoint.reserve(round_number, excluded=self._excluded)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number)
@@ -134,11 +136,42 @@ class Coordinator:
         )
 
     def _join(self) -> None:
+        """Join whoever is there; ``TrainingError`` when they are too few, or the committee lacks a key."""
+        # A committee member that was there once and is away now, at a restart, is missed at openings alone.
+        self._keys = {key.statement.merchant: key for key in self.checkpoint.sealing_keys()}
+        failed = self._ask_to_join(self.grid.get_node_ids())
+        if len(self._nodes) < self.plan.min_contributors:
+            told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
+            raise TrainingError(
+                f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
+                f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
+            )
+        scheme = self._derived.scheme
+        try:
+            if isinstance(scheme, CommitteeScheme):
+                check_sealing_keys(self._sealing_keys, plan=self.plan)
+                self.checkpoint.keep_sealing_keys(self._sealing_keys)
+            elif isinstance(scheme, HolderScheme):
+                check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
+        except ProtocolError as error:
+            raise TrainingError(f"the committee is not complete: {error}") from None
+
+    def _join_late(self) -> None:
+        """Let merchants in that have come since, if any of the cohort is missing."""
+        if len(self._nodes) < self.plan.cohort:
+            came = [node for node in self.grid.get_node_ids() if node not in self._asked]
+            if came:
+                self._ask_to_join(came)
+
+    def _ask_to_join(self, nodes: Iterable[int]) -> list[str]:
+        """Ask nodes to join, and note who does; returns why others didn't answer."""
+        asked = list(nodes)
+        self._asked |= set(asked)
         request = pack(JoinRequest(plan=self.plan))
         scheme = self._derived.scheme
         answers = ask(
             self.grid,
-            dict.fromkeys(self.grid.get_node_ids(), request),
+            dict.fromkeys(asked, request),
             message_type="query.join",
             reply_type=JoinReply,
             max_blob_bytes=scheme.public_key_bytes if isinstance(scheme, HolderScheme) else 0,
@@ -146,7 +179,6 @@ class Coordinator:
             group_id="join",
         )
         names = {peer.name for peer in self.plan.roster}
-        keys: dict[str, SignedSealingKey] = {}
         for answer in answers.replies:
             name = answer.body.merchant
             if name not in names or name in self._nodes:
@@ -161,26 +193,15 @@ class Coordinator:
             self.refusals.pop(name, None)
             self._nodes[name] = answer.node_id
             if answer.body.sealing_key is not None:
-                keys[name] = answer.body.sealing_key
+                self._keys.setdefault(name, answer.body.sealing_key)
             if answer.body.encryption_key is not None and name == self.plan.committee[0]:
                 self._encryption_key = answer.body.encryption_key
                 self._encryption_key_bytes = answer.blobs.get("encryption-key", b"")
-        if len(self._nodes) < self.plan.min_contributors:
-            told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + list(
-                answers.failed.values()
-            )
-            raise TrainingError(
-                f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
-                f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
-            )
-        try:
-            if isinstance(scheme, CommitteeScheme):
-                self._sealing_keys = tuple(keys[name] for name in self.plan.committee if name in keys)
-                check_sealing_keys(self._sealing_keys, plan=self.plan)
-            elif isinstance(scheme, HolderScheme):
-                check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
-        except ProtocolError as error:
-            raise TrainingError(f"the committee is not complete: {error}") from None
+        return list(answers.failed.values())
+
+    @property
+    def _sealing_keys(self) -> tuple[SignedSealingKey, ...]:
+        return tuple(self._keys[name] for name in self.plan.committee if name in self._keys)
 
     def _joins(self, reply: JoinReply) -> bool:
         """Whether a join reply comes from the merchant that it names."""

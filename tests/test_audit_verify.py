@@ -68,7 +68,8 @@ class Scene:
         path.write_text(json.dumps(bundle))
         return path
 
-    def chain(self, rows: list[Any], *, identity: SigningIdentity) -> None:
+    @staticmethod
+    def chain(rows: list[Any], *, identity: SigningIdentity) -> None:
         """Chain and sign rows anew, as a merchant that cheats could."""
         previous = hashlib.sha256(b"fedrec/ledger/genesis/1" + identity.public).digest()
         for row in rows:
@@ -273,6 +274,31 @@ def test_tampering_is_named_where_it_shows(scene: Scene, tmp_path: Path, change:
     assert says in outcome.failures["m1"]
     # The others' ledgers are judged on their own.
     assert len(outcome.lines) == 4
+
+
+def test_a_figure_between_two_that_are_composed_anew_is_held_as_well(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "cohort", size=3, policy=POLICY)
+    cohort.train(cohort.plan(rounds=40, noise_multiplier=3.0))
+    identity = cohort.identities["m1"]
+    record = MerchantRecord("m1", identity.public, tmp_path / "cohort" / "m1" / "ledger.sqlite")
+    bundle = build(Evidence(merchants=(record,)), signer=cohort.server)
+    path = tmp_path / "audit.json"
+    knots = set(verifier._knots(2 * 40 - 1))
+    hidden = next(number for number in range(25, 40) if not {2 * number - 2, 2 * number - 1} & knots)
+
+    def write(changed: Bundle) -> Path:
+        signature = cohort.server.sign(canonical(changed["body"]), context=CONTEXT).hex()
+        path.write_text(json.dumps(changed | {"signature": signature}))
+        return path
+
+    assert verifier.verify(write(bundle)).ok
+    rows = rows_of(bundle, 0)
+    for part, row in (("pld_after", rows[hidden - 1]), ("pld_before", rows[hidden])):
+        epsilons = json.loads(row["payload"])["epsilons"]
+        edit(row, "epsilons", **{part: epsilons[part] * 0.996})
+    Scene.chain(rows, identity=identity)
+    outcome = verifier.verify(write(bundle))
+    assert outcome.failures["m1"].startswith(f"entry {hidden}: epsilon by PLD, after it")
 
 
 def test_without_receipts_a_cut_is_not_seen_and_that_is_said(scene: Scene, tmp_path: Path) -> None:

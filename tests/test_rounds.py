@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from fedrec.protocol import (
     unpack,
 )
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.coordinator import RoundRecord
 from tests.cohort import DIMENSION, Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
@@ -246,6 +247,44 @@ def test_a_round_number_is_never_run_twice(tmp_path: Path) -> None:
     assert [record.round for record in records] == [2]
     with pytest.raises(TrainingError, match="never run twice"):
         coordinator.checkpoint.reserve(2)
+
+
+def test_a_member_that_is_away_at_a_restart_keeps_its_place_and_comes_back(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=5)
+    plan = cohort.plan(rounds=4, threshold=4)
+    away: set[int] = set()
+
+    class Late(InProcessGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            return [node for node in super().get_node_ids() if node - 1 not in away]
+
+    coordinator, records = cohort.coordinator(plan, Late(cohort.app(), cohort.size))
+
+    class Stopped(Exception): ...  # noqa: N818
+
+    def stop(record: RoundRecord) -> None:
+        records.append(record)
+        raise Stopped
+
+    coordinator.on_round = stop
+    with pytest.raises(Stopped):
+        coordinator.run()
+    # The server starts again while m4, of the committee, is away; it comes back after two more rounds.
+    away.add(4)
+    again, later = cohort.coordinator(plan, Late(cohort.app(), cohort.size))
+
+    def come_back(record: RoundRecord) -> None:
+        later.append(record)
+        if record.round == 3:
+            away.clear()
+
+    again.on_round = come_back
+    again.run()
+    assert [(record.round, record.opened, record.contributors) for record in later] == [
+        (2, True, 4),
+        (3, True, 4),
+        (4, True, 5),
+    ]
 
 
 def test_a_train_reply_holds_protocol_bytes_alone(tmp_path: Path) -> None:

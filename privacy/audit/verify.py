@@ -51,8 +51,8 @@ TOLERANCE = 1e-3
 """How far a recorded epsilon may lie below the recomputed one, relative; and above it, for RDP."""
 EXCESS = 1e-2
 """How far a recorded PLD epsilon, an upper bound on a grid, may lie above the recomputed one."""
-KNOTS = 16
-"""So many charges of one kind in a row are all recomposed, then one in each further 4%."""
+KNOTS = 8
+"""So many charges of one kind in a row are all recomposed, then one in each further 8%."""
 
 _NUMBER = (int, float)
 CHARGE: Mapping[str, tuple[type, ...]] = {
@@ -543,7 +543,7 @@ def _runs(entries: Sequence[Any], points: Sequence[Any]) -> Iterator[list[Any]]:
 def _knots(count: int) -> list[int]:
     chosen = list(range(min(count, 2 * KNOTS)))
     while chosen and chosen[-1] < count - 1:
-        chosen.append(min(count - 1, max(chosen[-1] + 1, int(chosen[-1] * 1.04))))
+        chosen.append(min(count - 1, max(chosen[-1] + 1, int(chosen[-1] * 1.08))))
     return chosen
 
 
