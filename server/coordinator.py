@@ -78,6 +78,10 @@ class _Traffic:
         self.bytes_up += answers.bytes_up
 
 
+class CohortIncompleteError(TrainingError):
+    """Too few merchants are there, or one whose key the committee needs: they may come yet."""
+
+
 class _LostRoundError(TrainingError):
     """The round can't be opened; the training goes on with the next."""
 
@@ -142,7 +146,7 @@ class Coordinator:
         failed = self._ask_to_join(self.grid.get_node_ids())
         if len(self._nodes) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
-            raise TrainingError(
+            raise CohortIncompleteError(
                 f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
                 f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
             )
@@ -154,7 +158,7 @@ class Coordinator:
             elif isinstance(scheme, HolderScheme):
                 check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
         except ProtocolError as error:
-            raise TrainingError(f"the committee is not complete: {error}") from None
+            raise CohortIncompleteError(f"the committee is not complete: {error}") from None
 
     def _join_late(self) -> None:
         """Let merchants in that have come since, if any of the cohort is missing."""

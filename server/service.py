@@ -24,7 +24,7 @@ from fedrec.privacy.dp.clipping import load_parameter_vector
 from fedrec.protocol import TrainingPlan
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import CohortIncompleteError, Coordinator, RoundRecord
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
@@ -131,15 +131,21 @@ class Service:
 
     def _train(self, training: Training) -> None:
         """Run one training to its end, over new Flower runs where one fails."""
-        training.set_status("running")
+        attempt = 0
         try:
-            for attempt in range(1, _RETRIES + 1):
+            while not self._stop.is_set():
                 try:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training.plan())
+                        training.set_status("running")
                         self._run(training, grid, context)
                     break
+                except CohortIncompleteError as error:
+                    _log.warning("training %s waits for merchants: %s", training.number, error)
+                    training.set_status("running", f"waits for merchants: {error}")
+                    self._stop.wait(_RETRY_SECONDS)
                 except (httpx.HTTPError, RuntimeError, OSError) as error:
+                    attempt += 1
                     if attempt == _RETRIES:
                         raise TrainingError(f"Flower's run failed {_RETRIES} times: {error}") from error
                     _log.warning("the Flower run failed (%s); another one carries on", error)
