@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +15,14 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol import roster_fingerprint
 from fedrec.server.home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import all_trainings, file_training, find, read_training_file
+from fedrec.server.report import figures
+from fedrec.server.trainings import Training, all_trainings, file_training, find, read_training_file
 
 app = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
 
 Home = Annotated[Path, typer.Option(help="The server's folder.")]
 _HOME = Path("fedrec-server")
+_SHOWN_REFUSALS = 10
 
 
 @app.command()
@@ -129,22 +132,44 @@ def start(
 
 @app.command()
 def status(home: Home = _HOME) -> None:
-    """Show the roster and the trainings on file."""
+    """Show the roster and the trainings on file: cohort, round, epsilon, refusals."""
     opened = ServerHome.open(home)
     roster = opened.roster()
     typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
     if roster:
         typer.echo(f"fingerprint {grouped(roster_fingerprint(roster))}")
     for training in all_trainings(opened.trainings):
-        stands, reason = training.status()
-        rounds = training.rounds()
-        last = rounds[-1] if rounds else None
-        shown = "" if last is None or last["accuracy"] is None else f", accuracy {last['accuracy']:.1%}"
-        lost = sum(not line["opened"] for line in rounds)
-        typer.echo(
-            f"training    {training.number} {stands}: round {0 if last is None else last['round']} of "
-            f"{training.plan().rounds}, {lost} lost{shown}" + (f" ({reason})" if reason else "")
+        typer.echo("\n".join(_standing(training)))
+
+
+def _standing(training: Training) -> Iterator[str]:
+    """Yield the lines that say how a training stands."""
+    stands, reason = training.status()
+    made, rounds = training.plan(), training.rounds()
+    yield f"training    {training.number} {stands}" + (f" ({reason})" if reason else "")
+    cohort = ", ".join(peer.name for peer in made.roster)
+    yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
+    if not rounds:
+        yield f"  round     0 of {made.rounds}"
+    else:
+        last = rounds[-1]
+        lost = sum(not line.record.opened for line in rounds)
+        shown = "" if last.accuracy is None else f", accuracy {last.accuracy:.1%}"
+        yield (
+            f"  round     {last.record.round} of {made.rounds}: {last.record.contributors} contributors, "
+            f"{lost} rounds lost so far{shown}"
         )
+        if made.mode == "off":
+            yield "  epsilon   none: privacy is off"
+        else:
+            yield f"  epsilon   {figures.epsilon(last.epsilon)} at delta {figures.delta(made.delta)}"
+    refusals = training.refusals()
+    for where, told in list(refusals.items())[-_SHOWN_REFUSALS:]:
+        yield f"  refused   {where}: {told}"
+    if len(refusals) > _SHOWN_REFUSALS:
+        yield f"  refused   {len(refusals)} times in all; {training.folder / 'refusals.json'} has the others"
+    if (training.folder / "report.html").exists():
+        yield f"  report    {training.folder / 'report.html'}"
 
 
 @app.command()

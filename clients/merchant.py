@@ -31,9 +31,16 @@ from fedrec.privacy.aggregation.committee import (
 )
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
-from fedrec.privacy.derive import Derived, derive, reported_views, rounded_size
-from fedrec.privacy.dp.clipping import load_parameter_vector, parameter_count
+from fedrec.privacy.derive import (
+    ADJACENCY,
+    DUPLICATE_POLICY,
+    Derived,
+    derive,
+    reported_views,
+    rounded_size,
+)
 from fedrec.privacy.dp.step import contribute, local_update
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
@@ -55,7 +62,6 @@ from fedrec.protocol import (
     TrainingPlan,
     TrainReply,
     TrainRequest,
-    Unit,
     UnmaskReply,
     UnmaskRequest,
     boxes_hash,
@@ -68,12 +74,6 @@ from fedrec.protocol import (
 from fedrec.protocol import (
     SealingKey as SealingKeyStatement,
 )
-
-ADJACENCY = "add-or-remove"
-DUPLICATE_POLICY: Mapping[Unit, str] = {
-    "record": "exact duplicates (decoded pixels and label) dropped",
-    "product": "products with the same photos and label dropped; a photo may stand in several products",
-}
 
 Blobs = Mapping[str, bytes]
 
@@ -152,8 +152,12 @@ class Merchant:
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
         self.store.finish_others(plan.training_id)
         stored = self.store.join(
-            plan.training_id, plan=plan.canonical_bytes(), make_secrets=lambda: self._make_secrets(plan)
+            plan.training_id,
+            plan=plan.canonical_bytes(),
+            seeded=self._is_seeded(plan),
+            make_secrets=lambda: self._make_secrets(plan),
         )
+        self._check_seeded(stored, plan)
         self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
         return self._join_reply(plan, stored)
 
@@ -169,7 +173,8 @@ class Merchant:
 
     def _join_reply(self, plan: TrainingPlan, stored: StoredTraining) -> tuple[JoinReply, dict[str, bytes]]:
         secrets = stored.secrets
-        joined = Joined(training_id=plan.training_id, merchant=self.name)
+        seeded = self._is_seeded(plan)
+        joined = Joined(training_id=plan.training_id, merchant=self.name, seeded=seeded)
         joins = self.identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()
         if secrets.sealing_private is not None:
             sealing = SealingKeyStatement(
@@ -179,7 +184,7 @@ class Merchant:
             )
             signature = self.identity.sign(sealing.canonical_bytes(), context=SEALING_KEY_CONTEXT).hex()
             signed = SignedSealingKey(statement=sealing, signature=signature)
-            return JoinReply(merchant=self.name, signature=joins, sealing_key=signed), {}
+            return JoinReply(merchant=self.name, seeded=seeded, signature=joins, sealing_key=signed), {}
         if secrets.encryption_public is not None:
             encryption = EncryptionKey(
                 training_id=plan.training_id,
@@ -189,11 +194,15 @@ class Merchant:
             signature = self.identity.sign(encryption.canonical_bytes(), context=ENCRYPTION_KEY_CONTEXT).hex()
             reply = JoinReply(
                 merchant=self.name,
+                seeded=seeded,
                 signature=joins,
                 encryption_key=SignedEncryptionKey(statement=encryption, signature=signature),
             )
             return reply, {"encryption-key": secrets.encryption_public}
-        return JoinReply(merchant=self.name, signature=joins), {}
+        return JoinReply(merchant=self.name, seeded=seeded, signature=joins), {}
+
+    def _is_seeded(self, plan: TrainingPlan) -> bool:
+        return self.randomness_for(plan, 1).is_seeded
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
         """Answer a round's train request: charge, compute, store, and only then return the upload.
@@ -303,7 +312,15 @@ class Merchant:
         stored = self.store.training(training_id)
         if stored.closed:
             raise RefusedError("this training was closed")
-        return self._prepare(TrainingPlan.model_validate_json(stored.plan))
+        plan = TrainingPlan.model_validate_json(stored.plan)
+        self._check_seeded(stored, plan)
+        return self._prepare(plan)
+
+    def _check_seeded(self, stored: StoredTraining, plan: TrainingPlan) -> None:
+        """Keep to what was said at the join: a report that calls noise unseeded must stay true."""
+        if stored.seeded != self._is_seeded(plan):
+            said = "from a seed" if stored.seeded else "without one"
+            raise RefusedError(f"this merchant joined that training with its noise {said}: it stays so")
 
     @staticmethod
     def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float64]:

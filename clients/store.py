@@ -20,7 +20,7 @@ Kind = Literal["upload", "answer"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS training (
     training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, decryption_private BLOB,
-    encryption_public BLOB, closed INTEGER NOT NULL DEFAULT 0
+    encryption_public BLOB, seeded INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reply (
     kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
@@ -40,10 +40,11 @@ class TrainingSecrets:
 
 @dataclass(frozen=True)
 class StoredTraining:
-    """A training that this merchant joined; its secrets are gone once it's closed."""
+    """A training that this merchant joined, seeded or not; its secrets are gone once it's closed."""
 
     plan: bytes
     secrets: TrainingSecrets
+    seeded: bool
     closed: bool
 
 
@@ -68,21 +69,27 @@ class MerchantStore:
         self._db.close()
 
     def join(
-        self, training_id: str, *, plan: bytes, make_secrets: Callable[[], TrainingSecrets]
+        self,
+        training_id: str,
+        *,
+        plan: bytes,
+        seeded: bool,
+        make_secrets: Callable[[], TrainingSecrets],
     ) -> StoredTraining:
         """Record that this training was joined, with fresh secrets; a second call returns the first's."""
         if self._find(training_id) is None:
             secrets = make_secrets()
             self._db.execute(
                 "INSERT OR IGNORE INTO training"
-                " (training_id, plan, sealing_private, decryption_private, encryption_public)"
-                " VALUES (?, ?, ?, ?, ?)",
+                " (training_id, plan, sealing_private, decryption_private, encryption_public, seeded)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     training_id,
                     plan,
                     secrets.sealing_private,
                     secrets.decryption_private,
                     secrets.encryption_public,
+                    seeded,
                 ),
             )
         return self.training(training_id)
@@ -105,17 +112,17 @@ class MerchantStore:
 
     def _find(self, training_id: str) -> StoredTraining | None:
         row = self._db.execute(
-            "SELECT plan, closed, sealing_private, decryption_private, encryption_public"
+            "SELECT plan, seeded, closed, sealing_private, decryption_private, encryption_public"
             " FROM training WHERE training_id = ?",
             (training_id,),
         ).fetchone()
         if row is None:
             return None
-        plan, closed, sealing, decryption, encryption = row
+        plan, seeded, closed, sealing, decryption, encryption = row
         secrets = TrainingSecrets(
             sealing_private=sealing, decryption_private=decryption, encryption_public=encryption
         )
-        return StoredTraining(plan=plan, secrets=secrets, closed=bool(closed))
+        return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
 
     def finish_others(self, training_id: str) -> None:
         """Finish every open training but this one."""

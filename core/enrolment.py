@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from fedrec.errors import ConfigError
-from fedrec.protocol import Hash, Name, Peer, Signature, Strict
+from fedrec.protocol import Hash, Name, Peer, Signature, Strict, Unit
 
 MAX_FILE_BYTES = 2**20
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
@@ -26,6 +26,10 @@ class Statement(Strict):
     node_key: Pem
     records: Annotated[int, Field(ge=1, le=10**9)]
     products: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+    def size(self, unit: Unit) -> int:
+        """Return the declared number of units; 0 products where the photos lie in no folders of products."""
+        return self.records if unit == "record" else self.products
 
 
 class Enrolment(Strict):

@@ -1,10 +1,17 @@
-"""Files that survive a crash: a reader finds the old content or the new one, never half of either."""
+"""Files that survive a crash: a reader finds the old content or the new one, never half of either.
+
+A file of lines (one JSON document each) grows by whole lines: one that a crash or a full disk cut off is no
+line, and the next takes its place.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
+
+_BLOCK = 1 << 16
 
 
 def write_atomically(
@@ -40,3 +47,36 @@ def write_secret(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Add lines to a file, durably, in place of a last one that was cut off; none may hold a newline.
+
+    Raises ``OSError`` when the disk fails; the lines before are still there.
+    """
+    with path.open("a+b") as file:
+        file.truncate(_whole_bytes(file))
+        file.write(b"".join(line + b"\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """Return a file's whole lines, without their ends; there are none where there is no file."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1].splitlines()
+
+
+def _whole_bytes(file: BinaryIO) -> int:
+    """Return where the last whole line of a file ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -192,10 +192,11 @@ class SignedEncryptionKey(Strict):
 
 
 class Joined(Strict):
-    """A merchant takes part in a training."""
+    """A merchant takes part in a training; ``seeded`` where its noise comes from a seed and hides nothing."""
 
     training_id: Hash
     merchant: Name
+    seeded: bool = False
 
 
 class JoinReply(Strict):
@@ -206,6 +207,7 @@ class JoinReply(Strict):
 
     merchant: Name
     refused: Reason | None = None
+    seeded: bool = False
     signature: Signature | None = None
     sealing_key: SignedSealingKey | None = None
     encryption_key: SignedEncryptionKey | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedrec.privacy.aggregation.registry import choose_parameters, create, opener
@@ -9,7 +10,13 @@ from fedrec.privacy.aggregation.scheme import CommitteeScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
 from fedrec.privacy.identity import SEAL_OVERHEAD
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol import TrainingPlan, Unit
+
+ADJACENCY = "add-or-remove"
+DUPLICATE_POLICY: Mapping[Unit, str] = {
+    "record": "exact duplicates (decoded pixels and label) dropped",
+    "product": "products with the same photos and label dropped; a photo may stand in several products",
+}
 
 
 @dataclass(frozen=True)

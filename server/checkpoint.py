@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from fedrec.errors import TrainingError
@@ -17,6 +17,8 @@ from fedrec.protocol import SignedSealingKey
 
 if TYPE_CHECKING:
     from fedrec.server.optimizer import ServerOptimizer
+
+_RECORD = "record"
 
 
 class Checkpoint:
@@ -83,15 +85,26 @@ class Checkpoint:
         }
         write_atomically(self._reserved, json.dumps(state).encode())
 
-    def save(self, optimizer: ServerOptimizer, *, round_number: int) -> None:
-        """Store the state after a round."""
+    def save(self, optimizer: ServerOptimizer, *, round_number: int, record: Mapping[str, Any]) -> None:
+        """Store the state after a round, and the round's record (JSON values) with it, as one."""
         tensors = {
             "parameters": optimizer.parameters,
             "velocity": optimizer.velocity,
             "average": optimizer.average,
             "counters": np.array([optimizer.steps, round_number], dtype=np.int64),
         }
-        write_atomically(self._state, save(tensors))
+        write_atomically(self._state, save(tensors, metadata={_RECORD: json.dumps(record)}))
+
+    def last_record(self) -> dict[str, Any] | None:
+        """Return the record of the round that the stored state is after, None when there is none."""
+        if self.last_reserved() == 0 or not self._state.exists():
+            return None
+        try:
+            with safe_open(self._state, framework="numpy") as file:
+                record: dict[str, Any] = json.loads((file.metadata() or {})[_RECORD])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
+        return record
 
     def restore(self, optimizer: ServerOptimizer) -> int:
         """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -90,7 +90,9 @@ class _LostRoundError(TrainingError):
 class Coordinator:
     """Runs one training over a Flower Grid.
 
-    ``on_round`` is called after every round, opened or lost. ``timeout`` is in seconds, per exchange.
+    ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
+    ``timeout`` is in seconds, per exchange. ``seeded`` is whether any merchant said, when it joined, that its
+    noise comes from a seed.
     """
 
     grid: Grid
@@ -110,17 +112,22 @@ class Coordinator:
         self._encryption_key: SignedEncryptionKey | None = None
         self._encryption_key_bytes = b""
         self._excluded: set[str] = set()
+        self.seeded = False
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
         self._join()
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
         self._excluded = set(self.checkpoint.excluded())
+        last = self.checkpoint.last_record()
+        if last is not None:
+            # A crash may have come between the state, which holds this round, and its report.
+            self.on_round(RoundRecord(**last))
         for round_number in range(done + 1, self.plan.rounds + 1):
             self._join_late()
             self.checkpoint.reserve(round_number, excluded=self._excluded)
             record = self._round(round_number)
-            self.checkpoint.save(self.optimizer, round_number=round_number)
+            self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
             self.on_round(record)
         self.close()
 
@@ -196,6 +203,7 @@ class Coordinator:
                 continue
             self.refusals.pop(name, None)
             self._nodes[name] = answer.node_id
+            self.seeded |= answer.body.seeded
             if answer.body.sealing_key is not None:
                 self._keys.setdefault(name, answer.body.sealing_key)
             if answer.body.encryption_key is not None and name == self.plan.committee[0]:
@@ -209,7 +217,7 @@ class Coordinator:
 
     def _joins(self, reply: JoinReply) -> bool:
         """Whether a join reply comes from the merchant that it names."""
-        joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant)
+        joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
         return reply.signature is not None and verify(
             self.plan.key_of(reply.merchant),
             joined.canonical_bytes(),

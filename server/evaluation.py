@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.privacy.dp.clipping import load_parameter_vector
+from fedrec.privacy.dp.vectors import load_parameter_vector
 
 _BATCH = 32
 

@@ -129,14 +129,12 @@ class ServerHome:
 
     def sizes(self, unit: Unit) -> tuple[int, ...]:
         """Return how many units each enrolled merchant has, rounded; ``ConfigError`` if one has none."""
-        if unit == "record":
-            return tuple(entry.records for entry in self.enrolled())
         for entry in self.enrolled():
-            if not entry.products:
+            if not entry.size(unit):
                 raise ConfigError(
                     f"unit = 'product' can't be planned: '{entry.name}' has no folders of products"
                 )
-        return tuple(entry.products for entry in self.enrolled())
+        return tuple(entry.size(unit) for entry in self.enrolled())
 
     def roster(self) -> tuple[Peer, ...]:
         """Return the enrolled merchants as a plan names them."""

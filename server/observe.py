@@ -99,7 +99,7 @@ class ServerObserver:
         }
 
     def _training(self, training: Training, followed: _Followed | None) -> dict[str, Any]:
-        plan, rounds = training.plan(), training.rounds()
+        plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
         with self._accounting:
             epsilons = _epsilons(plan)

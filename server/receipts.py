@@ -6,12 +6,12 @@ the last head that each merchant signed, and sends it with the next round, in an
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fedrec.errors import ProtocolError, TrainingError
+from fedrec.files import append_lines, read_lines
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import (
     LEDGER_HEAD_CONTEXT,
@@ -32,9 +32,6 @@ class ReceiptBook:
         self._path = path
         self._identity = identity
         self._last = {receipt.head.statement.merchant: receipt for receipt in read_receipts(path)}
-        if path.exists():
-            # The next line must not be joined to one that a crash cut off.
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
     @property
     def server_key(self) -> str:
@@ -70,10 +67,7 @@ class ReceiptBook:
         """Write a round's receipts down, durably."""
         if not receipts:
             return
-        with self._path.open("ab") as file:
-            file.writelines(receipt.canonical_bytes() + b"\n" for receipt in receipts)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, (receipt.canonical_bytes() for receipt in receipts))
         self._last |= {receipt.head.statement.merchant: receipt for receipt in receipts}
 
 
@@ -83,12 +77,8 @@ def read_receipts(path: Path) -> list[Receipt]:
     A last line that a crash cut off is left out; anything else that isn't a receipt raises
     ``TrainingError``.
     """
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
     try:
-        return [Receipt.model_validate_json(line) for line in whole.splitlines()]
+        return [Receipt.model_validate_json(line) for line in read_lines(path)]
     except ValidationError as error:
         first = str(error).splitlines()[0]
         raise TrainingError(f"{path} holds a line that is no receipt: {first}") from None

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-from flwr.app import Context
 from flwr.serverapp import Grid
-from safetensors.numpy import save
 
 from fedrec.errors import FedrecError, TrainingError
-from fedrec.files import write_atomically
 from fedrec.flower.superlink import Certificates, SuperLinkHost
-from fedrec.privacy.derive import derive
-from fedrec.privacy.dp.clipping import load_parameter_vector
 from fedrec.protocol import TrainingPlan
-from fedrec.server.app import build_server_app
-from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import CohortIncompleteError, Coordinator, RoundRecord
-from fedrec.server.evaluation import EvaluationData, accuracy
+from fedrec.server.coordinator import CohortIncompleteError
 from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
-from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.receipts import ReceiptBook
-from fedrec.server.trainings import Training, all_trainings, initial_model, starting_parameters
-from fedrec.vision.datasets import open_folder
-from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
-from fedrec.vision.models import registry
+from fedrec.server.run import TrainingRun
+from fedrec.server.trainings import Training, all_trainings
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +124,14 @@ class Service:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training.plan())
                         training.set_status("running")
-                        self._run(training, grid, context)
+                        run = TrainingRun(
+                            home=self._home,
+                            training=training,
+                            stop=self._stop,
+                            follow=self.observer.follow,
+                            timeout=self._timeout,
+                        )
+                        run(grid, context)
                     break
                 except CohortIncompleteError as error:
                     _log.warning("training %s waits for merchants: %s", training.number, error)
@@ -164,66 +157,6 @@ class Service:
             if self._stop.wait(0.2):
                 return
 
-    def _run(self, training: Training, grid: Grid, context: Context) -> None:
-        plan, settings = training.plan(), training.settings()
-        spec = registry.get(plan.model)
-        shape = InputShape(channels=plan.channels, size=plan.image_size)
-        model = initial_model(spec, classes=len(plan.classes), shape=shape, seed=training.initial_seed())
-        optimizer = ServerOptimizer.start(
-            starting_parameters(model),
-            learning_rate=settings.learning_rate,
-            momentum=settings.momentum,
-            ema_decay=settings.ema,
-        )
-        evaluation = _evaluation(training, plan, spec, shape)
-
-        def on_round(record: RoundRecord) -> None:
-            shown = None if evaluation is None else accuracy(model, optimizer.model, evaluation)
-            with (training.folder / "rounds.jsonl").open("a") as file:
-                file.write(json.dumps(asdict(record) | {"accuracy": shown}) + "\n")
-            _log.info(
-                "training %s, round %d of %d: %s, %d contributors%s",
-                training.number,
-                record.round,
-                plan.rounds,
-                "opened" if record.opened else f"lost ({record.reason})",
-                record.contributors,
-                "" if shown is None else f", accuracy {shown:.1%}",
-            )
-            if self._stop.is_set():
-                raise _StoppedError
-
-        coordinator = Coordinator(
-            grid=grid,
-            plan=plan,
-            optimizer=optimizer,
-            checkpoint=Checkpoint(training.folder / "server", training_id=plan.training_id),
-            receipts=ReceiptBook(self._home.receipts, identity=self._home.identity()),
-            on_round=on_round,
-            timeout=self._timeout,
-        )
-        self.observer.follow(training, coordinator)
-        try:
-            build_server_app(lambda grid, context: coordinator)(grid, context)
-        except _StoppedError:
-            return
-        load_parameter_vector(model, optimizer.model)
-        tensors = {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
-        write_atomically(training.folder / "model.safetensors", save(tensors))
-        report = {
-            "schema": "fedrec.training/1",
-            "training_id": plan.training_id,
-            "scheme": plan.scheme,
-            "trust_limit": derive(plan).scheme.trust_limit,
-            "refusals": coordinator.refusals,
-            "rounds": training.rounds(),
-        }
-        write_atomically(training.folder / "report.json", json.dumps(report, indent=2).encode())
-
-
-class _StoppedError(Exception):
-    """The service was asked to stop; the checkpoint holds the round that has just ended."""
-
 
 def _node_key(pem: str) -> bytes:
     """Return a key as Flower writes it."""
@@ -232,15 +165,3 @@ def _node_key(pem: str) -> bytes:
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise TrainingError(f"an enrolled node key can't be read: {error}") from None
-
-
-def _evaluation(
-    training: Training, plan: TrainingPlan, spec: registry.ModelSpec, shape: InputShape
-) -> EvaluationData | None:
-    """Load the operator's own public photos, if it has any."""
-    folder = training.eval_data()
-    if folder is None:
-        return None
-    images = open_folder(folder, classes=plan.classes).train
-    inputs = model_inputs(images, spec, shape, views=1, progress=lambda done, total: None)
-    return EvaluationData(inputs=to_inputs(inputs, plan.model)[:, 0], labels=images.labels)

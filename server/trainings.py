@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from torch import nn
 
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.files import write_atomically
-from fedrec.privacy.dp.clipping import parameter_vector
+from fedrec.files import append_lines, read_lines, write_atomically
+from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.protocol import Peer, TrainingPlan
 from fedrec.server.planning import Settings, make_plan, settle
+from fedrec.server.report.build import RoundLine
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry
 
@@ -74,20 +76,55 @@ class Training:
 
     def status(self) -> tuple[Status, str]:
         """Return how the training stands, and why where it failed."""
-        state = json.loads((self.folder / "state.json").read_text("utf-8"))
+        state = self._state()
         return state["status"], state["reason"]
 
     def set_status(self, status: Status, reason: str = "") -> None:
-        """Record how the training stands, durably."""
-        body = json.dumps({"status": status, "reason": reason})
-        write_atomically(self.folder / "state.json", body.encode())
+        """Record how the training stands, durably; and, the first time that it runs, since when."""
+        started = self.started()
+        if started is None and status == "running":
+            started = datetime.now(UTC)
+        body = {
+            "status": status,
+            "reason": reason,
+            "started": None if started is None else started.isoformat(timespec="seconds"),
+        }
+        write_atomically(self.folder / "state.json", json.dumps(body).encode())
 
-    def rounds(self) -> list[dict[str, Any]]:
+    def started(self) -> datetime | None:
+        """Return when the training first ran (UTC), None before."""
+        if not (self.folder / "state.json").exists():
+            return None
+        found = self._state().get("started")
+        return None if found is None else datetime.fromisoformat(found)
+
+    def _state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "state.json").read_text("utf-8"))
+        return found
+
+    def rounds(self) -> list[RoundLine]:
         """Return what was recorded of each round."""
         path = self.folder / "rounds.jsonl"
+        try:
+            return [RoundLine.from_dict(json.loads(line)) for line in read_lines(path)]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ServiceError(f"{path} holds a line that is no round of this version: {error}") from None
+
+    def add_round(self, line: RoundLine) -> None:
+        """Record a round, durably."""
+        append_lines(self.folder / "rounds.jsonl", [json.dumps(line.to_dict()).encode()])
+
+    def refusals(self) -> dict[str, str]:
+        """Return the refusals that were recorded: where, and the reason."""
+        path = self.folder / "refusals.json"
         if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            return {}
+        found: dict[str, str] = json.loads(path.read_text("utf-8"))
+        return found
+
+    def keep_refusals(self, refusals: Mapping[str, str]) -> None:
+        """Record the refusals of the training, durably."""
+        write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:

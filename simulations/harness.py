@@ -9,27 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from torch import nn
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import InterruptedRunError, TrainingError
 from fedrec.files import write_atomically
+from fedrec.privacy.dp.vectors import named_parameters
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.evaluation import accuracy, probabilities
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.report.build import RoundLine, RunFacts, build_report, epsilon_after
+from fedrec.server.report.page import render
 from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory import MemoryMeter
-from fedrec.simulations.page import render
 from fedrec.simulations.preparation import (
     Inputs,
     Prepared,
@@ -42,7 +41,7 @@ from fedrec.simulations.preparation import (
     worker_count,
 )
 from fedrec.simulations.ray_engine import RayGrid
-from fedrec.simulations.report import RoundLine, RunFacts, build_report, epsilon_after
+from fedrec.simulations.report import data_section, merchants_cost, per_merchant
 from fedrec.vision.metrics import Metrics, evaluate
 
 
@@ -85,23 +84,32 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
         finally:
             shutil.rmtree(arrays, ignore_errors=True)
     metrics = _final_metrics(run, progress)
+    merchants, problems = per_merchant(run.plan, run.source, run.homes)
     report = build_report(
-        config=config,
         plan=run.plan,
         derived=run.derived,
-        source=run.source,
         facts=RunFacts(
             id=run.run_id,
+            engine=config.engine,
             seconds=time.monotonic() - started,
-            workers=worker_count(config, merchants=run.plan.cohort),
             peak_memory_bytes=memory.peak_bytes,
             interrupted=progress.interrupted,
             rounds_reserved=_checkpoint(run).last_reserved(),
+            seeded=config.seed is not None,
+            workers=worker_count(config, merchants=run.plan.cohort),
+            dataset=run.source.name,
+            partition=config.partition,
+            seed=config.seed,
+            seconds_train=merchants_cost(run.homes, "seconds_train"),
+            seconds_encrypt=merchants_cost(run.homes, "seconds_encrypt"),
         ),
         lines=progress.lines,
         metrics=metrics,
-        homes=run.homes,
+        split=run.source.splits.metrics_split,
+        data=data_section(run.source),
+        per_merchant=merchants,
         refusals=progress.refusals,
+        problems=problems,
     )
     write_atomically(run.folder / "report.json", json.dumps(report, indent=2, allow_nan=False).encode())
     write_atomically(run.folder / "report.html", render(report).encode())
@@ -178,15 +186,6 @@ def _final_metrics(run: Prepared, progress: _Progress) -> Metrics | None:
     scores = probabilities(run.model, progress.optimizer.model, data)
     save_file(named_parameters(run.model), run.folder / "model.safetensors")
     return evaluate(scores, data.labels, classes=run.source.classes)
-
-
-def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return a model's trainable parameters by name, as they go into ``model.safetensors``."""
-    return {
-        name: parameter.detach().float().cpu().numpy()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
 
 
 def _round_stage(line: RoundLine, total: int) -> Stage:

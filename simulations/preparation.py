@@ -21,7 +21,7 @@ from fedrec.errors import ConfigError
 from fedrec.files import write_atomically, write_secret
 from fedrec.flower import require_ray
 from fedrec.privacy.derive import Derived, derive, rounded_size
-from fedrec.privacy.dp.clipping import parameter_vector
+from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import TrainingPlan
 from fedrec.server.evaluation import EvaluationData

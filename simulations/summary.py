@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrec.simulations import figures
+from fedrec.server.report import figures
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:

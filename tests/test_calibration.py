@@ -13,8 +13,9 @@ from torch import nn
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld
 from fedrec.privacy.dp.calibration import NoisePlan, events, plan_noise, views
-from fedrec.privacy.dp.clipping import clipped_sum, load_parameter_vector, parameter_vector
+from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute, local_update
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
 
 

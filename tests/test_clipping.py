@@ -12,13 +12,8 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
-from fedrec.privacy.dp.clipping import (
-    RecordClipper,
-    clipped_sum,
-    load_parameter_vector,
-    parameter_count,
-    parameter_vector,
-)
+from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision.models import registry
 
 

@@ -19,9 +19,10 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
-from fedrec.privacy.dp.clipping import clipped_sum, load_parameter_vector, parameter_count, parameter_vector
+from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import TrainingPlan
 from fedrec.vision.models import registry

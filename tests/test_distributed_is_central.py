@@ -13,7 +13,8 @@ import torch
 from dp_accounting.pld import PLDAccountant
 
 from fedrec.config import load_config
-from fedrec.privacy.dp.clipping import RecordClipper, load_parameter_vector, parameter_vector
+from fedrec.privacy.dp.clipping import RecordClipper
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.simulations.harness import simulate

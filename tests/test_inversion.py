@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fedrec.cli.attacks import inversion
 from fedrec.errors import AuditError, ConfigError, DataError
-from fedrec.privacy.dp.clipping import clipped_sum, parameter_count
+from fedrec.privacy.dp.clipping import clipped_sum
+from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks import observations
 from fedrec.simulations.attacks.images import grey_like, matched, psnr, ssim

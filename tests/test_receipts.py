@@ -147,8 +147,10 @@ def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> N
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     assert len(read_receipts(path)) == 3
-    ReceiptBook(path, identity=cohort.server)
-    assert path.read_bytes() == whole[: whole[:-1].rfind(b"\n") + 1]
+    again = read_receipts(path)[0]
+    ReceiptBook(path, identity=cohort.server).keep([again])
+    assert len(read_receipts(path)) == 4
+    assert path.read_bytes().startswith(whole[: whole[:-1].rfind(b"\n") + 1])
     path.write_bytes(b'{"head": 1}\n' + whole)
     with pytest.raises(TrainingError, match="no receipt"):
         ReceiptBook(path, identity=cohort.server)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.simulations import charts, figures
-from fedrec.simulations.page import render
+from fedrec.server.report import charts, figures
+from fedrec.server.report.page import render
 
 CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
 VOID = {"meta", "line", "circle", "path", "link", "br", "img"}

@@ -280,7 +280,9 @@ def test_a_member_that_is_away_at_a_restart_keeps_its_place_and_comes_back(tmp_p
 
     again.on_round = come_back
     again.run()
-    assert [(record.round, record.opened, record.contributors) for record in later] == [
+    # The last round is told again: a crash may have come before its record was kept.
+    assert later[0] == records[0]
+    assert [(record.round, record.opened, record.contributors) for record in later[1:]] == [
         (2, True, 4),
         (3, True, 4),
         (4, True, 5),

@@ -5,13 +5,13 @@ Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums 
 computed in float64 from the very float32 values that are added, so rounding can let one record move
 the sum by more than C only by the relative :data:`FLOAT_SLACK`:
 
-- a float64 norm of d <= 2**24 squares is off by a relative 2**-29 (Higham 2002, section 3.1), the
+- a float64 norm of d <= 2**27 squares is off by a relative 2**-26 (Higham 2002, section 3.1), the
   quotient C / norm by 2**-53;
 - a float64 sum of n <= 2**17 clipped records, in whatever order, is off by at most n**2 * 2**-53 * C in
   norm, and twice that between two neighbouring sets of records: 2**-18.
 
 - bringing the scaled sum to the lattice of stochastic rounding (quantise.py) moves two neighbours apart by
-  at most sqrt(d) * 2**-40 grid units, of which a C has one or more: 2**-28.
+  at most sqrt(d) * 2**-40 grid units, of which a C has one or more: 2**-26.
 
 All together stay below 2**-16.
 
@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
+from fedrec.privacy.dp.vectors import parameter_count, trainable
 
 Clipping = Literal["fixed", "automatic"]
 """``fixed``: g * min(1, C / |g|). ``automatic``: g * C / (|g| + 0.01), below C (AUTO-S, Bu et al. 2023)."""
@@ -51,7 +52,7 @@ FLOAT_SLACK = 2.0**-16
 """Relative excess of a record's contribution over C by floating point; counted in the sensitivity."""
 MAX_RECORDS = 1 << 17
 """Most records in one clipped sum; the slack is proved up to here."""
-MAX_PARAMETERS = 1 << 24
+MAX_PARAMETERS = 1 << 27
 """Most trainable parameters; the slack is proved up to here."""
 CPU_BATCH = 16
 """Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
@@ -59,43 +60,6 @@ GPU_BATCH = 256
 """The same on a GPU."""
 HELD_BYTES = 256 * 2**20
 """Fewer images are, where their per-record gradients would take more memory than this."""
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    """List the trainable parameters in ``named_parameters()`` order, the order of every flat vector."""
-    return [parameter for _, parameter in model.named_parameters() if parameter.requires_grad]
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Count the trainable scalars of ``model``: d, the length of every flat vector."""
-    return sum(parameter.numel() for parameter in _trainable(model))
-
-
-def parameter_vector(model: nn.Module) -> NDArray[np.float64]:
-    """Copy the trainable parameters into one float64 vector of shape (d,)."""
-    parts = [parameter.detach().reshape(-1).double().cpu().numpy() for parameter in _trainable(model)]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def load_parameter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
-    """Write a vector of shape (d,) into the trainable parameters, cast to each one's dtype.
-
-    Raises:
-        ConfigError: the vector's shape is not (d,).
-
-    """
-    expected = parameter_count(model)
-    if vector.shape != (expected,):
-        raise ConfigError(
-            f"load_parameter_vector: the model has {expected} trainable parameters, "
-            f"but the vector has shape {vector.shape}."
-        )
-    offset = 0
-    with torch.no_grad():
-        for parameter in _trainable(model):
-            part = np.array(vector[offset : offset + parameter.numel()], dtype=np.float64)
-            parameter.copy_(torch.from_numpy(part).reshape(parameter.shape))
-            offset += parameter.numel()
 
 
 @contextlib.contextmanager
@@ -174,7 +138,7 @@ class RecordClipper:
             raise ConfigError(f"physical batch: {physical_batch} must be at least 1.")
         self._model = model
         # Opacus hangs ``grad_sample`` on each parameter, which torch's types don't know.
-        self._parameters: list[Any] = list(_trainable(model))
+        self._parameters: list[Any] = list(trainable(model))
         self.dimension = parameter_count(model)
         if not 1 <= self.dimension <= MAX_PARAMETERS:
             raise ConfigError(

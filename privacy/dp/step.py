@@ -11,16 +11,11 @@ from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.calibration import NoisePlan
-from fedrec.privacy.dp.clipping import (
-    Clipping,
-    RecordClipper,
-    load_parameter_vector,
-    parameter_count,
-    parameter_vector,
-)
+from fedrec.privacy.dp.clipping import Clipping, RecordClipper
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
 
 

@@ -12,7 +12,7 @@ import torch
 
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.dp.calibration import NoisePlan, events
-from fedrec.privacy.dp.clipping import parameter_count
+from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratios, loss_threshold, rates
 from fedrec.simulations.attacks.shadow_models import Recipe, Trained, draw_halves, noise_for, train_all

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
-from fedrec.privacy.dp.clipping import load_parameter_vector, parameter_vector
 from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.simulations.attacks.lira import margins

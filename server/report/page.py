@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from fedrec.simulations import charts, claims, figures, tables
+from fedrec.server.report import charts, claims, figures, tables
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -32,7 +32,7 @@ def render(report: Mapping[str, Any]) -> str:
         tables.section(report, "privacy"),
         tables.section(report, "secure_aggregation").get("scheme"),
     )
-    template = files("fedrec.simulations").joinpath("templates", "report.html").read_text(encoding="utf-8")
+    template = files("fedrec.server.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=escape(f"fedrec report {figures.general(run.get('id'))}"),
         subtitle=_subtitle(run),

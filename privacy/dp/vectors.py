@@ -1,0 +1,56 @@
+"""A model's trainable parameters as one flat vector, and back; the order is ``named_parameters()``'s."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec.errors import ConfigError
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """List the trainable parameters in ``named_parameters()`` order, the order of every flat vector."""
+    return [parameter for _, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Count the trainable scalars of ``model``: d, the length of every flat vector."""
+    return sum(parameter.numel() for parameter in trainable(model))
+
+
+def parameter_vector(model: nn.Module) -> NDArray[np.float64]:
+    """Copy the trainable parameters into one float64 vector of shape (d,)."""
+    parts = [parameter.detach().reshape(-1).double().cpu().numpy() for parameter in trainable(model)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Copy the trainable parameters by name, float32, as they go into ``model.safetensors``."""
+    return {
+        name: parameter.detach().float().cpu().numpy().copy()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_parameter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
+    """Write a vector of shape (d,) into the trainable parameters, cast to each one's dtype.
+
+    Raises:
+        ConfigError: the vector's shape is not (d,).
+
+    """
+    expected = parameter_count(model)
+    if vector.shape != (expected,):
+        raise ConfigError(
+            f"load_parameter_vector: the model has {expected} trainable parameters, "
+            f"but the vector has shape {vector.shape}."
+        )
+    offset = 0
+    with torch.no_grad():
+        for parameter in trainable(model):
+            part = np.array(vector[offset : offset + parameter.numel()], dtype=np.float64)
+            parameter.copy_(torch.from_numpy(part).reshape(parameter.shape))
+            offset += parameter.numel()

@@ -1,0 +1,223 @@
+"""The dictionary of ``report.json``, schema ``fedrec.report/1``: what any training ends with.
+
+A simulation knows more than a deployed server: its merchants' ledgers and their costs lie on the same
+machine. What the reporter can't know is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fedrec.privacy.accounting.accountants import Event, accountant_versions, epsilon_pld, epsilon_rdp
+from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
+from fedrec.protocol import TrainingPlan
+from fedrec.server.coordinator import RoundRecord
+from fedrec.vision.metrics import Metrics
+
+SCHEMA = "fedrec.report/1"
+_SHOWN_REFUSALS = 20
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    """One line of ``rounds``: what the server recorded, with accuracy and epsilon after the round."""
+
+    record: RoundRecord
+    accuracy: float | None
+    epsilon: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values of ``rounds[]``."""
+        return asdict(self.record) | {"accuracy": self.accuracy, "epsilon": self.epsilon}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
+        """Read what :meth:`to_dict` gave; ``TypeError`` or ``KeyError`` for anything else."""
+        record = dict(values)
+        accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
+        return cls(record=RoundRecord(**record), accuracy=accuracy, epsilon=epsilon)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How a training was run, and what was measured of it.
+
+    ``rounds_reserved`` counts the rounds that may have been charged: one that was under way at an
+    interruption is. ``seeded`` is whether any merchant's noise came from a seed, as far as it is known.
+    ``seconds_train`` and ``seconds_encrypt`` are CPU seconds of all merchants together.
+    """
+
+    id: str
+    engine: str
+    seconds: float
+    peak_memory_bytes: int
+    interrupted: bool
+    rounds_reserved: int
+    seeded: bool
+    workers: int | None = None
+    dataset: str | None = None
+    partition: str | None = None
+    seed: int | None = None
+    seconds_train: float | None = None
+    seconds_encrypt: float | None = None
+
+
+def finite(value: float) -> float | None:
+    """Return a figure, or None where there is no guarantee."""
+    return value if math.isfinite(value) else None
+
+
+def epsilon_after(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> float | None:
+    """Return the PLD epsilon of ``steps`` noised steps in one of the two views; None without a guarantee."""
+    if plan.mode == "off":
+        return None
+    if steps == 0:
+        return 0.0
+    delta = plan.delta - derived.noise.beta * steps
+    return finite(epsilon_pld([_event(plan, derived, steps=steps, broken=broken)], delta=delta))
+
+
+def _epsilon_rdp_after(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
+    if plan.mode == "off":
+        return None
+    if steps == 0:
+        return 0.0
+    delta = plan.delta - derived.noise.beta * steps
+    return finite(epsilon_rdp([_event(plan, derived, steps=steps)], delta=delta))
+
+
+def _event(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> Event:
+    both = reported_views(plan, derived.noise)
+    return Event(plan.sample_rate, both.aggregation_broken if broken else both.server, steps)
+
+
+def build_report(
+    *,
+    plan: TrainingPlan,
+    derived: Derived,
+    facts: RunFacts,
+    lines: Sequence[RoundLine],
+    metrics: Metrics | None,
+    split: str | None,
+    data: Mapping[str, Any],
+    per_merchant: Sequence[Mapping[str, Any]],
+    refusals: Mapping[str, str],
+    problems: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the report of a finished or interrupted training, ready for JSON.
+
+    ``split`` names what ``metrics`` were taken on, ``data`` and ``per_merchant`` are the sections of those
+    names, and ``problems`` go among the warnings.
+    """
+    steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
+    private = plan.mode != "off"
+    warnings = _warnings(plan, derived, facts, lines) + list(problems)
+    warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
+    records = [line.record for line in lines]
+    upload = max((record.upload_bytes for record in records), default=0)
+    return {
+        "schema": SCHEMA,
+        "refusals": dict(refusals),
+        "warnings": warnings,
+        "run": {
+            "id": facts.id,
+            "seconds": facts.seconds,
+            "engine": facts.engine,
+            "workers": facts.workers,
+            "merchants": plan.cohort,
+            "rounds": plan.rounds,
+            "dataset": facts.dataset,
+            "partition": facts.partition,
+            "model": plan.model,
+            "parameters": plan.dimension,
+            "seed": facts.seed,
+            "training_id": plan.training_id,
+        },
+        "data": dict(data),
+        "metrics": _metrics(metrics, split=split),
+        "privacy": {
+            "mode": plan.mode,
+            "unit": plan.unit,
+            "adjacency": ADJACENCY,
+            "duplicate_policy": DUPLICATE_POLICY[plan.unit],
+            "epsilon": epsilon_after(plan, derived, steps=steps),
+            "epsilon_rdp": _epsilon_rdp_after(plan, derived, steps=steps),
+            "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
+            "delta": plan.delta if private else None,
+            "sample_rate": plan.sample_rate,
+            "clip": plan.clip,
+            "noise_multiplier": reported_views(plan, derived.noise).server if private else None,
+            "steps": steps,
+            "colluders": plan.colluders,
+            "min_contributors": plan.min_contributors,
+            "accountant": f"PLD ({accountant_versions()})",
+            "seeded": facts.seeded,
+            "per_merchant": list(per_merchant),
+        },
+        "secure_aggregation": {
+            "scheme": plan.scheme,
+            "trust_limit": derived.scheme.trust_limit,
+            "threshold": plan.threshold,
+            "committee": len(plan.committee),
+            "min_contributors": plan.min_contributors,
+            "value_bits": derived.scheme.parameters.field_bits,
+            "ring_degree": derived.scheme.parameters.ring_degree,
+            "modulus_bits": derived.scheme.parameters.modulus_bits,
+            "upload_bytes_per_parameter": upload / plan.dimension,
+            "seconds_encrypt": facts.seconds_encrypt,
+            "seconds_unmask": sum(record.seconds_unmask for record in records),
+        },
+        "cost": {
+            "bytes_up": sum(record.bytes_up for record in records),
+            "bytes_down": sum(record.bytes_down for record in records),
+            "peak_memory_bytes": facts.peak_memory_bytes,
+            "seconds_train": facts.seconds_train,
+        },
+        "rounds": [line.to_dict() for line in lines],
+    }
+
+
+def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequence[RoundLine]) -> list[str]:
+    warnings: list[str] = []
+    if plan.mode == "off":
+        warnings.append("NOT PRIVATE: privacy is off; updates carry no noise.")
+    if plan.scheme == "none":
+        warnings.append(
+            "NOT ENCRYPTED: the server sees every merchant's own update; epsilon is that of one share."
+        )
+    if schemes.opener(plan.scheme) == "holder":
+        warnings.append(
+            f"ONE KEY: {derived.scheme.trust_limit} The holder is {plan.committee[0]}; epsilon is that of "
+            "one share."
+        )
+    if facts.seeded:
+        warnings.append(
+            "SEEDED: noise, sampling and keys come from a seed; whoever knows it can subtract the noise."
+        )
+    lost = [line.record for line in lines if not line.record.opened]
+    if lost:
+        warnings.append(
+            f"{len(lost)} round(s) were not opened and stay charged; the first: {lost[0].reason}."
+        )
+    unfinished = facts.rounds_reserved - len(lines)
+    if unfinished > 0 and not facts.interrupted:
+        warnings.append(
+            f"{unfinished} round(s) were under way when the server was stopped: never finished, and charged."
+        )
+    if facts.interrupted:
+        warnings.append(f"INTERRUPTED: stopped after {len(lines)} of {plan.rounds} rounds.")
+    return warnings
+
+
+def _metrics(metrics: Metrics | None, *, split: str | None) -> dict[str, Any]:
+    if metrics is None:
+        return {"split": split, "accuracy": None, "confusion": [], "per_class": []}
+    values = asdict(metrics)
+    values["confusion"] = np.asarray(metrics.confusion).tolist()
+    return values | {"split": split}

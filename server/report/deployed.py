@@ -1,0 +1,104 @@
+"""The report of a deployed training: what a server knows of it, in the shape of a simulation's.
+
+Photos, ledgers and costs are the merchants' own. What the server knows of a merchant is the size that it
+declared, and the rounds whose ledger heads it signed; how much of its lifetime budget a merchant has spent
+elsewhere, it doesn't know.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fedrec.privacy.derive import Derived
+from fedrec.protocol import Receipt, TrainingPlan
+from fedrec.server.report.build import RoundLine, RunFacts, build_report, epsilon_after
+from fedrec.vision.metrics import Metrics
+
+EVALUATION_SPLIT = "eval-data"
+"""How a deployment names what it measures on: the operator's own photos, which no merchant trained on."""
+
+
+def deployed_report(
+    *,
+    number: str,
+    plan: TrainingPlan,
+    derived: Derived,
+    started: datetime,
+    rounds_reserved: int,
+    lines: Sequence[RoundLine],
+    metrics: Metrics | None,
+    sizes: Mapping[str, int],
+    receipts: Sequence[Receipt],
+    seeded: bool,
+    refusals: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the report of a training that has ended.
+
+    ``sizes`` are the numbers of records that merchants declared when they were enrolled, ``receipts`` all
+    that the server has signed.
+    """
+    return build_report(
+        plan=plan,
+        derived=derived,
+        facts=RunFacts(
+            id=f"{number}-{plan.training_id[:12]}",
+            engine="deployment",
+            seconds=(datetime.now(UTC) - started).total_seconds(),
+            peak_memory_bytes=_peak_bytes(),
+            interrupted=False,
+            rounds_reserved=rounds_reserved,
+            seeded=seeded,
+        ),
+        lines=lines,
+        metrics=metrics,
+        split=EVALUATION_SPLIT if metrics is not None else None,
+        data={
+            "records": plan.records_total,
+            "skipped": [],
+            "duplicates_dropped": None,
+            "near_duplicates": None,
+            "evaluation_copies_dropped": None,
+        },
+        per_merchant=_per_merchant(
+            plan, derived, sizes=sizes, receipts=receipts, rounds_reserved=rounds_reserved
+        ),
+        refusals=refusals,
+    )
+
+
+def _per_merchant(
+    plan: TrainingPlan,
+    derived: Derived,
+    *,
+    sizes: Mapping[str, int],
+    receipts: Sequence[Receipt],
+    rounds_reserved: int,
+) -> list[dict[str, Any]]:
+    """State the rounds that each merchant is known to be charged for, and the most that they may cost it."""
+    heads = {
+        (receipt.head.statement.merchant, receipt.head.statement.round_number)
+        for receipt in receipts
+        if receipt.head.statement.training_id == plan.training_id
+    }
+    # A merchant may have been charged in any round that was begun, also where its upload was lost.
+    epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)
+    return [
+        {
+            "merchant": peer.name,
+            "records": sizes.get(peer.name),
+            "epsilon": epsilon,
+            "epsilon_lifetime": None,
+            "rounds_charged": sum(name == peer.name for name, _ in heads),
+        }
+        for peer in plan.roster
+    ]
+
+
+def _peak_bytes() -> int:
+    """Return the largest resident set of this process so far; the kernel tells kilobytes, but for macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

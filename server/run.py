@@ -1,0 +1,160 @@
+"""One training of a deployment, over one Flower run: rounds, their record, and the report at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+from safetensors.numpy import save
+from torch import nn
+
+from fedrec.files import write_atomically
+from fedrec.privacy.derive import derive
+from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
+from fedrec.protocol import TrainingPlan
+from fedrec.server.app import build_server_app
+from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
+from fedrec.server.home import ServerHome
+from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.receipts import ReceiptBook, read_receipts
+from fedrec.server.report.build import RoundLine, epsilon_after
+from fedrec.server.report.deployed import deployed_report
+from fedrec.server.report.page import render
+from fedrec.server.trainings import Training, initial_model, starting_parameters
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
+from fedrec.vision.metrics import evaluate
+from fedrec.vision.models import registry
+
+_log = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """The service was asked to stop; the checkpoint holds the round that has just ended."""
+
+
+@dataclass
+class TrainingRun:
+    """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
+
+    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase.
+    """
+
+    home: ServerHome
+    training: Training
+    stop: threading.Event
+    follow: Callable[[Training, Coordinator], None]
+    timeout: float
+
+    def __post_init__(self) -> None:
+        self._plan = self.training.plan()
+        self._derived = derive(self._plan)
+        self._checkpoint = Checkpoint(self.training.folder / "server", training_id=self._plan.training_id)
+        self._told = {line.record.round for line in self.training.rounds()}
+
+    def __call__(self, grid: Grid, context: Context) -> None:
+        """Run every round that is left, and write model and report; raises as :class:`Coordinator` does."""
+        plan, settings = self._plan, self.training.settings()
+        spec = registry.get(plan.model)
+        shape = InputShape(channels=plan.channels, size=plan.image_size)
+        model = initial_model(spec, classes=len(plan.classes), shape=shape, seed=self.training.initial_seed())
+        optimizer = ServerOptimizer.start(
+            starting_parameters(model),
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            ema_decay=settings.ema,
+        )
+        evaluation = _evaluation(self.training, plan, spec, shape)
+
+        def on_round(record: RoundRecord) -> None:
+            if record.round not in self._told:
+                shown = None if evaluation is None else accuracy(model, optimizer.model, evaluation)
+                self._record(record, shown)
+            self.training.keep_refusals(coordinator.refusals)
+            if self.stop.is_set():
+                raise _StoppedError
+
+        coordinator = Coordinator(
+            grid=grid,
+            plan=plan,
+            optimizer=optimizer,
+            checkpoint=self._checkpoint,
+            receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
+            on_round=on_round,
+            timeout=self.timeout,
+            refusals=self.training.refusals(),
+        )
+        self.follow(self.training, coordinator)
+        try:
+            build_server_app(lambda grid, context: coordinator)(grid, context)
+        except _StoppedError:
+            return
+        self._finish(model, optimizer, evaluation, coordinator)
+
+    def _record(self, record: RoundRecord, shown: float | None) -> None:
+        plan = self._plan
+        steps = record.round * plan.local_steps
+        epsilon = epsilon_after(plan, self._derived, steps=steps)
+        self.training.add_round(RoundLine(record=record, accuracy=shown, epsilon=epsilon))
+        self._told.add(record.round)
+        _log.info(
+            "training %s, round %d of %d: %s, %d contributors%s%s",
+            self.training.number,
+            record.round,
+            plan.rounds,
+            "opened" if record.opened else f"lost ({record.reason})",
+            record.contributors,
+            "" if epsilon is None else f", epsilon {epsilon:.3f}",
+            "" if shown is None else f", accuracy {shown:.1%}",
+        )
+
+    def _finish(
+        self,
+        model: nn.Module,
+        optimizer: ServerOptimizer,
+        evaluation: EvaluationData | None,
+        coordinator: Coordinator,
+    ) -> None:
+        plan, folder = self._plan, self.training.folder
+        metrics = None
+        if evaluation is not None:
+            scores = probabilities(model, optimizer.model, evaluation)
+            metrics = evaluate(scores, evaluation.labels, classes=plan.classes)
+        load_parameter_vector(model, optimizer.model)
+        write_atomically(folder / "model.safetensors", save(named_parameters(model)))
+        self.training.keep_refusals(coordinator.refusals)
+        report = deployed_report(
+            number=self.training.number,
+            plan=plan,
+            derived=self._derived,
+            started=self.training.started() or datetime.now(UTC),
+            rounds_reserved=self._checkpoint.last_reserved(),
+            lines=self.training.rounds(),
+            metrics=metrics,
+            sizes={entry.name: entry.size(plan.unit) for entry in self.home.enrolled()},
+            receipts=read_receipts(self.home.receipts),
+            seeded=coordinator.seeded,
+            refusals=coordinator.refusals,
+        )
+        write_atomically(folder / "report.json", json.dumps(report, indent=2, allow_nan=False).encode())
+        write_atomically(folder / "report.html", render(report).encode())
+
+
+def _evaluation(
+    training: Training, plan: TrainingPlan, spec: registry.ModelSpec, shape: InputShape
+) -> EvaluationData | None:
+    """Load the operator's own public photos, if it has any."""
+    folder = training.eval_data()
+    if folder is None:
+        return None
+    images = open_folder(folder, classes=plan.classes).train
+    inputs = model_inputs(images, spec, shape, views=1, progress=lambda done, total: None)
+    return EvaluationData(inputs=to_inputs(inputs, plan.model)[:, 0], labels=images.labels)
