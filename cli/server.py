@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from fedrec.certificates import Certificates
+from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.enrolment import Enrolment, grouped, read_file
 from fedrec.errors import ConfigError
 from fedrec.privacy.derive import derive, reported_views
@@ -40,9 +42,17 @@ def init(
         raise ConfigError("--authority, --certificate and --key go together: give all three, or none")
     own = None
     if authority is not None and certificate is not None and key is not None:
-        own = (authority, certificate, key)
+        own = Certificates(authority=authority, certificate=certificate, key=key)
     ServerHome.create(home, address=address, listen=listen, certificates=own)
     typer.echo(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {home}")
+
+
+@app.command()
+def renew(home: Home = _HOME) -> None:
+    """Make a new server certificate from the server's own authority; start the server again to show it."""
+    opened = ServerHome.open(home)
+    opened.renew()
+    typer.echo(f"{opened.certificate} is new; merchants need nothing, for the authority is the same.")
 
 
 @app.command()
@@ -106,6 +116,9 @@ def start(
     once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for replies in a phase.")] = 3600.0,
     gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
+    most_lost: Annotated[
+        int, typer.Option(min=1, help="Rounds lost in a row after which a training stops.")
+    ] = MOST_LOST_ROUNDS,
     observe: Annotated[
         str | None, typer.Option(help="Page, health, metrics: [HOST:]PORT; loopback unless with a token.")
     ] = None,
@@ -123,7 +136,7 @@ def start(
     from fedrec.server.service import Service
 
     start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
-    service = Service(opened, once=once, timeout=timeout, gather_seconds=gather)
+    service = Service(opened, once=once, timeout=timeout, gather_seconds=gather, most_lost=most_lost)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     with observing(observe, token_file=observe_token, routes=service.observer.routes()):
@@ -183,6 +196,19 @@ def resume(
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
     training.set_status("filed")
     typer.echo(f"training {number} carries on from round {len(training.rounds())}")
+
+
+@app.command()
+def cancel(
+    number: Annotated[str, typer.Argument(help="The training's number, as in 'status'.")],
+    home: Home = _HOME,
+) -> None:
+    """End a training for good, once the round that is under way is over; what was charged stays charged."""
+    training = find(ServerHome.open(home).trainings, number)
+    if training.status()[0] in ("done", "cancelled"):
+        raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
+    training.set_status("cancelled", "by the operator")
+    typer.echo(f"training {number} is cancelled after round {len(training.rounds())}")
 
 
 def check_format(text: str) -> Literal["text", "json"]:

@@ -17,6 +17,8 @@ from fedrec.protocol import Unit
 PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0
 AUGMENTED_VIEWS = 4
+MOST_LOST_ROUNDS = 5
+"""Rounds lost in a row after which a deployed training stops: each of them is charged."""
 
 
 class TrainingOptions(BaseModel):

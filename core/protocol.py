@@ -40,7 +40,9 @@ _BLOB_TYPE = "fedrec.bytes/1"
 _MAX_COLONS = 50_000
 """A thousand survivors' commitments, the body of most keys, have twelve thousand colons."""
 _LARGE_BYTES = 2**19
-"""Flower moves an array in requests of its own, cut into pieces of 5 MB; a body takes one request, whole."""
+"""Flower moves an array in requests of its own; a body takes one request, whole."""
+PIECE_BYTES = 5 * 2**20
+"""A larger blob is cut into arrays of this size, what Flower moves at once: it would copy a whole one."""
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
@@ -370,8 +372,10 @@ def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
     for name, data in (blobs or {}).items():
         if len(data) < _LARGE_BYTES:
             values[_SMALL + name] = data
-        else:
-            arrays[name] = Array(dtype="uint8", shape=(len(data),), stype=_BLOB_TYPE, data=data)
+            continue
+        for piece, start in enumerate(range(0, len(data), PIECE_BYTES)):
+            part = data[start : start + PIECE_BYTES]
+            arrays[f"{name}/{piece}"] = Array(dtype="uint8", shape=(len(part),), stype=_BLOB_TYPE, data=part)
     content = RecordDict({_BODY: ConfigRecord(dict(values))})
     if arrays:
         content[_BLOBS] = ArrayRecord(arrays)
@@ -414,13 +418,11 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
     # An error is kept for every unknown key: a small body could ask for gigabytes of them.
     if raw.count(b":") > _MAX_COLONS:
         raise ProtocolError(f"the body of a {kind.__name__} message is malformed: it has too many keys")
-    blobs: dict[str, bytes] = {}
-    total = 0
-    for name, data in _found_blobs(configs[_BODY], arrays[_BLOBS] if _BLOBS in content else None, kind):
-        total += len(data)
-        if name in blobs or total > max_blob_bytes:
-            raise ProtocolError(f"the blobs of a {kind.__name__} message are too large, or one comes twice")
-        blobs[name] = data
+    found = list(_found_blobs(configs[_BODY], arrays[_BLOBS] if _BLOBS in content else None, kind))
+    size = sum(len(part) for _, parts in found for part in parts)
+    if size > max_blob_bytes or len({name for name, _ in found}) < len(found):
+        raise ProtocolError(f"the blobs of a {kind.__name__} message are too large, or one comes twice")
+    blobs = {name: b"".join(parts) for name, parts in found}
     try:
         return kind.model_validate_json(raw), blobs
     except (ValidationError, RecursionError) as error:
@@ -430,18 +432,25 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
 
 def _found_blobs(
     values: ConfigRecord, arrays: ArrayRecord | None, kind: type[Strict]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the blobs of a message by name; ``ProtocolError`` for one that isn't bytes."""
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield the blobs of a message by name, in pieces; ``ProtocolError`` for one that isn't bytes."""
     for key, value in values.items():
         if key == _JSON:
             continue
         if not key.startswith(_SMALL) or not isinstance(value, bytes):
             raise ProtocolError(f"a {kind.__name__} message has a blob of a wrong type, or a part unknown")
-        yield key.removeprefix(_SMALL), value
-    for name, array in (arrays or {}).items():
+        yield key.removeprefix(_SMALL), [value]
+    pieces: dict[str, dict[str, bytes]] = {}
+    for key, array in (arrays or {}).items():
         if array.stype != _BLOB_TYPE:
             raise ProtocolError(f"a {kind.__name__} message has a blob of a wrong type")
-        yield name, array.data
+        name, _, number = key.rpartition("/")
+        pieces.setdefault(name, {})[number] = array.data
+    for name, parts in pieces.items():
+        wanted = [str(number) for number in range(len(parts))]
+        if set(parts) != set(wanted):
+            raise ProtocolError(f"a {kind.__name__} message lacks a piece of a blob")
+        yield name, [parts[number] for number in wanted]
 
 
 def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:

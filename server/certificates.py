@@ -1,8 +1,10 @@
-"""The server's own certificate authority: made once, for those who have none."""
+"""The server's certificates: an authority of its own for those who have none, and checks of those who do."""
 
 from __future__ import annotations
 
 import ipaddress
+import ssl
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,12 +13,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedrec.certificates import Certificates
+from fedrec.errors import ConfigError
 from fedrec.files import write_secret
 
 AUTHORITY_YEARS = 10
 SERVER_DAYS = 825
 _BACKDATED = timedelta(hours=1)
 """A merchant's clock may be that much behind."""
+_HANDSHAKE_FLIGHTS = 6
+"""More turns than any TLS handshake takes."""
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -89,6 +95,81 @@ def make_server_certificate(
     )
     write_secret(key, _pem(private))
     certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+
+
+def check_certificates(given: Certificates, *, host: str) -> None:
+    """Raise ``ConfigError`` unless a merchant that trusts the authority would accept this server at ``host``.
+
+    The handshake that merchants will make is made here, in memory.
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        server.load_cert_chain(given.certificate, given.key)
+        merchant = ssl.create_default_context(cafile=str(given.authority))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"--certificate {given.certificate}, --key {given.key} and --authority {given.authority} "
+            f"can't be used together: {error}"
+        ) from None
+    to_server, to_merchant = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        merchant.wrap_bio(to_merchant, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_merchant, server_side=True),
+    )
+    for _ in range(_HANDSHAKE_FLIGHTS):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError as error:
+                told = getattr(error, "verify_message", "") or error.reason or str(error)
+                raise ConfigError(
+                    f"no merchant would accept {given.certificate} at '{host}': {told}"
+                ) from None
+
+
+def renew_server_certificate(home: Certificates, *, authority_key: Path, host: str) -> None:
+    """Make a new server certificate and key from the authority, in place of the old; each file at once.
+
+    Raises ``ConfigError`` where there is no key of the authority: then it isn't this server's own.
+    """
+    if not authority_key.is_file():
+        raise ConfigError(
+            f"{authority_key} isn't there: the authority isn't this server's own; put the new certificate "
+            "and key into the folder yourself"
+        )
+    with tempfile.TemporaryDirectory(dir=home.key.parent, prefix=".renewed-") as scratch:
+        made = Certificates(
+            authority=home.authority,
+            certificate=Path(scratch) / "server.pem",
+            key=Path(scratch) / "server.key",
+        )
+        make_server_certificate(
+            hosts=(host,),
+            authority=home.authority,
+            authority_key=authority_key,
+            certificate=made.certificate,
+            key=made.key,
+        )
+        check_certificates(made, host=host)
+        made.key.replace(home.key)
+        made.certificate.replace(home.certificate)
+
+
+def make_server_certificates(folder: Path, *, hosts: tuple[str, ...]) -> Certificates:
+    """Make an authority and a server's certificate from it, as new files in ``folder``."""
+    authority, authority_key = folder / "authority.pem", folder / "authority.key"
+    made = Certificates(authority=authority, certificate=folder / "server.pem", key=folder / "server.key")
+    make_authority(certificate=authority, key=authority_key)
+    make_server_certificate(
+        hosts=hosts,
+        authority=authority,
+        authority_key=authority_key,
+        certificate=made.certificate,
+        key=made.key,
+    )
+    return made
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

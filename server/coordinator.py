@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -45,10 +47,15 @@ from fedrec.server.opening import Upload, blamed, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What the server knows of a finished round; ``reason`` says why one was lost."""
+    """What the server knows of a finished round; ``reason`` says why one was lost.
+
+    ``merchants`` names the contributors, in the roster's order.
+    """
 
     round: int
     opened: bool
@@ -61,6 +68,12 @@ class RoundRecord:
     bytes_down: int
     upload_bytes: int
     reason: str | None = None
+    merchants: tuple[str, ...] = ()
+
+
+def read_record(values: Mapping[str, Any]) -> RoundRecord:
+    """Read a record back from JSON values; ``TypeError`` or ``KeyError`` for anything else."""
+    return RoundRecord(**(dict(values) | {"merchants": tuple(values["merchants"])}))
 
 
 @dataclass
@@ -70,7 +83,7 @@ class _Traffic:
     upload_bytes: int = 0
     seconds_train: float = 0.0
     seconds_unmask: float = 0.0
-    contributors: int = 0
+    contributors: tuple[str, ...] = ()
 
     def count(self, answers: Answers[Reply]) -> None:
         """Add the bytes of one exchange."""
@@ -91,8 +104,8 @@ class Coordinator:
     """Runs one training over a Flower Grid.
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
-    ``timeout`` is in seconds, per exchange. ``seeded`` is whether any merchant said, when it joined, that its
-    noise comes from a seed.
+    ``timeout`` is in seconds, per exchange. After ``most_lost`` lost rounds in a row the training stops.
+    ``seeded`` is whether any merchant said, when it joined, that its noise comes from a seed.
     """
 
     grid: Grid
@@ -102,6 +115,7 @@ class Coordinator:
     receipts: ReceiptBook
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
+    most_lost: int | None = None
     refusals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,13 +136,22 @@ class Coordinator:
         last = self.checkpoint.last_record()
         if last is not None:
             # A crash may have come between the state, which holds this round, and its report.
-            self.on_round(RoundRecord(**last))
+            self.on_round(read_record(last))
+        lost = 0
         for round_number in range(done + 1, self.plan.rounds + 1):
-            self._join_late()
+            present = set(self.grid.get_node_ids())
+            self._join_late(present)
+            self._check_present(present)
             self.checkpoint.reserve(round_number, excluded=self._excluded)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
             self.on_round(record)
+            lost = 0 if record.opened else lost + 1
+            if self.most_lost is not None and lost >= self.most_lost and round_number < self.plan.rounds:
+                raise TrainingError(
+                    f"{lost} rounds in a row were lost, the last because of: {record.reason}; the others "
+                    "would be charged for nothing: mend it, then resume"
+                )
         self.close()
 
     def close(self) -> None:
@@ -167,12 +190,22 @@ class Coordinator:
         except ProtocolError as error:
             raise CohortIncompleteError(f"the committee is not complete: {error}") from None
 
-    def _join_late(self) -> None:
+    def _join_late(self, present: set[int]) -> None:
         """Let merchants in that have come since, if any of the cohort is missing."""
-        if len(self._nodes) < self.plan.cohort:
-            came = [node for node in self.grid.get_node_ids() if node not in self._asked]
-            if came:
-                self._ask_to_join(came)
+        came = present - self._asked
+        if came and len(self._nodes) < self.plan.cohort:
+            self._ask_to_join(sorted(came))
+
+    def _check_present(self, present: set[int]) -> None:
+        """Raise ``CohortIncompleteError`` before a round that can't have enough contributors is charged."""
+        there = [name for name, node in self._nodes.items() if node in present]
+        if len(set(there) - self._excluded) < self.plan.min_contributors:
+            away = sorted({peer.name for peer in self.plan.roster} - set(there))
+            raise CohortIncompleteError(
+                f"{len(there)} merchants are connected, {self.plan.min_contributors} are needed"
+                + (f"; away: {', '.join(away)}" if away else "")
+                + (f"; left out: {', '.join(sorted(self._excluded))}" if self._excluded else "")
+            )
 
     def _ask_to_join(self, nodes: Iterable[int]) -> list[str]:
         """Ask nodes to join, and note who does; returns why others didn't answer."""
@@ -236,8 +269,8 @@ class Coordinator:
         return RoundRecord(
             round=round_number,
             opened=reason is None,
-            contributors=traffic.contributors,
-            dropouts=self.plan.cohort - traffic.contributors,
+            contributors=len(traffic.contributors),
+            dropouts=self.plan.cohort - len(traffic.contributors),
             seconds=time.monotonic() - started,
             seconds_train=traffic.seconds_train,
             seconds_unmask=traffic.seconds_unmask,
@@ -245,13 +278,15 @@ class Coordinator:
             bytes_down=traffic.bytes_down,
             upload_bytes=traffic.upload_bytes,
             reason=reason,
+            merchants=traffic.contributors,
         )
 
     def _collect(self, round_number: int, traffic: _Traffic) -> NDArray[np.int64]:
         """Return the opened sum, shape (d,), int64; ``_LostRoundError`` when it can't be opened."""
         total = self._derived.scheme.new_sum()
         uploads = self._train(round_number, traffic, total)
-        traffic.contributors = len(uploads)
+        took_part = {upload.merchant for upload in uploads}
+        traffic.contributors = tuple(peer.name for peer in self.plan.roster if peer.name in took_part)
         if len(uploads) < self.plan.min_contributors:
             raise _LostRoundError(
                 f"{len(uploads)} contributors, fewer than the {self.plan.min_contributors} required"
@@ -277,6 +312,7 @@ class Coordinator:
 
     def _note(self, round_number: int, merchant: str, reason: str) -> None:
         self.refusals[f"round {round_number}, {merchant}"] = reason
+        _log.info("round %d, %s: %s", round_number, merchant, reason)
 
     def _train(self, round_number: int, traffic: _Traffic, total: SumOfCiphertexts) -> list[Upload]:
         """Gather the round's uploads, every one that is well formed added to ``total``."""

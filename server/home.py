@@ -10,12 +10,19 @@ from pathlib import Path
 
 import tomli_w
 
+from fedrec.certificates import Certificates
 from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import Peer, Unit, roster_fingerprint
-from fedrec.server.certificates import make_authority, make_server_certificate
+from fedrec.server.certificates import (
+    check_certificates,
+    make_authority,
+    make_server_certificate,
+    renew_server_certificate,
+)
+from fedrec.server.node_keys import flower_key
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
 JOIN_FILE = "join.json"
@@ -59,18 +66,20 @@ class ServerHome:
         *,
         address: str,
         listen: str | None,
-        certificates: tuple[Path, Path, Path] | None = None,
+        certificates: Certificates | None = None,
     ) -> ServerHome:
         """Make the folder (mode 0700) for a server that merchants reach at ``address`` (host:port).
 
         ``listen`` is the host to listen on, the address's own if None. ``certificates`` are the operator's
-        own authority, certificate and key, in PEM; an authority is made if None. Raises ``ConfigError``
-        for an impossible address, or a folder that holds something already.
+        own, as PEM files; an authority is made if None. Raises ``ConfigError`` for an impossible address,
+        certificates that no merchant would accept there, or a folder that holds something already.
         """
         found = _ADDRESS.match(address)
         if found is None or not 1 <= int(found[2]) <= 65535:
             raise ConfigError(f"--address {address} is not HOST:PORT")
         host = found[1].strip("[]")
+        if certificates is not None:
+            check_certificates(certificates, host=host)
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this server")
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +95,10 @@ class ServerHome:
                 key=home.key,
             )
         else:
-            for source, target in zip(
-                certificates, (home.authority, home.certificate, home.key), strict=True
+            for source, target in (
+                (certificates.authority, home.authority),
+                (certificates.certificate, home.certificate),
+                (certificates.key, home.key),
             ):
                 write_atomically(target, _read(source), mode=0o600)
         home.trainings.mkdir()
@@ -111,6 +122,16 @@ class ServerHome:
             return str(values["address"]), str(values["listen"]), int(values["port"])
         except (OSError, ValueError, KeyError) as error:
             raise ServiceError(f"{self.folder / 'server.toml'} can't be used: {error}") from None
+
+    def certificates(self) -> Certificates:
+        """Return what the server shows, and the authority that merchants trust."""
+        return Certificates(authority=self.authority, certificate=self.certificate, key=self.key)
+
+    def renew(self) -> None:
+        """Make a new server certificate; raises as :func:`renew_server_certificate`."""
+        address, _, _ = self.settings()
+        host = address.rpartition(":")[0].strip("[]")
+        renew_server_certificate(self.certificates(), authority_key=self.folder / "authority.key", host=host)
 
     def identity(self) -> SigningIdentity:
         """Read the key that signs receipts."""
@@ -143,7 +164,8 @@ class ServerHome:
     def enroll(self, enrolment: Enrolment) -> str:
         """Add a merchant, or renew one under its own key; returns the roster's new fingerprint.
 
-        Raises ``ConfigError`` for a signature that doesn't hold, or a name that another key has.
+        Raises ``ConfigError`` for a signature that doesn't hold, a node key that Flower can't use, or a name
+        or key that is taken.
         """
         statement = enrolment.statement
         if not verify(
@@ -159,8 +181,10 @@ class ServerHome:
             raise ConfigError(
                 f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
             )
-        if any(statement.signing_key == entry.signing_key for entry in others):
-            raise ConfigError(f"the key of '{statement.name}' is enrolled under another name")
+        node_key = flower_key(statement.node_key)
+        for entry in others:
+            if statement.signing_key == entry.signing_key or node_key == flower_key(entry.node_key):
+                raise ConfigError(f"a key of '{statement.name}' is enrolled as '{entry.name}' already")
         return self._write_roster([*others, statement])
 
     def revoke(self, name: str) -> str:

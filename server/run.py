@@ -38,14 +38,15 @@ _log = logging.getLogger(__name__)
 
 
 class _StoppedError(Exception):
-    """The service was asked to stop; the checkpoint holds the round that has just ended."""
+    """The service was asked to stop, or the training cancelled; the checkpoint holds the last round."""
 
 
 @dataclass
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase.
+    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and
+    ``most_lost`` the number of rounds lost in a row after which it stops.
     """
 
     home: ServerHome
@@ -53,12 +54,18 @@ class TrainingRun:
     stop: threading.Event
     follow: Callable[[Training, Coordinator], None]
     timeout: float
+    most_lost: int
 
     def __post_init__(self) -> None:
         self._plan = self.training.plan()
         self._derived = derive(self._plan)
         self._checkpoint = Checkpoint(self.training.folder / "server", training_id=self._plan.training_id)
         self._told = {line.record.round for line in self.training.rounds()}
+
+    @property
+    def reserved(self) -> int:
+        """The number of the last round that was begun, 0 before the first."""
+        return self._checkpoint.last_reserved()
 
     def __call__(self, grid: Grid, context: Context) -> None:
         """Run every round that is left, and write model and report; raises as :class:`Coordinator` does."""
@@ -79,7 +86,7 @@ class TrainingRun:
                 shown = None if evaluation is None else accuracy(model, optimizer.model, evaluation)
                 self._record(record, shown)
             self.training.keep_refusals(coordinator.refusals)
-            if self.stop.is_set():
+            if self.stop.is_set() or self.training.is_cancelled():
                 raise _StoppedError
 
         coordinator = Coordinator(
@@ -90,13 +97,18 @@ class TrainingRun:
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
             on_round=on_round,
             timeout=self.timeout,
+            most_lost=self.most_lost,
             refusals=self.training.refusals(),
         )
         self.follow(self.training, coordinator)
         try:
             build_server_app(lambda grid, context: coordinator)(grid, context)
         except _StoppedError:
+            if self.training.is_cancelled():
+                coordinator.close()
             return
+        finally:
+            self.training.keep_refusals(coordinator.refusals)
         self._finish(model, optimizer, evaluation, coordinator)
 
     def _record(self, record: RoundRecord, shown: float | None) -> None:
@@ -130,7 +142,6 @@ class TrainingRun:
             metrics = evaluate(scores, evaluation.labels, classes=plan.classes)
         load_parameter_vector(model, optimizer.model)
         write_atomically(folder / "model.safetensors", save(named_parameters(model)))
-        self.training.keep_refusals(coordinator.refusals)
         report = deployed_report(
             number=self.training.number,
             plan=plan,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from flwr.serverapp import Grid
 
+from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.errors import FedrecError, TrainingError
-from fedrec.flower.superlink import Certificates, SuperLinkHost
-from fedrec.protocol import TrainingPlan
+from fedrec.flower.superlink import SuperLinkHost
+from fedrec.protocol import roster_fingerprint
+from fedrec.server.certificates import make_server_certificates
 from fedrec.server.coordinator import CohortIncompleteError
 from fedrec.server.home import ServerHome
+from fedrec.server.memory import give_memory_back
+from fedrec.server.node_keys import flower_key
 from fedrec.server.observe import ServerObserver
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings
@@ -27,6 +31,7 @@ _LOOK_SECONDS = 1.0
 _GATHER_SECONDS = 120.0
 _RETRIES = 5
 _RETRY_SECONDS = 5.0
+_LOOPBACK = ("127.0.0.1",)
 
 
 class Service:
@@ -34,7 +39,8 @@ class Service:
 
     Merchants that are enrolled or revoked while it runs are admitted or locked out within a second.
     ``gather_seconds`` is how long a training waits for its whole cohort before it starts with whoever is
-    there, and ``timeout`` how long a phase waits for its replies.
+    there, ``timeout`` how long a phase waits for its replies, and ``most_lost`` the number of rounds lost in
+    a row that stops a training.
     """
 
     def __init__(
@@ -44,16 +50,23 @@ class Service:
         once: bool = False,
         timeout: float = 3600.0,
         gather_seconds: float = _GATHER_SECONDS,
+        most_lost: int = MOST_LOST_ROUNDS,
     ) -> None:
         self._home = home
         self._once = once
         self._timeout = timeout
         self._gather_seconds = gather_seconds
+        self._most_lost = most_lost
         self._stop, self._over = threading.Event(), threading.Event()
+        self._gathered: set[str] = set()
+        self._names: dict[bytes, str] = {}
         self.observer = ServerObserver(home)
         _, host, port = home.settings()
+        self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
         self._host = SuperLinkHost(
-            certificates=Certificates(authority=home.authority, certificate=home.certificate, key=home.key),
+            certificates=home.certificates(),
+            # The server's own certificate may be for a public name alone.
+            private=make_server_certificates(Path(self._scratch.name), hosts=_LOOPBACK),
             host=host,
             port=port,
             on_refusal=self._turned_away,
@@ -69,25 +82,34 @@ class Service:
 
     def run(self) -> None:
         """Serve; raises ``ServiceError`` when the port is taken."""
-        self._host.start()
-        _log.info("listening on port %d", self._host.port)
-        self._admit()
-        watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
-        watch.start()
+        give_memory_back()
         try:
-            while not self._stop.is_set():
-                training = next(self._waiting(), None)
-                if training is not None:
-                    self._train(training)
-                elif self._once:
-                    return
-                else:
-                    self._stop.wait(_LOOK_SECONDS)
+            self._host.start()
+            _log.info("listening on port %d", self._host.port)
+            self._admit()
+            watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
+            watch.start()
+            try:
+                self._run_trainings()
+            finally:
+                self._over.set()
+                watch.join()
+                self._host.stop()
+                _log.info("stopped")
         finally:
-            self._over.set()
-            watch.join()
-            self._host.stop()
-            _log.info("stopped")
+            self._scratch.cleanup()
+
+    def _run_trainings(self) -> None:
+        while not self._stop.is_set():
+            waiting = list(self._waiting())
+            if not waiting and self._once:
+                return
+            for training in waiting:
+                # One that still lacks merchants lets the next one go first.
+                if self._train(training) or self._stop.is_set():
+                    break
+            else:
+                self._stop.wait(_RETRY_SECONDS if waiting else _LOOK_SECONDS)
 
     def _waiting(self) -> Iterator[Training]:
         for training in all_trainings(self._home.trainings):
@@ -104,39 +126,47 @@ class Service:
 
     def _admit(self) -> None:
         """Bring Flower's list of keys in line with the roster."""
-        wanted = {_node_key(entry.node_key): entry.name for entry in self._home.enrolled()}
+        wanted = {flower_key(entry.node_key): entry.name for entry in self._home.enrolled()}
         known = self._host.nodes()
+        self._names |= wanted
+        for key, node_id in known.items():
+            if key not in wanted:
+                self._host.revoke(node_id)
+                _log.info(
+                    "locked out %s, which is not on the roster", self._names.get(key, f"node {node_id}")
+                )
         for key, name in wanted.items():
             if key not in known:
                 self._host.admit(key)
                 _log.info("admitted %s", name)
-        for key, node_id in known.items():
-            if key not in wanted:
-                self._host.revoke(node_id)
-                _log.info("locked out node %d, which is not on the roster", node_id)
 
-    def _train(self, training: Training) -> None:
-        """Run one training to its end, over new Flower runs where one fails."""
-        attempt = 0
+    def _train(self, training: Training) -> bool:
+        """Run one training to its end, over new Flower runs where one fails.
+
+        Returns False where it can't begin yet, because merchants are missing.
+        """
+        run = TrainingRun(
+            home=self._home,
+            training=training,
+            stop=self._stop,
+            follow=self.observer.follow,
+            timeout=self._timeout,
+            most_lost=self._most_lost,
+        )
+        attempt, reached = 0, run.reserved
         try:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not training.is_cancelled():
+                if run.reserved > reached:
+                    attempt, reached = 0, run.reserved
                 try:
                     with self._host.open_run() as (grid, context):
-                        self._gather(grid, training.plan())
+                        self._gather(grid, training)
                         training.set_status("running")
-                        run = TrainingRun(
-                            home=self._home,
-                            training=training,
-                            stop=self._stop,
-                            follow=self.observer.follow,
-                            timeout=self._timeout,
-                        )
                         run(grid, context)
                     break
                 except CohortIncompleteError as error:
-                    _log.warning("training %s waits for merchants: %s", training.number, error)
-                    training.set_status("running", f"waits for merchants: {error}")
-                    self._stop.wait(_RETRY_SECONDS)
+                    if not self._wait(training, error, begun=run.reserved > 0):
+                        return False
                 except (httpx.HTTPError, RuntimeError, OSError) as error:
                     attempt += 1
                     if attempt == _RETRIES:
@@ -147,21 +177,36 @@ class Service:
             _log.error("training %s failed: %s", training.number, error)
             training.set_status("failed", str(error))
         else:
-            if not self._stop.is_set():
-                training.set_status("done")
-                _log.info("training %s is done", training.number)
+            self._ended(training)
+        return True
 
-    def _gather(self, grid: Grid, plan: TrainingPlan) -> None:
-        deadline = time.monotonic() + self._gather_seconds
-        while len(list(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:
+    def _ended(self, training: Training) -> None:
+        if training.is_cancelled():
+            _log.info("training %s was cancelled", training.number)
+        elif not self._stop.is_set():
+            training.set_status("done")
+            _log.info("training %s is done", training.number)
+
+    def _wait(self, training: Training, error: CohortIncompleteError, *, begun: bool) -> bool:
+        """Record that merchants are missing; returns whether this training is to be tried again at once.
+
+        One that has begun is not passed over: merchants close it when they join another.
+        """
+        _log.warning("training %s waits for merchants: %s", training.number, error)
+        reason = f"waits for merchants: {error}"
+        if roster_fingerprint(training.plan().roster) != roster_fingerprint(self._home.roster()):
+            reason += "; the roster has changed since it was planned: cancel it, and plan it anew"
+        training.set_status("running" if begun else "filed", reason)
+        if begun:
+            self._stop.wait(_RETRY_SECONDS)
+        return begun
+
+    def _gather(self, grid: Grid, training: Training) -> None:
+        """Wait for the whole cohort, the first time that this process tries a training."""
+        if training.number in self._gathered:
+            return
+        self._gathered.add(training.number)
+        cohort, deadline = training.plan().cohort, time.monotonic() + self._gather_seconds
+        while len(list(grid.get_node_ids())) < cohort and time.monotonic() < deadline:
             if self._stop.wait(0.2):
                 return
-
-
-def _node_key(pem: str) -> bytes:
-    """Return a key as Flower writes it."""
-    try:
-        key = load_pem_public_key(pem.encode("ascii"))
-        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise TrainingError(f"an enrolled node key can't be read: {error}") from None

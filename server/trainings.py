@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from fedrec.server.report.build import RoundLine
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry
 
-Status = Literal["filed", "running", "done", "failed"]
+Status = Literal["filed", "running", "done", "failed", "cancelled"]
 _DEFAULT_SIZE = 64
 
 
@@ -80,8 +81,8 @@ class Training:
         return state["status"], state["reason"]
 
     def set_status(self, status: Status, reason: str = "") -> None:
-        """Record how the training stands, durably; and, the first time that it runs, since when."""
-        started = self.started()
+        """Record how the training stands, durably; and, from the first time that it runs, since when."""
+        started = None if status == "filed" else self.started()
         if started is None and status == "running":
             started = datetime.now(UTC)
         body = {
@@ -90,6 +91,10 @@ class Training:
             "started": None if started is None else started.isoformat(timespec="seconds"),
         }
         write_atomically(self.folder / "state.json", json.dumps(body).encode())
+
+    def is_cancelled(self) -> bool:
+        """Return whether the operator has cancelled the training."""
+        return self.status()[0] == "cancelled"
 
     def started(self) -> datetime | None:
         """Return when the training first ran (UTC), None before."""
@@ -129,9 +134,13 @@ class Training:
 
 def all_trainings(folder: Path) -> Iterator[Training]:
     """Yield the trainings on file, the oldest first."""
-    for path in sorted(folder.iterdir()):
+    for path in _numbered(folder):
         if (path / "state.json").is_file():
             yield Training(path)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def find(folder: Path, number: str) -> Training:
@@ -200,13 +209,15 @@ def file_training(
         shape=shape,
         initial=starting_parameters(model),
     )
-    number = f"{1 + max((int(t.number) for t in all_trainings(folder)), default=0):04d}"
-    training = Training(folder / number)
-    training.folder.mkdir()
-    write_atomically(training.folder / "plan.json", plan.canonical_bytes())
-    write_atomically(training.folder / "settings.json", json.dumps(asdict(settings)).encode())
-    evaluation = None if options.eval_data is None else str(options.eval_data.resolve())
-    own = {"eval_data": evaluation, "initial_seed": options.initial_seed}
-    write_atomically(training.folder / "own.json", json.dumps(own).encode())
-    training.set_status("filed")
-    return training
+    number = f"{1 + max((int(path.name) for path in _numbered(folder)), default=0):04d}"
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
+        made = Training(Path(scratch) / number)
+        made.folder.mkdir()
+        write_atomically(made.folder / "plan.json", plan.canonical_bytes())
+        write_atomically(made.folder / "settings.json", json.dumps(asdict(settings)).encode())
+        evaluation = None if options.eval_data is None else str(options.eval_data.resolve())
+        own = {"eval_data": evaluation, "initial_seed": options.initial_seed}
+        write_atomically(made.folder / "own.json", json.dumps(own).encode())
+        made.set_status("filed")
+        # Only now can a running server see it.
+        return Training(made.folder.rename(folder / number))

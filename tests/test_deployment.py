@@ -20,6 +20,7 @@ from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
+from fedrec.server.report import figures
 from fedrec.simulations.federation import Federation, fedrec
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
@@ -62,20 +63,62 @@ def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made.stop()
 
 
-def test_a_deployment_ends_at_the_simulations_model_bit_for_bit(
-    federation: Federation, photos: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def simulated(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of the same training, simulated."""
+    run = tmp_path_factory.mktemp("simulated") / "run"
     options = {"data": photos, "partition": "folder", "rounds": ROUNDS, "seed": SEED, "device": "cpu"}
-    options |= {"sample_rate": 0.5, "epsilon": 60, "delta": 1e-3, "workers": 1, "out": tmp_path / "run"}
-    simulated = simulate(load_config(None, options)).folder
+    options |= {"sample_rate": 0.5, "epsilon": 60, "delta": 1e-3, "workers": 1, "out": run}
+    return simulate(load_config(None, options)).folder
+
+
+def test_a_deployment_ends_at_the_simulations_model_bit_for_bit(
+    federation: Federation, simulated: Path
+) -> None:
     training = federation.training()
     deployed, expected = (load_file(folder / "model.safetensors") for folder in (training, simulated))
     assert deployed.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(deployed[name], tensor)
-    rounds = json.loads((training / "report.json").read_text("utf-8"))["rounds"]
-    assert [line["opened"] for line in rounds] == [True] * ROUNDS
-    assert all(0 <= line["accuracy"] <= 1 for line in rounds)
+
+
+def shape(value: object) -> object:
+    """The keys of a report at every level; lists by their first item."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return [shape(item) for item in value[:1]] if isinstance(value, list) else None
+
+
+def test_a_deployment_ends_at_the_simulations_report(federation: Federation, simulated: Path) -> None:
+    deployed, expected = (
+        json.loads((folder / "report.json").read_text("utf-8"))
+        for folder in (federation.training(), simulated)
+    )
+    expected["data"]["skipped"] = deployed["data"]["skipped"]
+    for report in (deployed, expected):
+        report["warnings"], report["refusals"] = [], {}
+    assert shape(deployed) == shape(expected)
+    assert deployed["metrics"] == expected["metrics"] | {"split": "eval-data"}
+    for key, value in expected["privacy"].items():
+        if key != "per_merchant":
+            assert deployed["privacy"][key] == value, key
+    for key in ("scheme", "threshold", "committee", "value_bits", "upload_bytes_per_parameter"):
+        assert deployed["secure_aggregation"][key] == expected["secure_aggregation"][key], key
+    told = [(line["merchant"], line["rounds_charged"]) for line in deployed["privacy"]["per_merchant"]]
+    assert told == [(name, ROUNDS) for name in MERCHANTS]
+    for ours, theirs in zip(deployed["rounds"], expected["rounds"], strict=True):
+        for key in ("round", "opened", "contributors", "merchants", "epsilon"):
+            assert ours[key] == theirs[key], key
+    page = (federation.training() / "report.html").read_text("utf-8")
+    assert "NOT PRIVATE" in page and "seed" in page  # the merchants' seeds were said at the join
+
+
+def test_status_tells_cohort_round_and_epsilon(federation: Federation) -> None:
+    shown = fedrec("server", "status", "--home", federation.server)
+    assert f"round     {ROUNDS} of {ROUNDS}: 3 contributors, 0 rounds lost" in shown
+    assert "merchant-00, merchant-01, merchant-02; at least 3 in a sum" in shown
+    report = json.loads((federation.training() / "report.json").read_text("utf-8"))
+    assert f"epsilon   {figures.epsilon(report['privacy']['epsilon'])} at delta" in shown
 
 
 def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federation) -> None:
@@ -144,4 +187,5 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
         assert time.monotonic() < deadline, federation.log("merchant-02")
         time.sleep(0.2)
     changed = fedrec("server", "status", "--home", federation.server)
-    assert "merchant-02" not in changed
+    assert "merchant-02" not in changed.splitlines()[0]
+    assert "locked out merchant-02" in federation.log("server")

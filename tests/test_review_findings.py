@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import ValidationError
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
-from fedrec.flower.superlink import MAX_REQUEST_BYTES, Guard
+from fedrec.flower.guard import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol import (
     MAX_BODY_BYTES,

@@ -40,15 +40,13 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-from google.protobuf.message import DecodeError
 
 from fedrec.errors import ConnectionLostError, NotAdmittedError
-from fedrec.flower.messages import set_task_identity
+from fedrec.flower.messages import MALFORMED, set_task_identity
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""
 
-_MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 _OBJECT_BACKOFF_SECONDS = 0.02
 _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
@@ -131,7 +129,7 @@ class FleetLink:
                 initial_backoff=_OBJECT_BACKOFF_SECONDS,
             )
         # A server may send anything: what can't be read is a lost connection, never the end of the daemon.
-        except (httpx.HTTPError, RuntimeError, OSError, *_MALFORMED) as error:
+        except (httpx.HTTPError, RuntimeError, OSError, *MALFORMED) as error:
             raise self._explained(error) from None
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message

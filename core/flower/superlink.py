@@ -1,24 +1,20 @@
 """Flower's SuperLink inside the server's own process, behind two listeners.
 
 The public one lets through Fleet and health alone: Flower authenticates neither Control nor Runtime, and
-whoever reaches those can start runs. They are served on a loopback port for this process.
+whoever reaches those can start runs. They are served on a loopback port that asks for this process's secret.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import tempfile
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
-import uvicorn
 from flwr.app import Context
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fused_config_from_fab
@@ -35,16 +31,18 @@ from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
-from flwr.superlink.grid import http_grid
 from flwr.superlink.main import create_app
 
+from fedrec.certificates import Certificates
 from fedrec.errors import ServiceError
+from fedrec.flower.grid import PrivateGrid, Secret
+from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret
+from fedrec.flower.listener import Listener
 from fedrec.flower.messages import set_task_identity
 
 LOOPBACK = "127.0.0.1"
@@ -62,138 +60,6 @@ serverapp = "fedrec.server.app:none"
 clientapp = "fedrec.clients.app:none"
 """
 
-# Flower's grid waits a second before it asks again for an object that is still on its way.
-http_grid.pull_objects = partial(  # type: ignore[attr-defined]
-    pull_objects, initial_backoff=0.02
-)
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """PEM files: the authority's certificate, the server's, and the server's private key."""
-
-    authority: Path
-    certificate: Path
-    key: Path
-
-
-MAX_REQUEST_BYTES = 32 * 2**20
-"""Flower reads a request whole before it asks who sent it. The largest honest one is a body of 16 MiB and its
-small blobs; arrays travel in pieces of 5 MB."""
-
-
-class Guard:
-    """ASGI in front of the SuperLink's app: Fleet and health pass, all else is told 403 and counted.
-
-    A request of more than ``MAX_REQUEST_BYTES`` is told 413 as soon as its size shows.
-    """
-
-    def __init__(self, app: Asgi, *, on_refusal: Callable[[str, str], None]) -> None:
-        self._app = app
-        self._on_refusal = on_refusal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        path = str(scope.get("path", ""))
-        if scope["type"] == "http" and not (path.startswith("/v1/fleet/") or path == "/health"):
-            client = scope.get("client") or ("unknown", 0)
-            self._on_refusal(str(client[0]), path)
-            await _answer(send, 403)
-            return
-        if scope["type"] not in ("http", "lifespan"):
-            return
-        if scope["type"] == "http":
-            body = await _body(scope, receive)
-            if body is None:
-                client = scope.get("client") or ("unknown", 0)
-                self._on_refusal(str(client[0]), f"{path}, a request that is too large,")
-                await _answer(send, 413)
-                return
-            receive = _again(body, receive)
-        await self._app(scope, receive, send)
-
-
-async def _answer(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """Read a request's body; None once it passes the limit, or says that it will."""
-    for name, value in scope.get("headers", ()):
-        if name == b"content-length" and (not value.isdigit() or int(value) > MAX_REQUEST_BYTES):
-            return None
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        event = await receive()
-        if event["type"] != "http.request":
-            break
-        parts.append(event.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_REQUEST_BYTES:
-            return None
-        more = bool(event.get("more_body", False))
-    return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that gives the body that was read, then what comes after it."""
-    given = False
-
-    async def replay() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
-
-
-class _Listener:
-    """One uvicorn server in a thread."""
-
-    def __init__(
-        self, app: Asgi, *, host: str, port: int, certificates: Certificates, lifespan: bool
-    ) -> None:
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=host,
-                port=port,
-                ssl_keyfile=str(certificates.key),
-                ssl_certfile=str(certificates.certificate),
-                log_level="warning",
-                lifespan="on" if lifespan else "off",
-            )
-        )
-        self._thread = threading.Thread(target=self._server.run, name=f"fedrec-{host}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise ServiceError(
-                    f"the server can't listen on {self._server.config.host}:{self._server.config.port}: "
-                    "is the port taken, or the address another machine's?"
-                )
-            time.sleep(0.02)
-
-    @property
-    def port(self) -> int:
-        return int(self._server.servers[0].sockets[0].getsockname()[1])
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(_START_SECONDS)
-
 
 class SuperLinkHost:
     """The SuperLink, its state in memory; raises ``ServiceError`` where it can't start.
@@ -202,26 +68,27 @@ class SuperLinkHost:
     checkpoint in a new run, and keys are admitted from the roster. In an SQLite file a phase took three
     times as long.
 
-    ``on_refusal`` is told the address and path of every request that the guard turns away.
+    ``private`` are certificates for loopback, of this process alone. ``on_refusal`` is told the address and
+    path of every request that is turned away.
     """
 
     def __init__(
         self,
         *,
         certificates: Certificates,
+        private: Certificates,
         host: str,
         port: int,
         on_refusal: Callable[[str, str], None] = lambda address, path: None,
     ) -> None:
-        self._certificates = certificates
-        authority = certificates.authority.read_bytes()
+        authority = private.authority.read_bytes()
         config = SuperLinkLifespanConfig(
             control_address=f"{LOOPBACK}:0",
             health_server_address=None,
             host=host,
             port=port,
             insecure=False,
-            certificates=(authority, certificates.certificate.read_bytes(), certificates.key.read_bytes()),
+            certificates=(authority, private.certificate.read_bytes(), private.key.read_bytes()),
             superexec_auth_secret=None,
             authn_plugin=load_control_authn_plugin(),
             event_log_plugin=None,
@@ -232,16 +99,23 @@ class SuperLinkHost:
             fleet_api_type="grpc-rere",
             fleet_api_address=None,
             simulation=False,
-            ssl_ca_certfile=str(certificates.authority),
-            ssl_certfile=str(certificates.certificate),
-            ssl_keyfile=str(certificates.key),
+            ssl_ca_certfile=str(private.authority),
+            ssl_certfile=str(private.certificate),
+            ssl_keyfile=str(private.key),
             database=FLWR_IN_MEMORY_DB_NAME,
             isolation="process",
             runtime_dependency_install=False,
         )
         app: Asgi = create_app(config, SuperLinkLifespan)
-        self._private = _Listener(app, host=LOOPBACK, port=0, certificates=certificates, lifespan=True)
-        self._public = _Listener(
+        self._secret = secrets.token_hex(32)
+        self._private = Listener(
+            OnlyWithSecret(app, secret=self._secret),
+            host=LOOPBACK,
+            port=0,
+            certificates=private,
+            lifespan=True,
+        )
+        self._public = Listener(
             Guard(app, on_refusal=on_refusal),
             host=host,
             port=port,
@@ -275,7 +149,7 @@ class SuperLinkHost:
             self._address,
             False,
             self._authority,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="CLI")],
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="CLI"), Secret(self._secret)],
         )
         with client:
             yield client
@@ -306,8 +180,8 @@ class SuperLinkHost:
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         with self._control() as control:
             control.StartRun(StartRunRequest(fab=fab_to_proto(fab), federation=""))
-        grid = http_grid.HttpGrid(
-            self._address, insecure=False, root_certificates=self._authority, token=self._task_token()
+        grid = PrivateGrid(
+            self._address, authority=self._authority, token=self._task_token(), secret=self._secret
         )
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
         heartbeat.start()
@@ -339,6 +213,7 @@ class SuperLinkHost:
             interceptors=[
                 RuntimeTracingInterceptor(),
                 RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                Secret(self._secret),
             ],
         )
         with client:

@@ -17,7 +17,7 @@ from fedrec.privacy.accounting.accountants import Event, accountant_versions, ep
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.protocol import TrainingPlan
-from fedrec.server.coordinator import RoundRecord
+from fedrec.server.coordinator import RoundRecord, read_record
 from fedrec.vision.metrics import Metrics
 
 SCHEMA = "fedrec.report/1"
@@ -41,7 +41,7 @@ class RoundLine:
         """Read what :meth:`to_dict` gave; ``TypeError`` or ``KeyError`` for anything else."""
         record = dict(values)
         accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
-        return cls(record=RoundRecord(**record), accuracy=accuracy, epsilon=epsilon)
+        return cls(record=read_record(record), accuracy=accuracy, epsilon=epsilon)
 
 
 @dataclass(frozen=True)

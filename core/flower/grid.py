@@ -1,0 +1,122 @@
+"""Flower's grid as the server uses it: over the private listener, and sparing with memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import httpx
+from flwr.app import Message
+from flwr.app.error import Error
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.supercore.date import now
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_object_head_values_from_object_content,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    inflatable_class_registry,
+    pull_objects,
+)
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from fedrec.flower.guard import SECRET_HEADER
+from fedrec.flower.messages import MALFORMED
+
+_OBJECT_BACKOFF_SECONDS = 0.02
+"""Flower waits a second before it asks again for an object that is still on its way."""
+
+
+class Secret:
+    """Shows this process's secret with every request of Flower's own clients."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Add the header before the request is sent."""
+        add_headers(context.request, {SECRET_HEADER: self._secret})
+        return call_next(context)
+
+
+class PrivateGrid(HttpGrid):
+    """Yields replies one by one, each taken from the SuperLink when it is asked for.
+
+    Flower's own takes all that have come, and keeps every piece of an array beside the array.
+    """
+
+    def __init__(self, address: str, *, authority: bytes, token: str, secret: str) -> None:
+        super().__init__(address, insecure=False, root_certificates=authority, token=token)
+        self._secret = secret
+
+    def _connect(self) -> None:
+        self._client = RuntimeHttpClient.from_server_address(
+            server_address=self._addr,
+            insecure=self._insecure,
+            root_certificates=self._cert,
+            interceptors=[
+                self._tracing,
+                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                RuntimeTokenHttpInterceptor(token=self._token),
+                Secret(self._secret),
+            ],
+            retry_invoker=self._retry_invoker,
+        )
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Yield the replies that have come to these messages."""
+        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            try:
+                message = self._inflate(tree, run_id=head.metadata.run_id)
+            except (ObjectPullError, *MALFORMED) as error:
+                # A merchant may have sent anything: it loses its reply, and the others go on.
+                yield self._lost(head, error)
+                continue
+            self._runtime_client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(
+                    node=self.node, run_id=head.metadata.run_id, message_object_id=head.metadata.message_id
+                )
+            )
+            if not isinstance(message, Message):
+                yield self._lost(head, "it is no message")
+                continue
+            message.metadata.__dict__["_message_id"] = head.metadata.message_id
+            yield message
+
+    def _inflate(self, tree: ObjectTree, *, run_id: int) -> InflatableObject:
+        """Pull an object, its children first; a child is dropped as soon as its parent has been made."""
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+        key = tree.object_id
+        content = pull_objects([key], pull, initial_backoff=_OBJECT_BACKOFF_SECONDS)[key]
+        children = {child.object_id: self._inflate(child, run_id=run_id) for child in tree.children}
+        kind, _, _ = get_object_head_values_from_object_content(content)
+        return inflatable_class_registry[kind].inflate(content, children=children)
+
+    def _lost(self, head: ProtoMessage, why: object) -> Message:
+        """Stand in for a reply whose objects didn't come."""
+        return make_message(
+            metadata=Metadata(
+                run_id=head.metadata.run_id,
+                message_id="",
+                src_node_id=self.node.node_id,
+                dst_node_id=self.node.node_id,
+                message_type=SYSTEM_MESSAGE_TYPE,
+                group_id="",
+                ttl=0,
+                reply_to_message_id=head.metadata.reply_to_message_id,
+                created_at=now().timestamp(),
+            ),
+            error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=f"the reply did not arrive whole: {why}"),
+        )

@@ -1,0 +1,336 @@
+"""The server's side of a deployment, piece by piece: enrolment, certificates, records, waiting, guards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Message
+
+from fedrec.certificates import Certificates
+from fedrec.clients.home import MerchantHome
+from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, read_file
+from fedrec.errors import ConfigError, TrainingError
+from fedrec.flower import guard
+from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
+from fedrec.flower.superlink import SuperLinkHost
+from fedrec.privacy.identity import SigningIdentity
+from fedrec.server.certificates import check_certificates, make_server_certificates
+from fedrec.server.coordinator import CohortIncompleteError, RoundRecord
+from fedrec.server.home import ServerHome
+from fedrec.server.report.build import RoundLine
+from fedrec.server.trainings import Training, TrainingFile, all_trainings, file_training
+from tests.cohort import Cohort, InProcessGrid
+
+
+def public_pem(curve: ec.EllipticCurve) -> str:
+    key = ec.generate_private_key(curve).public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def enrolment(name: str, node_key: str) -> Enrolment:
+    identity = SigningIdentity.generate()
+    statement = Statement(name=name, signing_key=identity.public.hex(), node_key=node_key, records=100)
+    signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+    return Enrolment(statement=statement, signature=signature)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> ServerHome:
+    return ServerHome.create(tmp_path / "server", address="127.0.0.1:8443", listen=None)
+
+
+def test_a_node_key_that_flower_could_not_use_is_not_enrolled(home: ServerHome) -> None:
+    rubbish = "-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----\n"
+    with pytest.raises(ConfigError, match="can't be read"):
+        home.enroll(enrolment("a", rubbish))
+    with pytest.raises(ConfigError, match="P-384"):
+        home.enroll(enrolment("a", public_pem(ec.SECP256R1())))
+    shared = public_pem(ec.SECP384R1())
+    home.enroll(enrolment("a", shared))
+    with pytest.raises(ConfigError, match="enrolled as 'a'"):
+        home.enroll(enrolment("b", shared))
+    assert [entry.name for entry in home.enrolled()] == ["a"]
+
+
+def test_a_merchant_s_new_node_key_takes_the_old_one_s_place(home: ServerHome, tmp_path: Path) -> None:
+    merchant = MerchantHome.create(tmp_path / "m", name="m", data=tmp_path, records=10)
+    first = read_file(merchant.folder / "enrolment.json", Enrolment)
+    digest = home.enroll(first)
+    renewed = first.statement.model_copy(update={"node_key": public_pem(ec.SECP384R1())})
+    signature = merchant.identity().sign(renewed.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+    assert home.enroll(Enrolment(statement=renewed, signature=signature)) == digest
+    assert [entry.node_key for entry in home.enrolled()] == [renewed.node_key]
+
+
+def test_certificates_are_tried_as_merchants_will_before_they_are_taken(tmp_path: Path) -> None:
+    for name in ("public", "other"):
+        (tmp_path / name).mkdir()
+    public = make_server_certificates(tmp_path / "public", hosts=("fed.example.org",))
+    other = make_server_certificates(tmp_path / "other", hosts=("fed.example.org",))
+    check_certificates(public, host="fed.example.org")
+    with pytest.raises(ConfigError, match="fed2"):
+        check_certificates(public, host="fed2.example.org")
+    swapped = Certificates(authority=public.authority, certificate=public.certificate, key=other.key)
+    with pytest.raises(ConfigError, match="used together"):
+        ServerHome.create(tmp_path / "a", address="fed.example.org:8443", listen=None, certificates=swapped)
+    stranger = Certificates(authority=other.authority, certificate=public.certificate, key=public.key)
+    with pytest.raises(ConfigError, match="no merchant would accept"):
+        ServerHome.create(tmp_path / "a", address="fed.example.org:8443", listen=None, certificates=stranger)
+    made = ServerHome.create(
+        tmp_path / "a", address="fed.example.org:8443", listen="127.0.0.1", certificates=public
+    )
+    assert made.key.stat().st_mode & 0o077 == 0
+    with pytest.raises(ConfigError, match="isn't this server's own"):
+        made.renew()
+
+
+def test_a_certificate_for_a_public_name_alone_serves(tmp_path: Path) -> None:
+    for name in ("public", "private"):
+        (tmp_path / name).mkdir()
+    public = make_server_certificates(tmp_path / "public", hosts=("fed.example.org",))
+    private = make_server_certificates(tmp_path / "private", hosts=("127.0.0.1",))
+    host = SuperLinkHost(certificates=public, private=private, host="127.0.0.1", port=0)
+    host.start()
+    try:
+        assert host.nodes() == {}
+    finally:
+        host.stop()
+
+
+def test_a_renewed_certificate_is_of_the_same_authority(home: ServerHome) -> None:
+    before, authority = home.certificate.read_bytes(), home.authority.read_bytes()
+    home.renew()
+    assert home.certificate.read_bytes() != before and home.authority.read_bytes() == authority
+    check_certificates(home.certificates(), host="127.0.0.1")
+    assert home.key.stat().st_mode & 0o077 == 0
+    assert not list(home.folder.glob(".renewed-*"))
+
+
+def planned(home: ServerHome) -> Training:
+    options = TrainingFile(model="cnn", classes=("a", "b"), image_size=8, rounds=4, epsilon=50, delta=1e-3)
+    return file_training(
+        home.trainings,
+        options,
+        server_key=home.identity().public.hex(),
+        roster=home.roster(),
+        sizes=home.sizes("record"),
+    )
+
+
+def record(number: int) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        opened=True,
+        contributors=3,
+        dropouts=0,
+        seconds=1.0,
+        seconds_train=0.5,
+        seconds_unmask=0.1,
+        bytes_up=1,
+        bytes_down=1,
+        upload_bytes=1,
+        merchants=("a", "b", "c"),
+    )
+
+
+@pytest.fixture
+def trainable(home: ServerHome) -> ServerHome:
+    for name in ("a", "b", "c"):
+        home.enroll(enrolment(name, public_pem(ec.SECP384R1())))
+    return home
+
+
+def test_what_an_interrupted_plan_left_stops_no_later_one(trainable: ServerHome) -> None:
+    first = planned(trainable)
+    (trainable.trainings / ".plan-broken" / "0002").mkdir(parents=True)
+    second = planned(trainable)
+    assert [training.number for training in all_trainings(trainable.trainings)] == ["0001", "0002"]
+    assert (first.number, second.status()) == ("0001", ("filed", ""))
+
+
+def test_a_round_cut_off_in_the_record_is_no_round_and_the_next_takes_its_place(
+    trainable: ServerHome,
+) -> None:
+    training = planned(trainable)
+    training.add_round(RoundLine(record=record(1), accuracy=0.5, epsilon=1.0))
+    with (training.folder / "rounds.jsonl").open("ab") as file:
+        file.write(b'{"round": 2, "ope')
+    assert [line.record.round for line in training.rounds()] == [1]
+    training.add_round(RoundLine(record=record(2), accuracy=None, epsilon=2.0))
+    assert training.rounds()[1] == RoundLine(record=record(2), accuracy=None, epsilon=2.0)
+
+
+def test_a_training_starts_when_it_first_runs_and_not_while_it_waits(trainable: ServerHome) -> None:
+    training = planned(trainable)
+    training.set_status("filed", "waits")
+    assert training.started() is None
+    training.set_status("running")
+    started = training.started()
+    assert started is not None
+    training.set_status("failed", "why")
+    training.set_status("running")
+    assert training.started() == started
+
+
+def test_a_round_whose_state_was_kept_is_told_again_after_a_crash(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=2)
+    first, _ = cohort.coordinator(plan)
+
+    class Crash(Exception): ...  # noqa: N818
+
+    def crash(record: RoundRecord) -> None:
+        raise Crash
+
+    first.on_round = crash
+    with pytest.raises(Crash):
+        first.run()
+    again, told = cohort.coordinator(plan)
+    again.run()
+    assert [(entry.round, entry.opened, entry.merchants) for entry in told] == [
+        (1, True, ("m0", "m1", "m2", "m3")),
+        (2, True, ("m0", "m1", "m2", "m3")),
+    ]
+    assert json.loads(json.dumps(again.checkpoint.last_record()))["round"] == 2
+
+
+class Leaving(InProcessGrid):
+    """A grid whose nodes can go away."""
+
+    away: frozenset[int] = frozenset()
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node for node in super().get_node_ids() if node not in self.away]
+
+
+def test_no_round_is_charged_while_too_few_merchants_are_there(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=5, min_contributors=4)
+    grid = Leaving(cohort.app(), 4)
+    coordinator, records = cohort.coordinator(plan, grid)
+
+    def leave(record: RoundRecord) -> None:
+        records.append(record)
+        grid.away = frozenset({2})
+
+    coordinator.on_round = leave
+    with pytest.raises(CohortIncompleteError, match="3 merchants are connected, 4 are needed; away: m1"):
+        coordinator.run()
+    assert [record.round for record in records] == [1]
+    assert coordinator.checkpoint.last_reserved() == 1
+    assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [1] * 4
+    grid.away = frozenset()
+    again, later = cohort.coordinator(plan, grid)
+    again.run()
+    assert [(record.round, record.opened) for record in later[1:]] == [(n, True) for n in (2, 3, 4, 5)]
+
+
+def test_rounds_lost_in_a_row_stop_a_training_before_they_eat_the_budget(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: "unmask" in kind)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=20), grid)
+    coordinator.most_lost = 3
+    with pytest.raises(TrainingError, match="3 rounds in a row were lost"):
+        coordinator.run()
+    assert [record.opened for record in records] == [False] * 3
+    assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [3] * 4
+
+
+class Call:
+    """One request to an ASGI app, and what came of it."""
+
+    def __init__(
+        self, *, body: tuple[bytes, ...] = (b"",), headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        self.parts = list(body)
+        self.headers = headers
+        self.status = 0
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if not self.parts:
+            await asyncio.sleep(3600)
+        part = self.parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": part != b""}
+
+    async def send(self, event: MutableMapping[str, Any]) -> None:
+        self.status = event.get("status", self.status)
+
+    def to(self, app: Any, path: str = "/v1/fleet/pull-messages") -> int:
+        scope = {"type": "http", "path": path, "headers": self.headers, "client": ("198.51.100.7", 4)}
+        asyncio.run(app(scope, self.receive, self.send))
+        return self.status
+
+
+async def answers_ok(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+def test_the_private_listener_asks_for_its_secret() -> None:
+    app = OnlyWithSecret(answers_ok, secret="right")
+    assert Call().to(app, "/v1/control/list-runs") == 403
+    assert Call(headers=((SECRET_HEADER.encode(), b"wrong"),)).to(app, "/v1/control/list-runs") == 403
+    assert Call(headers=((SECRET_HEADER.encode(), b"right"),)).to(app, "/v1/control/list-runs") == 200
+
+
+def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    app = Guard(answers_ok, on_refusal=lambda address, path: told.append((address, path)))
+    monkeypatch.setattr(guard, "MAX_HELD_BYTES", 1000)
+    assert Call(body=(b"x" * 600, b"y" * 600, b"")).to(app) == 503
+    assert Call(body=(b"x" * 900, b"")).to(app) == 200
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    assert Call(body=(b"x",)).to(app) == 408
+    assert [path.partition(" ")[2] for _, path in told] == [
+        "(too much is being read)",
+        "(its body did not come)",
+    ]
+    assert Call(body=(b"x" * 999, b"")).to(app) == 200  # what was held is given back
+
+
+def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
+    told: list[tuple[str, str]] = []
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    assert Call().to(Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))) == 401
+    assert told[0][0] == "198.51.100.7" and "not admitted" in told[0][1]
+
+
+def test_a_reply_that_somebody_made_up_is_lost_alone() -> None:
+    from flwr.proto.message_pb2 import Message as ProtoMessage
+    from flwr.proto.message_pb2 import Metadata, ObjectTree
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+
+    from fedrec.flower.grid import PrivateGrid
+
+    class Client:
+        confirmed = 0
+
+        def PullMessages(self, request: object) -> PullAppMessagesResponse:  # noqa: N802
+            heads = [ProtoMessage(metadata=Metadata(reply_to_message_id=name, run_id=1)) for name in "ab"]
+            trees = [ObjectTree(object_id="0" * 64), ObjectTree(object_id="1" * 64)]
+            return PullAppMessagesResponse(messages_list=heads, message_object_trees=trees)
+
+        def PullObject(self, request: Any) -> Any:  # noqa: N802
+            class Found:
+                object_found = object_available = True
+                object_content = b"Message,,3\0xxx" if request.object_id[0] == "0" else b"\xff\xfe rubbish"
+
+            return Found
+
+        def ConfirmMessageReceived(self, request: object) -> None:  # noqa: N802
+            self.confirmed += 1
+
+    grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
+    grid._client = Client()  # type: ignore[assignment]
+    found: list[Message] = list(grid.pull_messages(["a", "b"]))
+    assert [message.metadata.reply_to_message_id for message in found] == ["a", "b"]
+    assert all(message.has_error() for message in found)
