@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import httpx
 from flwr.app import Message
@@ -22,8 +24,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
+    ObjectUnavailableError,
     inflatable_class_registry,
-    pull_objects,
 )
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.interceptors.http.utils import add_headers
@@ -34,8 +36,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from fedrec.flower.guard import SECRET_HEADER
 from fedrec.flower.messages import MALFORMED
 
-_OBJECT_BACKOFF_SECONDS = 0.02
-"""Flower waits a second before it asks again for an object that is still on its way."""
+_STALLED_SECONDS = 60.0
+"""A reply of which nothing more has come for so long is given up: its merchant was stopped on the way."""
 
 
 class Secret:
@@ -50,15 +52,27 @@ class Secret:
         return call_next(context)
 
 
+@dataclass
+class _Arriving:
+    """A reply whose objects are on their way, those that have been made, and when the last one was."""
+
+    head: ProtoMessage
+    tree: ObjectTree
+    made: dict[str, InflatableObject] = field(default_factory=dict)
+    grown: float = field(default_factory=time.monotonic)
+
+
 class PrivateGrid(HttpGrid):
     """Yields replies one by one, each taken from the SuperLink when it is asked for.
 
-    Flower's own takes all that have come, and keeps every piece of an array beside the array.
+    Flower's own takes all that have come, keeps every piece of an array beside the array, and waits a second
+    before it asks again for a piece that is on its way, while whole replies stand behind it.
     """
 
     def __init__(self, address: str, *, authority: bytes, token: str, secret: str) -> None:
         super().__init__(address, insecure=False, root_certificates=authority, token=token)
         self._secret = secret
+        self._arriving: dict[str, _Arriving] = {}
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(
@@ -75,34 +89,55 @@ class PrivateGrid(HttpGrid):
         )
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
-        """Yield the replies that have come to these messages."""
-        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        """Yield the replies to these messages that have come whole; one on its way keeps no other waiting."""
+        wanted = set(message_ids)
+        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted))
         for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            try:
-                message = self._inflate(tree, run_id=head.metadata.run_id)
-            except (ObjectPullError, *MALFORMED) as error:
-                # A merchant may have sent anything: it loses its reply, and the others go on.
-                yield self._lost(head, error)
-                continue
-            self._runtime_client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=self.node, run_id=head.metadata.run_id, message_object_id=head.metadata.message_id
-                )
-            )
-            if not isinstance(message, Message):
-                yield self._lost(head, "it is no message")
-                continue
-            message.metadata.__dict__["_message_id"] = head.metadata.message_id
-            yield message
+            self._arriving[head.metadata.reply_to_message_id] = _Arriving(head, tree)
+        for key in list(self._arriving):
+            arriving = self._arriving.pop(key)
+            # What is asked for no longer has come too late.
+            if key in wanted:
+                message = self._whole(arriving)
+                if message is None:
+                    self._arriving[key] = arriving
+                else:
+                    yield message
 
-    def _inflate(self, tree: ObjectTree, *, run_id: int) -> InflatableObject:
-        """Pull an object, its children first; a child is dropped as soon as its parent has been made."""
-        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
-        key = tree.object_id
-        content = pull_objects([key], pull, initial_backoff=_OBJECT_BACKOFF_SECONDS)[key]
-        children = {child.object_id: self._inflate(child, run_id=run_id) for child in tree.children}
+    def _whole(self, arriving: _Arriving) -> Message | None:
+        """Return a reply, or what stands in for one that is no good; None while parts of it are missing."""
+        head = arriving.head
+        try:
+            message = self._inflate(arriving.tree, arriving, run_id=head.metadata.run_id)
+        except ObjectUnavailableError as error:
+            stalled = time.monotonic() - arriving.grown > _STALLED_SECONDS
+            return self._lost(head, error) if stalled else None
+        except (ObjectPullError, *MALFORMED) as error:
+            # A merchant may have sent anything: it loses its reply, and the others go on.
+            return self._lost(head, error)
+        if not isinstance(message, Message):
+            return self._lost(head, "it is no message")
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self.node, run_id=head.metadata.run_id, message_object_id=head.metadata.message_id
+            )
+        )
+        message.metadata.__dict__["_message_id"] = head.metadata.message_id
+        return message
+
+    def _inflate(self, tree: ObjectTree, arriving: _Arriving, *, run_id: int) -> InflatableObject:
+        """Pull an object, its children first, which are kept until their parent is there."""
+        key, made = tree.object_id, arriving.made
+        if key in made:
+            return made[key]
+        children = {child.object_id: self._inflate(child, arriving, run_id=run_id) for child in tree.children}
+        content = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)(key)
         kind, _, _ = get_object_head_values_from_object_content(content)
-        return inflatable_class_registry[kind].inflate(content, children=children)
+        made[key] = inflatable_class_registry[kind].inflate(content, children=children)
+        arriving.grown = time.monotonic()
+        for child in children:
+            made.pop(child, None)
+        return made[key]
 
     def _lost(self, head: ProtoMessage, why: object) -> Message:
         """Stand in for a reply whose objects didn't come."""
