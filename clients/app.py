@@ -41,7 +41,7 @@ def _reason(error: FedrecError) -> str:
     if isinstance(error, RefusedError):
         _log.warning("refused: %s", error)
     if isinstance(error, BudgetExceededError):
-        return "the merchant's lifetime budget would be passed"
+        return "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed"
     if isinstance(error, RefusedError | ProtocolError | AggregationError):
         return str(error)[:_MAX_REASON]
     _log.error("%s", error)
