@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import TrainingPlan
+from fedrec.text import one_line
 
 _log = logging.getLogger(__name__)
 
@@ -173,10 +175,13 @@ class Daemon:
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type
         context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
-        _log.info("answering %s of %s", kind, message.metadata.group_id)
+        _log.info("answering %s of %s", one_line(kind), one_line(message.metadata.group_id))
         try:
             return self._app(message, context)
         # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
-        except Exception:
-            _log.exception("a message of type %s could not be answered", kind)
+        except Exception as error:
+            # The text of an exception may name a photo; where it was raised is enough to find a defect by.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a %s can't be answered: %s\n%s", one_line(kind), type(error).__name__, where)
+            _log.debug("what it was: %s", error)
             return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")

@@ -46,6 +46,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 from fedrec.flower.messages import set_task_identity
+from fedrec.text import one_line
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""
@@ -54,7 +55,6 @@ _OBJECT_BACKOFF_SECONDS = 0.02
 _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
 """Flower's code for a key that it doesn't know, and for one whose node it still holds for active."""
-_MOST_SHOWN = 200
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class FleetLink:
         """Turn what the client library raised into one line for a person."""
         if isinstance(error, httpx.HTTPStatusError):
             return self._refused(error.response)
-        said = "".join(sign if sign.isprintable() else " " for sign in str(error))[:_MOST_SHOWN]
+        said = one_line(error)
         if "CERTIFICATE_VERIFY_FAILED" in said:
             return ConnectionLostError(f"the certificate of {self._address} {_certificate_fault(said)}")
         if isinstance(error, httpx.HTTPError | OSError):
