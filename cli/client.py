@@ -172,6 +172,9 @@ def start(
     insecure_seed: Annotated[
         int | None, typer.Option(help="FOR TESTS: noise and keys from a seed protect nothing.")
     ] = None,
+    step_seconds: Annotated[
+        float, typer.Option(min=1.0, help="Seconds that one message may take before the process ends itself.")
+    ] = 3600.0,
     observe: Annotated[
         str | None, typer.Option(help="Health and metrics: [HOST:]PORT; loopback unless with a token.")
     ] = None,
@@ -196,7 +199,8 @@ def start(
         torch.set_num_threads(threads)
     if insecure_seed is not None:
         typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
-    daemon = Daemon(opened, DaemonOptions(device=pick_device(device), seed=insecure_seed))
+    options = DaemonOptions(device=pick_device(device), seed=insecure_seed, step_seconds=step_seconds)
+    daemon = Daemon(opened, options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     with observing(observe, token_file=observe_token, routes=daemon.observer.routes()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import threading
@@ -37,6 +38,9 @@ IDLE_SECONDS = 1.5
 _IDLE_AFTER = 30.0
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 HUNG_EXIT = 75
+_LOCKED_SECONDS = 2.0
+"""How long after the log's line the process is ended from outside the interpreter."""
+_STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,12 @@ def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
 
 
 class Watchdog:
-    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort."""
+    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort.
+
+    A step that hangs in Python, or lets other threads run, ends it with ``HUNG_EXIT`` and a line in the log.
+    Native code that keeps the interpreter's lock lets no thread of Python's do that: then faulthandler, whose
+    thread needs no lock, writes to stderr where the step hangs and ends the process with 1.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -94,8 +103,10 @@ class Watchdog:
         self._timer = threading.Timer(self._seconds, self._end)
         self._timer.daemon = True
         self._timer.start()
+        faulthandler.dump_traceback_later(self._seconds + _LOCKED_SECONDS, exit=True, file=_STDERR)
 
     def __exit__(self, *_: object) -> None:
+        faulthandler.cancel_dump_traceback_later()
         if self._timer is not None:
             self._timer.cancel()
 
