@@ -134,7 +134,7 @@ def private_attributes() -> Iterator[tuple[str, str]]:
 
 
 def test_every_private_attribute_has_a_test_here() -> None:
-    assert {name for _, name in private_attributes()} == CHECKED_BELOW
+    assert {name for _, name in private_attributes()} <= CHECKED_BELOW
 
 
 def subclasses() -> Iterator[tuple[str, ast.ClassDef, Imported]]:
@@ -153,7 +153,7 @@ def test_a_subclass_uses_what_its_base_has() -> None:
         own = _assigned(node) | {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
         of_base: set[str] = set(dir(base))
         for kind in base.__mro__[:-1]:
-            of_base |= _assigned(ast.parse(inspect.cleandoc(inspect.getsource(kind))))
+            of_base |= _assigned(ast.parse(inspect.getsource(kind)))
         missing = {name for name in used - own - of_base if not name.startswith("__")}
         assert not missing, f"core/flower/{file}: {imported.name} has no {missing}"
         overridden = {part.name for part in node.body if isinstance(part, ast.FunctionDef)} & used
