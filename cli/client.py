@@ -59,19 +59,34 @@ def join(
     file: Annotated[Path, typer.Argument(help="The operator's join file.")],
     home: Home = _HOME,
     confirm: Annotated[
-        str | None, typer.Option("--fingerprint", help="The roster's fingerprint, from another source.")
+        str | None, typer.Option("--fingerprint", help="The join file's fingerprint, from another source.")
     ] = None,
+    new_server: Annotated[
+        bool, typer.Option("--new-server", help="Confirm that the server's authority or key is another now.")
+    ] = False,
 ) -> None:
-    """Approve the roster of a join file, and keep it."""
+    """Approve a join file (the server, its keys and the roster), and keep it."""
     opened = MerchantHome.open(home)
     found = read_file(file, JoinFile)
-    digest = roster_fingerprint(found.roster)
-    typer.echo("roster      " + ", ".join(peer.name for peer in found.roster))
-    typer.echo(f"fingerprint {grouped(digest)}")
+    typer.echo(
+        f"server      {found.address}\n"
+        f"roster      {', '.join(peer.name for peer in found.roster)}\n"
+        f"fingerprint {grouped(found.fingerprint)}\n"
+        f"roster_fingerprint for policy.toml, of the roster alone: {roster_fingerprint(found.roster)}"
+    )
     if confirm is None:
         typer.confirm("Did you get this fingerprint from somebody you trust, by another way?", abort=True)
-    elif confirm.replace(" ", "").lower() != digest:
-        raise ConfigError("--fingerprint is not that of the join file's roster: don't join, ask the operator")
+    elif confirm.replace(" ", "").lower() != found.fingerprint:
+        raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
+    changed = opened.changed_trust(found)
+    if changed:
+        typer.echo(
+            f"WARNING: {' and '.join(changed)} differ(s) from what this merchant joined before. Unless the "
+            "operator has told you so, by another way, somebody may be taking its place.",
+            err=True,
+        )
+        if not new_server:
+            typer.confirm("Did the operator tell you about that change?", abort=True)
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
 
@@ -157,6 +172,9 @@ def start(
     insecure_seed: Annotated[
         int | None, typer.Option(help="FOR TESTS: noise and keys from a seed protect nothing.")
     ] = None,
+    step_seconds: Annotated[
+        float, typer.Option(min=1.0, help="Seconds that one message may take before the process ends itself.")
+    ] = 3600.0,
     observe: Annotated[
         str | None, typer.Option(help="Health and metrics: [HOST:]PORT; loopback unless with a token.")
     ] = None,
@@ -181,7 +199,8 @@ def start(
         torch.set_num_threads(threads)
     if insecure_seed is not None:
         typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
-    daemon = Daemon(opened, DaemonOptions(device=pick_device(device), seed=insecure_seed))
+    options = DaemonOptions(device=pick_device(device), seed=insecure_seed, step_seconds=step_seconds)
+    daemon = Daemon(opened, options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     with observing(observe, token_file=observe_token, routes=daemon.observer.routes()):

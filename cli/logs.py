@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 import sys
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
 _BYTES, _FILES = 10 * 2**20, 5
+_PRIVATE = 0o600
 
 
 class _Json(logging.Formatter):
@@ -27,21 +30,31 @@ class _Json(logging.Formatter):
         return json.dumps(entry)
 
 
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """A rotating file that is its owner's alone, the one that it goes on in too."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(
+            self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _PRIVATE
+        )
+        os.fchmod(descriptor, _PRIVATE)
+        return os.fdopen(descriptor, "a", encoding="utf-8")
+
+
 def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:
     """Log to stderr and to ``folder/NAME.log`` (mode 0600): fedrec from INFO on, Flower errors alone."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{name}.log"
-    path.touch(mode=0o600, exist_ok=True)
     formatter = _Json() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handlers: list[logging.Handler] = [
         logging.StreamHandler(sys.stderr),
-        logging.handlers.RotatingFileHandler(path, maxBytes=_BYTES, backupCount=_FILES),
+        _PrivateFile(folder / f"{name}.log", maxBytes=_BYTES, backupCount=_FILES),
     ]
-    # Not on the root: libraries put handlers of their own there, and every line would come twice.
-    for logger, level in (("fedrec", logging.INFO), ("flwr", logging.ERROR), ("uvicorn", logging.WARNING)):
-        chosen = logging.getLogger(logger)
-        chosen.handlers = handlers
-        chosen.propagate = False
-        chosen.setLevel(level)
     for handler in handlers:
         handler.setFormatter(formatter)
+    # Not on the root: libraries put handlers of their own there, and every line would come twice. A list for
+    # each: a library that sets up its own logger would otherwise empty everybody's.
+    for logger, level in (("fedrec", logging.INFO), ("flwr", logging.ERROR), ("uvicorn", logging.WARNING)):
+        chosen = logging.getLogger(logger)
+        chosen.handlers = list(handlers)
+        chosen.propagate = False
+        chosen.setLevel(level)

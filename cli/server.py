@@ -12,10 +12,9 @@ import typer
 
 from fedrec.certificates import Certificates
 from fedrec.config import MOST_LOST_ROUNDS
-from fedrec.enrolment import Enrolment, grouped, read_file
+from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
 from fedrec.privacy.derive import derive, reported_views
-from fedrec.protocol import roster_fingerprint
 from fedrec.server.home import JOIN_FILE, ServerHome
 from fedrec.server.report import figures
 from fedrec.server.trainings import Training, all_trainings, file_training, find, read_training_file
@@ -61,24 +60,31 @@ def enroll(
 ) -> None:
     """Add a merchant to the roster, and write the join file anew."""
     opened = ServerHome.open(home)
-    digest = opened.enroll(read_file(file, Enrolment))
-    _tell_roster(opened, digest)
+    opened.enroll(read_file(file, Enrolment))
+    _tell_roster(opened)
 
 
 @app.command()
 def revoke(name: Annotated[str, typer.Argument(help="The merchant's name.")], home: Home = _HOME) -> None:
     """Take a merchant off the roster; a running server locks it out within a second."""
     opened = ServerHome.open(home)
-    _tell_roster(opened, opened.revoke(name))
+    opened.revoke(name)
+    _tell_roster(opened)
 
 
-def _tell_roster(home: ServerHome, digest: str) -> None:
-    names = ", ".join(peer.name for peer in home.roster()) or "nobody"
-    typer.echo(f"roster      {names}\nfingerprint {grouped(digest)}")
-    if home.roster():
+def _tell_roster(home: ServerHome) -> None:
+    names = ", ".join(peer.name for peer in home.roster())
+    typer.echo(f"roster      {names or 'nobody'}")
+    if names:
         typer.echo(
+            f"fingerprint {_join_fingerprint(home)}\n"
             f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another way."
         )
+
+
+def _join_fingerprint(home: ServerHome) -> str:
+    """Return the fingerprint that merchants compare: that of the join file, not the roster's alone."""
+    return grouped(read_file(home.folder / JOIN_FILE, JoinFile).fingerprint)
 
 
 @app.command()
@@ -106,7 +112,7 @@ def plan(
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
         f"noise multiplier {view.server:.3f}, delta {made.delta:g}\n"
         f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}\n"
-        f"fingerprint {grouped(roster_fingerprint(made.roster))}"
+        f"fingerprint {_join_fingerprint(opened)}"
     )
 
 
@@ -150,7 +156,7 @@ def status(home: Home = _HOME) -> None:
     roster = opened.roster()
     typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
     if roster:
-        typer.echo(f"fingerprint {grouped(roster_fingerprint(roster))}")
+        typer.echo(f"fingerprint {_join_fingerprint(opened)}")
     for training in all_trainings(opened.trainings):
         typer.echo("\n".join(_standing(training)))
 

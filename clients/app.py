@@ -10,7 +10,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec.clients.merchant import Merchant
-from fedrec.errors import AggregationError, BudgetExceededError, FedrecError, ProtocolError, RefusedError
+from fedrec.errors import (
+    AggregationError,
+    BudgetExceededError,
+    DataError,
+    FedrecError,
+    ProtocolError,
+    RefusedError,
+)
 from fedrec.protocol import (
     CloseReply,
     CloseRequest,
@@ -24,6 +31,7 @@ from fedrec.protocol import (
     pack,
     unpack,
 )
+from fedrec.text import one_line
 
 MAX_MODEL_BYTES = 4 * 200_000_000
 MAX_UNMASK_BYTES = 2**33
@@ -39,12 +47,15 @@ _log = logging.getLogger(__name__)
 def _reason(error: FedrecError) -> str:
     """Return what the server may read: the rule that was broken, no figure or path of the merchant's."""
     if isinstance(error, RefusedError):
-        _log.warning("refused: %s", error)
+        _log.warning("refused: %s", one_line(error, most=_MAX_REASON))
     if isinstance(error, BudgetExceededError):
-        return "the merchant's lifetime budget would be passed"
+        return "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed"
     if isinstance(error, RefusedError | ProtocolError | AggregationError):
         return str(error)[:_MAX_REASON]
-    _log.error("%s", error)
+    # Such an error may name a photo; a log that is kept doesn't.
+    what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
+    _log.error("a request can't be answered (%s): 'fedrec client check' says why", what)
+    _log.debug("what it was: %s", error)
     return "the merchant can't answer; its own log says why"
 
 

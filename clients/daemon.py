@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +27,7 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import TrainingPlan
+from fedrec.text import one_line
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,9 @@ IDLE_SECONDS = 1.5
 _IDLE_AFTER = 30.0
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 HUNG_EXIT = 75
+_LOCKED_SECONDS = 2.0
+"""How long after the log's line the process is ended from outside the interpreter."""
+_STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,12 @@ def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
 
 
 class Watchdog:
-    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort."""
+    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort.
+
+    A step that hangs in Python, or lets other threads run, ends it with ``HUNG_EXIT`` and a line in the log.
+    Native code that keeps the interpreter's lock lets no thread of Python's do that: then faulthandler, whose
+    thread needs no lock, writes to stderr where the step hangs and ends the process with 1.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -92,8 +103,10 @@ class Watchdog:
         self._timer = threading.Timer(self._seconds, self._end)
         self._timer.daemon = True
         self._timer.start()
+        faulthandler.dump_traceback_later(self._seconds + _LOCKED_SECONDS, exit=True, file=_STDERR)
 
     def __exit__(self, *_: object) -> None:
+        faulthandler.cancel_dump_traceback_later()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -173,10 +186,13 @@ class Daemon:
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type
         context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
-        _log.info("answering %s of %s", kind, message.metadata.group_id)
+        _log.info("answering %s of %s", one_line(kind), one_line(message.metadata.group_id))
         try:
             return self._app(message, context)
         # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
-        except Exception:
-            _log.exception("a message of type %s could not be answered", kind)
+        except Exception as error:
+            # The text of an exception may name a photo; where it was raised is enough to find a defect by.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a %s can't be answered: %s\n%s", one_line(kind), type(error).__name__, where)
+            _log.debug("what it was: %s", error)
             return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")

@@ -136,8 +136,19 @@ class MerchantHome:
             raise ConfigError(f"{self.folder / 'node.key'} is no elliptic-curve key")
         return key
 
+    def changed_trust(self, join: JoinFile) -> tuple[str, ...]:
+        """Name what a join file says otherwise than the one kept, of what this merchant's trust hangs on."""
+        if not (self.folder / JOIN_FILE).is_file():
+            return ()
+        kept = self.joined()
+        pairs = {
+            "the server's authority": (kept.authority, join.authority),
+            "the server's key": (kept.server_key, join.server_key),
+        }
+        return tuple(name for name, (before, after) in pairs.items() if before != after)
+
     def approve(self, join: JoinFile) -> None:
-        """Keep a join file whose roster the merchant has confirmed, with its own key on it.
+        """Keep a join file that the merchant has confirmed, with its own key on its roster.
 
         Raises ``ConfigError`` if the roster has another key, or none, under this merchant's name.
         """

@@ -147,6 +147,8 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
+        cost = self._cost(joined, 1, model_hash=plan.initial_model_hash)
+        self.ledger.check_ahead(cost, rounds=plan.rounds)
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
@@ -158,7 +160,7 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
-        self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
+        self.ledger.prepare(cost, charges=plan.rounds)
         return self._join_reply(plan, stored)
 
     def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:

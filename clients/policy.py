@@ -61,11 +61,11 @@ least_colluders = 1
 # models = ["cnn"]
 # initial_models = ["<64 hexadecimal digits>"]
 
-# The roster that this merchant approved, by the fingerprint that it compared with the others (any unless
-# given).
+# The roster that this merchant approved, by the roster_fingerprint that 'fedrec client join' shows (that of
+# the join file unless given).
 # roster_fingerprint = "<64 hexadecimal digits>"
 
-# The server, by the key that signs its receipts (any unless given).
+# The server, by the key that signs its receipts (that of the join file unless given).
 # server_key = "<64 hexadecimal digits>"
 
 # Rounds a day at most, and the hours in which rounds are answered (any unless given); clock says whether

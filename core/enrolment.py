@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from fedrec.errors import ConfigError
-from fedrec.protocol import Hash, Name, Peer, Signature, Strict, Unit
+from fedrec.protocol import Hash, Name, Peer, Signature, Strict, Unit, sha256_hex
 
 MAX_FILE_BYTES = 2**20
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
@@ -40,13 +40,25 @@ class Enrolment(Strict):
 
 
 class JoinFile(Strict):
-    """Where a merchant finds the server, whose certificate and receipts to trust, and who else takes part."""
+    """Where a merchant finds the server, whose certificate and receipts to trust, and who else takes part.
+
+    People compare :attr:`fingerprint`; a plan's roster alone has one of its own,
+    :func:`fedrec.protocol.roster_fingerprint`.
+    """
 
     version: Literal[1] = 1
     address: Address
     authority: Pem
     server_key: Hash
     roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=1000)]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole file, 64 hexadecimal digits: whatever is swapped in it changes this.
+
+        The address is covered, too: an authority of the operator's own gives other machines certificates.
+        """
+        return sha256_hex(b"fedrec/join/1\n" + self.canonical_bytes())
 
 
 def grouped(digest: str) -> str:

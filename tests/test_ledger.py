@@ -104,6 +104,33 @@ def test_idempotent_by_key(tmp_path: Path) -> None:
         assert ledger.charge(CHARGE).already_charged
 
 
+def test_a_training_that_can_t_be_ended_is_refused_before_its_first_charge(tmp_path: Path) -> None:
+    cost = replace(CHARGE, round_number=1)
+    with _open(tmp_path / "l", 2.0, 1e-5) as ledger:
+        most = 1
+        while epsilon_rdp([Event(0.1, 2.0, most + 1)], delta=1e-5 - (most + 1) * 1e-12) <= 2.0:
+            most += 1
+        assert most > 3
+        ledger.check_ahead(cost, rounds=most)
+        with pytest.raises(BudgetExceededError, match=f"lifetime_epsilon': the {most + 1} rounds left"):
+            ledger.check_ahead(cost, rounds=most + 1)
+        assert ledger.entries() == ()
+        # What was charged, and what was passed over, is not asked for again.
+        for number in (1, 3):
+            ledger.charge(replace(CHARGE, round_number=number))
+        ledger.check_ahead(cost, rounds=most + 1)
+        with pytest.raises(BudgetExceededError, match=f"the {most - 1} rounds left"):
+            ledger.check_ahead(cost, rounds=most + 2)
+        # Another training finds the budget that these two left.
+        with pytest.raises(BudgetExceededError):
+            ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 1)
+        ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 2)
+        for other in (replace(cost, dataset_version="b2" * 32), replace(cost, unit="product")):
+            with pytest.raises(RefusedError, match=r"changed|hides"):
+                ledger.check_ahead(other, rounds=1)
+        assert len(ledger.entries()) == 2
+
+
 def test_cap_is_never_passed(tmp_path: Path) -> None:
     path = tmp_path / "l"
     with _open(path, 2.0, 1e-5) as ledger:

@@ -11,8 +11,11 @@ from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.protocol import (
+    Body,
+    JoinReply,
     JoinRequest,
     SignedCommitment,
+    Strict,
     TrainingPlan,
     TrainReply,
     TrainRequest,
@@ -331,15 +334,74 @@ def test_joining_the_next_training_deletes_the_last_ones_sealing_key(tmp_path: P
         merchant.join(JoinRequest(plan=first))
 
 
+BUDGET = "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed"
+
+
+def test_a_plan_is_held_against_the_ledger_before_its_first_round(tmp_path: Path) -> None:
+    """One round alone would fit; that the others don't is said at the join, and not how much is left."""
+    probe = Cohort(tmp_path / "probe")
+    plan = probe.plan(rounds=1)
+    probe.train(plan)
+    (entry,) = probe.merchants["m0"].ledger.entries()
+    spent = entry.epsilons.rdp_after
+    assert spent is not None
+    policy = probe.policy.model_copy(update={"lifetime_epsilon": 1.05 * spent, "lifetime_delta": plan.delta})
+    cohort = Cohort(tmp_path / "cohort", policy=policy)
+    refused = reply_to(cohort, "query.join", JoinRequest(plan=cohort.plan(rounds=3)), JoinReply)
+    assert refused.refused == BUDGET
+    merchant = cohort.merchants["m0"]
+    assert merchant.ledger.entries() == () and merchant.store.plans() == []
+    # What fits is joined, and joined again once a part of it was charged.
+    fits = cohort.plan(rounds=1)
+    cohort.train(fits)
+    assert len(merchant.ledger.entries()) == 1
+    assert (
+        reply_to(cohort, "query.join", JoinRequest(plan=cohort.plan(rounds=1)), JoinReply).refused == BUDGET
+    )
+
+
+def test_a_merchant_joins_again_with_just_the_rounds_left(tmp_path: Path) -> None:
+    probe = Cohort(tmp_path / "probe")
+    probe.train(probe.plan(rounds=3))
+    spent = probe.merchants["m0"].ledger.entries()[-1].epsilons.rdp_after
+    assert spent is not None
+    policy = probe.policy.model_copy(update={"lifetime_epsilon": 1.0001 * spent, "lifetime_delta": 1e-4})
+    cohort = Cohort(tmp_path / "cohort", policy=policy)
+    plan = cohort.plan(rounds=3)
+
+    def again(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "train" and index == 0:
+            cohort.restart("m0")
+            assert cohort.merchants["m0"].join(JoinRequest(plan=plan))[0].refused is None
+        return reply
+
+    coordinator, records = cohort.coordinator(plan, InProcessGrid(cohort.app(), cohort.size, tamper=again))
+    coordinator.run()
+    assert [record.contributors for record in records] == [4, 4, 4]
+
+
 def test_a_full_budget_is_refused_without_telling_the_server_how_full(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
-    for merchant in cohort.merchants.values():
-        merchant.ledger._epsilon_lifetime, merchant.ledger._delta_lifetime = 1e-3, 1e-4
     plan = cohort.plan(rounds=1)
-    coordinator, records = cohort.coordinator(plan)
+
+    def spend(reply: Message, index: int) -> Message:
+        """The cap is lowered after the join: the round finds it."""
+        ledger = cohort.merchants[f"m{index}"].ledger
+        ledger._epsilon_lifetime, ledger._delta_lifetime = 1e-3, 1e-4
+        return reply
+
+    coordinator, records = cohort.coordinator(plan, InProcessGrid(cohort.app(), cohort.size, tamper=spend))
     coordinator.run()
     assert (records[0].opened, records[0].contributors) == (False, 0)
-    assert set(coordinator.refusals.values()) == {"the merchant's lifetime budget would be passed"}
+    assert set(coordinator.refusals.values()) == {BUDGET}
+
+
+def reply_to(cohort: Cohort, kind: str, request: Strict, answer: type[Body]) -> Body:
+    """What merchant m0 answers by way of the ClientApp."""
+    grid = InProcessGrid(cohort.app(), cohort.size)
+    message = grid.create_message(pack(request), kind, 1, "1")
+    (reply,) = grid.send_and_receive([message])
+    return unpack(reply.content, answer, max_blob_bytes=10**7)[0]
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ It never asks for a FAB, so that a server can't hand a merchant code to run; and
 
 from __future__ import annotations
 
+import logging
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,7 +44,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedrec.errors import ConnectionLostError, NotAdmittedError
-from fedrec.flower.messages import MALFORMED, set_task_identity
+from fedrec.flower.clock import clock_fault, seconds_ahead
+from fedrec.flower.messages import set_task_identity
+from fedrec.text import one_line
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""
@@ -52,6 +56,8 @@ _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
 """Flower's code for a key that it doesn't know, and for one whose node it still holds for active."""
 
+_log = logging.getLogger(__name__)
+
 
 class FleetLink:
     """One authenticated connection; a context manager. Not for two threads, but for its own heartbeat.
@@ -60,7 +66,7 @@ class FleetLink:
     from, ``key`` the merchant's P-384 key that the server has enrolled.
 
     Raises ``NotAdmittedError`` if the server doesn't know the key, ``ConnectionLostError`` if it can't be
-    reached, or its certificate is another authority's; entering and every method.
+    reached, its certificate is another authority's, or its answer can't be read; entering and every method.
     """
 
     def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
@@ -75,6 +81,8 @@ class FleetLink:
                 NodeAuthHttpInterceptor(key, key.public_key()),
             ],
         )
+        # A merchant speaks to the server that it joined, wherever that would send it.
+        self._client._client.follow_redirects = False
         self._node: Node | None = None
         self._lost: FedrecConnectionError | None = None
         self._stop = threading.Event()
@@ -83,13 +91,14 @@ class FleetLink:
     def __enter__(self) -> Self:
         self._client.__enter__()
         try:
-            response = self._client.ActivateNode(
-                ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_SECONDS)
-            )
-        except (httpx.HTTPError, RuntimeError, OSError) as error:
+            with self._explaining():
+                response = self._client.ActivateNode(
+                    ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_SECONDS)
+                )
+                self._node = Node(node_id=response.node_id)
+        except (ConnectionLostError, NotAdmittedError):
             self._client.close()
-            raise self._explained(error) from None
-        self._node = Node(node_id=response.node_id)
+            raise
         self._heartbeat.start()
         return self
 
@@ -100,7 +109,7 @@ class FleetLink:
         self._heartbeat.join(HEARTBEAT_SECONDS)
         if self._node is not None:
             # Where this fails the server notices by the missing heartbeat.
-            with suppress(httpx.HTTPError, RuntimeError, OSError):
+            with suppress(Exception):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         self._client.close()
 
@@ -114,7 +123,7 @@ class FleetLink:
         node = self._active()
         if self._lost is not None:
             raise self._lost
-        try:
+        with self._explaining():
             response = self._client.PullMessages(PullMessagesRequest(node=node))
             if not response.messages_list:
                 return None
@@ -128,9 +137,6 @@ class FleetLink:
                 return_type=Message,
                 initial_backoff=_OBJECT_BACKOFF_SECONDS,
             )
-        # A server may send anything: what can't be read is a lost connection, never the end of the daemon.
-        except (httpx.HTTPError, RuntimeError, OSError, *MALFORMED) as error:
-            raise self._explained(error) from None
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
 
@@ -139,26 +145,23 @@ class FleetLink:
         node = self._active()
         run_id = reply.metadata.run_id
         reply.metadata.__dict__["_message_id"] = reply.object_id
-        try:
-            with no_object_id_recompute():
-                tree = get_object_tree(reply)
-                objects = get_all_nested_objects(reply)
-                head = remove_content_from_message(reply) if reply.has_content() else reply
-                response = self._client.PushMessages(
-                    PushMessagesRequest(
-                        node=node,
-                        messages_list=[message_to_proto(head)],
-                        message_object_trees=[tree],
-                        clientapp_runtime_list=[seconds],
-                    )
+        with self._explaining(), no_object_id_recompute():
+            tree = get_object_tree(reply)
+            objects = get_all_nested_objects(reply)
+            head = remove_content_from_message(reply) if reply.has_content() else reply
+            response = self._client.PushMessages(
+                PushMessagesRequest(
+                    node=node,
+                    messages_list=[message_to_proto(head)],
+                    message_object_trees=[tree],
+                    clientapp_runtime_list=[seconds],
                 )
-                push_objects(
-                    objects,
-                    make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
-                    object_ids_to_push=set(response.objects_to_push),
-                )
-        except (httpx.HTTPError, RuntimeError, OSError) as error:
-            raise self._explained(error) from None
+            )
+            push_objects(
+                objects,
+                make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
+                object_ids_to_push=set(response.objects_to_push),
+            )
 
     def _active(self) -> Node:
         if self._node is None:
@@ -169,36 +172,75 @@ class FleetLink:
         """Tell the server that this merchant lives, until told to stop; a refusal is kept for ``receive``."""
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                answer = self._client.SendNodeHeartbeat(
-                    SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
-                )
-            except (httpx.HTTPError, RuntimeError, OSError) as error:
-                self._lost = self._explained(error)
+                with self._explaining():
+                    answer = self._client.SendNodeHeartbeat(
+                        SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+                    )
+            except (ConnectionLostError, NotAdmittedError) as error:
+                self._lost = error
                 return
             if not answer.success:
                 self._lost = ConnectionLostError(f"the server at {self._address} has dropped this merchant")
                 return
 
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Make whatever an answer causes a lost connection: what is hostile makes Flower raise anything."""
+        try:
+            yield
+        except Exception as error:
+            _log.debug("what was raised below the connection:", exc_info=True)
+            raise self._explained(error) from None
+
     def _explained(self, error: Exception) -> FedrecConnectionError:
         """Turn what the client library raised into one line for a person."""
         if isinstance(error, httpx.HTTPStatusError):
-            found = FlowerError.from_json(error.response.text)
-            code = None if found is None else found.code
-            if code == _NOT_ADMITTED or error.response.status_code in _REFUSALS:
-                return NotAdmittedError(
-                    f"the server at {self._address} doesn't admit this merchant's key: it isn't enrolled "
-                    "there, was revoked, or its last connection is still held, for "
-                    f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
-                )
-            return ConnectionLostError(
-                f"the server at {self._address} answered with status {error.response.status_code}"
+            return self._refused(error.response)
+        said = one_line(error)
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return ConnectionLostError(f"the certificate of {self._address} {_certificate_fault(said)}")
+        if isinstance(error, httpx.HTTPError | OSError):
+            return ConnectionLostError(f"the server at {self._address} can't be reached ({said})")
+        return ConnectionLostError(
+            f"the answer of the server at {self._address} can't be read ({type(error).__name__}: {said})"
+        )
+
+    def _refused(self, response: httpx.Response) -> FedrecConnectionError:
+        if response.status_code in _REFUSALS:
+            fault = clock_fault(seconds_ahead(response))
+            if fault is not None:
+                return NotAdmittedError(f"the server at {self._address} turns this merchant away: {fault}")
+        if _code(response) == _NOT_ADMITTED or response.status_code in _REFUSALS:
+            return NotAdmittedError(
+                f"the server at {self._address} doesn't admit this merchant's key: it isn't enrolled "
+                "there, was revoked, or its last connection is still held, for "
+                f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
             )
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return ConnectionLostError(
-                f"the certificate of {self._address} is not from the authority in the join file: "
-                "somebody may be in between, or the server has a new one"
-            )
-        return ConnectionLostError(f"the server at {self._address} can't be reached ({error})")
+        return ConnectionLostError(
+            f"the server at {self._address} answered with status {response.status_code}"
+        )
+
+
+def _code(response: httpx.Response) -> int | None:
+    """Return the code of Flower's error; None where the answer holds none, whatever it holds."""
+    with suppress(ValueError, RecursionError):
+        found = FlowerError.from_json(response.text)
+        return None if found is None else found.code
+    return None
+
+
+def _certificate_fault(said: str) -> str:
+    """Say what is wrong with a certificate that OpenSSL refused in these words."""
+    if "expired" in said or "not yet valid" in said:
+        return (
+            "isn't valid at the time of this machine's clock: set the clock if it is wrong, or else ask the "
+            "operator for a new certificate"
+        )
+    if "mismatch" in said:
+        return "is for another address than the join file's: ask the operator"
+    return (
+        "is not from the authority in the join file: somebody may be in between, or the server has a new one"
+    )
 
 
 FedrecConnectionError = ConnectionLostError | NotAdmittedError

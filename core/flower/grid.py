@@ -32,10 +32,12 @@ from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
+from google.protobuf.message import DecodeError
 
 from fedrec.flower.guard import SECRET_HEADER
-from fedrec.flower.messages import MALFORMED
 
+_MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+"""What Flower raises when it reads objects that somebody made up."""
 _STALLED_SECONDS = 60.0
 """A reply of which nothing more has come for so long is given up: its merchant was stopped on the way."""
 
@@ -112,7 +114,7 @@ class PrivateGrid(HttpGrid):
         except ObjectUnavailableError as error:
             stalled = time.monotonic() - arriving.grown > _STALLED_SECONDS
             return self._lost(head, error) if stalled else None
-        except (ObjectPullError, *MALFORMED) as error:
+        except (ObjectPullError, *_MALFORMED) as error:
             # A merchant may have sent anything: it loses its reply, and the others go on.
             return self._lost(head, error)
         if not isinstance(message, Message):

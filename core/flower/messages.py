@@ -7,12 +7,10 @@ import uuid
 from flwr.app import DEFAULT_TTL, Error, Message, RecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-from google.protobuf.message import DecodeError
 
 __all__ = [
     "APP_FAILED",
     "DEFAULT_TTL",
-    "MALFORMED",
     "NODE_GONE",
     "Run",
     "error_reply",
@@ -22,9 +20,6 @@ __all__ = [
 
 NODE_GONE = 5
 APP_FAILED = 8
-
-MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-"""What Flower raises when it reads objects that somebody made up."""
 
 
 def set_task_identity(*, run_id: int, node_id: int) -> None:

@@ -215,6 +215,31 @@ class Ledger:
         with self._mutex:
             self._totals.prepare(charge, charges=charges, delta=self._whole_delta(charge))
 
+    def check_ahead(self, charge: Charge, *, rounds: int) -> None:
+        """Raise unless all that a training of so many rounds still costs would be taken; writes nothing.
+
+        ``charge`` is like each of its charges. Rounds up to the last one charged are over.
+
+        Raises:
+            BudgetExceededError: some of the rounds to come would pass the lifetime cap.
+            RefusedError: the data or the unit aren't those of the last entry, as :meth:`charge`.
+
+        """
+        with self._mutex:
+            self._open_connection()
+            done = [key[1] for key in self._by_key if key[0] == charge.training_id]
+            left = rounds - max(done, default=0)
+            self._check_unit(charge)
+            self._check_data(charge)
+            delta = self._whole_delta(charge)
+            after = self._totals.rdp_ahead(charge, charges=left, delta=delta)
+            if self._epsilon_lifetime is not None and left > 0 and not after <= self._epsilon_lifetime:
+                raise BudgetExceededError(
+                    f"policy 'lifetime_epsilon': the {left} rounds left of training "
+                    f"{charge.training_id[:16]} would bring it to {after:.4g} at delta {delta:.3g}, over the "
+                    f"cap of {self._epsilon_lifetime:g}"
+                )
+
     def charge(self, charge: Charge) -> Entry:
         """Write a charge and return its entry, once it is on disk.
 

@@ -88,6 +88,12 @@ class Totals:
             vector = self._rdp + rdp_vector(adding.event())
         return epsilon_from_rdp(vector, delta=left) if left >= MIN_DELTA else math.inf
 
+    def rdp_ahead(self, charge: Charge, *, charges: int, delta: float) -> float:
+        """Epsilon by RDP, server's view, as :meth:`rdp`, with ``charges`` more charges like this one."""
+        left = delta - self._spent - charges * charge_delta(charge)
+        vector = self._rdp + charges * rdp_vector(charge.event())
+        return epsilon_from_rdp(vector, delta=left) if left >= MIN_DELTA else math.inf
+
     def pld(self, *, delta: float, adding: Charge | None = None, view: View = "server") -> float:
         """Epsilon by PLD at ``delta`` less the betas, one more charge if given; looked up if prepared."""
         found = self._look_up(delta=delta, adding=adding) if view == "server" else None

@@ -1,0 +1,421 @@
+"""A server that answers with anything: a merchant loses the connection, never its life, and runs no code."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import ConfigRecord, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse, PushMessagesResponse
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
+from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from fedrec.clients.daemon import Daemon, DaemonOptions
+from fedrec.clients.home import MerchantHome
+from fedrec.enrolment import JoinFile
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
+from fedrec.flower.clock import ask_clock, clock_fault
+from fedrec.flower.fleet import FleetLink
+from fedrec.flower.superlink import Certificates, SuperLinkHost
+from fedrec.protocol import Peer
+from fedrec.server.certificates import make_authority, make_server_certificate
+
+NAME = "merchant-00"
+ACTIVATE, PULL, PUSH = "activate-node", "pull-messages", "push-messages"
+HEARTBEAT, OBJECT = "send-node-heartbeat", "pull-object"
+GARBAGE = b"\xff\xfe<html>\x00 not protobuf"
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer, byte for byte."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class HostileServer:
+    """Answers each path of Fleet as it is told to; ``asked`` lists the paths in order."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self.answers: dict[str, Told] = {ACTIVATE: Told(ActivateNodeResponse(node_id=7).SerializeToString())}
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                path = self.path.removeprefix("/v1/fleet/")
+                outer.asked.append(path)
+                told = outer.answers.get(path, Told())
+                self.send_response_only(told.status)
+                for name, value in ({"Date": format_datetime(datetime.now(UTC))} | told.headers).items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(told.body)))
+                self.end_headers()
+                self.wfile.write(told.body)
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.certificate, certificates.key)
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait_for(self, path: str, *, times: int, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while self.asked.count(path) < times:
+            assert time.monotonic() < deadline, self.asked
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, certificate, key = (folder / name for name in ("ca.pem", "server.pem", "server.key"))
+    make_authority(certificate=authority, key=folder / "ca.key")
+    make_server_certificate(
+        hosts=("127.0.0.1",),
+        authority=authority,
+        authority_key=folder / "ca.key",
+        certificate=certificate,
+        key=key,
+    )
+    return Certificates(authority=authority, certificate=certificate, key=key)
+
+
+@pytest.fixture
+def server(certificates: Certificates) -> Iterator[HostileServer]:
+    made = HostileServer(certificates)
+    yield made
+    made.stop()
+
+
+def link_to(server: HostileServer, certificates: Certificates) -> FleetLink:
+    key = ec.generate_private_key(ec.SECP384R1())
+    return FleetLink(address=server.address, ca=certificates.authority, key=key)
+
+
+def offer() -> bytes:
+    """A message on offer, as it comes from the server: its head, and the tree of its objects."""
+    metadata: dict[str, Any] = {
+        "run_id": 1,
+        "message_id": "a" * 64,
+        "src_node_id": 1,
+        "dst_node_id": 7,
+        "ttl": 60.0,
+    }
+    metadata |= {"message_type": "query.join", "created_at": time.time(), "src_task_id": 1}
+    head = MessageProto(metadata=Metadata(**metadata), content=RecordDictProto())
+    tree = ObjectTree(object_id="a" * 64)
+    return PullMessagesResponse(messages_list=[head], message_object_trees=[tree]).SerializeToString()
+
+
+def only_head() -> bytes:
+    return PullMessagesResponse(messages_list=[MessageProto(metadata=Metadata(run_id=1))]).SerializeToString()
+
+
+def found(content: bytes) -> bytes:
+    return PullObjectResponse(
+        object_found=True, object_available=True, object_content=content
+    ).SerializeToString()
+
+
+DEEP = b'{"detail": ' + b"[" * 60_000
+LONG = b'{"code": ' + b"9" * 5_000 + b', "detail": ""}'
+ELSEWHERE = {"Location": "http://127.0.0.1:9/elsewhere"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Told(GARBAGE),
+        Told(GARBAGE, 500),
+        Told(DEEP, 401),
+        Told(LONG, 412),
+        Told(b"", 307, ELSEWHERE),
+        Told(b"\x1f\x8bnot gzip", 200, {"Content-Encoding": "gzip"}),
+        Told(GARBAGE, 200, {"Date": "never"}),
+        Told(GARBAGE, 401, {"Date": "Mon, 99 Foo 99999 99:99:99 GMT"}),
+    ],
+    ids=["garbage", "error", "deep", "long number", "elsewhere", "gzip", "date", "refused with a date"],
+)
+@pytest.mark.parametrize("path", [ACTIVATE, PULL, PUSH, HEARTBEAT])
+def test_an_answer_that_cant_be_read_is_a_lost_connection(
+    server: HostileServer, certificates: Certificates, path: str, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "HEARTBEAT_SECONDS", 0.05 if path == HEARTBEAT else 10.0)
+    server.answers[path] = told
+    with pytest.raises((ConnectionLostError, NotAdmittedError)), link_to(server, certificates) as link:
+        assert path != ACTIVATE
+        if path == HEARTBEAT:
+            server.wait_for(HEARTBEAT, times=1)
+            link._heartbeat.join(10)
+        if path == PUSH:
+            link.send(reply(), seconds=0.0)
+        link.receive()
+    assert server.asked[0] == ACTIVATE and server.asked.count(path) == 1
+
+
+def reply() -> Any:
+    set_task_identity(run_id=1, node_id=7)
+    asked = new_message(RecordDict(), message_type="query.join", node_id=7, group_id="1", ttl=60)
+    return error_reply(asked, code=8, reason="no")
+
+
+@pytest.mark.parametrize(
+    ("pull", "content"),
+    [
+        (only_head(), b""),
+        (offer(), PullObjectResponse(object_found=False).SerializeToString()),
+        (offer(), found(b"")),
+        (offer(), found(b"Message,,5\x00short")),
+        (offer(), found(b"Message," + b"a" * 64 + b",0\x00")),
+        (offer(), found(b"CustomDataClass,,0\x00")),
+        (offer(), found(b"RecordDict,,2\x00{}")),
+    ],
+    ids=["no tree", "no object", "empty", "short", "its own child", "unknown class", "another class"],
+)
+def test_a_message_that_cant_be_put_together_is_a_lost_connection(
+    server: HostileServer, certificates: Certificates, pull: bytes, content: bytes
+) -> None:
+    server.answers |= {PULL: Told(pull), OBJECT: Told(content)}
+    with pytest.raises(ConnectionLostError), link_to(server, certificates) as link:
+        link.receive()
+    assert (OBJECT in server.asked) == (pull != only_head())
+
+
+def test_a_reply_that_the_server_wont_store_is_a_lost_connection(
+    server: HostileServer, certificates: Certificates
+) -> None:
+    with pytest.raises(ConnectionLostError), link_to(server, certificates) as link:
+        sent = reply()
+        server.answers[PUSH] = Told(
+            PushMessagesResponse(objects_to_push=[sent.object_id]).SerializeToString()
+        )
+        link.send(sent, seconds=0.0)
+    assert "push-object" in server.asked
+
+
+def test_no_redirect_is_followed(server: HostileServer, certificates: Certificates) -> None:
+    other = HostileServer(certificates)
+    try:
+        server.answers[PULL] = Told(b"", 307, {"Location": f"https://{other.address}/v1/fleet/{PULL}"})
+        with pytest.raises(ConnectionLostError, match="status 307"), link_to(server, certificates) as link:
+            link.receive()
+        assert other.asked == []
+    finally:
+        other.stop()
+
+
+def merchant_home(folder: Path, *, address: str, authority: Path) -> MerchantHome:
+    """A merchant's folder that has joined the server at an address."""
+    home = MerchantHome.create(folder, name=NAME, data=folder / "no-photos", records=10)
+    home.approve(
+        JoinFile(
+            address=address,
+            authority=authority.read_text("ascii"),
+            server_key="ab" * 32,
+            roster=(Peer(name=NAME, signing_key=home.identity().public.hex()),),
+        )
+    )
+    return home
+
+
+@pytest.fixture
+def start(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[str], threading.Thread]]:
+    """Start a daemon for an address in a thread; it is stopped at the end."""
+    daemons: list[tuple[Daemon, threading.Thread]] = []
+
+    def run(address: str) -> threading.Thread:
+        home = merchant_home(tmp_path / "home", address=address, authority=certificates.authority)
+
+        def live() -> None:
+            # A ledger is for the thread that opened it.
+            daemon = Daemon(home, DaemonOptions(device=torch.device("cpu")))
+            daemons.append((daemon, thread))
+            daemon.run()
+
+        thread = threading.Thread(target=live, daemon=True)
+        thread.start()
+        return thread
+
+    yield run
+    for daemon, thread in daemons:
+        daemon.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_daemon_outlives_every_answer(
+    server: HostileServer, start: Callable[[str], threading.Thread]
+) -> None:
+    good = server.answers[ACTIVATE]
+    server.answers[ACTIVATE] = Told(GARBAGE)
+    thread = start(server.address)
+    server.wait_for(ACTIVATE, times=1)
+    server.answers |= {ACTIVATE: good, PULL: Told(GARBAGE)}
+    server.wait_for(PULL, times=1)
+    server.answers |= {PULL: Told(offer()), OBJECT: Told(found(GARBAGE))}
+    server.wait_for(OBJECT, times=1)
+    server.answers[PULL] = Told(GARBAGE, 401)
+    before = server.asked.count(ACTIVATE)
+    server.wait_for(ACTIVATE, times=before + 1)
+    assert thread.is_alive()
+
+
+def header(**off: float) -> dict[str, str]:
+    """A server's date, where this machine's clock is so far ahead of it."""
+    return {"Date": format_datetime(datetime.now(UTC) - timedelta(**off))}
+
+
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [
+        ({"hours": 1}, r"360[01] s ahead of the server"),
+        ({"hours": -1}, r"(359[89]|3600) s behind the server"),
+        ({"seconds": 10}, "ahead of"),
+        ({"seconds": -310}, "behind"),
+        ({"seconds": 0}, "isn't enrolled"),
+        ({"seconds": -200}, "isn't enrolled"),
+    ],
+)
+def test_a_wrong_clock_is_named(
+    server: HostileServer, certificates: Certificates, off: dict[str, float], said: str
+) -> None:
+    server.answers[ACTIVATE] = Told(b'{"detail": "Invalid SuperNode authentication"}', 401, header(**off))
+    with pytest.raises(NotAdmittedError, match=said), link_to(server, certificates):
+        pass
+
+
+def test_a_server_s_clock_is_asked_for_without_a_key(
+    server: HostileServer, certificates: Certificates
+) -> None:
+    server.answers["/health"] = Told(headers=header(seconds=100))
+    ahead = ask_clock(server.address, ca=certificates.authority)
+    assert ahead is not None and 99 < ahead < 105
+    assert clock_fault(ahead) is not None and clock_fault(-ahead) is None and clock_fault(None) is None
+    server.answers["/health"] = Told(headers={"Date": "today"})
+    assert ask_clock(server.address, ca=certificates.authority) is None
+
+
+CODE = """
+from pathlib import Path
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+Path({marker!r}).write_text("this code was run")
+client, server = ClientApp(), ServerApp()
+"""
+PROJECT = """
+[project]
+name = "attack"
+version = "1.0.0"
+
+[tool.flwr.app]
+publisher = "somebody"
+
+[tool.flwr.app.components]
+serverapp = "attack:server"
+clientapp = "attack:client"
+"""
+
+
+def test_code_that_a_server_offers_is_neither_asked_for_nor_run(
+    tmp_path: Path,
+    certificates: Certificates,
+    start: Callable[[str], threading.Thread],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    marker = tmp_path / "marker"
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(PROJECT)
+    (source / "attack.py").write_text(CODE.format(marker=str(marker)))
+    # Whoever runs what the bundle holds makes the file.
+    exec((source / "attack.py").read_text())
+    assert marker.exists()
+    marker.unlink()
+    bundle = build_fab_from_disk(source)
+    assert b"attack.py" in bundle
+    monkeypatch.setattr(superlink, "_thin_fab", lambda: bundle)
+    asked: list[str] = []
+    passes = superlink.Guard.__call__
+
+    async def counted(self: superlink.Guard, scope: Any, receive: Any, send: Any) -> None:
+        asked.append(str(scope.get("path")))
+        await passes(self, scope, receive, send)
+
+    monkeypatch.setattr(superlink.Guard, "__call__", counted)
+    host = SuperLinkHost(certificates=certificates, host="127.0.0.1", port=0)
+    host.start()
+    try:
+        thread = start(f"127.0.0.1:{host.port}")
+        node = host.admit(public_pem(tmp_path / "home"))
+        stranger = ec.generate_private_key(ec.SECP384R1())
+        host.admit(stranger.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        with host.open_run() as (grid, _):
+            deadline = time.monotonic() + 60
+            while node not in list(grid.get_node_ids()):
+                assert time.monotonic() < deadline, "the merchant doesn't come"
+                time.sleep(0.1)
+            content = RecordDict({"body": ConfigRecord({"json": b"{}"})})
+            message = grid.create_message(content, "query.join", node, "1", ttl=60)
+            (answer,) = grid.send_and_receive([message], timeout=60)
+            assert answer.has_content() and b"malformed" in answer.content["body"]["json"]  # type: ignore[index]
+            assert "/v1/fleet/pull-messages" in asked and not any("fab" in path for path in asked)
+            # The offer stands: whoever asks for the code gets it.
+            link = FleetLink(address=f"127.0.0.1:{host.port}", ca=certificates.authority, key=stranger)
+            with link:
+                run = grid.run
+                request = GetFabRequest(
+                    node=Node(node_id=link.node_id), hash_str=run.fab_hash, run_id=run.run_id
+                )
+                assert b"attack.py" in link._client.GetFab(request).fab.content
+            assert "/v1/fleet/get-fab" in asked
+        assert thread.is_alive()
+    finally:
+        host.stop()
+    assert not marker.exists()
+
+
+def public_pem(folder: Path) -> bytes:
+    deadline = time.monotonic() + 30
+    while not (folder / "join.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    key = MerchantHome(folder).node_key().public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
