@@ -397,7 +397,7 @@ class Merchant:
                 plan=joined.derived.noise,
                 sample_rate=plan.sample_rate,
                 learning_rate=plan.local_learning_rate,
-                own_size=rounded_size(len(data.labels)),
+                mean_size=plan.records_total / plan.cohort,
                 rng=rng,
             )
         return contribute(

@@ -149,7 +149,7 @@ def test_local_update_says_the_parameter_difference() -> None:
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
     start = parameter_vector(model)
     total = local_update(
-        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, own_size=40,
+        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, mean_size=40,
         rng=Randomness.seeded(3),
     )  # fmt: skip
     np.testing.assert_array_equal(start, parameter_vector(model))
@@ -167,7 +167,7 @@ def test_local_noise_adds_up_over_steps() -> None:
     plan = _plan(mode="local", local_steps=5)
     draws = [
         local_update(
-            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, own_size=40,
+            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, mean_size=40,
             rng=Randomness.seeded(4, i),
         )
         for i in range(40)
