@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld
-from fedrec.privacy.dp.calibration import NoisePlan, events, plan_noise, views
+from fedrec.privacy.dp import clipping
+from fedrec.privacy.dp.calibration import NoisePlan, events, overfull_bits, plan_noise, views
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
@@ -76,6 +78,27 @@ def test_refusals(changes: dict[str, Any]) -> None:
         changes = {**changes, "epsilon": 1.0, "noise_multiplier": None}
     with pytest.raises(ConfigError):
         _plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("records", "rate"),
+    [(131_073, 0.9999), (131_200, 0.998), (140_000, 0.92), (600_000, 0.215), (10**7, 0.0129)],
+)
+def test_the_chance_of_an_overfull_step_is_bounded_from_above(records: int, rate: float) -> None:
+    exact = stats.binom.logsf(clipping.MAX_RECORDS, records, rate) / math.log(2)
+    bits = overfull_bits(records=records, sample_rate=rate)
+    assert exact <= -bits
+    # Chernoff's bound loses a factor of about the deviation, no more.
+    assert bits >= -exact - 12
+
+
+def test_a_step_that_may_be_overfull_is_refused_beforehand() -> None:
+    # Of 5% more than 400,000, since sizes are rounded, 0.31 are 130,200: three deviations below 2**17.
+    assert _plan(records_per_merchant=124_000, sample_rate=1.0)
+    assert _plan(records_per_merchant=400_000, sample_rate=0.25)
+    for records, rate in ((125_000, 1.0), (400_000, 0.31), (10**9, 0.25), (400_000, 1.0)):
+        with pytest.raises(ConfigError, match="a step of one merchant takes"):
+            _plan(records_per_merchant=records, sample_rate=rate)
 
 
 def test_unreachable() -> None:
