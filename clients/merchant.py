@@ -82,7 +82,8 @@ Blobs = Mapping[str, bytes]
 class TrainingData:
     """A merchant's records as model inputs, float32 (n, views, ...), and labels, int64 (n,).
 
-    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over the photos they come from.
+    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over all of the merchant's
+    training photos, those of classes that the training leaves out among them.
     """
 
     inputs: torch.Tensor
