@@ -116,8 +116,9 @@ class Merchant:
     ``data_for`` gives the records as the plan's model takes them, ``build_model`` that model, and
     ``randomness_for`` a fresh stream per (training, round): from the operating system, unless the
     merchant itself asked for a simulation's. ``on_event`` is told each durable step; tests stop there.
-    ``seconds_train`` and ``seconds_encrypt`` add up CPU time for the merchant's own eyes: a reply to the
-    server never holds a timing.
+    ``works_ahead`` has the epsilons of the rounds to come composed once: a waste for a merchant that lives
+    for one message. ``seconds_train`` and ``seconds_encrypt`` add up CPU time for the merchant's own eyes: a
+    reply to the server never holds a timing.
     """
 
     name: str
@@ -131,11 +132,13 @@ class Merchant:
     device: torch.device
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    works_ahead: bool = True
     seconds_train: float = 0.0
     seconds_encrypt: float = 0.0
 
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
+        self._worked_out: set[str] = set()
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
@@ -159,9 +162,19 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
-        cost = self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
-        self.ledger.prepare(cost, charges=plan.rounds)
+        self._work_out_costs(joined)
         return self._join_reply(plan, stored)
+
+    def _work_out_costs(self, joined: _Joined) -> None:
+        """Have the ledger compose the rounds that are left, once a life: each charge is then a look-up."""
+        plan = joined.plan
+        if plan.training_id in self._worked_out or not self.works_ahead:
+            return
+        self._worked_out = {plan.training_id}
+        charged = sum(entry.charge.training_id == plan.training_id for entry in self.ledger.entries())
+        if charged < plan.rounds:
+            cost = self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
+            self.ledger.prepare(cost, charges=plan.rounds - charged)
 
     def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
         """Make the keys that this merchant's part in the training needs."""
@@ -228,6 +241,7 @@ class Merchant:
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
         self._keep_receipt(plan, request.receipt)
+        self._work_out_costs(joined)
         # What is written about the noise is true of the very stream that it is drawn from.
         rng = self.randomness_for(plan, request.round_number)
         self._charge(joined, request, seeded=rng.is_seeded)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dp_accounting.pld import privacy_loss_distribution
 from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
@@ -62,6 +63,38 @@ def test_an_entry_says_whether_the_very_noise_of_its_round_was_seeded(tmp_path: 
     seeds = Cohort(tmp_path / "seeds", seed=3)
     seeds.train(seeds.plan(rounds=1))
     assert all(merchant.ledger.entries()[0].charge.seeded for merchant in seeds.merchants.values())
+
+
+def test_a_restarted_merchant_composes_what_is_left_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = 0
+    kind = privacy_loss_distribution.PrivacyLossDistribution
+    real = kind.compose
+
+    def compose(*given: object) -> object:
+        nonlocal composed
+        composed += 1
+        return real(*given)
+
+    monkeypatch.setattr(kind, "compose", compose)
+    cohort = Cohort(tmp_path, size=3)
+    coordinator, _ = cohort.coordinator(cohort.plan(rounds=5))
+    counts: list[int] = []
+
+    def after(record: RoundRecord) -> None:
+        nonlocal composed
+        counts.append(composed)
+        composed = 0
+        if record.round == 2:
+            for name in cohort.names:
+                cohort.restart(name)
+
+    coordinator.on_round = after
+    coordinator.run()
+    # At the join, and in the first round after the restart; every other charge is looked up.
+    assert counts[0] > 0 and counts[2] > 0
+    assert [counts[1], *counts[3:]] == [0, 0, 0]
 
 
 def test_an_entry_is_enough_to_compute_its_sensitivity_again(tmp_path: Path) -> None:
