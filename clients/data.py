@@ -11,7 +11,6 @@ from fedrec.clients.merchant import TrainingData
 from fedrec.protocol import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
-from fedrec.vision.imageset import content_hash
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
 
@@ -26,10 +25,13 @@ def build_model(plan: TrainingPlan) -> nn.Module:
 def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torch.device) -> TrainingData:
     """Read a folder of photos as the plan's model takes it; photos of other classes are left out.
 
+    The content's hash is of all the folder's photos: another list of classes is no change of the data.
+
     Raises ``ConfigError`` if the plan's unit is the product and there are no folders of products, and
     ``DataError`` if the folder is missing or holds no usable photo of the plan's classes.
     """
-    images = open_folder(folder, classes=plan.classes, layout=layout, unit=plan.unit).train
+    splits = open_folder(folder, classes=plan.classes, layout=layout, unit=plan.unit)
+    images = splits.train
     inputs = model_inputs(
         images,
         registry.get(plan.model),
@@ -40,5 +42,5 @@ def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torc
     return TrainingData(
         inputs=to_inputs(inputs, plan.model).to(device),
         labels=torch.from_numpy(images.labels).to(device),
-        content_hash=content_hash(images.records),
+        content_hash=splits.content_hash,
     )

@@ -82,7 +82,8 @@ Blobs = Mapping[str, bytes]
 class TrainingData:
     """A merchant's records as model inputs, float32 (n, views, ...), and labels, int64 (n,).
 
-    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over the photos they come from.
+    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over all of the merchant's
+    training photos, those of classes that the training leaves out among them.
     """
 
     inputs: torch.Tensor
@@ -115,8 +116,9 @@ class Merchant:
     ``data_for`` gives the records as the plan's model takes them, ``build_model`` that model, and
     ``randomness_for`` a fresh stream per (training, round): from the operating system, unless the
     merchant itself asked for a simulation's. ``on_event`` is told each durable step; tests stop there.
-    ``seconds_train`` and ``seconds_encrypt`` add up CPU time for the merchant's own eyes: a reply to the
-    server never holds a timing.
+    ``works_ahead`` has the epsilons of the rounds to come composed once: a waste for a merchant that lives
+    for one message. ``seconds_train`` and ``seconds_encrypt`` add up CPU time for the merchant's own eyes: a
+    reply to the server never holds a timing.
     """
 
     name: str
@@ -130,11 +132,13 @@ class Merchant:
     device: torch.device
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    works_ahead: bool = True
     seconds_train: float = 0.0
     seconds_encrypt: float = 0.0
 
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
+        self._worked_out: set[str] = set()
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
@@ -147,8 +151,7 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
-        cost = self._cost(joined, 1, model_hash=plan.initial_model_hash)
-        self.ledger.check_ahead(cost, rounds=plan.rounds)
+        self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds)
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
@@ -160,8 +163,23 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
-        self.ledger.prepare(cost, charges=plan.rounds)
+        self._work_out_costs(joined)
         return self._join_reply(plan, stored)
+
+    def _work_out_costs(self, joined: _Joined) -> None:
+        """Have the ledger compose the rounds that are left, once a life: each charge is then a look-up."""
+        plan = joined.plan
+        if plan.training_id in self._worked_out or not self.works_ahead:
+            return
+        self._worked_out = {plan.training_id}
+        charged = sum(entry.charge.training_id == plan.training_id for entry in self.ledger.entries())
+        if charged < plan.rounds:
+            self.ledger.prepare(self._first_cost(joined), charges=plan.rounds - charged)
+
+    def _first_cost(self, joined: _Joined) -> Charge:
+        """What the first round costs, and so any of them."""
+        plan = joined.plan
+        return self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
 
     def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
         """Make the keys that this merchant's part in the training needs."""
@@ -228,9 +246,11 @@ class Merchant:
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
         self._keep_receipt(plan, request.receipt)
-        self._charge(joined, request)
-        self.on_event("charged")
+        self._work_out_costs(joined)
+        # What is written about the noise is true of the very stream that it is drawn from.
         rng = self.randomness_for(plan, request.round_number)
+        self._charge(joined, request, seeded=rng.is_seeded)
+        self.on_event("charged")
         started = time.process_time()
         values = self._contribution(joined, parameters, rng=rng)
         trained = time.process_time()
@@ -334,7 +354,7 @@ class Merchant:
             raise ProtocolError("the model holds values that are not finite")
         return parameters
 
-    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str) -> Charge:
+    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
         plan, noise = joined.plan, joined.derived.noise
         both = reported_views(plan, noise)
         # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
@@ -355,6 +375,7 @@ class Merchant:
             broken_noise_multiplier=both.aggregation_broken,
             beta=noise.beta,
             scale=noise.scale,
+            dimension=noise.dimension,
             sensitivity=noise.sensitivity,
             min_contributors=plan.min_contributors,
             colluders=plan.colluders,
@@ -365,6 +386,7 @@ class Merchant:
             policy_hash=self.policy.hash,
             dataset_version=hmac.digest(key, joined.data.content_hash, "sha256").hex(),
             size_bucket=rounded_size(len(joined.data.labels)),
+            seeded=seeded,
             steps=plan.local_steps,
         )
 
@@ -376,8 +398,8 @@ class Merchant:
             raise ProtocolError("a ledger receipt comes from another server than the plan names")
         self.ledger.accept_receipt(receipt)
 
-    def _charge(self, joined: _Joined, request: TrainRequest) -> None:
-        charge = self._cost(joined, request.round_number, model_hash=request.model_hash)
+    def _charge(self, joined: _Joined, request: TrainRequest, *, seeded: bool) -> None:
+        charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
         entry = self.ledger.charge(charge)
         if entry.already_charged:
             raise RefusedError(
@@ -399,7 +421,7 @@ class Merchant:
                 plan=joined.derived.noise,
                 sample_rate=plan.sample_rate,
                 learning_rate=plan.local_learning_rate,
-                own_size=rounded_size(len(data.labels)),
+                mean_size=plan.records_total / plan.cohort,
                 rng=rng,
             )
         return contribute(

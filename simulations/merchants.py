@@ -140,6 +140,7 @@ class SimulatedMerchants:
             randomness_for=randomness_for,
             device=torch.device(self.device),
             on_event=note_cost,
+            works_ahead=self.keep_open,
             seconds_train=spent.get("seconds_train", 0.0),
             seconds_encrypt=spent.get("seconds_encrypt", 0.0),
         )

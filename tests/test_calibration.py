@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld
-from fedrec.privacy.dp.calibration import NoisePlan, events, plan_noise, views
+from fedrec.privacy.dp import clipping
+from fedrec.privacy.dp.calibration import NoisePlan, events, overfull_bits, plan_noise, views
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
@@ -33,6 +35,14 @@ def _problem(n: int = 40) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     generator = torch.Generator().manual_seed(1)
     return model, torch.randn(n, 1, 36, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+@pytest.mark.parametrize("dimension", [21, 421_834, 11_173_962])
+def test_the_sensitivity_holds_rounding_and_what_floating_point_may_add(dimension: int) -> None:
+    plan = _plan(dimension=dimension)
+    deviation = math.sqrt(2 * math.log(1e12)) * (plan.scale + math.sqrt(dimension) / 2)
+    rounded = math.sqrt(plan.scale**2 + dimension / 4 + deviation)
+    assert plan.sensitivity / rounded - 1 == pytest.approx(2.0**-16, rel=1e-9)
 
 
 def test_opened_noise_is_never_less_than_charged() -> None:
@@ -76,6 +86,27 @@ def test_refusals(changes: dict[str, Any]) -> None:
         changes = {**changes, "epsilon": 1.0, "noise_multiplier": None}
     with pytest.raises(ConfigError):
         _plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("records", "rate"),
+    [(131_073, 0.9999), (131_200, 0.998), (140_000, 0.92), (600_000, 0.215), (10**7, 0.0129)],
+)
+def test_the_chance_of_an_overfull_step_is_bounded_from_above(records: int, rate: float) -> None:
+    exact = stats.binom.logsf(clipping.MAX_RECORDS, records, rate) / math.log(2)
+    bits = overfull_bits(records=records, sample_rate=rate)
+    assert exact <= -bits
+    # Chernoff's bound loses a factor of about the deviation, no more.
+    assert bits >= -exact - 12
+
+
+def test_a_step_that_may_be_overfull_is_refused_beforehand() -> None:
+    # Of 5% more than 400,000, since sizes are rounded, 0.31 are 130,200: three deviations below 2**17.
+    assert _plan(records_per_merchant=124_000, sample_rate=1.0)
+    assert _plan(records_per_merchant=400_000, sample_rate=0.25)
+    for records, rate in ((125_000, 1.0), (400_000, 0.31), (10**9, 0.25), (400_000, 1.0)):
+        with pytest.raises(ConfigError, match="a step of one merchant takes"):
+            _plan(records_per_merchant=records, sample_rate=rate)
 
 
 def test_unreachable() -> None:
@@ -149,7 +180,7 @@ def test_local_update_says_the_parameter_difference() -> None:
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
     start = parameter_vector(model)
     total = local_update(
-        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, own_size=40,
+        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, mean_size=40,
         rng=Randomness.seeded(3),
     )  # fmt: skip
     np.testing.assert_array_equal(start, parameter_vector(model))
@@ -167,7 +198,7 @@ def test_local_noise_adds_up_over_steps() -> None:
     plan = _plan(mode="local", local_steps=5)
     draws = [
         local_update(
-            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, own_size=40,
+            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, mean_size=40,
             rng=Randomness.seeded(4, i),
         )
         for i in range(40)

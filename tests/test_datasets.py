@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fedrec.clients.data import photos_for
 from fedrec.errors import ConfigError, DataError
+from fedrec.protocol import Unit
 from fedrec.vision import folders
 from fedrec.vision.datasets import DataSplits, ImageSet, decode, open_folder, open_torchvision, resolve_splits
+from fedrec.vision.folders import Layout
+from tests.cohort import Cohort
 
 REAL = os.environ.get("FEDREC_TEST_DATA")
 needs_data = pytest.mark.skipif(not REAL, reason="FEDREC_TEST_DATA is not set")
@@ -197,6 +202,37 @@ def test_given_classes_rule(tmp_path: Path) -> None:
     train = open_folder(tmp_path, classes=["hat", "mug"]).train
     assert train.classes == ("hat", "mug") and train.labels.tolist() == [1]
     assert [skipped.name for skipped in train.skipped] == ["sock/x.png"]
+
+
+@pytest.mark.parametrize("unit", ["record", "product"])
+def test_another_list_of_classes_is_no_change_of_the_photos(tmp_path: Path, unit: Unit) -> None:
+    """A merchant's rule 'changed_data = refuse' is about its photos, not about what a server asks of them."""
+    layout: Layout = "product" if unit == "product" else "class"
+    for shade, label in enumerate(("hat", "mug", "sock")):
+        for number in (0, 1):
+            picture(
+                tmp_path / label / ("x" if unit == "product" else "") / f"{number}.png", 10 * shade + number
+            )
+    cohort = Cohort(tmp_path / "cohort", size=1)
+
+    def version(*classes: str) -> bytes:
+        plan = cohort.plan(
+            model="cnn", classes=classes, image_size=8, unit=unit, min_contributors=1, threshold=0
+        )
+        data = photos_for(plan, tmp_path, layout=layout, device=torch.device("cpu"))
+        assert len(data.labels) == len(classes) * (1 if unit == "product" else 2)
+        return data.content_hash
+
+    before = version("hat", "mug", "sock")
+    assert version("hat", "mug") == version("mug", "sock") == before
+    picture(tmp_path / "sock" / ("x" if unit == "product" else "") / "2.png", 99)
+    changed = open_folder(tmp_path, classes=("hat", "mug"), layout=layout, unit=unit).content_hash
+    assert changed != before
+    # A copy is dropped, so that it changes nothing.
+    picture(tmp_path / "sock" / ("x" if unit == "product" else "") / "3.png", 99)
+    again = open_folder(tmp_path, classes=("hat", "mug"), layout=layout, unit=unit)
+    assert again.content_hash == changed
+    assert {skip.reason for skip in again.train.skipped} == {"class sock is not one of this training's"}
 
 
 def test_which_split_is_measured_on() -> None:

@@ -270,3 +270,14 @@ def test_a_fingerprint_is_the_rosters_whatever_its_order(cohort: Cohort) -> None
     assert roster_fingerprint(plan.roster) == roster_fingerprint(cohort.roster[::-1])
     other = (cohort.roster[0].model_copy(update={"signing_key": "ab" * 32}), *cohort.roster[1:])
     assert roster_fingerprint(plan.roster) != roster_fingerprint(other)
+
+
+def test_an_overfull_step_is_refused_at_the_join_whatever_the_merchant_holds(cohort: Cohort) -> None:
+    merchant = cohort.merchants["m0"]
+    for plan in (
+        cohort.plan(records_largest=10**6, records_total=4 * 10**6),
+        cohort.plan(records_largest=400_000, records_total=16 * 10**5, sample_rate=0.31),
+    ):
+        with pytest.raises(RefusedError, match="a step of one merchant takes"):
+            merchant.join(JoinRequest(plan=plan))
+    assert merchant.ledger.entries() == ()

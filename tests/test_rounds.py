@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dp_accounting.pld import privacy_loss_distribution
 from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
     Body,
     JoinReply,
@@ -47,6 +50,64 @@ def test_unseeded_trainings_differ(tmp_path: Path) -> None:
     first, _ = cohort.train(cohort.plan())
     second, _ = cohort.train(cohort.plan())
     assert not np.array_equal(first, second)
+
+
+def test_an_entry_says_whether_the_very_noise_of_its_round_was_seeded(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, seed=None)
+    cohort.merchants["m1"].randomness_for = lambda plan, number: (
+        Randomness.seeded(1, number) if number == 2 else Randomness.from_os()
+    )
+    cohort.train(cohort.plan())
+    seeded = {
+        name: [entry.charge.seeded for entry in merchant.ledger.entries()]
+        for name, merchant in cohort.merchants.items()
+    }
+    assert seeded == {name: [False, name == "m1", False] for name in cohort.names}
+    seeds = Cohort(tmp_path / "seeds", seed=3)
+    seeds.train(seeds.plan(rounds=1))
+    assert all(merchant.ledger.entries()[0].charge.seeded for merchant in seeds.merchants.values())
+
+
+def test_a_restarted_merchant_composes_what_is_left_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = 0
+    kind = privacy_loss_distribution.PrivacyLossDistribution
+    real = kind.compose
+
+    def compose(*given: object) -> object:
+        nonlocal composed
+        composed += 1
+        return real(*given)
+
+    monkeypatch.setattr(kind, "compose", compose)
+    cohort = Cohort(tmp_path, size=3)
+    coordinator, _ = cohort.coordinator(cohort.plan(rounds=5))
+    counts: list[int] = []
+
+    def after(record: RoundRecord) -> None:
+        nonlocal composed
+        counts.append(composed)
+        composed = 0
+        if record.round == 2:
+            for name in cohort.names:
+                cohort.restart(name)
+
+    coordinator.on_round = after
+    coordinator.run()
+    # At the join, and in the first round after the restart; every other charge is looked up.
+    assert counts[0] > 0 and counts[2] > 0
+    assert [counts[1], *counts[3:]] == [0, 0, 0]
+
+
+def test_an_entry_is_enough_to_compute_its_sensitivity_again(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    charge = cohort.merchants["m0"].ledger.entries()[0].charge
+    assert charge.dimension == DIMENSION
+    spread = math.sqrt(2 * math.log(1 / charge.beta)) * (charge.scale + math.sqrt(charge.dimension) / 2)
+    again = (1 + 2.0**-16) * math.sqrt(charge.scale**2 + charge.dimension / 4 + spread)
+    assert charge.sensitivity == pytest.approx(again, rel=1e-12)
 
 
 def test_the_opened_sum_is_that_of_the_contributors_alone(tmp_path: Path) -> None:

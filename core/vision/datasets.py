@@ -14,7 +14,15 @@ import numpy as np
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol import Unit
 from fedrec.vision.folders import Layout, Picture, decode, list_pictures
-from fedrec.vision.imageset import FileSource, ImageSet, Record, Skipped, digest_of, drop_duplicates
+from fedrec.vision.imageset import (
+    FileSource,
+    ImageSet,
+    Record,
+    Skipped,
+    content_hash,
+    digest_of,
+    drop_duplicates,
+)
 from fedrec.vision.near import perceptual_hashes
 from fedrec.vision.products import by_product
 from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
@@ -53,7 +61,8 @@ def open_folder(
     :func:`fedrec.vision.folders.list_pictures`); in ``layout`` "product" there is a folder per product, and
     with ``unit`` "product" the splits are of :class:`fedrec.vision.products.ProductSet`. Classes are the
     sorted union over the splits, unless ``classes`` gives them, as a training's plan does: then pictures
-    of other classes are skipped, and the folder may hold one class only. Exact copies in the training
+    of other classes are skipped, once they have been read for the content's hash, and the folder may hold one
+    class only. Exact copies in the training
     split are dropped, the first by name stays. Files stay on disk and are decoded again on use,
     ``workers`` threads at loading.
 
@@ -81,6 +90,7 @@ def open_folder(
         where = "one folder per class" if layout == "class" else "class folders with a folder per product"
         raise DataError(f"{folders['train']} holds no pictures: put them in {where}")
     names = tuple(found if classes is None else classes)
+    content = b""
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
         misplaced = [
@@ -90,7 +100,11 @@ def open_folder(
             )
             for file in listing.misplaced
         ]
-        photos = _load(root, names, listing.pictures, misplaced, workers=workers)
+        photos = _load(root, tuple(found), listing.pictures, misplaced, workers=workers)
+        if name == "train":
+            content = content_hash((by_product if unit == "product" else drop_duplicates)(photos).records)
+        if classes is not None:
+            photos = photos.of_classes(names)
         loaded[name] = by_product(photos) if unit == "product" else photos
     train = loaded["train"] if unit == "product" else drop_duplicates(loaded["train"])
     if not len(train):
@@ -101,7 +115,7 @@ def open_folder(
         raise DataError(f"{folders['train']} holds readable pictures of one class only ({only}): add another")
     # A split whose folder is empty counts as absent.
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
-    return DataSplits(train, rest.get("validation"), rest.get("test"))
+    return DataSplits(train, rest.get("validation"), rest.get("test"), content)
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -115,8 +129,6 @@ def _load(
 
     def read(picture: Picture) -> Record | Skipped:
         name = _shown(picture.path, root)
-        if picture.label not in numbers:
-            return Skipped(name, f"class {picture.label} is not one of this training's", picture.merchant)
         try:
             image = decode(picture.path)
         except DataError as error:

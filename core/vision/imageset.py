@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -173,6 +173,22 @@ class ImageSet:
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
         records = [self.records[index] for index in chosen.tolist()]
         return ImageSet(self.classes, records, self._source, positions=self._positions[chosen])
+
+    def of_classes(self, classes: Sequence[str]) -> ImageSet:
+        """Return the photos of these classes, labelled by position in them; the rest count as skipped."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        kept: list[int] = []
+        records: list[Record] = []
+        skipped = list(self.skipped)
+        for index, record in enumerate(self.records):
+            name = self.classes[record.label]
+            if name in numbers:
+                kept.append(index)
+                records.append(replace(record, label=numbers[name]))
+            else:
+                reason = f"class {name} is not one of this training's"
+                skipped.append(Skipped(record.name, reason, record.merchant))
+        return ImageSet(classes, records, self._source, positions=self._positions[kept], skipped=skipped)
 
 
 def _digest_head(width: int, height: int) -> bytes:

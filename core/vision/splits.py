@@ -18,11 +18,16 @@ VALIDATION_SHARE: Final = 0.1
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The splits that the data came with."""
+    """The splits that the data came with.
+
+    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash` over all training records that a
+    folder holds, of whatever classes; empty for other data.
+    """
 
     train: ImageSet
     validation: ImageSet | None = None
     test: ImageSet | None = None
+    content_hash: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ _LEAST_MULTIPLIER = 0.05
 _FIRST_INTERVAL = 3e-3
 _LAST_INTERVAL = 1e-7
 _MAX_GRID = 20_000_000
+# Compositions of at most so many points are kept, 8 of them: 16 bytes a point.
+_MAX_KEPT = 2_000_000
 # The closed form is rounded up by this, more than its float error and less than a grid's excess.
 _ROUND_UP = 1e-4
 
@@ -166,14 +168,15 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
         return 0.0
     if _without_figure(groups):
         return math.inf
-    return _settled(groups, delta)[0]
+    return _settled(groups, None, delta)[0]
 
 
 def epsilon_schedule(history: Iterable[Event], step: Event, *, deltas: Sequence[float]) -> tuple[float, ...]:
     """Epsilon by PLD of ``history`` and k times ``step``, at ``deltas[k]``, for k = 0, 1, ...
 
     One composition for each k, on a grid fine enough for the first and for the last, so a step taken later
-    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached.
+    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached, and
+    so is the composed history: another step on top of the same one costs no composition of it.
     """
     return _schedule(_grouped(history), step, tuple(deltas))
 
@@ -213,8 +216,9 @@ def _grid_size(groups: tuple[Group, ...], interval: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _settled(groups: tuple[Group, ...], delta: float) -> tuple[float, float]:
-    """Return epsilon and the interval of the grid that it settled at."""
+def _settled(history: tuple[Group, ...], step: Group | None, delta: float) -> tuple[float, float]:
+    """Return epsilon of a history and a step of its own, and the interval of the grid that it settled at."""
+    groups = history if step is None else (*history, step)
     # A coarse grid does for a large epsilon, whose distribution is wide.
     whole = _every_record(groups)
     rough = (
@@ -225,10 +229,10 @@ def _settled(groups: tuple[Group, ...], delta: float) -> tuple[float, float]:
     interval = min(max(_FIRST_INTERVAL, 1e-3 * rough), 0.1)
     if whole:
         return rough, interval
-    epsilon = _composed(groups, interval).get_epsilon_for_delta(delta)
+    epsilon = _composed(history, step, interval).get_epsilon_for_delta(delta)
     while interval / 3 >= _LAST_INTERVAL and _grid_size(groups, interval / 3) <= _MAX_GRID:
         interval /= 3
-        finer = _composed(groups, interval).get_epsilon_for_delta(delta)
+        finer = _composed(history, step, interval).get_epsilon_for_delta(delta)
         change = abs(epsilon - finer)
         # Each is an upper bound, so the smaller may be kept.
         epsilon = min(epsilon, finer)
@@ -237,7 +241,7 @@ def _settled(groups: tuple[Group, ...], delta: float) -> tuple[float, float]:
     return float(epsilon), interval
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _step_distribution(
     rate: float, sigma: float, interval: float
 ) -> privacy_loss_distribution.PrivacyLossDistribution:
@@ -247,13 +251,28 @@ def _step_distribution(
 
 
 def _composed(
-    groups: tuple[Group, ...], interval: float
+    history: tuple[Group, ...], step: Group | None, interval: float
 ) -> privacy_loss_distribution.PrivacyLossDistribution:
+    """Compose a history, which is kept if it isn't too large, and a step on top of it."""
+    kept = _grid_size(history, interval) <= _MAX_KEPT
+    composed = (_kept_history if kept else _compose)(history, interval)
+    return composed if step is None else composed.compose(_repeated(step, interval))
+
+
+def _compose(groups: tuple[Group, ...], interval: float) -> privacy_loss_distribution.PrivacyLossDistribution:
     composed = privacy_loss_distribution.identity(interval)
-    for rate, sigma, steps in groups:
-        step = _step_distribution(rate, sigma, interval)
-        composed = composed.compose(step.self_compose(steps) if steps > 1 else step)
+    for group in groups:
+        composed = composed.compose(_repeated(group, interval))
     return composed
+
+
+_kept_history = lru_cache(maxsize=8)(_compose)
+
+
+def _repeated(group: Group, interval: float) -> privacy_loss_distribution.PrivacyLossDistribution:
+    rate, sigma, steps = group
+    step = _step_distribution(rate, sigma, interval)
+    return step.self_compose(steps) if steps > 1 else step
 
 
 @lru_cache(maxsize=64)
@@ -270,9 +289,13 @@ def _schedule(history: tuple[Group, ...], step: Event, deltas: tuple[float, ...]
     usable = [k for k, delta in enumerate(deltas) if delta >= MIN_DELTA and after[k]]
     if not usable:
         return (math.inf,) * len(deltas)
-    interval = min(_settled(after[k], deltas[k])[1] for k in (usable[0], usable[-1]))
-    composed = _composed(history, interval)
-    each = _composed(_grouped([step]), interval)
+    kind = (step.sample_rate, step.noise_multiplier)
+    interval = min(
+        _settled(history, (*kind, step.steps * k) if k else None, deltas[k])[1]
+        for k in (usable[0], usable[-1])
+    )
+    composed = _composed(history, None, interval)
+    each = _repeated((*kind, step.steps), interval)
     epsilons: list[float] = []
     for k, delta in enumerate(deltas):
         if k:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.accountants import Event, noise_multiplier_for
-from fedrec.privacy.dp.clipping import FLOAT_SLACK
+from fedrec.privacy.dp.clipping import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
 from fedrec.protocol import MAX_CLIP, MIN_CLIP
@@ -29,6 +29,9 @@ _MIN_SHARE_STD = 4.0
 _WRAP_BITS = 40
 _WRAP_ROUNDS = 1000
 _MIN_CLAMP = 8.0
+# A declared size has two significant digits, so that the number behind it is at most 5% larger.
+_ROUNDING = 1.05
+_OVERFULL_BITS = 60
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,24 @@ def events(plan: NoisePlan, *, steps: int, aggregation_broken: bool = False) -> 
     return (Event(plan.sample_rate, multiplier, steps),)
 
 
+def overfull_bits(*, records: int, sample_rate: float) -> float:
+    """Return b such that a step draws more than ``MAX_RECORDS`` of ``records`` by chance below 2**-b.
+
+    Chernoff's bound for a binomial: P(X >= k) <= exp(-n KL(k / n, q)); infinite where n itself is no larger,
+    0 where k is no more than the expectation.
+    """
+    most = MAX_RECORDS + 1
+    if records < most:
+        return math.inf
+    part = most / records
+    if part <= sample_rate:
+        return 0.0
+    divergence = part * math.log(part / sample_rate)
+    if part < 1.0:
+        divergence += (1.0 - part) * math.log((1.0 - part) / (1.0 - sample_rate))
+    return records * divergence / math.log(2.0)
+
+
 def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
     """Choose the bound on a coordinate of one merchant's sum before noise, in grid units.
 
@@ -155,7 +176,8 @@ def plan_noise(
         cohort: merchants in the roster, all of whose shares may arrive.
         min_contributors: fewest merchants whose sum is opened.
         colluders: merchants assumed to side with the server.
-        records_per_merchant: the largest merchant's (rounded) size, for the clamp.
+        records_per_merchant: the largest merchant's (rounded) size, for the clamp; a step must not draw
+            more records from it than a clipped sum takes.
         local_steps: steps of one merchant between two sums; above 1 in ``local`` mode only.
         beta: chance per step of passing the sensitivity.
 
@@ -170,6 +192,14 @@ def plan_noise(
         raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
     if not 0.0 < sample_rate <= 1.0:
         raise ConfigError(f"sample rate: {sample_rate} is outside (0, 1]; choose a rate such as 0.1.")
+    # Judged beforehand, by public numbers: a step that failed for what it drew would tell about the records.
+    if overfull_bits(records=math.ceil(_ROUNDING * records_per_merchant), sample_rate=sample_rate) < (
+        _OVERFULL_BITS
+    ):
+        raise ConfigError(
+            f"sample rate: {sample_rate} of {records_per_merchant} records may pass the {MAX_RECORDS} that a "
+            "step of one merchant takes; choose a lower rate."
+        )
     if not 0.0 < delta < 1.0:
         raise ConfigError(f"delta: {delta} is outside (0, 1); choose one such as 1e-5.")
     if not MIN_CLIP <= clip <= MAX_CLIP:

@@ -67,6 +67,11 @@ def _full_float32(device: torch.device) -> Iterator[None]:
     """Switch TF32, bf16 products, autocast and cuDNN's choosing by trial off for a block, then back."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
+    # From torch 2.9 on a CPU's convolutions have a switch of their own; before, no other precision.
+    convolutions = getattr(torch.backends.mkldnn, "conv", None)
+    before = None if convolutions is None else convolutions.fp32_precision
+    if convolutions is not None:
+        convolutions.fp32_precision = "ieee"
     kernels = torch.backends.cudnn.flags(
         enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -75,6 +80,8 @@ def _full_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
+        if convolutions is not None:
+            convolutions.fp32_precision = before
 
 
 @dataclass(frozen=True)

@@ -67,18 +67,22 @@ def local_update(
     plan: NoisePlan,
     sample_rate: float,
     learning_rate: float,
-    own_size: int,
+    mean_size: float,
     rng: Randomness,
     physical_batch: int | None = None,
 ) -> NDArray[np.int64]:
     """Make ``plan.local_steps`` noised steps of this merchant's own and return their total (mode ``local``).
 
-    Each step moves the model by -learning_rate / (q * own_size) times its noised clipped sum; the next
+    Each step moves the model by -learning_rate / (q * mean_size) times its noised clipped sum; the next
     one takes gradients there. The total of the noised integer sums, int64 of shape (d,) in grid units,
-    says the same as the parameter difference: difference = -learning_rate * (C / S) / (q * own_size) *
+    says the same as the parameter difference: difference = -learning_rate * (C / S) / (q * mean_size) *
     total, exactly on the grid, so it needs no rounding of its own. Added over merchants and divided by
-    q times the sum of their sizes it gives the average of their differences weighted by size. The
-    model is left as it was.
+    q times the sum of their sizes, which is the cohort times ``mean_size``, it gives the plain average of
+    their differences; a merchant with more records than the mean moves further, one with fewer less far.
+
+    The divisor is public and fixed before the first step. The accountants charge each step as one sum at a
+    point that follows from what was released before; a divisor that followed the number of records would
+    put that point elsewhere for a neighbouring set of records. The model is left as it was.
 
     Args:
         model: the shared model of the round.
@@ -89,7 +93,7 @@ def local_update(
         plan: grid, clamp, noise and number of local steps.
         sample_rate: q; must be the plan's.
         learning_rate: of the local steps.
-        own_size: the merchant's own size as it declared it, rounded and so public.
+        mean_size: records that a merchant of the cohort has on average; must be the plan's.
         rng: step i reads its children of child("step", i); a fresh one per round.
         physical_batch: images passed through the model at a time, as many as memory allows if None.
 
@@ -98,15 +102,15 @@ def local_update(
 
     """
     _check(model, clip=clip, plan=plan, sample_rate=sample_rate)
-    if not 0.0 < learning_rate < math.inf or own_size < 1:
+    if not 0.0 < learning_rate < math.inf or not 0.0 < mean_size < math.inf:
         raise ConfigError(
-            f"local update: learning rate {learning_rate} and size {own_size} must be positive."
+            f"local update: learning rate {learning_rate} and mean size {mean_size} must be positive."
         )
     # Kept as they are: a round trip through a vector would not matter, but a failed step must not show.
     before = [parameter.detach().clone() for parameter in model.parameters()]
     point = parameter_vector(model)
     total = np.zeros(plan.dimension, dtype=np.int64)
-    to_parameters = learning_rate * clip / (plan.scale * sample_rate * own_size)
+    to_parameters = learning_rate * clip / (plan.scale * sample_rate * mean_size)
     try:
         with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
             for step in range(plan.local_steps):
