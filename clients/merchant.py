@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee
+from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee, parts_of
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore, StoredTraining, TrainingSecrets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
@@ -235,8 +235,8 @@ class Merchant:
         reply, sent = self._upload(joined, request, values, keys=keys, rng=rng)
         self.seconds_train += trained - started
         self.seconds_encrypt += time.process_time() - trained
-        self.store.put_reply(
-            "upload", plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
+        self.store.put_upload(
+            plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
         )
         self.on_event("stored")
         return reply, sent
@@ -254,15 +254,17 @@ class Merchant:
         if stored is not None:
             return thaw(stored, UnmaskReply)
         survivors = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
-        reply, sent = self._answer(joined, survivors, blobs, round_number=request.round_number)
-        self.store.put_reply(
-            "answer", plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
-        )
+        parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
+        # A key is used only once the mark is on disk: whatever fails below, no other set gets a second try.
+        self.store.mark_answer(plan.training_id, request.round_number, request_hash=hashed)
+        self.on_event("marked")
+        reply, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
+        self.store.put_answer(plan.training_id, request.round_number, body=freeze(reply, sent))
         self.on_event("answered")
         return reply, sent
 
     def _answer(
-        self, joined: _Joined, survivors: Sequence[Commitment], blobs: Blobs, *, round_number: int
+        self, joined: _Joined, survivors: Sequence[Commitment], parts: Sequence[bytes], *, round_number: int
     ) -> tuple[UnmaskReply, dict[str, bytes]]:
         plan, scheme = joined.plan, joined.derived.scheme
         secrets = self.store.training(plan.training_id).secrets
@@ -270,16 +272,14 @@ class Merchant:
             return answer_as_member(
                 scheme,
                 survivors,
-                blobs,
+                parts,
                 plan=plan,
                 round_number=round_number,
                 member=self.name,
                 sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
             )
         if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
-            return answer_as_holder(
-                scheme, survivors, blobs, merchant=self.name, private_key=secrets.decryption_private
-            )
+            return answer_as_holder(scheme, parts, merchant=self.name, private_key=secrets.decryption_private)
         raise RefusedError("this merchant has no key of this training")
 
     def close_training(self, request: CloseRequest) -> CloseReply:

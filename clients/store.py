@@ -1,8 +1,8 @@
 """What a merchant keeps on disk about a training: its plan, the exact uploads and answers it gave.
 
 An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
-bytes if it is identical to the first, and nothing otherwise. Bodies are deleted when their round is
-over; the mark that an answer was given stays.
+bytes if it is identical to the first, and nothing otherwise. An answer is marked before it is computed,
+so that one that fails is never tried again. Bodies are deleted when their round is over; the mark stays.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ class MerchantStore:
     def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
         """Return the reply stored for this very request, None when none was stored yet.
 
-        Raises ``RefusedError`` when another request was answered in this round, or the round is over.
+        Raises ``RefusedError`` when another request was answered in this round, or this one was and its body
+        is gone: the round is over, or the answer failed.
         """
         row = self._db.execute(
             "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
@@ -157,17 +158,35 @@ class MerchantStore:
         if row[0] != request_hash:
             raise RefusedError(f"round {round_number} already has an {kind}, to a different request")
         if row[1] is None:
-            raise RefusedError(f"round {round_number} is over")
+            raise RefusedError(f"round {round_number} is over, or its {kind} failed: it isn't tried again")
         body: bytes = row[1]
         return body
 
-    def put_reply(
-        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes
-    ) -> None:
-        """Store a reply before it is sent, and delete the bodies of earlier rounds of its kind.
+    def put_upload(self, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
+        """Store an upload before it is sent, and delete the bodies of earlier rounds.
 
         Raises ``RefusedError`` when this round already has one.
         """
+        self._insert("upload", training_id, round_number, request_hash=request_hash, body=body)
+
+    def mark_answer(self, training_id: str, round_number: int, *, request_hash: str) -> None:
+        """Record that this request is answered, before it is, and delete the bodies of earlier rounds.
+
+        Until :meth:`put_answer` gives it a body the mark stands for a refusal, of this request too. Raises
+        ``RefusedError`` when this round already has one.
+        """
+        self._insert("answer", training_id, round_number, request_hash=request_hash, body=None)
+
+    def put_answer(self, training_id: str, round_number: int, *, body: bytes) -> None:
+        """Store the answer that was marked, before it is sent."""
+        self._db.execute(
+            "UPDATE reply SET body = ? WHERE kind = 'answer' AND training_id = ? AND round_number = ?",
+            (body, training_id, round_number),
+        )
+
+    def _insert(
+        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes | None
+    ) -> None:
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
