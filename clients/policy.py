@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
 from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, Unit, roster_fingerprint, sha256_hex
 
@@ -53,7 +54,7 @@ largest_sample_rate = 1.0
 least_noise_multiplier = 0.0
 
 # The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
-# 'distributed').
+# 'distributed', and wherever updates are encrypted).
 least_contributors = 1
 least_colluders = 1
 
@@ -177,7 +178,7 @@ class MerchantPolicy(Strict):
         _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
         _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
         _at_least("least_contributors", plan.min_contributors, self.least_contributors)
-        if plan.mode == "distributed":
+        if plan.mode == "distributed" or opener(plan.scheme) != "nobody":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
         if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
             raise RefusedError("policy 'roster_fingerprint': the plan has a roster that was not approved")

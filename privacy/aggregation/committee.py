@@ -62,7 +62,15 @@ def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors:
 
 
 def check_contributors(*, cohort: int, min_contributors: int, colluders: int) -> None:
-    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum."""
+    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum.
+
+    One merchant at least is taken to side with the server: with 0 colluders, a committee of one would do.
+    """
+    if colluders < 1:
+        raise ConfigError(
+            "0 colluders would let one merchant open every update together with the server: "
+            "--colluders must be at least 1 where updates are encrypted"
+        )
     if min_contributors > cohort:
         raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
     if min_contributors - colluders < 2:
