@@ -14,6 +14,7 @@ from fedrec.errors import AggregationError, FedrecError, ProtocolError, Training
 from fedrec.privacy.aggregation.committee import (
     check_commitment,
     check_encryption_key,
+    check_sealing_key,
     check_sealing_keys,
 )
 from fedrec.privacy.aggregation.registry import opener
@@ -165,7 +166,10 @@ class Coordinator:
             elif isinstance(scheme, HolderScheme):
                 check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
         except ProtocolError as error:
-            raise CohortIncompleteError(f"the committee is not complete: {error}") from None
+            told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
+            raise CohortIncompleteError(
+                f"the committee is not complete: {told[0] if told else error}"
+            ) from None
 
     def _join_late(self) -> None:
         """Let merchants in that have come since, if any of the cohort is missing."""
@@ -201,15 +205,28 @@ class Coordinator:
                 # Another node may have taken the name; the one that it belongs to can still answer.
                 self.refusals[name] = "a reply under this name is not signed by its merchant"
                 continue
+            try:
+                self._keep_sealing_key(answer.body)
+            except ProtocolError as error:
+                self.refusals[name] = str(error)
+                continue
             self.refusals.pop(name, None)
             self._nodes[name] = answer.node_id
             self.seeded |= answer.body.seeded
-            if answer.body.sealing_key is not None:
-                self._keys.setdefault(name, answer.body.sealing_key)
             if answer.body.encryption_key is not None and name == self.plan.committee[0]:
                 self._encryption_key = answer.body.encryption_key
                 self._encryption_key_bytes = answer.blobs.get("encryption-key", b"")
         return list(answers.failed.values())
+
+    def _keep_sealing_key(self, reply: JoinReply) -> None:
+        """Keep a member's first sealing key; ``ProtocolError`` for one that the cohort would refuse."""
+        key = reply.sealing_key
+        if key is None or reply.merchant in self._keys:
+            return
+        if key.statement.merchant != reply.merchant:
+            raise ProtocolError("a sealing key is of another merchant than the reply that brings it")
+        check_sealing_key(key, plan=self.plan)
+        self._keys[reply.merchant] = key
 
     @property
     def _sealing_keys(self) -> tuple[SignedSealingKey, ...]:

@@ -13,15 +13,20 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import ValidationError
 
-from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingError
 from fedrec.flower.superlink import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol import (
     MAX_BODY_BYTES,
+    SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
     JoinReply,
     JoinRequest,
+    SealingKey,
+    SignedSealingKey,
+    TrainingPlan,
+    TrainRequest,
     UnmaskRequest,
     pack,
     unpack,
@@ -118,6 +123,41 @@ def test_a_closed_training_cannot_be_used_to_close_the_open_one(tmp_path: Path) 
         merchant.join(JoinRequest(plan=old))
     stored = merchant.store.training(new.training_id)
     assert not stored.closed and stored.secrets.sealing_private is not None
+
+
+def with_sealing_key(cohort: Cohort, plan: TrainingPlan, name: str, public: bytes) -> SignedSealingKey:
+    statement = SealingKey(training_id=plan.training_id, merchant=name, public_key=public.hex())
+    signature = cohort.identities[name].sign(statement.canonical_bytes(), context=SEALING_KEY_CONTEXT)
+    return SignedSealingKey(statement=statement, signature=signature.hex())
+
+
+def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> None:
+    """Signed by its own merchant, so that nothing but the key itself is wrong with it."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1)
+    replies = [cohort.merchants[name].join(JoinRequest(plan=plan))[0] for name in cohort.names]
+    keys = [reply.sealing_key for reply in replies if reply.sealing_key is not None]
+    keys[2] = with_sealing_key(cohort, plan, "m2", bytes(32))
+    request = TrainRequest(
+        training_id=plan.training_id,
+        round_number=1,
+        model_hash=plan.initial_model_hash,
+        sealing_keys=tuple(keys),
+    )
+    with pytest.raises(ProtocolError, match="'m2' is of small order"):
+        cohort.merchants["m0"].train(request, {"model": bytes(4 * plan.dimension)})
+    assert cohort.merchants["m0"].ledger.entries() == ()
+
+    def degenerate(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "query.join" and index == 2:
+            body, blobs = unpack(reply.content, JoinReply, max_blob_bytes=0)
+            reply.content = pack(body.model_copy(update={"sealing_key": keys[2]}), blobs)
+        return reply
+
+    coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), 4, tamper=degenerate))
+    with pytest.raises(TrainingError, match="m2: the sealing key of 'm2' is of small order"):
+        coordinator.run()
+    assert coordinator.checkpoint.sealing_keys() == ()
 
 
 def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
