@@ -7,6 +7,7 @@ upload; send. A round that is charged and has no stored upload is dropped, never
 from __future__ import annotations
 
 import hmac
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,8 @@ from fedrec.protocol import (
 )
 
 Blobs = Mapping[str, bytes]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
+        self.expire()
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
@@ -158,6 +162,7 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
+        self.store.see(plan.training_id, now=self.now())
         self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
         return self._join_reply(plan, stored)
 
@@ -290,6 +295,17 @@ class Merchant:
         self._joined.pop(request.training_id, None)
         return CloseReply(merchant=self.name)
 
+    def expire(self) -> list[str]:
+        """Finish the trainings that the server has left alone for longer than the policy allows; return them.
+
+        A server that sends neither a close nor another training would else keep their keys on disk for ever.
+        """
+        finished = self.store.finish_unseen(now=self.now(), days=self.policy.training_expires_days)
+        for training_id in finished:
+            self._joined.pop(training_id, None)
+            _log.warning("training %s expired: its keys are deleted", training_id[:16])
+        return finished
+
     def _prepare(self, plan: TrainingPlan) -> _Joined:
         """Derive what a plan means here; ``RefusedError`` when it can't be carried out."""
         if plan.training_id in self._joined:
@@ -309,9 +325,11 @@ class Merchant:
         return joined
 
     def _training(self, training_id: str) -> _Joined:
+        self.expire()
         stored = self.store.training(training_id)
         if stored.closed:
             raise RefusedError("this training was closed")
+        self.store.see(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
         self._check_seeded(stored, plan)
         return self._prepare(plan)

@@ -75,6 +75,9 @@ least_colluders = 1
 # hours = ["22:00-06:00"]
 clock = "utc"
 
+# After so many days without a request of a training, this merchant finishes it and deletes its keys.
+training_expires_days = 30
+
 # When the photos are no longer those of the last charge: "refuse", or "count_together", which charges the new
 # photos as if they had been there from the start.
 changed_data = "refuse"
@@ -107,6 +110,7 @@ class MerchantPolicy(Strict):
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
     hours: tuple[Span, ...] | None = None
     clock: Literal["utc", "local"] = "utc"
+    training_expires_days: Annotated[int, Field(ge=1, le=36500)] = 30
     changed_data: Literal["refuse", "count_together"] = "refuse"
 
     @field_validator("hours")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,10 @@ CREATE TABLE IF NOT EXISTS reply (
     kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
     request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
 """
+_SEEN_SECONDS = 3600.0
+"""How exactly the last request of a training is remembered: a write, with its fsync, an hour is enough."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,39 @@ class MerchantStore:
         )
         return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
 
+    def open_trainings(self) -> list[str]:
+        """Return the trainings that were joined and not finished, in the order of joining."""
+        rows = self._db.execute("SELECT training_id FROM training WHERE closed = 0 ORDER BY rowid")
+        return [row[0] for row in rows]
+
     def finish_others(self, training_id: str) -> None:
         """Finish every open training but this one."""
-        rows = self._db.execute(
-            "SELECT training_id FROM training WHERE closed = 0 AND training_id != ?", (training_id,)
-        ).fetchall()
-        for (other,) in rows:
-            self.finish(other)
+        for other in self.open_trainings():
+            if other != training_id:
+                self.finish(other)
+
+    def see(self, training_id: str, *, now: datetime) -> None:
+        """Remember, to the hour, that the server asked something of a training at ``now``."""
+        at = now.timestamp()
+        seen = self._seen(training_id)
+        if seen is None or abs(at - seen) >= _SEEN_SECONDS:
+            self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (training_id, at))
+
+    def _seen(self, training_id: str) -> float | None:
+        row = self._db.execute("SELECT at FROM seen WHERE training_id = ?", (training_id,)).fetchone()
+        return None if row is None else float(row[0])
+
+    def finish_unseen(self, *, now: datetime, days: int) -> list[str]:
+        """Finish the open trainings of which the server has asked nothing for so many days; return them."""
+        finished = []
+        for training_id in self.open_trainings():
+            seen = self._seen(training_id)
+            if seen is None:
+                self.see(training_id, now=now)
+            elif now.timestamp() - seen > days * 86400:
+                self.finish(training_id)
+                finished.append(training_id)
+        return finished
 
     def finish(self, training_id: str) -> None:
         """Delete the training's private keys and all bodies; later theft of this file then opens nothing."""
