@@ -244,6 +244,36 @@ def test_the_holder_decrypts_one_signed_set_a_round_and_nothing_else(tmp_path: P
         cohort.merchants["m1"].unmask(request, blobs)
 
 
+def test_a_merchant_without_the_key_opens_single_updates_with_the_server(tmp_path: Path) -> None:
+    """The scheme's limit, tried: m1 uploads the negative of m0 and m3, and the holder opens m2 alone."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
+    request, blobs = caught_opening(cohort, plan)
+    scheme = derive(plan).scheme
+    assert isinstance(scheme, CkksScheme)
+    p = scheme.parameters
+    rest = summed(scheme, [blobs["ciphertext-1"], blobs["ciphertext-4"]])
+    assert isinstance(rest, ckks.CkksSum)
+    negative = wire.encode((np.uint64(p.modulus) - rest.coefficients) % np.uint64(p.modulus), p)
+    signed = sign_again(cohort, request.survivors[1], negative)
+    survivors = (request.survivors[0], signed, *request.survivors[2:])
+    _, sent = cohort.merchants["m0"].unmask(
+        request.model_copy(update={"survivors": survivors}), blobs | {"ciphertext-2": negative}
+    )
+    secret = cohort.merchants["m0"].store.training(plan.training_id).secrets.decryption_private
+    assert secret is not None
+    alone = scheme.answer(summed(scheme, [blobs["ciphertext-3"]]), private_key=secret, contributors=1)
+    assert sent["answer"] == alone
+
+
+def sign_again(cohort: Cohort, signed: SignedCommitment, ciphertext: bytes) -> SignedCommitment:
+    """The same merchant's commitment to another ciphertext."""
+    commitment = signed.commitment.model_copy(update={"ciphertext_hash": sha256_hex(ciphertext)})
+    identity = cohort.identities[commitment.merchant]
+    signature = identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
+    return SignedCommitment(commitment=commitment, signature=signature.hex())
+
+
 def test_an_opening_that_fails_is_never_tried_again_nor_another_set_after_it(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
@@ -252,9 +282,7 @@ def test_an_opening_that_fails_is_never_tried_again_nor_another_set_after_it(tmp
     scheme = derive(plan).scheme
     assert isinstance(scheme, CkksScheme)
     other = encrypt(scheme, scheme.make_keys(), np.zeros(plan.dimension, dtype=np.int64))
-    commitment = request.survivors[1].commitment.model_copy(update={"ciphertext_hash": sha256_hex(other)})
-    signature = cohort.identities["m1"].sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
-    spoilt = SignedCommitment(commitment=commitment, signature=signature.hex())
+    spoilt = sign_again(cohort, request.survivors[1], other)
     survivors = (request.survivors[0], spoilt, *request.survivors[2:])
     failing = request.model_copy(update={"survivors": survivors}), blobs | {"ciphertext-2": other}
     with pytest.raises(AggregationError, match="doesn't decrypt"):
