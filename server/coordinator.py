@@ -328,6 +328,7 @@ class Coordinator:
         traffic.seconds_train = time.monotonic() - started
         uploads: list[Upload] = []
         receipts: list[Receipt] = []
+        names = {node: name for name, node in self._nodes.items()}
         for answer in answers.replies:
             try:
                 upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
@@ -339,7 +340,8 @@ class Coordinator:
                 )
                 total.add(upload.ciphertext)
             except FedrecError as error:
-                self._note(round_number, answer.body.merchant, str(error))
+                # By the node that sent it: the name inside may be anybody's.
+                self._note(round_number, names[answer.node_id], str(error))
                 continue
             if opener(self.plan.scheme) != "holder":
                 upload = replace(upload, ciphertext=b"")

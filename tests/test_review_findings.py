@@ -26,6 +26,7 @@ from fedrec.protocol import (
     SealingKey,
     SignedSealingKey,
     TrainingPlan,
+    TrainReply,
     TrainRequest,
     UnmaskRequest,
     pack,
@@ -158,6 +159,22 @@ def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> No
     with pytest.raises(TrainingError, match="m2: the sealing key of 'm2' is of small order"):
         coordinator.run()
     assert coordinator.checkpoint.sealing_keys() == ()
+
+
+@pytest.mark.parametrize("refused", ["no", None])
+def test_a_reply_under_another_name_is_held_against_its_sender(tmp_path: Path, refused: str | None) -> None:
+    cohort = Cohort(tmp_path)
+
+    def blame_another(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "train" and index == 1:
+            reply.content = pack(TrainReply(merchant="m3", refused=refused))
+        return reply
+
+    grid = InProcessGrid(cohort.app(), 4, tamper=blame_another)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=1), grid)
+    coordinator.run()
+    assert (records[0].opened, records[0].contributors) == (True, 3)
+    assert list(coordinator.refusals) == ["round 1, m1"]
 
 
 def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
