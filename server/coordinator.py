@@ -40,9 +40,10 @@ from fedrec.protocol import (
     sha256_hex,
     take_blob,
 )
+from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import Answer, Answers, Reply, ask
-from fedrec.server.opening import Upload, blamed, gather, unmask_requests
+from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 
@@ -112,21 +113,21 @@ class Coordinator:
         self._keys: dict[str, SignedSealingKey] = {}
         self._encryption_key: SignedEncryptionKey | None = None
         self._encryption_key_bytes = b""
-        self._excluded: set[str] = set()
+        self._blame = Blame(colluders=self.plan.colluders)
         self.seeded = False
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
         self._join()
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
-        self._excluded = set(self.checkpoint.excluded())
+        self._blame = Blame.from_state(self.checkpoint.blame(), colluders=self.plan.colluders)
         last = self.checkpoint.last_record()
         if last is not None:
             # A crash may have come between the state, which holds this round, and its report.
             self.on_round(RoundRecord(**last))
         for round_number in range(done + 1, self.plan.rounds + 1):
             self._join_late()
-            self.checkpoint.reserve(round_number, excluded=self._excluded)
+            self.checkpoint.reserve(round_number)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
             self.on_round(record)
@@ -270,6 +271,8 @@ class Coordinator:
         uploads = self._train(round_number, traffic, total)
         traffic.contributors = len(uploads)
         if len(uploads) < self.plan.min_contributors:
+            self._blame.lost_for_contributors()
+            self.checkpoint.keep_blame(self._blame.state())
             raise _LostRoundError(
                 f"{len(uploads)} contributors, fewer than the {self.plan.min_contributors} required"
             )
@@ -310,10 +313,11 @@ class Coordinator:
         blobs = {"model": blob}
         if self._encryption_key is not None:
             blobs["encryption-key"] = self._encryption_key_bytes
+        left_out = self._blame.left_out
         contents = {
             node: pack(request.model_copy(update={"receipt": self.receipts.last(name)}), blobs)
             for name, node in self._nodes.items()
-            if name not in self._excluded
+            if name not in left_out
         }
         answers = ask(
             self.grid,
@@ -399,14 +403,20 @@ class Coordinator:
             self._note(round_number, member, reason)
         for dealer, by in gathered.complaints.items():
             self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
-        newly = set(blamed(gathered.complaints, colluders=self.plan.colluders)) - self._excluded
-        if newly:
-            self._excluded |= newly
-            self.checkpoint.exclude(self._excluded)
-        if len(gathered.answers) < self.plan.threshold:
+        lost = len(gathered.answers) < self.plan.threshold
+        if gathered.complaints:
+            self._blame.hear(gathered.complaints)
+            if lost:
+                here = len(self._nodes.keys() - self._blame.excluded)
+                self._blame.lost_over_complaints(spare=here - self.plan.min_contributors)
+            # At once: whoever is to blame must not come back by a restart.
+            self.checkpoint.keep_blame(self._blame.state())
+        if lost:
+            without = ", ".join(sorted(self._blame.left_out))
             raise _LostRoundError(
                 f"{len(gathered.answers)} committee members answered, "
                 f"fewer than the threshold of {self.plan.threshold}"
+                + (f"; the next round does without {without}" if without else "")
             )
         return gathered.answers
 

@@ -32,6 +32,7 @@ from fedrec.protocol import (
     pack,
     unpack,
 )
+from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from tests.cohort import Cohort, InProcessGrid
 
@@ -180,9 +181,12 @@ def test_a_reply_under_another_name_is_held_against_its_sender(tmp_path: Path, r
 def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
-    checkpoint.exclude({"m2"})
+    checkpoint.keep_blame(Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state())
     again = Checkpoint(tmp_path, training_id="t")
-    assert again.excluded() == ("m2",) and again.last_reserved() == 3
+    assert again.last_reserved() == 3
+    again.reserve(4)
+    blame = Blame.from_state(Checkpoint(tmp_path, training_id="t").blame(), colluders=1)
+    assert blame.left_out == {"m2"}
 
 
 class Asked:
