@@ -15,6 +15,7 @@ from fedrec.cli.data import check_layout
 from fedrec.cli.server import check_format
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import MerchantStore
 from fedrec.enrolment import JoinFile, grouped, read_file
 from fedrec.errors import ConfigError, FedrecError
 from fedrec.privacy.accounting.entries import Entry
@@ -209,6 +210,32 @@ def start(
         signal.signal(number, lambda *_: daemon.stop())
     with observing(observe, token_file=observe_token, routes=daemon.observer.routes()):
         daemon.run()
+
+
+@app.command()
+def forget(
+    training: Annotated[str | None, typer.Argument(help="A training's id, or how it begins.")] = None,
+    home: Home = _HOME,
+    everything: Annotated[bool, typer.Option("--all", help="Every training that is open.")] = False,
+) -> None:
+    """Finish a training here, whatever the server says: delete its keys and what was answered in it."""
+    opened = MerchantHome.open(home)
+    if (training is None) != everything:
+        raise ConfigError("name a training, or give --all")
+    if not opened.store.exists():
+        raise ConfigError(f"--home {home}: this merchant has joined no training")
+    store = MerchantStore(opened.store)
+    try:
+        still_open = store.open_trainings()
+        found = [name for name in still_open if training is None or name.startswith(training)]
+        if training is not None and len(found) != 1:
+            shown = ", ".join(name[:16] for name in still_open) or "none"
+            raise ConfigError(f"'{training}' is not the beginning of one open training; open are: {shown}")
+        for name in found:
+            store.finish(name)
+            typer.echo(f"training {name[:16]} is finished: its keys are deleted, it answers nothing more")
+    finally:
+        store.close()
 
 
 @app.command()

@@ -36,6 +36,9 @@ IDLE_SECONDS = 1.5
 """How often the server is asked for a message: in a round, and when nothing has come for a while."""
 
 _IDLE_AFTER = 30.0
+_EXPIRY_SECONDS = 3600.0
+"""How often trainings are looked for that the server has left alone."""
+
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 HUNG_EXIT = 75
 _LOCKED_SECONDS = 2.0
@@ -126,6 +129,7 @@ class Daemon:
         self._merchant = open_merchant(home, options)
         self._app: ClientApp = build_client_app(lambda context: self._merchant)
         self._stop = threading.Event()
+        self._next_expiry = 0.0
         self.observer = MerchantObserver(
             self._merchant.ledger, epsilon_lifetime=self._merchant.policy.lifetime_epsilon
         )
@@ -143,6 +147,7 @@ class Daemon:
         pause = _FIRST_RETRY
         try:
             while not self._stop.is_set():
+                self._expire()
                 try:
                     with self.connection() as link:
                         _log.info("connected to %s", self._join.address)
@@ -161,9 +166,15 @@ class Daemon:
             self._merchant.store.close()
             _log.info("stopped")
 
+    def _expire(self) -> None:
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
+            self._merchant.expire()
+
     def _answer(self, link: FleetLink) -> None:
         last = time.monotonic()
         while not self._stop.is_set():
+            self._expire()
             if self.answer_next(link):
                 last = time.monotonic()
                 continue

@@ -7,6 +7,7 @@ upload; send. A round that is charged and has no stored upload is dropped, never
 from __future__ import annotations
 
 import hmac
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee
+from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee, parts_of
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore, StoredTraining, TrainingSecrets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
@@ -76,6 +77,8 @@ from fedrec.protocol import (
 )
 
 Blobs = Mapping[str, bytes]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Merchant:
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
         self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds)
+        self.expire()
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
@@ -163,6 +167,7 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
+        self.store.see(plan.training_id, now=self.now())
         self._work_out_costs(joined)
         return self._join_reply(plan, stored)
 
@@ -257,8 +262,8 @@ class Merchant:
         reply, sent = self._upload(joined, request, values, keys=keys, rng=rng)
         self.seconds_train += trained - started
         self.seconds_encrypt += time.process_time() - trained
-        self.store.put_reply(
-            "upload", plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
+        self.store.put_upload(
+            plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
         )
         self.on_event("stored")
         return reply, sent
@@ -276,15 +281,17 @@ class Merchant:
         if stored is not None:
             return thaw(stored, UnmaskReply)
         survivors = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
-        reply, sent = self._answer(joined, survivors, blobs, round_number=request.round_number)
-        self.store.put_reply(
-            "answer", plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
-        )
+        parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
+        # A key is used only once the mark is on disk: whatever fails below, no other set gets a second try.
+        self.store.mark_answer(plan.training_id, request.round_number, request_hash=hashed)
+        self.on_event("marked")
+        reply, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
+        self.store.put_answer(plan.training_id, request.round_number, body=freeze(reply, sent))
         self.on_event("answered")
         return reply, sent
 
     def _answer(
-        self, joined: _Joined, survivors: Sequence[Commitment], blobs: Blobs, *, round_number: int
+        self, joined: _Joined, survivors: Sequence[Commitment], parts: Sequence[bytes], *, round_number: int
     ) -> tuple[UnmaskReply, dict[str, bytes]]:
         plan, scheme = joined.plan, joined.derived.scheme
         secrets = self.store.training(plan.training_id).secrets
@@ -292,16 +299,14 @@ class Merchant:
             return answer_as_member(
                 scheme,
                 survivors,
-                blobs,
+                parts,
                 plan=plan,
                 round_number=round_number,
                 member=self.name,
                 sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
             )
         if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
-            return answer_as_holder(
-                scheme, survivors, blobs, merchant=self.name, private_key=secrets.decryption_private
-            )
+            return answer_as_holder(scheme, parts, merchant=self.name, private_key=secrets.decryption_private)
         raise RefusedError("this merchant has no key of this training")
 
     def close_training(self, request: CloseRequest) -> CloseReply:
@@ -311,6 +316,17 @@ class Merchant:
         self.store.finish(request.training_id)
         self._joined.pop(request.training_id, None)
         return CloseReply(merchant=self.name)
+
+    def expire(self) -> list[str]:
+        """Finish the trainings that the server has left alone for longer than the policy allows; return them.
+
+        A server that sends neither a close nor another training would else keep their keys on disk for ever.
+        """
+        finished = self.store.finish_unseen(now=self.now(), days=self.policy.training_expires_days)
+        for training_id in finished:
+            self._joined.pop(training_id, None)
+            _log.warning("training %s expired: its keys are deleted", training_id[:16])
+        return finished
 
     def _prepare(self, plan: TrainingPlan) -> _Joined:
         """Derive what a plan means here; ``RefusedError`` when it can't be carried out."""
@@ -331,9 +347,11 @@ class Merchant:
         return joined
 
     def _training(self, training_id: str) -> _Joined:
+        self.expire()
         stored = self.store.training(training_id)
         if stored.closed:
             raise RefusedError("this training was closed")
+        self.store.see(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
         self._check_seeded(stored, plan)
         return self._prepare(plan)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fedrec.errors import AggregationError, ProtocolError
 from fedrec.privacy.aggregation.dealing import Published
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
@@ -49,26 +49,38 @@ def deal_to_committee(
     return boxes, dealing.published
 
 
+def parts_of(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:
+    """Return what an unmask request brought of each survivor, in order: a sealed box, or a ciphertext.
+
+    Raises ``ProtocolError`` when one is missing, or a ciphertext is not the one that its merchant signed.
+    """
+    if not isinstance(scheme, HolderScheme):
+        return [take_blob(blobs, f"box-{position}") for position in range(1, len(survivors) + 1)]
+    ciphertexts = []
+    for position, commitment in enumerate(survivors, start=1):
+        ciphertext = take_blob(blobs, f"ciphertext-{position}")
+        if sha256_hex(ciphertext) != commitment.ciphertext_hash:
+            raise ProtocolError(f"the ciphertext of '{commitment.merchant}' is not the one it committed to")
+        ciphertexts.append(ciphertext)
+    return ciphertexts
+
+
 def answer_as_member(
     scheme: CommitteeScheme,
     survivors: Sequence[Commitment],
-    blobs: Blobs,
+    boxes: Sequence[bytes],
     *,
     plan: TrainingPlan,
     round_number: int,
     member: str,
     sealing_key: SealingKey,
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    """Answer with the sum of this member's shares, or name the dealers whose shares don't check.
-
-    Raises ``ProtocolError`` when a box is missing.
-    """
+    """Answer with the sum of this member's shares, or name the dealers whose shares don't check."""
     shares: list[bytes] = []
     complaints: list[str] = []
     number = plan.committee.index(member) + 1
-    for position, commitment in enumerate(survivors, start=1):
+    for commitment, box in zip(survivors, boxes, strict=True):
         dealer = commitment.merchant
-        box = take_blob(blobs, f"box-{position}")
         try:
             parcel = sealing_key.open(
                 box,
@@ -95,23 +107,14 @@ def answer_as_member(
 
 
 def answer_as_holder(
-    scheme: HolderScheme,
-    survivors: Sequence[Commitment],
-    blobs: Blobs,
-    *,
-    merchant: str,
-    private_key: bytes,
+    scheme: HolderScheme, ciphertexts: Sequence[bytes], *, merchant: str, private_key: bytes
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    """Add the survivors' signed ciphertexts, and answer with the integers of their sum.
+    """Add ciphertexts, and answer with the integers of their sum.
 
-    Raises ``ProtocolError`` for a ciphertext that its merchant didn't sign, ``AggregationError`` for one that
-    is malformed or whose sum doesn't decrypt.
+    Raises ``AggregationError`` for one that is malformed, or when the sum doesn't decrypt.
     """
     total = scheme.new_sum()
-    for position, commitment in enumerate(survivors, start=1):
-        ciphertext = take_blob(blobs, f"ciphertext-{position}")
-        if sha256_hex(ciphertext) != commitment.ciphertext_hash:
-            raise ProtocolError(f"the ciphertext of '{commitment.merchant}' is not the one it committed to")
+    for ciphertext in ciphertexts:
         total.add(ciphertext)
-    answer = scheme.answer(total, private_key=private_key, contributors=len(survivors))
+    answer = scheme.answer(total, private_key=private_key, contributors=len(ciphertexts))
     return UnmaskReply(merchant=merchant), {"answer": answer}

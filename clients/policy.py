@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
 from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, Unit, roster_fingerprint, sha256_hex
 
@@ -53,7 +54,7 @@ largest_sample_rate = 1.0
 least_noise_multiplier = 0.0
 
 # The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
-# 'distributed').
+# 'distributed', and wherever updates are encrypted).
 least_contributors = 1
 least_colluders = 1
 
@@ -73,6 +74,9 @@ least_colluders = 1
 # largest_rounds_per_day = 100
 # hours = ["22:00-06:00"]
 clock = "utc"
+
+# After so many days without a request of a training, this merchant finishes it and deletes its keys.
+training_expires_days = 30
 
 # When the photos are no longer those of the last charge: "refuse", or "count_together", which charges the new
 # photos as if they had been there from the start.
@@ -106,6 +110,7 @@ class MerchantPolicy(Strict):
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
     hours: tuple[Span, ...] | None = None
     clock: Literal["utc", "local"] = "utc"
+    training_expires_days: Annotated[int, Field(ge=1, le=36500)] = 30
     changed_data: Literal["refuse", "count_together"] = "refuse"
 
     @field_validator("hours")
@@ -177,7 +182,7 @@ class MerchantPolicy(Strict):
         _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
         _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
         _at_least("least_contributors", plan.min_contributors, self.least_contributors)
-        if plan.mode == "distributed":
+        if plan.mode == "distributed" or opener(plan.scheme) != "nobody":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
         if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
             raise RefusedError("policy 'roster_fingerprint': the plan has a roster that was not approved")

@@ -1,8 +1,8 @@
 """What a merchant keeps on disk about a training: its plan, the exact uploads and answers it gave.
 
 An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
-bytes if it is identical to the first, and nothing otherwise. Bodies are deleted when their round is
-over; the mark that an answer was given stays.
+bytes if it is identical to the first, and nothing otherwise. An answer is marked before it is computed,
+so that one that fails is never tried again. Bodies are deleted when their round is over; the mark stays.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,10 @@ CREATE TABLE IF NOT EXISTS reply (
     kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
     request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
 """
+_SEEN_SECONDS = 3600.0
+"""How exactly the last request of a training is remembered: a write, with its fsync, an hour is enough."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,39 @@ class MerchantStore:
         )
         return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
 
+    def open_trainings(self) -> list[str]:
+        """Return the trainings that were joined and not finished, in the order of joining."""
+        rows = self._db.execute("SELECT training_id FROM training WHERE closed = 0 ORDER BY rowid")
+        return [row[0] for row in rows]
+
     def finish_others(self, training_id: str) -> None:
         """Finish every open training but this one."""
-        rows = self._db.execute(
-            "SELECT training_id FROM training WHERE closed = 0 AND training_id != ?", (training_id,)
-        ).fetchall()
-        for (other,) in rows:
-            self.finish(other)
+        for other in self.open_trainings():
+            if other != training_id:
+                self.finish(other)
+
+    def see(self, training_id: str, *, now: datetime) -> None:
+        """Remember, to the hour, that the server asked something of a training at ``now``."""
+        at = now.timestamp()
+        seen = self._seen(training_id)
+        if seen is None or abs(at - seen) >= _SEEN_SECONDS:
+            self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (training_id, at))
+
+    def _seen(self, training_id: str) -> float | None:
+        row = self._db.execute("SELECT at FROM seen WHERE training_id = ?", (training_id,)).fetchone()
+        return None if row is None else float(row[0])
+
+    def finish_unseen(self, *, now: datetime, days: int) -> list[str]:
+        """Finish the open trainings of which the server has asked nothing for so many days; return them."""
+        finished = []
+        for training_id in self.open_trainings():
+            seen = self._seen(training_id)
+            if seen is None:
+                self.see(training_id, now=now)
+            elif now.timestamp() - seen > days * 86400:
+                self.finish(training_id)
+                finished.append(training_id)
+        return finished
 
     def finish(self, training_id: str) -> None:
         """Delete the training's private keys and all bodies; later theft of this file then opens nothing."""
@@ -146,7 +176,8 @@ class MerchantStore:
     def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
         """Return the reply stored for this very request, None when none was stored yet.
 
-        Raises ``RefusedError`` when another request was answered in this round, or the round is over.
+        Raises ``RefusedError`` when another request was answered in this round, or this one was and its body
+        is gone: the round is over, or the answer failed.
         """
         row = self._db.execute(
             "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
@@ -157,17 +188,35 @@ class MerchantStore:
         if row[0] != request_hash:
             raise RefusedError(f"round {round_number} already has an {kind}, to a different request")
         if row[1] is None:
-            raise RefusedError(f"round {round_number} is over")
+            raise RefusedError(f"round {round_number} is over, or its {kind} failed: it isn't tried again")
         body: bytes = row[1]
         return body
 
-    def put_reply(
-        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes
-    ) -> None:
-        """Store a reply before it is sent, and delete the bodies of earlier rounds of its kind.
+    def put_upload(self, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
+        """Store an upload before it is sent, and delete the bodies of earlier rounds.
 
         Raises ``RefusedError`` when this round already has one.
         """
+        self._insert("upload", training_id, round_number, request_hash=request_hash, body=body)
+
+    def mark_answer(self, training_id: str, round_number: int, *, request_hash: str) -> None:
+        """Record that this request is answered, before it is, and delete the bodies of earlier rounds.
+
+        Until :meth:`put_answer` gives it a body the mark stands for a refusal, of this request too. Raises
+        ``RefusedError`` when this round already has one.
+        """
+        self._insert("answer", training_id, round_number, request_hash=request_hash, body=None)
+
+    def put_answer(self, training_id: str, round_number: int, *, body: bytes) -> None:
+        """Store the answer that was marked, before it is sent."""
+        self._db.execute(
+            "UPDATE reply SET body = ? WHERE kind = 'answer' AND training_id = ? AND round_number = ?",
+            (body, training_id, round_number),
+        )
+
+    def _insert(
+        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes | None
+    ) -> None:
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")

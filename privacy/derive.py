@@ -67,7 +67,7 @@ def derive(plan: TrainingPlan) -> Derived:
 def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:
     """Return the noise multipliers to charge and to report; without a committee the two are equal.
 
-    With ``none`` the server sees every merchant's own share, and with ``ckks`` whoever holds the key could.
+    With ``none`` the server sees every merchant's own share, and with ``ckks`` it could, with one merchant.
     """
     both = views(noise)
     if opener(plan.scheme) == "committee":

@@ -129,6 +129,15 @@ class SealingKey:
         return f"SealingKey(public={self._public.hex()})"
 
 
+def can_seal_to(public: bytes) -> bool:
+    """Tell whether :func:`seal` takes this X25519 key: by a trial exchange, which a small order fails."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
+
+
 def seal(public: bytes, plaintext: bytes, *, binding: bytes) -> bytes:
     """Seal bytes to the holder of an X25519 key: ephemeral X25519, HKDF-SHA256 (RFC 5869), ChaCha20-Poly1305.
 

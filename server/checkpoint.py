@@ -53,10 +53,11 @@ class Checkpoint:
         reserved = self._read_reserved()
         return 0 if reserved is None else int(reserved["round"])
 
-    def excluded(self) -> tuple[str, ...]:
-        """Return the merchants that were excluded when the last round was reserved."""
+    def blame(self) -> dict[str, Any] | None:
+        """Return what was last kept of who is to blame (JSON values), None before the first."""
         reserved = self._read_reserved()
-        return () if reserved is None else tuple(reserved["excluded"])
+        found: dict[str, Any] | None = None if reserved is None else reserved.get("blame")
+        return found
 
     def _read_reserved(self) -> dict[str, Any] | None:
         if not self._reserved.exists():
@@ -66,23 +67,21 @@ class Checkpoint:
             raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
         return reserved
 
-    def reserve(self, round_number: int, *, excluded: Iterable[str] = ()) -> None:
+    def reserve(self, round_number: int) -> None:
         """Reserve a round number for good; ``TrainingError`` when it was reserved before."""
         last = self.last_reserved()
         if round_number <= last:
             raise TrainingError(
                 f"round {round_number} was run before (the last one is {last}): it is never run twice"
             )
-        state = {"training_id": self._training_id, "round": round_number, "excluded": sorted(excluded)}
-        write_atomically(self._reserved, json.dumps(state).encode())
+        self._write_reserved(round_number, self.blame())
 
-    def exclude(self, excluded: Iterable[str]) -> None:
-        """Record, beside the last reserved round, who is left out from now on."""
-        state = {
-            "training_id": self._training_id,
-            "round": self.last_reserved(),
-            "excluded": sorted(excluded),
-        }
+    def keep_blame(self, state: Mapping[str, Any]) -> None:
+        """Record, beside the last reserved round, who is to blame (JSON values)."""
+        self._write_reserved(self.last_reserved(), state)
+
+    def _write_reserved(self, round_number: int, blame: Mapping[str, Any] | None) -> None:
+        state = {"training_id": self._training_id, "round": round_number, "blame": blame}
         write_atomically(self._reserved, json.dumps(state).encode())
 
     def save(self, optimizer: ServerOptimizer, *, round_number: int, record: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from fedrec.errors import AggregationError, FedrecError, ProtocolError, Training
 from fedrec.privacy.aggregation.committee import (
     check_commitment,
     check_encryption_key,
+    check_sealing_key,
     check_sealing_keys,
 )
 from fedrec.privacy.aggregation.registry import opener
@@ -41,9 +42,10 @@ from fedrec.protocol import (
     sha256_hex,
     take_blob,
 )
+from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import Answer, Answers, Reply, ask
-from fedrec.server.opening import Upload, blamed, gather, unmask_requests
+from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 
@@ -125,14 +127,14 @@ class Coordinator:
         self._keys: dict[str, SignedSealingKey] = {}
         self._encryption_key: SignedEncryptionKey | None = None
         self._encryption_key_bytes = b""
-        self._excluded: set[str] = set()
+        self._blame = Blame(colluders=self.plan.colluders)
         self.seeded = False
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
         self._join()
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
-        self._excluded = set(self.checkpoint.excluded())
+        self._blame = Blame.from_state(self.checkpoint.blame(), colluders=self.plan.colluders)
         last = self.checkpoint.last_record()
         if last is not None:
             # A crash may have come between the state, which holds this round, and its report.
@@ -142,7 +144,7 @@ class Coordinator:
             present = set(self.grid.get_node_ids())
             self._join_late(present)
             self._check_present(present)
-            self.checkpoint.reserve(round_number, excluded=self._excluded)
+            self.checkpoint.reserve(round_number)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
             self.on_round(record)
@@ -188,7 +190,10 @@ class Coordinator:
             elif isinstance(scheme, HolderScheme):
                 check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
         except ProtocolError as error:
-            raise CohortIncompleteError(f"the committee is not complete: {error}") from None
+            told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
+            raise CohortIncompleteError(
+                f"the committee is not complete: {told[0] if told else error}"
+            ) from None
 
     def _join_late(self, present: set[int]) -> None:
         """Let merchants in that have come since, if any of the cohort is missing."""
@@ -199,12 +204,13 @@ class Coordinator:
     def _check_present(self, present: set[int]) -> None:
         """Raise ``CohortIncompleteError`` before a round that can't have enough contributors is charged."""
         there = [name for name, node in self._nodes.items() if node in present]
-        if len(set(there) - self._excluded) < self.plan.min_contributors:
+        excluded = self._blame.excluded
+        if len(set(there) - excluded) < self.plan.min_contributors:
             away = sorted({peer.name for peer in self.plan.roster} - set(there))
             raise CohortIncompleteError(
                 f"{len(there)} merchants are connected, {self.plan.min_contributors} are needed"
                 + (f"; away: {', '.join(away)}" if away else "")
-                + (f"; left out: {', '.join(sorted(self._excluded))}" if self._excluded else "")
+                + (f"; left out: {', '.join(sorted(excluded))}" if excluded else "")
             )
 
     def _ask_to_join(self, nodes: Iterable[int]) -> list[str]:
@@ -234,15 +240,28 @@ class Coordinator:
                 # Another node may have taken the name; the one that it belongs to can still answer.
                 self.refusals[name] = "a reply under this name is not signed by its merchant"
                 continue
+            try:
+                self._keep_sealing_key(answer.body)
+            except ProtocolError as error:
+                self.refusals[name] = str(error)
+                continue
             self.refusals.pop(name, None)
             self._nodes[name] = answer.node_id
             self.seeded |= answer.body.seeded
-            if answer.body.sealing_key is not None:
-                self._keys.setdefault(name, answer.body.sealing_key)
             if answer.body.encryption_key is not None and name == self.plan.committee[0]:
                 self._encryption_key = answer.body.encryption_key
                 self._encryption_key_bytes = answer.blobs.get("encryption-key", b"")
         return list(answers.failed.values())
+
+    def _keep_sealing_key(self, reply: JoinReply) -> None:
+        """Keep a member's first sealing key; ``ProtocolError`` for one that the cohort would refuse."""
+        key = reply.sealing_key
+        if key is None or reply.merchant in self._keys:
+            return
+        if key.statement.merchant != reply.merchant:
+            raise ProtocolError("a sealing key is of another merchant than the reply that brings it")
+        check_sealing_key(key, plan=self.plan)
+        self._keys[reply.merchant] = key
 
     @property
     def _sealing_keys(self) -> tuple[SignedSealingKey, ...]:
@@ -288,6 +307,8 @@ class Coordinator:
         took_part = {upload.merchant for upload in uploads}
         traffic.contributors = tuple(peer.name for peer in self.plan.roster if peer.name in took_part)
         if len(uploads) < self.plan.min_contributors:
+            self._blame.lost_for_contributors()
+            self.checkpoint.keep_blame(self._blame.state())
             raise _LostRoundError(
                 f"{len(uploads)} contributors, fewer than the {self.plan.min_contributors} required"
             )
@@ -329,10 +350,11 @@ class Coordinator:
         blobs = {"model": blob}
         if self._encryption_key is not None:
             blobs["encryption-key"] = self._encryption_key_bytes
+        left_out = self._blame.left_out
         contents = {
             node: pack(request.model_copy(update={"receipt": self.receipts.last(name)}), blobs)
             for name, node in self._nodes.items()
-            if name not in self._excluded
+            if name not in left_out
         }
         answers = ask(
             self.grid,
@@ -347,6 +369,7 @@ class Coordinator:
         traffic.seconds_train = time.monotonic() - started
         uploads: list[Upload] = []
         receipts: list[Receipt] = []
+        names = {node: name for name, node in self._nodes.items()}
         for answer in answers.replies:
             try:
                 upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
@@ -358,7 +381,8 @@ class Coordinator:
                 )
                 total.add(upload.ciphertext)
             except FedrecError as error:
-                self._note(round_number, answer.body.merchant, str(error))
+                # By the node that sent it: the name inside may be anybody's.
+                self._note(round_number, names[answer.node_id], str(error))
                 continue
             if opener(self.plan.scheme) != "holder":
                 upload = replace(upload, ciphertext=b"")
@@ -416,14 +440,20 @@ class Coordinator:
             self._note(round_number, member, reason)
         for dealer, by in gathered.complaints.items():
             self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
-        newly = set(blamed(gathered.complaints, colluders=self.plan.colluders)) - self._excluded
-        if newly:
-            self._excluded |= newly
-            self.checkpoint.exclude(self._excluded)
-        if len(gathered.answers) < self.plan.threshold:
+        lost = len(gathered.answers) < self.plan.threshold
+        if gathered.complaints:
+            self._blame.hear(gathered.complaints)
+            if lost:
+                here = len(self._nodes.keys() - self._blame.excluded)
+                self._blame.lost_over_complaints(spare=here - self.plan.min_contributors)
+            # At once: whoever is to blame must not come back by a restart.
+            self.checkpoint.keep_blame(self._blame.state())
+        if lost:
+            without = ", ".join(sorted(self._blame.left_out))
             raise _LostRoundError(
                 f"{len(gathered.answers)} committee members answered, "
                 f"fewer than the threshold of {self.plan.threshold}"
+                + (f"; the next round does without {without}" if without else "")
             )
         return gathered.answers
 

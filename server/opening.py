@@ -78,12 +78,3 @@ def gather(
         refused=refused,
         complaints={dealer: frozenset(by) for dealer, by in complaints.items()},
     )
-
-
-def blamed(complaints: Mapping[str, frozenset[str]], *, colluders: int) -> tuple[str, ...]:
-    """Return the dealers that more members complain about than may collude: an honest one is among them.
-
-    Up to ``colluders`` complaints may all be lies, so that they name nobody for certain; no share is ever
-    shown to find out, since it would bring a dealer's key one share nearer to being opened.
-    """
-    return tuple(sorted(dealer for dealer, by in complaints.items() if len(by) > colluders))

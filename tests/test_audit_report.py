@@ -107,6 +107,22 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
     assert (bundle / "audit.pdf").read_bytes().startswith(b"%PDF-")
 
 
+def test_the_holder_of_a_key_and_what_any_one_merchant_opens_are_told(bundle: Path) -> None:
+    def rows(scheme: str) -> dict[str, str]:
+        document = loaded(bundle)
+        plans = [json.loads(text) | {"scheme": scheme} for text in document["body"]["plans"]]
+        document["body"]["plans"] = [json.dumps(plan) for plan in plans]
+        shown = [block for block in blocks(document) if isinstance(block, Table) and "party" in block.columns]
+        return {row[0]: row[1] for row in shown[0].rows}
+
+    assert (
+        "one merchant sides with it, whether that one holds the key or not"
+        in rows("ckks")["the server (ckks)"]
+    )
+    assert "opens any of them" in rows("ckks")["the merchant that holds the key (ckks)"]
+    assert not any("holds the key" in party for party in (*rows("kahe"), *rows("none")))
+
+
 def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> None:
     document = loaded(bundle)
     for merchant in document["body"]["merchants"]:

@@ -14,8 +14,18 @@ from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import ckks, registry, wire
 from fedrec.privacy.aggregation.ckks import CkksParameters, CkksScheme
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
+from fedrec.privacy.derive import derive
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import JoinRequest, TrainRequest, UnmaskRequest, unpack
+from fedrec.protocol import (
+    COMMITMENT_CONTEXT,
+    JoinRequest,
+    SignedCommitment,
+    TrainingPlan,
+    TrainRequest,
+    UnmaskRequest,
+    sha256_hex,
+    unpack,
+)
 from tests.cohort import Cohort, InProcessGrid
 
 Int64Array = NDArray[np.int64]
@@ -204,15 +214,20 @@ def test_a_training_under_one_key_ends_at_the_clear_model(tmp_path: Path) -> Non
     assert first.merchants["m0"].store.training(plan.training_id).secrets.decryption_private is None
 
 
-def test_the_holder_decrypts_one_signed_set_a_round_and_nothing_else(tmp_path: Path) -> None:
-    cohort = Cohort(tmp_path)
-    plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
+def caught_opening(cohort: Cohort, plan: TrainingPlan) -> tuple[UnmaskRequest, dict[str, bytes]]:
+    """What the server asks the holder after the uploads, caught before it is delivered."""
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask")
     coordinator, _ = cohort.coordinator(plan, grid)
     coordinator.close = lambda: None  # type: ignore[method-assign]
     coordinator.run()
     (caught,) = [m for m in grid.requests if m.metadata.message_type == "query.unmask"]
-    request, blobs = unpack(caught.content, UnmaskRequest, max_blob_bytes=10**8)
+    return unpack(caught.content, UnmaskRequest, max_blob_bytes=10**8)
+
+
+def test_the_holder_decrypts_one_signed_set_a_round_and_nothing_else(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
+    request, blobs = caught_opening(cohort, plan)
     holder = cohort.merchants["m0"]
     single = request.model_copy(update={"survivors": request.survivors[:1]})
     with pytest.raises(RefusedError, match="3 are required"):
@@ -227,6 +242,57 @@ def test_the_holder_decrypts_one_signed_set_a_round_and_nothing_else(tmp_path: P
         holder.unmask(smaller, blobs)
     with pytest.raises(RefusedError, match="not on the committee"):
         cohort.merchants["m1"].unmask(request, blobs)
+
+
+def test_a_merchant_without_the_key_opens_single_updates_with_the_server(tmp_path: Path) -> None:
+    """The scheme's limit, tried: m1 uploads the negative of m0 and m3, and the holder opens m2 alone."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
+    request, blobs = caught_opening(cohort, plan)
+    scheme = derive(plan).scheme
+    assert isinstance(scheme, CkksScheme)
+    p = scheme.parameters
+    rest = summed(scheme, [blobs["ciphertext-1"], blobs["ciphertext-4"]])
+    assert isinstance(rest, ckks.CkksSum)
+    negative = wire.encode((np.uint64(p.modulus) - rest.coefficients) % np.uint64(p.modulus), p)
+    signed = sign_again(cohort, request.survivors[1], negative)
+    survivors = (request.survivors[0], signed, *request.survivors[2:])
+    _, sent = cohort.merchants["m0"].unmask(
+        request.model_copy(update={"survivors": survivors}), blobs | {"ciphertext-2": negative}
+    )
+    secret = cohort.merchants["m0"].store.training(plan.training_id).secrets.decryption_private
+    assert secret is not None
+    alone = scheme.answer(summed(scheme, [blobs["ciphertext-3"]]), private_key=secret, contributors=1)
+    assert sent["answer"] == alone
+
+
+def sign_again(cohort: Cohort, signed: SignedCommitment, ciphertext: bytes) -> SignedCommitment:
+    """The same merchant's commitment to another ciphertext."""
+    commitment = signed.commitment.model_copy(update={"ciphertext_hash": sha256_hex(ciphertext)})
+    identity = cohort.identities[commitment.merchant]
+    signature = identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
+    return SignedCommitment(commitment=commitment, signature=signature.hex())
+
+
+def test_an_opening_that_fails_is_never_tried_again_nor_another_set_after_it(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(**POLICY, committee=("m0",), rounds=1)
+    request, blobs = caught_opening(cohort, plan)
+    # m1 signs a ciphertext of another key: the sum of this set does not decrypt.
+    scheme = derive(plan).scheme
+    assert isinstance(scheme, CkksScheme)
+    other = encrypt(scheme, scheme.make_keys(), np.zeros(plan.dimension, dtype=np.int64))
+    spoilt = sign_again(cohort, request.survivors[1], other)
+    survivors = (request.survivors[0], spoilt, *request.survivors[2:])
+    failing = request.model_copy(update={"survivors": survivors}), blobs | {"ciphertext-2": other}
+    with pytest.raises(AggregationError, match="doesn't decrypt"):
+        cohort.merchants["m0"].unmask(*failing)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="different request"):
+            cohort.merchants["m0"].unmask(request, blobs)
+        with pytest.raises(RefusedError, match="isn't tried again"):
+            cohort.merchants["m0"].unmask(*failing)
+        cohort.restart("m0")
 
 
 def test_a_key_that_the_holder_did_not_sign_is_refused_before_any_charge(tmp_path: Path) -> None:

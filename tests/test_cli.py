@@ -118,6 +118,8 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--merchants 4 --min-contributors 2", CONFIG, "fewer than 2 honest"),
         ("--merchants 4 --drop 0.5", CONFIG, "lower --drop"),
         ("--colluders 0", CONFIG, "--colluders must be at least 1"),
+        ("--colluders 0 --privacy local", CONFIG, "--colluders must be at least 1"),
+        ("--colluders 0 --privacy off --secure-aggregation ckks", CONFIG, "--colluders must be at least 1"),
         ("--merchants 4 --colluders 3", CONFIG, "fewer than 2 honest"),
         ("--secure-aggregation rot13", CONFIG, "choose one of"),
         ("--secure-aggregation none --threshold 3", CONFIG, "have no meaning"),

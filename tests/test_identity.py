@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.identity import SEAL_OVERHEAD, SealingKey, SigningIdentity, seal, verify
+from fedrec.privacy.identity import SEAL_OVERHEAD, SealingKey, SigningIdentity, can_seal_to, seal, verify
 from fedrec.privacy.randomness import Randomness
 
 
@@ -84,10 +84,25 @@ def test_changed_boxes_do_not_open() -> None:
             member.open(wrong, binding=b"b")
 
 
+FIELD = 2**255 - 19
+SMALL_ORDER = (
+    0,
+    1,
+    FIELD - 1,
+    FIELD,
+    FIELD + 1,
+    # The two points of order 8 (Bernstein, "Curve25519: new Diffie-Hellman speed records", 2006).
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+"""All points of small order, in every encoding: with them the shared secret would be known to everybody."""
+
+
 def test_degenerate_public_keys_are_refused() -> None:
-    # The all-zero point has small order: the shared secret would be known to everybody.
-    for public in (bytes(32), b"short", b""):
+    for public in (*(point.to_bytes(32, "little") for point in SMALL_ORDER), b"short", b""):
+        assert not can_seal_to(public)
         with pytest.raises(AggregationError):
             seal(public, b"share", binding=b"b")
+    assert can_seal_to(SealingKey.generate().public)
     with pytest.raises(AggregationError):
         SealingKey.generate().open(bytes(100), binding=b"b")

@@ -142,6 +142,25 @@ def test_a_plan_that_breaks_a_rule_is_refused_by_its_name_and_logged(
     assert cohort.merchants["m0"].ledger.entries() == ()
 
 
+@pytest.mark.parametrize("mode", [{}, {"mode": "local"}, {"mode": "off", "noise_multiplier": None}])
+@pytest.mark.parametrize("scheme", ["kahe", "ckks"])
+def test_no_encrypted_plan_may_assume_that_nobody_colludes(
+    tmp_path: Path, mode: dict[str, Any], scheme: str
+) -> None:
+    """A committee of one, with nobody on the server's side, would open every update alone."""
+    modes, schemes = frozenset({"distributed", "local", "off"}), frozenset({"kahe", "ckks"})
+    plan = {"scheme": scheme, "colluders": 0, "committee": ("m0",), "threshold": 1, **mode}
+    for least, reason in ((1, "policy 'least_colluders'"), (0, "0 colluders")):
+        policy = _policy(modes=modes, schemes=schemes, least_colluders=least)
+        cohort = Cohort(tmp_path / str(least), policy=policy)
+        proposed = cohort.plan(**plan)
+        with pytest.raises(RefusedError, match=reason):
+            cohort.merchants["m0"].join(JoinRequest(plan=proposed))
+    stricter = _policy(modes=modes, schemes=schemes, least_colluders=2)
+    with pytest.raises(RefusedError, match="least_colluders"):
+        stricter.check(cohort.plan(**(plan | {"colluders": 1})))
+
+
 def test_the_limits_themselves_are_allowed(cohort: Cohort) -> None:
     plan = cohort.plan()
     derived = derive(plan)

@@ -325,8 +325,8 @@ def test_what_each_party_sees_follows_scheme_and_mode() -> None:
         assert not any(exposed(mode, "kahe").values())
         assert exposed(mode, "ckks") == {
             "The server": False,
-            "The server with that merchant": True,
-            "Any other merchant": False,
+            "The server with any one merchant": True,
+            "A merchant without the key": False,
             "The merchant that holds the key": True,
             "The network": False,
         }

@@ -13,19 +13,26 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import ValidationError
 
-from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingError
 from fedrec.flower.guard import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol import (
     MAX_BODY_BYTES,
+    SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
     JoinReply,
     JoinRequest,
+    SealingKey,
+    SignedSealingKey,
+    TrainingPlan,
+    TrainReply,
+    TrainRequest,
     UnmaskRequest,
     pack,
     unpack,
 )
+from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from tests.cohort import Cohort, InProcessGrid
 
@@ -120,12 +127,66 @@ def test_a_closed_training_cannot_be_used_to_close_the_open_one(tmp_path: Path) 
     assert not stored.closed and stored.secrets.sealing_private is not None
 
 
+def with_sealing_key(cohort: Cohort, plan: TrainingPlan, name: str, public: bytes) -> SignedSealingKey:
+    statement = SealingKey(training_id=plan.training_id, merchant=name, public_key=public.hex())
+    signature = cohort.identities[name].sign(statement.canonical_bytes(), context=SEALING_KEY_CONTEXT)
+    return SignedSealingKey(statement=statement, signature=signature.hex())
+
+
+def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> None:
+    """Signed by its own merchant, so that nothing but the key itself is wrong with it."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1)
+    replies = [cohort.merchants[name].join(JoinRequest(plan=plan))[0] for name in cohort.names]
+    keys = [reply.sealing_key for reply in replies if reply.sealing_key is not None]
+    keys[2] = with_sealing_key(cohort, plan, "m2", bytes(32))
+    request = TrainRequest(
+        training_id=plan.training_id,
+        round_number=1,
+        model_hash=plan.initial_model_hash,
+        sealing_keys=tuple(keys),
+    )
+    with pytest.raises(ProtocolError, match="'m2' is of small order"):
+        cohort.merchants["m0"].train(request, {"model": bytes(4 * plan.dimension)})
+    assert cohort.merchants["m0"].ledger.entries() == ()
+
+    def degenerate(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "query.join" and index == 2:
+            body, blobs = unpack(reply.content, JoinReply, max_blob_bytes=0)
+            reply.content = pack(body.model_copy(update={"sealing_key": keys[2]}), blobs)
+        return reply
+
+    coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), 4, tamper=degenerate))
+    with pytest.raises(TrainingError, match="m2: the sealing key of 'm2' is of small order"):
+        coordinator.run()
+    assert coordinator.checkpoint.sealing_keys() == ()
+
+
+@pytest.mark.parametrize("refused", ["no", None])
+def test_a_reply_under_another_name_is_held_against_its_sender(tmp_path: Path, refused: str | None) -> None:
+    cohort = Cohort(tmp_path)
+
+    def blame_another(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "train" and index == 1:
+            reply.content = pack(TrainReply(merchant="m3", refused=refused))
+        return reply
+
+    grid = InProcessGrid(cohort.app(), 4, tamper=blame_another)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=1), grid)
+    coordinator.run()
+    assert (records[0].opened, records[0].contributors) == (True, 3)
+    assert list(coordinator.refusals) == ["round 1, m1"]
+
+
 def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
-    checkpoint.exclude({"m2"})
+    checkpoint.keep_blame(Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state())
     again = Checkpoint(tmp_path, training_id="t")
-    assert again.excluded() == ("m2",) and again.last_reserved() == 3
+    assert again.last_reserved() == 3
+    again.reserve(4)
+    blame = Blame.from_state(Checkpoint(tmp_path, training_id="t").blame(), colluders=1)
+    assert blame.left_out == {"m2"}
 
 
 class Asked:

@@ -213,6 +213,24 @@ def test_a_member_answers_one_survivor_set_per_round_even_after_a_restart(tmp_pa
         cohort.merchants["m0"].unmask(*_subset(requests[0], blobs[0], [0, 1, 2]))
 
 
+def test_a_member_stopped_between_its_mark_and_its_answer_gives_none(tmp_path: Path) -> None:
+    class Stopped(Exception): ...  # noqa: N818
+
+    def stop(name: str, event: str) -> None:
+        if event == "marked":
+            raise Stopped
+
+    cohort = Cohort(tmp_path, on_event=stop)
+    _, requests, blobs = _open_round(cohort, cohort.plan(rounds=1))
+    with pytest.raises(Stopped):
+        cohort.merchants["m0"].unmask(requests[0], blobs[0])
+    cohort.restart("m0")
+    with pytest.raises(RefusedError, match="different request"):
+        cohort.merchants["m0"].unmask(*_subset(requests[0], blobs[0], [0, 1, 2]))
+    with pytest.raises(RefusedError, match="isn't tried again"):
+        cohort.merchants["m0"].unmask(requests[0], blobs[0])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import opener
-from fedrec.privacy.identity import verify
+from fedrec.privacy.identity import can_seal_to, verify
 from fedrec.protocol import (
     COMMITMENT_CONTEXT,
     ENCRYPTION_KEY_CONTEXT,
@@ -62,7 +62,15 @@ def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors:
 
 
 def check_contributors(*, cohort: int, min_contributors: int, colluders: int) -> None:
-    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum."""
+    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum.
+
+    One merchant at least is taken to side with the server: with 0 colluders, a committee of one would do.
+    """
+    if colluders < 1:
+        raise ConfigError(
+            "0 colluders would let one merchant open every update together with the server: "
+            "--colluders must be at least 1 where updates are encrypted"
+        )
     if min_contributors > cohort:
         raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
     if min_contributors - colluders < 2:
@@ -98,28 +106,39 @@ def check_plan(plan: TrainingPlan) -> None:
         raise RefusedError(str(error)) from None
 
 
+def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
+    """Return a committee member's X25519 key, 32 bytes.
+
+    Raises ``ProtocolError`` unless the member signed it for this training, and boxes can be sealed to it.
+    """
+    statement = key.statement
+    if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
+        raise ProtocolError("a sealing key is of another training, or not of a committee member")
+    if not verify(
+        plan.key_of(statement.merchant),
+        statement.canonical_bytes(),
+        bytes.fromhex(key.signature),
+        context=SEALING_KEY_CONTEXT,
+    ):
+        raise ProtocolError(f"the sealing key of '{statement.merchant}' is not signed by its roster key")
+    public = bytes.fromhex(statement.public_key)
+    # Found out only while sealing, after the charge, it would cost every merchant every round.
+    if not can_seal_to(public):
+        raise ProtocolError(f"the sealing key of '{statement.merchant}' is of small order: it seals nothing")
+    return public
+
+
 def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) -> dict[str, bytes]:
     """Return each committee member's X25519 key, in the committee's order.
 
-    Raises ``ProtocolError`` unless there is exactly one key per member, each signed for this training.
+    Raises ``ProtocolError`` unless there is exactly one key per member, each as :func:`check_sealing_key`
+    asks.
     """
     found: dict[str, bytes] = {}
     for key in keys:
-        statement = key.statement
-        if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
-            raise ProtocolError("a sealing key is of another training, or not of a committee member")
-        if not verify(
-            plan.key_of(statement.merchant),
-            statement.canonical_bytes(),
-            bytes.fromhex(key.signature),
-            context=SEALING_KEY_CONTEXT,
-        ):
-            raise ProtocolError(f"the sealing key of '{statement.merchant}' is not signed by its roster key")
-        if (
-            found.setdefault(statement.merchant, bytes.fromhex(statement.public_key)).hex()
-            != statement.public_key
-        ):
-            raise ProtocolError(f"two sealing keys were given for '{statement.merchant}'")
+        public, member = check_sealing_key(key, plan=plan), key.statement.merchant
+        if found.setdefault(member, public) != public:
+            raise ProtocolError(f"two sealing keys were given for '{member}'")
     if set(found) != set(plan.committee):
         raise ProtocolError("a committee member's sealing key is missing")
     return {member: found[member] for member in plan.committee}

@@ -2,8 +2,8 @@
 
 TenSEAL's documented interface reads coefficients one by one (about 0.1 us each) and writes them only by
 loading a serialised stream. A ctypes view of the same buffer is a thousand times faster, but leans on
-the memory layout of pybind11 and of SEAL's ``DynArray``. So the view is used only after a self-test, in
-this process, finds that it agrees with the documented interface; else the documented one serves.
+the memory layout of pybind11 and of SEAL's ``DynArray``. So the view is used only after a self-test, when
+this module is imported, finds that it agrees with the documented interface; else the documented one serves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ _ARRAY_COUNT = struct.Struct("<Q")
 _INSTANCE_VALUE_OFFSET = 16
 _DYN_ARRAY_OFFSET = 16
 _DYN_ARRAY = struct.Struct("<QQQ")
+_POINTER = struct.Struct("<Q")
 
 UInt64Array = NDArray[np.uint64]
 
@@ -79,35 +80,63 @@ def _slow_write(holder: Any, values: UInt64Array) -> None:
     _load(holder.dyn_array(), _array_stream(values))
 
 
-def _view(holder: Any) -> UInt64Array:
-    """Return a writable view of the buffer; it is valid until SEAL next resizes the holder."""
+def _locate(holder: Any, read: Callable[[int, int], bytes]) -> tuple[int, int]:
+    """Return address and length (words) of the buffer; ``read(address, size)`` follows the pointers to it."""
     array = holder.dyn_array()
-    address = ctypes.c_void_p.from_address(id(array) + _INSTANCE_VALUE_OFFSET).value
-    if address is None:
-        raise AggregationError("SEAL's buffer has no address; install tenseal==0.3.18")
-    fields = ctypes.string_at(address + _DYN_ARRAY_OFFSET, _DYN_ARRAY.size)
-    capacity, size, data = _DYN_ARRAY.unpack(fields)
+    (address,) = _POINTER.unpack(read(id(array) + _INSTANCE_VALUE_OFFSET, _POINTER.size))
+    capacity, size, data = _DYN_ARRAY.unpack(read(address + _DYN_ARRAY_OFFSET, _DYN_ARRAY.size))
     if size != array.size() or capacity < size or data == 0:
         raise AggregationError("SEAL's buffers have an unknown layout; install tenseal==0.3.18")
+    return data, size
+
+
+def _view(holder: Any) -> UInt64Array:
+    """Return a writable view of the buffer; it is valid until SEAL next resizes the holder.
+
+    Only once :func:`fast_buffers_work` has said so: another layout would send it anywhere.
+    """
+    data, size = _locate(holder, ctypes.string_at)
     words = (ctypes.c_uint64 * size).from_address(data)
     return np.frombuffer(words, dtype=np.uint64)
 
 
-@lru_cache(maxsize=1)
+def _read_checked(address: int, size: int) -> bytes:
+    """Read this process's own memory by way of the kernel; ``OSError`` where nothing is mapped.
+
+    A wild pointer that Python followed itself would end the process (SIGSEGV): no exception, no slow path.
+    """
+    descriptor = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.pread(descriptor, size, address)
+    finally:
+        os.close(descriptor)
+    if len(found) != size:
+        raise OSError("the memory ends before that")
+    return found
+
+
 def fast_buffers_work() -> bool:
-    """Tell whether the ctypes view agrees, reading and writing, with TenSEAL's documented interface."""
+    """Tell whether the ctypes view agrees, reading and writing, with TenSEAL's documented interface.
+
+    Nothing is written before 512 bytes that were just put there have been read back, every pointer on the way
+    checked: what is at the end of it is the buffer.
+    """
     try:
         holder = sealapi.Plaintext(64)
-        # The layout is checked from the size alone before any pointer of it is followed.
         first = np.arange(1, 65, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         _slow_write(holder, first)
-        if not np.array_equal(_view(holder), first):
+        data, size = _locate(holder, _read_checked)
+        if size != first.size or _read_checked(data, first.nbytes) != first.tobytes():
             return False
         second = first[::-1].copy()
         _view(holder)[:] = second
         return bool(np.array_equal(_slow_read(holder), second))
-    except (AggregationError, ValueError, RuntimeError, AttributeError, struct.error):
+    except (AggregationError, ValueError, RuntimeError, AttributeError, OSError, OverflowError, struct.error):
         return False
+
+
+FAST_BUFFERS = fast_buffers_work()
+"""Whether the fast view is used in this process."""
 
 
 def _context(*, degree: int, modulus: int) -> Any:
@@ -130,7 +159,7 @@ class _Buffers:
 
     def __init__(self, *, degree: int, modulus: int, fast: bool | None) -> None:
         self.degree = degree
-        self._fast = fast_buffers_work() if fast is None else fast
+        self._fast = FAST_BUFFERS if fast is None else fast
         self.context = _context(degree=degree, modulus=modulus)
         self._parms_id = self.context.first_parms_id()
 

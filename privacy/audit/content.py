@@ -232,10 +232,14 @@ def _sights(plans: Sequence[Any]) -> list[Block]:
     for scheme in schemes:
         server = {
             "kahe": "who took part, when, sizes; the noisy sum of each opened round",
-            "ckks": "the noisy sums; every single update if it sides with the merchant that holds the key",
+            "ckks": "the noisy sums; any single update it chooses, as soon as one merchant sides with it, "
+            "whether that one holds the key or not",
         }.get(scheme, "every single update, in clear")
+        rows.append((f"the server ({scheme})", server))
+        if scheme == "ckks":
+            holder = "every ciphertext, of which it is to open the sum; a dishonest one opens any of them"
+            rows.append(("the merchant that holds the key (ckks)", holder))
         rows += [
-            (f"the server ({scheme})", server),
             ("a merchant", "the model of each round; nothing of another's update"),
             ("the network", "TLS traffic"),
         ]

@@ -77,8 +77,8 @@ def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
         )
     if scheme == "ckks":
         notes.append(
-            "The merchant that holds the key opens every update if it sides with the server; "
-            "epsilon counts on that."
+            "If any one merchant sides with the server, the one that holds the key or another, the two open "
+            "single updates; epsilon counts on that."
         )
     notes.append("The same photo held by several merchants counts once for each of them.")
     return tuple(notes)
@@ -109,12 +109,18 @@ def sights(privacy: Mapping[str, Any], scheme: Any) -> tuple[Sight, ...]:
         rows = [
             Sight(
                 "The server",
-                f"{traces}; {total}. No single update, as long as the merchant that holds the key "
-                "doesn't help.",
+                f"{traces}; {total}. No single update, as long as no merchant at all sides with it.",
                 bare,
             ),
-            Sight("The server with that merchant", f"Every merchant's update, {single}.", True),
-            Sight("Any other merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
+            Sight(
+                "The server with any one merchant",
+                f"Any merchant's update that they choose, {single}: the one that holds the key decrypts it, "
+                "any other uploads the negative of the rest, so that it alone is left in the sum.",
+                True,
+            ),
+            Sight(
+                "A merchant without the key", f"{merchant}. Nothing of another merchant's update.{harm}", bare
+            ),
             Sight(
                 "The merchant that holds the key",
                 f"{merchant}. It is sent every ciphertext, to decrypt their sum; a dishonest one opens every "
