@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from fedrec.flower import require_ray
 from fedrec.privacy.derive import Derived, derive, rounded_size
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.progress import Stage, Tell
 from fedrec.protocol import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
@@ -37,20 +37,6 @@ from fedrec.vision.models import registry
 
 VALIDATION_RECORDS = 500
 """The accuracy of each round is measured on at most this many validation records."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Progress to show: ``done`` of ``total``, a short note, and a plain line where there is no terminal."""
-
-    name: str
-    done: int
-    total: int
-    note: str = ""
-    plain: str = ""
-
-
-Tell = Callable[[Stage], None]
 
 
 @dataclass(frozen=True)
