@@ -66,6 +66,7 @@ class _Progress:
     metrics: Metrics | None = None
     interrupted: bool = False
     failure: FedrecError | OSError | None = None
+    worker_deaths: int = 0
 
 
 def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> SimulationResult:
@@ -144,6 +145,11 @@ def _report(
     merchants, problems = per_merchant(run.plan, run.source, run.homes, rounds_reserved=reserved)
     if progress.failure is not None:
         problems.insert(0, f"FAILED: {progress.failure}")
+    if progress.worker_deaths:
+        problems.append(
+            f"{progress.worker_deaths} worker process(es) died; the merchants that they were answering for "
+            "dropped out of those rounds."
+        )
     return build_report(
         plan=run.plan,
         derived=run.derived,
@@ -212,6 +218,11 @@ def _train(
             dropouts=Dropouts(config.drop, config.seed or 0) if config.drop else None,
         )
         opened.callback(grid.close)
+
+        def note_deaths() -> None:
+            progress.worker_deaths = grid.worker_deaths
+
+        opened.callback(note_deaths)
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
         build_server_app(make_coordinator)(grid, context)
 
