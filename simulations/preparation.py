@@ -27,6 +27,7 @@ from fedrec.protocol import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import Settings, make_plan, settle
+from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_options, make_roster, resolved
 from fedrec.simulations.sources import Source, open_source, write_arrays
@@ -183,6 +184,7 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
         device=str(run.device),
         seed=config.seed,
         keep_open=config.engine == "local",
+        crashes=Crashes(config.crash, config.seed or 0) if config.crash else None,
     )
 
 
