@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedrec.errors import FedrecError
-from fedrec.simulations.preparation import Stage
+from fedrec.progress import Stage
 
 stderr = Console(stderr=True, highlight=False)
 

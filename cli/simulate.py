@@ -62,6 +62,9 @@ def simulate(
         int | None, typer.Option(help="Merchants assumed to side with the server (1).")
     ] = None,
     drop: Annotated[float | None, typer.Option(help="Chance that a merchant drops out of a round.")] = None,
+    crash: Annotated[
+        float | None, typer.Option(help="Chance that a merchant crashes in its step of a round.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local (default) or ray.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (one per core).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda[:i].")] = None,
@@ -97,6 +100,7 @@ def simulate(
         "min_contributors": min_contributors,
         "colluders": colluders,
         "drop": drop,
+        "crash": crash,
         "engine": engine,
         "workers": workers,
         "device": device,

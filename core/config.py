@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -59,6 +60,11 @@ class TrainingOptions(BaseModel):
             )
         return self
 
+    @property
+    def planned_dropouts(self) -> Fraction:
+        """The share of a cohort whose uploads of a round are expected not to come, at most 1."""
+        return _exact(self.drop)
+
 
 class SimulationConfig(TrainingOptions):
     """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
@@ -69,6 +75,7 @@ class SimulationConfig(TrainingOptions):
     eval_data: Path | None = None
     merchants: Annotated[int, Field(ge=1, le=1000)] | None = None
     partition: str = "iid"
+    crash: Annotated[float, Field(ge=0, lt=1)] = 0.0
     engine: Literal["local", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
@@ -87,6 +94,11 @@ class SimulationConfig(TrainingOptions):
             raise ValueError(f"--dataset {self.dataset} needs --data-root, the folder it is kept in")
         return self
 
+    @property
+    def planned_dropouts(self) -> Fraction:
+        """The share of the cohort that drops out or crashes in a round, as planned, at most 1."""
+        return min(_exact(self.drop) + _exact(self.crash), Fraction(1))
+
     def to_toml(self) -> str:
         """Return the set options as a TOML text that ``--config`` reads back.
 
@@ -97,9 +109,14 @@ class SimulationConfig(TrainingOptions):
         return tomli_w.dumps({"simulate": values})
 
 
-def planned_minimum(*, merchants: int, drop: float) -> int:
+def planned_minimum(*, merchants: int, drop: Fraction) -> int:
     """Return the default minimum of contributors: the cohort less twice the expected dropouts, rounded up."""
     return merchants - math.ceil(2 * drop * merchants)
+
+
+def _exact(share: float) -> Fraction:
+    """Return the decimal that a person wrote: 0.07 of 100 is 7, not the 7.000000000000001 of floats."""
+    return Fraction(repr(share))
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig:

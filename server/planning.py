@@ -58,7 +58,7 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
         )
     minimum = options.min_contributors
     if minimum is None:
-        minimum = max(1, planned_minimum(merchants=merchants, drop=options.drop))
+        minimum = max(1, planned_minimum(merchants=merchants, drop=options.planned_dropouts))
     members = threshold = 0
     opened_by = schemes.opener(options.secure_aggregation)
     if opened_by != "committee" and (options.committee is not None or options.threshold is not None):

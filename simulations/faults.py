@@ -1,4 +1,4 @@
-"""Dropouts to inject: who doesn't answer which request of a round."""
+"""Faults to inject: who doesn't answer which request of a round, and who crashes at which point of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["train", "unmask"]
+CrashPoint = Literal["charged", "stored", "sent"]
+_POINTS: tuple[CrashPoint, ...] = ("charged", "stored", "sent")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,33 @@ class Dropouts:
 
     def drops(self, *, merchant: int, round_number: int, phase: Phase) -> bool:
         """Tell whether this merchant fails to answer this request."""
-        text = f"fedrec/dropout/1:{self.seed}:{round_number}:{merchant}".encode()
-        digest = hashlib.sha256(text).digest()
-        drawn = int.from_bytes(digest[:8], "little") / 2**64
+        drawn, digest = _draw(f"fedrec/dropout/1:{self.seed}:{round_number}:{merchant}")
         when: Phase = "train" if digest[8] & 1 else "unmask"
         return drawn < self.probability and phase == when
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """Each merchant crashes in its step of each round with ``probability``, at one of three points.
+
+    All three are as likely: its ledger is charged and nothing else done; its upload is stored and not
+    sent; its upload is sent. Decisions are a hash of (seed, round, merchant).
+    """
+
+    probability: float
+    seed: int
+
+    def point(self, *, merchant: int, round_number: int) -> CrashPoint | None:
+        """Return where this merchant crashes in this round, None where it doesn't."""
+        drawn, digest = _draw(f"fedrec/crash/1:{self.seed}:{round_number}:{merchant}")
+        return _POINTS[digest[8] % len(_POINTS)] if drawn < self.probability else None
+
+
+class InjectedCrashError(RuntimeError):
+    """A merchant crashed because it was asked to; its process answers nothing more in this round."""
+
+
+def _draw(text: str) -> tuple[float, bytes]:
+    """Hash a decision's name to a number in [0, 1), and the digest that further choices come from."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "little") / 2**64, digest

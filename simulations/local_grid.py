@@ -11,8 +11,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 
 import torch
 from flwr.app import Context, Message
@@ -20,7 +23,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.flower import set_task_identity
 from fedrec.simulations.faults import Dropouts
-from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, node_context
+from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, WorkerDiedError, node_context
 
 AppFactory = Callable[[], ClientApp]
 
@@ -59,33 +62,77 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+class _Lane:
+    """One worker process and the thread that hands it one message at a time; a process that dies is replaced.
+
+    The message that it was at fails; what waits behind it is for the next process.
+    """
+
+    def __init__(self, make_app: AppFactory, *, on_death: Callable[[], None]) -> None:
+        self._make_app = make_app
+        self._on_death = on_death
+        self._lock = threading.Lock()
+        self._closing = False
+        self._pool = self._start()
+        self._thread = ThreadPoolExecutor(1)
+
+    def submit(self, message: Message, index: int) -> Future[Message]:
+        return self._thread.submit(self._handle, message, index)
+
+    def end(self) -> Sequence[BaseProcess]:
+        """Drop what waits, and return the process, which ends when it has finished its message."""
+        with self._lock:
+            self._closing = True
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            processes = list((self._pool._processes or {}).values())
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        return processes
+
+    def _handle(self, message: Message, index: int) -> Message:
+        try:
+            return self._pool.submit(_Worker.handle, message, index).result()
+        except BrokenProcessPool:
+            with self._lock:
+                if not self._closing:
+                    self._pool = self._start()
+                    self._on_death()
+            raise WorkerDiedError("its worker process died") from None
+
+    def _start(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, mp_context=spawn, initializer=_Worker.start, initargs=(self._make_app,))
+
+
 class LocalGrid(VirtualGrid):
-    """Runs ``merchants`` virtual nodes in ``workers`` processes; node ids are 1000, 1001, ..."""
+    """Runs ``merchants`` virtual nodes in ``workers`` processes; node ids are 1000, 1001, ...
+
+    Where a worker dies (out of memory, killed), the merchant that it was answering for drops out of the
+    round, as one whose machine went down: homes survive that. ``pull_messages`` raises ``EngineFailedError``
+    once that has happened too often.
+    """
 
     def __init__(
         self, make_app: AppFactory, *, merchants: int, workers: int, dropouts: Dropouts | None = None
     ) -> None:
         super().__init__(merchants=merchants, dropouts=dropouts)
-        spawn = multiprocessing.get_context("spawn")
-        self._pools = [
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_Worker.start, initargs=(make_app,))
-            for _ in range(min(workers, merchants))
-        ]
+        self._lanes = [_Lane(make_app, on_death=self._count_death) for _ in range(min(workers, merchants))]
 
     def submit(self, message: Message, index: int) -> Future[Message]:
         """Hand a message to the worker of its merchant."""
-        return self._pools[index % len(self._pools)].submit(_Worker.handle, message, index)
+        return self._lanes[index % len(self._lanes)].submit(message, index)
 
     def close(self) -> None:
         """Stop the worker processes: what waits is dropped, what they are at may take ten seconds to end.
 
         A worker is let finish its message, so that a ledger is not left in the middle of a write.
         """
-        processes = [process for pool in self._pools for process in (pool._processes or {}).values()]
-        for pool in self._pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        processes = [process for lane in self._lanes for process in lane.end()]
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         for process in processes:
-            process.join(_PATIENCE_SECONDS)
+            process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.terminate()
                 process.join()
+
+    def _count_death(self) -> None:
+        self.worker_deaths += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from flwr.clientapp import ClientApp
 
 from fedrec.clients.app import build_client_app
 from fedrec.clients.data import build_model
-from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.merchant import Blobs, Merchant, TrainingData
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol import TrainingPlan, TrainReply, TrainRequest
+from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError
 from fedrec.simulations.sources import CONTENT_HASH_FILE
 from fedrec.vision.inputs import to_inputs
 
@@ -53,13 +54,37 @@ def add_cost(path: Path, *, train: float, encrypt: float) -> None:
     scratch.replace(path)
 
 
+@dataclass
+class VirtualMerchant(Merchant):
+    """A merchant that crashes, by ``drop``, where ``crash_at`` of the round says so."""
+
+    crash_at: Callable[[int], CrashPoint | None] = lambda round_number: None
+    drop: Callable[[], None] = lambda: None
+    _point: CrashPoint | None = None
+
+    def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
+        """Answer as :meth:`Merchant.train` does, unless a crash comes first."""
+        self._point = self.crash_at(request.round_number)
+        reply = super().train(request, blobs)
+        if self._point == "sent":
+            self.drop()
+        return reply
+
+    def reach(self, event: str) -> None:
+        """Crash if this is the point: nothing of the step happens after it."""
+        if event == self._point:
+            self.drop()
+            raise InjectedCrashError(f"injected crash: {event}")
+
+
 @dataclass(frozen=True)
 class SimulatedMerchants:
     """Makes the ClientApp of a worker process; picklable.
 
     ``homes`` holds a folder per merchant, ``arrays`` its model inputs. With a ``seed``, noise, sampling
     and keys are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message,
-    and its files are closed after it: any process may answer for it next.
+    and its files are closed after it: any process may answer for it next. One that ``crashes`` is dropped
+    where it stands: what it had in memory is gone, and its folder is all that the next message finds.
     """
 
     homes: Path
@@ -69,15 +94,21 @@ class SimulatedMerchants:
     device: str
     seed: int | None
     keep_open: bool = True
+    crashes: Crashes | None = None
 
     def __call__(self) -> ClientApp:
         """Return a ClientApp that answers for every merchant of the simulation, brought up on first use."""
         alive: dict[int, Merchant] = {}
 
+        def drop(index: int) -> None:
+            merchant = alive.pop(index)
+            merchant.ledger.close()
+            merchant.store.close()
+
         def merchant_of(context: Context) -> Merchant:
             index = int(context.node_config["partition-id"])
             if index not in alive:
-                alive[index] = self.merchant(index)
+                alive[index] = self.merchant(index, drop=lambda: drop(index))
             return alive[index]
 
         app = build_client_app(merchant_of)
@@ -85,16 +116,16 @@ class SimulatedMerchants:
 
             @app.lifespan()
             def one_message(context: Context) -> Iterator[None]:
-                yield
-                for merchant in alive.values():
-                    merchant.ledger.close()
-                    merchant.store.close()
-                alive.clear()
+                try:
+                    yield
+                finally:
+                    for index in list(alive):
+                        drop(index)
 
         return app
 
-    def merchant(self, index: int) -> Merchant:
-        """Bring up one merchant from its folder."""
+    def merchant(self, index: int, *, drop: Callable[[], None] = lambda: None) -> VirtualMerchant:
+        """Bring up one merchant from its folder; ``drop`` is what a crash of it does."""
         name = self.names[index]
         home, arrays = self.homes / name, self.arrays / name
         identity = load_identity(home)
@@ -117,12 +148,18 @@ class SimulatedMerchants:
         cost_file = home / COST_FILE
         spent = json.loads(cost_file.read_text()) if cost_file.exists() else {}
 
-        def note_cost(event: str) -> None:
+        def crash_at(round_number: int) -> CrashPoint | None:
+            if self.crashes is None:
+                return None
+            return self.crashes.point(merchant=index, round_number=round_number)
+
+        def on_event(event: str) -> None:
             if event == "stored":
                 add_cost(home / COST_FILE, train=merchant.seconds_train, encrypt=merchant.seconds_encrypt)
                 merchant.seconds_train = merchant.seconds_encrypt = 0.0
+            merchant.reach(event)
 
-        merchant = Merchant(
+        merchant = VirtualMerchant(
             name=name,
             identity=identity,
             ledger=Ledger(
@@ -139,7 +176,9 @@ class SimulatedMerchants:
             build_model=build_model,
             randomness_for=randomness_for,
             device=torch.device(self.device),
-            on_event=note_cost,
+            on_event=on_event,
+            crash_at=crash_at,
+            drop=drop,
             works_ahead=self.keep_open,
             seconds_train=spent.get("seconds_train", 0.0),
             seconds_encrypt=spent.get("seconds_encrypt", 0.0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +22,12 @@ from fedrec.flower import require_ray
 from fedrec.privacy.derive import Derived, derive, rounded_size
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.progress import Stage, Tell
 from fedrec.protocol import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import Settings, make_plan, settle
+from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_options, make_roster, resolved
 from fedrec.simulations.sources import Source, open_source, write_arrays
@@ -37,20 +38,6 @@ from fedrec.vision.models import registry
 
 VALIDATION_RECORDS = 500
 """The accuracy of each round is measured on at most this many validation records."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Progress to show: ``done`` of ``total``, a short note, and a plain line where there is no terminal."""
-
-    name: str
-    done: int
-    total: int
-    note: str = ""
-    plain: str = ""
-
-
-Tell = Callable[[Stage], None]
 
 
 @dataclass(frozen=True)
@@ -197,6 +184,7 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
         device=str(run.device),
         seed=config.seed,
         keep_open=config.engine == "local",
+        crashes=Crashes(config.crash, config.seed or 0) if config.crash else None,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.accountants import epsilon_pld
 from fedrec.privacy.accounting.ledger import Entry, read_entries
 from fedrec.privacy.identity import verify
@@ -17,24 +18,35 @@ from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
 from fedrec.simulations.sources import Source
 
 
-def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read every ledger back from disk, as an auditor would; returns ``per_merchant`` and what is wrong."""
+def per_merchant(
+    plan: TrainingPlan, source: Source, homes: Path, *, rounds_reserved: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read every ledger back from disk, as an auditor would; returns ``per_merchant`` and what is wrong.
+
+    Before the first round is reserved a merchant may have no ledger yet, and nothing was charged.
+    """
     lines: list[dict[str, Any]] = []
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
-        outcome, entries = read_entries(
-            homes / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
-        )
-        if not outcome.ok:
-            problems.append(f"the ledger of {peer.name} does not verify: {outcome.reason}")
+        ledger = homes / peer.name / LEDGER_FILE
+        entries: list[Entry] = []
+        known = True
+        if rounds_reserved or ledger.exists():
+            try:
+                outcome, entries = read_entries(ledger, public=bytes.fromhex(peer.signing_key), verify=verify)
+                if not outcome.ok:
+                    problems.append(f"the ledger of {peer.name} does not verify: {outcome.reason}")
+            except LedgerError as error:
+                known = False
+                problems.append(f"what {peer.name} spent is not known: {error}")
         mine = [entry for entry in entries if entry.charge.training_id == plan.training_id]
         lines.append(
             {
                 "merchant": peer.name,
                 "records": len(share.indices),
-                "epsilon": _ledger_epsilon(mine, delta=plan.delta),
-                "epsilon_lifetime": _ledger_epsilon(entries, delta=plan.delta),
-                "rounds_charged": len({entry.charge.round_number for entry in mine}),
+                "epsilon": _ledger_epsilon(mine, delta=plan.delta) if known else None,
+                "epsilon_lifetime": _ledger_epsilon(entries, delta=plan.delta) if known else None,
+                "rounds_charged": len({entry.charge.round_number for entry in mine}) if known else None,
             }
         )
     return lines, problems

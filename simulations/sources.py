@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.vision.datasets import open_folder, open_torchvision
+from fedrec.server.report.deployed import EVALUATION_SPLIT
+from fedrec.vision.datasets import DataSplits, open_folder, open_torchvision
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
 from fedrec.vision.near import near_duplicates
@@ -68,27 +69,32 @@ def open_source(config: SimulationConfig) -> Source:
         if config.data_root is None:
             raise ConfigError(f"--dataset {config.dataset} needs --data-root, the folder it is kept in")
         name, splits = config.dataset, open_torchvision(config.dataset, config.data_root)
-    resolved = resolve_splits(splits, key=_SPLIT_KEY)
     if config.eval_data is not None:
-        public = open_folder(
-            config.eval_data, classes=resolved.train.classes, layout=layout, unit=config.unit
-        ).train
-        resolved = ResolvedSplits(
-            resolved.train, resolved.validation, public, "eval-data", resolved.leaked_dropped
-        )
+        public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
+        # It takes the place of a test split: nothing is held out of training, and copies are left out.
+        splits = replace(splits, test=public.train, test_name=EVALUATION_SPLIT)
+    resolved = resolve_splits(splits, key=_SPLIT_KEY)
     spec = parse_partition(config.partition)
     merchants = wanted if spec.kind == "folder" else (wanted or DEFAULT_MERCHANTS)
     shares = partition(resolved.train, spec=spec, merchants=merchants, seed=seed)
-    loaded = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
     return Source(
         name=name,
         splits=resolved,
         shares=shares,
-        skipped=tuple(skip for part in loaded for skip in part.skipped),
+        skipped=_skipped(splits),
         duplicates_dropped=splits.train.duplicates_dropped
         + sum(share.duplicates_dropped for share in shares),
         near_duplicates=sum(_alike(resolved.train.subset(share.indices)) for share in shares),
     )
+
+
+def _skipped(splits: DataSplits) -> tuple[Skipped, ...]:
+    """List what could not be used of any split; of public photos the names begin with their split's."""
+    found = [skip for part in (splits.train, splits.validation) if part is not None for skip in part.skipped]
+    own = splits.test_name == EVALUATION_SPLIT
+    for skip in () if splits.test is None else splits.test.skipped:
+        found.append(replace(skip, name=f"{EVALUATION_SPLIT}/{skip.name}") if own else skip)
+    return tuple(found)
 
 
 def _alike(images: ImageSet) -> int:

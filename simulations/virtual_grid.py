@@ -11,22 +11,37 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedrec.errors import TrainingError
 from fedrec.flower import APP_FAILED, DEFAULT_TTL, NODE_GONE, Run, error_reply, new_message, set_task_identity
 from fedrec.simulations.faults import Dropouts, Phase
 
 RUN_ID = 1
 FIRST_NODE = 1000
+MOST_DEATHS = 5
+"""So many dead workers end a run: each costs its merchant a round, and the seconds of a start."""
 _PHASES: dict[str, Phase] = {"train": "train", "query.unmask": "unmask"}
 
 
+class WorkerDiedError(RuntimeError):
+    """The process that was answering a message is gone."""
+
+
+class EngineFailedError(TrainingError):
+    """The engine can't go on."""
+
+
 class VirtualGrid(Grid):
-    """A Grid of ``merchants`` nodes with ids 1000, 1001, ...; an engine says how a message is answered."""
+    """A Grid of ``merchants`` nodes with ids 1000, 1001, ...; an engine says how a message is answered.
+
+    ``worker_deaths`` counts the processes that died under a message, where the engine can tell.
+    """
 
     def __init__(self, *, merchants: int, dropouts: Dropouts | None) -> None:
         self._merchants = merchants
         self._dropouts = dropouts
         self._pending: dict[str, tuple[Message, Future[Message] | None]] = {}
         self._run: Run | None = None
+        self.worker_deaths = 0
         set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
 
     @abstractmethod
@@ -76,7 +91,15 @@ class VirtualGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that have come to these messages."""
+        """Return the replies that have come to these messages.
+
+        Raises ``EngineFailedError`` when so many workers died that the machine, not chance, is the cause.
+        """
+        if self.worker_deaths >= MOST_DEATHS:
+            raise EngineFailedError(
+                f"{self.worker_deaths} worker processes died: the machine may be out of memory; give fewer "
+                "--workers, a smaller --model or a lower --sample-rate"
+            )
         replies: list[Message] = []
         for message_id in list(message_ids):
             message, future = self._pending.get(message_id, (None, None))
@@ -111,6 +134,8 @@ class VirtualGrid(Grid):
         if future is None:
             return error_reply(message, code=NODE_GONE, reason="injected dropout")
         error: Any = future.exception()
+        if isinstance(error, WorkerDiedError):
+            return error_reply(message, code=NODE_GONE, reason=str(error))
         if error is not None:
             return error_reply(message, code=APP_FAILED, reason=f"{type(error).__name__}: {error}")
         return future.result()

@@ -28,6 +28,8 @@ class DataSplits:
     validation: ImageSet | None = None
     test: ImageSet | None = None
     content_hash: bytes = b""
+    test_name: str = "test"
+    """What figures taken on ``test`` say that they were taken on."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class ResolvedSplits:
     """What is trained on and what is measured on.
 
     ``validation`` serves the accuracy of each round and is None if no record fell into it; ``metrics``
-    serves the final figures, and ``metrics_split`` names it: "test", "validation" or "holdout" (taken
-    from the training records). ``leaked_dropped`` counts evaluation records left out because an exact
-    copy is trained on.
+    serves the final figures, and ``metrics_split`` names it: the test split's name, "validation" or
+    "holdout" (taken from the training records). ``leaked_dropped`` counts evaluation records left out
+    because an exact copy is trained on.
     """
 
     train: ImageSet
@@ -72,15 +74,14 @@ def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
     """
     metrics_name = "holdout"
     if splits.test is not None:
-        metrics_name = "test"
+        metrics_name = splits.test_name
     elif splits.validation is not None:
         metrics_name = "validation"
+    holds_out = splits.test is None and splits.validation is None
     taken: dict[str, list[int]] = {"train": [], "holdout": [], "validation": []}
     for index, record in enumerate(splits.train.records):
         goes_to = "train"
-        if metrics_name == "holdout" and _falls_in(
-            record.digest, key=key, split="metrics", share=METRICS_SHARE
-        ):
+        if holds_out and _falls_in(record.digest, key=key, split="metrics", share=METRICS_SHARE):
             goes_to = "holdout"
         elif splits.validation is None and _falls_in(
             record.digest, key=key, split="validation", share=VALIDATION_SHARE
@@ -93,7 +94,7 @@ def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
     validation = _without(given, digests)
     leaked = len(given) - len(validation)
     metrics = validation
-    if metrics_name != "validation":
+    if splits.test is not None or holds_out:
         measured = splits.train.subset(taken["holdout"]) if splits.test is None else splits.test
         metrics = _without(measured, digests)
         leaked += len(measured) - len(metrics)
@@ -102,5 +103,8 @@ def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
             f"all {len(splits.train)} training pictures fell into evaluation splits: add pictures"
         )
     if not len(metrics):
-        raise DataError(f"the {metrics_name} split holds no picture to measure on: add a test/ folder")
+        raise DataError(
+            f"the {metrics_name} split holds no picture to measure on that isn't trained on: "
+            "add a test/ folder, or give --eval-data"
+        )
     return ResolvedSplits(train, validation if len(validation) else None, metrics, metrics_name, leaked)

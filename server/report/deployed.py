@@ -19,7 +19,7 @@ from fedrec.server.report.build import RoundLine, RunFacts, build_report, epsilo
 from fedrec.vision.metrics import Metrics
 
 EVALUATION_SPLIT = "eval-data"
-"""How a deployment names what it measures on: the operator's own photos, which no merchant trained on."""
+"""What figures taken on the operator's own public photos, given as such, say that they were taken on."""
 
 
 def deployed_report(

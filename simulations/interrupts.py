@@ -1,0 +1,50 @@
+"""Ctrl-C while a run is under way: it stops the work, and never the writing of the report."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class Interrupts:
+    """Inside its ``with``, SIGINT raises ``KeyboardInterrupt`` within :meth:`allowed` only, once for each.
+
+    At any other moment it is passed over: what is under way then is short. Outside the main thread, where
+    Python delivers no signals, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._allowed = False
+        self._before: signal.Handlers | object = signal.SIG_DFL
+        self._main = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Self:
+        if self._main:
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._main:
+            # None stands for a handler that wasn't set from Python, which can't be put back.
+            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)  # type: ignore[arg-type]
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let the first SIGINT end what is done inside."""
+        self._allowed = True
+        try:
+            yield
+        finally:
+            self._allowed = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._allowed:
+            # A second one must not cut short what the first set going: closing files, ending workers.
+            self._allowed = False
+            raise KeyboardInterrupt

@@ -1,0 +1,110 @@
+"""The local engine's workers, really killed: the merchant drops out, others don't, a limit ends the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedrec.config import load_config
+from fedrec.progress import Stage
+from fedrec.simulations.harness import simulate
+from fedrec.simulations.local_grid import LocalGrid
+from fedrec.simulations.virtual_grid import FIRST_NODE, MOST_DEATHS, EngineFailedError
+from fedrec.vision.synthetic import generate, write
+
+MERCHANTS = 4
+
+
+class MakeProbe:
+    """An app whose process is killed under the messages of the merchants whose file is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            index = int(context.node_config["partition-id"])
+            if (self.folder / str(index)).exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Message(RecordDict({"pid": ConfigRecord({"pid": os.getpid()})}), reply_to=message)
+
+        return app
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[LocalGrid]:
+    made = LocalGrid(MakeProbe(tmp_path), merchants=MERCHANTS, workers=1)
+    yield made
+    made.close()
+
+
+def ask(grid: LocalGrid, round_number: int) -> dict[int, int | str]:
+    """What each merchant answers: its worker's process id, or the reason why it doesn't."""
+    messages = [
+        grid.create_message(RecordDict(), "train", FIRST_NODE + index, str(round_number))
+        for index in range(MERCHANTS)
+    ]
+    indices = {message.metadata.message_id: index for index, message in enumerate(messages)}
+    found: dict[int, int | str] = {}
+    for reply in grid.send_and_receive(messages, timeout=120):
+        index = indices[reply.metadata.reply_to_message_id]
+        if reply.has_error():
+            found[index] = reply.error.reason
+        else:
+            found[index] = int(reply.content.config_records["pid"]["pid"])  # type: ignore[arg-type]
+    return found
+
+
+def test_a_killed_worker_costs_its_own_message_alone_and_is_replaced(grid: LocalGrid, tmp_path: Path) -> None:
+    (tmp_path / "1").touch()
+    answers = ask(grid, 1)
+    assert answers[1] == "its worker process died"
+    # One worker, so all were its: the one before was answered by it, those behind by its successor.
+    assert isinstance(answers[0], int) and answers[2] == answers[3] != answers[0]
+    assert grid.worker_deaths == 1
+    (tmp_path / "1").unlink()
+    assert set(ask(grid, 2).values()) == {answers[2]}
+    # A worker that is killed while it is idle dies unseen; the next message finds out.
+    os.kill(int(answers[2]), signal.SIGKILL)
+    later = [ask(grid, number) for number in (3, 4)]
+    assert all(isinstance(answer, int) for answer in later[1].values())
+
+
+def test_workers_that_keep_dying_end_the_run_in_one_line(grid: LocalGrid, tmp_path: Path) -> None:
+    for index in range(MERCHANTS):
+        (tmp_path / str(index)).touch()
+    with pytest.raises(EngineFailedError, match=f"{MOST_DEATHS} worker processes died") as failed:
+        for number in range(MOST_DEATHS):
+            ask(grid, number)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_run_whose_worker_is_killed_goes_on_with_the_merchant_back_in_the_next_round(
+    tmp_path: Path,
+) -> None:
+    photos = tmp_path / "photos"
+    write(generate(merchants=MERCHANTS, per_merchant=20, size=16, seed=1, validation=10, test=10), photos)
+
+    def tell(stage: Stage) -> None:
+        if stage.name == "training" and stage.done == 1:
+            workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+            workers[0].kill()
+
+    flags = {"data": photos, "partition": "folder", "rounds": 3, "workers": 2, "device": "cpu"}
+    flags |= {"min_contributors": 3, "out": tmp_path / "run"}
+    report = simulate(load_config(None, flags), tell=tell).report
+    assert [line["opened"] for line in report["rounds"]] == [True] * 3
+    assert [line["contributors"] for line in report["rounds"]] == [4, 3, 4]
+    assert any("1 worker process(es) died" in warning for warning in report["warnings"])
+    # The message never reached the merchant that dropped out, so that it was charged for two rounds.
+    assert sorted(line["rounds_charged"] for line in report["privacy"]["per_merchant"]) == [2, 3, 3, 3]
