@@ -76,15 +76,14 @@ class VirtualGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that have come to these messages."""
-        replies: list[Message] = []
+        """Yield the replies that have come to these messages; each is let go when the next is asked for."""
         for message_id in list(message_ids):
             message, future = self._pending.get(message_id, (None, None))
             if message is None or (future is not None and not future.done()):
                 continue
             del self._pending[message_id]
-            replies.append(self._reply(message, future))
-        return replies
+            yield self._reply(message, future)
+            del message, future
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
