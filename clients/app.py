@@ -33,9 +33,6 @@ from fedrec.protocol import (
 )
 from fedrec.text import one_line
 
-MAX_MODEL_BYTES = 4 * 200_000_000
-MAX_UNMASK_BYTES = 2**33
-"""A holder of the key is sent every survivor's ciphertext: the largest message there is."""
 _MAX_REASON = 500
 
 Request = TypeVar("Request", bound=Strict)
@@ -76,7 +73,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, JoinRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
+        return _reply(message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -85,9 +82,10 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> TrainReply:
             return TrainReply(merchant=merchant.name, refused=reason)
 
-        return _reply(
-            message, TrainRequest, answer=merchant.train, refuse=refuse, max_blob_bytes=MAX_MODEL_BYTES
-        )
+        def blob_bytes() -> int:
+            return merchant.open_derived().train_bytes
+
+        return _reply(message, TrainRequest, answer=merchant.train, refuse=refuse, blob_bytes=blob_bytes)
 
     @app.query("unmask")
     def unmask(message: Message, context: Context) -> Message:
@@ -96,9 +94,10 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> UnmaskReply:
             return UnmaskReply(merchant=merchant.name, refused=reason)
 
-        return _reply(
-            message, UnmaskRequest, answer=merchant.unmask, refuse=refuse, max_blob_bytes=MAX_UNMASK_BYTES
-        )
+        def blob_bytes() -> int:
+            return merchant.open_derived().unmask_bytes
+
+        return _reply(message, UnmaskRequest, answer=merchant.unmask, refuse=refuse, blob_bytes=blob_bytes)
 
     @app.query("close")
     def close(message: Message, context: Context) -> Message:
@@ -110,7 +109,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, CloseRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
+        return _reply(message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     return app
 
@@ -121,10 +120,11 @@ def _reply(
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[str], Strict],
-    max_blob_bytes: int,
+    blob_bytes: Callable[[], int],
 ) -> Message:
+    """Answer a message; ``blob_bytes`` says, before it is read, what its blobs may come to."""
     try:
-        request, blobs = unpack(message.content, kind, max_blob_bytes=max_blob_bytes)
+        request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
         reply, sent = answer(request, blobs)
     except FedrecError as error:
         reply, sent = refuse(_reason(error)), {}

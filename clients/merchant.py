@@ -317,6 +317,19 @@ class Merchant:
         self._joined.pop(request.training_id, None)
         return CloseReply(merchant=self.name)
 
+    def open_derived(self) -> Derived:
+        """Return what follows from the plan of the training that is open, the last one joined.
+
+        Raises ``RefusedError`` when none is.
+        """
+        found = self.store.open_trainings()
+        if not found:
+            raise RefusedError("no training is open at this merchant: it was closed, or never joined")
+        joined = self._joined.get(found[-1])
+        if joined is not None:
+            return joined.derived
+        return derive(TrainingPlan.model_validate_json(self.store.training(found[-1]).plan))
+
     def expire(self) -> list[str]:
         """Finish the trainings that the server has left alone for longer than the policy allows; return them.
 

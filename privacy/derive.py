@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedrec.privacy.aggregation.registry import choose_parameters, create, opener
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, Scheme
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
 from fedrec.privacy.identity import SEAL_OVERHEAD
@@ -21,11 +21,17 @@ DUPLICATE_POLICY: Mapping[Unit, str] = {
 
 @dataclass(frozen=True)
 class Derived:
-    """The noise plan and the scheme of a training, and the bytes of a whole upload's blobs."""
+    """The noise plan and the scheme of a training, and the most bytes that messages' blobs may have.
+
+    ``upload_bytes`` is a whole upload, ``train_bytes`` what a round is opened with, ``unmask_bytes`` what a
+    committee member or the holder of a key is sent for the whole cohort.
+    """
 
     noise: NoisePlan
     scheme: Scheme
     upload_bytes: int
+    train_bytes: int
+    unmask_bytes: int
 
     @property
     def unit(self) -> float:
@@ -58,10 +64,18 @@ def derive(plan: TrainingPlan) -> Derived:
         plan.scheme, dimension=plan.dimension, cohort=plan.cohort, max_abs_sum=noise.max_abs_sum
     )
     scheme = create(plan.scheme, parameters)
-    dealt = 0
+    ciphertext, box, public_key, part = ciphertext_bytes(parameters), 0, 0, 0
     if isinstance(scheme, CommitteeScheme):
-        dealt = len(plan.committee) * (scheme.parcel_bytes + SEAL_OVERHEAD)
-    return Derived(noise=noise, scheme=scheme, upload_bytes=ciphertext_bytes(parameters) + dealt)
+        box = part = scheme.parcel_bytes + SEAL_OVERHEAD
+    elif isinstance(scheme, HolderScheme):
+        public_key, part = scheme.public_key_bytes, ciphertext
+    return Derived(
+        noise=noise,
+        scheme=scheme,
+        upload_bytes=ciphertext + len(plan.committee) * box,
+        train_bytes=4 * plan.dimension + public_key,
+        unmask_bytes=plan.cohort * part,
+    )
 
 
 def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
@@ -17,6 +17,10 @@ Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
 _PAUSE_PART = 0.05
 """Asking a SuperLink for replies is a request to it: the pause between two grows with the wait so far."""
+
+
+_AT_ONCE = 8
+"""Replies asked for in one request: Flower's grid holds all of a request's replies in memory together."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ def ask(
     max_blob_bytes: int,
     timeout: float,
     group_id: str,
+    take: Callable[[Answer[Reply]], None] | None = None,
 ) -> Answers[Reply]:
     """Send one request per node and wait for the replies, at most ``timeout`` seconds.
 
     A node that fails, is late, answers twice or sends a malformed reply is in ``failed``; it never
-    raises, so that one merchant can't stop a round.
+    raises, so that one merchant can't stop a round. With ``take`` every reply is handed over as it comes, in
+    any order, and none is kept: memory is that of the replies on their way.
     """
     messages = [
         grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
@@ -65,8 +71,9 @@ def ask(
     started = time.monotonic()
     deadline = started + timeout
     while waiting and time.monotonic() < deadline:
-        received = list(grid.pull_messages(waiting))
-        for message in received:
+        received = False
+        for message in _pull(grid, list(waiting)):
+            received = True
             # The reply is matched by the request it answers: the node id of an error reply is not the node's.
             request_id = message.metadata.reply_to_message_id
             if request_id not in waiting:
@@ -82,7 +89,15 @@ def ask(
             except ProtocolError as error:
                 failed[node_id] = str(error)
                 continue
-            replies.append(Answer(node_id=node_id, body=body, blobs=blobs))
+            answer = Answer(node_id=node_id, body=body, blobs=blobs)
+            if take is None:
+                replies.append(answer)
+            else:
+                take(answer)
+                # Flower's records hold each other: the large bytes would wait for the garbage collector.
+                for record in message.content.array_records.values():
+                    record.clear()
+            del message, blobs, answer
         if waiting and not received:
             waited = time.monotonic() - started
             time.sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited)))
@@ -96,3 +111,8 @@ def ask(
         bytes_down=sum(content_bytes(content) for content in requests.values()),
         bytes_up=bytes_up,
     )
+
+
+def _pull(grid: Grid, request_ids: list[str]) -> Iterator[Message]:
+    for first in range(0, len(request_ids), _AT_ONCE):
+        yield from grid.pull_messages(request_ids[first : first + _AT_ONCE])

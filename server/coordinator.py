@@ -356,6 +356,29 @@ class Coordinator:
             for name, node in self._nodes.items()
             if name not in left_out
         }
+        names = {node: name for name, node in self._nodes.items()}
+        uploads: dict[str, Upload] = {}
+        receipts: dict[str, Receipt] = {}
+
+        def take(answer: Answer[TrainReply]) -> None:
+            """Add an upload to the sum as it comes: the order of additions doesn't matter to it."""
+            merchant = names[answer.node_id]
+            try:
+                upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
+                receipt = self.receipts.sign(
+                    answer.body.head, plan=self.plan, merchant=merchant, round_number=round_number
+                )
+                total.add(upload.ciphertext)
+            except FedrecError as error:
+                # By the node that sent it: the name inside may be anybody's.
+                self._note(round_number, merchant, str(error))
+                return
+            if opener(self.plan.scheme) != "holder":
+                upload = replace(upload, ciphertext=b"")
+            uploads[merchant], receipts[merchant] = upload, receipt
+            size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
+            traffic.upload_bytes = max(traffic.upload_bytes, size)
+
         answers = ask(
             self.grid,
             contents,
@@ -364,34 +387,13 @@ class Coordinator:
             max_blob_bytes=self._derived.upload_bytes,
             timeout=self.timeout,
             group_id=str(round_number),
+            take=take,
         )
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
-        uploads: list[Upload] = []
-        receipts: list[Receipt] = []
-        names = {node: name for name, node in self._nodes.items()}
-        for answer in answers.replies:
-            try:
-                upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
-                receipt = self.receipts.sign(
-                    answer.body.head,
-                    plan=self.plan,
-                    merchant=upload.merchant,
-                    round_number=round_number,
-                )
-                total.add(upload.ciphertext)
-            except FedrecError as error:
-                # By the node that sent it: the name inside may be anybody's.
-                self._note(round_number, names[answer.node_id], str(error))
-                continue
-            if opener(self.plan.scheme) != "holder":
-                upload = replace(upload, ciphertext=b"")
-            uploads.append(upload)
-            receipts.append(receipt)
-            size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
-            traffic.upload_bytes = max(traffic.upload_bytes, size)
-        self.receipts.keep(receipts)
-        return uploads
+        order = [name for name in self._nodes if name in uploads]
+        self.receipts.keep([receipts[name] for name in order])
+        return [uploads[name] for name in order]
 
     def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
         if answer.body.refused is not None or answer.body.signed is None:

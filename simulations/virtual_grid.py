@@ -91,7 +91,7 @@ class VirtualGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that have come to these messages.
+        """Yield the replies that have come to these messages; each is let go when the next is asked for.
 
         Raises ``EngineFailedError`` when so many workers died that the machine, not chance, is the cause.
         """
@@ -100,14 +100,13 @@ class VirtualGrid(Grid):
                 f"{self.worker_deaths} worker processes died: the machine may be out of memory; give fewer "
                 "--workers, a smaller --model or a lower --sample-rate"
             )
-        replies: list[Message] = []
         for message_id in list(message_ids):
             message, future = self._pending.get(message_id, (None, None))
             if message is None or (future is not None and not future.done()):
                 continue
             del self._pending[message_id]
-            replies.append(self._reply(message, future))
-        return replies
+            yield self._reply(message, future)
+            del message, future
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -22,9 +22,12 @@ RING_DEGREES = (2048, 4096)
 MAX_MODULUS_BITS = 60
 """SEAL's own limit for one prime."""
 
-FAILURE_BITS = 40
+FAILURE_BITS = 41
 ROUNDS = 1000
-"""All coefficients of this many rounds are right together, except with probability 2**-FAILURE_BITS."""
+"""All coefficients of this many rounds are right together, except with probability 2**-FAILURE_BITS.
+
+Half of the 2**-40 that a run may fail by; the other half is for sums that leave their field (calibration.py).
+"""
 
 _NOMINAL_MEMBERS = 10
 """Committee size at which the key shares' bytes enter the choice of the ring degree."""

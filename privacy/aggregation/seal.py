@@ -96,8 +96,9 @@ def _view(holder: Any) -> UInt64Array:
     Only once :func:`fast_buffers_work` has said so: another layout would send it anywhere.
     """
     data, size = _locate(holder, ctypes.string_at)
-    words = (ctypes.c_uint64 * size).from_address(data)
-    return np.frombuffer(words, dtype=np.uint64)
+    words: Any = (ctypes.c_uint64 * size).from_address(data)
+    view: UInt64Array = np.frombuffer(words, dtype=np.uint64)
+    return view
 
 
 def _read_checked(address: int, size: int) -> bytes:

@@ -26,7 +26,9 @@ BETA = 1e-12
 # At a share of 4 grid units a sum of discrete Gaussians differs from one by a factor within
 # 1 +- 10 exp(-pi^2 * 16) per coordinate (Kairouz, Liu and Steinke 2021, theorem 9): 10**-67.
 _MIN_SHARE_STD = 4.0
-_WRAP_BITS = 40
+_WRAP_BITS = 41
+"""Half of the 2**-40 that a run may fail by; the other half is for encryption's errors (parameters.py)."""
+
 _WRAP_ROUNDS = 1000
 _MIN_CLAMP = 8.0
 # A declared size has two significant digits, so that the number behind it is at most 5% larger.
@@ -53,7 +55,7 @@ class NoisePlan:
         local_steps: noised steps between two sums; 1 unless ``mode`` is ``local``.
         clamp_abs: bound on a coordinate of one merchant's one-step sum, before noise.
         max_abs_sum: bound on a coordinate of the sum of the whole cohort, passed in a training by
-            chance below 2**-40 only.
+            chance below 2**-41 only.
 
     """
 
@@ -134,7 +136,7 @@ def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
 def max_abs_of_sum(
     *, cohort: int, clamp_abs: int, share_std: float, dimension: int, local_steps: int, rounds: int
 ) -> int:
-    """Bound |coordinate| of the whole cohort's sum; all ``rounds`` rounds keep it but with chance 2**-40.
+    """Bound |coordinate| of the whole cohort's sum; all ``rounds`` rounds keep it but with chance 2**-41.
 
     A discrete Gaussian is sub-Gaussian with its own parameter (Canonne, Kamath and Steinke 2020, section
     3.2), so the sum's tail is 2 exp(-z^2 / (2 * cohort * local_steps * share_std^2)), by union over all
