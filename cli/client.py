@@ -22,6 +22,7 @@ from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.derive import rounded_size
 from fedrec.privacy.identity import verify
 from fedrec.protocol import roster_fingerprint
+from fedrec.vision.folders import Layout
 from fedrec.vision.inspection import inspect
 
 app = typer.Typer(help="Take part in a federation as a merchant.", no_args_is_help=True)
@@ -42,16 +43,39 @@ def init(
 ) -> None:
     """Make keys and a policy on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
-    found = inspect(data, layout=chosen).splits[0]
-    records = rounded_size(found.photos)
-    products = rounded_size(found.products) if found.products else 0
+    records, products = _declared(data, layout=chosen)
     made = MerchantHome.create(home, name=name, data=data, layout=chosen, records=records, products=products)
-    shown = f" and {products} products" if products else ""
     typer.echo(
-        f"{found.photos} photos; the operator will be told about {records} photos{shown}.\n"
         f"Edit {made.folder / 'policy.toml'}: it says what may be done with them.\n"
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds public keys only."
     )
+
+
+def _declared(data: Path, *, layout: Layout) -> tuple[int, int]:
+    """Count photos and products, say what the operator will be told, and return that."""
+    found = inspect(data, layout=layout).splits[0]
+    records = rounded_size(found.photos)
+    products = rounded_size(found.products) if found.products else 0
+    shown = f" and {products} products" if products else ""
+    typer.echo(f"{found.photos} photos; the operator will be told about {records} photos{shown}.")
+    return records, products
+
+
+@app.command()
+def rotate(
+    home: Home = _HOME,
+    keep_key: Annotated[
+        bool, typer.Option("--keep-key", help="Only count photos and products anew; the key stays.")
+    ] = False,
+) -> None:
+    """Make a new node key and a new enrolment file; the old key serves until the operator has enrolled it."""
+    opened = MerchantHome.open(home)
+    settings = opened.settings()
+    records, products = _declared(settings.data, layout=settings.layout)
+    opened.rotate(keep_key=keep_key, records=records, products=products)
+    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
+    if not keep_key:
+        typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.store import MerchantStore
 from fedrec.errors import (
     AggregationError,
     BudgetExceededError,
@@ -76,7 +78,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, JoinRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
+        return _reply(
+            message, JoinRequest, answer=answer, refuse=refuse, store=merchant.store, max_blob_bytes=0
+        )
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -86,7 +90,12 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return TrainReply(merchant=merchant.name, refused=reason)
 
         return _reply(
-            message, TrainRequest, answer=merchant.train, refuse=refuse, max_blob_bytes=MAX_MODEL_BYTES
+            message,
+            TrainRequest,
+            answer=merchant.train,
+            refuse=refuse,
+            store=merchant.store,
+            max_blob_bytes=MAX_MODEL_BYTES,
         )
 
     @app.query("unmask")
@@ -97,7 +106,12 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return UnmaskReply(merchant=merchant.name, refused=reason)
 
         return _reply(
-            message, UnmaskRequest, answer=merchant.unmask, refuse=refuse, max_blob_bytes=MAX_UNMASK_BYTES
+            message,
+            UnmaskRequest,
+            answer=merchant.unmask,
+            refuse=refuse,
+            store=merchant.store,
+            max_blob_bytes=MAX_UNMASK_BYTES,
         )
 
     @app.query("close")
@@ -110,7 +124,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, CloseRequest, answer=answer, refuse=refuse, max_blob_bytes=0)
+        return _reply(
+            message, CloseRequest, answer=answer, refuse=refuse, store=merchant.store, max_blob_bytes=0
+        )
 
     return app
 
@@ -121,11 +137,25 @@ def _reply(
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[str], Strict],
+    store: MerchantStore,
     max_blob_bytes: int,
 ) -> Message:
+    request: Request | None = None
     try:
         request, blobs = unpack(message.content, kind, max_blob_bytes=max_blob_bytes)
         reply, sent = answer(request, blobs)
     except FedrecError as error:
         reply, sent = refuse(_reason(error)), {}
+        _note(store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
+
+
+def _note(store: MerchantStore, error: FedrecError, *, message: Message, request: Strict | None) -> None:
+    """Keep what was refused for the merchant's own eyes."""
+    plan = request.plan.canonical_bytes() if isinstance(request, JoinRequest) else None
+    try:
+        store.note_refusal(
+            kind=message.metadata.message_type, reason=one_line(error, most=_MAX_REASON), plan=plan
+        )
+    except sqlite3.Error as failure:
+        _log.error("a refusal could not be kept: %s", failure)

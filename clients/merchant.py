@@ -135,10 +135,30 @@ class Merchant:
 
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
+        self._suspended: str | None = None
+
+    def follow(self, policy: MerchantPolicy) -> None:
+        """Hold plans, rounds and charges to come against another policy of the merchant's own."""
+        self.ledger.follow(
+            epsilon_lifetime=policy.lifetime_epsilon,
+            delta_lifetime=policy.lifetime_delta,
+            changed_data=policy.changed_data,
+        )
+        self.policy = policy
+        self._suspended = None
+
+    def suspend(self, reason: str) -> None:
+        """Refuse every plan and every new round with this reason, until there is a policy to follow."""
+        self._suspended = reason
+
+    def _check_suspended(self) -> None:
+        if self._suspended is not None:
+            raise RefusedError(self._suspended)
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
         plan = request.plan
+        self._check_suspended()
         self.policy.check(plan)
         if plan.mode == "distributed" and plan.cohort < 3:
             raise RefusedError(f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}")
@@ -224,6 +244,7 @@ class Merchant:
             raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
         keys = self._keys(joined, request, blobs)
+        self._check_suspended()
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
