@@ -164,7 +164,7 @@ class MerchantHome:
 
     def changed_trust(self, join: JoinFile) -> tuple[str, ...]:
         """Name what a join file says otherwise than the one kept, of what this merchant's trust hangs on."""
-        if not (self.folder / JOIN_FILE).is_file():
+        if not self.has_joined:
             return ()
         kept = self.joined()
         pairs = {
@@ -185,9 +185,14 @@ class MerchantHome:
         write_atomically(self.authority, join.authority.encode())
         write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether there is a confirmed join file."""
+        return (self.folder / JOIN_FILE).is_file()
+
     def joined(self) -> JoinFile:
         """Return the confirmed join file; ``ConfigError`` before there is one."""
-        if not (self.folder / JOIN_FILE).is_file():
+        if not self.has_joined:
             raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
         return read_file(self.folder / JOIN_FILE, JoinFile)
 

@@ -90,6 +90,13 @@ class TrainingData:
     content_hash: bytes
 
 
+def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
+    """Return the name that a ledger gives to the records of this hash: 64 digits that tell others nothing."""
+    # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
+    key = identity.sign(b"", context=b"fedrec/dataset-version/1")
+    return hmac.digest(key, content_hash, "sha256").hex()
+
+
 @dataclass(frozen=True)
 class _Joined:
     """What a merchant derived from a plan it joined."""
@@ -358,8 +365,6 @@ class Merchant:
     def _cost(self, joined: _Joined, round_number: int, *, model_hash: str) -> Charge:
         plan, noise = joined.plan, joined.derived.noise
         both = reported_views(plan, noise)
-        # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
-        key = self.identity.sign(b"", context=b"fedrec/dataset-version/1")
         return Charge(
             training_id=plan.training_id,
             round_number=round_number,
@@ -384,7 +389,7 @@ class Merchant:
             model=plan.model,
             code=code_name(),
             policy_hash=self.policy.hash,
-            dataset_version=hmac.digest(key, joined.data.content_hash, "sha256").hex(),
+            dataset_version=dataset_version(self.identity, joined.data.content_hash),
             size_bucket=rounded_size(len(joined.data.labels)),
             steps=plan.local_steps,
         )
