@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import signal
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,23 +13,23 @@ import typer
 
 from fedrec.cli.data import check_layout
 from fedrec.cli.server import check_format
+from fedrec.cli.standing import budget_lines, status_lines
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.standing import read_budget, read_standing
 from fedrec.clients.store import MerchantStore
 from fedrec.enrolment import JoinFile, grouped, read_file
-from fedrec.errors import ConfigError, FedrecError
-from fedrec.privacy.accounting.entries import Entry
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.errors import ConfigError
 from fedrec.privacy.derive import rounded_size
-from fedrec.privacy.identity import verify
 from fedrec.protocol import roster_fingerprint
+from fedrec.vision.folders import Layout
 from fedrec.vision.inspection import inspect
 
 app = typer.Typer(help="Take part in a federation as a merchant.", no_args_is_help=True)
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
-_LEAST_DISK = 2**30
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @app.command()
@@ -43,16 +43,39 @@ def init(
 ) -> None:
     """Make keys and a policy on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
-    found = inspect(data, layout=chosen).splits[0]
-    records = rounded_size(found.photos)
-    products = rounded_size(found.products) if found.products else 0
+    records, products = _declared(data, layout=chosen)
     made = MerchantHome.create(home, name=name, data=data, layout=chosen, records=records, products=products)
-    shown = f" and {products} products" if products else ""
     typer.echo(
-        f"{found.photos} photos; the operator will be told about {records} photos{shown}.\n"
         f"Edit {made.folder / 'policy.toml'}: it says what may be done with them.\n"
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds public keys only."
     )
+
+
+def _declared(data: Path, *, layout: Layout) -> tuple[int, int]:
+    """Count photos and products, say what the operator will be told, and return that."""
+    found = inspect(data, layout=layout).splits[0]
+    records = rounded_size(found.photos)
+    products = rounded_size(found.products) if found.products else 0
+    shown = f" and {products} products" if products else ""
+    typer.echo(f"{found.photos} photos; the operator will be told about {records} photos{shown}.")
+    return records, products
+
+
+@app.command()
+def rotate(
+    home: Home = _HOME,
+    keep_key: Annotated[
+        bool, typer.Option("--keep-key", help="Only count photos and products anew; the key stays.")
+    ] = False,
+) -> None:
+    """Make a new node key and a new enrolment file; the old key serves until the operator has enrolled it."""
+    opened = MerchantHome.open(home)
+    settings = opened.settings()
+    records, products = _declared(settings.data, layout=settings.layout)
+    opened.rotate(keep_key=keep_key, records=records, products=products)
+    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
+    if not keep_key:
+        typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")
 
 
 @app.command()
@@ -97,72 +120,18 @@ def check(
     home: Home = _HOME,
     offline: Annotated[bool, typer.Option("--offline", help="Leave the server out.")] = False,
 ) -> None:
-    """Tell everything that would go wrong, before anything is sent."""
+    """Tell everything that would go wrong, before anything is sent. Start the server first."""
     opened = MerchantHome.open(home)
-    settings = opened.settings()
+    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    # Flower reads its environment at import.
+    from fedrec.clients.checks import look_at
+
     problems = 0
-
-    def report(what: str, look: Callable[[], str]) -> None:
-        nonlocal problems
-        try:
-            typer.echo(f"ok    {what}: {look()}")
-        except (FedrecError, OSError) as error:
-            problems += 1
-            typer.echo(f"WRONG {what}: {error}")
-
-    def data() -> str:
-        found = inspect(settings.data, layout=settings.layout)
-        train = found.splits[0]
-        return (
-            f"{train.photos} photos of {sum(count > 0 for count in train.classes.values())} classes, "
-            f"{len(found.skipped)} unusable, {found.duplicates_dropped} copies, "
-            f"{sum(map(len, found.near_duplicates))} that look like another"
-            + (f", {len(found.in_several_products)} in several products" if train.products else "")
-        )
-
-    def disk() -> str:
-        free = shutil.disk_usage(opened.folder).free
-        if free < _LEAST_DISK:
-            raise ConfigError(f"{free / 2**20:.0f} MiB are free; a training needs about 1 GiB")
-        return f"{free / 2**30:.0f} GiB free"
-
-    def keys() -> str:
-        for file in ("identity.key", "node.key"):
-            if (opened.folder / file).stat().st_mode & 0o077:
-                raise ConfigError(f"{file} can be read by others: chmod 600 it")
-        opened.identity()
-        opened.node_key()
-        return "readable by this user alone"
-
-    def rules() -> str:
-        policy = opened.policy()
-        return f"lifetime epsilon {policy.lifetime_epsilon:g}, schemes {', '.join(sorted(policy.schemes))}"
-
-    def ledger() -> str:
-        if not opened.ledger.exists():
-            return "empty"
-        outcome, entries = read_entries(opened.ledger, public=opened.identity().public, verify=verify)
-        if not outcome.ok:
-            raise ConfigError(f"it does not verify: {outcome.reason}")
-        return f"{len(entries)} entries, the chain holds"
-
-    def server() -> str:
-        from fedrec.flower.fleet import FleetLink
-
-        joined = opened.joined()
-        with FleetLink(address=joined.address, ca=opened.authority, key=opened.node_key()):
-            return f"{joined.address} answers and knows this merchant"
-
-    report("photos", data)
-    report("disk", disk)
-    report("keys", keys)
-    report("policy", rules)
-    report("ledger", ledger)
-    if not offline:
-        os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
-        report("server", server)
+    for finding in look_at(opened, offline=offline):
+        problems += not finding.ok
+        typer.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.text}")
     if problems:
-        raise ConfigError(f"{problems} thing(s) would go wrong for '{settings.name}'")
+        raise ConfigError(f"{problems} thing(s) would go wrong for '{opened.settings().name}'")
 
 
 @app.command()
@@ -239,44 +208,15 @@ def forget(
 
 
 @app.command()
-def budget(home: Home = _HOME) -> None:
+def status(home: Home = _HOME, as_json: Json = False) -> None:
+    """Show the connection, the open training, the budget, and what was refused last and would have cost."""
+    standing = read_standing(MerchantHome.open(home))
+    typer.echo(json.dumps(asdict(standing), indent=2) if as_json else "\n".join(status_lines(standing)))
+
+
+@app.command()
+def budget(home: Home = _HOME, as_json: Json = False) -> None:
     """Show what was spent of the lifetime budget, by training."""
     opened = MerchantHome.open(home)
-    if not opened.ledger.exists():
-        typer.echo("nothing was spent: this merchant has taken part in no training")
-        return
-    outcome, entries = read_entries(opened.ledger, public=opened.identity().public, verify=verify)
-    if not outcome.ok:
-        raise ConfigError(f"the ledger does not verify: {outcome.reason}")
-    _show_budget(opened, entries)
-
-
-def _show_budget(home: MerchantHome, entries: list[Entry]) -> None:
-    trainings: dict[str, list[Entry]] = {}
-    for entry in entries:
-        trainings.setdefault(entry.charge.training_id, []).append(entry)
-    for training_id, charged in trainings.items():
-        last = charged[-1]
-        seeded = sum(entry.charge.seeded for entry in charged)
-        warning = f"; {seeded} of them SEEDED, which guarantee nothing" if seeded else ""
-        typer.echo(
-            f"training {training_id[:16]}: {len(charged)} charges of {last.charge.model}, "
-            f"the last at {last.created_at}; lifetime epsilon then {_figure(last.epsilons.rdp_after)}"
-            f"{warning}"
-        )
-    spent = entries[-1].epsilons if entries else None
-    policy = MerchantPolicy.load(home.folder / "policy.toml")
-    proved = 0.0 if spent is None else spent.rdp_after
-    headline = 0.0 if spent is None else spent.pld_after
-    typer.echo(
-        f"spent    epsilon {_figure(proved)} proved by RDP (about {_figure(headline)} by PLD) of "
-        f"{policy.lifetime_epsilon:g} at delta {policy.lifetime_delta:g}"
-    )
-    if any(entry.charge.seeded for entry in entries):
-        typer.echo(
-            "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
-        )
-
-
-def _figure(epsilon: float | None) -> str:
-    return "without a bound" if epsilon is None else f"{epsilon:.3f}"
+    found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(budget_lines(found)))

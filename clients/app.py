@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.store import MerchantStore
 from fedrec.errors import (
     AggregationError,
     BudgetExceededError,
@@ -73,7 +75,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
+        return _reply(
+            message, JoinRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
+        )
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -85,7 +89,14 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def blob_bytes() -> int:
             return merchant.open_derived().train_bytes
 
-        return _reply(message, TrainRequest, answer=merchant.train, refuse=refuse, blob_bytes=blob_bytes)
+        return _reply(
+            message,
+            TrainRequest,
+            answer=merchant.train,
+            refuse=refuse,
+            store=merchant.store,
+            blob_bytes=blob_bytes,
+        )
 
     @app.query("unmask")
     def unmask(message: Message, context: Context) -> Message:
@@ -97,7 +108,14 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def blob_bytes() -> int:
             return merchant.open_derived().unmask_bytes
 
-        return _reply(message, UnmaskRequest, answer=merchant.unmask, refuse=refuse, blob_bytes=blob_bytes)
+        return _reply(
+            message,
+            UnmaskRequest,
+            answer=merchant.unmask,
+            refuse=refuse,
+            store=merchant.store,
+            blob_bytes=blob_bytes,
+        )
 
     @app.query("close")
     def close(message: Message, context: Context) -> Message:
@@ -109,7 +127,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=reason)
 
-        return _reply(message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
+        return _reply(
+            message, CloseRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
+        )
 
     return app
 
@@ -120,12 +140,26 @@ def _reply(
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[str], Strict],
+    store: MerchantStore,
     blob_bytes: Callable[[], int],
 ) -> Message:
     """Answer a message; ``blob_bytes`` says, before it is read, what its blobs may come to."""
+    request: Request | None = None
     try:
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
         reply, sent = answer(request, blobs)
     except FedrecError as error:
         reply, sent = refuse(_reason(error)), {}
+        _note(store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
+
+
+def _note(store: MerchantStore, error: FedrecError, *, message: Message, request: Strict | None) -> None:
+    """Keep what was refused for the merchant's own eyes."""
+    plan = request.plan.canonical_bytes() if isinstance(request, JoinRequest) else None
+    try:
+        store.note_refusal(
+            kind=message.metadata.message_type, reason=one_line(error, most=_MAX_REASON), plan=plan
+        )
+    except sqlite3.Error as failure:
+        _log.error("a refusal could not be kept: %s", failure)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
-import os
 import threading
 import time
 import traceback
@@ -20,7 +18,8 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.observe import MerchantObserver
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.clients.watchdog import Watchdog
+from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.accounting.ledger import Ledger
@@ -40,10 +39,6 @@ _EXPIRY_SECONDS = 3600.0
 """How often trainings are looked for that the server has left alone."""
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
-HUNG_EXIT = 75
-_LOCKED_SECONDS = 2.0
-"""How long after the log's line the process is ended from outside the interpreter."""
-_STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -90,42 +85,20 @@ def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
     )
 
 
-class Watchdog:
-    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort.
-
-    A step that hangs in Python, or lets other threads run, ends it with ``HUNG_EXIT`` and a line in the log.
-    Native code that keeps the interpreter's lock lets no thread of Python's do that: then faulthandler, whose
-    thread needs no lock, writes to stderr where the step hangs and ends the process with 1.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> None:
-        self._timer = threading.Timer(self._seconds, self._end)
-        self._timer.daemon = True
-        self._timer.start()
-        faulthandler.dump_traceback_later(self._seconds + _LOCKED_SECONDS, exit=True, file=_STDERR)
-
-    def __exit__(self, *_: object) -> None:
-        faulthandler.cancel_dump_traceback_later()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _end(self) -> None:
-        _log.critical("a step took more than %.0f s; the process ends, to be started again", self._seconds)
-        logging.shutdown()
-        os._exit(HUNG_EXIT)
-
-
 class Daemon:
-    """Answers messages over one connection after another; :meth:`stop` ends it between two messages."""
+    """Answers messages over one connection after another; :meth:`stop` ends it between two messages.
+
+    It follows ``policy.toml`` and the join file as they change. While they can't be used it refuses, and
+    never falls back to what they said before.
+    """
 
     def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:
         self._home = home
         self._options = options
+        self._stamp = home.rules_stamp()
         self._join = home.joined()
+        self._with_next_key = False
+        home.node_key()
         self._merchant = open_merchant(home, options)
         self._app: ClientApp = build_client_app(lambda context: self._merchant)
         self._stop = threading.Event()
@@ -140,7 +113,10 @@ class Daemon:
 
     def connection(self) -> FleetLink:
         """Return a new connection to the server that this merchant joined, to be entered."""
-        return FleetLink(address=self._join.address, ca=self._home.authority, key=self._home.node_key())
+        key = self._home.next_node_key() if self._with_next_key else None
+        return FleetLink(
+            address=self._join.address, ca=self._home.authority, key=key or self._home.node_key()
+        )
 
     def run(self) -> None:
         """Connect, answer, and connect again with growing pauses, until stopped."""
@@ -148,20 +124,23 @@ class Daemon:
         try:
             while not self._stop.is_set():
                 self._expire()
+                self._follow_rules()
                 try:
                     with self.connection() as link:
-                        _log.info("connected to %s", self._join.address)
+                        self._connected()
                         pause = _FIRST_RETRY
-                        self.observer.connection(up=True)
                         self._answer(link)
-                except (ConnectionLostError, NotAdmittedError) as error:
-                    self.observer.connection(up=False)
+                except (ConnectionLostError, NotAdmittedError, ConfigError) as error:
+                    self._lost(str(error))
                     if self._stop.is_set():
                         break
                     _log.warning("%s; trying again in %.0f s", error, pause)
+                    if isinstance(error, NotAdmittedError):
+                        self._with_next_key = not self._with_next_key
                     self._stop.wait(pause)
                     pause = min(_LONGEST_RETRY, 2 * pause)
         finally:
+            self._lost("the daemon has stopped")
             self._merchant.ledger.close()
             self._merchant.store.close()
             _log.info("stopped")
@@ -171,9 +150,41 @@ class Daemon:
             self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
             self._merchant.expire()
 
+    def _connected(self) -> None:
+        _log.info("connected to %s", self._join.address)
+        self.observer.connection(up=True)
+        self._home.note_connection(connected=True)
+        if self._with_next_key and self._home.next_node_key_file.exists():
+            self._home.adopt_next_node_key()
+            _log.info("the server has admitted the new node key; the old one is gone")
+        self._with_next_key = False
+
+    def _lost(self, reason: str) -> None:
+        self.observer.connection(up=False)
+        self._home.note_connection(connected=False, reason=reason)
+
+    def _follow_rules(self) -> bool:
+        """Take over a policy or join file that changed; say whether it names another server."""
+        stamp = self._home.rules_stamp()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            policy, join = self._home.policy(), self._home.joined()
+        except ConfigError as error:
+            _log.error("%s; plans and rounds are refused until that is mended", error)
+            self._merchant.suspend("the merchant's policy can't be used; its own log says why")
+            return False
+        self._merchant.follow(policy)
+        self.observer.cap(policy.lifetime_epsilon)
+        _log.info("policy and join file were read again, and are in force")
+        moved = (join.address, join.authority) != (self._join.address, self._join.authority)
+        self._join = join
+        return moved
+
     def _answer(self, link: FleetLink) -> None:
         last = time.monotonic()
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._follow_rules():
             self._expire()
             if self.answer_next(link):
                 last = time.monotonic()

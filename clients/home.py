@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +24,7 @@ from fedrec.protocol import roster_fingerprint
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
+_CONNECTION_FILE = "connection.json"
 
 
 class ClientSettings(BaseModel):
@@ -30,6 +35,16 @@ class ClientSettings(BaseModel):
     name: str
     data: Path
     layout: Layout = "class"
+
+
+class Connection(BaseModel):
+    """How the daemon's connection stood at ``at`` (UTC); ``reason`` says why there was none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connected: bool
+    at: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,16 @@ class MerchantHome:
     def authority(self) -> Path:
         """The certificate that the server's must come from."""
         return self.folder / "authority.pem"
+
+    @property
+    def node_key_file(self) -> Path:
+        """The key that the merchant shows to Flower, mode 0600."""
+        return self.folder / "node.key"
+
+    @property
+    def next_node_key_file(self) -> Path:
+        """The key that takes its place once the operator has enrolled it, mode 0600."""
+        return self.folder / "node.key.next"
 
     @classmethod
     def create(
@@ -77,33 +102,9 @@ class MerchantHome:
         home = cls(folder)
         identity = SigningIdentity.generate()
         node = ec.generate_private_key(ec.SECP384R1())
-        public = node.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        try:
-            statement = Statement(
-                name=name,
-                signing_key=identity.public.hex(),
-                node_key=public.decode("ascii"),
-                records=records,
-                products=products,
-            )
-        except ValueError:
-            raise ConfigError(
-                f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
-                "dots, hyphens or underscores"
-            ) from None
+        enrolment = _enrolment(name, identity, node, records=records, products=products)
         write_secret(folder / "identity.key", identity.private_bytes())
-        write_secret(
-            folder / "node.key",
-            node.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
-        )
-        signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
-        enrolment = Enrolment(statement=statement, signature=signature)
+        write_secret(home.node_key_file, _pem(node))
         write_atomically(folder / ENROLMENT_FILE, enrolment.canonical_bytes())
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
         config = {"name": name, "data": str(data.resolve()), "layout": layout}
@@ -126,19 +127,44 @@ class MerchantHome:
             raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {error}") from None
 
     def identity(self) -> SigningIdentity:
-        """Read the signing key."""
-        return SigningIdentity.from_private_bytes((self.folder / "identity.key").read_bytes())
+        """Read the signing key; ``ConfigError`` if it can't be."""
+        path = self.folder / "identity.key"
+        try:
+            return SigningIdentity.from_private_bytes(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} can't be used: {error}; restore it from a backup") from None
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """Read the key that the merchant shows to Flower."""
-        key = serialization.load_pem_private_key((self.folder / "node.key").read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigError(f"{self.folder / 'node.key'} is no elliptic-curve key")
-        return key
+        """Read the key that the merchant shows to Flower; ``ConfigError`` if it can't be."""
+        return _read_key(self.node_key_file)
+
+    def next_node_key(self) -> ec.EllipticCurvePrivateKey | None:
+        """Read the key that :meth:`rotate` made and the operator hasn't enrolled yet, if there is one."""
+        return _read_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
+
+    def rotate(self, *, keep_key: bool, records: int, products: int) -> None:
+        """Make a new node key beside the old, unless ``keep_key``, and the enrolment file anew.
+
+        The old key is used until the server has admitted the new: :meth:`adopt_next_node_key`. ``records``
+        and ``products`` are as for :meth:`create`.
+        """
+        if keep_key:
+            node = self.next_node_key() or self.node_key()
+        else:
+            node = ec.generate_private_key(ec.SECP384R1())
+            write_atomically(self.next_node_key_file, _pem(node), mode=0o600)
+        name, identity = self.settings().name, self.identity()
+        enrolment = _enrolment(name, identity, node, records=records, products=products)
+        write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
+
+    def adopt_next_node_key(self) -> None:
+        """Put the new node key in the place of the old, which is gone then."""
+        write_atomically(self.node_key_file, self.next_node_key_file.read_bytes(), mode=0o600)
+        self.next_node_key_file.unlink()
 
     def changed_trust(self, join: JoinFile) -> tuple[str, ...]:
         """Name what a join file says otherwise than the one kept, of what this merchant's trust hangs on."""
-        if not (self.folder / JOIN_FILE).is_file():
+        if not self.has_joined:
             return ()
         kept = self.joined()
         pairs = {
@@ -159,11 +185,42 @@ class MerchantHome:
         write_atomically(self.authority, join.authority.encode())
         write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether there is a confirmed join file."""
+        return (self.folder / JOIN_FILE).is_file()
+
     def joined(self) -> JoinFile:
         """Return the confirmed join file; ``ConfigError`` before there is one."""
-        if not (self.folder / JOIN_FILE).is_file():
+        if not self.has_joined:
             raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
         return read_file(self.folder / JOIN_FILE, JoinFile)
+
+    def rules_stamp(self) -> tuple[object, ...]:
+        """Return what changes whenever ``policy.toml`` or the join file is written anew."""
+        stamp: list[object] = []
+        for name in ("policy.toml", JOIN_FILE):
+            try:
+                found = (self.folder / name).stat()
+                stamp += [found.st_mtime_ns, found.st_size, found.st_ino]
+            except OSError:
+                stamp.append(None)
+        return tuple(stamp)
+
+    def note_connection(self, *, connected: bool, reason: str = "") -> None:
+        """Keep how the connection to the server stands, for ``fedrec client status``."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        body = json.dumps({"connected": connected, "at": at, "reason": reason})
+        # It is for a person to read: a full disk ends no connection.
+        with suppress(OSError):
+            write_atomically(self.folder / _CONNECTION_FILE, body.encode(), mode=0o600)
+
+    def connection(self) -> Connection | None:
+        """Return what :meth:`note_connection` kept last, if anything."""
+        try:
+            return Connection.model_validate_json((self.folder / _CONNECTION_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def policy(self) -> MerchantPolicy:
         """Return the merchant's rules, the confirmed roster and server among them."""
@@ -175,3 +232,43 @@ class MerchantHome:
         if policy.server_key not in (None, join.server_key):
             raise ConfigError("policy.toml names another server_key than the join file")
         return policy.model_copy(update={"roster_fingerprint": approved, "server_key": join.server_key})
+
+
+def _enrolment(
+    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, *, records: int, products: int
+) -> Enrolment:
+    public = node.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    try:
+        statement = Statement(
+            name=name,
+            signing_key=identity.public.hex(),
+            node_key=public.decode("ascii"),
+            records=records,
+            products=products,
+        )
+    except ValueError:
+        raise ConfigError(
+            f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
+            "dots, hyphens or underscores"
+        ) from None
+    signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+    return Enrolment(statement=statement, signature=signature)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is no private key in PEM"
+        raise ConfigError(f"{path} can't be used: {what}; make another with 'fedrec client rotate'") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path} is no elliptic-curve key; make another with 'fedrec client rotate'")
+    return key

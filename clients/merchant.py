@@ -94,6 +94,13 @@ class TrainingData:
     content_hash: bytes
 
 
+def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
+    """Return the name that a ledger gives to the records of this hash: 64 digits that tell others nothing."""
+    # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
+    key = identity.sign(b"", context=b"fedrec/dataset-version/1")
+    return hmac.digest(key, content_hash, "sha256").hex()
+
+
 @dataclass(frozen=True)
 class _Joined:
     """What a merchant derived from a plan it joined."""
@@ -142,10 +149,30 @@ class Merchant:
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
         self._worked_out: set[str] = set()
+        self._suspended: str | None = None
+
+    def follow(self, policy: MerchantPolicy) -> None:
+        """Hold plans, rounds and charges to come against another policy of the merchant's own."""
+        self.ledger.follow(
+            epsilon_lifetime=policy.lifetime_epsilon,
+            delta_lifetime=policy.lifetime_delta,
+            changed_data=policy.changed_data,
+        )
+        self.policy = policy
+        self._suspended = None
+
+    def suspend(self, reason: str) -> None:
+        """Refuse every plan and every new round with this reason, until there is a policy to follow."""
+        self._suspended = reason
+
+    def _check_suspended(self) -> None:
+        if self._suspended is not None:
+            raise RefusedError(self._suspended)
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
         plan = request.plan
+        self._check_suspended()
         self.policy.check(plan)
         if plan.mode == "distributed" and plan.cohort < 3:
             raise RefusedError(f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}")
@@ -247,6 +274,7 @@ class Merchant:
             raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
         keys = self._keys(joined, request, blobs)
+        self._check_suspended()
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
@@ -388,8 +416,6 @@ class Merchant:
     def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
         plan, noise = joined.plan, joined.derived.noise
         both = reported_views(plan, noise)
-        # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
-        key = self.identity.sign(b"", context=b"fedrec/dataset-version/1")
         return Charge(
             training_id=plan.training_id,
             round_number=round_number,
@@ -415,7 +441,7 @@ class Merchant:
             model=plan.model,
             code=code_name(),
             policy_hash=self.policy.hash,
-            dataset_version=hmac.digest(key, joined.data.content_hash, "sha256").hex(),
+            dataset_version=dataset_version(self.identity, joined.data.content_hash),
             size_bucket=rounded_size(len(joined.data.labels)),
             seeded=seeded,
             steps=plan.local_steps,

@@ -32,13 +32,17 @@ class MerchantObserver:
 
     def __init__(self, ledger: Ledger, *, epsilon_lifetime: float | None) -> None:
         self._ledger = ledger
-        self._cap = math.inf if epsilon_lifetime is None else epsilon_lifetime
+        self.cap(epsilon_lifetime)
         self._mutex = threading.Lock()
         self._connected = False
         self._round = 0
         self._messages: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, float] = {}
         self._bytes = {"down": 0, "up": 0}
+
+    def cap(self, epsilon_lifetime: float | None) -> None:
+        """Show another lifetime cap from now on."""
+        self._cap = math.inf if epsilon_lifetime is None else epsilon_lifetime
 
     def connection(self, *, up: bool) -> None:
         """Note that the connection to the server stands, or was lost."""

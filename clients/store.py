@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,13 @@ CREATE TABLE IF NOT EXISTS reply (
     request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS refusal (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    plan BLOB
+) STRICT;
 """
+_KEPT_REFUSALS = 20
+_LARGEST_KEPT_PLAN = 2**20
 _SEEN_SECONDS = 3600.0
 """How exactly the last request of a training is remembered: a write, with its fsync, an hour is enough."""
 
@@ -50,6 +56,53 @@ class StoredTraining:
     secrets: TrainingSecrets
     seeded: bool
     closed: bool
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What was refused, at what time (UTC), why, and the plan if it was one."""
+
+    at: str
+    kind: str
+    reason: str
+    plan: bytes | None
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """A store's plans, the open one if there is one, and its last refusals; nothing secret."""
+
+    plans: tuple[bytes, ...] = ()
+    open_plan: bytes | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+def read_store(path: Path) -> StoreView:
+    """Read what a person may see of a store that a daemon may be writing; empty where there is none.
+
+    Raises ``LedgerError`` when it can't be read.
+    """
+    if not path.is_file():
+        return StoreView()
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
+            has_refusals = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone()
+            rows = (
+                db.execute("SELECT at, kind, reason, plan FROM refusal ORDER BY number")
+                if has_refusals
+                else ()
+            )
+            return StoreView(
+                plans=tuple(plan for plan, _ in trainings),
+                open_plan=next((plan for plan, closed in reversed(trainings) if not closed), None),
+                refusals=tuple(Refusal(*row) for row in rows),
+            )
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
 
 
 class MerchantStore:
@@ -109,6 +162,20 @@ class MerchantStore:
         if found is None:
             raise RefusedError("this merchant has not joined that training")
         return found
+
+    def note_refusal(self, *, kind: str, reason: str, plan: bytes | None = None) -> None:
+        """Keep what was refused and why, the last few alone; a plan that is very large is left out."""
+        if plan is not None and len(plan) > _LARGEST_KEPT_PLAN:
+            plan = None
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            added = self._db.execute(
+                "INSERT INTO refusal (at, kind, reason, plan) VALUES (?, ?, ?, ?)", (at, kind, reason, plan)
+            )
+            self._db.execute(
+                "DELETE FROM refusal WHERE number <= ?", ((added.lastrowid or 0) - _KEPT_REFUSALS,)
+            )
 
     def plans(self) -> list[bytes]:
         """Return the canonical plans of all trainings that were ever joined."""

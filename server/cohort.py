@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
@@ -17,10 +17,6 @@ Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
 _PAUSE_PART = 0.05
 """Asking a SuperLink for replies is a request to it: the pause between two grows with the wait so far."""
-
-
-_AT_ONCE = 8
-"""Replies asked for in one request: Flower's grid holds all of a request's replies in memory together."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def ask(
     deadline = started + timeout
     while waiting and time.monotonic() < deadline:
         received = False
-        for message in _pull(grid, list(waiting)):
+        for message in grid.pull_messages(list(waiting)):
             received = True
             # The reply is matched by the request it answers: the node id of an error reply is not the node's.
             request_id = message.metadata.reply_to_message_id
@@ -111,8 +107,3 @@ def ask(
         bytes_down=sum(content_bytes(content) for content in requests.values()),
         bytes_up=bytes_up,
     )
-
-
-def _pull(grid: Grid, request_ids: list[str]) -> Iterator[Message]:
-    for first in range(0, len(request_ids), _AT_ONCE):
-        yield from grid.pull_messages(request_ids[first : first + _AT_ONCE])

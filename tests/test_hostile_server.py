@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse, PushMessagesResponse
@@ -26,18 +24,14 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fedrec.clients.daemon import Daemon, DaemonOptions
-from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import JoinFile
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
 from fedrec.flower.clock import ask_clock, clock_fault
 from fedrec.flower.fleet import FleetLink
-from fedrec.flower.superlink import Certificates, SuperLinkHost
-from fedrec.protocol import Peer
-from fedrec.server.certificates import make_authority, make_server_certificate
+from fedrec.flower.superlink import Certificates
+from fedrec.protocol import CloseRequest, JoinReply
+from tests.daemons import eventually, make_certificates, merchant_home, public_pem, running, serving
 
-NAME = "merchant-00"
 ACTIVATE, PULL, PUSH = "activate-node", "pull-messages", "push-messages"
 HEARTBEAT, OBJECT = "send-node-heartbeat", "pull-object"
 GARBAGE = b"\xff\xfe<html>\x00 not protobuf"
@@ -102,17 +96,7 @@ class HostileServer:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority, certificate, key = (folder / name for name in ("ca.pem", "server.pem", "server.key"))
-    make_authority(certificate=authority, key=folder / "ca.key")
-    make_server_certificate(
-        hosts=("127.0.0.1",),
-        authority=authority,
-        authority_key=folder / "ca.key",
-        certificate=certificate,
-        key=key,
-    )
-    return Certificates(authority=authority, certificate=certificate, key=key)
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -239,60 +223,22 @@ def test_no_redirect_is_followed(server: HostileServer, certificates: Certificat
         other.stop()
 
 
-def merchant_home(folder: Path, *, address: str, authority: Path) -> MerchantHome:
-    """A merchant's folder that has joined the server at an address."""
-    home = MerchantHome.create(folder, name=NAME, data=folder / "no-photos", records=10)
-    home.approve(
-        JoinFile(
-            address=address,
-            authority=authority.read_text("ascii"),
-            server_key="ab" * 32,
-            roster=(Peer(name=NAME, signing_key=home.identity().public.hex()),),
-        )
-    )
-    return home
-
-
-@pytest.fixture
-def start(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[str], threading.Thread]]:
-    """Start a daemon for an address in a thread; it is stopped at the end."""
-    daemons: list[tuple[Daemon, threading.Thread]] = []
-
-    def run(address: str) -> threading.Thread:
-        home = merchant_home(tmp_path / "home", address=address, authority=certificates.authority)
-
-        def live() -> None:
-            # A ledger is for the thread that opened it.
-            daemon = Daemon(home, DaemonOptions(device=torch.device("cpu")))
-            daemons.append((daemon, thread))
-            daemon.run()
-
-        thread = threading.Thread(target=live, daemon=True)
-        thread.start()
-        return thread
-
-    yield run
-    for daemon, thread in daemons:
-        daemon.stop()
-        thread.join(30)
-        assert not thread.is_alive()
-
-
 def test_a_daemon_outlives_every_answer(
-    server: HostileServer, start: Callable[[str], threading.Thread]
+    server: HostileServer, certificates: Certificates, tmp_path: Path
 ) -> None:
     good = server.answers[ACTIVATE]
     server.answers[ACTIVATE] = Told(GARBAGE)
-    thread = start(server.address)
-    server.wait_for(ACTIVATE, times=1)
-    server.answers |= {ACTIVATE: good, PULL: Told(GARBAGE)}
-    server.wait_for(PULL, times=1)
-    server.answers |= {PULL: Told(offer()), OBJECT: Told(found(GARBAGE))}
-    server.wait_for(OBJECT, times=1)
-    server.answers[PULL] = Told(GARBAGE, 401)
-    before = server.asked.count(ACTIVATE)
-    server.wait_for(ACTIVATE, times=before + 1)
-    assert thread.is_alive()
+    home = merchant_home(tmp_path / "home", address=server.address, authority=certificates.authority)
+    with running(home) as thread:
+        server.wait_for(ACTIVATE, times=1)
+        server.answers |= {ACTIVATE: good, PULL: Told(GARBAGE)}
+        server.wait_for(PULL, times=1)
+        server.answers |= {PULL: Told(offer()), OBJECT: Told(found(GARBAGE))}
+        server.wait_for(OBJECT, times=1)
+        server.answers[PULL] = Told(GARBAGE, 401)
+        before = server.asked.count(ACTIVATE)
+        server.wait_for(ACTIVATE, times=before + 1)
+        assert thread.is_alive()
 
 
 def header(**off: float) -> dict[str, str]:
@@ -354,10 +300,7 @@ clientapp = "attack:client"
 
 
 def test_code_that_a_server_offers_is_neither_asked_for_nor_run(
-    tmp_path: Path,
-    certificates: Certificates,
-    start: Callable[[str], threading.Thread],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     marker = tmp_path / "marker"
@@ -380,42 +323,20 @@ def test_code_that_a_server_offers_is_neither_asked_for_nor_run(
         await passes(self, scope, receive, send)
 
     monkeypatch.setattr(superlink.Guard, "__call__", counted)
-    host = SuperLinkHost(certificates=certificates, host="127.0.0.1", port=0)
-    host.start()
-    try:
-        thread = start(f"127.0.0.1:{host.port}")
-        node = host.admit(public_pem(tmp_path / "home"))
+    with serving(certificates) as started:
+        home = merchant_home(tmp_path / "home", address=started.address, authority=certificates.authority)
+        node = started.host.admit(public_pem(home.node_key()))
+        with running(home) as thread:
+            eventually(lambda: started.is_up(node))
+            refused = started.ask(node, "query.join", CloseRequest(training_id="ab" * 32), JoinReply).refused
+            assert refused is not None and "malformed" in refused and thread.is_alive()
+        assert "/v1/fleet/pull-messages" in asked and not any("fab" in path for path in asked)
+        # The offer stands: whoever asks for the code gets it.
         stranger = ec.generate_private_key(ec.SECP384R1())
-        host.admit(stranger.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        with host.open_run() as (grid, _):
-            deadline = time.monotonic() + 60
-            while node not in list(grid.get_node_ids()):
-                assert time.monotonic() < deadline, "the merchant doesn't come"
-                time.sleep(0.1)
-            content = RecordDict({"body": ConfigRecord({"json": b"{}"})})
-            message = grid.create_message(content, "query.join", node, "1", ttl=60)
-            (answer,) = grid.send_and_receive([message], timeout=60)
-            assert answer.has_content() and b"malformed" in answer.content["body"]["json"]  # type: ignore[index]
-            assert "/v1/fleet/pull-messages" in asked and not any("fab" in path for path in asked)
-            # The offer stands: whoever asks for the code gets it.
-            link = FleetLink(address=f"127.0.0.1:{host.port}", ca=certificates.authority, key=stranger)
-            with link:
-                run = grid.run
-                request = GetFabRequest(
-                    node=Node(node_id=link.node_id), hash_str=run.fab_hash, run_id=run.run_id
-                )
-                assert b"attack.py" in link._client.GetFab(request).fab.content
-            assert "/v1/fleet/get-fab" in asked
-        assert thread.is_alive()
-    finally:
-        host.stop()
+        started.host.admit(public_pem(stranger))
+        run = started.grid.run
+        with FleetLink(address=started.address, ca=certificates.authority, key=stranger) as link:
+            request = GetFabRequest(node=Node(node_id=link.node_id), hash_str=run.fab_hash, run_id=run.run_id)
+            assert b"attack.py" in link._client.GetFab(request).fab.content
+        assert "/v1/fleet/get-fab" in asked
     assert not marker.exists()
-
-
-def public_pem(folder: Path) -> bytes:
-    deadline = time.monotonic() + 30
-    while not (folder / "join.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    key = MerchantHome(folder).node_key().public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from fedrec.cli import client
 from fedrec.clients import daemon
-from fedrec.clients.daemon import HUNG_EXIT, DaemonOptions
+from fedrec.clients.daemon import DaemonOptions
 from fedrec.clients.home import MerchantHome
+from fedrec.clients.watchdog import HUNG_EXIT
 
 RUN = """
 import ctypes, logging, threading, time
-from fedrec.clients.daemon import Watchdog
+from fedrec.clients.watchdog import Watchdog
 
 logging.basicConfig()
 with Watchdog(5):

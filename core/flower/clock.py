@@ -47,8 +47,11 @@ def clock_fault(ahead: float | None) -> str | None:
 def ask_clock(address: str, *, ca: Path) -> float | None:
     """Ask a server (host:port, under the authority in ``ca``) for its time, as :func:`seconds_ahead` says.
 
-    Needs no key. Raises ``httpx.HTTPError`` or ``OSError`` when the server can't be reached.
+    Needs no key. None, too, when the server can't be reached.
     """
-    context = ssl.create_default_context(cafile=str(ca))
-    with httpx.Client(verify=context, timeout=_PROBE_SECONDS) as client:
-        return seconds_ahead(client.get(f"https://{address}/health"))
+    try:
+        context = ssl.create_default_context(cafile=str(ca))
+        with httpx.Client(verify=context, timeout=_PROBE_SECONDS) as client:
+            return seconds_ahead(client.get(f"https://{address}/health"))
+    except (httpx.HTTPError, OSError):
+        return None

@@ -43,7 +43,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 from fedrec.flower.messages import set_task_identity
 from fedrec.text import one_line
@@ -65,6 +65,8 @@ class FleetLink:
     ``address`` is host:port, ``ca`` the PEM file of the authority that the server's certificate must come
     from, ``key`` the merchant's P-384 key that the server has enrolled.
 
+    Making one raises ``ConfigError`` if ``ca`` holds no certificate.
+
     Raises ``NotAdmittedError`` if the server doesn't know the key, ``ConnectionLostError`` if it can't be
     reached, its certificate is another authority's, or its answer can't be read; entering and every method.
     """
@@ -72,15 +74,20 @@ class FleetLink:
     def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
         self._address = address
         self._public = public_key_to_bytes(key.public_key())
-        self._client = FleetHttpClient.from_server_address(
-            address,
-            False,
-            str(ca),
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(key, key.public_key()),
-            ],
-        )
+        try:
+            self._client = FleetHttpClient.from_server_address(
+                address,
+                False,
+                str(ca),
+                interceptors=[
+                    RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                    NodeAuthHttpInterceptor(key, key.public_key()),
+                ],
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the authority's certificate {ca} can't be used ({one_line(error)}): join again"
+            ) from None
         # A merchant speaks to the server that it joined, wherever that would send it.
         self._client._client.follow_redirects = False
         self._node: Node | None = None

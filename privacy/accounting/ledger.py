@@ -97,21 +97,15 @@ class Ledger:
         changed_data: ChangedData = "refuse",
         on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
-        if (epsilon_lifetime is None) != (delta_lifetime is None):
-            raise LedgerError("ledger: a lifetime cap needs both epsilon and delta.")
-        if epsilon_lifetime is not None and not epsilon_lifetime > 0:
-            raise LedgerError(f"ledger: the lifetime epsilon {epsilon_lifetime} must be positive.")
-        if delta_lifetime is not None and not 0 < delta_lifetime < 1:
-            raise LedgerError(f"ledger: the lifetime delta {delta_lifetime} is outside (0, 1).")
         self._path = path
         self._head_path = path.with_name(path.name + ".head")
         self._signer = signer
         self._verify = verify
-        self._epsilon_lifetime = epsilon_lifetime
-        self._delta_lifetime = delta_lifetime
-        self._changed_data = changed_data
         self._on_event = on_event
         self._mutex = threading.RLock()
+        self.follow(
+            epsilon_lifetime=epsilon_lifetime, delta_lifetime=delta_lifetime, changed_data=changed_data
+        )
         self._connection: sqlite3.Connection | None = None
         self._receipt: Receipt | None = None
         self._lock = self._take_lock()
@@ -124,6 +118,21 @@ class Ledger:
         except BaseException:
             self.close()
             raise
+
+    def follow(
+        self, *, epsilon_lifetime: float | None, delta_lifetime: float | None, changed_data: ChangedData
+    ) -> None:
+        """Hold every charge to come against this cap and rule; ``LedgerError`` for an impossible cap."""
+        if (epsilon_lifetime is None) != (delta_lifetime is None):
+            raise LedgerError("ledger: a lifetime cap needs both epsilon and delta.")
+        if epsilon_lifetime is not None and not epsilon_lifetime > 0:
+            raise LedgerError(f"ledger: the lifetime epsilon {epsilon_lifetime} must be positive.")
+        if delta_lifetime is not None and not 0 < delta_lifetime < 1:
+            raise LedgerError(f"ledger: the lifetime delta {delta_lifetime} is outside (0, 1).")
+        with self._mutex:
+            self._epsilon_lifetime = epsilon_lifetime
+            self._delta_lifetime = delta_lifetime
+            self._changed_data: ChangedData = changed_data
 
     def _take_lock(self) -> int:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 from pathlib import Path
 
@@ -28,6 +30,24 @@ def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verifi
             connection.close()
     except sqlite3.Error as error:
         raise LedgerError(f"ledger: {path} cannot be read as a ledger ({error}).") from error
+
+
+def in_use(path: Path) -> bool:
+    """Say whether a process holds this ledger open; the lock is left as it was.
+
+    A ledger that is opened in just this instant is told that another process has it.
+    """
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def verify_file(path: Path, *, public: bytes, verify: Verifier) -> Verification:

@@ -1,0 +1,98 @@
+"""How a merchant stands, as lines for a person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from fedrec.clients.standing import Budget, PlanSummary, Standing
+from fedrec.enrolment import grouped
+
+_SHOWN_DIGITS = 16
+
+
+def budget_lines(budget: Budget) -> Iterator[str]:
+    """Yield what was spent by training, and what is left."""
+    if not budget.trainings:
+        yield "nothing was spent: this merchant has been charged for no round"
+    for training in budget.trainings:
+        yield (
+            f"training {training.training_id[:_SHOWN_DIGITS]}: {training.charges} charges of "
+            f"{training.model}, the last at {training.last_at}; lifetime epsilon then "
+            f"{_figure(training.epsilon_lifetime)}"
+            + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
+        )
+    yield (
+        f"spent    epsilon {_figure(budget.spent)} proved by RDP (about {_figure(budget.spent_pld)} by PLD) "
+        f"of {budget.cap:g} at delta {budget.delta:g}"
+    )
+    if any(training.seeded for training in budget.trainings):
+        yield "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
+
+
+def status_lines(standing: Standing) -> Iterator[str]:
+    """Yield how a merchant stands, a line or two for each matter."""
+    yield f"merchant    {standing.merchant}"
+    yield f"daemon      {_daemon(standing)}"
+    if standing.server is None or standing.fingerprint is None:
+        yield "server      none was joined yet: fedrec client join FILE"
+    else:
+        yield f"server      {standing.server}, with {', '.join(standing.roster)}"
+        yield f"fingerprint {grouped(standing.fingerprint)}"
+    if standing.new_key_waits:
+        yield "node key    a new one waits for the operator to enrol it"
+    if standing.policy_problem is not None:
+        yield f"policy      can't be used: {standing.policy_problem}"
+    if standing.training is None:
+        yield "training    none is open"
+    else:
+        yield f"training    {_plan(standing.training)}; charged up to round {standing.training.last_round}"
+        yield f"  cost      {_cost(standing.training)}"
+    budget = standing.budget
+    yield f"budget      epsilon {_figure(budget.spent)} spent (RDP){_left(budget)}"
+    yield f"ledger      {standing.ledger_entries} entries, head {standing.ledger_head[:_SHOWN_DIGITS]}"
+    for refused in standing.refusals:
+        yield f"refused     {refused.kind} at {refused.at}: {refused.reason}"
+        if refused.plan is not None:
+            yield f"  plan      {_plan(refused.plan)}"
+            yield f"  cost      {_cost(refused.plan)}"
+
+
+def _left(budget: Budget) -> str:
+    if budget.cap is None:
+        return ""
+    return f", {_figure(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
+
+
+def _daemon(standing: Standing) -> str:
+    if not standing.running:
+        return "doesn't run"
+    if standing.connected:
+        return f"runs, connected since {standing.connection_at}"
+    return f"runs, not connected: {standing.connection_reason or 'it starts'}"
+
+
+def _plan(plan: PlanSummary) -> str:
+    return (
+        f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {len(plan.classes)} classes, {plan.rounds} "
+        f"rounds, {plan.mode}, {plan.scheme}, by {plan.unit}, {plan.merchants} merchants"
+    )
+
+
+def _cost(plan: PlanSummary) -> str:
+    whole = f"epsilon {_figure(plan.epsilon)} for all its rounds, at its delta {plan.delta:g}"
+    if plan.lifetime_delta is None:
+        return whole
+    return (
+        f"{whole}; policy.toml needs a lifetime_epsilon of {_at_least(plan.epsilon_lifetime)} at "
+        f"lifetime_delta {plan.lifetime_delta:g}"
+    )
+
+
+def _at_least(epsilon: float | None) -> str:
+    """Give an epsilon rounded up: as a cap, it is enough."""
+    return "no bound" if epsilon is None else f"{math.ceil(epsilon * 100) / 100:.2f}"
+
+
+def _figure(epsilon: float | None) -> str:
+    return "without a bound" if epsilon is None else f"{epsilon:.3f}"

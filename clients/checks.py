@@ -1,0 +1,221 @@
+"""What ``fedrec client check`` looks at: everything that would go wrong, before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant import dataset_version
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.standing import plan_of_last_charge, read_budget
+from fedrec.clients.store import read_store
+from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
+from fedrec.privacy.accounting.reading import in_use
+from fedrec.privacy.derive import derive
+from fedrec.protocol import TrainingPlan
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.devices import pick_device
+from fedrec.vision.imageset import content_hash
+from fedrec.vision.inspection import FolderSummary, inspect
+
+_SHOWN = 3
+_LOG_BYTES = 6 * 10 * 2**20
+"""Of a daemon: the file that it writes and five older ones."""
+_ENTRY_BYTES = 4096
+"""More than an entry of a ledger takes, with its place in the journal of the file."""
+_COPIES = 3
+"""A reply, the one before it, and that one's pages in the journal while they are overwritten."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what it is, whether it is in order, and a line about it."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
+    """Look at one thing after another; with ``offline`` at nothing that needs the server.
+
+    Raises ``ConfigError`` if the folder itself can't be read.
+    """
+    checks = _Checks(home)
+    looks: list[tuple[str, Callable[[], str]]] = [
+        ("photos", checks.photos),
+        ("classes", checks.classes),
+        ("changes", checks.changes),
+        ("device", checks.device),
+        ("disk", checks.disk),
+        ("keys", checks.keys),
+        ("policy", checks.policy),
+        ("ledger", checks.ledger),
+        ("budget", checks.budget),
+    ]
+    if not offline:
+        looks += [("clock", checks.clock), ("server", checks.server)]
+    for what, look in looks:
+        try:
+            yield Finding(what, True, look())
+        except (FedrecError, OSError) as error:
+            yield Finding(what, False, str(error))
+
+
+class _Checks:
+    """Each method returns a line about what is in order, or raises what is wrong."""
+
+    def __init__(self, home: MerchantHome) -> None:
+        self._home = home
+        self._settings = home.settings()
+        self._found: FolderSummary | None = None
+
+    def photos(self) -> str:
+        self._found = found = inspect(self._settings.data, layout=self._settings.layout)
+        train = found.splits[0]
+        named = [f"{skip.name} ({skip.reason})" for skip in found.skipped[:_SHOWN]]
+        more = len(found.skipped) - len(named)
+        listed = f": {'; '.join(named)}" + (f"; and {more} more" if more > 0 else "") if named else ""
+        return (
+            f"{train.photos} photos, {found.duplicates_dropped} copies, "
+            f"{sum(map(len, found.near_duplicates))} that look like another"
+            + (f", {len(found.in_several_products)} in several products" if train.products else "")
+            + f", {len(found.skipped)} unusable{listed}"
+        )
+
+    def classes(self) -> str:
+        if self._found is None:
+            raise DataError("the photos can't be read")
+        own = {name: count for name, count in self._found.splits[0].classes.items() if count}
+        shown = ", ".join(f"{name} {count}" for name, count in own.items())
+        plan = self._plan()
+        if plan is None:
+            return shown
+        if not set(own) & set(plan.classes):
+            raise ConfigError(
+                f"none of these ({shown}) is one of the training's: {', '.join(plan.classes)}; folders must "
+                "have the names of its classes"
+            )
+        others = [name for name in own if name not in plan.classes]
+        none = [name for name in plan.classes if name not in own]
+        return (
+            shown
+            + (f"; not in the training, and left out: {', '.join(others)}" if others else "")
+            + (f"; in the training, without a photo here: {', '.join(none)}" if none else "")
+        )
+
+    def _plan(self) -> TrainingPlan | None:
+        """Return the plan of the open training, or else of the last."""
+        view = read_store(self._home.store)
+        plan = view.open_plan or (view.plans[-1] if view.plans else None)
+        return None if plan is None else TrainingPlan.model_validate_json(plan)
+
+    def changes(self) -> str:
+        _, entries = read_budget(self._home, None)
+        if not entries:
+            return "nothing was charged yet, so nothing can have changed"
+        plan = plan_of_last_charge(self._home, entries)
+        if plan is None:
+            return "not compared: the plan of the last charge is kept no longer"
+        data = open_folder(
+            self._settings.data, classes=plan.classes, layout=self._settings.layout, unit=plan.unit
+        ).train
+        version = dataset_version(self._home.identity(), content_hash(data.records))
+        if version == entries[-1].charge.dataset_version:
+            return "the photos are those of the last charge"
+        if MerchantPolicy.load(self._home.folder / "policy.toml").changed_data == "refuse":
+            raise ConfigError(
+                "the photos changed since the last charge, and policy 'changed_data' is 'refuse': every "
+                "round will be refused; put them back as they were, or set it to 'count_together'"
+            )
+        return "the photos changed since the last charge; all are counted together"
+
+    def device(self) -> str:
+        device = pick_device("auto")
+        if device.type == "cuda":
+            return f"a GPU, {torch.cuda.get_device_name(device)}"
+        return f"no GPU; the processor, {os.cpu_count()} threads"
+
+    def disk(self) -> str:
+        free = shutil.disk_usage(self._home.folder).free
+        plan, needed, what = self._plan(), _LOG_BYTES, "its logs; uploads come on top once there is a plan"
+        if plan is not None:
+            try:
+                upload = derive(plan).upload_bytes
+            except (ConfigError, AggregationError) as error:
+                raise ConfigError(f"the training can't be carried out: {error}") from None
+            # Uploads, and answers, which are no larger.
+            needed += 2 * _COPIES * upload + plan.rounds * _ENTRY_BYTES
+            what = f"its logs, ledger and uploads of {upload / 2**20:.1f} MiB"
+        if free < needed:
+            raise ConfigError(
+                f"{free / 2**20:.0f} MiB are free, and {needed / 2**20:.0f} MiB needed for {what}"
+            )
+        return f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed for {what}"
+
+    def keys(self) -> str:
+        for path in (self._home.folder / "identity.key", self._home.node_key_file):
+            if path.exists() and path.stat().st_mode & 0o077:
+                raise ConfigError(f"{path.name} can be read by others: chmod 600 it")
+        self._home.identity()
+        self._home.node_key()
+        if self._home.next_node_key() is not None:
+            return "readable by this user alone; a new node key waits for the operator to enrol it"
+        return "readable by this user alone"
+
+    def policy(self) -> str:
+        policy = self._home.policy()
+        return f"lifetime epsilon {policy.lifetime_epsilon:g}, schemes {', '.join(sorted(policy.schemes))}"
+
+    def ledger(self) -> str:
+        _, entries = read_budget(self._home, None)
+        return f"{len(entries)} entries, the chain holds" if entries else "empty"
+
+    def budget(self) -> str:
+        policy = MerchantPolicy.load(self._home.folder / "policy.toml")
+        budget, _ = read_budget(self._home, policy)
+        if budget.left is None or budget.cap is None:
+            raise ConfigError("the policy has no lifetime cap")
+        if budget.left <= 0:
+            raise ConfigError(
+                f"nothing is left of epsilon {budget.cap:g}: every training will be refused, until you raise "
+                "'lifetime_epsilon' in policy.toml"
+            )
+        return f"epsilon {budget.left:.3f} left of {budget.cap:g}, at delta {budget.delta:g}"
+
+    def clock(self) -> str:
+        from fedrec.flower.clock import MOST_AHEAD, MOST_BEHIND, ask_clock, clock_fault
+
+        ahead = ask_clock(self._home.joined().address, ca=self._home.authority)
+        if ahead is None:
+            return "not compared: the server doesn't tell its time"
+        fault = clock_fault(ahead)
+        if fault is not None:
+            raise ConfigError(fault)
+        return (
+            f"off by about {ahead:+.0f} s from the server's; {MOST_AHEAD:.0f} s ahead or {MOST_BEHIND:.0f} s "
+            "behind are taken"
+        )
+
+    def server(self) -> str:
+        from fedrec.flower.fleet import FleetLink
+
+        joined = self._home.joined()
+        if in_use(self._home.ledger):
+            last = self._home.connection()
+            stands = "is connected" if last is not None and last.connected else "isn't connected"
+            return f"not tried: the daemon runs, holds the key, and {stands} to {joined.address}"
+        key, waiting = self._home.node_key(), self._home.next_node_key()
+        try:
+            with FleetLink(address=joined.address, ca=self._home.authority, key=key):
+                return f"{joined.address} answers and knows this merchant"
+        except NotAdmittedError:
+            if waiting is None:
+                raise
+        with FleetLink(address=joined.address, ca=self._home.authority, key=waiting):
+            return f"{joined.address} answers and knows this merchant's new node key"

@@ -1,0 +1,238 @@
+"""How a merchant stands, for the merchant to read: its connection, its training, its budget, what it refused.
+
+Everything is read from the merchant's folder, also while its daemon runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.store import Refusal, read_store
+from fedrec.errors import AggregationError, ConfigError, LedgerError
+from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.accounting.entries import Entry, finite, genesis
+from fedrec.privacy.accounting.prepared import charge_delta
+from fedrec.privacy.accounting.reading import in_use, read_entries
+from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.identity import verify
+from fedrec.protocol import TrainingPlan, sha256_hex
+
+_SHOWN_REFUSALS = 5
+
+
+@dataclass(frozen=True)
+class Charged:
+    """What a training was charged; ``epsilon_lifetime`` is the proved one after its last charge.
+
+    ``seeded`` counts the charges whose noise came from a seed.
+    """
+
+    training_id: str
+    model: str
+    charges: int
+    seeded: int
+    last_round: int
+    last_at: str
+    epsilon_lifetime: float | None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The lifetime budget; an epsilon is None where nothing bounds it, the cap where there is no policy."""
+
+    spent: float | None
+    spent_pld: float | None
+    left: float | None
+    cap: float | None
+    delta: float | None
+    trainings: tuple[Charged, ...]
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """A plan and its cost: ``epsilon`` that of all its rounds, proved, at the plan's own ``delta``.
+
+    ``epsilon_lifetime`` is what the ledger would stand at after the rounds that are left, at
+    ``lifetime_delta``. Both are None where nothing bounds them, or the plan can't be carried out.
+    """
+
+    training_id: str
+    model: str
+    mode: str
+    scheme: str
+    unit: str
+    rounds: int
+    merchants: int
+    classes: tuple[str, ...]
+    last_round: int
+    delta: float
+    epsilon: float | None
+    epsilon_lifetime: float | None
+    lifetime_delta: float | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What was refused, and the plan if it was one."""
+
+    at: str
+    kind: str
+    reason: str
+    plan: PlanSummary | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Everything at once; ``connection`` is how it stood at ``connection_at``, while ``running``."""
+
+    merchant: str
+    running: bool
+    connected: bool
+    connection_at: str | None
+    connection_reason: str
+    server: str | None
+    roster: tuple[str, ...]
+    fingerprint: str | None
+    new_key_waits: bool
+    policy_problem: str | None
+    training: PlanSummary | None
+    budget: Budget
+    ledger_entries: int
+    ledger_head: str
+    refusals: tuple[Refused, ...]
+
+
+def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budget, list[Entry]]:
+    """Return the budget and the ledger's entries; ``LedgerError`` if the ledger doesn't verify."""
+    entries: list[Entry] = []
+    if home.ledger.exists():
+        outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
+        if not outcome.ok:
+            raise LedgerError(f"the ledger does not verify: {outcome.reason}")
+    trainings: dict[str, list[Entry]] = {}
+    for entry in entries:
+        trainings.setdefault(entry.charge.training_id, []).append(entry)
+    last = entries[-1].epsilons if entries else None
+    spent = 0.0 if last is None else last.rdp_after
+    cap = None if policy is None else policy.lifetime_epsilon
+    left = None if cap is None else max(0.0, cap - spent) if spent is not None else 0.0
+    budget = Budget(
+        spent=spent,
+        spent_pld=0.0 if last is None else last.pld_after,
+        left=left,
+        cap=cap,
+        delta=None if policy is None else policy.lifetime_delta,
+        trainings=tuple(_charged(charged) for charged in trainings.values()),
+    )
+    return budget, entries
+
+
+def _charged(entries: Sequence[Entry]) -> Charged:
+    last = entries[-1]
+    return Charged(
+        training_id=last.charge.training_id,
+        model=last.charge.model,
+        charges=len(entries),
+        seeded=sum(entry.charge.seeded for entry in entries),
+        last_round=max(entry.charge.round_number for entry in entries),
+        last_at=last.created_at,
+        epsilon_lifetime=last.epsilons.rdp_after,
+    )
+
+
+def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float | None) -> PlanSummary:
+    """Work out what a plan costs, alone and on top of what was charged."""
+    done = [entry.charge.round_number for entry in entries if entry.charge.training_id == plan.training_id]
+    last_round = max(done, default=0)
+    alone, lifetime = math.inf, math.inf
+    try:
+        noise = derive(plan).noise
+        multiplier = reported_views(plan, noise).server
+    except (ConfigError, AggregationError):
+        multiplier = 0.0
+    if multiplier > 0:
+
+        def cost(rounds: int, *, before: Sequence[Entry], delta: float) -> float:
+            steps = rounds * plan.local_steps
+            left = delta - noise.beta * steps - sum(charge_delta(entry.charge) for entry in before)
+            events = [entry.charge.event() for entry in before]
+            events.append(Event(plan.sample_rate, multiplier, steps))
+            return epsilon_rdp(events, delta=left) if left >= MIN_DELTA else math.inf
+
+        alone = cost(plan.rounds, before=(), delta=plan.delta)
+        if lifetime_delta is not None:
+            lifetime = cost(plan.rounds - last_round, before=entries, delta=lifetime_delta)
+    return PlanSummary(
+        training_id=plan.training_id,
+        model=plan.model,
+        mode=plan.mode,
+        scheme=plan.scheme,
+        unit=plan.unit,
+        rounds=plan.rounds,
+        merchants=plan.cohort,
+        classes=plan.classes,
+        last_round=last_round,
+        delta=plan.delta,
+        epsilon=finite(alone),
+        epsilon_lifetime=finite(lifetime),
+        lifetime_delta=lifetime_delta,
+    )
+
+
+def read_standing(home: MerchantHome) -> Standing:
+    """Read how a merchant stands.
+
+    Raises ``LedgerError`` if ledger or store can't be read, ``ConfigError`` if the folder can't.
+    """
+    policy, problem = None, None
+    try:
+        policy = MerchantPolicy.load(home.folder / "policy.toml")
+    except ConfigError as error:
+        problem = str(error)
+    budget, entries = read_budget(home, policy)
+    view = read_store(home.store)
+    join = home.joined() if home.has_joined else None
+    running, last = in_use(home.ledger), home.connection()
+
+    def summary(plan: bytes | None) -> PlanSummary | None:
+        if plan is None:
+            return None
+        found = TrainingPlan.model_validate_json(plan)
+        return summarise(found, entries, lifetime_delta=budget.delta)
+
+    def refused(refusal: Refusal) -> Refused:
+        return Refused(refusal.at, refusal.kind, refusal.reason, summary(refusal.plan))
+
+    public = home.identity().public
+    return Standing(
+        merchant=home.settings().name,
+        running=running,
+        connected=running and last is not None and last.connected,
+        connection_at=None if last is None else last.at,
+        connection_reason="" if last is None else last.reason,
+        server=None if join is None else join.address,
+        roster=() if join is None else tuple(peer.name for peer in join.roster),
+        fingerprint=None if join is None else join.fingerprint,
+        new_key_waits=home.next_node_key_file.exists(),
+        policy_problem=problem,
+        training=summary(view.open_plan),
+        budget=budget,
+        ledger_entries=len(entries),
+        ledger_head=(entries[-1].hash if entries else genesis(public)).hex(),
+        refusals=tuple(refused(refusal) for refusal in view.refusals[-_SHOWN_REFUSALS:]),
+    )
+
+
+def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> TrainingPlan | None:
+    """Return the plan that the last charge was for, if the store still has it."""
+    if not entries:
+        return None
+    wanted = entries[-1].charge.training_id
+    for plan in read_store(home.store).plans:
+        if sha256_hex(plan) == wanted:
+            return TrainingPlan.model_validate_json(plan)
+    return None

@@ -1,0 +1,129 @@
+"""Daemons of merchants in threads of this process, and what they need: certificates, homes, a SuperLink."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedrec.clients.daemon import Daemon, DaemonOptions
+from fedrec.clients.home import MerchantHome
+from fedrec.enrolment import JoinFile
+from fedrec.flower import set_task_identity
+from fedrec.flower.superlink import Certificates, SuperLinkHost
+from fedrec.protocol import Body, Peer, Strict, pack, unpack
+from fedrec.server.certificates import make_authority, make_server_certificate
+
+NAME = "merchant-00"
+SERVER_KEY = "ab" * 32
+
+
+def make_certificates(folder: Path) -> Certificates:
+    authority, certificate, key = (folder / name for name in ("ca.pem", "server.pem", "server.key"))
+    make_authority(certificate=authority, key=folder / "ca.key")
+    make_server_certificate(
+        hosts=("127.0.0.1",),
+        authority=authority,
+        authority_key=folder / "ca.key",
+        certificate=certificate,
+        key=key,
+    )
+    return Certificates(authority=authority, certificate=certificate, key=key)
+
+
+def join_file(home: MerchantHome, *others: Peer, address: str, authority: Path) -> JoinFile:
+    return JoinFile(
+        address=address,
+        authority=authority.read_text("ascii"),
+        server_key=SERVER_KEY,
+        roster=(Peer(name=NAME, signing_key=home.identity().public.hex()), *others),
+    )
+
+
+def merchant_home(folder: Path, *, address: str, authority: Path) -> MerchantHome:
+    """A merchant's folder that has joined the server at an address."""
+    home = MerchantHome.create(folder, name=NAME, data=folder / "no-photos", records=10)
+    home.approve(join_file(home, address=address, authority=authority))
+    return home
+
+
+@contextmanager
+def running(home: MerchantHome) -> Iterator[threading.Thread]:
+    """Run a merchant's daemon in a thread, and stop it at the end."""
+    made: list[Daemon] = []
+    ready = threading.Event()
+
+    def live() -> None:
+        # A store is for the thread that opened it.
+        made.append(Daemon(home, DaemonOptions(device=torch.device("cpu"))))
+        ready.set()
+        made[0].run()
+
+    thread = threading.Thread(target=live, daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield thread
+    finally:
+        made[0].stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 40.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+@dataclass
+class Server:
+    """A SuperLink in this process, with one Flower run open."""
+
+    host: SuperLinkHost
+    grid: Grid
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.host.port}"
+
+    def is_up(self, node: int) -> bool:
+        return node in list(self.grid.get_node_ids())
+
+    def ask(self, node: int, kind: str, request: Strict, answer: type[Body]) -> Body:
+        """Send a request to a connected merchant; returns its reply."""
+        # The merchant's thread shares Flower's identity of the process.
+        set_task_identity(run_id=self.grid.run.run_id, node_id=1)
+        message = self.grid.create_message(pack(request), kind, node, "1", ttl=60)
+        pushed = list(self.grid.push_messages([message]))
+        replies: list[Message] = []
+        # Flower's own loop asks every 3 s.
+        eventually(lambda: replies.extend(self.grid.pull_messages(pushed)) or replies)
+        (reply,) = replies
+        return unpack(reply.content, answer, max_blob_bytes=10**7)[0]
+
+
+@contextmanager
+def serving(certificates: Certificates) -> Iterator[Server]:
+    host = SuperLinkHost(certificates=certificates, host="127.0.0.1", port=0)
+    host.start()
+    try:
+        with host.open_run() as (grid, _):
+            yield Server(host, grid)
+    finally:
+        host.stop()
