@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,13 @@ from fedrec.server.certificates import check_certificates, make_server_certifica
 from fedrec.server.coordinator import CohortIncompleteError, RoundRecord
 from fedrec.server.home import ServerHome
 from fedrec.server.report.build import RoundLine
-from fedrec.server.trainings import Training, TrainingFile, all_trainings, file_training
+from fedrec.server.trainings import (
+    Training,
+    TrainingFile,
+    all_trainings,
+    file_training,
+    read_training_file,
+)
 from tests.cohort import Cohort, InProcessGrid
 
 
@@ -334,3 +341,12 @@ def test_a_reply_that_somebody_made_up_is_lost_alone() -> None:
     found: list[Message] = list(grid.pull_messages(["a", "b"]))
     assert [message.metadata.reply_to_message_id for message in found] == ["a", "b"]
     assert all(message.has_error() for message in found)
+
+
+def test_the_documented_training_file_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training-file.md").read_text("utf-8")
+    (tmp_path / "plan.toml").write_text(text.split("```toml\n")[1].split("```")[0])
+    options = read_training_file(tmp_path / "plan.toml")
+    assert (options.epsilon, len(options.classes)) == (4.0, 10)
+    keys = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE))))
+    assert keys == set(TrainingFile.model_fields)
