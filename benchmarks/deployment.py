@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import machine
+from measure import Options, fedrec_here, finish
 
 from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
@@ -45,8 +45,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=0, help="host the merchants in so many processes")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=8, help="8: 0.05M parameters; 56: 1.6M (5 MB)")
+    parser.add_argument("--quick", action="store_true", help="five rounds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    planned = 5 if options.quick else options.rounds
     with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
         folder = Path(scratch)
         photos = generate(
@@ -54,11 +56,11 @@ def main() -> None:
         )
         write(photos, folder / "photos")
         names = sorted(path.name for path in (folder / "photos" / "train").iterdir())
-        federation = Federation(folder)
+        federation = Federation(folder, run=fedrec_here)
         federation.enrol(
             {name: folder / "photos" / "train" / name for name in names}, epsilon=1e5, delta=1e-2
         )
-        federation.plan(plan(rounds=options.rounds, image_size=options.image_size))
+        federation.plan(plan(rounds=planned, image_size=options.image_size))
         try:
             federation.start_server("--gather", 600)
             if options.processes:
@@ -68,7 +70,7 @@ def main() -> None:
             else:
                 for name in names:
                     federation.start_merchant(name)
-            federation.wait(seconds=600 + 60 * options.rounds)
+            federation.wait(seconds=600 + 60 * planned)
             peaks = {name: peak_bytes(process.pid) for name, process in federation.processes.items()}
         finally:
             federation.stop()
@@ -91,10 +93,7 @@ def main() -> None:
         "server_peak_mb": server / 2**20,
         "merchant_process_peak_mb": max(others) / 2**20,
     }
-    for name, value in figures.items():
-        print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2))
+    finish("deployment", Options(quick=options.quick, json=options.json), rows=[figures], ratios={})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Options, finish
+from measure import Options, fedrec_here, finish
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -306,7 +306,7 @@ def main() -> None:
             folder / "photos",
         )
         names = sorted(path.name for path in (folder / "photos" / "train").iterdir())
-        federation = Federation(folder)
+        federation = Federation(folder, run=fedrec_here)
         federation.enrol(
             {name: folder / "photos" / "train" / name for name in names}, epsilon=1e6, delta=1e-2
         )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fedrec-host-")
@@ -20,26 +20,54 @@ import torch
 
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower.fleet import FleetLink
 
 PAUSE_SECONDS = 0.05
+RETRY_SECONDS = 2.0
+
+
+@dataclass
+class Guest:
+    """One merchant, and its connection while it has one."""
+
+    daemon: Daemon
+    link: FleetLink | None = None
+    retry_at: float = 0.0
+
+    def answer(self) -> bool:
+        """Answer the next message, if there is one; connect first, now and again, where need be."""
+        try:
+            if self.link is None:
+                if time.monotonic() < self.retry_at:
+                    return False
+                self.link = self.daemon.connection().__enter__()
+            return self.daemon.answer_next(self.link)
+        except (ConnectionLostError, NotAdmittedError) as error:
+            print(error, file=sys.stderr)
+            self.leave()
+            self.retry_at = time.monotonic() + RETRY_SECONDS
+            return False
+
+    def leave(self) -> None:
+        """Give the connection up."""
+        link, self.link = self.link, None
+        if link is not None:
+            link.__exit__(None, None, None)
 
 
 def main() -> None:
-    """Connect every merchant, then answer whoever was asked."""
+    """Answer whoever was asked, in turn: Flower's identity is the process's own."""
     torch.set_num_threads(1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     options = DaemonOptions(device=torch.device("cpu"))
-    daemons = [Daemon(MerchantHome.open(Path(folder)), options) for folder in sys.argv[1:]]
-    with ExitStack() as stack:
-        links = [stack.enter_context(daemon.connection()) for daemon in daemons]
-        while not stop.is_set():
-            # Flower's identity is the process's own, so that its merchants take turns.
-            answered = 0
-            for daemon, link in zip(daemons, links, strict=True):
-                answered += daemon.answer_next(link)
-            if not answered:
-                time.sleep(PAUSE_SECONDS)
+    guests = [Guest(Daemon(MerchantHome.open(Path(folder)), options)) for folder in sys.argv[1:]]
+    while not stop.is_set():
+        if not sum(guest.answer() for guest in guests):
+            time.sleep(PAUSE_SECONDS)
+    for guest in guests:
+        guest.leave()
 
 
 if __name__ == "__main__":

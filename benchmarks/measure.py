@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 Row = Mapping[str, Any]
 PACKAGES = ("fedrec", "torch", "opacus", "tenseal", "flwr", "numpy")
 
@@ -80,6 +82,16 @@ def peak_memory_bytes(work: Callable[[], object]) -> int:
     finally:
         child.join()
     return peak
+
+
+def fedrec_here(*arguments: object) -> str:
+    """Run a fedrec command in this process, as enrolling a hundred merchants takes; returns its output."""
+    from fedrec.cli.app import app
+
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    if done.exit_code:
+        raise RuntimeError(f"fedrec {' '.join(map(str, arguments))}: {done.output}")
+    return done.output
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,9 +57,13 @@ def free_port() -> int:
 
 @dataclass
 class Federation:
-    """A server and merchants below ``folder``; the processes are stopped by :meth:`stop`."""
+    """A server and merchants below ``folder``; the processes are stopped by :meth:`stop`.
+
+    ``run`` runs a command to its end, as :func:`fedrec` does, for setting up.
+    """
 
     folder: Path
+    run: Callable[..., str] = fedrec
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -79,17 +83,17 @@ class Federation:
 
     def enrol(self, photos: Mapping[str, Path], *, epsilon: float, delta: float) -> None:
         """Make the server's and every merchant's folder, and join them, with this lifetime cap."""
-        fedrec("server", "init", "--address", self.address, "--home", self.server)
+        self.run("server", "init", "--address", self.address, "--home", self.server)
         told = ""
         for name, data in photos.items():
-            fedrec("client", "init", "--name", name, "--data", data, "--home", self.home(name))
-            told = fedrec("server", "enroll", self.home(name) / "enrolment.json", "--home", self.server)
+            self.run("client", "init", "--name", name, "--data", data, "--home", self.home(name))
+            told = self.run("server", "enroll", self.home(name) / "enrolment.json", "--home", self.server)
         found = re.search(r"fingerprint ([0-9a-f ]+)", told)
         if found is None:
             raise TrainingError("nobody was enrolled")
         for name in photos:
             home = self.home(name)
-            fedrec("client", "join", self.server / "join.json", "--home", home, "--fingerprint", found[1])
+            self.run("client", "join", self.server / "join.json", "--home", home, "--fingerprint", found[1])
             policy = (home / "policy.toml").read_text("utf-8")
             policy = policy.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {epsilon}")
             policy = policy.replace("lifetime_delta = 1e-5", f"lifetime_delta = {delta}")
@@ -99,7 +103,7 @@ class Federation:
         """File a training; ``training`` is the text of its TOML file."""
         path = self.folder / "plan.toml"
         path.write_text(training)
-        fedrec("server", "plan", path, "--home", self.server)
+        self.run("server", "plan", path, "--home", self.server)
 
     def start_server(self, *options: object) -> None:
         """Start the server's process, or start it again."""

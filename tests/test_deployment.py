@@ -17,6 +17,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.fleet import FleetLink
+from fedrec.flower.guard import MAX_REQUEST_BYTES
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
@@ -158,6 +159,29 @@ def test_only_fleet_and_health_answer_the_outside(federation: Federation, path: 
         assert client.post(f"https://{federation.address}{path}").status_code == 403
         assert client.get(f"https://{federation.address}/health").status_code == 200
     assert f"refused {path} from 127.0.0.1" in federation.log("server")
+
+
+def test_an_oversized_request_is_cut_off(federation: Federation) -> None:
+    with httpx.Client(verify=str(authority(federation))) as client:
+        url = f"https://{federation.address}/v1/fleet/push-messages"
+        assert client.post(url, content=bytes(MAX_REQUEST_BYTES + 1)).status_code == 413
+        assert client.post(url, content=b"rubbish").status_code >= 400
+        assert client.get(f"https://{federation.address}/health").status_code == 200
+    assert "refused /v1/fleet/push-messages (too large)" in federation.log("server")
+
+
+def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation: Federation) -> None:
+    federation.plan(PLAN.replace("rounds", 'secure_aggregation = "none"\nrounds').replace("eval_data", "# "))
+    deadline = time.monotonic() + 60
+    while "policy 'schemes'" not in (shown := fedrec("server", "status", "--home", federation.server)):
+        assert time.monotonic() < deadline, shown
+    assert "0002 filed (waits for merchants: 0 of 3 merchants joined" in shown
+    fedrec("server", "cancel", "0002", "--home", federation.server)
+    again = fedrec("server", "cancel", "0002", "--home", federation.server, fails=2)
+    assert "nothing to cancel" in again
+    assert "0002 cancelled" in fedrec("server", "status", "--home", federation.server)
+    for name in MERCHANTS:
+        assert "policy 'schemes'" in federation.log(name)
 
 
 def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
