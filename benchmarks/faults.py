@@ -150,10 +150,11 @@ class Fire:
             self.faults["full disk: skipped, no tmpfs may be mounted"] += 1
             return
         filler = home / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-                file.flush()
+        handle = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while os.write(handle, bytes(4096)):
+                pass
+        os.close(handle)
         self.pass_rounds(2)
         filler.unlink()
         self.faults["full disk"] += 1
