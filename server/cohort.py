@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
 from fedrec.protocol import Strict, content_bytes, unpack
+
+_log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
@@ -99,6 +102,8 @@ def ask(
             time.sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited)))
     for request_id in waiting:
         failed[node_of[request_id]] = f"no reply within {timeout:.0f} s"
+    for node_id, reason in failed.items():
+        _log.info("%s of %s: node %d failed (%s)", message_type, group_id, node_id, reason)
     order = {node_id: position for position, node_id in enumerate(requests)}
     replies.sort(key=lambda answer: order[answer.node_id])
     return Answers(

@@ -350,3 +350,60 @@ def test_the_documented_training_file_is_one(tmp_path: Path) -> None:
     assert (options.epsilon, len(options.classes)) == (4.0, 10)
     keys = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE))))
     assert keys == set(TrainingFile.model_fields)
+
+
+def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None:
+    from flwr.app import ConfigRecord, RecordDict
+    from flwr.proto.message_pb2 import Message as ProtoMessage
+    from flwr.proto.message_pb2 import Metadata, ObjectTree
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+
+    from fedrec.flower import new_message, set_task_identity
+    from fedrec.flower.grid import PrivateGrid
+
+    set_task_identity(run_id=1, node_id=1)
+    replies = {}
+    for name in ("slow", "quick"):
+        content = RecordDict({"body": ConfigRecord({"text": name})})
+        replies[name] = new_message(content, message_type="train", node_id=1, group_id="1", ttl=60)
+    objects = {
+        key: (name, value.deflate())
+        for name, reply in replies.items()
+        for key, value in get_all_nested_objects(reply).items()
+    }
+    ready = {"quick"}
+    asked: list[set[str]] = []
+
+    class Client:
+        def PullMessages(self, request: Any) -> PullAppMessagesResponse:  # noqa: N802
+            asked.append(set(request.message_ids))
+            names = [name for name in ("slow", "quick") if name in request.message_ids]
+            heads = [ProtoMessage(metadata=Metadata(reply_to_message_id=name, run_id=1)) for name in names]
+            trees: list[ObjectTree] = [get_object_tree(replies[name]) for name in names]
+            return PullAppMessagesResponse(messages_list=heads, message_object_trees=trees)
+
+        def PullObject(self, request: Any) -> Any:  # noqa: N802
+            name, content = objects[request.object_id]
+
+            class Found:
+                object_found = True
+                object_available = name in ready
+                object_content = content
+
+            return Found
+
+        def ConfirmMessageReceived(self, request: object) -> None: ...  # noqa: N802
+
+    grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
+    grid._client = Client()  # type: ignore[assignment]
+
+    def texts(waiting: set[str]) -> list[object]:
+        found = list(grid.pull_messages(waiting))
+        return [message.content.config_records["body"]["text"] for message in found]
+
+    assert texts({"slow", "quick"}) == ["quick"]
+    assert texts({"slow"}) == []
+    ready.add("slow")
+    assert texts({"slow"}) == ["slow"]
+    assert asked == [{"slow", "quick"}]

@@ -93,9 +93,12 @@ class PrivateGrid(HttpGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies to these messages that have come whole; one on its way keeps no other waiting."""
         wanted = set(message_ids)
-        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted))
-        for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            self._arriving[head.metadata.reply_to_message_id] = _Arriving(head, tree)
+        # A reply is handed out once: asked for again, it would be called lost.
+        unseen = wanted - self._arriving.keys()
+        if unseen:
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
+            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                self._arriving[head.metadata.reply_to_message_id] = _Arriving(head, tree)
         for key in list(self._arriving):
             arriving = self._arriving.pop(key)
             # What is asked for no longer has come too late.
