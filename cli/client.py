@@ -105,8 +105,8 @@ def join(
     changed = opened.changed_trust(found)
     if changed:
         typer.echo(
-            f"WARNING: {' and '.join(changed)} differ(s) from what this merchant joined before. Unless the "
-            "operator has told you so, by another way, somebody may be taking its place.",
+            f"WARNING: {' and '.join(changed)}: not as this merchant joined before. Unless the operator has "
+            "told you so, by another way, somebody may be taking its place.",
             err=True,
         )
         if not new_server:

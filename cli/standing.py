@@ -52,7 +52,8 @@ def status_lines(standing: Standing) -> Iterator[str]:
     yield f"budget      epsilon {_figure(budget.spent)} spent (RDP){_left(budget)}"
     yield f"ledger      {standing.ledger_entries} entries, head {standing.ledger_head[:_SHOWN_DIGITS]}"
     for refused in standing.refusals:
-        yield f"refused     {refused.kind} at {refused.at}: {refused.reason}"
+        often = f"{refused.times} times, the last " if refused.times > 1 else ""
+        yield f"refused     {refused.kind}, {often}at {refused.at}: {refused.reason}"
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
             yield f"  cost      {_cost(refused.plan)}"

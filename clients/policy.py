@@ -32,7 +32,8 @@ TEMPLATE = """\
 # A line that starts with '#' is a comment; a rule that is left out has the value shown here.
 
 # The privacy budget of all trainings together, never refunded. Both lines are required.
-# The proved (RDP) figure is held against it.
+# The proved (RDP) figure is held against it, at this delta: it is larger than the epsilon that a plan names.
+# A training is joined only if all its rounds fit; 'fedrec client status' shows what a refused one would need.
 lifetime_epsilon = 10.0
 lifetime_delta = 1e-5
 

@@ -77,9 +77,10 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Refused:
-    """What was refused, and the plan if it was one."""
+    """What was refused, so many times, the last ``at``; and the plan if it was one."""
 
     at: str
+    times: int
     kind: str
     reason: str
     plan: PlanSummary | None
@@ -205,7 +206,7 @@ def read_standing(home: MerchantHome) -> Standing:
         return summarise(found, entries, lifetime_delta=budget.delta)
 
     def refused(refusal: Refusal) -> Refused:
-        return Refused(refusal.at, refusal.kind, refusal.reason, summary(refusal.plan))
+        return Refused(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(refusal.plan))
 
     public = home.identity().public
     return Standing(

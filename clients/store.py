@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS reply (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS refusal (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
-    plan BLOB
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, times INTEGER NOT NULL DEFAULT 1,
+    kind TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB
 ) STRICT;
 """
 _KEPT_REFUSALS = 20
@@ -60,9 +60,10 @@ class StoredTraining:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What was refused, at what time (UTC), why, and the plan if it was one."""
+    """What was refused, so many times, the last ``at`` (UTC); why, and the plan if it was one."""
 
     at: str
+    times: int
     kind: str
     reason: str
     plan: bytes | None
@@ -90,7 +91,7 @@ def read_store(path: Path) -> StoreView:
             trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
             has_refusals = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone()
             rows = (
-                db.execute("SELECT at, kind, reason, plan FROM refusal ORDER BY number")
+                db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
                 if has_refusals
                 else ()
             )
@@ -164,12 +165,22 @@ class MerchantStore:
         return found
 
     def note_refusal(self, *, kind: str, reason: str, plan: bytes | None = None) -> None:
-        """Keep what was refused and why, the last few alone; a plan that is very large is left out."""
+        """Keep what was refused and why, the last few alone; a plan that is very large is left out.
+
+        The same again only counts: a server asks every few seconds.
+        """
         if plan is not None and len(plan) > _LARGEST_KEPT_PLAN:
             plan = None
         at = datetime.now(UTC).isoformat(timespec="seconds")
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
+            counted = self._db.execute(
+                "UPDATE refusal SET at = ?, times = times + 1"
+                " WHERE number = (SELECT max(number) FROM refusal) AND kind = ? AND reason = ? AND plan IS ?",
+                (at, kind, reason, plan),
+            )
+            if counted.rowcount:
+                return
             added = self._db.execute(
                 "INSERT INTO refusal (at, kind, reason, plan) VALUES (?, ?, ?, ?)", (at, kind, reason, plan)
             )

@@ -83,7 +83,7 @@ class ConnectionLostError(FedrecError):
 
 
 class NotAdmittedError(FedrecError):
-    """The server doesn't know this merchant's key, or knows it no longer."""
+    """The server doesn't know this merchant's key, or no longer, or this machine's clock is too far off."""
 
     exit_code: ClassVar[int] = 13
 

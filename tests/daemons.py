@@ -56,8 +56,19 @@ def merchant_home(folder: Path, *, address: str, authority: Path) -> MerchantHom
     return home
 
 
+@dataclass
+class Running:
+    """A daemon and the thread that it lives in."""
+
+    daemon: Daemon
+    thread: threading.Thread
+
+    def is_alive(self) -> bool:
+        return self.thread.is_alive()
+
+
 @contextmanager
-def running(home: MerchantHome) -> Iterator[threading.Thread]:
+def running(home: MerchantHome) -> Iterator[Running]:
     """Run a merchant's daemon in a thread, and stop it at the end."""
     made: list[Daemon] = []
     ready = threading.Event()
@@ -72,7 +83,7 @@ def running(home: MerchantHome) -> Iterator[threading.Thread]:
     thread.start()
     assert ready.wait(30)
     try:
-        yield thread
+        yield Running(made[0], thread)
     finally:
         made[0].stop()
         thread.join(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from fedrec.cli import client
 from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import read_store
 from fedrec.enrolment import Enrolment, read_file
 from fedrec.errors import ConfigError, RefusedError
@@ -106,6 +108,35 @@ def test_policy_and_join_file_are_followed_while_the_daemon_runs(
     seen = read_store(home.store).refusals
     assert "'roster_fingerprint'" in seen[-1].reason and seen[-1].plan == proposed.plan.canonical_bytes()
     assert not in_use(home.ledger)
+
+
+def test_a_message_under_way_is_answered_before_the_daemon_leaves(
+    server: Server, home: MerchantHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = server.host.admit(public_pem(home.node_key()))
+    begun, told = threading.Event(), threading.Event()
+
+    def slow(self: Merchant, request: JoinRequest) -> None:
+        begun.set()
+        assert told.wait(30)
+        raise RefusedError("after the call to stop")
+
+    monkeypatch.setattr(Merchant, "join", slow)
+    proposed = JoinRequest(plan=plan(home, tmp_path))
+    with running(home) as it:
+        eventually(lambda: server.is_up(node))
+
+        def stop() -> None:
+            assert begun.wait(30)
+            it.daemon.stop()
+            told.set()
+
+        threading.Thread(target=stop).start()
+        assert server.ask(node, "query.join", proposed, JoinReply).refused == "after the call to stop"
+        it.thread.join(30)
+        assert not it.is_alive() and not in_use(home.ledger)
+    shown = home.connection()
+    assert shown is not None and not shown.connected and "has stopped" in shown.reason
 
 
 def test_a_suspended_merchant_answers_no_new_round(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ from fedrec.flower.clock import ask_clock, clock_fault
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.superlink import Certificates
 from fedrec.protocol import CloseRequest, JoinReply
+from fedrec.server import certificates as server_certificates
 from tests.daemons import eventually, make_certificates, merchant_home, public_pem, running, serving
 
 ACTIVATE, PULL, PUSH = "activate-node", "pull-messages", "push-messages"
@@ -274,6 +276,56 @@ def test_a_server_s_clock_is_asked_for_without_a_key(
     assert clock_fault(ahead) is not None and clock_fault(-ahead) is None and clock_fault(None) is None
     server.answers["/health"] = Told(headers={"Date": "today"})
     assert ask_clock(server.address, ca=certificates.authority) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "years", "said"),
+    [
+        ("127.0.0.1", 0, None),
+        ("other.example", 0, "for another address than the join file's"),
+        ("127.0.0.1", -4, "isn't valid at the time of this machine's clock"),
+        ("127.0.0.1", 4, "isn't valid at the time of this machine's clock"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_said(
+    certificates: Certificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    years: int,
+    said: str | None,
+) -> None:
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(days=365 * years)
+
+    monkeypatch.setattr(server_certificates, "datetime", Then)
+    made = Certificates(certificates.authority, tmp_path / "server.pem", tmp_path / "server.key")
+    server_certificates.make_server_certificate(
+        hosts=("127.0.0.1",),
+        authority=certificates.authority,
+        authority_key=certificates.authority.with_name("ca.key"),
+        certificate=made.certificate,
+        key=made.key,
+    )
+    # Another machine's name, which leads here.
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda name, *rest, **more: resolve("127.0.0.1", *rest, **more)
+    )
+    server = HostileServer(made)
+    server.address = server.address.replace("127.0.0.1", host)
+    try:
+        if said is None:
+            with link_to(server, certificates) as link:
+                assert link.node_id == 7
+            return
+        with pytest.raises(ConnectionLostError, match=said), link_to(server, certificates):
+            pass
+        assert server.asked == []
+    finally:
+        server.stop()
 
 
 CODE = """

@@ -1,0 +1,282 @@
+"""'fedrec client check', 'status' and 'budget': what a merchant is told about its own folder."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import shutil
+import uuid
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fedrec.cli import client
+from fedrec.clients import checks
+from fedrec.clients.checks import look_at
+from fedrec.clients.data import photos_for
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.standing import read_standing, summarise
+from fedrec.clients.store import MerchantStore, TrainingSecrets, read_store
+from fedrec.enrolment import JoinFile
+from fedrec.errors import BudgetExceededError
+from fedrec.flower import clock
+from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.derive import derive
+from fedrec.privacy.identity import verify
+from fedrec.protocol import JoinRequest, Peer, TrainingPlan
+from fedrec.vision.synthetic import generate, write
+from tests.cohort import Cohort
+from tests.test_ledger import CHARGE
+
+NAME = "merchant-00"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write(generate(merchants=1, per_merchant=30, size=16, seed=3, validation=0, test=0), tmp_path / "photos")
+    (folder,) = (tmp_path / "photos" / "train").iterdir()
+    return folder
+
+
+@pytest.fixture
+def home(photos: Path, tmp_path: Path) -> MerchantHome:
+    home = MerchantHome.create(tmp_path / "home", name=NAME, data=photos, records=30)
+    home.approve(
+        JoinFile(
+            address="127.0.0.1:1",
+            authority="-----BEGIN CERTIFICATE-----\n",
+            server_key="ab" * 32,
+            roster=(Peer(name=NAME, signing_key=home.identity().public.hex()),),
+        )
+    )
+    return home
+
+
+def findings(home: MerchantHome, *, offline: bool = True) -> dict[str, tuple[bool, str]]:
+    return {finding.what: (finding.ok, finding.text) for finding in look_at(home, offline=offline)}
+
+
+def a_plan(tmp_path: Path, **changes: object) -> TrainingPlan:
+    return Cohort(tmp_path / uuid.uuid4().hex, size=4).plan(**changes)
+
+
+def join(home: MerchantHome, plan: TrainingPlan) -> None:
+    store = MerchantStore(home.store)
+    store.join(plan.training_id, plan=plan.canonical_bytes(), seeded=False, make_secrets=TrainingSecrets)
+    store.close()
+
+
+@contextmanager
+def opened(home: MerchantHome) -> Iterator[Ledger]:
+    with Ledger(home.ledger, signer=home.identity(), verify=verify) as ledger:
+        yield ledger
+
+
+def charge(home: MerchantHome, cost: Charge) -> None:
+    with opened(home) as ledger:
+        ledger.charge(cost)
+
+
+def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
+    found = findings(home)
+    assert all(ok for ok, _ in found.values()), found
+    assert found["photos"][1].startswith("30 photos") and "0 unusable" in found["photos"][1]
+    for folder in photos.iterdir():
+        assert f"{folder.name} {len(list(folder.iterdir()))}" in found["classes"][1]
+    assert found["device"][1].startswith("a GPU" if torch.cuda.is_available() else "no GPU")
+    assert "10.000 left of 10" in found["budget"][1]
+    assert "clock" not in found and "server" not in found
+
+
+def test_unusable_files_are_named_with_their_reasons(home: MerchantHome, photos: Path) -> None:
+    folder = next(photos.iterdir())
+    for number in range(5):
+        (folder / f"broken-{number}.png").write_bytes(b"no picture")
+    ok, text = findings(home)["photos"]
+    assert ok and "5 unusable" in text and "and 2 more" in text
+    assert f"{folder.name}/broken-0.png (not a picture of a known format)" in text
+
+
+def test_classes_are_held_against_the_training_s(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
+    own = sorted(folder.name for folder in photos.iterdir())
+    join(home, a_plan(tmp_path, classes=("a", *own[:-1])))
+    ok, text = findings(home)["classes"]
+    assert ok and f"left out: {own[-1]}" in text and "without a photo here: a" in text
+    join(home, a_plan(tmp_path, classes=("a", "b")))
+    ok, text = findings(home)["classes"]
+    assert not ok and "none of these" in text and "a, b" in text
+
+
+def test_changed_photos_are_found_before_a_round_is_refused(
+    home: MerchantHome, photos: Path, tmp_path: Path
+) -> None:
+    own = tuple(sorted(folder.name for folder in photos.iterdir()))
+    plan = a_plan(tmp_path, classes=own, model="cnn")
+    join(home, plan)
+    data = photos_for(plan, photos, layout="class", device=torch.device("cpu"))
+    key = home.identity().sign(b"", context=b"fedrec/dataset-version/1")
+    version = hmac.digest(key, data.content_hash, "sha256").hex()
+    charge(home, replace(CHARGE, training_id=plan.training_id, dataset_version=version))
+    assert findings(home)["changes"] == (True, "the photos are those of the last charge")
+    next(photos.rglob("*.png")).unlink()
+    ok, text = findings(home)["changes"]
+    assert not ok and "photos changed" in text and "count_together" in text
+    rules = (home.folder / "policy.toml").read_text("utf-8")
+    (home.folder / "policy.toml").write_text(
+        rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')
+    )
+    ok, text = findings(home)["changes"]
+    assert ok and "counted together" in text
+
+
+def test_the_disk_that_is_needed_follows_from_the_plan(
+    home: MerchantHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "free")
+    plan = a_plan(tmp_path, dimension=2_000_000)
+    upload = derive(plan).upload_bytes
+    logs = 60 * 2**20
+
+    def with_free(amount: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(amount))
+        return findings(home)["disk"][0]
+
+    assert with_free(logs) and not with_free(logs - 1)
+    join(home, plan)
+    # The upload kept, the one before, and its journal: of what is sent and of what is answered.
+    assert not with_free(logs + 6 * upload) and with_free(logs + 6 * upload + 4096 * plan.rounds)
+
+
+@pytest.mark.parametrize("file", ["node.key", "identity.key", "policy.toml", "ledger.sqlite"])
+def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, file: str) -> None:
+    (home.folder / file).write_bytes(b"rubbish")
+    (home.folder / file).chmod(0o600)
+    found = findings(home)
+    wrong = {what for what, (ok, _) in found.items() if not ok}
+    assert (
+        wrong
+        >= {
+            "node.key": {"keys"},
+            "identity.key": {"keys"},
+            "policy.toml": {"policy", "budget"},
+            "ledger.sqlite": {"ledger"},
+        }[file]
+    )
+    assert found["photos"][0] and found["disk"][0] and len(found) == 9
+    shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
+    assert "would go wrong" in str(shown.exception)
+
+
+def test_an_empty_budget_is_told(home: MerchantHome) -> None:
+    charge(home, replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
+    ok, text = findings(home)["budget"]
+    assert not ok and "nothing is left" in text
+
+
+def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = findings(home, offline=False)
+    assert not found["server"][0] and "authority" in found["server"][1]
+    with opened(home):
+        home.note_connection(connected=True)
+        ok, text = findings(home, offline=False)["server"]
+        assert ok and "the daemon runs" in text and "is connected" in text
+    monkeypatch.setattr(clock, "ask_clock", lambda address, *, ca: 3600.0)
+    ok, text = findings(home, offline=False)["clock"]
+    assert not ok and "3600 s ahead" in text
+
+
+def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
+    probe = Cohort(tmp_path / "probe")
+    plan = probe.plan(rounds=3)
+    shown = summarise(plan, (), lifetime_delta=1e-5)
+    assert shown.epsilon is not None and shown.epsilon_lifetime is not None
+    assert shown.epsilon < shown.epsilon_lifetime, "the lifetime's delta is the smaller one"
+
+    def joins(cap: float) -> bool:
+        policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
+        merchant = Cohort(tmp_path / f"{cap}", policy=policy).merchants["m0"]
+        proposed = plan.model_copy(
+            update={"roster": (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])}
+        )
+        try:
+            merchant.join(JoinRequest(plan=proposed))
+        except BudgetExceededError:
+            return False
+        return True
+
+    assert joins(shown.epsilon_lifetime * 1.0001) and not joins(shown.epsilon_lifetime * 0.9999)
+    # Part of it spent, the same end is foreseen.
+    probe.train(plan)
+    entries = probe.merchants["m0"].ledger.entries()
+    for spent in (1, 2, 3):
+        later = summarise(plan, entries[:spent], lifetime_delta=1e-5)
+        assert later.last_round == spent
+        assert later.epsilon_lifetime == pytest.approx(shown.epsilon_lifetime)
+    assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
+
+
+def told(home: MerchantHome, command: str, *options: str) -> str:
+    shown = CliRunner().invoke(client.app, [command, "--home", str(home.folder), *options])
+    assert shown.exit_code == 0, shown.exception
+    return shown.output
+
+
+def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) -> None:
+    plan, refused = a_plan(tmp_path), a_plan(tmp_path)
+    join(home, plan)
+    charge(home, replace(CHARGE, training_id=plan.training_id, round_number=2))
+    store = MerchantStore(home.store)
+    for _ in range(3):
+        store.note_refusal(kind="query.join", reason="policy 'models': no", plan=refused.canonical_bytes())
+    store.close()
+    home.note_connection(connected=True)
+    stopped = json.loads(told(home, "status", "--json"))
+    assert not stopped["running"] and not stopped["connected"], "what was noted before the end isn't believed"
+    with opened(home) as ledger:
+        shown = json.loads(told(home, "status", "--json"))
+        assert shown["running"] and shown["connected"]
+        assert shown["training"]["training_id"] == plan.training_id and shown["training"]["last_round"] == 2
+        assert (shown["ledger_entries"], shown["ledger_head"]) == (1, ledger.head()[1].hex())
+        spent = ledger.epsilon_rdp(delta=CHARGE.delta)
+        assert shown["budget"]["spent"] == pytest.approx(spent)
+        assert shown["budget"]["left"] == pytest.approx(10 - spent)
+        (line,) = shown["refusals"]
+        assert line["times"] == 3 and line["plan"]["training_id"] == refused.training_id
+        text = told(home, "status")
+    for part in ("connected since", plan.training_id[:16], "round 2", "3 times", "needs a lifetime_epsilon"):
+        assert part in text
+    assert json.loads(told(home, "budget", "--json")) == shown["budget"]
+    assert "1 charges of cnn" in told(home, "budget")
+    # A policy that can't be read hides nothing else.
+    (home.folder / "policy.toml").write_text("= =")
+    assert read_standing(home).policy_problem is not None
+    assert "can't be used" in told(home, "status")
+
+
+def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Path) -> None:
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    text = told(fresh, "status")
+    assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
+    assert "nothing was spent" in told(fresh, "budget")
+
+
+def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> None:
+    store = MerchantStore(home.store)
+    for number in range(100):
+        store.note_refusal(kind="train", reason=f"number {number}", plan=b"x" * (2**20 + 1))
+    store.close()
+    kept = read_store(home.store).refusals
+    assert [line.reason for line in kept] == [f"number {number}" for number in range(80, 100)]
+    assert {line.plan for line in kept} == {None}
+
+
+def test_the_log_s_size_is_the_one_that_is_reckoned_with() -> None:
+    from fedrec.cli import logs
+
+    assert (logs._FILES + 1) * logs._BYTES == checks._LOG_BYTES
