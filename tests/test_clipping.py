@@ -13,6 +13,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
+from fedrec.privacy.dp.layer_gradients import _Outer
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision.models import registry
 
@@ -347,23 +348,80 @@ def test_a_broken_record_does_not_change_its_batch_mates_by_one_bit() -> None:
     assert not clipped_sum(model, broken, labels, clip=0.5).any()
 
 
-def test_where_views_cancel_the_norm_is_not_understated() -> None:
+def _cancelling(ratio: float, *, seed: int, positions: int = 32) -> tuple[Tensor, Tensor]:
+    """One record's output gradients and inputs whose terms reach about ``ratio`` times their sum's norm."""
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(positions, 40, generator=generator, dtype=torch.float64)
+    g = torch.randn(positions, 12, generator=generator, dtype=torch.float64)
+    # Every term comes again with the other sign, in another place; what is left over makes the ratio.
+    other = torch.randperm(positions // 2, generator=generator)
+    a[positions // 2 :] = a[other]
+    g[positions // 2 :] = -g[other] * (1 + 6 / ratio)
+    return g[None], a[None]
+
+
+def test_the_rounding_of_records_whose_terms_cancel_stays_within_the_proof() -> None:
+    """A whole batch around the guard's limit: a record's terms reach from its norm to 2**34 times that."""
+    ratios = [2.0**power for power in np.linspace(0.5, 34, 256)]
+    records = [_cancelling(ratio, seed=i) for i, ratio in enumerate(ratios)]
+    batch = _Outer(torch.cat([g for g, _ in records]), torch.cat([a for _, a in records]))
+    wide = [
+        np.einsum("to,ti->oi", g[0].numpy().astype(np.longdouble), a[0].numpy().astype(np.longdouble))
+        for g, a in records
+    ]
+    formed = [(g[0].T @ a[0]).numpy().astype(np.longdouble) for g, a in records]
+    stated = batch.square_norms().sqrt().numpy()
+    total = torch.zeros(480, dtype=torch.float64)
+    batch.add_weighted(torch.from_numpy(1 / stated), [total])
+    contributions, alone = [], 0
+    for record, (g, a) in enumerate(records):
+        reach = float((g[0].norm(dim=1) * a[0].norm(dim=1)).sum())
+        # What is not formed by itself has terms of at most 2**5 C in all; what is, counts as it was formed.
+        by_itself = reach > 2.0**5 * stated[record] * (1 + 1e-9)
+        value = formed[record] if by_itself else wide[record]
+        alone += by_itself
+        norm = float(np.linalg.norm(value))
+        assert norm * (1 - 2.0**-26) <= stated[record] <= norm * (1 + 2.0**-26)
+        contributions.append(value / np.longdouble(stated[record]))
+    assert 200 < alone < 245
+    error = np.linalg.norm((total.numpy() - np.sum(contributions, axis=0).ravel()).astype(np.float64))
+    # The bound for this batch: (m T + 2) u * 2**5 m, and the additions of what was formed.
+    assert error <= ((256 * 32 + 2) * 2.0**5 + 258) * 2.0**-53 * 256
+
+
+def test_where_views_cancel_the_norm_is_that_of_what_is_added() -> None:
     """Inner products of positions that nearly cancel: the contribution stays within C all the same."""
     layer = nn.Linear(50, 3, bias=False)
     generator = torch.Generator().manual_seed(0)
     view = 1e3 * torch.randn(50, generator=generator)
-    inputs = torch.stack([view, view * (1 + 1e-6)])[None]
-    keeper = BookKeeper(layer)
-    sign = torch.tensor([1.0, -1.0])[:, None] * torch.randn(3, generator=generator)
-    ((_, gradients),) = keeper.layer_gradients(inputs[0], lambda out: (out * sign).sum(), views=2)
-    exact = sum(
-        np.outer(s.double().numpy(), v.double().numpy()) for s, v in zip(sign, inputs[0], strict=True)
-    )
-    stated = float(gradients.square_norms().sqrt())
-    assert np.linalg.norm(exact) <= stated * (1 + 1e-12)
-    total = torch.zeros(150, dtype=torch.float64)
-    gradients.add_weighted(torch.ones(1, dtype=torch.float64), [total])
-    np.testing.assert_allclose(total.numpy(), exact.ravel(), rtol=1e-6, atol=1e-9)
+    for apart in (1e-1, 1e-3, 1e-6):
+        inputs = torch.stack([view, view * (1 + apart)])[None]
+        keeper = BookKeeper(layer)
+        sign = torch.tensor([1.0, -1.0])[:, None] * torch.randn(3, generator=generator)
+        ((_, gradients),) = keeper.layer_gradients(inputs[0], lambda out, s=sign: (out * s).sum(), views=2)
+        stated = float(gradients.square_norms().sqrt())
+        total = torch.zeros(150, dtype=torch.float64)
+        gradients.add_weighted(torch.ones(1, dtype=torch.float64), [total])
+        exact = sum(
+            np.outer(s.double().numpy(), v.double().numpy()) for s, v in zip(sign, inputs[0], strict=True)
+        )
+        np.testing.assert_allclose(total.numpy(), exact.ravel(), rtol=1e-6, atol=1e-9)
+        assert np.linalg.norm(total.numpy()) == pytest.approx(stated, rel=2.0**-26)
+
+
+def test_records_that_cancel_are_formed_whoever_is_beside_them() -> None:
+    """Views of a record with opposite gradients: its own contribution is the same in any company."""
+    model = nn.Linear(6, 3)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    generator = torch.Generator().manual_seed(1)
+    usual = torch.randn(7, 2, 6, generator=generator)
+    twins = torch.randn(7, 1, 6, generator=generator) * torch.tensor([1.0, -1 + 1e-4])[:, None]
+    inputs, labels = torch.cat([usual, twins]), torch.arange(14) % 3
+    whole = clipped_sum(model, inputs, labels, clip=0.05)
+    one = [clipped_sum(model, inputs[i : i + 1], labels[i : i + 1], clip=0.05) for i in range(14)]
+    assert all(np.linalg.norm(part) <= 0.05 * (1 + 2.0**-16) for part in one)
+    assert np.linalg.norm(whole - np.sum(one, axis=0)) <= 1e-13 * np.linalg.norm(whole)
 
 
 @settings(max_examples=20, deadline=None)
