@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
 import subprocess
@@ -12,21 +14,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dp_accounting.pld import privacy_loss_distribution
+from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
-import fedrec.privacy
+from fedrec.clients.data import photos_for
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.derive import derive
+from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
-from fedrec.privacy.dp.clipping import clipped_sum
+from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.step import contribute
-from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
+from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol import JoinRequest, TrainingPlan, TrainRequest
 from fedrec.vision.models import registry
-from tests.cohort import Cohort
+from tests.cohort import Cohort, InProcessGrid
 from tests.test_ledger import CHARGE, _Identity, _verify
 
 SOURCES = [
@@ -58,22 +65,28 @@ def test_opacus_1_physical_batches_never_merge_logical_ones() -> None:
             clipped_sum(model, inputs, labels, clip=0.3, physical_batch=physical), whole, rtol=1e-5, atol=1e-6
         )
 
-    # A pass that breaks off leaves nothing behind for the next.
-    class Breaks(nn.Linear):
-        armed = False
+    # A pass that breaks off, of the second batch, leaves nothing behind for the next of the same clipper.
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.passes, self.breaks_at = nn.Linear(5, 3), 0, 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if self.armed:
+            out: torch.Tensor = self.inner(x)
+            self.passes += 1
+            if self.passes == self.breaks_at:
                 raise KeyboardInterrupt
-            return super().forward(x)
+            return out
 
-    broken = Breaks(5, 3)
-    broken.load_state_dict(model.state_dict())
-    broken.armed = True
-    with pytest.raises(KeyboardInterrupt):
-        clipped_sum(broken, inputs, labels, clip=0.3)
-    broken.armed = False
-    np.testing.assert_allclose(clipped_sum(broken, inputs, labels, clip=0.3), whole, rtol=1e-5, atol=1e-6)
+    broken = Breaks()
+    broken.inner.load_state_dict(model.state_dict())
+    for reference in (False, True):
+        with RecordClipper(broken, clip=0.3, physical_batch=16, reference=reference) as clipper:
+            broken.breaks_at = broken.passes + 2
+            with pytest.raises(KeyboardInterrupt):
+                clipper.clipped_sum(inputs, labels)
+            np.testing.assert_allclose(clipper.clipped_sum(inputs, labels), whole, rtol=1e-5, atol=1e-6)
+    assert covers(broken)
 
 
 def test_opacus_2_noise_needs_no_torchcsprng_and_not_torchs_generator() -> None:
@@ -197,8 +210,6 @@ def test_the_gaussian_dp_accountant_is_not_offered() -> None:
 
 def test_steps_are_counted_that_nothing_was_opened_from(tmp_path: Path) -> None:
     """Rejected or lost updates are not free: every round that was answered stays charged."""
-    from tests.cohort import InProcessGrid
-
     cohort = Cohort(tmp_path)
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask")
     _, records = cohort.train(cohort.plan(rounds=2), grid)
@@ -206,13 +217,31 @@ def test_steps_are_counted_that_nothing_was_opened_from(tmp_path: Path) -> None:
     assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [2] * 4
 
 
-def test_no_plan_states_its_own_sensitivity_or_seed() -> None:
-    """What a record can move is derived by every merchant; chance is its own."""
-    fields = set(TrainingPlan.model_fields)
-    assert not fields & {"sensitivity", "scale", "beta", "share_std", "seed", "epsilon", "noise_share"}
+def test_no_message_can_state_a_sensitivity_or_a_seed(tmp_path: Path) -> None:
+    """What a record moves is derived by every merchant, and chance is its own: no message has either."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan()
+    for name, value in {
+        "sensitivity": 1.0, "scale": 1, "beta": 0.5, "share_std": 0.0, "seed": 7, "epsilon": 1.0,
+        "noise_share": 0.0, "float_slack": 0.0, "clamp_abs": 1, "steps": 1,
+    }.items():  # fmt: skip
+        stated = json.loads(plan.canonical_bytes()) | {name: value}
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            TrainingPlan.model_validate_json(json.dumps(stated))
+    for kind, message in (
+        (JoinRequest, {"plan": json.loads(plan.canonical_bytes())}),
+        (
+            TrainRequest,
+            {"training_id": "0" * 64, "round_number": 1, "model_hash": "0" * 64, "sealing_keys": []},
+        ),
+    ):
+        assert kind.model_validate_json(json.dumps(message))
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            kind.model_validate_json(json.dumps(message | {"seed": 7}))
+    # Grid, noise and what is charged follow from dimension, clip and noise multiplier alone.
+    twins = [derive(cohort.plan(nonce=nonce, rounds=2)).noise for nonce in ("aa" * 16, "bb" * 16)]
+    assert twins[0] == twins[1]
     model = nn.Linear(5, 3)
-    vector = parameter_vector(model)
-    load_parameter_vector(model, vector)
     with pytest.raises(ConfigError, match="are not the plan's"):
         contribute(
             model, torch.zeros(1, 1, 5), torch.zeros(1, dtype=torch.int64),
@@ -220,8 +249,160 @@ def test_no_plan_states_its_own_sensitivity_or_seed() -> None:
         )  # fmt: skip
 
 
-def test_privacy_code_draws_from_one_source_only() -> None:
-    """No module of the privacy floor draws from numpy's, torch's or Python's own generators."""
-    root = Path(next(iter(fedrec.privacy.__path__)))
-    own = re.compile(r"np\.random|numpy\.random|torch\.(rand|randn|normal|bernoulli)\b|import random\b")
-    assert not [file.name for file in root.rglob("*.py") if own.search(file.read_text())]
+_TORCH = {
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "normal",
+    "bernoulli",
+    "multinomial",
+    "poisson",
+    "Generator",
+}
+_TORCH |= {"rand_like", "randn_like", "randint_like", "manual_seed", "seed", "default_generator", "dropout"}
+_IN_PLACE = {
+    "normal_",
+    "uniform_",
+    "random_",
+    "bernoulli_",
+    "exponential_",
+    "cauchy_",
+    "geometric_",
+    "log_normal_",
+}
+_NUMPY = {"default_rng", "RandomState", "PCG64", "Philox", "SFC64", "MT19937", "SeedSequence"}
+_MODULES = {"random", "secrets", "uuid", "numpy.random", "torch.random", "scipy.stats", "torch.distributions"}
+
+
+def _own_chance(source: str) -> list[str]:
+    """Every use of a generator of chance in a module, by its syntax: comments and words don't count."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in _MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            whole = {f"{node.module}.{name}" for name in names}
+            found += sorted(({node.module or ""} | whole) & _MODULES)
+            found += sorted(names & (_NUMPY | _IN_PLACE)) + sorted(
+                names & _TORCH if node.module == "torch" else ()
+            )
+            found += ["urandom"] if "urandom" in names else []
+        elif isinstance(node, ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if (
+                node.attr in _NUMPY | _IN_PLACE | {"urandom"}
+                or (owner == "torch" and node.attr in _TORCH)
+                or (owner in ("np", "numpy", "torch") and node.attr == "random")
+            ):
+                found.append(f"{owner}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import random", "from random import gauss", "import secrets", "from numpy.random import default_rng",
+        "from numpy import random", "x = np.random.normal(3)", "x = numpy.random.default_rng(1)",
+        "x = torch.randint(0, 2, (3,))", "x = torch.randperm(5)", "x = torch.randn(3)", "torch.rand_like(y)",
+        "x.normal_()", "x = torch.empty(3).uniform_()", "from torch import randn", "x = os.urandom(3)",
+        "g = torch.Generator()", "torch.manual_seed(3)", "x = torch.bernoulli(p)",
+    ],
+)  # fmt: skip
+def test_a_draw_from_another_source_is_found_however_it_is_written(line: str) -> None:
+    assert _own_chance(line)
+    assert not _own_chance(f"# {line}\nx = '{line}'\nrng.uniform(3)\n")
+
+
+def test_privacy_and_merchant_code_draws_from_one_source_only() -> None:
+    """No module that handles a merchant's records draws from numpy's, torch's or Python's own generators."""
+    root = Path(__file__).parent.parent
+    files = [file for folder in ("privacy", "clients") for file in (root / folder).rglob("*.py")]
+    assert len(files) > 30
+    found = {file.relative_to(root).as_posix(): _own_chance(file.read_text("utf-8")) for file in files}
+    assert {name: drawn for name, drawn in found.items() if drawn} == {
+        "privacy/randomness.py": ["os.urandom"]
+    }
+
+
+def test_copies_of_a_record_multiply_its_loss_and_are_dropped(tmp_path: Path) -> None:
+    """Two copies of a photo move a sum by twice its sensitivity; a merchant's folder keeps one."""
+    q, noise, steps = 0.05, 1.0, 200
+    one = epsilon_pld([Event(q, noise, steps)], delta=1e-5)
+    # Two copies, each drawn by a coin of its own, against none: none, one or both are in a step.
+    pair = privacy_loss_distribution.from_mixture_gaussian_mechanism(
+        noise, [0.0, 1.0, 2.0], [(1 - q) ** 2, 2 * q * (1 - q), q**2], value_discretization_interval=1e-3
+    )
+    assert pair.self_compose(steps).get_epsilon_for_delta(1e-5) > 2 * one
+    model, clip = nn.Linear(4, 3), 0.1
+    inputs, labels = torch.randn(1, 1, 4), torch.tensor([1])
+    single = clipped_sum(model, inputs, labels, clip=clip)
+    double = clipped_sum(model, inputs.repeat(2, 1, 1), labels.repeat(2), clip=clip)
+    assert np.linalg.norm(double) == pytest.approx(2 * np.linalg.norm(single), rel=1e-9)
+    for label, names in (("hat", ("a", "b", "c")), ("mug", ("a", "other"))):
+        (tmp_path / label).mkdir()
+        for name in names:
+            shade = 90 if name == "other" else 20
+            Image.new("RGB", (8, 8), (shade, 10, 200)).save(tmp_path / label / f"{name}.png")
+    plan = Cohort(tmp_path / "cohort").plan(model="cnn", classes=("hat", "mug"), image_size=8)
+    data = photos_for(plan, tmp_path, layout="class", device=torch.device("cpu"))
+    # One hat of three copies; the mug with the same pixels is another record, since its label differs.
+    assert data.labels.tolist() == [0, 1, 1]
+
+
+def test_who_takes_part_or_drops_out_earns_no_amplification(tmp_path: Path) -> None:
+    """The server sees who answers: a round costs a merchant the same whoever else is drawn or drops."""
+    plan_of = {"rounds": 4}
+    whole, thin = Cohort(tmp_path / "whole", size=5), Cohort(tmp_path / "thin", size=5)
+    whole.train(whole.plan(**plan_of))
+    grid = InProcessGrid(thin.app(), 5, drop=lambda kind, group, index: kind == "train" and index in (3, 4))
+    thin.train(thin.plan(**plan_of), grid)
+    ledgers = [cohort.merchants["m0"].ledger for cohort in (whole, thin)]
+    assert [len(ledger.entries()) for ledger in ledgers] == [4, 4]
+    assert ledgers[0].epsilon(delta=1e-4) == ledgers[1].epsilon(delta=1e-4)
+    left = 1e-4 - 4e-12
+    assert ledgers[0].epsilon(delta=1e-4) == pytest.approx(
+        epsilon_pld([Event(0.5, 1.0, 4)], delta=left), rel=2e-3
+    )
+    # The rate that is charged is a record's own, in every round: not that times the part of merchants drawn.
+    assert {entry.charge.sample_rate for ledger in ledgers for entry in ledger.entries()} == {0.5}
+    # A plan for merchants that drop needs more noise of each, never a smaller epsilon.
+    noise = [derive(whole.plan(min_contributors=n)).noise for n in (5, 4, 3)]
+    assert noise[0].share_std < noise[1].share_std < noise[2].share_std
+    assert len({one.noise_multiplier for one in noise}) == 1
+
+
+def test_a_share_of_noise_is_of_the_fewest_honest_contributors_not_of_the_cohort() -> None:
+    """Shares of the cohort would leave less noise than charged as soon as one merchant drops or colludes."""
+
+    def planned(cohort: int, least: int, colluders: int) -> NoisePlan:
+        return plan_noise(
+            mode="distributed", epsilon=None, noise_multiplier=2.0, delta=1e-5, sample_rate=0.1, steps=10,
+            dimension=50, clip=1.0, cohort=cohort, min_contributors=least, colluders=colluders,
+            records_per_merchant=100,
+        )  # fmt: skip
+
+    for cohort, least, colluders in ((10, 10, 1), (10, 6, 1), (10, 6, 3), (500, 6, 3)):
+        plan = planned(cohort, least, colluders)
+        # Of the smallest sum that is ever opened, less what the colluders know, what is charged is left.
+        left = math.sqrt((least - colluders) * plan.share_std**2)
+        assert left == pytest.approx(2.0 * plan.sensitivity, rel=1e-12)
+    # A member knows its own share: nobody may assume that none of them talks.
+    with pytest.raises(ConfigError, match="at least 1"):
+        planned(10, 10, 0)
+
+
+def test_a_history_of_many_kinds_is_charged_in_full_and_once(tmp_path: Path) -> None:
+    """Mixed histories tempt to charge the last kind alone, or the sum of epsilons; neither is done."""
+    kinds = [(0.05 + 0.01 * k, 1.5 + 0.25 * k) for k in range(6)]
+    with _open(tmp_path / "l") as ledger:
+        for number, (rate, noise) in enumerate(kinds * 3):
+            ledger.charge(
+                replace(CHARGE, round_number=number, sample_rate=rate, guaranteed_noise_multiplier=noise)
+            )
+        whole = ledger.epsilon(delta=1e-5)
+    events = [Event(rate, noise, 3) for rate, noise in kinds]
+    alone = [epsilon_pld([event], delta=1e-5) for event in events]
+    assert max(alone) < whole < sum(alone)
+    assert whole == pytest.approx(epsilon_pld(events, delta=1e-5 - 18e-12), rel=1e-9)

@@ -2,18 +2,25 @@
 
 Per-record gradients come from :mod:`fedrec.privacy.dp.book_keeping` where it covers the model, and from
 Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are
-computed in float64 from the very float32 values that are added, so rounding can let one record move
-the sum by more than C only by the relative :data:`FLOAT_SLACK`:
+computed in float64 from the very values that are added, so rounding can let one record move
+the sum by more than C only by the relative :data:`FLOAT_SLACK`. With u = 2**-53, at most n = 2**17 records in
+a sum and m records in a batch (2**8 on a GPU and at most; 2**4 on a CPU unless told otherwise):
 
 - a float64 norm of d <= 2**27 squares is off by a relative 2**-26 (Higham 2002, section 3.1), the
-  quotient C / norm by 2**-53;
-- a float64 sum of n <= 2**17 clipped records, in whatever order, is off by at most n**2 * 2**-53 * C in
-  norm, and twice that between two neighbouring sets of records: 2**-18.
-
+  quotient C / norm by u; so is a norm from inner products, by the shares that layer_gradients.py forms alone;
+- a sum of n clipped contributions, in whatever order, is off by at most (n + 2) u times the norm of the sum
+  of their absolute values, n C: 2**-19 C;
+- where a layer's contributions are not formed one by one, a batch's come from one product whose terms are
+  g_t a_t^T of T <= 2**5 positions of each record. A record's terms total L, and weighted at most 2**5 C,
+  since one of a norm below L / 2**5 is formed by itself. That product is off by (m T + 2) u times 2**5 m C,
+  all batches by (m T + 2) u * 2**5 n C: 2**-22 C on a CPU, 2**-18 C on a GPU. Over layers these add up as
+  the layers' parts of a norm do, in squares, so that the bound is the whole model's;
+- between two neighbouring sets of records the last two count twice: 2**-18 + 2**-21 on a CPU, 2**-18 + 2**-17
+  on a GPU;
 - bringing the scaled sum to the lattice of stochastic rounding (quantise.py) moves two neighbours apart by
   at most sqrt(d) * 2**-40 grid units, of which a C has one or more: 2**-26.
 
-All together stay below 2**-16.
+All together stay below 2**-16: 0.28 of it on a CPU, 0.76 on a GPU.
 
 What a record contributes must not depend on the other records either: a last digit that another's presence
 changes may turn a ReLU or a maximum, so that no small bound on the difference exists. Hence every pass
@@ -57,7 +64,7 @@ MAX_PARAMETERS = 1 << 27
 CPU_BATCH = 16
 """Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
 GPU_BATCH = 256
-"""The same on a GPU."""
+"""The same on a GPU, and the most that the slack is proved for."""
 HELD_BYTES = 256 * 2**20
 """Fewer images are, where their per-record gradients would take more memory than this."""
 
@@ -121,8 +128,8 @@ class RecordClipper:
         model: gives logits [m, classes] for a batch [m, ...]; trainable parameters float32 or float64.
         clip: C, the largest L2 norm of one record's contribution.
         clipping: how a gradient is brought to that norm.
-        physical_batch: images passed through the model at a time, as many as memory allows if None; it
-            bounds memory, not the result.
+        physical_batch: images passed through the model at a time, up to 256, as many as memory allows if
+            None; it bounds memory, not the result.
         reference: take Opacus's gradients even where book-keeping covers the model.
 
     Raises:
@@ -141,8 +148,8 @@ class RecordClipper:
     ) -> None:
         if not 0.0 < clip < float("inf"):
             raise ConfigError(f"clip: {clip} is not a positive number; choose a bound such as 1.0.")
-        if physical_batch is not None and physical_batch < 1:
-            raise ConfigError(f"physical batch: {physical_batch} must be at least 1.")
+        if physical_batch is not None and not 1 <= physical_batch <= GPU_BATCH:
+            raise ConfigError(f"physical batch: {physical_batch} is outside 1 to {GPU_BATCH}.")
         self._model = model
         # Opacus hangs ``grad_sample`` on each parameter, which torch's types don't know.
         self._parameters: list[Any] = list(trainable(model))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -22,7 +23,9 @@ _WORTH_A_CALL = 1_000_000
 _FEW_POSITIONS = 32
 # From this many values on, rows are added one after another rather than copied to float64 together.
 _WIDE = 4096
-_GRAM_ERROR = 2.0**-36
+_UNIT = 2.0**-53
+# A record whose squared norm is less than this part of what its terms could reach is formed by itself.
+_LEAST_SHARE = 2.0**-10
 
 
 class LayerGradients(Protocol):
@@ -47,26 +50,48 @@ class _Outer:
     """A weight's gradient sum over t of g_t a_t^T, for t = 1..T positions of a record.
 
     The squared norm is the sum over pairs of positions of (g_t . g_u)(a_t . a_u) (Goodfellow 2015, for T = 1;
-    Li et al. 2022). Where its terms cancel, rounding could leave it too small: each of the K-term products
-    and the sum are off by less than 2**-38 of (sum over t of |g_t||a_t|)^2, for K up to 2**13 and T up to
-    2**10, and four times that is added.
+    Li et al. 2022). With L = sum over t of |g_t||a_t| (the reach), rounding moves it by no more than
+    (in + out + T^2 + 2) * 2**-53 * L^2 (Higham 2002, section 3.1), so that twice that is added, lest it be
+    too small. Where the terms cancel so far that the norm is below L / 2**5, that would be much, and so would
+    be the rounding of the weighted sum, whose terms are of L's size: such a record's gradient is formed by
+    itself, in float64, and norm and contribution are then those of the values formed. Which it is depends on
+    the record alone.
     """
 
     outputs: Tensor  # g, float64 (n, T, out)
     inputs: Tensor  # a, float64 (n, T, in)
 
     def square_norms(self) -> Tensor:
-        if self.inputs.shape[1] == 1:
-            products = self.outputs.square().sum(dim=(1, 2)) * self.inputs.square().sum(dim=(1, 2))
-            return products
+        return self._measured[0]
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        formed = self._measured[1]
+        together = factors.clone()
+        together[formed] = 0.0
+        weighted = (self.outputs * together[:, None, None]).flatten(0, 1)
+        totals[0].add_((weighted.T @ self.inputs.flatten(0, 1)).reshape(-1))
+        for record in formed:
+            totals[0].add_(self._formed(record).reshape(-1), alpha=float(factors[record]))
+
+    @cached_property
+    def _measured(self) -> tuple[Tensor, list[int]]:
+        """Squared norms, and the records that are formed by themselves."""
+        positions = self.inputs.shape[1]
+        if positions == 1:
+            return self.outputs.square().sum(dim=(1, 2)) * self.inputs.square().sum(dim=(1, 2)), []
         outputs = torch.bmm(self.outputs, self.outputs.transpose(1, 2))
         inputs = torch.bmm(self.inputs, self.inputs.transpose(1, 2))
         lengths = outputs.diagonal(dim1=1, dim2=2) * inputs.diagonal(dim1=1, dim2=2)
-        return (outputs * inputs).sum(dim=(1, 2)).clamp(min=0) + _GRAM_ERROR * lengths.sqrt().sum(1).square()
+        reach = lengths.sqrt().sum(1).square()
+        error = 2.0 * (self.inputs.shape[2] + self.outputs.shape[2] + positions**2 + 2) * _UNIT
+        squares = (outputs * inputs).sum(dim=(1, 2)).clamp(min=0) + error * reach
+        formed: list[int] = torch.nonzero(squares < _LEAST_SHARE * reach).flatten().tolist()
+        for record in formed:
+            squares[record] = self._formed(record).square().sum()
+        return squares, formed
 
-    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
-        weighted = (self.outputs * factors[:, None, None]).flatten(0, 1)
-        totals[0].add_((weighted.T @ self.inputs.flatten(0, 1)).reshape(-1))
+    def _formed(self, record: int) -> Tensor:
+        return self.outputs[record].T @ self.inputs[record]
 
 
 @dataclass(frozen=True)
