@@ -168,7 +168,10 @@ class Cohort:
 
 
 class InProcessGrid(Grid):
-    """Calls a ClientApp directly; ``drop(type, round, name index)`` and ``tamper(reply)`` inject faults."""
+    """Calls a ClientApp directly; faults are injected by ``drop``, ``lose`` and ``tamper``.
+
+    ``drop(type, round, index)`` keeps a request from its merchant, ``lose`` the reply from the server.
+    """
 
     def __init__(
         self,
@@ -176,9 +179,10 @@ class InProcessGrid(Grid):
         size: int,
         *,
         drop: Callable[[str, str, int], bool] = lambda kind, group, index: False,
+        lose: Callable[[str, str, int], bool] = lambda kind, group, index: False,
         tamper: Callable[[Message, int], Message] = lambda reply, index: reply,
     ) -> None:
-        self.app, self.size, self.drop, self.tamper = app, size, drop, tamper
+        self.app, self.size, self.drop, self.lose, self.tamper = app, size, drop, lose, tamper
         self.requests: list[Message] = []
         self.replies: list[Message] = []
         self._pending: dict[str, Message] = {}
@@ -212,10 +216,13 @@ class InProcessGrid(Grid):
             set_task_identity(run_id=1, node_id=node)
             self.requests.append(message)
             context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
-            if self.drop(message.metadata.message_type, message.metadata.group_id, node - 1):
+            fate = message.metadata.message_type, message.metadata.group_id, node - 1
+            if self.drop(*fate):
                 reply = error_reply(message, code=NODE_GONE, reason="dropped")
             else:
                 reply = self.tamper(self.app(message, context), node - 1)
+                if self.lose(*fate):
+                    reply = error_reply(message, code=NODE_GONE, reason="lost")
             self.replies.append(reply)
             key = message.metadata.message_id or uuid.uuid4().hex
             self._pending[key] = reply

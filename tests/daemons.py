@@ -15,29 +15,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedrec.certificates import Certificates
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
 from fedrec.enrolment import JoinFile
 from fedrec.flower import set_task_identity
-from fedrec.flower.superlink import Certificates, SuperLinkHost
+from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol import Body, Peer, Strict, pack, unpack
-from fedrec.server.certificates import make_authority, make_server_certificate
+from fedrec.server.certificates import make_server_certificates
 
 NAME = "merchant-00"
 SERVER_KEY = "ab" * 32
 
 
 def make_certificates(folder: Path) -> Certificates:
-    authority, certificate, key = (folder / name for name in ("ca.pem", "server.pem", "server.key"))
-    make_authority(certificate=authority, key=folder / "ca.key")
-    make_server_certificate(
-        hosts=("127.0.0.1",),
-        authority=authority,
-        authority_key=folder / "ca.key",
-        certificate=certificate,
-        key=key,
-    )
-    return Certificates(authority=authority, certificate=certificate, key=key)
+    return make_server_certificates(folder, hosts=("127.0.0.1",))
 
 
 def join_file(home: MerchantHome, *others: Peer, address: str, authority: Path) -> JoinFile:
@@ -131,7 +123,7 @@ class Server:
 
 @contextmanager
 def serving(certificates: Certificates) -> Iterator[Server]:
-    host = SuperLinkHost(certificates=certificates, host="127.0.0.1", port=0)
+    host = SuperLinkHost(certificates=certificates, private=certificates, host="127.0.0.1", port=0)
     host.start()
     try:
         with host.open_run() as (grid, _):

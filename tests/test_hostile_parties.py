@@ -12,7 +12,6 @@ from flwr.app import Message
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import dealing, degree, shamir
-from fedrec.privacy.aggregation.committee import check_quorum
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
@@ -198,21 +197,6 @@ def test_two_overlapping_sets_of_one_round_are_never_both_opened(tmp_path: Path)
                 opened[chosen] += 1
         assert opened == {True: 3, False: 2}  # every member answered once
         assert not all(count >= plan.threshold for count in opened.values())
-
-
-def test_a_committee_of_the_servers_fakes_beyond_the_stated_number_opens_everything() -> None:
-    """The limit that the documentation states: with more fakes than ``colluders``, two sets do open."""
-    members, colluders = 10, 2
-    threshold = 7
-    check_quorum(cohort=20, members=members, threshold=threshold, min_contributors=10, colluders=colluders)
-    # Fakes answer twice, honest members once: c fakes and h honest ones on each side.
-    for fakes in range(members + 1):
-        honest = members - fakes
-        two_sets = fakes + honest // 2 >= threshold
-        if fakes <= colluders:
-            assert not two_sets
-        if fakes == 2 * threshold - members:
-            assert two_sets
 
 
 def test_later_theft_of_every_long_lived_key_opens_nothing(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from fedrec.certificates import Certificates
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
 from fedrec.flower.clock import ask_clock, clock_fault
 from fedrec.flower.fleet import FleetLink
-from fedrec.flower.superlink import Certificates
+from fedrec.flower.guard import Guard
 from fedrec.protocol import CloseRequest, JoinReply
 from fedrec.server import certificates as server_certificates
 from tests.daemons import eventually, make_certificates, merchant_home, public_pem, running, serving
@@ -368,13 +369,13 @@ def test_code_that_a_server_offers_is_neither_asked_for_nor_run(
     assert b"attack.py" in bundle
     monkeypatch.setattr(superlink, "_thin_fab", lambda: bundle)
     asked: list[str] = []
-    passes = superlink.Guard.__call__
+    passes = Guard.__call__
 
-    async def counted(self: superlink.Guard, scope: Any, receive: Any, send: Any) -> None:
+    async def counted(self: Guard, scope: Any, receive: Any, send: Any) -> None:
         asked.append(str(scope.get("path")))
         await passes(self, scope, receive, send)
 
-    monkeypatch.setattr(superlink.Guard, "__call__", counted)
+    monkeypatch.setattr(Guard, "__call__", counted)
     with serving(certificates) as started:
         home = merchant_home(tmp_path / "home", address=started.address, authority=certificates.authority)
         node = started.host.admit(public_pem(home.node_key()))

@@ -457,6 +457,24 @@ def test_chosen_parameters_are_secure_exact_and_sized(cohort: int, bits: int) ->
     assert p.step / 2 > noise_bound(coefficients=p.coefficients, cohort=cohort) + cohort
 
 
+@pytest.mark.parametrize("cohort", [2, 3, 5, 10, 20, 50, 70, 100, 300, 1000])
+def test_a_members_work_does_not_grow_with_the_model(cohort: int) -> None:
+    """The ring degree decides it: of a cohort it is one, for values of up to 17 bits."""
+    degrees, answers = set(), set()
+    for dimension in (1, 12_000, 1_000_000, 12_000_000, 2**28):
+        for bits in (2, 10, 16):
+            p = registry.choose_parameters(
+                "kahe", dimension=dimension, cohort=cohort, max_abs_sum=cohort * 2**bits
+            )
+            scheme = registry.create("kahe", p)
+            assert isinstance(scheme, CommitteeScheme)
+            degrees.add(p.ring_degree)
+            answers.add((scheme.answer_bytes, scheme.parcel_bytes))
+    assert len(degrees) == len(answers) == 1
+    large = registry.choose_parameters("kahe", dimension=10**6, cohort=100, max_abs_sum=100 * 2**15)
+    assert large.coefficients * large.coefficient_bits <= 0.9 * 32 * 10**6  # bits, beside float32's
+
+
 def test_unreachable_and_unknown_choices() -> None:
     with pytest.raises(AggregationError, match="no "):
         registry.choose_parameters("kahe", dimension=10, cohort=4000, max_abs_sum=2**46)

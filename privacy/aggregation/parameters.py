@@ -32,6 +32,14 @@ Half of the 2**-40 that a run may fail by; the other half is for sums that leave
 _NOMINAL_MEMBERS = 10
 """Committee size at which the key shares' bytes enter the choice of the ring degree."""
 
+_NOMINAL_DIMENSION = 1 << 24
+_NOMINAL_VALUE = 1 << 16
+"""The model, and the largest value of one merchant, for which a cohort's ring degree is the cheapest.
+
+The degree is what a committee member's work depends on: it must not grow with the model, nor with the width
+that a larger model's noise needs.
+"""
+
 _SHARE_BYTES = 4
 
 
@@ -241,10 +249,11 @@ class SchemeParameters:
 
 
 def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
-    """Choose the parameters whose ciphertext plus key shares (to a committee of ten) are the fewest bytes.
+    """Choose the parameters whose ciphertext is the fewest bytes, in the ring degree of this cohort.
 
-    ``max_abs_sum`` bounds the absolute value of every coordinate of the sum. Every ring degree and packing
-    is tried with the narrowest modulus that is exact, see :func:`noise_bound`, and 128-bit secure.
+    ``max_abs_sum`` bounds the absolute value of every coordinate of the sum. Every packing is tried with the
+    narrowest modulus that is exact, see :func:`noise_bound`, and 128-bit secure. The degree is that of
+    :func:`_degrees`, another where nothing fits it.
 
     Raises ``AggregationError`` if the arguments are out of range or nothing fits.
     """
@@ -256,30 +265,52 @@ def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> 
         if not 1 <= value <= high:
             raise AggregationError(f"{what} must be from 1 to {high}, not {value}: no ring fits")
     field_bits = max_abs_sum.bit_length() + 1
-    best: tuple[int, SchemeParameters] | None = None
+    nominal = (cohort * _NOMINAL_VALUE).bit_length() + 1
+    for degree in _degrees(cohort=cohort, field_bits=max(field_bits, nominal)):
+        found = _cheapest(name=name, dimension=dimension, cohort=cohort, field_bits=field_bits, degree=degree)
+        if found is not None:
+            return found
+    raise AggregationError(
+        f"no secure ring holds sums of {field_bits} bits over {cohort} merchants; "
+        "lower the scale, the noise or the cohort"
+    )
+
+
+@lru_cache(maxsize=256)
+def _degrees(*, cohort: int, field_bits: int) -> tuple[int, ...]:
+    """Order the ring degrees by the bytes of ciphertext and key shares (to ten members), fewest first.
+
+    They are those of a model of ``_NOMINAL_DIMENSION`` parameters, whatever the training's own.
+    """
+    costs: dict[int, float] = {}
     for degree in RING_DEGREES:
-        widest = min(MAX_MODULUS_BITS, security_limit_bits(degree))
-        for per_coefficient in range(1, widest // field_bits + 1):
-            found = _narrowest(
-                name=name,
-                dimension=dimension,
-                cohort=cohort,
-                field_bits=field_bits,
-                per_coefficient=per_coefficient,
-                degree=degree,
-                widest=widest,
-            )
-            if found is None:
-                continue
-            cost = found.body_bytes + _NOMINAL_MEMBERS * _SHARE_BYTES * degree
-            if best is None or cost < best[0]:
-                best = cost, found
-    if best is None:
-        raise AggregationError(
-            f"no secure ring holds sums of {field_bits} bits over {cohort} merchants; "
-            "lower the scale, the noise or the cohort"
+        found = _cheapest(
+            name="nominal", dimension=_NOMINAL_DIMENSION, cohort=cohort, field_bits=field_bits, degree=degree
         )
-    return best[1]
+        shares = _NOMINAL_MEMBERS * _SHARE_BYTES * degree
+        costs[degree] = math.inf if found is None else found.body_bytes + shares
+    return tuple(sorted(costs, key=lambda degree: costs[degree]))
+
+
+def _cheapest(
+    *, name: str, dimension: int, cohort: int, field_bits: int, degree: int
+) -> SchemeParameters | None:
+    """Return the packing and modulus with the fewest bytes in one ring degree, None if none fits."""
+    widest = min(MAX_MODULUS_BITS, security_limit_bits(degree))
+    best: SchemeParameters | None = None
+    for per_coefficient in range(1, widest // field_bits + 1):
+        found = _narrowest(
+            name=name,
+            dimension=dimension,
+            cohort=cohort,
+            field_bits=field_bits,
+            per_coefficient=per_coefficient,
+            degree=degree,
+            widest=widest,
+        )
+        if found is not None and (best is None or found.body_bytes < best.body_bytes):
+            best = found
+    return best
 
 
 def _narrowest(
