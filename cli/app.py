@@ -11,6 +11,7 @@ import typer
 from fedrec import __version__
 from fedrec.cli import audit, client, data, server, simulate
 from fedrec.cli.console import run_reporting_errors
+from fedrec.errors import ConfigError
 
 app = typer.Typer(
     name="fedrec",
@@ -48,19 +49,22 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.exit(run_reporting_errors(_run))
 
-    def run() -> None:
-        try:
-            app(prog_name="fedrec", standalone_mode=False)
-        except click.exceptions.Abort:
-            raise KeyboardInterrupt from None
-        except click.UsageError as error:
-            if isinstance(error, _NO_ARGUMENTS):
-                sys.stderr.write(f"{error.format_message()}\n")
-            else:
-                sys.stderr.write(
-                    f"fedrec: {' '.join(error.format_message().split())} (see 'fedrec --help')\n"
-                )
-            sys.exit(2)
 
-    sys.exit(run_reporting_errors(run))
+def _run() -> int:
+    command = typer.main.get_command(app)
+    try:
+        # Not by calling the command: Click would turn a broken pipe and Ctrl-C into codes of its own.
+        with command.make_context("fedrec", sys.argv[1:]) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        if isinstance(error, _NO_ARGUMENTS):
+            sys.stderr.write(f"{error.format_message()}\n")
+            return ConfigError.exit_code
+        raise ConfigError(f"{error.format_message()} (see 'fedrec --help')") from None
+    return 0

@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedrec.errors import FedrecError
+from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
 from fedrec.progress import Stage
 
-stderr = Console(stderr=True, highlight=False)
+BROKEN_PIPE = 141
+"""What a shell gives for a program that SIGPIPE ended: whoever read its output has stopped reading."""
 
 
-def run_reporting_errors(action: Callable[[], None]) -> int:
-    """Run an action; return 0, or print a fedrec error as one line and return its exit code."""
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to :func:`run_reporting_errors`; rich would end with 1."""
+        raise BrokenPipeError
+
+
+stderr = _Console(stderr=True, highlight=False)
+stdout = _Console(highlight=False)
+
+
+def run_reporting_errors(action: Callable[[], int]) -> int:
+    """Run an action and return its code; print an error as one line, and return the error's."""
     try:
-        action()
+        code = action()
+        # What is still buffered would otherwise fail, with a traceback, when Python ends.
+        sys.stdout.flush()
     except FedrecError as error:
-        sys.stderr.write(f"fedrec: {' '.join(str(error).split())}\n")
-        return error.exit_code
+        _tell(str(error))
+        code = error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("fedrec: stopped\n")
-        return 130
+        _tell("stopped")
+        code = InterruptedRunError.exit_code
     except BrokenPipeError:
-        return 141
-    return 0
+        code = BROKEN_PIPE
+    except OSError as error:
+        _tell(f"{_refusal(error)}: free or allow what is missing, and run the command again")
+        code = OperatingSystemError.exit_code
+    _drop_unwritten()
+    return code
+
+
+def _refusal(error: OSError) -> str:
+    """Say what the operating system refused: the file, where there is one, and why."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"fedrec: {' '.join(line.split())}\n")
+        sys.stderr.flush()
+
+
+def _drop_unwritten() -> None:
+    """Give up output that can't be written, so that Python doesn't try again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

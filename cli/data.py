@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fedrec.cli.console import stdout
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.datasets import open_torchvision
 from fedrec.vision.folders import Layout
@@ -77,7 +77,6 @@ def download(
 
 
 def _show(found: FolderSummary) -> None:
-    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     for split in found.splits:
@@ -89,10 +88,10 @@ def _show(found: FolderSummary) -> None:
         table.add_row("products", *(str(split.products) for split in found.splits), end_section=True)
     for name in found.splits[0].merchants:
         table.add_row(f"merchant {name}", *(str(split.merchants.get(name, "")) for split in found.splits))
-    console.print(table)
-    console.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
+    stdout.print(table)
+    stdout.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
     if found.splits[0].products:
-        console.print(
+        stdout.print(
             f"with products as the unit: {found.products_dropped} copies of products in train would be "
             f"dropped, {len(found.in_several_products)} photos stand in several products and count in each"
         )
@@ -100,9 +99,9 @@ def _show(found: FolderSummary) -> None:
     for group in found.in_several_products[:_SHOWN_GROUPS]:
         typer.echo("shared  " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     for skip in found.skipped[:_SHOWN_SKIPS]:
-        console.print(f"skipped {skip.name}: {skip.reason}", markup=False)
+        stdout.print(f"skipped {skip.name}: {skip.reason}", markup=False)
     if len(found.skipped) > _SHOWN_SKIPS:
-        console.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json names them all")
+        stdout.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json names them all")
 
 
 def _show_alike(found: FolderSummary) -> None:

@@ -100,6 +100,15 @@ class AuditError(FedrecError):
     exit_code: ClassVar[int] = 15
 
 
+class OperatingSystemError(FedrecError):
+    """The operating system refused something: a disk is full, a file may not be written, memory is short.
+
+    Nothing raises it; the command line ends with its code for an ``OSError`` that nobody expected.
+    """
+
+    exit_code: ClassVar[int] = 16
+
+
 class InterruptedRunError(FedrecError):
     """The person stopped the run; what was finished is in the run directory."""
 

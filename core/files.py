@@ -7,11 +7,23 @@ line, and the next takes its place.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 _BLOCK = 1 << 16
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an ``OSError`` of a write, which has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_atomically(
@@ -24,7 +36,7 @@ def write_atomically(
     """
     scratch = path.with_name(path.name + ".tmp")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(handle, "wb") as file:
+    with _naming(path), os.fdopen(handle, "wb") as file:
         on_event("opened")
         file.write(data)
         file.flush()
@@ -43,7 +55,7 @@ def write_atomically(
 def write_secret(path: Path, content: bytes) -> None:
     """Write a new file that only its owner can read; ``FileExistsError`` if there is one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with _naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -54,7 +66,7 @@ def append_lines(path: Path, lines: Iterable[bytes]) -> None:
 
     Raises ``OSError`` when the disk fails; the lines before are still there.
     """
-    with path.open("a+b") as file:
+    with _naming(path), path.open("a+b") as file:
         file.truncate(_whole_bytes(file))
         file.write(b"".join(line + b"\n" for line in lines))
         file.flush()

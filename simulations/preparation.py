@@ -199,12 +199,18 @@ def worker_count(config: SimulationConfig, *, merchants: int) -> int:
 
 
 def check_run_folder(out: Path | None) -> None:
-    """Raise ``ConfigError`` when ``--out`` is no folder, or holds something already."""
+    """Raise ``ConfigError`` when ``--out`` is no folder, holds something already, or can't be written to."""
+    folder = Path("runs") if out is None else out
     try:
         if out is not None and out.exists() and any(out.iterdir()):
             raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
+        made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        # Permissions don't tell of disks that are full, or mounted to be read.
+        with tempfile.TemporaryFile(dir=made) as probe:
+            probe.write(b"0")
+            probe.flush()
     except OSError as error:
-        raise ConfigError(f"--out {out} can't be used: {error.strerror}") from None
+        raise ConfigError(f"--out {folder} can't be used: {error.strerror}") from None
 
 
 def make_run_folder(out: Path | None, run_id: str) -> Path:
@@ -212,7 +218,8 @@ def make_run_folder(out: Path | None, run_id: str) -> Path:
     folder = out if out is not None else Path("runs") / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_run_folder(folder)
+        if any(folder.iterdir()):
+            raise ConfigError(f"--out {folder} is not empty: choose another folder, nothing is overwritten")
     except OSError as error:
         raise ConfigError(f"--out {folder} can't be made: {error.strerror}") from None
     return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +16,10 @@ from PIL import Image
 
 from fedrec import __version__
 from fedrec.cli.app import main
+from fedrec.cli.console import run_reporting_errors
 from fedrec.simulations import local_grid, preparation
 
-CONFIG, DATA, UNREACHABLE = 2, 3, 5
+CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
 
 
 def make_folder(folder: Path, classes: list[str], *, photos: int = 8) -> Path:
@@ -206,6 +209,14 @@ def test_an_out_folder_that_cannot_be_made_is_one_line(cli: Cli, photos: Path, t
     assert outcome.code == CONFIG
 
 
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_an_out_folder_that_nobody_can_write_to_is_found_before_the_work(cli: Cli) -> None:
+    outcome = cli("simulate", "--out", "/proc/run")
+    assert "--out /proc/run can't be used" in outcome.one_line()
+    assert outcome.code == CONFIG
+
+
 @pytest.mark.parametrize(
     ("classes", "says"),
     [(None, "does not exist"), ([], "holds no pictures"), (["mug"], "one class only (mug)")],
@@ -289,3 +300,53 @@ def test_the_program_itself_ends_with_the_code_and_one_line(tmp_path: Path) -> N
     assert "absent does not exist" in Outcome(done.returncode, done.stdout, done.stderr).one_line()
     assert done.returncode == DATA
     assert list(tmp_path.iterdir()) == []
+
+
+def run_program(*arguments: str | Path, stdout: int) -> tuple[int, str]:
+    """Run the program with its output going to a descriptor; returns the code and what it said on stderr."""
+    code = "from fedrec.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", ["--version", "data inspect PHOTOS"])
+def test_output_that_finds_no_room_is_one_line(command: str, photos: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        code, said = run_program(*command.replace("PHOTOS", str(photos)).split(), stdout=full.fileno())
+    assert (code, said.count("\n")) == (SYSTEM, 1)
+    assert said.startswith("fedrec: No space left on device")
+
+
+@pytest.mark.parametrize("command", ["--version", "data inspect PHOTOS", "data inspect PHOTOS --json"])
+def test_a_reader_that_has_gone_is_no_error(command: str, photos: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        outcome = run_program(*command.replace("PHOTOS", str(photos)).split(), stdout=writer)
+    finally:
+        os.close(writer)
+    assert outcome == (BROKEN_PIPE, "")
+
+
+def test_what_the_system_refuses_is_one_line_that_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "somewhere/ledger.sqlite")
+
+    assert run_reporting_errors(fail) == SYSTEM
+    said = capsys.readouterr().err
+    assert said.startswith("fedrec: somewhere/ledger.sqlite: Permission denied") and said.count("\n") == 1
+
+
+def test_ctrl_c_in_a_command_ends_with_its_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "open_source", interrupted)
+    assert cli("simulate") == Outcome(130, "", "fedrec: stopped\n")

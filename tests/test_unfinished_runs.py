@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import load_config
 from fedrec.errors import DataError, InterruptedRunError, TrainingError
+from fedrec.files import append_lines, write_atomically
 from fedrec.progress import Stage
 from fedrec.simulations import harness, local_grid, preparation
 from fedrec.vision.synthetic import generate, write
@@ -156,3 +160,45 @@ def test_a_ledger_that_is_gone_is_said_and_ends_nothing(start: Start, tmp_path: 
     spent = [line["epsilon"] for line in found["privacy"]["per_merchant"]]
     assert spent[2] is None and all(spent[index] > 0 for index in (0, 1, 3))
     assert any("what merchant-02 spent is not known" in warning for warning in found["warnings"])
+
+
+def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_where_one_fits(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically = harness.write_atomically
+    full = True
+
+    def lines_do_not_fit(path: Path, lines: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def nothing_fits(path: Path, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, data)
+
+    monkeypatch.setattr(harness, "append_lines", lines_do_not_fit)
+    monkeypatch.setattr(harness, "write_atomically", nothing_fits)
+    # What ended the run is told, not that the report could not be written after it.
+    with pytest.raises(OSError, match=r"No space left on device: .*rounds\.jsonl"):
+        start()
+    shutil.rmtree(tmp_path / "run")
+    full = False
+    with pytest.raises(OSError, match=r"rounds\.jsonl"):
+        start()
+    assert "FAILED" in report(tmp_path)["warnings"][1]
+
+
+def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError) as failed:
+            write_atomically(tmp_path / "file", b"x" * 1000)
+        assert failed.value.filename == str(tmp_path / "file")
+        with pytest.raises(OSError) as failed:
+            append_lines(tmp_path / "lines", [b"x" * 1000])
+        assert failed.value.filename == str(tmp_path / "lines")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
