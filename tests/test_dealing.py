@@ -161,15 +161,39 @@ def test_rubbish_dealings_raise_only_aggregation_errors(parcel: bytes, proof: st
         accept(dealt.parcels[0], replace(dealt.published, proof=proof), member=1, threshold=2)
 
 
+def opened(dealt: Dealing, threshold: int) -> NDArray[np.uint64]:
+    """The dealer's true polynomials, of key and masks, through all of its parcels; (threshold, count)."""
+    count = COUNT + degree.REPETITIONS
+    shares = {
+        x: shamir.decode_share(parcel[dealing.SALT_BYTES :], count=count)[1]
+        for x, parcel in enumerate(dealt.parcels, start=1)
+    }
+    columns = [
+        lagrange_coefficients({x: int(shares[x][i]) for x in range(1, threshold + 1)}) for i in range(count)
+    ]
+    polynomials = np.stack(columns, axis=1)
+    assert np.array_equal(shamir.evaluate(polynomials, members=len(shares)), np.stack(list(shares.values())))
+    return polynomials
+
+
+def proof_of(dealt: Dealing, threshold: int) -> NDArray[np.uint64]:
+    data = bytes.fromhex(dealt.published.proof)
+    return np.frombuffer(data, dtype="<u4").reshape(threshold, -1).astype(np.uint64)
+
+
 def test_the_joint_view_of_a_minority_fits_any_other_key() -> None:
-    """Fewer than t members, with everything published, could have seen just this for any key."""
+    """Fewer than t members, with everything published, could have seen just this for any key.
+
+    The other key needs other masks; those must be as likely as the true ones, so the true ones count, too.
+    """
     members, threshold = 5, 3
     dealt = deal(members, threshold)
-    count = COUNT + degree.REPETITIONS
-    view = {x: shamir.decode_share(dealt.parcels[x - 1][32:], count=count)[1] for x in (2, 4)}
-    proof = np.frombuffer(bytes.fromhex(dealt.published.proof), dtype="<u4").reshape(threshold, -1)
+    truth = opened(dealt, threshold)
+    assert np.array_equal(truth[0, :COUNT], np.mod(key(), P).astype(np.uint64))
+    view = {x: shamir.evaluate(truth, members=members)[x - 1] for x in (2, 4)}
+    proof = proof_of(dealt, threshold)
     weights = degree.challenge(STATEMENT, dealt.published.commitments, threshold=threshold, count=COUNT)
-    for other in (key(1), key(2), np.zeros(COUNT, dtype=np.int64)):
+    for other in (key(0), key(1), key(2), np.zeros(COUNT, dtype=np.int64)):
         # The key's polynomials through the view and the other key; then the masks that the proof asks for.
         columns = [
             lagrange_coefficients({0: int(other[i]) % P, **{x: int(s[i]) for x, s in view.items()}})
@@ -178,7 +202,7 @@ def test_the_joint_view_of_a_minority_fits_any_other_key() -> None:
         polynomials = np.stack(columns, axis=1)
         masks = np.stack(
             [
-                (proof[:, j].astype(np.uint64) + P - (polynomials * weights[j] % P).sum(axis=1) % P) % P
+                (proof[:, j] + P - (polynomials * weights[j] % P).sum(axis=1) % P) % P
                 for j in range(degree.REPETITIONS)
             ],
             axis=1,
@@ -186,14 +210,74 @@ def test_the_joint_view_of_a_minority_fits_any_other_key() -> None:
         shares = shamir.evaluate(np.concatenate([polynomials, masks], axis=1), members=members)
         for x, seen in view.items():
             assert np.array_equal(shares[x - 1], seen)
-        assert np.array_equal(degree.prove(np.concatenate([polynomials, masks], axis=1), weights), proof)
+        # For the true key these are the masks that were really dealt, for another one others.
+        same = np.array_equal(other, key())
+        assert np.array_equal(np.concatenate([polynomials, masks], axis=1), truth) == same
+        assert np.array_equal(masks[0], truth[0, COUNT:]) == same
 
 
-def test_proofs_are_masked() -> None:
-    """Two proofs for one key under one set of weights are independent: no repeated function of the key."""
-    proofs = {deal(3, 2, key(5)).published.proof for _ in range(20)}
-    firsts = {proof[:8] for proof in proofs}
-    assert len(firsts) == 20
+def test_masks_are_uniform_and_every_proof_has_its_own() -> None:
+    masks = np.stack([opened(deal(2, 2), 2)[:, COUNT:] for _ in range(80)])
+    assert len(np.unique(masks)) == masks.size
+    for row in masks.reshape(80, 2, -1).transpose(1, 0, 2):  # values at zero, then slopes
+        counts, _ = np.histogram(row, bins=8, range=(0, P))
+        assert ((counts - row.size / 8) ** 2 / (row.size / 8)).sum() < 40  # 7 degrees of freedom: 1e-6
+
+
+def test_a_proof_shows_no_combination_of_the_key_and_hides_it_anew_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under one set of weights, which salts and commitments don't change: all that is left are the masks."""
+    fixed = np.random.default_rng(0).integers(0, P, (degree.REPETITIONS, COUNT)).astype(np.uint64)
+    monkeypatch.setattr(degree, "challenge", lambda *_, **__: fixed)
+    combined = np.array(
+        [sum(int(w) * int(k) for w, k in zip(row, key(), strict=True)) % P for row in fixed],
+        dtype=np.uint64,
+    )
+    at_zero = [proof_of(deal(3, 2), 2)[0] for _ in range(20)]
+    assert all((row != combined).all() for row in at_zero)
+    assert len(np.unique(np.stack(at_zero))) == 20 * degree.REPETITIONS
+
+
+def test_weights_depend_on_the_statement_the_threshold_and_every_commitment() -> None:
+    commitments = deal(5, 3).published.commitments
+    base = degree.challenge(STATEMENT, commitments, threshold=3, count=COUNT)
+    others = [
+        degree.challenge(b"another", commitments, threshold=3, count=COUNT),
+        degree.challenge(STATEMENT, commitments, threshold=4, count=COUNT),
+        degree.challenge(STATEMENT, commitments[::-1], threshold=3, count=COUNT),
+    ]
+    for changed in range(5):
+        one = tuple("0" * 64 if i == changed else c for i, c in enumerate(commitments))
+        others.append(degree.challenge(STATEMENT, one, threshold=3, count=COUNT))
+    assert all(np.count_nonzero(base == other) <= 1 for other in others)
+
+
+def test_a_dealer_that_knew_the_weights_beforehand_could_cheat_and_so_it_must_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shares of too high a degree whose excess the weights of an honest dealing combine to nothing."""
+    members, threshold = 7, 4
+    expected = degree.challenge(
+        STATEMENT, deal(members, threshold).published.commitments, threshold=threshold, count=COUNT
+    )
+    secret = np.concatenate([key(), np.zeros(degree.REPETITIONS, dtype=np.int64)])
+    high = shamir.polynomials(secret, threshold=threshold + 1, rng=Randomness.from_os())
+    high[threshold, COUNT:] = (P - (high[threshold, :COUNT] * expected % P).sum(axis=1) % P) % P
+    shares = shamir.evaluate(high, members=members)
+    parcels = tuple(bytes(32) + shamir.encode_share(x, share) for x, share in enumerate(shares, start=1))
+    commitments = tuple(map(commit, parcels))
+    final = degree.challenge(STATEMENT, commitments, threshold=threshold, count=COUNT)
+    for weights in (expected, final):
+        proof = degree.prove(high[:threshold], weights).astype("<u4").tobytes().hex()
+        for x, parcel in enumerate(parcels, start=1):
+            with pytest.raises(AggregationError, match="right degree"):
+                accept(parcel, Published(commitments=commitments, proof=proof), member=x, threshold=threshold)
+    # Were the weights those that it prepared for, every member would take its shares.
+    monkeypatch.setattr(degree, "challenge", lambda *_, **__: expected)
+    proof = degree.prove(high[:threshold], expected).astype("<u4").tobytes().hex()
+    for x, parcel in enumerate(parcels, start=1):
+        accept(parcel, Published(commitments=commitments, proof=proof), member=x, threshold=threshold)
 
 
 @settings(max_examples=60, deadline=None)

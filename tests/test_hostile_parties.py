@@ -30,13 +30,16 @@ from tests.cohort import Cohort, InProcessGrid
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
 
 
-def expected_without(folder: Path, size: int, absent: set[int], rounds: int = 1) -> np.ndarray:
+def expected_without(
+    folder: Path, size: int, absent: set[int], rounds: int = 1, min_contributors: int = 3
+) -> np.ndarray:
     """The model that the same cohort reaches in clear when some merchants never upload."""
     cohort = Cohort(folder, size=size)
     grid = InProcessGrid(
         cohort.app(), size, drop=lambda kind, group, index: kind == "train" and index in absent
     )
-    return cohort.train(cohort.plan(rounds=rounds, **CLEAR), grid)[0]
+    plan = cohort.plan(rounds=rounds, min_contributors=min_contributors, **CLEAR)
+    return cohort.train(plan, grid)[0]
 
 
 def lying(indices: set[int]) -> Callable[[Message, int], Message]:
@@ -275,6 +278,43 @@ def test_dropouts_at_every_point_up_to_what_the_committee_allows(tmp_path: Path)
     assert (records[0].opened, records[0].contributors) == (True, 10)
     expected = expected_without(tmp_path / "b", 12, dropped_before)
     np.testing.assert_array_equal(parameters, expected)
+
+
+@pytest.mark.slow
+def test_a_hundred_merchants_lose_requests_replies_and_a_stored_answer_on_the_way(tmp_path: Path) -> None:
+    """A committee of 20 with t = 11: requests and replies are lost in both phases, and the sum is exact."""
+    unasked, unheard = {3, 40, 77}, {5, 60, 99}
+    silent, unanswered = {0, 8, 9, 10}, {1, 2, 11, 12, 13}
+    cohort = Cohort(tmp_path / "a", size=100)
+    plan = cohort.plan(
+        rounds=1, committee=tuple(cohort.names[:20]), threshold=11, min_contributors=90, colluders=1
+    )
+
+    def within(train: set[int], unmask: set[int]) -> Callable[[str, str, int], bool]:
+        return lambda kind, group, index: (
+            index in (train if kind == "train" else unmask if "unmask" in kind else ())
+        )
+
+    grid = InProcessGrid(cohort.app(), 100, drop=within(unasked, silent), lose=within(unheard, unanswered))
+    coordinator, records = cohort.coordinator(plan, grid)
+    coordinator.close = lambda: None  # type: ignore[method-assign]
+    coordinator.run()
+    assert (records[0].opened, records[0].contributors) == (True, 94)
+    # m1's answer was stored and lost: it is given again, word for word, to the same request alone.
+    request, blobs = next(
+        unpack(m.content, UnmaskRequest, max_blob_bytes=10**8)
+        for m in grid.requests
+        if m.metadata.message_type == "query.unmask" and m.metadata.dst_node_id == 2
+    )
+    cohort.restart("m1")
+    again = cohort.merchants["m1"].unmask(request, blobs)
+    assert again == cohort.merchants["m1"].unmask(request, blobs) and set(again[1]) == {"answer"}
+    with pytest.raises(RefusedError, match="different request"):
+        cohort.merchants["m1"].unmask(*keep(request, blobs, list(range(90))))
+    charged = {name for name in cohort.names if cohort.merchants[name].ledger.entries()}
+    assert charged == set(cohort.names) - {f"m{index}" for index in unasked}
+    expected = expected_without(tmp_path / "b", 100, unasked | unheard, min_contributors=90)
+    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
 
 
 def test_one_dropout_more_than_that_loses_the_round(tmp_path: Path) -> None:

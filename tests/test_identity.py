@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import hmac
+import struct
+
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +75,37 @@ def test_boxes_open_for_the_member_and_binding_alone(plaintext: bytes, binding: 
         other.open(box, binding=binding)
     with pytest.raises(AggregationError):
         member.open(box, binding=binding + b"\0")
+
+
+def test_a_boxs_key_is_derived_from_both_keys_and_the_binding() -> None:
+    """By HKDF as RFC 5869 has it, written out; the info is what makes one exchange's keys differ."""
+    member, binding = SealingKey.generate(), b"what the box is for"
+    box = seal(member.public, b"share", binding=binding)
+    ephemeral, sealed = box[:32], box[32:]
+    shared = X25519PrivateKey.from_private_bytes(member.private_bytes()).exchange(
+        X25519PublicKey.from_public_bytes(ephemeral)
+    )
+
+    def derive(info: bytes) -> bytes:
+        pseudorandom = hmac.digest(bytes(32), shared, "sha256")
+        return hmac.digest(pseudorandom, info + b"\x01", "sha256")
+
+    def opens(info: bytes, bound: bytes) -> bool:
+        try:
+            return ChaCha20Poly1305(derive(info)).decrypt(bytes(12), sealed, bound) == b"share"
+        except InvalidTag:
+            return False
+
+    info = b"fedrec/seal/1" + ephemeral + member.public + struct.pack("<Q", len(binding)) + binding
+    assert opens(info, binding)
+    assert not opens(info, b"")  # the binding is authenticated besides
+    without = (
+        b"",
+        b"fedrec/seal/1",
+        b"fedrec/seal/1" + ephemeral + member.public,
+        b"fedrec/seal/1" + struct.pack("<Q", len(binding)) + binding,
+    )
+    assert not any(opens(other, binding) for other in without)
 
 
 def test_changed_boxes_do_not_open() -> None:

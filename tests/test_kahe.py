@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.aggregation import ckks, packing, registry, ring, seal, shamir, wire
-from fedrec.privacy.aggregation.parameters import is_prime, noise_bound
+from fedrec.privacy.aggregation.parameters import SchemeParameters, is_prime, noise_bound
 from fedrec.privacy.aggregation.scheme import (
     CommitteeScheme,
     Encrypted,
@@ -330,6 +330,23 @@ def test_a_wrong_key_or_missing_key_does_not_open() -> None:
         trial.open([0], answers=trial.answers([0]), training=OTHER)
     with pytest.raises(AggregationError, match="doesn't open"):
         trial.open([0], round_number=4)
+
+
+def test_noise_that_is_too_wide_all_over_is_told_though_no_coefficient_stands_out() -> None:
+    """Every coefficient moved by 25, well within the largest error that an honest sum may have."""
+    trial, vectors = small_round()
+    p = trial.scheme.parameters
+    assert p.modulus is not None and isinstance(p, SchemeParameters)
+    moved = wire.decode(trial.uploads[0].ciphertext, p)
+    shift = np.where(np.arange(moved.size) % 2, 25, p.modulus - 25).astype(np.uint64)
+    changed = wire.encode(ring.add_modulo(moved, shift, p.modulus), p)
+    assert p.noise_bound > 25 + 40
+    total = trial.scheme.new_sum()
+    for blob in (changed, trial.uploads[1].ciphertext, trial.uploads[2].ciphertext):
+        total.add(blob)
+    with pytest.raises(AggregationError, match="doesn't open"):
+        trial.open([0, 1, 2], total=total)
+    assert np.array_equal(trial.open([0, 1, 2]), sum(vectors))
 
 
 def test_ciphertexts_of_other_rounds_or_trainings_spoil_the_sum() -> None:
