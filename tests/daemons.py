@@ -108,12 +108,13 @@ class Server:
     def is_up(self, node: int) -> bool:
         return node in list(self.grid.get_node_ids())
 
-    def ask(self, node: int, kind: str, request: Strict, answer: type[Body]) -> Body:
-        """Send a request to a connected merchant; returns its reply."""
+    def ask(self, node: int, kind: str, request: Strict, answer: type[Body], *, pause: float = 0.0) -> Body:
+        """Send a request to a connected merchant; returns its reply, asked for after ``pause`` seconds."""
         # The merchant's thread shares Flower's identity of the process.
         set_task_identity(run_id=self.grid.run.run_id, node_id=1)
         message = self.grid.create_message(pack(request), kind, node, "1", ttl=60)
         pushed = list(self.grid.push_messages([message]))
+        time.sleep(pause)
         replies: list[Message] = []
         # Flower's own loop asks every 3 s.
         eventually(lambda: replies.extend(self.grid.pull_messages(pushed)) or replies)

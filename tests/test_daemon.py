@@ -132,7 +132,9 @@ def test_a_message_under_way_is_answered_before_the_daemon_leaves(
             told.set()
 
         threading.Thread(target=stop).start()
-        assert server.ask(node, "query.join", proposed, JoinReply).refused == "after the call to stop"
+        # The server looks for the reply when the merchant is about to leave.
+        answer = server.ask(node, "query.join", proposed, JoinReply, pause=1.5)
+        assert answer.refused == "after the call to stop"
         it.thread.join(30)
         assert not it.is_alive() and not in_use(home.ledger)
     shown = home.connection()

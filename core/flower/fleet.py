@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,9 @@ from fedrec.text import one_line
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""
 
+LINGER_SECONDS = 2.0
+"""How long a link stays after its last reply: of a node that has left, Flower gives out none."""
+
 _OBJECT_BACKOFF_SECONDS = 0.02
 _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
@@ -92,6 +96,7 @@ class FleetLink:
         self._client._client.follow_redirects = False
         self._node: Node | None = None
         self._lost: FedrecConnectionError | None = None
+        self._sent_at: float | None = None
         self._stop = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="fedrec-heartbeat", daemon=True)
 
@@ -112,6 +117,8 @@ class FleetLink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and self._sent_at is not None:
+            time.sleep(max(0.0, self._sent_at + LINGER_SECONDS - time.monotonic()))
         self._stop.set()
         self._heartbeat.join(HEARTBEAT_SECONDS)
         if self._node is not None:
@@ -169,6 +176,7 @@ class FleetLink:
                 make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
                 object_ids_to_push=set(response.objects_to_push),
             )
+        self._sent_at = time.monotonic()
 
     def _active(self) -> Node:
         if self._node is None:
