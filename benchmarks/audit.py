@@ -44,6 +44,7 @@ def charge(training: int, round_number: int) -> Charge:
         policy_hash="0" * 64,
         dataset_version="0" * 64,
         size_bucket=1000,
+        seeded=False,
     )
 
 

@@ -155,7 +155,11 @@ def start(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes them all.")] = 0,
     insecure_seed: Annotated[
-        int | None, typer.Option(help="FOR TESTS: noise and keys from a seed protect nothing.")
+        int | None,
+        typer.Option(
+            help="FOR TESTS: noise and keys from a seed protect nothing; the same rounds of every training "
+            "have the same noise."
+        ),
     ] = None,
     observe: Annotated[
         str | None, typer.Option(help="Health and metrics: [HOST:]PORT; loopback unless with a token.")
@@ -207,9 +211,12 @@ def _show_budget(home: MerchantHome, entries: list[Entry]) -> None:
         trainings.setdefault(entry.charge.training_id, []).append(entry)
     for training_id, charged in trainings.items():
         last = charged[-1]
+        seeded = sum(entry.charge.seeded for entry in charged)
+        warning = f"; {seeded} of them SEEDED, which guarantee nothing" if seeded else ""
         typer.echo(
             f"training {training_id[:16]}: {len(charged)} charges of {last.charge.model}, "
             f"the last at {last.created_at}; lifetime epsilon then {_figure(last.epsilons.rdp_after)}"
+            f"{warning}"
         )
     spent = entries[-1].epsilons if entries else None
     policy = MerchantPolicy.load(home.folder / "policy.toml")
@@ -219,6 +226,10 @@ def _show_budget(home: MerchantHome, entries: list[Entry]) -> None:
         f"spent    epsilon {_figure(proved)} proved by RDP (about {_figure(headline)} by PLD) of "
         f"{policy.lifetime_epsilon:g} at delta {policy.lifetime_delta:g}"
     )
+    if any(entry.charge.seeded for entry in entries):
+        typer.echo(
+            "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
+        )
 
 
 def _figure(epsilon: float | None) -> str:

@@ -158,7 +158,8 @@ class Merchant:
             make_secrets=lambda: self._make_secrets(plan),
         )
         self._check_seeded(stored, plan)
-        self.ledger.prepare(self._cost(joined, 1, model_hash=plan.initial_model_hash), charges=plan.rounds)
+        cost = self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
+        self.ledger.prepare(cost, charges=plan.rounds)
         return self._join_reply(plan, stored)
 
     def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
@@ -226,9 +227,10 @@ class Merchant:
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
         self._keep_receipt(plan, request.receipt)
-        self._charge(joined, request)
-        self.on_event("charged")
+        # What is written about the noise is true of the very stream that it is drawn from.
         rng = self.randomness_for(plan, request.round_number)
+        self._charge(joined, request, seeded=rng.is_seeded)
+        self.on_event("charged")
         started = time.process_time()
         values = self._contribution(joined, parameters, rng=rng)
         trained = time.process_time()
@@ -332,7 +334,7 @@ class Merchant:
             raise ProtocolError("the model holds values that are not finite")
         return parameters
 
-    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str) -> Charge:
+    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
         plan, noise = joined.plan, joined.derived.noise
         both = reported_views(plan, noise)
         # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
@@ -363,6 +365,7 @@ class Merchant:
             policy_hash=self.policy.hash,
             dataset_version=hmac.digest(key, joined.data.content_hash, "sha256").hex(),
             size_bucket=rounded_size(len(joined.data.labels)),
+            seeded=seeded,
             steps=plan.local_steps,
         )
 
@@ -374,8 +377,8 @@ class Merchant:
             raise ProtocolError("a ledger receipt comes from another server than the plan names")
         self.ledger.accept_receipt(receipt)
 
-    def _charge(self, joined: _Joined, request: TrainRequest) -> None:
-        charge = self._cost(joined, request.round_number, model_hash=request.model_hash)
+    def _charge(self, joined: _Joined, request: TrainRequest, *, seeded: bool) -> None:
+        charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
         entry = self.ledger.charge(charge)
         if entry.already_charged:
             raise RefusedError(

@@ -85,6 +85,7 @@ def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federat
         assert outcome.ok and [entry.charge.round_number for entry in entries] == [1, 2]
         shown = fedrec("client", "budget", "--home", home.folder)
         assert "2 charges of cnn" in shown and "proved by RDP" in shown
+        assert "2 of them SEEDED, which guarantee nothing" in shown
 
 
 def test_secrets_are_private_and_in_no_log(federation: Federation) -> None:

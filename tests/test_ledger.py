@@ -20,6 +20,7 @@ import pytest
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld, epsilon_rdp
+from fedrec.privacy.accounting.entries import SIGNING_CONTEXT, check_rows, genesis, payload_of
 from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verify_file
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import RECEIPT_CONTEXT, Receipt
@@ -44,7 +45,7 @@ CHARGE = Charge(
     adjacency="add-remove", duplicate_policy="drop", sample_rate=0.1, clip=1.0, planned_noise_multiplier=2.0,
     guaranteed_noise_multiplier=2.0, broken_noise_multiplier=0.7, beta=1e-12, scale=2048, sensitivity=2085.0,
     min_contributors=8, colluders=1, delta=1e-5, clipping="fixed", run="ee" * 16, model="cnn",
-    code="fedrec 0", policy_hash="f0" * 32, dataset_version="a1" * 32, size_bucket=750,
+    code="fedrec 0", policy_hash="f0" * 32, dataset_version="a1" * 32, size_bucket=750, seeded=False,
 )  # fmt: skip
 
 
@@ -123,6 +124,30 @@ def test_cap_is_never_passed(tmp_path: Path) -> None:
     with _open(path, 2.0, 1e-5) as ledger, pytest.raises(BudgetExceededError):
         ledger.charge(replace(CHARGE, training_id="11" * 32))
     assert verify_file(path, public=b"p" * 32, verify=_verify).entries == done
+
+
+def test_an_entry_says_that_its_noise_was_seeded(tmp_path: Path) -> None:
+    with _open(tmp_path / "l") as ledger:
+        ledger.charge(replace(CHARGE, seeded=True))
+        with pytest.raises(LedgerError, match="other values"):
+            ledger.charge(CHARGE)
+        ledger.charge(replace(CHARGE, round_number=1))
+    with _open(tmp_path / "l") as ledger:
+        assert [entry.charge.seeded for entry in ledger.entries()] == [True, False]
+
+
+@pytest.mark.parametrize(("was", "put"), [('"seeded":false', '"seeded":0'), ('"steps":1', '"steps":true')])
+def test_a_truth_value_is_no_number_and_a_number_no_truth_value(tmp_path: Path, was: str, put: str) -> None:
+    with _open(tmp_path / "l") as ledger:
+        payload = payload_of(ledger.charge(CHARGE))
+    assert was in payload
+    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + genesis(b"p" * 32) + payload.encode()).digest()
+    row = (1, *CHARGE.key, payload, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
+    assert check_rows([row], public=b"p" * 32, verify=_verify)[0].ok
+    changed = payload.replace(was, put)
+    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + genesis(b"p" * 32) + changed.encode()).digest()
+    row = (1, *CHARGE.key, changed, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
+    assert "wrong type" in check_rows([row], public=b"p" * 32, verify=_verify)[0].reason
 
 
 def test_no_noise_is_written_as_no_guarantee(tmp_path: Path) -> None:

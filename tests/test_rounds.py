@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
     JoinRequest,
     SignedCommitment,
@@ -44,6 +45,22 @@ def test_unseeded_trainings_differ(tmp_path: Path) -> None:
     first, _ = cohort.train(cohort.plan())
     second, _ = cohort.train(cohort.plan())
     assert not np.array_equal(first, second)
+
+
+def test_an_entry_says_whether_the_very_noise_of_its_round_was_seeded(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, seed=None)
+    cohort.merchants["m1"].randomness_for = lambda plan, number: (
+        Randomness.seeded(1, number) if number == 2 else Randomness.from_os()
+    )
+    cohort.train(cohort.plan())
+    seeded = {
+        name: [entry.charge.seeded for entry in merchant.ledger.entries()]
+        for name, merchant in cohort.merchants.items()
+    }
+    assert seeded == {name: [False, name == "m1", False] for name in cohort.names}
+    seeds = Cohort(tmp_path / "seeds", seed=3)
+    seeds.train(seeds.plan(rounds=1))
+    assert all(merchant.ledger.entries()[0].charge.seeded for merchant in seeds.merchants.values())
 
 
 def test_the_opened_sum_is_that_of_the_contributors_alone(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Charge:
     and ``sensitivity`` are in grid units, ``delta`` is the training's whole delta. ``run`` tells apart
     trainings of otherwise equal plans. ``code`` names the installed code, ``policy_hash`` the merchant's
     rules of the time, ``dataset_version`` the records (a keyed hash of their contents, empty if unknown),
-    and ``size_bucket`` how many they are, rounded.
+    and ``size_bucket`` how many they are, rounded. Where the noise was ``seeded`` it hides nothing from
+    whoever knows the seed: multipliers and epsilons are then those that unseeded noise would have had.
     """
 
     training_id: str
@@ -82,6 +83,7 @@ class Charge:
     policy_hash: str
     dataset_version: str
     size_bucket: int
+    seeded: bool
     step: int = 0
     steps: int = 1
 
@@ -184,13 +186,15 @@ def _parsed(kind: type[Any], values: Any) -> Any:
         "str": (str,),
         "int": (int,),
         "float": (float, int),
+        "bool": (bool,),
         "float | None": (float, int, type(None)),
     }
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(kind)}:
         raise ValueError("the payload has other fields")
     for field in fields(kind):
         value = values[field.name]
-        if not isinstance(value, kinds[str(field.type)]) or isinstance(value, bool):
+        # To Python a bool is an int; here it is none.
+        if not isinstance(value, kinds[str(field.type)]) or isinstance(value, bool) != (field.type == "bool"):
             raise ValueError(f"field {field.name} has a wrong type")
     return kind(**values)
 

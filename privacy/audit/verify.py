@@ -66,6 +66,7 @@ CHARGE: Mapping[str, tuple[type, ...]] = {
     ),
     **dict.fromkeys(("sample_rate", "clip", "planned_noise_multiplier", "sensitivity", "delta"), _NUMBER),
     **dict.fromkeys(("guaranteed_noise_multiplier", "broken_noise_multiplier", "beta"), _NUMBER),
+    "seeded": (bool,),
 }
 EPSILONS = ("pld_before", "pld_after", "rdp_before", "rdp_after")
 
@@ -253,7 +254,7 @@ def _form(entry: Any) -> None:
     if set(charge) != set(CHARGE) or set(epsilons) != {*EPSILONS, "delta"}:
         raise ValueError("its charge or epsilons have other fields")
     for name, kinds in CHARGE.items():
-        if not isinstance(charge[name], kinds) or isinstance(charge[name], bool):
+        if not isinstance(charge[name], kinds) or isinstance(charge[name], bool) != (bool in kinds):
             raise ValueError(f"{name} has a wrong type")
     for name in EPSILONS:
         value = epsilons[name]
