@@ -34,6 +34,7 @@ def charge(training: int, round_number: int) -> Charge:
         broken_noise_multiplier=noise / 3,
         beta=1e-12,
         scale=2048,
+        dimension=538_570,
         sensitivity=2080.0,
         min_contributors=10,
         colluders=1,

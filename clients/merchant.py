@@ -355,6 +355,7 @@ class Merchant:
             broken_noise_multiplier=both.aggregation_broken,
             beta=noise.beta,
             scale=noise.scale,
+            dimension=noise.dimension,
             sensitivity=noise.sensitivity,
             min_contributors=plan.min_contributors,
             colluders=plan.colluders,

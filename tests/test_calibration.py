@@ -35,6 +35,14 @@ def _problem(n: int = 40) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, torch.randn(n, 1, 36, generator=generator), torch.randint(0, 3, (n,), generator=generator)
 
 
+@pytest.mark.parametrize("dimension", [21, 421_834, 11_173_962])
+def test_the_sensitivity_holds_rounding_and_what_floating_point_may_add(dimension: int) -> None:
+    plan = _plan(dimension=dimension)
+    deviation = math.sqrt(2 * math.log(1e12)) * (plan.scale + math.sqrt(dimension) / 2)
+    rounded = math.sqrt(plan.scale**2 + dimension / 4 + deviation)
+    assert plan.sensitivity / rounded - 1 == pytest.approx(2.0**-16, rel=1e-9)
+
+
 def test_opened_noise_is_never_less_than_charged() -> None:
     plan = _plan()
     honest = plan.share_std * math.sqrt(8 - 2)

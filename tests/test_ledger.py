@@ -43,7 +43,8 @@ def _verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) 
 CHARGE = Charge(
     training_id="ab" * 32, round_number=0, model_hash="cd" * 32, mode="distributed", unit="record",
     adjacency="add-remove", duplicate_policy="drop", sample_rate=0.1, clip=1.0, planned_noise_multiplier=2.0,
-    guaranteed_noise_multiplier=2.0, broken_noise_multiplier=0.7, beta=1e-12, scale=2048, sensitivity=2085.0,
+    guaranteed_noise_multiplier=2.0, broken_noise_multiplier=0.7, beta=1e-12, scale=2048, dimension=538_570,
+    sensitivity=2085.0,
     min_contributors=8, colluders=1, delta=1e-5, clipping="fixed", run="ee" * 16, model="cnn",
     code="fedrec 0", policy_hash="f0" * 32, dataset_version="a1" * 32, size_bucket=750, seeded=False,
 )  # fmt: skip

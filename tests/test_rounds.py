@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_an_entry_says_whether_the_very_noise_of_its_round_was_seeded(tmp_path: 
     seeds = Cohort(tmp_path / "seeds", seed=3)
     seeds.train(seeds.plan(rounds=1))
     assert all(merchant.ledger.entries()[0].charge.seeded for merchant in seeds.merchants.values())
+
+
+def test_an_entry_is_enough_to_compute_its_sensitivity_again(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    charge = cohort.merchants["m0"].ledger.entries()[0].charge
+    assert charge.dimension == DIMENSION
+    spread = math.sqrt(2 * math.log(1 / charge.beta)) * (charge.scale + math.sqrt(charge.dimension) / 2)
+    again = (1 + 2.0**-16) * math.sqrt(charge.scale**2 + charge.dimension / 4 + spread)
+    assert charge.sensitivity == pytest.approx(again, rel=1e-12)
 
 
 def test_the_opened_sum_is_that_of_the_contributors_alone(tmp_path: Path) -> None:

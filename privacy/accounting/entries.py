@@ -51,7 +51,8 @@ class Charge:
     ``step`` numbers the charges of one round from 0, ``steps`` says how many noised steps this one
     covers. ``guaranteed_noise_multiplier`` is that of the server's view, ``broken_noise_multiplier``
     that of the merchant's own share alone; 0 means no guarantee. ``scale`` (grid steps in one ``clip``)
-    and ``sensitivity`` are in grid units, ``delta`` is the training's whole delta. ``run`` tells apart
+    and ``sensitivity`` are in grid units; the latter follows from scale, ``dimension`` (trainable
+    parameters) and ``beta``. ``delta`` is the training's whole delta. ``run`` tells apart
     trainings of otherwise equal plans. ``code`` names the installed code, ``policy_hash`` the merchant's
     rules of the time, ``dataset_version`` the records (a keyed hash of their contents, empty if unknown),
     and ``size_bucket`` how many they are, rounded. Where the noise was ``seeded`` it hides nothing from
@@ -73,6 +74,7 @@ class Charge:
     broken_noise_multiplier: float
     beta: float
     scale: int
+    dimension: int
     sensitivity: float
     min_contributors: int
     colluders: int

@@ -64,6 +64,7 @@ CHARGE: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("round_number", "scale", "min_contributors", "colluders", "size_bucket", "step", "steps"), (int,)
     ),
+    "dimension": (int,),
     **dict.fromkeys(("sample_rate", "clip", "planned_noise_multiplier", "sensitivity", "delta"), _NUMBER),
     **dict.fromkeys(("guaranteed_noise_multiplier", "broken_noise_multiplier", "beta"), _NUMBER),
     "seeded": (bool,),
