@@ -11,11 +11,12 @@ import typer
 
 from fedrec.cli import attacks
 from fedrec.cli.empirical import empirical
-from fedrec.errors import AuditError, ConfigError
+from fedrec.errors import AuditError, ConfigError, IncompleteAuditError
 from fedrec.files import write_atomically
 from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.bundle import build
-from fedrec.privacy.audit.pages import render_html, render_pdf
+from fedrec.privacy.audit.bundle import body_of, seal
+from fedrec.privacy.audit.pages import render_html
+from fedrec.privacy.audit.pdf import render_pdf
 from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
 
 app = typer.Typer(help="Make reports that an outsider can recheck, and recheck them.", no_args_is_help=True)
@@ -40,6 +41,9 @@ def report(
     membership: Annotated[
         Path | None, typer.Option(help="JSON of 'audit membership', to be included.")
     ] = None,
+    inversion: Annotated[
+        Path | None, typer.Option(help="inversion.json of 'audit inversion', to be included.")
+    ] = None,
 ) -> None:
     """Put ledgers, receipts, rules and plans into one signed bundle, with a page to read and one to print."""
     parts = [of_run(run)] if run is not None else []
@@ -51,14 +55,21 @@ def report(
         raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
     evidence = merged([evidence for evidence, _ in parts])
     attachments = dict(evidence.attachments)
-    for name, path in (("empirical", empirical_json), ("membership", membership)):
+    for name, path in (("empirical", empirical_json), ("membership", membership), ("inversion", inversion)):
         if path is not None:
             attachments[name] = attachment(path, schema=f"fedrec.{name}/1")
-    bundle = build(replace(evidence, attachments=attachments), signer=parts[-1][1])
+    signer = parts[-1][1]
+    body = body_of(replace(evidence, attachments=attachments))
+    signed_by = signer.public.hex()
+    pages = {
+        PAGE: render_html(body, signer=signed_by).encode(),
+        PRINT: render_pdf(body, signer=signed_by),
+    }
+    bundle = seal(body, signer=signer, pages=pages)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / BUNDLE, json.dumps(bundle, indent=1, allow_nan=False).encode())
-    write_atomically(out / PAGE, render_html(bundle).encode())
-    write_atomically(out / PRINT, render_pdf(bundle))
+    for name, page in pages.items():
+        write_atomically(out / name, page)
     typer.echo(
         f"{out / BUNDLE} holds {len(bundle['body']['merchants'])} ledgers; signed by {bundle['signer']}"
     )
@@ -66,14 +77,36 @@ def report(
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="An audit.json.")]) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="An audit.json.")],
+    server_key: Annotated[
+        str | None, typer.Option(help="The server's public key, got by another way, to compare.")
+    ] = None,
+    merchant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=KEY: a merchant's public key, got by another way (several times)."),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="End with 0 also where parts are missing.")
+    ] = False,
+) -> None:
     """Recheck a bundle: chains, signatures, receipts, rules, and every epsilon from the raw history."""
-    outcome = verifier.verify(bundle)
-    for line in outcome.lines:
-        typer.echo(f"ok      {line}")
-    for name, reason in outcome.failures.items():
-        typer.echo(f"FAILED  {name or 'bundle'}: {reason}")
-    typer.echo("This shows that the record is consistent, not that a merchant ran what it wrote down.")
+    try:
+        anchors = verifier.Anchors(
+            server=None if server_key is None else verifier.public_key(server_key),
+            merchants=dict(verifier.named_key(text) for text in merchant or []),
+        )
+        outcome = verifier.verify(bundle, anchors=anchors)
+    except (ValueError, verifier.UnusableError) as error:
+        raise ConfigError(str(error)) from None
+    for line in verifier.told(outcome):
+        typer.echo(line)
     if not outcome.ok:
         raise AuditError(f"the record does not hold: {next(iter(outcome.failures.values()))}")
-    typer.echo("The record holds.")
+    typer.echo(outcome.verdict)
+    if not (outcome.complete or allow_missing):
+        raise IncompleteAuditError(
+            f"not everything could be checked: {outcome.gaps[0]}"
+            + (f", and {len(outcome.gaps) - 1} more" if len(outcome.gaps) > 1 else "")
+            + "; --allow-missing accepts that"
+        )

@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from fedrec import figures
 from fedrec.certificates import Certificates
 from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.server.home import JOIN_FILE, ServerHome
-from fedrec.server.report import figures
 from fedrec.server.trainings import Training, all_trainings, file_training, find, read_training_file
 
 app = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)

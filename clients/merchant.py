@@ -457,6 +457,8 @@ class Merchant:
 
     def _charge(self, joined: _Joined, request: TrainRequest, *, seeded: bool) -> None:
         charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
+        # The entry names the rules of its time; an auditor who has only later ones could check nothing.
+        self.store.keep_policy(self.policy.rules)
         entry = self.ledger.charge(charge)
         if entry.already_charged:
             raise RefusedError(

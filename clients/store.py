@@ -1,4 +1,4 @@
-"""What a merchant keeps on disk about a training: its plan, the exact uploads and answers it gave.
+"""What a merchant keeps on disk about its trainings: plans, the exact uploads and answers it gave, its rules.
 
 An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
 bytes if it is identical to the first, and nothing otherwise. An answer is marked before it is computed,
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from fedrec.errors import LedgerError, RefusedError
+from fedrec.protocol import sha256_hex
 
 Kind = Literal["upload", "answer"]
 
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS policy (hash TEXT PRIMARY KEY, rules TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS training (
     training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, decryption_private BLOB,
     encryption_public BLOB, seeded INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0
@@ -125,6 +127,14 @@ class MerchantStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def keep_policy(self, rules: str) -> None:
+        """Keep the text of a policy under its SHA-256, by which ledger entries name it."""
+        self._db.execute("INSERT OR IGNORE INTO policy VALUES (?, ?)", (sha256_hex(rules.encode()), rules))
+
+    def policies(self) -> tuple[str, ...]:
+        """Return the texts of all policies that were ever charged under, the oldest first."""
+        return tuple(row[0] for row in self._db.execute("SELECT rules FROM policy ORDER BY rowid"))
 
     def join(
         self,

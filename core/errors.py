@@ -109,6 +109,12 @@ class OperatingSystemError(FedrecError):
     exit_code: ClassVar[int] = 16
 
 
+class IncompleteAuditError(FedrecError):
+    """A bundle holds as far as it could be checked, but parts of it are missing."""
+
+    exit_code: ClassVar[int] = 17
+
+
 class InterruptedRunError(FedrecError):
     """The person stopped the run; what was finished is in the run directory."""
 

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.head import read_head
@@ -20,7 +19,7 @@ from fedrec.protocol import Receipt, TrainingPlan
 from fedrec.server.home import ServerHome
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import all_trainings
-from fedrec.simulations.merchants import KEY_FILE, LEDGER_FILE, load_identity
+from fedrec.simulations.merchants import KEY_FILE, LEDGER_FILE, STORE_FILE, load_identity
 
 _LARGEST_ATTACHMENT = 2**24
 
@@ -40,24 +39,24 @@ def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
             name=home.name,
             public=load_identity(home).public,
             ledger=home / LEDGER_FILE,
-            policies=(rules,),
+            policies=_policies(home / STORE_FILE, rules),
         )
         for home in homes
     )
-    shown = {name: report.get(name) for name in ("run", "data", "privacy", "secure_aggregation", "warnings")}
+    shown = {name: report.get(name) for name in ("run", "privacy", "warnings")}
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),
         receipts=tuple(read_receipts(run / "receipts.jsonl")),
         server_key=plan.server_key,
-        refusals=report.get("refusals") or {},
+        refusals={"server": report.get("refusals") or {}, **{home.name: None for home in homes}},
         attachments={"report": shown},
     )
     return evidence, signer
 
 
 def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
-    """Gather what a merchant has: its ledger, rules and plans, and its last receipt; the merchant signs."""
+    """Gather what a merchant has: its ledger, all its rules and plans, and its last receipt; it signs."""
     home = MerchantHome.open(folder)
     identity, policy = home.identity(), home.policy()
     store = MerchantStore(home.store)
@@ -71,15 +70,20 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
         name=home.settings().name,
         public=identity.public,
         ledger=home.ledger,
-        policies=_rules(policy),
+        policies=_policies(home.store, policy.rules),
     )
-    server_key = home.joined().server_key
-    evidence = Evidence(merchants=(record,), plans=plans, receipts=receipts, server_key=server_key)
+    evidence = Evidence(
+        merchants=(record,),
+        plans=plans,
+        receipts=receipts,
+        server_key=home.joined().server_key,
+        refusals={record.name: None},
+    )
     return evidence, identity
 
 
 def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
-    """Gather what a server has: plans and receipts; the server signs."""
+    """Gather what a server has: plans, receipts and refusals; the server signs."""
     home = ServerHome.open(folder)
     identity = home.identity()
     trainings = list(all_trainings(home.trainings))
@@ -88,6 +92,13 @@ def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
         plans=tuple(training.plan() for training in trainings),
         receipts=tuple(read_receipts(home.receipts)),
         server_key=identity.public.hex(),
+        refusals={
+            "server": {
+                f"training {training.number}, {where}": reason
+                for training in trainings
+                for where, reason in training.refusals().items()
+            }
+        },
     )
     return evidence, identity
 
@@ -104,7 +115,7 @@ def merged(parts: Sequence[Evidence]) -> Evidence:
         plans=tuple(plans.values()),
         receipts=tuple(receipts.values()),
         server_key=next(iter(keys), None),
-        refusals={name: reason for part in parts for name, reason in part.refusals.items()},
+        refusals={who: found for part in parts for who, found in part.refusals.items()},
         attachments={name: value for part in parts for name, value in part.attachments.items()},
     )
 
@@ -129,5 +140,13 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
         raise ConfigError(f"{path} holds no plan of this version ({error.error_count()} problems)") from None
 
 
-def _rules(policy: MerchantPolicy) -> tuple[str, ...]:
-    return (policy.rules,)
+def _policies(path: Path, rules: str) -> tuple[str, ...]:
+    """Return the rules of all times that a merchant's store has, and those of today last."""
+    if not path.is_file():
+        return (rules,)
+    store = MerchantStore(path)
+    try:
+        kept = [text for text in store.policies() if text != rules]
+    finally:
+        store.close()
+    return (*kept, rules)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrec.server.report import figures
+from fedrec import figures
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedrec import figures
 from fedrec.cli import app as cli
 from fedrec.config import load_config
 from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.content import Table, Text, blocks
-from fedrec.privacy.audit.pages import render_html, render_pdf
+from fedrec.privacy.audit.blocks import Panels, Table, Text
+from fedrec.privacy.audit.content import blocks
+from fedrec.privacy.audit.pages import render_html
+from fedrec.privacy.audit.pdf import _Pdf, render_pdf
+from fedrec.protocol import sha256_hex
 from fedrec.simulations.harness import simulate
 
 Command = Callable[..., tuple[int, str]]
@@ -59,7 +65,42 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Command) -> None:
     code, shown = command("audit", "verify", bundle / "audit.json")
     assert code == 0 and "The record holds." in shown
-    assert shown.count("3 charges hold") == 3 and "no receipts" not in shown and "aren't here" not in shown
+    assert shown.count("3 charges hold") == 3 and "MISSING" not in shown
+    key = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]["server_key"]
+    assert f"key     {key} server" in shown
+    assert command("audit", "verify", bundle / "audit.json", "--server-key", key)[0] == 0
+    code, shown = command("audit", "verify", bundle / "audit.json", "--server-key", "0" * 64)
+    assert code == 15 and "the server's key is not the one that was given" in shown
+    code, shown = command("audit", "verify", bundle / "audit.json", "--merchant", "nonsense")
+    assert code == 2 and "not NAME=KEY" in shown
+
+
+def test_a_file_that_is_no_bundle_is_a_wrong_command_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text("{")
+    for name, says in (("audit.json", "not a whole JSON file"), ("nowhere.json", "No such file")):
+        code, shown = command("audit", "verify", tmp_path / name)
+        assert code == 2 and says in shown and shown.count("\n") == 1
+
+
+def test_what_is_missing_has_a_code_of_its_own(run: Path, command: Command, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    (copied / "receipts.jsonl").unlink()
+    assert command("audit", "report", "--run", copied, "--out", tmp_path / "out")[0] == 0
+    code, shown = command("audit", "verify", tmp_path / "out" / "audit.json")
+    assert code == 16 and "MISSING merchant-00: no receipts" in shown and "--allow-missing" in shown
+    code, shown = command("audit", "verify", tmp_path / "out" / "audit.json", "--allow-missing")
+    assert code == 0 and "holds as far as it could be checked" in shown
+
+
+def test_a_page_that_was_changed_is_named(bundle: Path, command: Command, tmp_path: Path) -> None:
+    for name in ("audit.json", "audit.html", "audit.pdf"):
+        shutil.copy(bundle / name, tmp_path / name)
+    assert command("audit", "verify", tmp_path / "audit.json")[0] == 0
+    page = tmp_path / "audit.html"
+    page.write_text(page.read_text("utf-8").replace("The guarantee", "The guaranty"))
+    code, shown = command("audit", "verify", tmp_path / "audit.json")
+    assert code == 15 and "audit.html beside the bundle" in shown
 
 
 def test_a_tampered_bundle_ends_with_its_own_code_and_one_line(
@@ -91,55 +132,172 @@ def test_the_script_in_the_docs_arrives_at_the_same_epsilons(bundle: Path, tmp_p
 
 
 def loaded(bundle: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((bundle / "audit.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]
     return found
 
 
+def alarms(body: dict[str, Any]) -> list[str]:
+    return [b.text for b in blocks(body, signer="0" * 64) if isinstance(b, Text) and b.alarm]
+
+
+def texts(body: dict[str, Any]) -> str:
+    return " ".join(b.text for b in blocks(body, signer="0" * 64) if isinstance(b, Text))
+
+
+def tables(body: dict[str, Any]) -> dict[str, Table]:
+    """Tables by their first column's title."""
+    return {b.columns[0]: b for b in blocks(body, signer="0" * 64) if isinstance(b, Table)}
+
+
 def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
-    document = loaded(bundle)
+    body = loaded(bundle)
     page = (bundle / "audit.html").read_text("utf-8")
-    summary = document["body"]["merchants"][0]["summary"]
-    for value in (summary["epsilon_pld"], summary["epsilon_rdp"], summary["epsilon_aggregation_broken"]):
-        assert f"{value:.2f}" in page
-    for text in (*document["body"]["statements"]["exclusions"], "What each party could see", "Refusals"):
-        assert text.replace("'", "&#x27;") in page
+    summary = body["merchants"][0]["summary"]
+    for name in ("epsilon_pld", "epsilon_rdp", "epsilon_aggregation_broken"):
+        assert figures.epsilon(summary[name]) in page
+    said = (text for part in body["statements"].values() for text in part)
+    for text in (*said, "What each party could see", "Threat model", body["server_key"]):
+        assert escape(text) in page
+    for name in ("fedrec", "torch", "dp-accounting"):
+        assert body["software"][name] in page
     assert "<script" not in page and "http://" not in page and "https://" not in page
     assert (bundle / "audit.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_the_holder_of_a_key_and_what_any_one_merchant_opens_are_told(bundle: Path) -> None:
-    def rows(scheme: str) -> dict[str, str]:
-        document = loaded(bundle)
-        plans = [json.loads(text) | {"scheme": scheme} for text in document["body"]["plans"]]
-        document["body"]["plans"] = [json.dumps(plan) for plan in plans]
-        shown = [block for block in blocks(document) if isinstance(block, Table) and "party" in block.columns]
-        return {row[0]: row[1] for row in shown[0].rows}
-
-    assert (
-        "one merchant sides with it, whether that one holds the key or not"
-        in rows("ckks")["the server (ckks)"]
-    )
-    assert "opens any of them" in rows("ckks")["the merchant that holds the key (ckks)"]
-    assert not any("holds the key" in party for party in (*rows("kahe"), *rows("none")))
+def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
+    body = loaded(bundle)
+    assert "The server with up to 1 merchant" in [row[0] for row in tables(body)["party"].rows]
+    plan, entries = json.loads(body["plans"][0]), body["merchants"][0]["entries"]
+    body["plans"] = [json.dumps(plan | {"scheme": "none"})]
+    body["merchants"] = body["merchants"][:1]
+    training = sha256_hex(body["plans"][0].encode())
+    for row in entries:
+        entry = json.loads(row["payload"])
+        row["payload"] = json.dumps(entry | {"charge": entry["charge"] | {"training_id": training}})
+    rows = {row[0]: row for row in tables(body)["party"].rows}
+    assert rows["The server"][2] == "exposed" and "in clear" in rows["The server"][1]
+    assert any("not encrypted" in text for text in alarms(body))
 
 
 def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> None:
-    document = loaded(bundle)
-    for merchant in document["body"]["merchants"]:
+    body = loaded(bundle)
+    for merchant in body["merchants"]:
         merchant["summary"] |= {"epsilon_pld": None, "epsilon_rdp": None, "epsilon_aggregation_broken": None}
-    alarms = [block for block in blocks(document) if isinstance(block, Text) and block.alarm]
-    assert len(alarms) == 1 and "NO privacy guarantee" in alarms[0].text
-    rows = next(block for block in blocks(document) if isinstance(block, Table)).rows
-    assert all(row[3] == "no bound" for row in rows)
-    assert "NO privacy guarantee" in render_html(document) and render_pdf(document).startswith(b"%PDF-")
+        for row in merchant["entries"]:
+            row["payload"] = re.sub(
+                '"guaranteed_noise_multiplier":[^,]*', '"guaranteed_noise_multiplier":0.0', row["payload"]
+            )
+    assert len(alarms(body)) == 1 and "NO privacy guarantee" in alarms(body)[0]
+    assert "formal terms" not in texts(body)
+    assert all(row[3] == "no bound" for row in tables(body)["merchant"].rows)
+    page = render_html(body, signer="0" * 64)
+    assert "NO privacy guarantee" in page and render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
+
+
+def test_seeded_noise_alarms(bundle: Path) -> None:
+    body = loaded(bundle)
+    assert not any("seed" in text for text in alarms(body))
+    body["merchants"][1]["summary"]["seeded"] = 3
+    (found,) = (text for text in alarms(body) if "seed" in text)
+    assert "came from a seed" in found and "merchant-01" in found and "merchant-00" not in found
+
+
+def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
+    body = loaded(bundle)
+    merchant = body["merchants"][0]
+    rules = json.loads(merchant["policies"][-1])
+    spent = merchant["summary"]["epsilon_rdp"]
+
+    def left(cap: float, *, named: bool = True) -> str:
+        text = json.dumps(rules | {"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
+        merchant["policies"] = [text, merchant["policies"][-1]]
+        for row in merchant["entries"] if named else ():
+            entry = json.loads(row["payload"])
+            row["payload"] = json.dumps(
+                entry | {"charge": entry["charge"] | {"policy_hash": sha256_hex(text.encode())}}
+            )
+        return tables(body)["merchant"].rows[0][4]
+
+    # A policy that no charge names says nothing of what was charged.
+    assert left(spent + 1, named=False) == "no cap"
+    assert left(spent + 1) in ("0.99", "1.00")
+    assert left(spent - 0.5) == f"overrun by {figures.epsilon(0.5)}"
+    merchant["policies"] = []
+    assert tables(body)["merchant"].rows[0][4] == "policy not here"
+
+
+def test_a_weak_epsilon_is_called_weak(bundle: Path) -> None:
+    body = loaded(bundle)
+    for spent, weak in ((10.5, True), (9.9, False)):
+        for merchant in body["merchants"]:
+            merchant["summary"]["epsilon_rdp"] = spent
+        assert any("weak guarantee" in text for text in alarms(body)) is weak
+
+
+def test_refusals_are_grouped_and_those_not_collected_are_said(bundle: Path) -> None:
+    body = loaded(bundle)
+    body["refusals"] = {"server": {f"m{k}, round {k}": "policy 'hours'" for k in range(9)}, "m1": None}
+    (row,) = tables(body)["recorded by"].rows
+    assert row[:2] == ("server", "policy 'hours'") and row[2].startswith("9 x: ") and "6 more" in row[2]
+    assert "Not collected from: m1." in texts(body)
+    body["refusals"] = {"m1": {}}
+    assert "Recorded by m1: none." in texts(body) and "Not collected from: the server." in texts(body)
+
+
+def test_every_merchant_has_a_panel_with_dates_and_its_cap(bundle: Path) -> None:
+    body = loaded(bundle)
+    one = body["merchants"][0]
+    for k, row in enumerate(one["entries"]):
+        entry = json.loads(row["payload"])
+        row["payload"] = json.dumps(entry | {"created_at": f"2026-0{3 * k + 1}-10T00:00:00+00:00"})
+    body["merchants"] = [one | {"merchant": f"m{k}"} for k in range(14)]
+    chart = next(b for b in blocks(body, signer="0" * 64) if isinstance(b, Panels))
+    assert [panel.name for panel in chart.panels] == [f"m{k}" for k in range(14)]
+    assert chart.x_ticks and all("2026" in label for _, label in chart.x_ticks)
+    assert all(0.0 <= place <= 1.0 for place, _ in chart.x_ticks)
+    for panel in chart.panels:
+        places = [place for place, _ in panel.curves["proved (RDP)"]]
+        assert places == sorted(places) and places[0] == 0.0 and places[-1] == 1.0
+    page = render_html(body, signer="0" * 64)
+    assert all(f">m{k}</text>" in page for k in range(14))
+    assert render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
 
 
 def test_names_of_strangers_are_escaped(bundle: Path) -> None:
-    document = loaded(bundle)
-    document["body"]["refusals"] = {"<script>alert(1)</script>": "\u2028 & \u4e16"}
-    page = render_html(document)
-    assert "<script>" not in page and "&lt;script&gt;" in page
-    assert render_pdf(document).startswith(b"%PDF-")
+    body = loaded(bundle)
+    body["refusals"] = {"server": {"<script>alert(1)</script>": "\u2028 & \u4e16"}}
+    page = render_html(body, signer="0" * 64)
+    assert "<script>" not in page and "&lt;script&gt;" in page and "\u4e16" in page
+    pdf = _Pdf()
+    assert pdf.plain("\u4e16 10\u207b\u2075") == "\\u4e16 10^-5" and pdf.lacked_letters
+    assert render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
+
+
+def test_the_attacks_figures_are_tables(bundle: Path) -> None:
+    body = loaded(bundle)
+    rates = {"tpr": 0.218, "tpr_low": 0.199, "tpr_high": 0.238, "auc": 0.876}
+    level = {"lira": rates, "threshold": {"tpr": 0.043}, "accuracy_members": 0.98, "accuracy_others": 0.69}
+    body["attachments"]["membership"] = {
+        "fpr": 0.01,
+        "levels": [level | {"epsilon": None}, level | {"epsilon": 8.0, "bound": 0.35}],
+    }
+    view = {"view": "raw_update", "psnr": 46.1, "best_psnr": 47.0, "ssim": 0.99, "shows_something": True}
+    body["attachments"]["inversion"] = {
+        "exposed": ["opened_sum at batch 8"],
+        "batches": [{"photos": 8, "grey_psnr": 15.9, "grey_ssim": 0.1, "views": [view]}],
+    }
+    found = tables(body)
+    assert found["noise"].rows[0] == (
+        "no noise",
+        "21.8% (19.9% to 23.8%)",
+        "0.876",
+        "4.3%",
+        "–",
+        "98.0% / 69.0%",
+    )
+    assert found["noise"].rows[1][4] == "35.0%"
+    assert found["8 photos"].rows[0] == ("raw update", "46.1", "47.0", "0.99", "yes")
+    assert any("opened sum at batch 8" in text for text in alarms(body))
 
 
 def test_attachments_are_checked_signed_and_shown(run: Path, command: Command, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import ast
 import copy
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +20,44 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.privacy.accounting.accountants import Event, epsilon_pld
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, build, canonical
+from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
+from fedrec.privacy.audit.verify.__main__ import main as program
+from fedrec.privacy.derive import DUPLICATE_POLICY, derive
+from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.protocol import roster_fingerprint
 from fedrec.server.receipts import read_receipts
+from fedrec.server.report.build import RunFacts, build_report
+from fedrec.simulations.report import _ledger_epsilon
 from tests.cohort import Cohort
 
 Bundle = dict[str, Any]
 Change = Callable[[Bundle, "Scene"], None]
+_NOW = datetime.now(UTC)
+HOURS_OUT = (f"{_NOW + timedelta(hours=2):%H:%M}-{_NOW + timedelta(hours=4):%H:%M}",)
+HOURS_IN = (f"{_NOW - timedelta(hours=2):%H:%M}-{_NOW + timedelta(hours=4):%H:%M}",)
 POLICY = MerchantPolicy(lifetime_epsilon=50.0, lifetime_delta=1e-3, least_noise_multiplier=0.5)
+
+
+def build(evidence: Evidence, *, signer: SigningIdentity) -> Bundle:
+    """A bundle without pages, as a reader would parse it."""
+    bundle: Bundle = json.loads(json.dumps(seal(body_of(evidence), signer=signer, pages={})))
+    return bundle
 
 
 class Scene:
     """Four merchants, two trainings of three rounds, and the bundle of it all."""
 
     def __init__(self, folder: Path) -> None:
-        self.cohort = Cohort(folder, policy=POLICY)
+        self.cohort = Cohort(folder, policy=POLICY, seed=None)
         self.folder = folder
         self.plans = (self.cohort.plan(), self.cohort.plan(sample_rate=0.25, noise_multiplier=1.5))
         for plan in self.plans:
             self.cohort.train(plan)
+        self.report = self.reported()
         self.signer = self.cohort.server
         self.bundle = self.build()
 
@@ -56,8 +76,44 @@ class Scene:
             plans=self.plans,
             receipts=tuple(read_receipts(self.folder / "receipts.jsonl")),
             server_key=self.cohort.server.public.hex(),
+            attachments={"report": self.report},
         )
         return build(evidence, signer=self.signer)
+
+    def reported(self) -> dict[str, Any]:
+        """What the report of the second training says of privacy, by the code that writes reports."""
+        plan, rounds = self.plans[1], 3
+        derived = derive(plan)
+        ledgers = {name: merchant.ledger.entries() for name, merchant in self.cohort.merchants.items()}
+        whole = build_report(
+            plan=plan,
+            derived=derived,
+            facts=RunFacts(
+                id="r",
+                engine="test",
+                seconds=1.0,
+                peak_memory_bytes=1,
+                interrupted=False,
+                rounds_reserved=rounds,
+                seeded=False,
+            ),
+            lines=(),
+            metrics=None,
+            split=None,
+            data={},
+            per_merchant=[
+                {
+                    "merchant": name,
+                    "records": 40,
+                    "epsilon": _ledger_epsilon(entries[rounds:], delta=plan.delta),
+                    "epsilon_lifetime": _ledger_epsilon(entries, delta=plan.delta),
+                    "rounds_charged": rounds,
+                }
+                for name, entries in ledgers.items()
+            ],
+            refusals={},
+        )
+        return {name: whole[name] for name in ("run", "privacy", "warnings")}
 
     def write(self, bundle: Bundle, path: Path, *, resign: bool = True) -> Path:
         """Write a bundle; whoever made it can sign whatever it holds."""
@@ -98,54 +154,96 @@ def edit(row: Any, part: str, **changes: Any) -> None:
 
 def test_a_good_bundle_holds(scene: Scene, tmp_path: Path) -> None:
     outcome = verifier.verify(scene.write(scene.bundle, tmp_path / "audit.json"))
-    assert outcome.ok, outcome.failures
+    assert outcome.ok and outcome.complete and not outcome.alarms, (outcome.failures, outcome.gaps)
     assert len(outcome.lines) == 5 and "6 charges hold" in outcome.lines[1]
-    assert "receipts" not in outcome.lines[1] and "policies" not in outcome.lines[1]
+    assert "at delta 0.001" in outcome.lines[1] and outcome.lines[1].endswith("covers entry 6")
+    assert outcome.verdict == "The record holds."
+    told = "\n".join(verifier.told(outcome))
+    for key in (scene.cohort.server, *scene.cohort.identities.values()):
+        assert key.public.hex() in told
+    assert "by another way" in told
 
 
-def test_it_runs_alone_and_imports_nothing_of_ours(scene: Scene, tmp_path: Path) -> None:
-    source = Path(verifier.__file__)
+def test_it_runs_alone_and_imports_nothing_of_ours(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(verifier.__file__).parent
     imported = set()
-    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module is not None
-            imported.add(node.module.split(".")[0])
+    for module in source.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None and node.level in (0, 1)
+                if node.level == 1:
+                    assert (source / f"{node.module}.py").is_file()
+                else:
+                    imported.add(node.module.split(".")[0])
     assert imported - set(sys.stdlib_module_names) == {"numpy", "cryptography", "dp_accounting"}
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "alone" / "verify.py").write_bytes(source.read_bytes())
+    shutil.copytree(source, tmp_path / "alone" / "verify", ignore=shutil.ignore_patterns("__pycache__"))
     good = scene.write(scene.bundle, tmp_path / "audit.json")
+    without = copy.deepcopy(scene.bundle)
+    without["body"]["merchants"][1]["receipts"] = []
+    incomplete = scene.write(without, tmp_path / "incomplete.json")
+    wrong = copy.deepcopy(scene.bundle)
+    amount(wrong, scene)
+    tampered = scene.write(wrong, tmp_path / "tampered.json")
     cut = tmp_path / "cut.json"
     cut.write_bytes(good.read_bytes()[:-100])
-    for path, code, says in ((good, 0, "The record holds."), (cut, 1, "not a whole JSON file")):
-        done = subprocess.run(
-            [sys.executable, "-P", "verify.py", str(path)],
-            cwd=tmp_path / "alone",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (code, "")
-        assert says in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, str(good)],
+        cwd=tmp_path / "alone",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("The record holds.\n")
+    key = f"--server-key={scene.cohort.server.public.hex()}"
+    for arguments, code, says in (
+        ((good, key), 0, "The record holds."),
+        ((incomplete,), 3, "The record holds as far as it could be checked."),
+        ((incomplete, "--allow-missing"), 0, "The record holds as far as it could be checked."),
+        ((tampered,), 1, "The record does NOT hold."),
+        ((good, f"--merchant=m1={'0' * 64}"), 1, "its key is not the one that was given"),
+        ((cut,), 2, "not a whole JSON file"),
+    ):
+        assert program([str(argument) for argument in arguments]) == code
+        shown = capsys.readouterr()
+        assert says in shown.out + shown.err
+
+
+PROGRAM = """
+import runpy, sys
+sys.path.insert(0, ".")
+sys.modules["fedrec"] = None
+runpy.run_module("verify", run_name="__main__", alter_sys=True)
+"""
 
 
 def amount(bundle: Bundle, scene: Scene) -> None:
+    row = rows_of(bundle)[2]
+    row["payload"] = row["payload"].replace('"rdp_after":', '"rdp_after": ')
+
+
+def amount_unsigned(bundle: Bundle, scene: Scene) -> None:
     edit(rows_of(bundle)[2], "epsilons", rdp_after=0.5)
 
 
 def amount_signed(bundle: Bundle, scene: Scene) -> None:
-    amount(bundle, scene)
+    amount_unsigned(bundle, scene)
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
     bundle["body"]["merchants"][1]["receipts"] = []
 
 
 def pld_signed(bundle: Bundle, scene: Scene) -> None:
     entry = json.loads(rows_of(bundle)[2]["payload"])
-    edit(rows_of(bundle)[2], "epsilons", pld_after=entry["epsilons"]["pld_after"] * 0.998)
-    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
-    bundle["body"]["merchants"][1]["receipts"] = []
+    rechained(bundle, scene, 2, "epsilons", pld_after=entry["epsilons"]["pld_after"] * 0.998)
+
+
+def pld_above(bundle: Bundle, scene: Scene) -> None:
+    entry = json.loads(rows_of(bundle)[2]["payload"])
+    rechained(bundle, scene, 2, "epsilons", pld_after=entry["epsilons"]["pld_after"] * 1.002)
 
 
 def dropped(bundle: Bundle, scene: Scene) -> None:
@@ -181,6 +279,12 @@ def back_dated(bundle: Bundle, scene: Scene) -> None:
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
 
 
+def mixed_units_whole(bundle: Bundle, scene: Scene) -> None:
+    rules = DUPLICATE_POLICY["product"]
+    edit(rows_of(bundle)[3], "charge", unit="product", duplicate_policy=rules)
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+
+
 def mixed_units(bundle: Bundle, scene: Scene) -> None:
     edit(rows_of(bundle)[3], "charge", unit="product")
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
@@ -206,9 +310,88 @@ def cut_at_the_end(bundle: Bundle, scene: Scene) -> None:
     del rows_of(bundle)[-1]
 
 
+def rechained(bundle: Bundle, scene: Scene, row: int, part: str, **changes: Any) -> None:
+    """Edit one entry of m1 as m1 itself could: it signs anew, and has no receipts that speak against it."""
+    edit(rows_of(bundle)[row], part, **changes)
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+    bundle["body"]["merchants"][1]["receipts"] = []
+
+
 def another_noise(bundle: Bundle, scene: Scene) -> None:
-    for row in rows_of(bundle)[:3]:
-        edit(row, "charge", guaranteed_noise_multiplier=1.01, planned_noise_multiplier=1.01)
+    noise = dict.fromkeys(("guaranteed_noise_multiplier", "planned_noise_multiplier"), 1.01)
+    rechained(bundle, scene, 0, "charge", **noise, broken_noise_multiplier=1.01 / 2**0.5)
+
+
+def more_guaranteed(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 1, "charge", guaranteed_noise_multiplier=1.02)
+
+
+def own_share(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 1, "charge", broken_noise_multiplier=0.8)
+
+
+def sensitivity(bundle: Bundle, scene: Scene) -> None:
+    charge = json.loads(rows_of(bundle)[1]["payload"])["charge"]
+    rechained(bundle, scene, 1, "charge", sensitivity=charge["sensitivity"] * 0.99)
+
+
+def dimension(bundle: Bundle, scene: Scene) -> None:
+    charge = json.loads(rows_of(bundle)[1]["payload"])["charge"]
+    smaller = smaller_sensitivity(scale=charge["scale"], dimension=5, beta=charge["beta"], float_slack=2**-16)
+    rechained(bundle, scene, 1, "charge", dimension=5, sensitivity=smaller)
+
+
+def adjacency(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 2, "charge", adjacency="replace-one")
+
+
+def duplicate_policy(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 2, "charge", duplicate_policy="none at all")
+
+
+def first_model(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 3, "charge", model_hash="5" * 64)
+
+
+def time_of_another_form(bundle: Bundle, scene: Scene) -> None:
+    written = json.loads(rows_of(bundle)[4]["payload"])["created_at"]
+    rechained(bundle, scene, 4, "entry", created_at=written.replace("+00:00", ".000+00:00"))
+
+
+def after_the_bundle(bundle: Bundle, scene: Scene) -> None:
+    rechained(bundle, scene, 5, "entry", created_at="2099-01-01T00:00:00+00:00")
+
+
+def key_twice(bundle: Bundle, scene: Scene) -> None:
+    row = rows_of(bundle)[3]
+    row["payload"] = row["payload"].replace('"clip":1.0', '"clip":9.0,"clip":1.0')
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+
+
+def not_canonical(bundle: Bundle, scene: Scene) -> None:
+    row = rows_of(bundle)[3]
+    row["payload"] = row["payload"].replace('"clip":1.0', '"clip": 1.0')
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+
+
+def key_twice_in_a_policy(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["merchants"][1]["policies"].append('{"hours": null, "hours": []}')
+
+
+def part_missing(bundle: Bundle, scene: Scene) -> None:
+    del bundle["body"]["merchants"][1]["policies"]
+
+
+def changed_in_the_middle(bundle: Bundle, scene: Scene) -> None:
+    """Signed anew throughout, but the server's receipts speak against it."""
+    edit(rows_of(bundle)[1], "charge", code="fedrec 9")
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+
+
+def two_wrongs(bundle: Bundle, scene: Scene) -> None:
+    """A figure of entry 5, and the plan's rate at entry 2: checks of different kinds."""
+    edit(rows_of(bundle)[4], "epsilons", rdp_after=0.5)
+    edit(rows_of(bundle)[1], "charge", clip=2.0)
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
     bundle["body"]["merchants"][1]["receipts"] = []
 
@@ -243,81 +426,306 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (amount, "entry 3: its hash doesn't follow"),
+        (amount, "entry 3: it can't be read (it is not in its one encoding)"),
+        (amount_unsigned, "entry 3: its hash doesn't follow"),
         (amount_signed, "entry 3: epsilon by RDP, after it"),
         (pld_signed, "entry 3: epsilon by PLD, after it"),
+        (pld_above, "entry 3: epsilon by PLD, after it"),
         (dropped, "entry 4: it is numbered 5"),
         (renumbered, "entry 4: epsilon by RDP, before it"),
         (reordered, "entry 2: it is numbered 3"),
         (duplicated, "entry 3: it is numbered 2"),
         (charged_twice, "entry 3: its training, round and step were charged before"),
         (back_dated, "entry 5: it is dated 2020"),
-        (mixed_units, "entry 4: it hides a product, those before it a record"),
+        (time_of_another_form, "entry 5: it can't be read (a time is not UTC in seconds)"),
+        (after_the_bundle, "entry 6: it is dated 2099-01-01T00:00:00+00:00, after the bundle was made"),
+        (mixed_units, "entry 4: it can't be read"),
+        (mixed_units_whole, "entry 4: it hides a product, those before it a record"),
         (swapped_key, "entry 1: its hash doesn't follow"),
         (swapped_key_signed, "entry 1: the plan's roster has another key"),
         (older_copy, "entry 5: the ledger lacks an entry"),
         (cut_at_the_end, "entry 6: the ledger lacks an entry"),
+        (changed_in_the_middle, "entry 2: the ledger lacks an entry that the receipt of round 2"),
         (another_noise, "entry 1: its noise multiplier is 1.01"),
+        (more_guaranteed, "entry 2: it guarantees a noise multiplier of 1.02"),
+        (own_share, "entry 2: its own share of noise is 0.8"),
+        (sensitivity, "entry 2: its sensitivity is"),
+        (dimension, "entry 2: its dimension is 5, the plan's is 21"),
+        (adjacency, "entry 3: it can't be read (adjacency is out of range)"),
+        (duplicate_policy, "entry 3: it can't be read (duplicate_policy is out of range)"),
+        (first_model, "entry 4: the first round's model is not the one that the plan names"),
         (summary_noise, "the summary's least_noise_multiplier is 1.01"),
         (summary_epsilon, "the summary's epsilon_rdp"),
         (summary_broken, "epsilon by PLD, if aggregation were broken"),
-        (forged_receipt, "not signed by the server's key"),
+        (forged_receipt, "entry 3: the receipt of round 3"),
         (stranger_s_receipt, "this merchant didn't sign"),
         (not_a_number, "entry 2: it can't be read"),
+        (key_twice, "entry 4: it can't be read (a key comes twice)"),
+        (not_canonical, "entry 4: it can't be read (it is not in its one encoding)"),
+        (key_twice_in_a_policy, "a part can't be read (ValueError: a key comes twice)"),
+        (part_missing, "a part can't be read (KeyError: 'policies')"),
+        (two_wrongs, "entry 2: its clip is 2.0"),
     ],
 )
 def test_tampering_is_named_where_it_shows(scene: Scene, tmp_path: Path, change: Change, says: str) -> None:
     bundle = copy.deepcopy(scene.bundle)
     change(bundle, scene)
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
-    assert set(outcome.failures) == {"m1"}, outcome.failures
+    # A first round's model that differs from the others' is the bundle's affair as well.
+    assert set(outcome.failures) - {""} == {"m1"}, outcome.failures
     assert says in outcome.failures["m1"]
     # The others' ledgers are judged on their own.
-    assert len(outcome.lines) == 4
+    assert len([line for line in outcome.lines if "charges hold" in line]) == 3
 
 
-def test_a_figure_between_two_that_are_composed_anew_is_held_as_well(tmp_path: Path) -> None:
-    cohort = Cohort(tmp_path / "cohort", size=3, policy=POLICY)
-    cohort.train(cohort.plan(rounds=40, noise_multiplier=3.0))
-    identity = cohort.identities["m1"]
-    record = MerchantRecord("m1", identity.public, tmp_path / "cohort" / "m1" / "ledger.sqlite")
-    bundle = build(Evidence(merchants=(record,)), signer=cohort.server)
+def fresh_server(bundle: Bundle, scene: Scene) -> None:
+    """The last round is gone, and receipts for the rest come from a key made up for that."""
+    made_up = SigningIdentity.generate()
+    bundle["body"]["server_key"] = made_up.public.hex()
+    merchant = bundle["body"]["merchants"][1]
+    last = json.loads(rows_of(bundle)[-2]["payload"])["epsilons"]
+    del rows_of(bundle)[-1], merchant["receipts"][-1]
+    merchant["summary"] |= {"entries": 5, "head": rows_of(bundle)[-1]["hash"]}
+    merchant["summary"] |= {"epsilon_pld": last["pld_after"], "epsilon_rdp": last["rdp_after"]}
+    events = [json.loads(row["payload"])["charge"] for row in rows_of(bundle)]
+    broken = [Event(e["sample_rate"], e["broken_noise_multiplier"], 1) for e in events]
+    merchant["summary"]["epsilon_aggregation_broken"] = epsilon_pld(broken, delta=1e-3)
+    bundle["body"]["attachments"] = {}
+    for merchant in bundle["body"]["merchants"]:
+        for receipt in merchant["receipts"]:
+            sealed = made_up.sign(canonical(receipt["head"]), context=b"fedrec/ledger-receipt/1")
+            receipt |= {"server_key": made_up.public.hex(), "signature": sealed.hex()}
+
+
+def same_name(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["merchants"][2]["merchant"] = "m1"
+
+
+def same_key(bundle: Bundle, scene: Scene) -> None:
+    merchants = bundle["body"]["merchants"]
+    merchants[2]["public_key"] = merchants[1]["public_key"]
+
+
+def no_name(bundle: Bundle, scene: Scene) -> None:
+    del bundle["body"]["merchants"][2]["merchant"]
+
+
+def other_model(bundle: Bundle, scene: Scene) -> None:
+    edit(rows_of(bundle)[1], "charge", model_hash="7" * 64)
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+    bundle["body"]["merchants"][1]["receipts"] = []
+    bundle["body"]["merchants"][1]["summary"]["head"] = rows_of(bundle)[-1]["hash"]
+
+
+def words(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["statements"]["claims"].append("Epsilon is 0.1 for everybody.")
+
+
+def key_twice_in_a_plan(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["plans"].append('{"clip": 1, "clip": 2}')
+
+
+def unknown_part(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["headline"] = "epsilon 0.1"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (fresh_server, "is another server's than the bundle says"),
+        (same_name, "merchant m1 comes twice"),
+        (same_key, "merchant m2 has another merchant's key"),
+        (no_name, "merchant number 3 has no name and key"),
+        (other_model, "entry 2 of m1 names another model for round 2"),
+        (words, "unknown statement"),
+        (key_twice_in_a_plan, "a key comes twice"),
+        (unknown_part, "has one that is unknown"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_the_bundle_s(
+    scene: Scene, tmp_path: Path, change: Change, says: str
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    change(bundle, scene)
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert set(outcome.failures) == {""} and says in outcome.failures[""], outcome.failures
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("epsilon", lambda value: value * 0.99),
+        ("epsilon_rdp", lambda value: value * 0.99),
+        ("epsilon_aggregation_broken", lambda value: value * 0.99),
+        ("noise_multiplier", lambda value: value * 1.01),
+        ("delta", lambda value: value / 10),
+        ("steps", lambda value: value - 1),
+        ("steps", lambda value: value + 1),
+        ("mode", lambda value: "local"),
+        ("sample_rate", lambda value: value / 2),
+        ("min_contributors", lambda value: value + 1),
+        ("adjacency", lambda value: "replace-one"),
+    ],
+)
+def test_the_attached_report_must_say_what_the_ledgers_say(
+    scene: Scene, tmp_path: Path, name: str, change: Callable[[Any], Any]
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    privacy = bundle["body"]["attachments"]["report"]["privacy"]
+    privacy[name] = change(privacy[name])
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert set(outcome.failures) == {""} and "attached report" in outcome.failures[""], outcome.failures
+
+
+@pytest.mark.parametrize("name", ["epsilon", "epsilon_lifetime", "rounds_charged"])
+def test_so_must_what_it_says_of_each_merchant(scene: Scene, tmp_path: Path, name: str) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    line = bundle["body"]["attachments"]["report"]["privacy"]["per_merchant"][2]
+    line[name] = line[name] - 1
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert set(outcome.failures) == {""} and "m2" in outcome.failures[""], outcome.failures
+
+
+def without_plans(bundle: Bundle) -> None:
+    bundle["body"]["plans"] = bundle["body"]["plans"][:1]
+
+
+def without_policies(bundle: Bundle) -> None:
+    bundle["body"]["merchants"][1]["policies"] = []
+
+
+def without_receipts(bundle: Bundle) -> None:
+    bundle["body"]["merchants"][1]["receipts"] = []
+
+
+@pytest.mark.parametrize(
+    ("remove", "says"),
+    [
+        (without_plans, "m1: 3 charges of 1 trainings whose plans aren't here"),
+        (without_policies, "m1: 6 charges under policies that aren't here"),
+        (without_receipts, "m1: no receipts: entries may have been cut from the end"),
+    ],
+)
+def test_what_is_missing_is_a_verdict_of_its_own(
+    scene: Scene, tmp_path: Path, remove: Callable[[Bundle], None], says: str
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    remove(bundle)
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert outcome.ok and not outcome.complete and says in outcome.gaps, outcome
+    assert outcome.verdict == "The record holds as far as it could be checked."
+
+
+def test_the_newest_receipt_and_absent_merchants_are_named(scene: Scene, tmp_path: Path) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    del bundle["body"]["merchants"][1]["receipts"][-2:]
+    del bundle["body"]["merchants"][3]
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert outcome.ok, outcome.failures
+    assert "covers entry 4, 2 beyond it: what came after may have been cut" in outcome.lines[2]
+    assert sum("not in this bundle: m3" in line for line in outcome.lines) == 2
+
+
+def test_keys_got_by_another_way_are_compared(scene: Scene, tmp_path: Path) -> None:
+    path = scene.write(scene.bundle, tmp_path / "audit.json")
+    server, keys = scene.cohort.server.public.hex(), scene.cohort.identities
+    good = verifier.Anchors(server=server, merchants={"m1": keys["m1"].public.hex()})
+    assert verifier.verify(path, anchors=good).ok
+    outcome = verifier.verify(path, anchors=verifier.Anchors(server="0" * 64))
+    assert outcome.failures == {"": "the server's key is not the one that was given"}
+    outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m2": keys["m1"].public.hex()}))
+    assert outcome.failures == {"m2": "its key is not the one that was given"}
+    outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m9": server}))
+    assert outcome.failures == {"": "m9, whose key was given, is not in the bundle"}
+
+
+def test_seeded_charges_are_no_guarantee(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "cohort", size=3, policy=POLICY, seed=3)
+    plan = cohort.plan(rounds=2)
+    cohort.train(plan)
+    record = MerchantRecord(
+        "m1",
+        cohort.identities["m1"].public,
+        tmp_path / "cohort" / "m1" / "ledger.sqlite",
+        (POLICY.rules,),
+    )
+    bundle = build(Evidence(merchants=(record,), plans=(plan,)), signer=cohort.server)
+    bundle["body"]["server_key"] = cohort.server.public.hex()
+
+    def outcome() -> verifier.Outcome:
+        signature = cohort.server.sign(canonical(bundle["body"]), context=CONTEXT).hex()
+        (tmp_path / "audit.json").write_text(json.dumps(bundle | {"signature": signature}))
+        return verifier.verify(tmp_path / "audit.json")
+
+    assert outcome().ok and "no guarantee: seeded (2 charges of m1)" in outcome().verdict
+    bundle["body"]["merchants"][0]["summary"]["seeded"] = 0
+    assert "the summary's seeded is 0, the history's is 2" in outcome().failures["m1"]
+
+
+def test_the_pages_beside_a_bundle_are_those_that_were_made_with_it(scene: Scene, tmp_path: Path) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    page = b"<html>epsilon 4</html>"
+    bundle["body"]["pages"] = {"audit.html": hashlib.sha256(page).hexdigest()}
+    path = scene.write(bundle, tmp_path / "audit.json")
+    assert verifier.verify(path).ok
+    (tmp_path / "audit.html").write_bytes(page)
+    assert verifier.verify(path).ok
+    (tmp_path / "audit.html").write_bytes(page.replace(b"4", b"1"))
+    assert "audit.html beside the bundle" in verifier.verify(path).failures[""]
+
+
+def test_a_history_whose_betas_use_up_delta_has_no_bound(tmp_path: Path) -> None:
+    identity = SigningIdentity.generate()
+    with Ledger(tmp_path / "l.sqlite", signer=identity, verify=verify) as ledger:
+        cohort = Cohort(tmp_path / "cohort", size=3, policy=POLICY)
+        cohort.train(cohort.plan(rounds=1))
+        charge = replace(cohort.merchants["m1"].ledger.entries()[0].charge, beta=1e-4, delta=1e-4)
+        bound = smaller_sensitivity(
+            scale=charge.scale, dimension=charge.dimension, beta=1e-4, float_slack=2**-16
+        )
+        ledger.charge(replace(charge, sensitivity=bound))
+    record = MerchantRecord("m1", identity.public, tmp_path / "l.sqlite")
+    bundle = build(Evidence(merchants=(record,)), signer=identity)
+    (tmp_path / "audit.json").write_text(json.dumps(bundle))
+    outcome = verifier.verify(tmp_path / "audit.json")
+    assert outcome.ok and "without a bound by PLD" in outcome.lines[1], outcome
+
+
+@pytest.mark.parametrize("factor", [0.998, 1.002])
+@pytest.mark.parametrize("number", [5, 28, 36])
+def test_every_figure_is_held_whether_it_is_composed_anew_or_not(
+    long_bundle: tuple[Bundle, SigningIdentity], tmp_path: Path, number: int, factor: float
+) -> None:
+    bundle, identity = copy.deepcopy(long_bundle[0]), long_bundle[1]
     path = tmp_path / "audit.json"
-    knots = set(verifier._knots(2 * 40 - 1))
-    hidden = next(number for number in range(25, 40) if not {2 * number - 2, 2 * number - 1} & knots)
 
-    def write(changed: Bundle) -> Path:
-        signature = cohort.server.sign(canonical(changed["body"]), context=CONTEXT).hex()
-        path.write_text(json.dumps(changed | {"signature": signature}))
+    def write() -> Path:
+        signature = identity.sign(canonical(bundle["body"]), context=CONTEXT).hex()
+        path.write_text(json.dumps(bundle | {"signature": signature}))
         return path
 
-    assert verifier.verify(write(bundle)).ok
+    assert verifier.verify(write()).ok
     rows = rows_of(bundle, 0)
-    for part, row in (("pld_after", rows[hidden - 1]), ("pld_before", rows[hidden])):
-        epsilons = json.loads(row["payload"])["epsilons"]
-        edit(row, "epsilons", **{part: epsilons[part] * 0.996})
+    for part, row in (("pld_after", rows[number - 1]), ("pld_before", rows[number])):
+        edit(row, "epsilons", **{part: json.loads(row["payload"])["epsilons"][part] * factor})
     Scene.chain(rows, identity=identity)
-    outcome = verifier.verify(write(bundle))
-    assert outcome.failures["m1"].startswith(f"entry {hidden}: epsilon by PLD, after it")
+    assert verifier.verify(write()).failures["m1"].startswith(f"entry {number}: epsilon by PLD, after it")
 
 
-def test_without_receipts_a_cut_is_not_seen_and_that_is_said(scene: Scene, tmp_path: Path) -> None:
-    bundle = copy.deepcopy(scene.bundle)
-    merchant = bundle["body"]["merchants"][1]
-    identity = scene.cohort.identities["m1"]
-    shorter = Ledger(
-        tmp_path / "short.sqlite", signer=identity, verify=verify, epsilon_lifetime=50.0, delta_lifetime=1e-3
-    )
-    for entry in scene.cohort.merchants["m1"].ledger.entries()[:-1]:
-        shorter.charge(entry.charge)
-    shorter.close()
-    record = MerchantRecord(name="m1", public=identity.public, ledger=tmp_path / "short.sqlite")
-    cut = build(
-        Evidence(merchants=(record,), server_key=scene.cohort.server.public.hex()), signer=scene.signer
-    )
-    bundle["body"]["merchants"][1] = cut["body"]["merchants"][0] | {"policies": merchant["policies"]}
-    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
-    assert outcome.ok and "entries may have been cut from the end" in outcome.lines[2]
+@pytest.fixture(scope="module")
+def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, SigningIdentity]:
+    """Forty charges of one kind, on top of three of another."""
+    folder, identity = tmp_path_factory.mktemp("long"), SigningIdentity.generate()
+    first, second = (scene.cohort.merchants["m1"].ledger.entries()[k].charge for k in (0, 3))
+    noise = {"planned_noise_multiplier": 3.0, "guaranteed_noise_multiplier": 3.0}
+    second = replace(second, **noise, broken_noise_multiplier=3.0 / 2**0.5)
+    with Ledger(folder / "ledger.sqlite", signer=identity, verify=verify) as ledger:
+        for charge, count in ((first, 3), (second, 40)):
+            ledger.prepare(charge, charges=count)
+            for number in range(1, count + 1):
+                ledger.charge(replace(charge, round_number=number))
+    record = MerchantRecord("m1", identity.public, folder / "ledger.sqlite")
+    return build(Evidence(merchants=(record,)), signer=identity), identity
 
 
 @pytest.mark.parametrize(
@@ -332,26 +740,67 @@ def test_without_receipts_a_cut_is_not_seen_and_that_is_said(scene: Scene, tmp_p
         ({"largest_rounds_per_day": 4}, "entry 5: it breaks the policy's rule 'largest_rounds_per_day'"),
         ({"lifetime_epsilon": 4.5}, "entry 3: it breaks the policy's rule 'lifetime_epsilon'"),
         ({"units": frozenset({"product"})}, "'units'"),
+        ({"schemes": frozenset({"none"})}, "entry 1: it breaks the policy's rule 'schemes'"),
+        ({"initial_models": frozenset({"0" * 64})}, "'initial_models'"),
+        ({"server_key": "0" * 64}, "'server_key'"),
+        ({"roster_fingerprint": "0" * 64}, "'roster_fingerprint'"),
+        (
+            {"largest_training_epsilon": 3.0},
+            "entry 1: it breaks the policy's rule 'largest_training_epsilon'",
+        ),
+        ({"lifetime_delta": 2e-3}, "entry 1: it breaks the policy's rule 'lifetime_delta'"),
+        ({"hours": HOURS_OUT}, "entry 1: it breaks the policy's rule 'hours'"),
     ],
 )
 def test_a_charge_that_breaks_its_policy_is_named(
     scene: Scene, tmp_path: Path, rules: dict[str, Any], says: str
 ) -> None:
+    outcome = verifier.verify(scene.write(ruled(scene, rules), tmp_path / "audit.json"))
+    assert says in outcome.failures["m1"], outcome.failures
+
+
+def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:
+    """Put m1's charges under other rules; ``changes`` go into its fourth charge."""
     policy = POLICY.model_copy(update=rules)
     bundle = copy.deepcopy(scene.bundle)
     for row in rows_of(bundle):
         edit(row, "charge", policy_hash=policy.hash)
+    edit(rows_of(bundle)[3], "charge", **changes)
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
     merchant = bundle["body"]["merchants"][1]
     merchant |= {"policies": [policy.rules], "receipts": []}
     merchant["summary"]["head"] = rows_of(bundle)[-1]["hash"]
-    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
-    assert says in outcome.failures["m1"]
+    return bundle
+
+
+def test_rules_that_are_kept_are_no_failure(scene: Scene, tmp_path: Path) -> None:
+    plan = scene.plans[0]
+    kept = {
+        "hours": HOURS_IN,
+        "largest_rounds_per_day": 6,
+        "server_key": plan.server_key,
+        "roster_fingerprint": roster_fingerprint(plan.roster),
+        "initial_models": frozenset({plan.initial_model_hash}),
+        "largest_training_epsilon": 20.0,
+    }
+    outcome = verifier.verify(scene.write(ruled(scene, kept), tmp_path / "audit.json"))
+    assert outcome.ok and outcome.gaps == ["m1: no receipts: entries may have been cut from the end"]
+    local = kept | {"clock": "local"}
+    outcome = verifier.verify(scene.write(ruled(scene, local), tmp_path / "audit.json"))
+    assert "m1: 6 charges whose hours or days go by the merchant's own clock" in outcome.gaps
+
+
+def test_changed_photos_are_held_against_the_rule_for_them(scene: Scene, tmp_path: Path) -> None:
+    changed = {"dataset_version": "3" * 64}
+    outcome = verifier.verify(scene.write(ruled(scene, {}, **changed), tmp_path / "audit.json"))
+    assert "entry 4: it breaks the policy's rule 'changed_data'" in outcome.failures["m1"]
+    rules = {"changed_data": "count_together"}
+    assert verifier.verify(scene.write(ruled(scene, rules, **changed), tmp_path / "audit.json")).ok
 
 
 def test_a_bundle_changed_after_it_was_signed_is_refused(scene: Scene, tmp_path: Path) -> None:
     bundle = copy.deepcopy(scene.bundle)
-    bundle["body"]["refusals"]["m9"] = "invented"
+    bundle["body"]["refusals"]["m9"] = {"round 1": "invented"}
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json", resign=False))
     assert outcome.failures == {
         "": "the bundle's own signature doesn't hold: it was changed after it was made"
@@ -393,10 +842,18 @@ def test_any_place_replaced_is_held_or_refused_and_never_crashes(
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"[" * 100_000, b"{}", b"[1]", b"\xff\xfe", b'{"schema": NaN}', b"null"]
+    "raw", [b"", b"[" * 100_000, b"{}", b"[1]", b"\xff\xfe", b'{"schema": NaN}', b"null", b'{"a": 1, "a": 2}']
 )
-def test_rubbish_is_one_line(tmp_path: Path, raw: bytes) -> None:
+def test_rubbish_is_no_bundle_and_says_so_in_one_line(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "audit.json").write_bytes(raw)
-    outcome = verifier.verify(tmp_path / "audit.json")
-    assert list(outcome.failures) == [""] and "\n" not in outcome.failures[""]
-    assert verifier.verify(tmp_path / "missing.json").failures[""].endswith("No such file or directory")
+    for name in ("audit.json", "missing.json"):
+        with pytest.raises(verifier.UnusableError) as refused:
+            verifier.verify(tmp_path / name)
+        assert "\n" not in str(refused.value)
+
+
+def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    bundle["body"]["server_key"] = "\x1b[2Jall is well"
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert not outcome.ok and all(line.isprintable() for line in verifier.told(outcome))

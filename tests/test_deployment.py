@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from safetensors.numpy import load_file
 
+from fedrec import figures
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
@@ -21,7 +22,6 @@ from fedrec.flower.guard import MAX_REQUEST_BYTES
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
-from fedrec.server.report import figures
 from fedrec.simulations.federation import Federation, fedrec
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write

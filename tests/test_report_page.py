@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.server.report import charts, figures
+from fedrec import figures
+from fedrec.server.report import charts
 from fedrec.server.report.page import render
 
 CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
@@ -362,7 +363,7 @@ def test_formatters_take_anything(value: Any) -> None:
 
 @given(st.floats(min_value=1e-12, max_value=1e12))
 def test_ticks_are_even_and_reach_the_top(top: float) -> None:
-    ticks = charts.nice_ticks(top)
+    ticks = figures.nice_ticks(top)
     gaps = [b - a for a, b in pairwise(ticks)]
     assert ticks[0] == 0 and 2 <= len(ticks) <= 7
     assert ticks[-1] >= top * (1 - 1e-6) and max(gaps) <= min(gaps) * (1 + 1e-6)

@@ -1,45 +1,34 @@
 """An audit bundle: merchants' ledgers, receipts, policies and plans in one signed JSON document.
 
-``privacy/audit/verify.py`` says what a reader can check in it, and is the reader.
+``privacy/audit/verify/`` says what a reader can check in it, and is the reader.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_pld
+from fedrec.privacy.accounting.code import code_name
 from fedrec.privacy.accounting.entries import Entry, finite, payload_of
 from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import Receipt, TrainingPlan
 
-SCHEMA = "fedrec.audit/1"
 CONTEXT = b"fedrec/audit/1"
+_SOFTWARE = ("fedrec", "dp-accounting", "numpy", "scipy", "torch", "cryptography")
 
-CLAIMS = (
-    "Each merchant's ledger is whole, in order and signed; each charge was written before anything left.",
-    "Every epsilon follows from the charges' sampling rates, noise, steps and betas.",
-    "Epsilon is that of the server's view, for the noise of the fewest merchants that a sum may hold, less "
-    "the colluders assumed; beside it stands the one that would be left if aggregation were broken.",
-)
-ASSUMPTIONS = (
-    "The merchants ran what they wrote down: the record can't show what code ran, or on which photos.",
-    "At most the stated number of merchants side with the server, fakes included.",
-    "The cryptography holds (Ed25519, SHA-256, and for the server's view the encryption of updates).",
-)
-EXCLUSIONS = (
-    "Choosing models and settings by trial: every training is charged, but what people conclude from its "
-    "results is not.",
-    "Metadata: who takes part, when, how long a reply takes, and rounded sizes are visible.",
-    "Metrics on merchants' photos: the software takes none; whoever publishes some adds to the loss.",
-    "Copies: the same photo held by k merchants, or near-copies within one, multiply its loss.",
-)
+Refusals = Mapping[str, Mapping[str, str] | None]
+"""By whom they were recorded ("server" or a merchant): reasons by where; None where not collected."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +49,12 @@ class Evidence:
     plans: tuple[TrainingPlan, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     server_key: str | None = None
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=dict)
     attachments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build(evidence: Evidence, *, signer: SigningIdentity) -> dict[str, Any]:
-    """Build and sign a bundle.
+def body_of(evidence: Evidence) -> dict[str, Any]:
+    """Gather a bundle's body as a reader will see it, still without pages.
 
     Raises:
         ConfigError: there is no merchant.
@@ -81,15 +70,26 @@ def build(evidence: Evidence, *, signer: SigningIdentity) -> dict[str, Any]:
         "merchants": [_merchant(record, evidence.receipts) for record in evidence.merchants],
         "refusals": dict(evidence.refusals),
         "attachments": dict(evidence.attachments),
-        "statements": {"claims": CLAIMS, "assumptions": ASSUMPTIONS, "exclusions": EXCLUSIONS},
+        "statements": STATEMENTS,
+        "software": {
+            "code": code_name(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in _SOFTWARE},
+        },
+        "pages": {},
     }
-    encoded = canonical(body)
-    # As a reader will see it: tuples have become lists.
+    found: dict[str, Any] = json.loads(canonical(body))
+    return found
+
+
+def seal(body: Mapping[str, Any], *, signer: SigningIdentity, pages: Mapping[str, bytes]) -> dict[str, Any]:
+    """Sign a body, with the hashes of the pages that were made of it: no page can be put in their place."""
+    whole = dict(body) | {"pages": {name: hashlib.sha256(page).hexdigest() for name, page in pages.items()}}
     return {
         "schema": SCHEMA,
-        "body": json.loads(encoded),
+        "body": whole,
         "signer": signer.public.hex(),
-        "signature": signer.sign(encoded, context=CONTEXT).hex(),
+        "signature": signer.sign(canonical(whole), context=CONTEXT).hex(),
     }
 
 
@@ -133,6 +133,7 @@ def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
         "least_noise_multiplier": min((c.guaranteed_noise_multiplier for c in charges), default=None),
         "largest_sample_rate": max((c.sample_rate for c in charges), default=None),
         "trainings": len({c.training_id for c in charges}),
+        "seeded": sum(c.seeded for c in charges),
     }
 
 
@@ -146,5 +147,8 @@ def _broken(entries: Sequence[Entry]) -> float | None:
         kind = event.sample_rate, event.noise_multiplier
         steps[kind] = steps.get(kind, 0) + event.steps
     delta = entries[-1].epsilons.delta - sum(e.charge.beta * e.charge.steps for e in entries)
+    if delta < MIN_DELTA:
+        # Rounding has used up delta: nothing is bounded, as in the ledger itself.
+        return None
     events = [Event(rate, noise, count) for (rate, noise), count in steps.items()]
     return finite(epsilon_pld(events, delta=delta))

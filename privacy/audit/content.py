@@ -4,270 +4,342 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN_REFUSALS = 50
+from fedrec import figures
+from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.audit import claims
+from fedrec.privacy.audit.attacks import attack_blocks
+from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text
+from fedrec.privacy.audit.timeline import timeline
+from fedrec.protocol import sha256_hex
+
+WEAK_EPSILON = 10.0
+"""Above this an epsilon says little: a conclusion may become twenty thousand times as likely."""
+SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
+NO_BOUND = "no bound"
+
+Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A section's title."""
+class _Ledger:
+    """A merchant's part of a bundle with its entries parsed."""
 
-    text: str
+    name: str
+    key: str
+    summary: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+    policies: Mapping[str, Mapping[str, Any]]
+    receipts: int
 
+    @classmethod
+    def read(cls, merchant: Mapping[str, Any]) -> _Ledger:
+        return cls(
+            name=merchant["merchant"],
+            key=merchant["public_key"],
+            summary=merchant["summary"],
+            entries=tuple(json.loads(row["payload"]) for row in merchant["entries"]),
+            policies={sha256_hex(text.encode()): json.loads(text) for text in merchant["policies"]},
+            receipts=len(merchant["receipts"]),
+        )
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph; ``strong`` for the one that everything else explains, ``alarm`` for one that warns."""
-
-    text: str
-    strong: bool = False
-    alarm: bool = False
-
-
-@dataclass(frozen=True)
-class Points:
-    """A list of sentences."""
-
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows below a row of column titles; the first column is words, the others are figures."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines over a merchant's charges in order: series by name, of equal right to the page's width."""
-
-    title: str
-    series: Mapping[str, tuple[float, ...]]
+    @property
+    def cap(self) -> float | None:
+        """The lifetime cap of the policy that the last charge was made under, if that is here."""
+        if not self.entries:
+            return None
+        rules = self.policies.get(self.entries[-1]["charge"]["policy_hash"])
+        found = None if rules is None else rules["lifetime_epsilon"]
+        return None if found is None else float(found)
 
 
-Block = Heading | Text | Points | Table | Chart
-
-
-def blocks(bundle: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Return a bundle's pages, top to bottom; all figures are the bundle's own."""
-    body = bundle["body"]
-    merchants = body["merchants"]
-    plans = [json.loads(text) for text in body["plans"]]
+def blocks(body: Mapping[str, Any], *, signer: str) -> tuple[Block, ...]:
+    """Return the pages of a bundle's body, top to bottom; ``signer`` is the key that will sign it."""
+    ledgers = [_Ledger.read(merchant) for merchant in body["merchants"]]
+    plans = {sha256_hex(text.encode()): json.loads(text) for text in body["plans"]}
+    said = body["statements"]
     return (
-        *_guarantee(merchants, plans),
-        *_spent(merchants, body["attachments"]),
-        *_over_time(merchants),
-        *_by_training(merchants, plans),
-        *_sights(plans),
+        *_guarantee(ledgers, plans),
+        *_spent(ledgers),
+        *_over_time(ledgers),
+        *_by_training(ledgers, plans),
+        *_sights(plans, ledgers),
+        Heading("Threat model"),
+        Points(tuple(said["threat_model"])),
         *_refusals(body["refusals"]),
-        *_attached(body["attachments"]),
+        *_warnings(body["attachments"].get("report")),
+        *attack_blocks(body["attachments"]),
         Heading("What is claimed"),
-        Points(tuple(body["statements"]["claims"])),
+        Points(tuple(said["claims"])),
         Heading("What is assumed"),
-        Points(tuple(body["statements"]["assumptions"])),
+        Points(tuple(said["assumptions"])),
         Heading("What is not covered"),
-        Points(tuple(body["statements"]["exclusions"])),
-        Heading("How to recheck this"),
-        Text(
-            "Run 'fedrec audit verify audit.json', or copy verify.py out of the source and run it "
-            "anywhere: it "
-            "imports nothing of fedrec. It recomputes every figure here from the raw history. It proves that "
-            "the record is consistent, not that a merchant ran what it wrote down."
-        ),
-        Text(f"Signed by {bundle['signer']} at {body['created_at']}."),
+        Points(tuple(said["exclusions"])),
+        *_software(body["software"], ledgers),
+        *_keys(body, ledgers, signer=signer),
     )
 
 
-def figure(value: float | None) -> str:
-    """Return an epsilon for people; None has no bound."""
-    return "no bound" if value is None else f"{value:.2f}"
-
-
-def small(value: float) -> str:
-    """Return a delta for people."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa} x 10^{int(exponent)}"
-
-
-def _last(merchant: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(merchant["entries"][-1]["payload"])
-    return found
-
-
-def _guarantee(merchants: Sequence[Any], plans: Sequence[Any]) -> list[Block]:
-    charged = [merchant for merchant in merchants if merchant["entries"]]
-    if not charged:
-        return [Heading("The guarantee"), Text("Nothing was charged: nothing was given away.", strong=True)]
-    worst = max(charged, key=lambda m: _infinite(m["summary"]["epsilon_rdp"]))
-    summary, charge = worst["summary"], _last(worst)["charge"]
-    unit = "product with all its photos" if charge["unit"] == "product" else "photo"
-    found: list[Block] = [Heading("The guarantee")]
-    if summary["epsilon_rdp"] is None:
-        found.append(
-            Text(
-                "There is NO privacy guarantee: at least one charge was made without noise.",
-                strong=True,
-                alarm=True,
-            )
-        )
-    else:
-        found.append(
-            Text(
-                f"Whatever anybody concludes from all that the server saw becomes at most "
-                f"{_times(summary['epsilon_rdp'])} as likely, or as unlikely, when any one {unit} is added "
-                f"to or removed from a merchant, give or take a chance of {small(summary['delta'])}.",
-                strong=True,
-            )
-        )
-    colluders = max((plan["colluders"] for plan in plans), default=charge["colluders"])
-    others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
-    found.append(
-        Text(
-            f"In formal terms: ({figure(summary['epsilon_rdp'])}, {summary['delta']:.3g})-differential "
-            f"privacy under {charge['adjacency']} adjacency of one {charge['unit']}, over everything "
-            f"charged, for the merchant that spent most ({worst['merchant']}), against a server that up to "
-            f"{others} with; proved by integer-order Renyi accounting. By privacy loss distributions, an "
-            f"approximation for sampled discrete Gaussian noise, epsilon is "
-            f"{figure(summary['epsilon_pld'])}. If aggregation were broken and somebody saw each upload "
-            f"alone, epsilon would be {figure(summary['epsilon_aggregation_broken'])}."
-        )
-    )
-    return found
-
-
-def _times(epsilon: float) -> str:
-    """How much likelier an epsilon allows a conclusion to become."""
-    return (
-        f"{math.exp(epsilon):,.3g} times"
-        if epsilon < 6
-        else (f"{math.exp(epsilon):,.0f} times" if epsilon < 14 else "over a million times")
-    )
+def epsilon(value: float | None) -> str:
+    """Return an epsilon for people, rounded up; None has no bound."""
+    return NO_BOUND if value is None else figures.epsilon(value)
 
 
 def _infinite(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _spent(merchants: Sequence[Any], attachments: Mapping[str, Any]) -> list[Block]:
-    rows = []
-    for merchant in merchants:
-        summary, cap = merchant["summary"], _cap(merchant)
-        spent = summary["epsilon_rdp"] if summary["entries"] else 0.0
-        left = "no cap" if cap is None else "none" if spent is None else f"{max(0.0, cap - spent):.2f}"
-        rows.append(
-            (
-                merchant["merchant"],
-                str(summary["entries"]),
-                figure(summary["epsilon_pld"] if summary["entries"] else 0.0),
-                figure(spent),
-                left,
-                figure(summary["epsilon_aggregation_broken"] if summary["entries"] else 0.0),
-                f"{len(merchant['receipts'])}",
+def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Block]:
+    found: list[Block] = [Heading("The guarantee")]
+    charged = [ledger for ledger in ledgers if ledger.entries]
+    if not charged:
+        return [*found, Text("Nothing was charged: nothing was given away.", strong=True)]
+    charges = [entry["charge"] for ledger in charged for entry in ledger.entries]
+    seeded = [ledger.name for ledger in charged if ledger.summary["seeded"]]
+    worst = max(charged, key=lambda ledger: _infinite(ledger.summary["epsilon_rdp"]))
+    summary, last = worst.summary, worst.entries[-1]["charge"]
+    if summary["epsilon_rdp"] is None:
+        bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
+        why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
+        found.append(Text(f"There is NO privacy guarantee: {why}.", strong=True, alarm=True))
+    if seeded:
+        found.append(
+            Text(
+                f"There is NO privacy guarantee: noise and sampling of {', '.join(seeded)} came from a seed; "
+                "whoever has it can take the noise away again. The figures below are those that unseeded "
+                "noise would have had.",
+                strong=True,
+                alarm=True,
             )
         )
-    columns = ("merchant", "charges", "epsilon (PLD)", "proved (RDP)", "left", "if broken", "receipts")
+    if any(plan["scheme"] == "none" for plan in plans.values()):
+        text = "Updates were not encrypted: the server could read every merchant's update."
+        found.append(Text(text, strong=True, alarm=True))
+    if summary["epsilon_rdp"] is None:
+        return found
+    unit = "product with all its photos" if last["unit"] == "product" else "photo"
+    found.append(
+        Text(
+            f"{'Without a seed: whatever' if seeded else 'Whatever'} anybody concludes from all that the "
+            f"server saw becomes at most {figures.factor(summary['epsilon_rdp'])} times as likely, or as "
+            f"unlikely, when any one {unit} is added to or removed from a merchant, give or take a chance of "
+            f"{figures.delta(summary['delta'])}.",
+            strong=True,
+        )
+    )
+    if summary["epsilon_rdp"] > WEAK_EPSILON:
+        found.append(
+            Text(
+                f"An epsilon above {WEAK_EPSILON:g} is a weak guarantee: it forbids certainty, and little "
+                "else. What protects the photos then is what attacks can't do, not what is proved.",
+                alarm=True,
+            )
+        )
+    colluders = max(charge["colluders"] for charge in charges)
+    against = "a server that no merchant sides with"
+    if any(charge["mode"] == "distributed" for charge in charges):
+        others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
+        against = f"a server that up to {others} with"
+    found.append(
+        Text(
+            f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {figures.delta(summary['delta'])})-"
+            f"differential privacy under {last['adjacency']} adjacency of one {last['unit']}, over what was "
+            f"charged, for the merchant that spent most ({worst.name}), against {against}; proved by "
+            f"integer-order Renyi accounting. By privacy loss distributions, an approximation for sampled "
+            f"discrete Gaussian noise, epsilon is {epsilon(summary['epsilon_pld'])}. If aggregation were "
+            f"broken and somebody saw each upload alone, epsilon would be "
+            f"{epsilon(summary['epsilon_aggregation_broken'])}."
+        )
+    )
+    return found
+
+
+def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
+    rows = []
+    for ledger in ledgers:
+        summary, nothing = ledger.summary, not ledger.entries
+        spent = 0.0 if nothing else summary["epsilon_rdp"]
+        rows.append(
+            (
+                ledger.name,
+                str(summary["entries"]),
+                epsilon(0.0 if nothing else summary["epsilon_pld"]),
+                epsilon(spent),
+                _left(ledger, spent),
+                epsilon(0.0 if nothing else summary["epsilon_aggregation_broken"]),
+                figures.delta(summary["delta"]),
+                str(ledger.receipts),
+            )
+        )
+    columns = ("merchant", "charges", "PLD", "proved", "left", "if broken", "delta", "receipts")
     return [
         Heading("Spent and left, by merchant"),
         Text(
-            "Merchants hold different photos, so their budgets don't add up: each row is the whole loss "
-            "of that "
-            "merchant's photos, over all trainings in its ledger. 'Left' is what the merchant's own "
-            "lifetime cap "
-            "allows still, held against the proved figure. 'If broken' is what would be left of the "
-            "guarantee "
-            "if every upload could be seen alone."
+            "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of "
+            "that merchant's photos, over all trainings in its ledger. 'PLD' and 'proved' (by RDP) are "
+            "epsilons. 'Left' is what the lifetime cap allows still, of the policy that the merchant's last "
+            "charge was made under, held against the proved figure. 'If broken' is the epsilon that would be "
+            "left if every upload could be seen alone."
         ),
         Table(columns, tuple(rows)),
     ]
 
 
-def _cap(merchant: Mapping[str, Any]) -> float | None:
-    """The lifetime cap of the newest policy in the bundle."""
-    caps = [json.loads(text)["lifetime_epsilon"] for text in merchant["policies"]]
-    return caps[-1] if caps else None
+def _left(ledger: _Ledger, spent: float | None) -> str:
+    if not ledger.entries:
+        return figures.MISSING
+    if ledger.entries[-1]["charge"]["policy_hash"] not in ledger.policies:
+        return "policy not here"
+    if ledger.cap is None:
+        return "no cap"
+    if spent is None:
+        return "none"
+    left = ledger.cap - spent
+    return f"overrun by {figures.epsilon(-left)}" if left < 0 else f"{math.floor(left * 100) / 100:.2f}"
 
 
-def _over_time(merchants: Sequence[Any]) -> list[Block]:
-    series: dict[str, tuple[float, ...]] = {}
-    for merchant in merchants:
-        values = tuple(json.loads(row["payload"])["epsilons"]["rdp_after"] for row in merchant["entries"])
-        if values and all(value is not None for value in values):
-            series[merchant["merchant"]] = values
-    return [Chart("Proved lifetime epsilon, by charge", series)] if series else []
+def _over_time(ledgers: Sequence[_Ledger]) -> list[Block]:
+    if not any(ledger.entries for ledger in ledgers):
+        return []
+    return [
+        Heading("Over time"),
+        timeline(
+            {ledger.name: ledger.entries for ledger in ledgers},
+            {ledger.name: ledger.cap for ledger in ledgers},
+        ),
+    ]
 
 
-def _by_training(merchants: Sequence[Any], plans: Sequence[Any]) -> list[Block]:
-    rounds: dict[str, list[dict[str, Any]]] = {}
-    for merchant in merchants:
-        for row in merchant["entries"]:
-            entry = json.loads(row["payload"])
-            rounds.setdefault(entry["charge"]["training_id"], []).append(entry)
+def _by_training(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Block]:
+    charges: dict[str, dict[str, list[Entry]]] = {}
+    for ledger in ledgers:
+        for entry in ledger.entries:
+            charges.setdefault(entry["charge"]["training_id"], {}).setdefault(ledger.name, []).append(entry)
     rows = []
-    for training_id, entries in rounds.items():
-        charge = entries[0]["charge"]
+    for training_id, by_merchant in charges.items():
+        entries = [entry for mine in by_merchant.values() for entry in mine]
+        charge, plan = entries[0]["charge"], plans.get(training_id)
+        rounds = {entry["charge"]["round_number"] for entry in entries}
         rows.append(
             (
                 training_id[:12],
                 charge["model"],
-                charge["mode"],
-                str(len({entry["charge"]["round_number"] for entry in entries})),
-                f"{charge['sample_rate']:g}",
+                f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
+                f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else ""),
+                str(len(by_merchant)),
+                figures.general(charge["sample_rate"]),
                 f"{charge['guaranteed_noise_multiplier']:.3f}",
-                f"{charge['min_contributors']} less {charge['colluders']}",
-                entries[0]["created_at"][:10],
+                epsilon(_largest([_alone(mine) for mine in by_merchant.values()])),
+                min(entry["created_at"] for entry in entries)[:10],
             )
         )
-    columns = ("training", "model", "mode", "rounds", "rate", "noise", "contributors", "since")
-    return [Heading("By training"), Table(columns, tuple(rows))] if rows else []
+    columns = ("training", "model", "mode", "rounds", "merchants", "rate", "noise", "epsilon", "since")
+    note = (
+        "Epsilon of each training by itself, proved, at its own delta: the largest of its merchants. Those "
+        "of several trainings don't simply add up: the table above has them together."
+    )
+    return [Heading("By training"), Text(note), Table(columns, tuple(rows))] if rows else []
 
 
-def _sights(plans: Sequence[Any]) -> list[Block]:
-    schemes = sorted({plan["scheme"] for plan in plans})
-    rows = []
-    for scheme in schemes:
-        server = {
-            "kahe": "who took part, when, sizes; the noisy sum of each opened round",
-            "ckks": "the noisy sums; any single update it chooses, as soon as one merchant sides with it, "
-            "whether that one holds the key or not",
-        }.get(scheme, "every single update, in clear")
-        rows.append((f"the server ({scheme})", server))
-        if scheme == "ckks":
-            holder = "every ciphertext, of which it is to open the sum; a dishonest one opens any of them"
-            rows.append(("the merchant that holds the key (ckks)", holder))
-        rows += [
-            ("a merchant", "the model of each round; nothing of another's update"),
-            ("the network", "TLS traffic"),
-        ]
-    if not rows:
-        return []
-    return [Heading("What each party could see"), Table(("party", "sees"), tuple(dict.fromkeys(rows)))]
+def _alone(entries: Iterable[Entry]) -> float | None:
+    charges = [entry["charge"] for entry in entries]
+    left = charges[0]["delta"] - sum(charge["beta"] * charge["steps"] for charge in charges)
+    if left < MIN_DELTA:
+        return None
+    events = [Event(c["sample_rate"], c["guaranteed_noise_multiplier"], c["steps"]) for c in charges]
+    found = epsilon_rdp(events, delta=left)
+    return found if math.isfinite(found) else None
 
 
-def _refusals(refusals: Mapping[str, str]) -> list[Block]:
-    if not refusals:
-        return [Heading("Refusals"), Text("None was recorded.")]
-    shown = [f"{who}: {why}" for who, why in list(refusals.items())[:SHOWN_REFUSALS]]
-    if len(refusals) > SHOWN_REFUSALS:
-        shown.append(f"and {len(refusals) - SHOWN_REFUSALS} more, all of them in audit.json")
-    return [Heading("Refusals"), Points(tuple(shown))]
+def _largest(values: Sequence[float | None]) -> float | None:
+    return (
+        None
+        if any(value is None for value in values)
+        else max(value for value in values if value is not None)
+    )
 
 
-def _attached(attachments: Mapping[str, Any]) -> list[Block]:
+def _sights(plans: Mapping[str, Any], ledgers: Sequence[_Ledger]) -> list[Block]:
+    charged = {entry["charge"]["training_id"] for ledger in ledgers for entry in ledger.entries}
+    kinds = {
+        (plan["mode"], plan["scheme"], plan["colluders"])
+        for training_id, plan in plans.items()
+        if training_id in charged
+    }
     found: list[Block] = []
-    for name, title in (("empirical", "Empirical audit"), ("membership", "Membership inference")):
-        if name in attachments:
-            figures = attachments[name].items()
-            rows = tuple(
-                (key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
-                for key, value in figures
-                if isinstance(value, (str, int, float)) and key != "schema"
-            )
-            found += [Heading(title), Table(("figure", "value"), rows)]
-        else:
-            found += [Heading(title), Text("Not part of this bundle.")]
-    return found
+    for mode, scheme, colluders in sorted(kinds):
+        seen = claims.sights({"mode": mode, "colluders": colluders}, scheme)
+        if len(kinds) > 1:
+            found.append(Text(f"In trainings of mode {mode} with scheme {scheme}:"))
+        rows = tuple((sight.party, sight.sees, "exposed" if sight.exposed else "protected") for sight in seen)
+        found.append(Table(("party", "sees", "single updates"), rows, words=True))
+    return [Heading("What each party could see"), *found] if found else []
+
+
+def _refusals(refusals: Mapping[str, Mapping[str, str] | None]) -> list[Block]:
+    missing = [who for who, found in refusals.items() if found is None]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for who, found in refusals.items():
+        for where, reason in (found or {}).items():
+            reasons.setdefault((who, reason), []).append(where)
+    rows = []
+    for (who, reason), places in list(reasons.items())[:SHOWN_REFUSALS]:
+        more = f" and {len(places) - SHOWN_PLACES} more" if len(places) > SHOWN_PLACES else ""
+        rows.append((who, reason, f"{len(places)} x: {', '.join(places[:SHOWN_PLACES])}{more}"))
+    result: list[Block] = [Heading("Refusals")]
+    if rows:
+        result.append(Table(("recorded by", "reason", "where"), tuple(rows), words=True))
+    elif any(found is not None for found in refusals.values()):
+        result.append(
+            Text(f"Recorded by {', '.join(w for w, f in refusals.items() if f is not None)}: none.")
+        )
+    if len(reasons) > SHOWN_REFUSALS:
+        result.append(Text(f"{len(reasons) - SHOWN_REFUSALS} more reasons stand in audit.json."))
+    if "server" not in refusals:
+        missing.insert(0, "the server")
+    if missing:
+        result.append(Text(f"Not collected from: {', '.join(missing)}."))
+    return result
+
+
+def _warnings(report: Mapping[str, Any] | None) -> list[Block]:
+    warnings = (report or {}).get("warnings")
+    if not isinstance(warnings, list) or not warnings:
+        return []
+    shown = [str(text) for text in warnings[:SHOWN_WARNINGS]]
+    if len(warnings) > SHOWN_WARNINGS:
+        shown.append(f"and {len(warnings) - SHOWN_WARNINGS} more, all of them in audit.json")
+    return [Heading("Warnings of the training's own report"), Points(tuple(shown))]
+
+
+def _software(software: Mapping[str, str], ledgers: Sequence[_Ledger]) -> list[Block]:
+    codes = sorted({entry["charge"]["code"] for ledger in ledgers for entry in ledger.entries})
+    accountants = sorted({entry["accountants"] for ledger in ledgers for entry in ledger.entries})
+    rows = [("this report was made by", software["code"])]
+    rows += [("charges were made by", code) for code in codes]
+    rows += [("accountants", text) for text in accountants]
+    rows += [(name, text) for name, text in software.items() if name != "code"]
+    return [Heading("Software"), Table(("what", "version"), tuple(rows), words=True)]
+
+
+def _keys(body: Mapping[str, Any], ledgers: Sequence[_Ledger], *, signer: str) -> list[Block]:
+    rows = [("signer of this report", signer), ("server", str(body["server_key"]))]
+    rows += [(ledger.name, ledger.key) for ledger in ledgers]
+    return [
+        Heading("How to recheck this"),
+        Text(
+            "Run 'fedrec audit verify audit.json', or copy the folder privacy/audit/verify out of the source "
+            "and run 'python -m verify audit.json' anywhere: it imports nothing of fedrec. It recomputes "
+            "every figure here from the raw history, and holds these pages against the bundle. It proves "
+            "that the record is consistent, not that a merchant ran what it wrote down."
+        ),
+        Text(
+            "All of that rests on the keys below. Compare each, whole, with what its owner tells you by "
+            "another way (by phone, on paper), or give it to verify with --server-key and --merchant."
+        ),
+        Table(("whose key", "public key"), tuple(rows), words=True),
+        Text(f"Made at {body['created_at']}."),
+    ]

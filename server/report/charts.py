@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from html import escape
+
+from fedrec.figures import nice_ticks
 
 _WIDTH, _HEIGHT = 520, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 56, 14, 40
 _DOTS_UP_TO = 40
-
-
-def nice_ticks(top: float, *, about: int = 5) -> tuple[float, ...]:
-    """Give round, evenly spaced ticks from 0 to the first one that is not below ``top`` (> 0)."""
-    rough = top / about
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
-    return tuple(step * i for i in range(math.ceil(top / step - 1e-9) + 1))
 
 
 def line_chart(

@@ -14,7 +14,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from fedrec.server.report import charts, claims, figures, tables
+from fedrec import figures
+from fedrec.privacy.audit import claims
+from fedrec.server.report import charts, tables
 
 
 def render(report: Mapping[str, Any]) -> str:

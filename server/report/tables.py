@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fedrec.server.report import figures
+from fedrec import figures
 
 _LARGEST_MATRIX = 40
 _LONG_TABLE = 40

@@ -118,3 +118,11 @@ def duration(value: Any) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def nice_ticks(top: float, *, about: int = 5) -> tuple[float, ...]:
+    """Give round, evenly spaced ticks from 0 to the first one that is not below ``top`` (> 0)."""
+    rough = top / about
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
+    return tuple(step * i for i in range(math.ceil(top / step - 1e-9) + 1))

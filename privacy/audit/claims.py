@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedrec.server.report import figures
+from fedrec import figures
 
 _SCHEMES = ("kahe", "ckks", "none")
 _MODES = ("distributed", "local", "off")

@@ -1,0 +1,132 @@
+"""The attacks' figures on an audit's pages; whatever an attachment lacks shows as a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedrec import figures
+from fedrec.privacy.audit.blocks import Block, Heading, Table, Text
+
+_COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference", "inversion": "Inversion"}
+
+
+def attack_blocks(attachments: Mapping[str, Any]) -> list[Block]:
+    """Return a section for each attack that a bundle may hold figures of."""
+    found: list[Block] = []
+    for name, title in _COMMANDS.items():
+        found.append(Heading(title))
+        figures_of = attachments.get(name)
+        if isinstance(figures_of, Mapping):
+            found += {"empirical": _empirical, "membership": _membership, "inversion": _inversion}[name](
+                figures_of
+            )
+        else:
+            found.append(Text(f"Not part of this bundle: 'fedrec audit {name}' makes it."))
+    return found
+
+
+def _number(value: Any, digits: int = 2) -> str:
+    found = figures.number(value)
+    return figures.MISSING if found is None else f"{found:.{digits}f}"
+
+
+def _empirical(found: Mapping[str, Any]) -> list[Block]:
+    violations = figures.number(found.get("violations"))
+    claimed, bound = _number(found.get("epsilon_claimed")), _number(found.get("epsilon_lower_bound"))
+    confidence = figures.percent(found.get("confidence"))
+    result: list[Block] = []
+    if violations:
+        text = f"The installed pipeline leaked more than it claims: {violations:.0f} violation(s)."
+        result.append(Text(text, alarm=True))
+    result.append(
+        Text(
+            "Canaries went through the installed clip, noise, encryption and opening, and the opened sums "
+            f"were searched for them. Epsilon is at least {bound} with {confidence} "
+            f"confidence; {claimed} was claimed. A bound below the claim is no proof of it: this attack "
+            f"could have shown {_number(found.get('epsilon_lower_bound_possible'))} at most."
+        )
+    )
+    names = ("runs", "canaries", "rounds", "sample_rate", "contributors", "colluders", "scheme")
+    rows = [(name.replace("_", " "), figures.general(found.get(name))) for name in names]
+    rows += [
+        ("delta", figures.delta(found.get("delta"))),
+        ("noise multiplier", _number(found.get("noise_multiplier"), 3)),
+        ("median bound", _number(found.get("epsilon_lower_bound_median"))),
+        ("code", figures.general(found.get("code"))),
+    ]
+    return [*result, Table(("setting", "value"), tuple(rows), words=True)]
+
+
+def _membership(found: Mapping[str, Any]) -> list[Block]:
+    result: list[Block] = []
+    if found.get("attack_works") is False:
+        result.append(Text("The attack did not work without noise: it says nothing.", alarm=True))
+    if found.get("exposed"):
+        text = "Models gave away more than these budgets allow: "
+        result.append(Text(text + ", ".join(map(str, found["exposed"])), alarm=True))
+    result.append(
+        Text(
+            "Who was in the training, told from the final model alone (LiRA with shadow models, and the "
+            f"plain loss threshold as the floor), where {figures.percent(found.get('fpr'))} of the others "
+            "are taken for members. 'At most' is what no attack can pass at that epsilon."
+        )
+    )
+    rows = []
+    levels = found.get("levels")
+    for level in levels if isinstance(levels, list) else ():
+        lira, threshold = _part(level, "lira"), _part(level, "threshold")
+        private = level.get("epsilon") is not None
+        rows.append(
+            (
+                f"epsilon {figures.general(level['epsilon'])}" if private else "no noise",
+                f"{figures.percent(lira.get('tpr'))} ({figures.percent(lira.get('tpr_low'))} to "
+                f"{figures.percent(lira.get('tpr_high'))})",
+                _number(lira.get("auc"), 3),
+                figures.percent(threshold.get("tpr")),
+                figures.percent(level.get("bound")) if private else figures.MISSING,
+                f"{figures.percent(level.get('accuracy_members'))} / "
+                f"{figures.percent(level.get('accuracy_others'))}",
+            )
+        )
+    columns = ("noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out")
+    return [*result, Table(columns, tuple(rows))] if rows else result
+
+
+def _inversion(found: Mapping[str, Any]) -> list[Block]:
+    result: list[Block] = []
+    if found.get("attack_works") is False:
+        result.append(Text("The attack did not work on an unprotected update: it says nothing.", alarm=True))
+    if found.get("exposed"):
+        text = "Photos showed through: "
+        result.append(Text(text + ", ".join(map(str, found["exposed"])).replace("_", " "), alarm=True))
+    result.append(
+        Text(
+            "What each party holds of one step, turned back into photos by one attack (PSNR in dB: higher is "
+            "nearer to the photo). A plain grey picture is what anybody can guess."
+        )
+    )
+    batches = found.get("batches")
+    for batch in batches if isinstance(batches, list) else ():
+        views = batch.get("views")
+        rows = [
+            (
+                str(view.get("view")).replace("_", " "),
+                _number(view.get("psnr"), 1),
+                _number(view.get("best_psnr"), 1),
+                _number(view.get("ssim")),
+                "yes" if view.get("shows_something") else "no",
+            )
+            for view in (views if isinstance(views, list) else ())
+        ]
+        rows.append(
+            ("plain grey", _number(batch.get("grey_psnr"), 1), "", _number(batch.get("grey_ssim")), "")
+        )
+        columns = (f"{figures.count(batch.get('photos'))} photos", "PSNR", "best", "SSIM", "shows a photo")
+        result.append(Table(columns, tuple(rows)))
+    return result
+
+
+def _part(level: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = level.get(name)
+    return found if isinstance(found, Mapping) else {}

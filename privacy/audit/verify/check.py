@@ -1,0 +1,216 @@
+"""The whole check of a bundle, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .epsilons import epsilons
+from .figures import hold_report, hold_summary
+from .ledger import chain, receipts
+from .outcome import (
+    NAME,
+    UNREADABLE,
+    Anchors,
+    Merchant,
+    Outcome,
+    Problem,
+    UnusableError,
+    guarded,
+    shown,
+    unreadable,
+)
+from .reading import canonical, parsed, signed, utc
+from .rules import policies
+from .statements import STATEMENTS
+from .terms import charges, follow_plans, plan_problems
+
+SCHEMA = "fedrec.audit/2"
+MAX_BYTES = 2**30
+BODY = {
+    "created_at", "server_key", "plans", "merchants", "refusals", "attachments", "statements", "software",
+    "pages",
+}  # fmt: skip
+
+
+def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
+    """Check a bundle; whatever is wrong with it is in the outcome.
+
+    Raises:
+        UnusableError: there is no such file, or it is no bundle.
+
+    """
+    outcome = Outcome()
+    bundle = _read(path)
+    if not outcome.fail("", guarded(_sealed(bundle))):
+        try:
+            _check(bundle, outcome, anchors or Anchors(), folder=path.parent)
+        except UNREADABLE as error:
+            outcome.fail("", [unreadable(error)])
+    return outcome
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UnusableError(f"{path} is larger than {MAX_BYTES} bytes")
+        bundle = parsed(path.read_bytes())
+    except OSError as error:
+        raise UnusableError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UnusableError(f"{path} is not a whole JSON file ({str(error)[:100]})") from None
+    if not isinstance(bundle, dict) or bundle.get("schema") != SCHEMA:
+        raise UnusableError(f"{path} is no audit bundle of schema {SCHEMA}")
+    return bundle
+
+
+def _sealed(bundle: Mapping[str, Any]) -> Iterator[Problem]:
+    if set(bundle) != {"schema", "body", "signer", "signature"} or set(bundle["body"]) != BODY:
+        yield Problem(None, "the bundle lacks a part, or has one that is unknown")
+    elif not signed(
+        bytes.fromhex(bundle["signer"]),
+        canonical(bundle["body"]),
+        bundle["signature"],
+        context=b"fedrec/audit/1",
+    ):
+        yield Problem(None, "the bundle's own signature doesn't hold: it was changed after it was made")
+
+
+def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, folder: Path) -> None:
+    body = bundle["body"]
+    made_at = utc(body["created_at"])
+    server = body["server_key"]
+    outcome.keys["server"], outcome.keys["signer"] = str(server)[:64], str(bundle["signer"])[:64]
+    outcome.lines.append(f"bundle: made at {body['created_at']}, signed by {str(bundle['signer'])[:64]}")
+    plans = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in body["plans"]}
+    problems = [problem for plan in plans.values() for problem in guarded(plan_problems(plan, server=server))]
+    if anchors.server is not None and server != anchors.server:
+        problems.append(Problem(None, "the server's key is not the one that was given"))
+    if body["statements"] != STATEMENTS:
+        problems.append(Problem(None, "unknown statement: its words are not those of this version"))
+    problems += guarded(_pages(body["pages"], folder=folder))
+    merchants = _merchants(body["merchants"], problems)
+    problems += [
+        Problem(None, f"{name}, whose key was given, is not in the bundle")
+        for name in anchors.merchants
+        if name not in {merchant.name for merchant in merchants}
+    ]
+    for merchant in merchants:
+        outcome.keys[f"merchant {merchant.name}"] = merchant.public[:64]
+        found = _merchant(merchant, plans=plans, server=server, made_at=made_at)
+        if merchant.public != anchors.merchants.get(merchant.name, merchant.public):
+            found.append(Problem(None, "its key is not the one that was given"))
+        if not outcome.fail(merchant.name, found):
+            outcome.lines.append(f"{merchant.name}: {_said(merchant)}")
+        outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
+        outcome.alarms += _alarms(merchant)
+    problems += guarded(_one_model_a_round(merchants))
+    report = body["attachments"].get("report")
+    if report is not None:
+        if report["run"]["training_id"] in plans:
+            problems += guarded(hold_report(report, plans[report["run"]["training_id"]], merchants))
+        else:
+            outcome.gaps.append("the attached report is of a training whose plan isn't here")
+    outcome.fail("", problems)
+    for training_id, plan in plans.items():
+        absent = sorted({str(peer["name"]) for peer in plan["roster"]} - {m.name for m in merchants})
+        if absent:
+            outcome.lines.append(f"training {training_id[:16]}: not in this bundle: {', '.join(absent)}")
+
+
+def _merchants(raw: Sequence[Mapping[str, Any]], problems: list[Problem]) -> list[Merchant]:
+    """Tell the merchants apart; a name or a key that comes twice is a problem of the bundle."""
+    found: list[Merchant] = []
+    for number, part in enumerate(raw, start=1):
+        try:
+            name, public = part["merchant"], part["public_key"]
+        except UNREADABLE:
+            name, public = None, None
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            problems.append(Problem(None, f"merchant number {number} has no name and key that can be read"))
+        elif name in {merchant.name for merchant in found}:
+            problems.append(Problem(None, f"merchant {name} comes twice"))
+        elif public in {merchant.public for merchant in found}:
+            problems.append(Problem(None, f"merchant {name} has another merchant's key"))
+        else:
+            found.append(Merchant(name=name, public=str(public), raw=part))
+    if not raw:
+        problems.append(Problem(None, "the bundle holds no merchant"))
+    return found
+
+
+def _pages(pages: Mapping[str, str], *, folder: Path) -> Iterator[Problem]:
+    """Hold the pages for people that lie beside the bundle against their hashes in it."""
+    for name, digest in pages.items():
+        beside = folder / name
+        if not NAME.fullmatch(name):
+            yield Problem(None, "a page has no name and key that can be read")
+        elif beside.is_file() and hashlib.sha256(beside.read_bytes()).hexdigest() != digest:
+            yield Problem(None, f"{name} beside the bundle is not the page that was made with it")
+
+
+def _one_model_a_round(merchants: Iterable[Merchant]) -> Iterator[Problem]:
+    """See that all merchants that were charged for a round were sent one model."""
+    first: dict[tuple[str, int], tuple[str, str]] = {}
+    for merchant in merchants:
+        for entry in merchant.entries:
+            charge = entry["charge"]
+            round_ = charge["training_id"], charge["round_number"]
+            other, model = first.setdefault(round_, (merchant.name, charge["model_hash"]))
+            if model != charge["model_hash"]:
+                yield Problem(
+                    None,
+                    f"entry {entry['sequence']} of {merchant.name} names another model for round {round_[1]} "
+                    f"of training {round_[0][:16]} than {other}'s does",
+                )
+
+
+def _merchant(
+    merchant: Merchant, *, plans: Mapping[str, Any], server: str | None, made_at: datetime
+) -> list[Problem]:
+    """Check one merchant's part; all problems of all checks, so that the first entry can be named."""
+    problems = guarded(chain(merchant, made_at=made_at))
+    whole = not problems
+    problems += guarded(receipts(merchant, server=server))
+    problems += guarded(charges(merchant.entries))
+    problems += guarded(follow_plans(merchant, plans))
+    problems += guarded(policies(merchant, plans))
+    problems += guarded(epsilons(merchant.entries))
+    if whole:
+        problems += guarded(hold_summary(merchant))
+    return problems
+
+
+def _said(merchant: Merchant) -> str:
+    """What to say of a merchant whose record holds."""
+    entries = merchant.entries
+    if not entries:
+        return "nothing charged"
+    epsilons, charge = entries[-1]["epsilons"], entries[-1]["charge"]
+    said = [
+        f"{len(entries)} charges hold, epsilon {shown(epsilons['pld_after'])} by PLD, "
+        f"{shown(epsilons['rdp_after'])} by RDP at delta {epsilons['delta']:.3g}"
+    ]
+    if epsilons["delta"] * charge["size_bucket"] >= 1:
+        said.append(
+            f"that delta alone allows a whole {charge['unit']} of {charge['size_bucket']} to be shown"
+        )
+    if merchant.covered:
+        beyond = len(entries) - merchant.covered
+        said.append(
+            f"the newest receipt covers entry {merchant.covered}"
+            + (f", {beyond} beyond it: what came after may have been cut" if beyond else "")
+        )
+    return "; ".join(said)
+
+
+def _alarms(merchant: Merchant) -> Iterator[str]:
+    seeded = sum(entry["charge"]["seeded"] for entry in merchant.entries)
+    bare = sum(entry["charge"]["guaranteed_noise_multiplier"] == 0 for entry in merchant.entries)
+    if seeded:
+        yield f"seeded ({seeded} charges of {merchant.name})"
+    if bare:
+        yield f"no noise ({bare} charges of {merchant.name})"

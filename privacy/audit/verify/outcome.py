@@ -1,0 +1,111 @@
+"""What comes of a check: problems by merchant, what was missing, and the verdict."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError,
+    ZeroDivisionError,
+)  # fmt: skip
+"""Whatever a stranger's file can make Python raise."""
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Problem(NamedTuple):
+    """Something that doesn't hold: the number of the entry, counted from 1, if it is one, and why."""
+
+    entry: int | None
+    reason: str
+
+
+class UnusableError(Exception):
+    """The file is no audit bundle at all: nothing was checked."""
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Keys got by another way, 64 hexadecimal digits each: the server's, and merchants' by name."""
+
+    server: str | None = None
+    merchants: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What came of a bundle.
+
+    ``keys`` are all public keys in it by whose they are, ``lines`` says what holds, ``failures`` the first
+    thing that doesn't, by merchant ("" for the bundle itself), ``gaps`` what could not be checked, ``alarms``
+    why there is no guarantee although the record holds.
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    gaps: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that could be checked held."""
+        return not self.failures
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was missing."""
+        return not self.gaps
+
+    @property
+    def verdict(self) -> str:
+        """One line for a person."""
+        if not self.ok:
+            return "The record does NOT hold."
+        text = "The record holds" if self.complete else "The record holds as far as it could be checked"
+        return f"{text}; no guarantee: {'; '.join(self.alarms)}." if self.alarms else f"{text}."
+
+    def fail(self, where: str, problems: Sequence[Problem]) -> bool:
+        """Keep the first of these problems, by entry; return whether there was one."""
+        if not problems:
+            return False
+        entry, reason = min(problems, key=lambda problem: problem.entry or math.inf)
+        text = reason if entry is None else f"entry {entry}: {reason}"
+        self.failures.setdefault(where, " ".join(text.split())[:500])
+        return True
+
+
+@dataclass
+class Merchant:
+    """One merchant's part of a bundle, as far as its chain holds; :func:`_merchant` fills it."""
+
+    name: str
+    public: str
+    raw: Mapping[str, Any]
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    covered: int = 0
+    gaps: list[str] = field(default_factory=list)
+
+
+def guarded(check: Iterator[Problem]) -> list[Problem]:
+    """Run a check to its end; what it stumbles over is a problem too."""
+    found = []
+    try:
+        for problem in check:
+            found.append(problem)
+    except UNREADABLE as error:
+        found.append(unreadable(error))
+    return found
+
+
+def unreadable(error: BaseException) -> Problem:
+    """Say in one line what a check stumbled over."""
+    return Problem(None, f"a part can't be read ({type(error).__name__}: {str(error)[:200]})")
+
+
+def shown(value: float | None) -> str:
+    """Write an epsilon for people; None has no bound."""
+    return "without a bound" if value is None else f"{value:.4g}"

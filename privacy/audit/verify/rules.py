@@ -1,0 +1,113 @@
+"""The merchant's own rules: no charge may break one that held at its time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import time, timedelta
+from typing import Any
+
+from .epsilons import rdp_epsilon, rdp_step
+from .ledger import round_of
+from .outcome import Merchant, Problem
+from .reading import EXACT, parsed, utc
+
+GRACE = timedelta(minutes=5)
+"""How much later than the check of the hours a charge may be written: its epsilon is composed in between."""
+
+
+def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Hold every charge against the policy that it names."""
+    known = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in merchant.raw["policies"]}
+    missing = by_own_clock = 0
+    days: Counter[str] = Counter()
+    rounds: set[tuple[str, int]] = set()
+    previous = None
+    for entry in merchant.entries:
+        charge, number, day = entry["charge"], entry["sequence"], entry["created_at"][:10]
+        days[day] += round_of(charge) not in rounds
+        rounds.add(round_of(charge))
+        rules = known.get(charge["policy_hash"])
+        if rules is None:
+            missing += 1
+        else:
+            timed = rules["hours"] is not None or rules["largest_rounds_per_day"] is not None
+            by_own_clock += timed and rules["clock"] != "utc"
+            broken = _broken_rules(rules, entry, rounds_today=days[day], previous=previous)
+            broken |= _broken_by_plan(rules, plans.get(charge["training_id"]), charge)
+            for rule, breaks in broken.items():
+                if breaks:
+                    yield Problem(number, f"it breaks the policy's rule '{rule}'")
+        previous = charge["dataset_version"]
+    if missing:
+        merchant.gaps.append(f"{missing} charges under policies that aren't here")
+    if by_own_clock:
+        merchant.gaps.append(f"{by_own_clock} charges whose hours or days go by the merchant's own clock")
+
+
+def _broken_rules(
+    rules: Mapping[str, Any], entry: Mapping[str, Any], *, rounds_today: int, previous: str | None
+) -> dict[str, bool]:
+    charge, epsilons = entry["charge"], entry["epsilons"]
+    after, lifetime, utc = epsilons["rdp_after"], rules["lifetime_epsilon"], rules["clock"] == "utc"
+    most = rules["largest_rounds_per_day"]
+    whole_delta = charge["delta"] if lifetime is None else rules["lifetime_delta"]
+    changed = previous not in (None, charge["dataset_version"])
+    return {
+        "modes": charge["mode"] not in rules["modes"],
+        "units": charge["unit"] not in rules["units"],
+        "models": rules["models"] is not None and charge["model"] not in rules["models"],
+        "largest_sample_rate": charge["sample_rate"] > rules["largest_sample_rate"],
+        "least_noise_multiplier": charge["guaranteed_noise_multiplier"] < rules["least_noise_multiplier"],
+        "least_contributors": charge["min_contributors"] < rules["least_contributors"],
+        "least_colluders": (
+            charge["mode"] == "distributed" and charge["colluders"] < rules["least_colluders"]
+        ),
+        "largest_training_delta": charge["delta"] > (rules["largest_training_delta"] or 1),
+        "largest_rounds_per_day": most is not None and utc and rounds_today > most,
+        "hours": rules["hours"] is not None and utc and not _within(entry["created_at"], rules["hours"]),
+        "changed_data": changed and rules["changed_data"] == "refuse",
+        "lifetime_epsilon": lifetime is not None and (after is None or after > lifetime),
+        "lifetime_delta": epsilons["delta"] != whole_delta,
+    }
+
+
+def _broken_by_plan(
+    rules: Mapping[str, Any], plan: Mapping[str, Any] | None, charge: Mapping[str, Any]
+) -> dict[str, bool]:
+    if plan is None:
+        return {}
+    largest = rules["largest_training_epsilon"]
+    steps = plan["rounds"] * plan["local_steps"]
+    kind = (float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]))
+    return {
+        "schemes": plan["scheme"] not in rules["schemes"],
+        "initial_models": (
+            rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]
+        ),
+        "roster_fingerprint": rules["roster_fingerprint"] not in (None, _fingerprint(plan["roster"])),
+        "server_key": rules["server_key"] not in (None, plan["server_key"]),
+        "largest_training_epsilon": largest is not None
+        and rdp_epsilon(rdp_step(*kind) * steps, plan["delta"] - charge["beta"] * steps)
+        > largest * (1 + EXACT),
+    }
+
+
+def _fingerprint(roster: Sequence[Mapping[str, Any]]) -> str:
+    entries = sorted([peer["name"], peer["signing_key"]] for peer in roster)
+    return hashlib.sha256(
+        json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def _within(created_at: str, spans: Sequence[str]) -> bool:
+    """Whether a charge was written in one of these spans of the day, e.g. 22:00-06:00, or soon after it."""
+    moments = {utc(created_at).time(), (utc(created_at) - GRACE).time()}
+    for span in spans:
+        start, end = (time.fromisoformat(part) for part in span.split("-"))
+        for here in moments:
+            if (start <= here < end) if start < end else (here >= start or here < end):
+                return True
+    return False

@@ -1,0 +1,122 @@
+"""What a training asks for: its plan, and what a charge's sensitivity and noise follow from."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from .outcome import Merchant, Problem
+from .reading import close
+
+FLOAT_SLACK = 2.0**-16
+"""How much longer than the clip floating-point error may leave a gradient, relative."""
+
+
+def plan_problems(plan: Mapping[str, Any], *, server: str | None) -> Iterator[Problem]:
+    """Hold a plan against the server's key and the rules that every merchant keeps."""
+    here = f"the plan of nonce {str(plan['nonce'])[:32]}"
+    names = [peer["name"] for peer in plan["roster"]]
+    keys = {peer["signing_key"] for peer in plan["roster"]}
+    least, colluders = plan["min_contributors"], plan["colluders"]
+    if plan["server_key"] != server:
+        yield Problem(None, f"{here} is another server's than the bundle says")
+    if len(set(names)) != len(names) or len(keys) != len(names):
+        yield Problem(None, f"{here} has a merchant or a key twice on its roster")
+    if not 1 <= least <= len(names) or not 0 <= colluders <= len(names):
+        yield Problem(None, f"{here} asks for {least} contributors of {len(names)}, {colluders} colluding")
+    if plan["mode"] == "distributed" and (colluders < 1 or least - colluders < 2):
+        yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
+    members, threshold = len(plan["committee"]), plan["threshold"]
+    if plan["scheme"] == "kahe" and 2 * threshold - members <= min(colluders, members):
+        yield Problem(None, f"{here} lets two overlapping sets of a round be opened")
+
+
+def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
+    """A plan's noise multipliers: that of the server's view, and that of one merchant's own share."""
+    planned = plan["noise_multiplier"] or 0.0
+    own = _share(planned, plan)
+    return (planned if plan["scheme"] == "kahe" else own), own
+
+
+def _share(planned: float, terms: Mapping[str, Any]) -> float:
+    honest = terms["min_contributors"] - terms["colluders"] if terms["mode"] == "distributed" else 1
+    return float(planned / math.sqrt(max(1, honest)))
+
+
+def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Hold what a charge says of its sensitivity and noise against what these follow from."""
+    for entry in entries:
+        charge, number = entry["charge"], entry["sequence"]
+        delta = sensitivity(scale=charge["scale"], dimension=charge["dimension"], beta=charge["beta"])
+        if not close(charge["sensitivity"], delta):
+            yield Problem(number, f"its sensitivity is {charge['sensitivity']:.6g}, not {delta:.6g}")
+        planned = charge["planned_noise_multiplier"]
+        own = _share(planned, charge)
+        if (planned == 0) != (charge["mode"] == "off"):
+            yield Problem(number, f"a noise multiplier of {planned:g} doesn't go with mode {charge['mode']}")
+        if not close(charge["broken_noise_multiplier"], own):
+            yield Problem(
+                number,
+                f"its own share of noise is {charge['broken_noise_multiplier']:.6g}, not the {own:.6g} "
+                "that follows",
+            )
+        if not any(close(charge["guaranteed_noise_multiplier"], value) for value in (planned, own)):
+            yield Problem(
+                number,
+                f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}, "
+                f"{planned:.6g} is planned",
+            )
+
+
+@lru_cache(maxsize=1024)
+def sensitivity(*, scale: int, dimension: int, beta: float) -> float:
+    """How far one record moves a rounded sum, in grid units and L2 norm, but for a chance of beta.
+
+    The bound of Kairouz, Liu and Steinke (2021) for stochastic rounding, and the error of floats.
+    """
+    deviation = math.sqrt(2.0 * math.log(1.0 / beta)) * (scale + math.sqrt(dimension) / 2.0)
+    return (1.0 + FLOAT_SLACK) * math.sqrt(scale**2 + dimension / 4.0 + deviation)
+
+
+def follow_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Hold the charges against their trainings' plans."""
+    without: Counter[str] = Counter()
+    same = {
+        "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",
+        "mode": "mode", "unit": "unit", "model": "model", "run": "nonce", "dimension": "dimension",
+        "min_contributors": "min_contributors", "colluders": "colluders", "steps": "local_steps",
+    }  # fmt: skip
+    for entry in merchant.entries:
+        charge, number = entry["charge"], entry["sequence"]
+        plan = plans.get(charge["training_id"])
+        if plan is None:
+            without[charge["training_id"]] += 1
+            continue
+        for name, planned in same.items():
+            if charge[name] != plan[planned]:
+                yield Problem(number, f"its {name} is {charge[name]}, the plan's is {plan[planned]}")
+        noise, (guaranteed, _) = plan["noise_multiplier"] or 0.0, multipliers(plan)
+        if not close(charge["planned_noise_multiplier"], noise):
+            yield Problem(
+                number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
+            )
+        if not close(charge["guaranteed_noise_multiplier"], guaranteed):
+            yield Problem(
+                number,
+                f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
+                f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
+            )
+        if charge["round_number"] > plan["rounds"]:
+            yield Problem(number, f"round {charge['round_number']} is beyond the plan's {plan['rounds']}")
+        if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
+            yield Problem(number, "the first round's model is not the one that the plan names")
+        keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
+        if keys.get(merchant.name) != merchant.public:
+            yield Problem(number, "the plan's roster has another key for this merchant")
+    if without:
+        merchant.gaps.append(
+            f"{sum(without.values())} charges of {len(without)} trainings whose plans aren't here"
+        )
