@@ -41,6 +41,6 @@ def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torc
     )
     return TrainingData(
         inputs=to_inputs(inputs, plan.model).to(device),
-        labels=torch.from_numpy(images.labels).to(device),
+        labels=torch.tensor(images.labels).to(device),
         content_hash=splits.content_hash,
     )

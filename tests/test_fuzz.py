@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -239,7 +238,10 @@ def ledger_targets() -> tuple[Target, ...]:
 
     def countersign(raw: bytes) -> Receipt:
         reply, _ = read(raw, kind=TrainReply)
-        return book.sign(reply.head, plan=plan, merchant="m0", round_number=1)
+        receipt = book.sign(reply.head, plan=plan, merchant="m0", round_number=1)
+        # Spaces and what is beside the head may change; what is countersigned may not.
+        assert receipt.head == head
+        return receipt
 
     return (Target("head", countersign, (body.canonical_bytes(),)),)
 
@@ -319,7 +321,8 @@ def fuzz(count: int, seed: int) -> dict[str, int]:
     accepted = {target.name: 0 for target in found}
     assert len(accepted) == len(found)
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = resident_kib("VmRSS")
     for number in range(count):
         target = found[number % len(found)]
         data = chance.randbytes(chance.randrange(200))
@@ -332,16 +335,21 @@ def fuzz(count: int, seed: int) -> dict[str, int]:
         except FedrecError:
             continue
         accepted[target.name] += 1
-    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    growth = resident_kib("VmHWM") - before
     sys.stdout.write(f"{count} inputs to {len(found)} parsers, seed {seed}: {growth / 1024:.1f} MiB more\n")
     assert growth < LARGEST_GROWTH_KIB
     return accepted
 
 
+def resident_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+
 def check(count: int, seed: int) -> None:
     accepted = fuzz(count, seed)
-    # What is hashed, sealed or signed takes no change at all; a changed body or ciphertext may still be one.
-    assert accepted["parcel"] == accepted["sealed box"] == accepted["head"] == 0
+    # What is hashed or sealed takes no change at all; a changed body or ciphertext may still be one.
+    assert accepted["parcel"] == accepted["sealed box"] == 0
     # One wrong answer of two spoils the sum; of three it is left out.
     assert accepted["kahe answer"] == 0 < accepted["kahe answer of three"]
     assert accepted["none ciphertext"] > 0

@@ -193,7 +193,12 @@ def line(number: int, *, contributors: int, opened: bool = True) -> dict[str, An
     spent = {"seconds": 3.0, "seconds_train": 1.5, "seconds_unmask": 0.5, "bytes_up": 1000, "bytes_down": 10}
     counts = {"contributors": contributors, "dropouts": 3 - contributors, "upload_bytes": 400}
     reason = None if opened else "too few"
-    return {"round": number, "opened": opened, "reason": reason, "accuracy": 0.5, **spent, **counts}
+    told: dict[str, Any] = {
+        "accuracy": 0.5,
+        "epsilon": 1.0,
+        "merchants": ["anna", "bert", "carl"][:contributors],
+    }
+    return {"round": number, "opened": opened, "reason": reason, **told, **spent, **counts}
 
 
 def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: Training) -> None:

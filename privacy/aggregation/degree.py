@@ -8,11 +8,12 @@ combinations, which have the right degree by their format. A member checks that 
 This is the test of an interleaved Reed-Solomon code by masked linear combinations of Ames et al. 2017
 (Ligero, section 4.1), with a member looking at every one of its own symbols.
 
-Soundness: say the shares of the honest members, at least a threshold of them, don't lie on such polynomials.
-The weights for which a combination nevertheless does form an affine subspace that isn't everything, so that
-one challenge misses it with probability at most 2**-30, and ``REPETITIONS`` do at most 2**-150 for each set
-of commitments that the dealer tries. Secrecy: what is published is the mask's polynomial plus a value, so it
-is uniform, whatever the key, and whatever shares of fewer members than the threshold are known.
+Soundness: say the shares of the honest members don't lie on such polynomials, which takes more honest
+members than the threshold. The weights for which a combination nevertheless does form an affine subspace
+that isn't everything, so that one challenge misses it with probability at most 2**-30, and ``REPETITIONS``
+do at most 2**-150 for each set of commitments that the dealer tries. Secrecy: what is published is the
+mask's polynomial plus a value, so it is uniform, whatever the key, and whatever shares of fewer members
+than the threshold are known.
 """
 
 from __future__ import annotations

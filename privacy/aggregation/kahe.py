@@ -264,9 +264,10 @@ class KaheScheme:
         """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.
 
         A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
-        errors are sub-Gaussian with proxy 21 n, so that among m >= 256 of them the mean square passes twice
-        21 n with probability below exp(-0.153 m), Laurent and Massart's chi-square tail; under a wrong key
-        residues are uniform over a step, far wider.
+        errors are sub-Gaussian with proxy 21 n, so that their squares' moment generating function is at most
+        a chi-square's, and among m >= 256 of them the mean square passes twice 21 n with probability below
+        exp(-m (1 - ln 2) / 2) = exp(-0.153 m) by Chernoff's bound; under a wrong key residues are uniform
+        over a step, far wider.
         """
         wraps = contributors / 2 + 1
         bound = self.parameters.noise_bound + wraps
