@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import (
     JoinRequest,
+    Peer,
     SignedSealingKey,
     TrainingPlan,
     TrainReply,
@@ -23,6 +26,7 @@ from fedrec.protocol import (
     sha256_hex,
     thaw,
 )
+from fedrec.server.coordinator import RoundRecord
 from tests.cohort import DIMENSION, Cohort
 
 MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}
@@ -143,3 +147,104 @@ def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at:
         killed.merchant.train(killed.request(1, OTHER_MODEL), OTHER_MODEL)
     assert killed.charged_rounds() == [1]
     killed.goes_on()
+
+
+def test_a_power_cut_in_the_middle_of_a_store_leaves_no_answer(tmp_path: Path) -> None:
+    """The merchant's store: durable when a call returns, and whole after a cut between two pages."""
+    here, cut = tmp_path / "here", tmp_path / "cut"
+    here.mkdir()
+    store = MerchantStore(here / "store.sqlite")
+    # 3 is EXTRA: FULL, and the folder is synced once the journal is gone.
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (3,)
+    store.put_reply("upload", "a" * 64, 1, request_hash="1" * 64, body=b"first")
+    before = (here / "store.sqlite").read_bytes()
+
+    def trace(statement: str) -> None:
+        if statement == "COMMIT":
+            shutil.copytree(here, cut)
+
+    store._db.execute("PRAGMA cache_size = 1")
+    store._db.set_trace_callback(trace)
+    store.put_reply("upload", "a" * 64, 2, request_hash="2" * 64, body=bytes(400_000))
+    store.close()
+    assert (cut / "store.sqlite").read_bytes() != before
+    assert (cut / "store.sqlite-journal").stat().st_size > 0
+    again = MerchantStore(cut / "store.sqlite")
+    assert again.reply("upload", "a" * 64, 2, request_hash="2" * 64) is None
+    assert again.reply("upload", "a" * 64, 1, request_hash="1" * 64) == b"first"
+    again.close()
+
+
+FIVE = 5
+
+
+def _one_life(folder: Path, keys: list[bytes], plan: bytes, last_round: int) -> None:
+    """A server and its merchants, brought up from the disk; all are killed once a round is over."""
+    cohort = _cohort(folder, keys)
+    coordinator, _ = cohort.coordinator(TrainingPlan.model_validate_json(plan))
+
+    def after(record: RoundRecord) -> None:
+        if record.round == last_round:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    coordinator.on_round = after
+    coordinator.run()
+
+
+def _cohort(folder: Path, keys: list[bytes]) -> Cohort:
+    cohort = Cohort(folder, size=0, seed=None)
+    cohort.size = len(keys) - 1
+    cohort.server = SigningIdentity.from_private_bytes(keys[0])
+    for number, key in enumerate(keys[1:]):
+        cohort.names.append(f"m{number}")
+        cohort.identities[f"m{number}"] = SigningIdentity.from_private_bytes(key)
+    cohort.merchants = {name: cohort.start(name) for name in cohort.names}
+    return cohort
+
+
+def _ledgers(cohort: Cohort) -> dict[str, tuple[float, float, float]]:
+    return {
+        name: (
+            merchant.ledger.epsilon(delta=1e-4),
+            merchant.ledger.epsilon_rdp(delta=1e-4),
+            merchant.ledger.epsilon(delta=1e-4, view="aggregation_broken"),
+        )
+        for name, merchant in cohort.merchants.items()
+    }
+
+
+def test_five_rounds_in_five_lives_cost_what_they_cost_in_one(tmp_path: Path) -> None:
+    """Server and merchants are killed after every round: ledgers end at the epsilons of a run in one life."""
+    whole = Cohort(tmp_path / "one", seed=None)
+    _, records = whole.train(whole.plan(rounds=FIVE))
+    assert [record.opened for record in records] == [True] * FIVE
+    keys = [SigningIdentity.generate().private_bytes() for _ in range(5)]
+    cohort = _cohort(tmp_path / "lives", keys)
+    roster = tuple(Peer(name=name, signing_key=key.public.hex()) for name, key in cohort.identities.items())
+    plan = cohort.plan(
+        rounds=FIVE, roster=roster, committee=tuple(cohort.names), records_total=40 * 4, threshold=3
+    )
+    for merchant in cohort.merchants.values():
+        merchant.ledger.close()
+        merchant.store.close()
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.cohort"])
+    for life in range(1, FIVE + 1):
+        process = server.Process(
+            target=_one_life, args=(tmp_path / "lives", keys, plan.canonical_bytes(), life)
+        )
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+    lives = _cohort(tmp_path / "lives", keys)
+    for name, merchant in lives.merchants.items():
+        entries = merchant.ledger.entries()
+        assert [entry.charge.round_number for entry in entries] == [1, 2, 3, 4, 5]
+        # The cost of each life's round stands in its entry on top of those before.
+        for one, other in zip(whole.merchants[name].ledger.entries(), entries, strict=True):
+            assert other.epsilons.rdp_after == one.epsilons.rdp_after
+            assert other.epsilons.pld_after == pytest.approx(one.epsilons.pld_after, rel=2e-3)
+    for name, (pld, rdp, broken) in _ledgers(whole).items():
+        again = _ledgers(lives)[name]
+        assert again[1:] == (rdp, broken)
+        assert again[0] == pytest.approx(pld, rel=2e-3)

@@ -132,6 +132,13 @@ def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federat
         assert "2 of them SEEDED, which guarantee nothing" in shown
 
 
+def test_a_second_daemon_on_one_home_is_refused_in_one_line(federation: Federation) -> None:
+    home = federation.home(MERCHANTS[0])
+    said = fedrec("client", "start", "--home", home, "--device", "cpu", "--threads", 1, fails=7)
+    assert said.strip().count("\n") == 0 and "is in use by another process" in said
+    assert federation.processes[MERCHANTS[0]].poll() is None
+
+
 def test_secrets_are_private_and_in_no_log(federation: Federation) -> None:
     secrets = []
     for name in MERCHANTS:

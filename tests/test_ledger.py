@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -511,6 +512,38 @@ def test_killed_at_every_write_point(tmp_path: Path) -> None:
             ledger.charge(replace(CHARGE, round_number=9))
             assert ledger.verify().ok
     assert seen == {(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)}
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    with _open(tmp_path / "l") as ledger:
+        connection = ledger._open_connection()
+        # 3 is EXTRA: FULL, and the folder is synced once the journal is gone.
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_power_cut_in_the_middle_of_a_charge_leaves_what_stood_before(tmp_path: Path) -> None:
+    """The disk as a power cut would leave it: pages half written, and the journal that takes them back."""
+    path, cut = tmp_path / "here" / "l", tmp_path / "cut"
+    path.parent.mkdir()
+    _fill(path, 5)
+    before = path.read_bytes()
+
+    def on_event(event: str) -> None:
+        if event == "begun":
+            # So small a cache that pages go to the disk before the commit.
+            ledger._open_connection().execute("PRAGMA cache_size = 1")
+        if event == "inserted":
+            assert path.read_bytes() != before
+            shutil.copytree(path.parent, cut)
+
+    with Ledger(path, signer=_Identity(), verify=_verify, on_event=on_event) as ledger:
+        ledger.charge(replace(CHARGE, round_number=50, duplicate_policy="x" * 400_000))
+    assert (cut / "l-journal").stat().st_size > 0
+    with _open(cut / "l") as ledger:
+        assert ledger.verify().ok
+        assert [entry.charge.round_number for entry in ledger.entries()] == [0, 1, 2, 3, 4]
+        assert not ledger.charge(replace(CHARGE, round_number=50)).already_charged
 
 
 def test_a_failing_disk_is_a_ledger_error_and_the_disk_is_believed(tmp_path: Path) -> None:
