@@ -88,7 +88,7 @@ def test_what_is_missing_has_a_code_of_its_own(run: Path, command: Command, tmp_
     (copied / "receipts.jsonl").unlink()
     assert command("audit", "report", "--run", copied, "--out", tmp_path / "out")[0] == 0
     code, shown = command("audit", "verify", tmp_path / "out" / "audit.json")
-    assert code == 16 and "MISSING merchant-00: no receipts" in shown and "--allow-missing" in shown
+    assert code == 17 and "MISSING merchant-00: no receipts" in shown and "--allow-missing" in shown
     code, shown = command("audit", "verify", tmp_path / "out" / "audit.json", "--allow-missing")
     assert code == 0 and "holds as far as it could be checked" in shown
 

@@ -83,7 +83,8 @@ def epsilon_after(plan: TrainingPlan, derived: Derived, *, steps: int, broken: b
     return finite(epsilon_pld([_event(plan, derived, steps=steps, broken=broken)], delta=delta))
 
 
-def _epsilon_rdp_after(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
+def epsilon_rdp_after(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
+    """Return the proved (RDP) epsilon of ``steps`` noised steps, server's view; None without a guarantee."""
     if plan.mode == "off":
         return None
     if steps == 0:
@@ -147,7 +148,7 @@ def build_report(
             "adjacency": ADJACENCY,
             "duplicate_policy": DUPLICATE_POLICY[plan.unit],
             "epsilon": epsilon_after(plan, derived, steps=steps),
-            "epsilon_rdp": _epsilon_rdp_after(plan, derived, steps=steps),
+            "epsilon_rdp": epsilon_rdp_after(plan, derived, steps=steps),
             "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
             "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
