@@ -15,8 +15,10 @@ from fedrec.certificates import Certificates
 from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import Derived, derive, reported_views
+from fedrec.protocol import TrainingPlan
 from fedrec.server.home import JOIN_FILE, ServerHome
+from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
 from fedrec.server.trainings import Training, all_trainings, file_training, find, read_training_file
 
 app = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
@@ -111,9 +113,20 @@ def plan(
         f"{made.colluders} of them assumed to collude\n"
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
         f"noise multiplier {view.server:.3f}, delta {made.delta:g}\n"
+        f"budget      {_budget(made, derived)}\n"
         f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}\n"
         f"fingerprint {_join_fingerprint(opened)}"
     )
+
+
+def _budget(made: TrainingPlan, derived: Derived) -> str:
+    """Say what the whole training costs, by the headline figure and by the one that merchants' caps go by."""
+    if made.mode == "off":
+        return "none: privacy is off"
+    steps = made.rounds * made.local_steps
+    headline = figures.epsilon(epsilon_after(made, derived, steps=steps))
+    proved = figures.epsilon(epsilon_rdp_after(made, derived, steps=steps))
+    return f"epsilon {headline}; merchants' caps must hold {proved}, the proved figure at this delta"
 
 
 @app.command()
