@@ -58,7 +58,9 @@ def _status_kib(field: str) -> int:
     raise RuntimeError(f"this kernel does not tell {field}")
 
 
-def _measure_peak(work: Callable[[], object], answer: Any) -> None:
+def _measure_peak(work: Callable[[], object], answer: Any, warm: bool) -> None:
+    if warm:
+        work()
     gc.collect()
     # What the parent has freed but the allocator kept would otherwise serve the work unseen.
     ctypes.CDLL(None).malloc_trim(0)
@@ -68,11 +70,15 @@ def _measure_peak(work: Callable[[], object], answer: Any) -> None:
     answer.send(max(0, _status_kib("VmHWM") - before) * 1024)
 
 
-def peak_memory_bytes(work: Callable[[], object]) -> int:
-    """Return how far the resident memory of a forked child rises above its start while it works."""
+def peak_memory_bytes(work: Callable[[], object], *, warm: bool = False) -> int:
+    """Return how far the resident memory of a forked child rises above its start while it works.
+
+    With ``warm`` the child has done the work once before: the code that it pages in and the engines that it
+    starts, which don't grow with the work, are then in its start.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_peak, args=(work, sender))
+    child = context.Process(target=_measure_peak, args=(work, sender, warm))
     child.start()
     sender.close()
     try:
