@@ -483,3 +483,65 @@ def test_memory_bounds_the_physical_batch(monkeypatch: pytest.MonkeyPatch) -> No
     assert passes[1] == 16 and passes[0] == 1  # a look at the shapes, then one pass
     assert 1 <= max(passes[2:]) < 16
     assert np.linalg.norm(usual - lean) <= 1e-5 * np.linalg.norm(usual)
+
+
+# --- on a GPU -----------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+GPU = torch.device("cuda")
+GPU_CASES = [("cnn", 1, 28), ("cnn", 3, 32), ("resnet18", 3, 32)]
+
+
+@needs_gpu
+@pytest.mark.parametrize(("name", "channels", "size"), GPU_CASES)
+def test_a_gpu_gives_the_per_record_loop_of_a_cpu_in_float64(name: str, channels: int, size: int) -> None:
+    model = registry.get(name).build(classes=4, channels=channels, size=size, seed=0).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(9, 2, channels, size, size, generator=generator).double()
+    labels = torch.randint(0, 4, (9,), generator=generator)
+    expected = _naive(model, inputs, labels, 0.5)
+    found = clipped_sum(model.to(GPU), inputs.to(GPU), labels.to(GPU), clip=0.5)
+    assert np.linalg.norm(found - expected) <= 1e-9 * np.linalg.norm(expected)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("name", "channels", "size"), GPU_CASES)
+def test_on_a_gpu_no_contribution_depends_on_its_company_by_one_bit(
+    name: str, channels: int, size: int
+) -> None:
+    model = registry.get(name).build(classes=4, channels=channels, size=size, seed=0).to(GPU)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 1, channels, size, size, generator=generator).to(GPU)
+    labels = torch.randint(0, 4, (40,), generator=generator).to(GPU)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with RecordClipper(model, clip=0.5) as clipper:
+
+            def summed(chosen: list[int]) -> np.ndarray:
+                return clipper.clipped_sum(inputs[chosen], labels[chosen])
+
+            one = [summed([i]) for i in range(40)]
+            total = np.sum(one, axis=0)
+            for gone in (None, 0, 17, 39):
+                expected = total if gone is None else total - one[gone]
+                found = summed([i for i in range(40) if i != gone])
+                assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(total)
+            assert all(np.linalg.norm(part) <= 0.5 * (1 + 2.0**-16) for part in one)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@needs_gpu
+def test_on_a_gpu_products_keep_all_digits_of_float32() -> None:
+    """TF32 keeps 10 bits: a sum of 1e-3 relative beside the float64 one would show it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4096, 8, bias=False)).to(GPU)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(32, 1, 4096, generator=generator).to(GPU)
+    labels = torch.randint(0, 8, (32,), generator=generator).to(GPU)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = clipped_sum(model, inputs, labels, clip=1e6)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    exact = clipped_sum(model.double(), inputs.double(), labels, clip=1e6)
+    assert np.linalg.norm(found - exact) <= 1e-5 * np.linalg.norm(exact)
