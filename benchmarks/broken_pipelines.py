@@ -68,6 +68,13 @@ def without_clip() -> Iterator[None]:
         yield
 
 
-def reused(plan: TrainingPlan, round_number: int) -> Randomness:
+def reused(name: str, plan: TrainingPlan, round_number: int) -> Randomness:
     """Give every round the chance of the first."""
-    return Randomness.seeded(1, plan.training_id)
+    return Randomness.seeded(1, name, plan.training_id)
+
+
+def reused_by_one(name: str, plan: TrainingPlan, round_number: int) -> Randomness:
+    """Give every round the chance of the first, to the first merchant alone."""
+    if name == plan.roster[0].name:
+        return reused(name, plan, round_number)
+    return Randomness.from_os()

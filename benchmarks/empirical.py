@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from statistics import median
 from typing import Any
 
-from broken_pipelines import noise_scaled, records_repeated, reused, without_clip
+from broken_pipelines import (
+    noise_scaled,
+    records_repeated,
+    reused,
+    reused_by_one,
+    without_clip,
+)
 from measure import finish, parse
 
 from fedrec.simulations.attacks.canaries import AuditOptions, AuditResult, audit
@@ -39,6 +46,10 @@ def main() -> None:
     case("records three times, 1", 1.0, lambda: records_repeated(3))
     case("no clip, 1", 1.0, without_clip)
     claims["chance reused, 1"] = 1.0, lambda: audit(AuditOptions(epsilon=1.0), randomness_for=reused)
+    claims["chance reused by one of two, 1"] = (
+        1.0,
+        lambda: audit(AuditOptions(epsilon=1.0), randomness_for=reused_by_one),
+    )
     rows: list[dict[str, Any]] = []
     for name, (epsilon, run) in claims.items():
         found = [run() for _ in range(QUICK_RUNS if options.quick else RUNS)]
@@ -50,8 +61,9 @@ def main() -> None:
                 "runs": len(found),
                 "flagged": sum(bool(result.violations) for result in found),
                 "least_bound": bounds[0],
-                "median_bound": bounds[len(bounds) // 2],
+                "median_bound": median(bounds),
                 "largest_bound": bounds[-1],
+                "largest_shared_noise": max(result.shared_noise or 0.0 for result in found),
                 "least_steinke": min(result.bound_steinke for result in found),
             }
         )

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.rdp import RdpAccountant
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,7 @@ from fedrec.privacy.accounting.accountants import Event, epsilon_pld
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
+from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
 from fedrec.privacy.derive import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
@@ -857,3 +860,10 @@ def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) ->
     bundle["body"]["server_key"] = "\x1b[2Jall is well"
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert not outcome.ok and all(line.isprintable() for line in verifier.told(outcome))
+
+
+@pytest.mark.parametrize(("rate", "noise"), [(0.01, 0.6), (0.25, 3.0), (1.0, 2.0)])
+def test_renyi_divergences_are_those_of_google_s_accountant(rate: float, noise: float) -> None:
+    accountant = RdpAccountant(epsilons.ORDERS)
+    accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)))
+    assert epsilons.rdp_step(rate, noise) == pytest.approx(accountant.rdp, rel=1e-9)

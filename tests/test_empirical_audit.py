@@ -6,20 +6,25 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from broken_pipelines import noise_scaled, records_repeated, reused, without_clip
+from broken_pipelines import (
+    noise_scaled,
+    records_repeated,
+    reused,
+    reused_by_one,
+    without_clip,
+)
 from dp_accounting import get_sigma_gaussian
 from scipy.stats import binom
 
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
-from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan
+from fedrec.privacy.accounting.prepared import Totals
 from fedrec.simulations.attacks.canaries import AuditOptions, audit
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
 
@@ -92,7 +97,9 @@ def test_bounds_of_a_gaussian_hold_and_say_something(epsilon: float) -> None:
 def test_the_honest_pipeline_passes_and_the_audit_is_not_blind(scheme: str) -> None:
     result = audit(AuditOptions(epsilon=8.0, scheme=scheme, **SMALL))
     assert result.violations == ()
-    assert 1.5 < result.epsilon_lower_bound < result.epsilon_claimed <= 8.0
+    assert 1.5 < result.epsilon_lower_bound < 8.0
+    # Without encryption the ledgers charge for what is seen: each merchant's own share of the noise.
+    assert (result.epsilon_claimed <= 8.0) is (scheme == "kahe")
     assert result.shared_noise == pytest.approx(0.0, abs=6 / SMALL["canaries"] ** 0.5)
 
 
@@ -121,32 +128,65 @@ def test_chance_that_is_used_twice_is_flagged() -> None:
 
 def test_a_single_merchant_that_uses_its_chance_twice_is_flagged() -> None:
     """Half the noise of two honest merchants is new in every round; the other half is not."""
-    calls: list[int] = []
-
-    def every_other(plan: TrainingPlan, round_number: int) -> Randomness:
-        calls.append(round_number)
-        return Randomness.seeded(1, plan.training_id) if len(calls) % 2 else Randomness.from_os()
-
-    result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=every_other)
-    assert calls == [1, 1, 2, 2] and result.shared_noise == pytest.approx(0.5, abs=0.1)
+    result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=reused_by_one)
+    assert result.shared_noise == pytest.approx(0.5, abs=0.1)
     assert any("of their noise" in violation for violation in result.violations)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "flagged"),
+    [
+        (nullcontext, False),
+        (lambda: noise_scaled(0.5), True),
+        (lambda: noise_scaled(0.25), True),
+        (lambda: records_repeated(3), True),
+        (without_clip, True),
+    ],
+    ids=["honest", "half the noise", "a quarter of the noise", "records three times", "no clip"],
+)
+def test_controls_at_the_defaults(broken: Callable[[], AbstractContextManager[None]], flagged: bool) -> None:
+    for _ in range(3):
+        with broken():
+            assert bool(audit(AuditOptions(epsilon=1.0)).violations) is flagged
+
+
+def test_the_claim_is_the_ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that writes down less than the plan's epsilon is a violation, whatever leaks."""
+    real = Totals.pld
+    monkeypatch.setattr(Totals, "pld", lambda self, **options: 0.5 * real(self, **options))
+    result = audit(AuditOptions(epsilon=8.0, **SMALL))
+    assert result.epsilon_claimed == pytest.approx(4.0, rel=0.01)
+    assert any("the ledgers claim an epsilon of" in violation for violation in result.violations)
 
 
 def test_the_command_writes_its_figures_and_ends_with_a_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    arguments = ["fedrec", "audit", "empirical", "--canaries", "500", "--json", str(tmp_path / "e.json")]
-    monkeypatch.setattr(sys, "argv", arguments)
+    arguments = ["fedrec", "audit", "empirical", "--canaries", "5000", "--json", str(tmp_path / "e.json")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--runs", "2"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code and "Nothing contradicts the claim" in capsys.readouterr().out
     document = json.loads((tmp_path / "e.json").read_text("utf-8"))
-    assert document["schema"] == "fedrec.empirical/1" and document["runs"] == 1
-    assert document["epsilon_lower_bound"] == document["details"][0]["bound_gaussian"]
+    assert document["schema"] == "fedrec.empirical/1" and document["runs"] == 2
+    bounds = [detail["bound_gaussian"] for detail in document["details"]]
+    assert document["epsilon_lower_bound"] == max(bounds)
+    assert document["epsilon_lower_bound_median"] == pytest.approx(sum(bounds) / 2)
+    assert document["confidence"] == 0.95 and document["confidence_of_each_run"] == pytest.approx(0.975)
     monkeypatch.setattr(sys, "argv", [*arguments, "--epsilon", "1"])
     with noise_scaled(0.1), pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 15 and "leaks more than it claims" in capsys.readouterr().err
+
+
+def test_too_few_canaries_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedrec", "audit", "empirical", "--canaries", "4999"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "at least 5000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

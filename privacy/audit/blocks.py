@@ -67,4 +67,12 @@ class Panels:
     note: str
 
 
+def shortened(name: str, *, most: int) -> str:
+    """Return a name of at most so many letters, with its middle left out where it is longer."""
+    if len(name) <= most:
+        return name
+    half = (most - 3) // 2
+    return f"{name[: most - 3 - half]}...{name[-half:]}"
+
+
 Block = Heading | Text | Points | Table | Panels

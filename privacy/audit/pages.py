@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from fedrec.privacy.audit.blocks import Block, Heading, Line, Panel, Panels, Points, Table, Text
+from fedrec.privacy.audit.blocks import Block, Heading, Line, Panel, Panels, Points, Table, Text, shortened
 from fedrec.privacy.audit.content import blocks
 from fedrec.privacy.audit.timeline import HEADLINE, PROVED
 
 TITLE = "fedrec: privacy audit"
 _WIDTH, _HEIGHT = 300, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 12, 24, 24
+_LONGEST_NAME = 28
 _CSP = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f23; --quiet: #5c626d; --line: #d9dde3; --back: #ffffff;
@@ -127,7 +128,7 @@ def _panel(chart: Panels, panel: Panel) -> str:
     title = f"{panel.name}: {panel.last} by RDP"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}'
-        f'<text class="name" x="{_LEFT}" y="14">{escape(panel.name)}</text>'
+        f'<text class="name" x="{_LEFT}" y="14">{escape(shortened(panel.name, most=_LONGEST_NAME))}</text>'
         f'<text class="name" x="{right}" y="14" text-anchor="end">{escape(panel.last)}</text></svg>'
     )
 

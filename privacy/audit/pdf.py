@@ -10,7 +10,7 @@ from fpdf import FPDF
 from fpdf.enums import TableCellFillMode, WrapMode, XPos, YPos
 from fpdf.fonts import FontFace
 
-from fedrec.privacy.audit.blocks import Block, Heading, Panel, Panels, Points, Table, Text
+from fedrec.privacy.audit.blocks import Block, Heading, Panel, Panels, Points, Table, Text, shortened
 from fedrec.privacy.audit.content import blocks
 from fedrec.privacy.audit.pages import TITLE
 from fedrec.privacy.audit.timeline import HEADLINE, PROVED
@@ -19,6 +19,7 @@ _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _PLAIN = {"–": "-", "’": "'", "“": '"', "”": '"'}
 _PROVED, _PLD, _CAP = (42, 111, 187), (196, 119, 46), (176, 40, 30)
 _INDENT, _PANEL_HEIGHT = 4.0, 42.0
+_CHART_HEIGHT = _PANEL_HEIGHT + 40.0
 _LONG_WORD = 40
 _NOTE = (
     "Letters that this page's fonts lack are written by their Unicode numbers, as \\u4e16; audit.html "
@@ -35,7 +36,15 @@ def render_pdf(body: Mapping[str, Any], *, signer: str) -> bytes:
     pdf.add_page()
     pdf.set_font("Helvetica", style="B", size=18)
     pdf.line_of(TITLE, height=10)
-    for block in blocks(body, signer=signer):
+    content = blocks(body, signer=signer)
+    for block, following in zip(content, (*content[1:], None), strict=True):
+        # A title stays with what it is the title of.
+        if (
+            isinstance(block, Heading)
+            and isinstance(following, Panels)
+            and pdf.will_page_break(_CHART_HEIGHT)
+        ):
+            pdf.add_page()
         pdf.block(block)
     if pdf.lacked_letters:
         pdf.block(Text(_NOTE))
@@ -205,7 +214,7 @@ class _Pdf(FPDF):
                 self.polyline([(x(place), y(value)) for place, value in panel.curves[label]])
         self.set_dash_pattern()
         self.set_font("Helvetica", style="B", size=7.5)
-        self.text(x0, top + 4, self.plain(panel.name))
+        self.text(x0, top + 4, shortened(self.plain(panel.name), most=int((x1 - x0) / 1.9) - 4))
         self.text(x1 - self.get_string_width(panel.last), top + 4, panel.last)
 
 

@@ -53,10 +53,11 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
     notes = []
     far = {name: cap for name in shown if (cap := caps.get(name)) is not None and cap > _FAR_CAP * highest}
     near = [cap for name in shown if (cap := caps.get(name)) is not None and name not in far]
-    if far:
-        notes.append(
-            "Caps above the panels: " + ", ".join(f"{name} {cap:g}" for name, cap in far.items()) + "."
-        )
+    if far and len(set(far.values())) == 1 and len(far) == len(shown):
+        notes.append(f"The lifetime cap, {next(iter(far.values())):g}, lies far above.")
+    elif far:
+        named = ", ".join(f"{name} {cap:g}" for name, cap in far.items())
+        notes.append(f"Lifetime caps that lie far above: {named}.")
     if len(charged) > len(shown):
         notes.append(
             f"The {len(shown)} of {len(charged)} merchants that spent most; the table above has all of them."

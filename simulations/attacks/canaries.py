@@ -30,8 +30,9 @@ from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.aggregation.committee import default_threshold
-from fedrec.privacy.derive import derive, rounded_size
+from fedrec.privacy.derive import derive, reported_views, rounded_size
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -42,7 +43,7 @@ from fedrec.server.coordinator import Coordinator, RoundRecord
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
-from fedrec.simulations.merchants import create_home
+from fedrec.simulations.merchants import LEDGER_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid
 
 SCHEMA = "fedrec.empirical/1"
@@ -51,11 +52,13 @@ FEWEST_CANARIES, MOST_CANARIES = 100, 20_000
 _LENGTH = 10.0
 """How many times longer than C a canary's gradient is before the clip."""
 _CLIP = 1.0
+_SAME_CLAIM = 1e-3
 _DEVIATIONS = 6.0
 """How far above 0, in standard deviations of independent rounds, the part of noise that two share may lie."""
 
 Vector = NDArray[np.float64]
-RandomnessFor = Callable[[TrainingPlan, int], Randomness]
+RandomnessFor = Callable[[str, TrainingPlan, int], Randomness]
+"""Gives a merchant, by name, its chance for a round of a plan."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class AuditOptions:
 class AuditResult:
     """What an audit found; ``violations`` says in a line each what contradicts the claim.
 
+    ``epsilon_claimed`` is what the merchants' ledgers say of the run, the largest of them;
     ``bound_possible`` is what all guesses right would have given: no claim above it can be refuted.
     ``bound_gaussian`` is None with sampling, where trade-offs aren't Gaussian. ``shared_noise`` is the
     largest part of the noise that any two rounds have in common, about 0 if none; None for one round.
@@ -154,7 +158,9 @@ class _InlineGrid(VirtualGrid):
 
 
 def audit(
-    options: AuditOptions, *, randomness_for: RandomnessFor = lambda plan, round_number: Randomness.from_os()
+    options: AuditOptions,
+    *,
+    randomness_for: RandomnessFor = lambda name, plan, round_number: Randomness.from_os(),
 ) -> AuditResult:
     """Run the audit.
 
@@ -169,6 +175,7 @@ def audit(
     coins = Randomness.from_os().uniform(options.canaries) < 0.5
     with tempfile.TemporaryDirectory(prefix="fedrec-audit-") as scratch:
         plan, opened, own = _train(options, coins, Path(scratch), randomness_for=randomness_for)
+        claims = _claims(plan, Path(scratch))
     noise = derive(plan).noise
     unit = noise.clip / noise.scale
     remains = [(values - colluded) * unit for values, colluded in zip(opened, own, strict=True)]
@@ -186,9 +193,14 @@ def audit(
     if options.sample_rate == 1.0:
         gaussian = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_gaussian)
         possible = lower_bound(known, coins, delta=options.delta, error=error, bound=bound_gaussian)
-    event = Event(options.sample_rate, noise.noise_multiplier, options.rounds)
-    claimed = epsilon_pld([event], delta=noise.accounting_delta)
+    claimed = max(claims)
+    view = reported_views(plan, noise).server
+    planned = epsilon_pld([Event(options.sample_rate, view, options.rounds)], delta=noise.accounting_delta)
     violations = []
+    if any(not math.isclose(claim, planned, rel_tol=_SAME_CLAIM) for claim in claims):
+        violations.append(
+            f"the ledgers claim an epsilon of {min(claims):.4g} to {claimed:.4g}, the plan's is {planned:.4g}"
+        )
     # Both bounds grow with the same count of right guesses, so the larger errs no more often than either.
     best = max(steinke, gaussian or 0.0)
     if best > claimed:
@@ -210,6 +222,20 @@ def audit(
         shared_noise=shared,
         violations=tuple(violations),
     )
+
+
+def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
+    """Return the epsilon by PLD that each merchant's ledger ends with; infinite where it claims none."""
+    claims = []
+    for peer in plan.roster:
+        outcome, entries = read_entries(
+            folder / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
+        )
+        if not outcome.ok or len(entries) != plan.rounds:
+            raise AuditError(f"the ledger of {peer.name} doesn't hold the audited training: {outcome.reason}")
+        found = entries[-1].epsilons.pld_after
+        claims.append(math.inf if found is None else found)
+    return claims
 
 
 def _shared(noises: list[Vector]) -> float | None:
@@ -238,10 +264,10 @@ def _train(
         name: int.from_bytes(Randomness.from_os().bytes(7), "big") for name in names[-options.colluders :]
     }
 
-    def chance(name: str) -> RandomnessFor:
-        if name not in seeds:
-            return randomness_for
-        return lambda plan, round_number: Randomness.seeded(seeds[name], "colluder", round_number)
+    def chance(name: str, plan: TrainingPlan, round_number: int) -> Randomness:
+        if name in seeds:
+            return Randomness.seeded(seeds[name], "colluder", round_number)
+        return randomness_for(name, plan, round_number)
 
     merchants = []
     for name in names:
@@ -252,12 +278,12 @@ def _train(
             Merchant(
                 name=name,
                 identity=identities[name],
-                ledger=Ledger(home / "ledger.sqlite", signer=identities[name], verify=verify),
+                ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
                 store=MerchantStore(home / "store.sqlite"),
                 policy=MerchantPolicy(schemes=frozenset({options.scheme})),
                 data_for=partial(_data, canaries=options.canaries, chosen=chosen),
                 build_model=lambda plan: CanaryModel(options.canaries),
-                randomness_for=chance(name),
+                randomness_for=partial(chance, name),
                 device=torch.device("cpu"),
             )
         )
