@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
-from fedrec.protocol import Unit
+from fedrec.protocol import MAX_CLIP, MAX_COMMITTEE, MAX_LEARNING_RATE, MAX_PEERS, MIN_CLIP, Unit
 
 PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0
@@ -30,20 +30,20 @@ class TrainingOptions(BaseModel):
     model: str = "cnn"
     unit: Unit = "record"
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     augment: bool = False
     privacy: PrivacyMode = "distributed"
     epsilon: Annotated[float, Field(gt=0)] | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    clip: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = None
     clipping: Literal["fixed", "automatic"] = "fixed"
     secure_aggregation: str = "kahe"
-    committee: Annotated[int, Field(ge=1)] | None = None
-    threshold: Annotated[int, Field(ge=1)] | None = None
-    min_contributors: Annotated[int, Field(ge=1)] | None = None
-    colluders: Annotated[int, Field(ge=0)] = 1
+    committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
+    threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
+    min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
+    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)] = 1
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class SimulationConfig(TrainingOptions):
     dataset: Literal["synthetic", "fashion-mnist", "cifar10"] = "synthetic"
     data_root: Path | None = None
     eval_data: Path | None = None
-    merchants: Annotated[int, Field(ge=1, le=1000)] | None = None
+    merchants: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
     partition: str = "iid"
     crash: Annotated[float, Field(ge=0, lt=1)] = 0.0
     engine: Literal["local", "ray"] = "local"

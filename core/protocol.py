@@ -29,6 +29,8 @@ MAX_BODY_BYTES = 16 * 2**20
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_CLASSES = 10_000
+MAX_CLASS_NAME = 200
+MAX_LEARNING_RATE = 1e6
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Far beyond any use; further out, float arithmetic would no longer keep the bound that a clip stands for."""
 
@@ -97,7 +99,7 @@ class TrainingPlan(Strict):
     model: Annotated[str, StringConstraints(max_length=64)]
     initial_model_hash: Hash
     classes: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=200)], ...],
+        tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME)], ...],
         FailFast(),
         Field(min_length=2, max_length=MAX_CLASSES),
     ]
@@ -109,7 +111,7 @@ class TrainingPlan(Strict):
     mode: Mode
     rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]
-    local_learning_rate: Annotated[float, Field(gt=0, le=1e6)]
+    local_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
     sample_rate: Fraction
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)]
     clipping: Clipping = "fixed"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from fedrec.config import AUGMENTED_VIEWS, DEFAULT_EPSILON, TrainingOptions, planned_minimum
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
@@ -132,36 +133,41 @@ def make_plan(
         records_per_merchant=max(sizes),
         local_steps=options.local_steps,
     )
-    plan = TrainingPlan(
-        server_key=server_key,
-        nonce=secrets.token_hex(16),
-        model=spec.name,
-        initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),
-        classes=classes,
-        channels=3 if shape.channels == 3 else 1,
-        image_size=shape.size,
-        dimension=initial.size,
-        views=(AUGMENTED_VIEWS if options.augment else 1)
-        * (PRODUCT_PHOTOS if options.unit == "product" else 1),
-        unit=options.unit,
-        mode=options.privacy,
-        rounds=settings.rounds,
-        local_steps=options.local_steps,
-        local_learning_rate=settings.learning_rate,
-        sample_rate=settings.sample_rate,
-        clip=settings.clip,
-        delta=delta,
-        noise_multiplier=noise.noise_multiplier or None,
-        records_total=sum(sizes),
-        records_largest=max(sizes),
-        roster=tuple(roster),
-        committee=tuple(peer.name for peer in roster[: settings.committee]),
-        threshold=settings.threshold,
-        min_contributors=settings.min_contributors,
-        colluders=options.colluders,
-        scheme=options.secure_aggregation,
-        clipping=options.clipping,
-    )
+    try:
+        plan = TrainingPlan(
+            server_key=server_key,
+            nonce=secrets.token_hex(16),
+            model=spec.name,
+            initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),
+            classes=classes,
+            channels=3 if shape.channels == 3 else 1,
+            image_size=shape.size,
+            dimension=initial.size,
+            views=(AUGMENTED_VIEWS if options.augment else 1)
+            * (PRODUCT_PHOTOS if options.unit == "product" else 1),
+            unit=options.unit,
+            mode=options.privacy,
+            rounds=settings.rounds,
+            local_steps=options.local_steps,
+            local_learning_rate=settings.learning_rate,
+            sample_rate=settings.sample_rate,
+            clip=settings.clip,
+            delta=delta,
+            noise_multiplier=noise.noise_multiplier or None,
+            records_total=sum(sizes),
+            records_largest=max(sizes),
+            roster=tuple(roster),
+            committee=tuple(peer.name for peer in roster[: settings.committee]),
+            threshold=settings.threshold,
+            min_contributors=settings.min_contributors,
+            colluders=options.colluders,
+            scheme=options.secure_aggregation,
+            clipping=options.clipping,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else "its parts"
+        raise ConfigError(f"no plan can hold these options: {where}: {first['msg']}") from None
     try:
         derive(plan)
     except AggregationError as error:

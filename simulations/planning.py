@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -12,7 +12,7 @@ from fedrec.privacy.accounting.accountants import noise_multiplier_for
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import Peer, TrainingPlan
+from fedrec.protocol import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.planning import Settings, settle
 from fedrec.simulations.sources import DEFAULT_MERCHANTS
 from fedrec.vision.models.registry import ModelSpec
@@ -60,6 +60,18 @@ def resolved(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -
     if schemes.opener(plan.scheme) == "committee":
         found |= {"committee": len(plan.committee), "threshold": plan.threshold}
     return config.model_copy(update=found)
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raise ``DataError`` for classes that no plan can hold: too many, or one with too long a name."""
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{len(classes)} classes are more than the {MAX_CLASSES} that a model can tell apart")
+    longest = max(classes, key=len)
+    if len(longest) > MAX_CLASS_NAME:
+        raise DataError(
+            f"class folder '{longest[:40]}...' has a name of {len(longest)} characters; at most "
+            f"{MAX_CLASS_NAME} can be used: rename the folder"
+        )
 
 
 def make_roster(identities: Mapping[str, SigningIdentity]) -> tuple[Peer, ...]:

@@ -29,7 +29,7 @@ from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import Settings, make_plan, settle
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
-from fedrec.simulations.planning import check_options, make_roster, resolved
+from fedrec.simulations.planning import check_classes, check_options, make_roster, resolved
 from fedrec.simulations.sources import Source, open_source, write_arrays
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet, content_hash
@@ -90,6 +90,7 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     tell(Stage("reading the data", 0, 1))
     source = open_source(config)
     tell(Stage("reading the data", 1, 1))
+    check_classes(source.classes)
     settings = settle(config, spec, merchants=len(source.shares))
     shape = input_shape(source.splits.train, spec)
     model = spec.build(

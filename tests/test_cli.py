@@ -17,6 +17,9 @@ from PIL import Image
 from fedrec import __version__
 from fedrec.cli.app import main
 from fedrec.cli.console import run_reporting_errors
+from fedrec.errors import ConfigError
+from fedrec.protocol import Peer
+from fedrec.server.trainings import TrainingFile, file_training
 from fedrec.simulations import local_grid, preparation
 
 CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
@@ -108,6 +111,13 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--sample-rate 1.5", CONFIG, "--sample-rate 1.5"),
         ("--clip 0", CONFIG, "--clip 0.0"),
         ("--learning-rate 0", CONFIG, "--learning-rate 0.0"),
+        ("--learning-rate 1e38", CONFIG, "--learning-rate 1e+38"),
+        ("--clip 1e-300", CONFIG, "--clip 1e-300"),
+        ("--clip 1e300", CONFIG, "--clip 1e+300"),
+        ("--colluders 2000", CONFIG, "--colluders 2000"),
+        ("--min-contributors 2000", CONFIG, "--min-contributors 2000"),
+        ("--committee 101", CONFIG, "--committee 101"),
+        ("--merchants 1001", CONFIG, "--merchants 1001"),
         ("--rounds 0", CONFIG, "--rounds 0"),
         ("--merchants 0", CONFIG, "--merchants 0"),
         ("--drop 1", CONFIG, "--drop 1.0"),
@@ -257,6 +267,31 @@ def test_merchant_folders_with_a_name_that_no_plan_can_hold(cli: Cli, tmp_path: 
     outcome = cli("simulate", "--data", "photos", "--partition", "folder", "--out", "run")
     assert "merchant folder 'far east'" in outcome.one_line()
     assert outcome.code == DATA
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_whose_name_no_plan_can_hold(cli: Cli, tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", ["mug", "s" * 201])
+    outcome = cli("simulate", "--data", "photos", "--merchants", "3", "--out", "run")
+    assert "a name of 201 characters" in outcome.one_line()
+    assert outcome.code == DATA
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_file_that_no_plan_can_hold_is_one_line(tmp_path: Path) -> None:
+    options = TrainingFile(classes=("mug", "s" * 201), image_size=8)
+    roster = tuple(Peer(name=f"m{index}", signing_key=f"{index:064x}") for index in range(4))
+    with pytest.raises(ConfigError, match="classes: String should have at most 200 characters"):
+        file_training(tmp_path, options, server_key="0" * 64, roster=roster, sizes=(100,) * 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_whose_noise_no_plan_can_hold(cli: Cli, tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", ["mug", "shoe"], photos=30)
+    options = ("--rounds", "1", "--sample-rate", "1", "--epsilon", "1e-7", "--delta", "1e-9")
+    outcome = cli("simulate", "--data", "photos", "--merchants", "3", "--out", "run", *options)
+    assert outcome.one_line()
+    assert outcome.code in {CONFIG, UNREACHABLE}
     assert not (tmp_path / "run").exists()
 
 

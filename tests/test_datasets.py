@@ -151,6 +151,56 @@ def test_palette_cmyk_and_wrong_suffix(tmp_path: Path) -> None:
     assert decode(tmp_path / "named.jpg").getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "x.png", 1)
+    picture(tmp_path / "b" / "x.png", 2)
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "a" / "to-pipe.png").symlink_to("pipe.jpg")
+    (tmp_path / "b" / "nowhere.jpg").symlink_to("absent")
+    (tmp_path / "b" / "linked.png").symlink_to(picture(tmp_path / "elsewhere.png", 3))
+    # Opening a pipe that nobody writes to would never return.
+    train = open_folder(tmp_path).train
+    assert names(train) == ["a/x.png", "b/linked.png", "b/x.png"]
+    regular = [(skip.name, skip.reason) for skip in train.skipped]
+    assert regular == [
+        ("a/pipe.jpg", "not a regular file"),
+        ("a/to-pipe.png", "not a regular file"),
+        ("b/nowhere.jpg", "not a regular file"),
+        ("elsewhere.png", "not in a class folder"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "heic", "avif", "svg"])
+def test_pictures_in_formats_that_are_not_read_are_named(tmp_path: Path, suffix: str) -> None:
+    picture(tmp_path / "m" / "a" / "x.png", 1)
+    picture(tmp_path / "m" / "b" / "x.png", 2)
+    (tmp_path / "m" / "b" / f"y.{suffix}").write_bytes(b"whatever")
+    (tmp_path / "m" / "b" / "notes.txt").write_text("no picture")
+    (skipped,) = open_folder(tmp_path).train.skipped
+    assert (skipped.name, skipped.merchant) == (f"m/b/y.{suffix}", "m")
+    assert skipped.reason == f"{suffix.upper()} pictures are not read: save it as JPEG or PNG"
+
+
+def test_a_folder_of_nothing_but_such_pictures_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "y.heic").write_bytes(b"whatever")
+    with pytest.raises(DataError, match=r"e\.g\. a/y\.heic: HEIC pictures are not read"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "jfif"])
+def test_the_first_frame_of_an_animation_and_other_endings_are_read(tmp_path: Path, suffix: str) -> None:
+    kind = {"gif": "GIF", "bmp": "BMP", "jfif": "JPEG"}[suffix]
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 250, 0))]
+    (tmp_path / "a").mkdir()
+    extra = {"save_all": True, "append_images": frames[1:]} if suffix == "gif" else {}
+    frames[0].save(tmp_path / "a" / f"x.{suffix}", kind, **extra)
+    picture(tmp_path / "b" / "x.png", 2)
+    image = open_folder(tmp_path).train.image(0)
+    red, green, _ = image.getpixel((2, 2))  # type: ignore[misc]
+    assert red > 200 and green < 50
+
+
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = Image.new("RGB", (16, 8), (0, 0, 0))
     image.paste((255, 255, 255), (0, 0, 8, 8))

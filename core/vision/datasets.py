@@ -88,19 +88,15 @@ def open_folder(
     found = sorted({picture.label for listing in listings.values() for picture in listing.pictures})
     if not listings["train"].pictures:
         where = "one folder per class" if layout == "class" else "class folders with a folder per product"
-        raise DataError(f"{folders['train']} holds no pictures: put them in {where}")
+        first_bad = next(iter(listings["train"].unusable), None)
+        shown = "" if first_bad is None else f" (e.g. {_shown(first_bad.path, root)}: {first_bad.reason})"
+        raise DataError(f"{folders['train']} holds no pictures: put them in {where}{shown}")
     names = tuple(found if classes is None else classes)
     content = b""
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
-        misplaced = [
-            Skipped(
-                _shown(file, root),
-                "not in a class folder" if layout == "class" else "not in a product folder",
-            )
-            for file in listing.misplaced
-        ]
-        photos = _load(root, tuple(found), listing.pictures, misplaced, workers=workers)
+        unusable = [Skipped(_shown(file.path, root), file.reason, file.merchant) for file in listing.unusable]
+        photos = _load(root, tuple(found), listing.pictures, unusable, workers=workers)
         if name == "train":
             content = content_hash((by_product if unit == "product" else drop_duplicates)(photos).records)
         if classes is not None:

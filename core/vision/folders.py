@@ -12,8 +12,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedrec.errors import DataError
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-"""File name endings of pictures, in lower case; other files are no part of the data."""
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"})
+"""File name endings of pictures, in lower case."""
+
+UNREAD_SUFFIXES: Final = frozenset(
+    {
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".psd",
+        ".svg",
+        ".raw",
+        ".dng",
+        ".cr2",
+        ".nef",
+    }
+)
+"""Endings of pictures that are named and skipped: their decoders are large, or not everywhere. Files with
+other endings are no part of the data."""
 
 MAX_PIXELS: Final = 64_000_000
 """Pictures with more pixels than this are not decoded (a small file can unpack to gigabytes)."""
@@ -36,11 +56,20 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A file that looks like a picture and is not even tried, why, and whose it is, where folders say so."""
+
+    path: Path
+    reason: str
+    merchant: str | None = None
+
+
+@dataclass(frozen=True)
 class Listing:
-    """What a folder holds: pictures sorted by path, and picture files that lie where none belong."""
+    """What a folder holds: pictures, and files that look like some and can't be used, each sorted by path."""
 
     pictures: tuple[Picture, ...]
-    misplaced: tuple[Path, ...]
+    unusable: tuple[Unusable, ...]
 
 
 def decode(path: Path) -> Image.Image:
@@ -94,7 +123,8 @@ def list_pictures(root: Path, *, layout: Layout = "class") -> Listing:
 
     In layout "product" a class holds a folder per product: ``CLASS/PRODUCT/picture``, or
     ``MERCHANT/CLASS/PRODUCT/picture``. It is a folder per merchant when all pictures lie that much
-    deeper. Hidden files and folders are ignored; a folder's name in NFC form is its class.
+    deeper. Hidden files and folders are ignored; a folder's name in NFC form is its class. A picture is a
+    regular file, or a link to one: anything else could block whoever opens it.
 
     Raises:
         DataError: ``root`` cannot be listed, or mixes depths.
@@ -102,13 +132,17 @@ def list_pictures(root: Path, *, layout: Layout = "class") -> Listing:
     """
     least = 1 if layout == "class" else 2
     found: dict[bool, list[Picture]] = {False: [], True: []}
-    misplaced: list[Path] = []
+    unusable: list[Unusable] = []
     for folders, files in _walk(root, (), deepest=least + 2):
-        if not least <= len(folders) <= least + 1:
-            misplaced += files
-            continue
         nested = len(folders) > least
         merchant = _name(folders[0]) if nested else None
+        if not least <= len(folders) <= least + 1:
+            where = "not in a class folder" if layout == "class" else "not in a product folder"
+            unusable += [Unusable(path, where, merchant) for path in files]
+            continue
+        wrong = {path: reason for path in files if (reason := _not_read(path)) is not None}
+        unusable += [Unusable(path, reason, merchant) for path, reason in wrong.items()]
+        files = [path for path in files if path not in wrong]
         label = _name(folders[nested])
         product = None if layout == "class" else _name(folders[-1])
         found[nested] += [Picture(path, label, merchant, product) for path in files]
@@ -121,13 +155,24 @@ def list_pictures(root: Path, *, layout: Layout = "class") -> Listing:
     pictures = sorted(
         found[False] or found[True], key=lambda picture: picture.path.relative_to(root).as_posix()
     )
-    return Listing(tuple(pictures), tuple(sorted(misplaced)))
+    return Listing(tuple(pictures), tuple(sorted(unusable, key=lambda file: file.path)))
+
+
+def _not_read(path: Path) -> str | None:
+    """Say why a file that looks like a picture is not opened at all; None where it is."""
+    suffix = path.suffix.lower()
+    if suffix in UNREAD_SUFFIXES:
+        return f"{suffix[1:].upper()} pictures are not read: save it as JPEG or PNG"
+    try:
+        return None if path.is_file() else "not a regular file"
+    except OSError as error:
+        return error.strerror or "not a regular file"
 
 
 def _walk(
     folder: Path, above: tuple[Path, ...], *, deepest: int
 ) -> Iterator[tuple[tuple[Path, ...], list[Path]]]:
-    """Yield (folders from the root down, picture files in the last) down to so many folders."""
+    """Yield (folders from the root down, files that look like pictures in the last) to this depth."""
     files, folders = _children(folder)
     yield above, files
     if len(above) < deepest:
@@ -142,11 +187,11 @@ def _name(folder: Path) -> str:
 
 
 def _children(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Picture files and folders directly in ``folder``, each sorted, hidden ones left out."""
+    """Files that look like pictures, and folders, in ``folder``, each sorted, hidden ones left out."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in entries if entry.is_dir()]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
-    pictures = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in set(folders)]
-    return pictures, folders
+    looks, inner = SUFFIXES | UNREAD_SUFFIXES, set(folders)
+    return [entry for entry in entries if entry.suffix.lower() in looks and entry not in inner], folders
