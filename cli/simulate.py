@@ -32,7 +32,7 @@ def simulate(
         int | None, typer.Option(help="Virtual merchants (8, or the folders there are).")
     ] = None,
     partition: Annotated[str | None, typer.Option(help="iid, dirichlet:ALPHA or folder.")] = None,
-    model: Annotated[str | None, typer.Option(help="cnn, resnet18 or effnet-lite0-head.")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn, cnn-ws, resnet18 or effnet-lite0-head.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="What is hidden: record (default), or product, a folder in a class.")
     ] = None,

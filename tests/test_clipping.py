@@ -16,6 +16,7 @@ from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.layer_gradients import _Outer
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision.models import effnet, registry
+from fedrec.vision.models.layers import WSConv2d
 
 
 def _cnn(channels: int = 1, seed: int = 0) -> nn.Module:
@@ -268,6 +269,30 @@ def test_book_keeping_equals_opacus(records: int, views: int, batch: int, seed: 
     assert np.linalg.norm(sums[0] - sums[1]) <= 1e-5 * scale
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    records=st.integers(1, 5), views=st.integers(1, 3), size=st.integers(3, 24), channels=st.integers(1, 3),
+    outputs=st.integers(1, 40), stride=st.integers(1, 3), bias=st.booleans(), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_standardised_weights_are_clipped_by_the_gradient_of_what_is_trained(
+    records: int, views: int, size: int, channels: int, outputs: int, stride: int, bias: bool, seed: int
+) -> None:
+    """At few positions and at many, for any shape, against the loop over records in float64."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        WSConv2d(channels, outputs, 3, stride=stride, padding=1, bias=bias), nn.Tanh(), nn.Flatten(),
+        nn.LazyLinear(3),
+    ).double()  # fmt: skip
+    inputs = torch.randn(records, views, channels, size, size).double()
+    labels = torch.randint(0, 3, (records,))
+    model(inputs[0])
+    assert covers(model)
+    for clip in (0.05, 1e6):
+        ours = clipped_sum(model, inputs, labels, clip=clip, physical_batch=8)
+        reference = _naive(model, inputs, labels, clip)
+        assert np.linalg.norm(ours - reference) <= 1e-9 * np.linalg.norm(reference)
+
+
 def test_layers_that_book_keeping_lacks_are_left_to_opacus() -> None:
     model = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3))
     assert not covers(model)
@@ -314,7 +339,7 @@ def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records
 @given(data=st.data())
 @pytest.mark.parametrize(
     ("name", "sizes", "records"),
-    [("cnn", (8, 32), 18), ("effnet-lite0-head", (224, 224), 40)],
+    [("cnn", (8, 32), 18), ("cnn-ws", (8, 32), 18), ("effnet-lite0-head", (224, 224), 40)],
 )
 def test_every_model_of_any_shape_equals_the_loop_at_the_batch_that_is_used(
     name: str, sizes: tuple[int, int], records: int, data: st.DataObject

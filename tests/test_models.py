@@ -15,8 +15,9 @@ from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.vision.models import effnet, registry
+from fedrec.vision.models.layers import WSConv2d
 
-SMALL = {"cnn": (1, 12), "resnet18": (3, 16), "effnet-lite0-head": (3, 224)}
+SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16), "effnet-lite0-head": (3, 224)}
 
 
 def small_input(name: str, count: int) -> torch.Tensor:
@@ -80,7 +81,19 @@ def test_nothing_works_in_place(name: str) -> None:
     assert all(tensor._version == version for tensor, version in versions)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_a_standardised_weight_has_no_mean_and_no_scale() -> None:
+    layer = WSConv2d(3, 5, 3, padding=1)
+    inputs = torch.randn(2, 3, 6, 6)
+    before = layer(inputs)
+    used = layer.standardised().flatten(1)
+    torch.testing.assert_close(used.mean(dim=1), torch.zeros(5), rtol=0, atol=1e-6)
+    torch.testing.assert_close(used.std(dim=1, correction=0), torch.ones(5), rtol=1e-3, atol=0)
+    with torch.no_grad():
+        layer.weight.mul_(40).add_(3)
+    torch.testing.assert_close(layer(inputs), before, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn-ws", "resnet18"])
 def test_the_seed_alone_decides_the_weights(name: str) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -126,7 +139,7 @@ def test_the_head_starts_at_zero() -> None:
 
 
 def test_refusals_say_what_to_do() -> None:
-    with pytest.raises(ConfigError, match="cnn, resnet18, effnet-lite0-head"):
+    with pytest.raises(ConfigError, match="cnn, cnn-ws, resnet18, effnet-lite0-head"):
         registry.get("vgg")
     with pytest.raises(ConfigError, match="8 pixels"):
         registry.get("cnn").build(classes=2, channels=1, size=7, seed=0)

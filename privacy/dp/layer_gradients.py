@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedrec.vision.models.layers import WSConv2d
+
 # Below this many multiplications a record, a call a record costs more than it saves.
 _WORTH_A_CALL = 1_000_000
 # With fewer positions than this, two matrix products in float64 beat reading and writing whole gradients.
@@ -226,6 +228,8 @@ def _convolution(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int)
     flat = gradient.flatten(2)
     if layer.weight.requires_grad:
         parts.append(_convolution_weight(layer, inputs, gradient, views))
+        if isinstance(layer, WSConv2d):
+            parts[-1] = _of_raw_weight(layer, parts[-1])
     if layer.bias is not None and layer.bias.requires_grad:
         parts.append(Rows(_per_record(flat.sum(dim=2), views)))
     return Several(parts)
@@ -234,7 +238,7 @@ def _convolution(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int)
 def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
     size = layer.weight.numel()
     positions = views * gradient[0, 0].numel()
-    if positions <= _FEW_POSITIONS:
+    if positions <= _FEW_POSITIONS and not isinstance(layer, WSConv2d):
         # (n * V, k, T) to (n, V * T, k): a record's views are more positions of it.
         a = _patches(layer, inputs).double().transpose(1, 2)
         g = gradient.flatten(2).double().transpose(1, 2)
@@ -244,6 +248,27 @@ def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, view
         return _PerRecord([_weight_of_one(layer, one, its) for one, its in pairs])
     products = torch.bmm(gradient.flatten(2), _patches(layer, inputs).transpose(1, 2))
     return Rows(_per_record(products, views))
+
+
+def _of_raw_weight(layer: WSConv2d, part: LayerGradients) -> LayerGradients:
+    """Turn gradients of a standardised weight v = (w - mean) / s into those of w, record by record.
+
+    By the chain rule, for each output channel, (g - mean(g) - v mean(g v)) / s. The values that come out are
+    those that norms are taken of and that are added.
+    """
+    deviation, weight = layer.deviation().flatten(1), layer.standardised().flatten(1)
+
+    def raw(gradients: Tensor) -> Tensor:
+        by_channel = gradients.reshape(*gradients.shape[:-1], *weight.shape)
+        slope = (by_channel * weight).mean(dim=-1, keepdim=True)
+        centred = by_channel - by_channel.mean(dim=-1, keepdim=True)
+        return ((centred - weight * slope) / deviation).flatten(-2)
+
+    if isinstance(part, Rows):
+        return Rows(raw(part.gradients))
+    if isinstance(part, _PerRecord):
+        return _PerRecord([raw(one.reshape(-1)) for one in part.gradients])
+    raise TypeError("a standardised weight's gradients are formed for every record")
 
 
 def _group_norm(layer: nn.GroupNorm, inputs: Tensor, gradient: Tensor, views: int) -> LayerGradients:
@@ -273,7 +298,7 @@ def gradients_of(layer: nn.Module, inputs: Tensor, gradient: Tensor, *, views: i
 
 def is_covered(layer: nn.Module) -> bool:
     """Tell whether :func:`gradients_of` knows this layer."""
-    if type(layer) is nn.Conv2d:
+    if isinstance(layer, nn.Conv2d) and type(layer) in (nn.Conv2d, WSConv2d):
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     return type(layer) in (nn.Linear, nn.GroupNorm)
 
@@ -286,7 +311,7 @@ def held_values(layer: nn.Module, output: Tensor, *, views: int) -> int:
     if isinstance(layer, nn.Conv2d):
         positions = views * output[0, 0].numel()
         patches = positions * layer.weight[0].numel()
-        if positions <= _FEW_POSITIONS:
+        if positions <= _FEW_POSITIONS and not isinstance(layer, WSConv2d):
             return 2 * patches
         return size if size * positions >= _WORTH_A_CALL else size + patches
     return size

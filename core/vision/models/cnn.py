@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.errors import ConfigError
-from fedrec.vision.models.layers import group_norm
+from fedrec.vision.models.layers import WSConv2d, group_norm
 
 SMALLEST_SIZE = 8
 """Smallest side of an input picture, in pixels."""
@@ -16,23 +16,26 @@ class SmallCnn(nn.Module):
     """Maps (n, channels, size, size) float32 to class scores (n, classes).
 
     Two 3x3 convolutions (32 and 64 channels), each with GroupNorm, ReLU and 2x2 max-pooling, then a
-    hidden layer with ReLU and a linear layer.
+    hidden layer with ReLU and a linear layer. ``standardised`` standardises the convolutions' weights.
 
     Raises:
         ConfigError: ``size`` is below 8, or there is no class.
 
     """
 
-    def __init__(self, *, classes: int, channels: int, size: int, hidden: int = 128) -> None:
+    def __init__(
+        self, *, classes: int, channels: int, size: int, hidden: int = 128, standardised: bool = False
+    ) -> None:
         super().__init__()
         if size < SMALLEST_SIZE or classes < 1:
             raise ConfigError(
                 f"model cnn needs pictures of {SMALLEST_SIZE} pixels a side or more and at least one class: "
                 f"it was given {size} pixels and {classes} classes"
             )
-        self.convolution1 = nn.Conv2d(channels, 32, 3, padding=1)
+        convolution = WSConv2d if standardised else nn.Conv2d
+        self.convolution1 = convolution(channels, 32, 3, padding=1)
         self.norm1 = group_norm(32)
-        self.convolution2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.convolution2 = convolution(32, 64, 3, padding=1)
         self.norm2 = group_norm(64)
         # Each pooling halves the side and drops an odd last row.
         self.hidden = nn.Linear(64 * (size // 2 // 2) ** 2, hidden)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fedrec.errors import ConfigError
 
 _LARGEST_SEED: Final = 2**63
+_WEIGHT_EPSILON: Final = 1e-5
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -22,6 +23,31 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = next(count for count in range(min(8, channels), 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
+
+
+class WSConv2d(nn.Conv2d):
+    """A convolution whose weight is standardised before use (Qiao et al. 2019, "Weight Standardization").
+
+    Each output channel's weight w becomes (w - mean) / sqrt(variance + 1e-5), so that its scale says nothing.
+    It is a function of the weight alone: records stay independent.
+    """
+
+    def standardised(self) -> Tensor:
+        """Return the weight as it is used, of the weight's shape."""
+        return (self.weight - self._mean()) / self.deviation()
+
+    def deviation(self) -> Tensor:
+        """Return what each output channel's weight is divided by, (outputs, 1, 1, 1)."""
+        variance: Tensor = self.weight.var(dim=(1, 2, 3), correction=0, keepdim=True)
+        return torch.sqrt(variance + _WEIGHT_EPSILON)
+
+    def _mean(self) -> Tensor:
+        return self.weight.mean(dim=(1, 2, 3), keepdim=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve with the standardised weight."""
+        convolved: Tensor = self._conv_forward(input, self.standardised(), self.bias)
+        return convolved
 
 
 class ResidualBlock(nn.Module):

@@ -88,6 +88,10 @@ def _cnn(classes: int, channels: int, size: int) -> nn.Module:
     return SmallCnn(classes=classes, channels=channels, size=size)
 
 
+def _cnn_ws(classes: int, channels: int, size: int) -> nn.Module:
+    return SmallCnn(classes=classes, channels=channels, size=size, standardised=True)
+
+
 def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
     return ResNet18(classes=classes, channels=channels, size=size)
 
@@ -108,6 +112,18 @@ _MODELS: Final = {
             std=_HALF,
             backbone=None,
             make=_cnn,
+            defaults=TrainingDefaults(
+                rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
+            ),
+        ),
+        ModelSpec(
+            name="cnn-ws",
+            image_size=None,
+            margin=1.0,
+            mean=_HALF,
+            std=_HALF,
+            backbone=None,
+            make=_cnn_ws,
             defaults=TrainingDefaults(
                 rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
             ),
