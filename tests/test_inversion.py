@@ -21,7 +21,7 @@ from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks import observations
 from fedrec.simulations.attacks.images import grey_like, matched, psnr, ssim
-from fedrec.simulations.attacks.inversion import InversionSettings, invert
+from fedrec.simulations.attacks.inversion import BatchResult, InversionSettings, _scored, invert
 from fedrec.simulations.attacks.inversion_page import render
 from fedrec.simulations.attacks.observations import (
     Defence,
@@ -43,6 +43,7 @@ VIEWS = [
     "ciphertext",
     "ciphertext_and_key_share",
     "opened_sum",
+    "opened_sum_less_colluders",
 ]
 
 
@@ -62,6 +63,18 @@ def test_without_protection_the_photo_comes_back_and_with_it_nothing_does(tmp_pa
     assert page.count("<img ") == len(VIEWS) + 1
     assert set(re.findall(r'src="([a-z]+:)', page)) == {"data:"} and "://" not in page
     assert "comes back" in page
+
+
+def test_one_photo_of_many_that_shows_through_is_enough() -> None:
+    photos = np.random.default_rng(0).random((8, 16, 16, 1))
+    pictures = np.full_like(photos, 0.5) + 0.4 * np.random.default_rng(1).standard_normal(photos.shape)
+    hidden = _scored("opened_sum", pictures, photos, protected=True)
+    assert not hidden.shows_something
+    pictures[5] = photos[5]
+    found = _scored("opened_sum", pictures, photos, protected=True)
+    assert found.shown == 1 and found.shows_something
+    batch = BatchResult(photos=photos, grey_psnr=10.0, grey_ssim=0.0, views=(found,))
+    assert batch.order[0] == 5
 
 
 @pytest.mark.slow
@@ -154,6 +167,9 @@ def test_views_are_what_the_parties_hold() -> None:
     others = [clipped_sum(model, p.inputs, p.labels, clip=DEFENCE.clip) for p in cohort]
     rest = (views["opened_sum"].update - sum(others)) / unit
     assert rest.std() == pytest.approx(step.share_std * np.sqrt(DEFENCE.merchants), rel=0.05)
+    honest = views["opened_sum_less_colluders"].update - sum(others[: -DEFENCE.colluders])
+    # Just the noise that is charged for is left.
+    assert (honest / unit).std() == pytest.approx(step.noise_multiplier * step.sensitivity, rel=0.05)
     # A reader without the key gets values that have nothing to do with the share.
     for name in ("ciphertext", "ciphertext_and_key_share"):
         assert abs(np.corrcoef(views[name].update, views["noised_update"].update)[0, 1]) < 0.05

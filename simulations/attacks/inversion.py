@@ -35,7 +35,7 @@ MODEL = "cnn"
 SUCCESS_PSNR = 25.0
 """The attack works if it reaches this, in dB, on one photo's raw update."""
 GREY_MARGIN = 1.0
-"""A view shows something if its pictures score this many dB more than plain grey ones, on average."""
+"""A view shows something if any picture scores this many dB more than plain grey does for its photo."""
 LARGEST_BATCH = 64
 _COLOURS = 1
 
@@ -66,7 +66,11 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One view's pictures, float64 (n, H, W, 1) in the photos' order, and how near they come, on average."""
+    """One view's pictures, float64 (n, H, W, 1) in the photos' order, and how near they come.
+
+    ``gains`` is by how many dB each comes nearer to its photo than plain grey; ``psnr`` and ``ssim`` are
+    means.
+    """
 
     name: str
     pictures: NDArray[np.float64]
@@ -74,7 +78,17 @@ class Reconstruction:
     psnr: float
     ssim: float
     best_psnr: float
-    shows_something: bool
+    gains: tuple[float, ...]
+
+    @property
+    def shown(self) -> int:
+        """How many photos show through."""
+        return sum(gain > GREY_MARGIN for gain in self.gains)
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether any photo does."""
+        return self.shown > 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,12 @@ class BatchResult:
     grey_psnr: float
     grey_ssim: float
     views: tuple[Reconstruction, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The photos' numbers, those first that come out best in what should show nothing."""
+        best = np.max([view.gains for view in self.views if view.protected], axis=0)
+        return tuple(int(number) for number in np.argsort(-best, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,8 @@ class InversionResult:
                             "psnr": view.psnr,
                             "ssim": view.ssim,
                             "best_psnr": view.best_psnr,
+                            "photos_shown": view.shown,
+                            "best_gain": max(view.gains),
                             "shows_something": view.shows_something,
                         }
                         for view in batch.views
@@ -261,13 +283,12 @@ def _scored(
     ratios = [psnr(picture, photo) for picture, photo in zip(pictures, photos, strict=True)]
     grey = [psnr(picture, photo) for picture, photo in zip(grey_like(photos), photos, strict=True)]
     likeness = [ssim(picture, photo) for picture, photo in zip(pictures, photos, strict=True)]
-    mean = float(np.mean(ratios))
     return Reconstruction(
         name=name,
         pictures=pictures,
         protected=protected,
-        psnr=mean,
+        psnr=float(np.mean(ratios)),
         ssim=float(np.mean(likeness)),
         best_psnr=max(ratios),
-        shows_something=mean > float(np.mean(grey)) + GREY_MARGIN,
+        gains=tuple(ratio - plain for ratio, plain in zip(ratios, grey, strict=True)),
     )

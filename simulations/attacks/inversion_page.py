@@ -31,6 +31,10 @@ _PARTIES: Final = {
         "the server together with one member of the committee",
     ),
     "opened_sum": ("Opened sum of all merchants", "what the server sees in the end"),
+    "opened_sum_less_colluders": (
+        "Opened sum less the colluders' part",
+        "the server together with the merchants assumed to side with it",
+    ),
 }
 
 _INTRODUCTION: Final = (
@@ -80,10 +84,15 @@ def _verdict(result: InversionResult) -> str:
 def _batch(batch: BatchResult) -> str:
     count = len(batch.photos)
     title = "One photo in the step" if count == 1 else f"{count} photos in the step"
-    shown = "" if count <= SHOWN else f" The first {SHOWN} are shown, the figures are of all."
+    shown = (
+        f" The {SHOWN} are shown that come out best where nothing should; the figures are of all."
+        if count > SHOWN
+        else ""
+    )
+    chosen = list(batch.order[:SHOWN])
     rows = [
-        _row("The photos" if count > 1 else "The photo", "", batch.photos, "", "", ""),
-        *(_view(view) for view in batch.views),
+        _row("The photos" if count > 1 else "The photo", "", batch.photos[chosen], "", "", ""),
+        *(_view(view, chosen) for view in batch.views),
     ]
     return (
         f'<section><h2>{title}</h2><p class="note">Mean PSNR in dB (higher is nearer; identical is 100) and '
@@ -94,17 +103,17 @@ def _batch(batch: BatchResult) -> str:
     )
 
 
-def _view(view: Reconstruction) -> str:
+def _view(view: Reconstruction, chosen: list[int]) -> str:
     name, holder = _PARTIES[view.name]
-    text = "shows the photo" if view.shows_something else "shows nothing"
+    text = f"shows {view.shown} of {len(view.gains)}" if view.shows_something else "shows nothing"
     tag = f'<span class="tag {"bad" if view.shows_something else "good"}">{text}</span>'
-    return _row(name, holder, view.pictures, f"{view.psnr:.1f}", f"{view.ssim:.2f}", tag)
+    return _row(name, holder, view.pictures[chosen], f"{view.psnr:.1f}", f"{view.ssim:.2f}", tag)
 
 
 def _row(name: str, note: str, pictures: NDArray[np.float64], ratio: str, likeness: str, tag: str) -> str:
     images = "".join(
         f'<img src="{_data_address(picture)}" alt="{escape(name)}, picture {number}">'
-        for number, picture in enumerate(pictures[:SHOWN], start=1)
+        for number, picture in enumerate(pictures, start=1)
     )
     return (
         f'<tr><th scope="row">{escape(name)}<span>{escape(note)}</span></th>'

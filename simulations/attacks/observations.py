@@ -107,7 +107,8 @@ def observe(
 
     In the order of what they give away: the raw and the clipped sum, which only the merchant's own machine
     ever holds; its noised share, which would be seen if encryption were broken; its ciphertext, and that with
-    one member's key share, as the server and a committee member have them; the opened sum.
+    one member's key share, as the server and a committee member have them; the opened sum; and that less what
+    the colluders put into it, which they know: all that the noise of the others still hides.
 
     Raises:
         ConfigError: ``step`` doesn't fit the model.
@@ -130,6 +131,7 @@ def observe(
         )
         for index, photos in enumerate(cohort)
     ]
+    known = np.sum(shares[len(shares) - defence.colluders :], axis=0, dtype=np.int64)
     sealed = Exchange.run(shares, defence, step=step, rng=rng.child("encryption"))
 
     def in_gradient_units(values: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -142,6 +144,7 @@ def observe(
         View("ciphertext", in_gradient_units(sealed.read(None)), protected=True),
         View("ciphertext_and_key_share", in_gradient_units(sealed.read_with_one_share()), protected=True),
         View("opened_sum", in_gradient_units(sealed.opened), protected=True),
+        View("opened_sum_less_colluders", in_gradient_units(sealed.opened - known), protected=True),
     ]
 
 
