@@ -42,7 +42,7 @@ def simulate(
         int | None, typer.Option(help="Noised steps a round, with --privacy local or off.")
     ] = None,
     augment: Annotated[
-        bool | None, typer.Option("--augment", help="Average augmented views of a record.")
+        bool | None, typer.Option("--augment/--no-augment", help="Average augmented views of a record.")
     ] = None,
     privacy: Annotated[str | None, typer.Option(help="distributed (default), local or off.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Privacy budget of the run (8).")] = None,

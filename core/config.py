@@ -17,6 +17,23 @@ from fedrec.protocol import MAX_CLIP, MAX_COMMITTEE, MAX_LEARNING_RATE, MAX_PEER
 
 PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0
+_ASKED, _DERIVED = "simulate", "derived"
+_PATHS = ("data", "data_root", "eval_data")
+_SOURCE = frozenset({"data", "dataset", "data_root", "partition"})
+_COHORT = _SOURCE | {"merchants"}
+_FOLLOWS: Mapping[str, frozenset[str]] = {
+    "merchants": _SOURCE,
+    "rounds": frozenset({"model"}),
+    "learning_rate": frozenset({"model"}),
+    "sample_rate": frozenset({"model"}),
+    "clip": frozenset({"model"}),
+    "epsilon": frozenset({"privacy"}),
+    "delta": _COHORT | {"privacy", "unit", "eval_data"},
+    "min_contributors": _COHORT | {"drop", "crash"},
+    "committee": _COHORT | {"secure_aggregation"},
+    "threshold": _COHORT | {"secure_aggregation", "committee", "colluders"},
+}
+"""The options that can be derived, and those that each of them follows from."""
 AUGMENTED_VIEWS = 4
 MOST_LOST_ROUNDS = 5
 """Rounds lost in a row after which a deployed training stops: each of them is charged."""
@@ -99,14 +116,20 @@ class SimulationConfig(TrainingOptions):
         """The share of the cohort that drops out or crashes in a round, as planned, at most 1."""
         return min(_exact(self.drop) + _exact(self.crash), Fraction(1))
 
-    def to_toml(self) -> str:
-        """Return the set options as a TOML text that ``--config`` reads back.
+    def to_toml(self, *, derived: Mapping[str, Any]) -> str:
+        """Return a TOML text that ``--config`` reads back from any folder: the options, and what followed.
 
-        ``out`` is left out, for a second run needs a folder of its own.
+        ``derived`` are the values of options that were not set, as model, data and cohort decided them. They
+        stand in a table of their own: flags that decide anew what they follow from set them aside. ``out`` is
+        left out, for a second run needs a folder of its own.
         """
         left_out = {"out"} if self.data is None else {"out", "dataset"}
         values = self.model_dump(mode="json", exclude_none=True, exclude=left_out)
-        return tomli_w.dumps({"simulate": values})
+        for name in _PATHS:
+            path: Path | None = getattr(self, name)
+            if path is not None:
+                values[name] = str(path.absolute())
+        return tomli_w.dumps({_ASKED: values, _DERIVED: dict(derived)})
 
 
 def planned_minimum(*, merchants: int, drop: Fraction) -> int:
@@ -122,9 +145,14 @@ def _exact(share: float) -> Fraction:
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig:
     """Read a TOML file (table ``[simulate]``), if given, and let the flags that were set override it.
 
+    A run's own file has a table ``[derived]`` besides: its values stand in for options that neither flags
+    nor ``[simulate]`` set, unless a flag changes what they follow from. Of ``[simulate]``, a flag also sets
+    aside what has no meaning beside it.
+
     Raises ``ConfigError`` with one line that names the option and what was wrong with it.
     """
     values: dict[str, Any] = {}
+    derived: dict[str, Any] = {}
     if path is not None:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -132,28 +160,52 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
             raise ConfigError(f"the configuration file {path} can't be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
-        values = _table(tables, path)
+        values, derived = _tables(tables, path)
     overrides = {name: value for name, value in flags.items() if value is not None}
-    if "data" in overrides:
-        values.pop("dataset", None)
-    if "dataset" in overrides:
-        values.pop("data", None)
+    for name in _meaningless(overrides):
+        values.pop(name, None)
+        derived.pop(name, None)
+    for name, value in derived.items():
+        if not overrides.keys() & _FOLLOWS[name]:
+            values.setdefault(name, value)
     try:
         return SimulationConfig.model_validate(values | overrides)
     except ValidationError as error:
         raise ConfigError(_first_line(error)) from None
 
 
-def _table(tables: dict[str, Any], path: Path) -> dict[str, Any]:
-    # A key outside the table would be passed over without a word, a budget among them.
-    stray = sorted(set(tables) - {"simulate"})
-    table = tables.get("simulate", {})
-    if stray or not isinstance(table, dict):
-        what = f"holds '{stray[0]}'" if stray else "sets 'simulate' to a value"
+def _meaningless(flags: Mapping[str, Any]) -> set[str]:
+    """Name the options of a file that have no meaning beside these flags."""
+    found: set[str] = set()
+    if "data" in flags:
+        found |= {"dataset", "data_root"}
+    if "dataset" in flags:
+        found |= {"data"} | ({"data_root"} if flags["dataset"] == "synthetic" else set())
+    if flags.get("privacy") == "off":
+        found |= {"epsilon", "delta"}
+    if flags.get("privacy") == "distributed":
+        found |= {"local_steps"}
+    if flags.get("secure_aggregation", "kahe") != "kahe":
+        found |= {"committee", "threshold"}
+    return found - flags.keys()
+
+
+def _tables(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tables of options and of derived values; ``ConfigError`` for anything beside them."""
+    # A key outside the tables would be passed over without a word, a budget among them.
+    stray = sorted(set(tables) - {_ASKED, _DERIVED})
+    asked, derived = tables.get(_ASKED, {}), tables.get(_DERIVED, {})
+    if stray or not isinstance(asked, dict):
+        what = f"holds '{stray[0]}'" if stray else f"sets '{_ASKED}' to a value"
         raise ConfigError(
-            f"the configuration file {path} {what}: all options stand below the line [simulate]"
+            f"the configuration file {path} {what}: all options stand below the line [{_ASKED}]"
         )
-    return dict(table)
+    if not isinstance(derived, dict) or not set(derived) <= set(_FOLLOWS):
+        raise ConfigError(
+            f"the configuration file {path} has a table [{_DERIVED}] that no run wrote: "
+            f"options stand below the line [{_ASKED}]"
+        )
+    return dict(asked), dict(derived)
 
 
 def _first_line(error: ValidationError) -> str:

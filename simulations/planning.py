@@ -45,8 +45,8 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         )
 
 
-def resolved(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -> SimulationConfig:
-    """Return the options with every default that model, data and cohort decided filled in."""
+def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -> dict[str, object]:
+    """Return the options that were not set, with what model, data and cohort decided for them."""
     found: dict[str, object] = {
         "merchants": plan.cohort,
         "rounds": plan.rounds,
@@ -59,7 +59,7 @@ def resolved(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
     if schemes.opener(plan.scheme) == "committee":
         found |= {"committee": len(plan.committee), "threshold": plan.threshold}
-    return config.model_copy(update=found)
+    return {name: value for name, value in found.items() if getattr(config, name) is None}
 
 
 def check_classes(classes: Sequence[str]) -> None:

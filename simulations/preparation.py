@@ -29,7 +29,7 @@ from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import Settings, make_plan, settle
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
-from fedrec.simulations.planning import check_classes, check_options, make_roster, resolved
+from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.sources import Source, open_source, write_arrays
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet, content_hash
@@ -115,7 +115,8 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     derived = derive(plan)
     # Nothing is left behind by options that don't work, so that --out can be given again.
     folder = make_run_folder(config.out, run_id)
-    write_atomically(folder / "config.toml", resolved(config, plan, settings).to_toml().encode())
+    options = config.to_toml(derived=derived_options(config, plan, settings))
+    write_atomically(folder / "config.toml", options.encode())
     (folder / "server").mkdir()
     write_secret(folder / "server" / "identity.key", server.private_bytes())
     write_atomically(folder / "plan.json", plan.canonical_bytes())
