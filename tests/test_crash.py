@@ -156,7 +156,7 @@ def test_a_power_cut_in_the_middle_of_a_store_leaves_no_answer(tmp_path: Path) -
     store = MerchantStore(here / "store.sqlite")
     # 3 is EXTRA: FULL, and the folder is synced once the journal is gone.
     assert store._db.execute("PRAGMA synchronous").fetchone() == (3,)
-    store.put_reply("upload", "a" * 64, 1, request_hash="1" * 64, body=b"first")
+    store.put_upload("a" * 64, 1, request_hash="1" * 64, body=b"first")
     before = (here / "store.sqlite").read_bytes()
 
     def trace(statement: str) -> None:
@@ -165,7 +165,7 @@ def test_a_power_cut_in_the_middle_of_a_store_leaves_no_answer(tmp_path: Path) -
 
     store._db.execute("PRAGMA cache_size = 1")
     store._db.set_trace_callback(trace)
-    store.put_reply("upload", "a" * 64, 2, request_hash="2" * 64, body=bytes(400_000))
+    store.put_upload("a" * 64, 2, request_hash="2" * 64, body=bytes(400_000))
     store.close()
     assert (cut / "store.sqlite").read_bytes() != before
     assert (cut / "store.sqlite-journal").stat().st_size > 0

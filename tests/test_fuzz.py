@@ -18,7 +18,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedrec.errors import FedrecError, ProtocolError
-from fedrec.flower.fleet import _MALFORMED
+from fedrec.flower.grid import _MALFORMED
 from fedrec.privacy.aggregation import dealing, registry, shamir
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme

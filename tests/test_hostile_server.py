@@ -306,7 +306,7 @@ def test_what_is_wrong_with_a_certificate_is_said(
     server_certificates.make_server_certificate(
         hosts=("127.0.0.1",),
         authority=certificates.authority,
-        authority_key=certificates.authority.with_name("ca.key"),
+        authority_key=certificates.authority.with_name("authority.key"),
         certificate=made.certificate,
         key=made.key,
     )

@@ -31,7 +31,7 @@ from fedrec.simulations.attacks.membership import FPR, MembershipSettings, infer
 from fedrec.simulations.attacks.shadow_models import Recipe, draw_halves, noise_for
 
 RECIPE = Recipe(steps=50, sample_rate=1.0, learning_rate=1.5, clip=1.0, delta=1e-3)
-SMALL = MembershipSettings(epsilons=(2.0,), recipe=RECIPE, records=50, models=6, size=8)
+SMALL = MembershipSettings(epsilons=(2.0,), recipe=RECIPE, records=50, models=10, size=8)
 
 
 def test_members_are_found_without_noise_and_not_with_it() -> None:

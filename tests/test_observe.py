@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from fedrec.server.coordinator import Coordinator
 from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
 from fedrec.server.trainings import Training, TrainingFile, file_training
+from tests.daemons import public_pem
 
 TOKEN = b"t" * 32
 NAMES = ("anna", "bert", "cleo")
@@ -166,7 +168,7 @@ def home(tmp_path: Path) -> ServerHome:
         statement = Statement(
             name=name,
             signing_key=identity.public.hex(),
-            node_key="-----BEGIN PUBLIC KEY-----\n",
+            node_key=public_pem(ec.generate_private_key(ec.SECP384R1())).decode("ascii"),
             records=100,
         )
         signature = identity.sign(statement.canonical_bytes(), context=b"fedrec/enrolment/1").hex()
