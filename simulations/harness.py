@@ -43,7 +43,7 @@ from fedrec.simulations.preparation import (
     worker_count,
 )
 from fedrec.simulations.ray_engine import RayGrid
-from fedrec.simulations.report import data_section, merchants_cost, per_merchant
+from fedrec.simulations.report import data_problems, data_section, merchants_cost, per_merchant
 from fedrec.vision.metrics import Metrics, evaluate
 
 
@@ -143,6 +143,7 @@ def _report(
 ) -> dict[str, Any]:
     reserved = _checkpoint(run).last_reserved()
     merchants, problems = per_merchant(run.plan, run.source, run.homes, rounds_reserved=reserved)
+    problems += data_problems(run.source)
     if progress.failure is not None:
         problems.insert(0, f"FAILED: {progress.failure}")
     if progress.worker_deaths:
@@ -189,9 +190,12 @@ def _train(
         opened.callback(events.close)
 
         def on_round(record: RoundRecord) -> None:
+            shown = None
+            if inputs.validation is not None:
+                shown = accuracy(run.model, progress.optimizer.model, inputs.validation)
             line = RoundLine(
                 record=record,
-                accuracy=accuracy(run.model, progress.optimizer.model, inputs.validation),
+                accuracy=shown,
                 epsilon=epsilon_after(run.plan, run.derived, steps=record.round * run.plan.local_steps),
             )
             progress.lines.append(line)

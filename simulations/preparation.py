@@ -30,6 +30,7 @@ from fedrec.server.planning import Settings, make_plan, settle
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
+from fedrec.simulations.report import write_own_reports
 from fedrec.simulations.sources import Source, open_source, write_arrays
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet, content_hash
@@ -68,11 +69,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Model inputs: the merchants' in a folder of arrays, and what the server evaluates on."""
+    """Model inputs: the merchants' in a folder of arrays, and what the server evaluates on.
+
+    ``validation`` is None where no record fell into it.
+    """
 
     arrays: Path
     metrics: EvaluationData
-    validation: EvaluationData
+    validation: EvaluationData | None
 
 
 def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
@@ -125,6 +129,7 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     homes.mkdir()
     for name, identity in identities.items():
         create_home(homes / name, identity=identity)
+    write_own_reports(source, homes)
     return Prepared(
         run_id=run_id,
         folder=folder,
@@ -165,10 +170,13 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
             arrays / share.name, train[share.indices], mine.labels, digest=content_hash(mine.records)
         )
     metrics = evaluation(splits.metrics, "preparing evaluation")
-    validation = metrics
-    if splits.validation is not None and splits.validation is not splits.metrics:
+    validation: EvaluationData | None = None
+    if splits.validation is splits.metrics:
+        validation = metrics
+    elif splits.validation is not None:
         validation = evaluation(splits.validation, "preparing validation")
-    return Inputs(arrays=arrays, metrics=metrics, validation=validation.thinned(VALIDATION_RECORDS))
+    thinned = None if validation is None else validation.thinned(VALIDATION_RECORDS)
+    return Inputs(arrays=arrays, metrics=metrics, validation=thinned)
 
 
 def scratch_folder() -> Path:

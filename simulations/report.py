@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import LedgerError
+from fedrec.files import write_atomically
 from fedrec.privacy.accounting.accountants import epsilon_pld
 from fedrec.privacy.accounting.ledger import Entry, read_entries
 from fedrec.privacy.identity import verify
@@ -16,6 +17,9 @@ from fedrec.protocol import TrainingPlan
 from fedrec.server.report.build import finite
 from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
 from fedrec.simulations.sources import Source
+
+OWN_SCHEMA = "fedrec.own-report/1"
+OWN_REPORT = "report.json"
 
 
 def per_merchant(
@@ -70,6 +74,25 @@ def data_section(source: Source) -> dict[str, Any]:
         "near_duplicates": source.near_duplicates,
         "evaluation_copies_dropped": source.splits.leaked_dropped,
     }
+
+
+def write_own_reports(source: Source, homes: Path) -> None:
+    """Write into every merchant's folder what it is told of its own photos, each file by its name."""
+    for merchant in source.merchants:
+        body = {"schema": OWN_SCHEMA} | asdict(merchant)
+        document = json.dumps(body, indent=2, allow_nan=False)
+        write_atomically(homes / merchant.merchant / OWN_REPORT, document.encode(), mode=0o600)
+
+
+def data_problems(source: Source) -> list[str]:
+    """Return the warnings that the data gives reason for."""
+    problems = [
+        f"{name} takes no part: every photo of its folder is unusable or fell into an evaluation split."
+        for name in source.absent
+    ]
+    if source.splits.validation is None:
+        problems.append("the accuracy of rounds is not measured: no record fell into the validation split.")
+    return problems
 
 
 def merchants_cost(homes: Path, what: str) -> float:

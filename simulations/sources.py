@@ -28,15 +28,38 @@ CONTENT_HASH_FILE = "content-hash"
 
 
 @dataclass(frozen=True)
+class MerchantData:
+    """What a merchant is told of its own photos, files by name.
+
+    ``near_duplicates`` are groups that look alike: all are kept, and each counts.
+    """
+
+    merchant: str
+    records: int
+    skipped: tuple[Skipped, ...]
+    duplicates_dropped: tuple[str, ...]
+    near_duplicates: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Source:
-    """The data of a run: splits, who holds what, and what was left out."""
+    """The data of a run: splits, who holds what, and what was left out.
+
+    ``absent`` are merchants whose folders gave nothing to train on.
+    """
 
     name: str
     splits: ResolvedSplits
     shares: tuple[MerchantShare, ...]
+    merchants: tuple[MerchantData, ...]
     skipped: tuple[Skipped, ...]
     duplicates_dropped: int
-    near_duplicates: int
+    absent: tuple[str, ...]
+
+    @property
+    def near_duplicates(self) -> int:
+        """How many photos look like another of their merchant's."""
+        return sum(len(group) for merchant in self.merchants for group in merchant.near_duplicates)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,16 +98,44 @@ def open_source(config: SimulationConfig) -> Source:
         splits = replace(splits, test=public.train, test_name=EVALUATION_SPLIT)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
     spec = parse_partition(config.partition)
-    merchants = wanted if spec.kind == "folder" else (wanted or DEFAULT_MERCHANTS)
+    absent: tuple[str, ...] = ()
+    merchants = wanted or DEFAULT_MERCHANTS
+    if spec.kind == "folder":
+        merchants, absent = _by_folder(splits.train, resolved.train, wanted=wanted)
     shares = partition(resolved.train, spec=spec, merchants=merchants, seed=seed)
     return Source(
         name=name,
         splits=resolved,
         shares=shares,
+        merchants=tuple(_own_data(share, resolved.train, splits.train) for share in shares),
         skipped=_skipped(splits),
         duplicates_dropped=splits.train.duplicates_dropped
         + sum(share.duplicates_dropped for share in shares),
-        near_duplicates=sum(_alike(resolved.train.subset(share.indices)) for share in shares),
+        absent=absent,
+    )
+
+
+def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[int | None, tuple[str, ...]]:
+    """Return how many merchants there must be, None for any number, and those left with nothing."""
+    named = {one.merchant for one in (*given.records, *given.skipped) if one.merchant is not None}
+    absent = named - {record.merchant for record in kept.records}
+    # The number of folders that a person counts includes those of which nothing could be used.
+    return None if wanted == len(named) else wanted, tuple(sorted(absent))
+
+
+def _own_data(share: MerchantShare, train: ImageSet, given: ImageSet) -> MerchantData:
+    mine = train.subset(share.indices).records
+    copies = [record.name for record in given.dropped if record.merchant == share.name]
+    copies += [train.records[index].name for index in share.dropped]
+    return MerchantData(
+        merchant=share.name,
+        records=len(mine),
+        skipped=tuple(skip for skip in given.skipped if skip.merchant == share.name),
+        duplicates_dropped=tuple(sorted(copies)),
+        near_duplicates=tuple(
+            tuple(mine[position].name for position in group)
+            for group in near_duplicates([record.look for record in mine])
+        ),
     )
 
 
@@ -95,11 +146,6 @@ def _skipped(splits: DataSplits) -> tuple[Skipped, ...]:
     for skip in () if splits.test is None else splits.test.skipped:
         found.append(replace(skip, name=f"{EVALUATION_SPLIT}/{skip.name}") if own else skip)
     return tuple(found)
-
-
-def _alike(images: ImageSet) -> int:
-    """Count the photos of one merchant that look like another of its photos."""
-    return sum(map(len, near_duplicates([record.look for record in images.records])))
 
 
 def write_arrays(

@@ -269,7 +269,7 @@ def flower_targets() -> tuple[Target, ...]:
     def read_array(raw: bytes) -> object:
         with malformed():
             found = Array.inflate(raw, chunks)
-            content = RecordDict({"body": body, "blobs": ArrayRecord({"large": found})})
+            content = RecordDict({"body": body, "blobs": ArrayRecord({"large/0": found})})
         return unpack(content, CloseReply, max_blob_bytes=10)
 
     return (

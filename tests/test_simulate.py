@@ -225,6 +225,20 @@ def test_a_broken_photo_is_named_and_a_copy_dropped(encrypted: Run) -> None:
     assert encrypted.report["data"]["records"] == MERCHANTS * PHOTOS
 
 
+def test_a_merchant_is_told_of_its_own_photos_and_of_no_other_s(encrypted: Run) -> None:
+    own = [
+        json.loads((encrypted.folder / "merchants" / name / "report.json").read_text("utf-8"))
+        for name in OWNERS
+    ]
+    assert [report["merchant"] for report in own] == list(OWNERS)
+    assert [report["records"] for report in own] == [PHOTOS] * MERCHANTS
+    assert own[0]["skipped"] == encrypted.report["data"]["skipped"]
+    assert [Path(name).name for name in own[0]["duplicates_dropped"]] == ["zz-copy.png"]
+    assert not any(report["skipped"] or report["duplicates_dropped"] for report in own[1:])
+    alike = sum(len(group) for report in own for group in report["near_duplicates"])
+    assert alike == encrypted.report["data"]["near_duplicates"]
+
+
 @pytest.mark.parametrize("name", ["encrypted", "clear", "lossy"])
 def test_epsilon_is_that_of_an_independent_accountant(request: pytest.FixtureRequest, name: str) -> None:
     value = request.getfixturevalue(name)

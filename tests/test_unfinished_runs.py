@@ -116,7 +116,10 @@ def test_ctrl_c_in_the_final_figures_leaves_report_and_model_without_them(
         start()
     found = report(tmp_path)
     assert len(found["rounds"]) == ROUNDS
-    assert found["metrics"]["accuracy"] is None
+    metrics = found["metrics"]
+    scores = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro")
+    assert [metrics[name] for name in scores] == [None] * len(scores)
+    assert (metrics["confusion"], metrics["per_class"], metrics["split"]) == ([], [], "test")
     assert (tmp_path / "run" / "model.safetensors").stat().st_size > 0
 
 
@@ -185,7 +188,7 @@ def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_wher
     full = False
     with pytest.raises(OSError, match=r"rounds\.jsonl"):
         start()
-    assert "FAILED" in report(tmp_path)["warnings"][1]
+        assert any("FAILED" in text for text in report(tmp_path)["warnings"])
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:

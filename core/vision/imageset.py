@@ -91,7 +91,7 @@ class ImageSet:
         records: one per photo, in a fixed order.
         labels: (n,) int64.
         skipped: pictures that could not be used. A subset carries none.
-        duplicates_dropped: exact copies left out. A subset carries 0.
+        dropped: the records of exact copies that were left out. A subset carries none.
 
     """
 
@@ -103,12 +103,12 @@ class ImageSet:
         *,
         positions: NDArray[np.int64] | None = None,
         skipped: Sequence[Skipped] = (),
-        duplicates_dropped: int = 0,
+        dropped: Sequence[Record] = (),
     ) -> None:
         self.classes = tuple(classes)
         self.records = tuple(records)
         self.skipped = tuple(skipped)
-        self.duplicates_dropped = duplicates_dropped
+        self.dropped = tuple(dropped)
         self.labels: NDArray[np.int64] = np.array([record.label for record in self.records], dtype=np.int64)
         self.labels.setflags(write=False)
         self._source = source
@@ -153,6 +153,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def duplicates_dropped(self) -> int:
+        """How many exact copies were left out."""
+        return len(self.dropped)
 
     def image(self, index: int) -> Image.Image:
         """Decode photo ``index`` as 8-bit RGB.
@@ -213,7 +218,7 @@ def content_hash(records: Sequence[Record]) -> bytes:
 
 
 def drop_duplicates(images: ImageSet) -> ImageSet:
-    """Keep the first of the records with the same digest and merchant; the rest are counted."""
+    """Keep the first of the records with the same digest and merchant; the rest are in ``dropped``."""
     seen: set[tuple[str | None, bytes]] = set()
     kept: list[int] = []
     for index, record in enumerate(images.records):
@@ -223,5 +228,6 @@ def drop_duplicates(images: ImageSet) -> ImageSet:
             kept.append(index)
     result = images.subset(kept)
     result.skipped = images.skipped
-    result.duplicates_dropped = images.duplicates_dropped + len(images) - len(kept)
+    left_out = set(range(len(images))) - set(kept)
+    result.dropped = (*images.dropped, *(images.records[index] for index in sorted(left_out)))
     return result

@@ -30,12 +30,17 @@ class Partition:
 class MerchantShare:
     """One merchant's records: its name, and ascending int64 positions in the set that was divided.
 
-    ``duplicates_dropped`` counts exact copies that met in this share and were left out of it.
+    ``dropped`` are the positions of exact copies that met in this share and were left out of it.
     """
 
     name: str
     indices: NDArray[np.int64]
-    duplicates_dropped: int = 0
+    dropped: tuple[int, ...] = ()
+
+    @property
+    def duplicates_dropped(self) -> int:
+        """How many exact copies were left out."""
+        return len(self.dropped)
 
 
 def merchant_names(count: int) -> list[str]:
@@ -109,7 +114,7 @@ def _share(images: ImageSet, name: str, indices: NDArray[np.int64]) -> MerchantS
     # Copies that lay in two folders can meet in one share, where the unit of privacy allows only one.
     first = {images.records[index].digest: index for index in reversed(ordered.tolist())}
     kept = np.array(sorted(first.values()), dtype=np.int64)
-    return MerchantShare(name, kept, duplicates_dropped=len(ordered) - len(kept))
+    return MerchantShare(name, kept, dropped=tuple(np.setdiff1d(ordered, kept).tolist()))
 
 
 def _by_folder(images: ImageSet, merchants: int | None) -> dict[str, NDArray[np.int64]]:

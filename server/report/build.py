@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from fedrec.privacy.accounting.accountants import Event, accountant_versions, epsilon_pld, epsilon_rdp
+from fedrec.privacy.accounting.accountants import (
+    MIN_NOISE_MULTIPLIER,
+    Event,
+    accountant_versions,
+    epsilon_pld,
+    epsilon_rdp,
+)
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.protocol import TrainingPlan
@@ -21,7 +27,9 @@ from fedrec.server.coordinator import RoundRecord, read_record
 from fedrec.vision.metrics import Metrics
 
 SCHEMA = "fedrec.report/1"
+LARGEST_DELTA = 1e-3
 _SHOWN_REFUSALS = 20
+_SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ def build_report(
     """
     steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
     private = plan.mode != "off"
-    warnings = _warnings(plan, derived, facts, lines) + list(problems)
+    warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan, per_merchant) + list(problems)
+    warnings += _absent_classes(metrics)
     warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
     records = [line.record for line in lines]
     upload = max((record.upload_bytes for record in records), default=0)
@@ -216,9 +225,44 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
     return warnings
 
 
+def _weak_settings(plan: TrainingPlan, per_merchant: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where the guarantee is other than a person may think that they asked for."""
+    if plan.mode == "off":
+        return []
+    warnings: list[str] = []
+    if plan.noise_multiplier is not None and plan.noise_multiplier <= MIN_NOISE_MULTIPLIER:
+        warnings.append(
+            f"the noise multiplier is the least there is, {MIN_NOISE_MULTIPLIER:g}: epsilon is smaller than "
+            "the one asked for."
+        )
+    smallest = min((line["records"] for line in per_merchant if line.get("records")), default=None)
+    if smallest is not None and plan.delta * smallest >= 1:
+        warnings.append(
+            f"delta {plan.delta:.1g} is 1 / records or more for a merchant with {smallest} records: handing "
+            "one of them out whole would be allowed."
+        )
+    elif plan.delta > LARGEST_DELTA:
+        warnings.append(
+            f"delta {plan.delta:.1g} is above {LARGEST_DELTA:g}: the guarantee may fail with that chance."
+        )
+    return warnings
+
+
+def _absent_classes(metrics: Metrics | None) -> list[str]:
+    """Name the classes that macro means count as 0 for want of records."""
+    absent = [] if metrics is None else [line.label for line in metrics.per_class if line.support == 0]
+    if not absent:
+        return []
+    shown = ", ".join(absent[:_SHOWN_CLASSES]) + (", ..." if absent[_SHOWN_CLASSES:] else "")
+    return [
+        f"{len(absent)} class(es) have no record to measure on and count as 0 in the macro means: {shown}."
+    ]
+
+
 def _metrics(metrics: Metrics | None, *, split: str | None) -> dict[str, Any]:
     if metrics is None:
-        return {"split": split, "accuracy": None, "confusion": [], "per_class": []}
+        nothing: dict[str, Any] = {field.name: None for field in fields(Metrics)}
+        return nothing | {"confusion": [], "per_class": [], "split": split}
     values = asdict(metrics)
     values["confusion"] = np.asarray(metrics.confusion).tolist()
     return values | {"split": split}
