@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_wher
     full = False
     with pytest.raises(OSError, match=r"rounds\.jsonl"):
         start()
-        assert any("FAILED" in text for text in report(tmp_path)["warnings"])
+    assert any("FAILED" in text for text in report(tmp_path)["warnings"])
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
