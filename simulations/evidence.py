@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.store import MerchantStore
+from fedrec.clients.store import MerchantStore, read_store
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.head import read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
@@ -64,6 +64,7 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
         plans = tuple(_plan(data, home.store) for data in store.plans())
     finally:
         store.close()
+    refused = read_store(home.store).refusals
     head = read_head(home.ledger.with_name(home.ledger.name + ".head"), public=identity.public, verify=verify)
     receipts: tuple[Receipt, ...] = () if head is None or head.receipt is None else (head.receipt,)
     record = MerchantRecord(
@@ -77,7 +78,7 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
         plans=plans,
         receipts=receipts,
         server_key=home.joined().server_key,
-        refusals={record.name: None},
+        refusals={record.name: {f"{told.kind} at {told.at}": told.reason for told in refused}},
     )
     return evidence, identity
 
