@@ -99,7 +99,7 @@ def open_source(config: SimulationConfig) -> Source:
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
     spec = parse_partition(config.partition)
     absent: tuple[str, ...] = ()
-    merchants = wanted or DEFAULT_MERCHANTS
+    merchants: int | None = wanted or DEFAULT_MERCHANTS
     if spec.kind == "folder":
         merchants, absent = _by_folder(splits.train, resolved.train, wanted=wanted)
     shares = partition(resolved.train, spec=spec, merchants=merchants, seed=seed)
@@ -117,7 +117,8 @@ def open_source(config: SimulationConfig) -> Source:
 
 def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[int | None, tuple[str, ...]]:
     """Return how many merchants there must be, None for any number, and those left with nothing."""
-    named = {one.merchant for one in (*given.records, *given.skipped) if one.merchant is not None}
+    met = [record.merchant for record in given.records] + [skip.merchant for skip in given.skipped]
+    named = {merchant for merchant in met if merchant is not None}
     absent = named - {record.merchant for record in kept.records}
     # The number of folders that a person counts includes those of which nothing could be used.
     return None if wanted == len(named) else wanted, tuple(sorted(absent))
