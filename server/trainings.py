@@ -82,6 +82,9 @@ class Training:
 
     def set_status(self, status: Status, reason: str = "") -> None:
         """Record how the training stands, durably; and, from the first time that it runs, since when."""
+        if (self.folder / "state.json").exists() and self.is_cancelled():
+            # The operator's word is the last, also where a server was about to write another.
+            return
         started = None if status == "filed" else self.started()
         if started is None and status == "running":
             started = datetime.now(UTC)

@@ -407,3 +407,13 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
     ready.add("slow")
     assert texts({"slow"}) == ["slow"]
     assert asked == [{"slow", "quick"}]
+
+
+def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_write(
+    trainable: ServerHome,
+) -> None:
+    training = planned(trainable)
+    training.set_status("cancelled", "by the operator")
+    for status in ("filed", "running", "done", "failed"):
+        training.set_status(status)
+    assert training.status() == ("cancelled", "by the operator")
