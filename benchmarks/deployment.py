@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import Options, fedrec_here, finish
+from measure import Options, fedrec_here, finish, peak_bytes
 
 from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
@@ -28,14 +28,6 @@ def plan(*, rounds: int, image_size: int) -> str:
         f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
         f"epsilon = 1000\ndelta = 1e-3\nclasses = {classes}\n"
     )
-
-
-def peak_bytes(pid: int) -> int:
-    """Return a process's largest resident set so far."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("this kernel does not tell VmHWM")
 
 
 def main() -> None:

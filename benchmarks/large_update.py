@@ -22,7 +22,7 @@ os.environ.setdefault("FLWR_HOME", tempfile.mkdtemp(prefix="fedrec-flower-"))
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from measure import Options, finish
+from measure import Options, finish, peak_bytes
 
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.superlink import SuperLinkHost
@@ -33,14 +33,6 @@ from fedrec.server.memory import give_memory_back
 
 MB = 10**6
 logging.getLogger("flwr").setLevel(logging.ERROR)
-
-
-def peak_bytes() -> int:
-    """Return this process's largest resident set since :func:`forget_peak`."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("this kernel does not tell VmHWM")
 
 
 def forget_peak() -> int:

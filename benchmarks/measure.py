@@ -51,8 +51,13 @@ def cpu_seconds(work: Callable[[], object], *, repeats: int) -> float:
     return statistics.median(times)
 
 
-def _status_kib(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def peak_bytes(process: int | str = "self") -> int:
+    """Return a process's largest resident set so far, or since its peak was started anew."""
+    return 1024 * _status_kib("VmHWM", process)
+
+
+def _status_kib(field: str, process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise RuntimeError(f"this kernel does not tell {field}")

@@ -6,7 +6,6 @@ machine. What the reporter can't know is None.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -20,6 +19,7 @@ from fedrec.privacy.accounting.accountants import (
     epsilon_pld,
     epsilon_rdp,
 )
+from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.protocol import TrainingPlan
@@ -74,11 +74,6 @@ class RunFacts:
     seed: int | None = None
     seconds_train: float | None = None
     seconds_encrypt: float | None = None
-
-
-def finite(value: float) -> float | None:
-    """Return a figure, or None where there is no guarantee."""
-    return value if math.isfinite(value) else None
 
 
 def epsilon_after(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> float | None:
