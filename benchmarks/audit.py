@@ -14,11 +14,12 @@ from pathlib import Path
 
 from measure import finish, parse
 
+from fedrec.clients.charging import round_charge
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
-from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import RECEIPT_CONTEXT, Peer, Receipt, TrainingPlan
 
@@ -67,35 +68,14 @@ def model(training: int, round_number: int) -> str:
 
 def charge(planned: TrainingPlan, number: int, round_number: int) -> Charge:
     """What a merchant charges for a round."""
-    noise = derive(planned).noise
-    both = reported_views(planned, noise)
-    return Charge(
-        training_id=planned.training_id,
+    return round_charge(
+        planned,
+        derive(planned),
         round_number=round_number,
         model_hash=model(number, round_number),
-        mode=planned.mode,
-        unit=planned.unit,
-        adjacency=ADJACENCY,
-        duplicate_policy=DUPLICATE_POLICY[planned.unit],
-        sample_rate=planned.sample_rate,
-        clip=planned.clip,
-        clipping=planned.clipping,
-        planned_noise_multiplier=noise.noise_multiplier,
-        guaranteed_noise_multiplier=both.server,
-        broken_noise_multiplier=both.aggregation_broken,
-        beta=noise.beta,
-        scale=noise.scale,
-        dimension=noise.dimension,
-        sensitivity=noise.sensitivity,
-        min_contributors=planned.min_contributors,
-        colluders=planned.colluders,
-        delta=planned.delta,
-        run=planned.nonce,
-        model=planned.model,
-        code="benchmark",
+        data="0" * 64,
+        records=1000,
         policy_hash=POLICY.hash,
-        dataset_version="0" * 64,
-        size_bucket=1000,
         seeded=False,
     )
 

@@ -45,9 +45,10 @@ from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
+from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import read_receipts
-from fedrec.server.trainings import Training, initial_model, starting_parameters
+from fedrec.server.trainings import Training
 from fedrec.simulations.federation import Federation
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry

@@ -14,10 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from audit import charge
+from audit import PEERS, charge, plan
 from measure import finish, parse
 
 from fedrec.privacy.accounting.ledger import Charge, Ledger
@@ -27,11 +28,18 @@ ROUNDS = 100
 _NEW = 10_000
 
 
+@lru_cache(maxsize=1)
+def parties() -> tuple[SigningIdentity, dict[str, SigningIdentity]]:
+    """The server and the merchants of every training."""
+    return SigningIdentity.generate(), {f"m{number}": SigningIdentity.generate() for number in range(PEERS)}
+
+
 def kind(number: int, round_number: int) -> Charge:
     """A charge of the kind that stands for one of the trainings of a lifetime."""
     noise = 1.0 + 0.1 * number
+    server, peers = parties()
     return replace(
-        charge(number, round_number),
+        charge(plan(number, rounds=ROUNDS, server=server, peers=peers), number, round_number),
         sample_rate=0.01 * (1 + number % 8),
         planned_noise_multiplier=noise,
         guaranteed_noise_multiplier=noise,

@@ -367,9 +367,8 @@ def measure_nvflare(values: Int64Array, cohorts: Sequence[int], *, distinct: int
     figures = {}
     for clients in cohorts:
         whole, rest = divmod(clients, distinct)
-        total = times(added[-1], whole)
-        if rest:
-            total = total + added[rest - 1]
+        parts = ([times(added[-1], whole)] if whole else []) + ([added[rest - 1]] if rest else [])
+        total = parts[0] + parts[1] if len(parts) == 2 else parts[0]
         opened, open_seconds = timed(total.decrypt)
         exact = exact_sum(values, distinct=distinct, clients=clients)
         figures[clients] = Figures(

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import click
 import typer
 
 from fedrec import __version__
-from fedrec.cli import audit, client, data, server, simulate
 from fedrec.cli.console import run_reporting_errors
+from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
+
+
+class _Commands(LazyGroup):
+    lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "simulate": (
+            "fedrec.cli.simulate:simulate",
+            "Run a whole federated training on this machine.",
+        ),
+        "server": ("fedrec.cli.server:app", "Run the server of a federation."),
+        "client": ("fedrec.cli.client:app", "Take part in a federation as a merchant."),
+        "data": (
+            "fedrec.cli.data:app",
+            "Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
+        ),
+        "audit": (
+            "fedrec.cli.audit:app",
+            "Make reports that an outsider can recheck, recheck them, and attack.",
+        ),
+    }
+
 
 app = typer.Typer(
     name="fedrec",
+    cls=_Commands,
     help="Federated product recognition with record-level privacy under encrypted aggregation.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **PLAIN,
 )
-app.command("simulate")(simulate.simulate)
-app.add_typer(server.app, name="server")
-app.add_typer(client.app, name="client")
-app.add_typer(data.app, name="data")
-app.add_typer(audit.app, name="audit")
 
 
 # Its message is the help text; Click before 8.2 prints that itself.

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from fedrec.cli import attacks
-from fedrec.cli.empirical import empirical
+from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import AuditError, ConfigError, IncompleteAuditError
 from fedrec.files import write_atomically
-from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.bundle import body_of, seal
-from fedrec.privacy.audit.pages import render_html
-from fedrec.privacy.audit.pdf import render_pdf
-from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
 
-app = typer.Typer(help="Make reports that an outsider can recheck, and recheck them.", no_args_is_help=True)
-app.command("empirical")(empirical)
-app.command("inversion")(attacks.inversion)
-app.command("membership")(attacks.membership)
+
+class _Attacks(LazyGroup):
+    lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "empirical": (
+            "fedrec.cli.empirical:empirical",
+            "Audit the code that is installed: canaries through its clip, noise, encryption and opening.",
+        ),
+        "inversion": (
+            "fedrec.cli.attacks:inversion",
+            "Try to turn what each party sees of a merchant's step back into photos, on a page of pictures.",
+        ),
+        "membership": (
+            "fedrec.cli.attacks:membership",
+            "Try to tell from a final model who was in its training, without noise and with it.",
+        ),
+    }
+
+
+app = typer.Typer(
+    cls=_Attacks,
+    help="Make reports that an outsider can recheck, recheck them, and attack our own protection.",
+    no_args_is_help=True,
+    **PLAIN,
+)
 
 BUNDLE, PAGE, PRINT = "audit.json", "audit.html", "audit.pdf"
 
@@ -46,6 +61,11 @@ def report(
     ] = None,
 ) -> None:
     """Put ledgers, receipts, rules and plans into one signed bundle, with a page to read and one to print."""
+    from fedrec.privacy.audit.bundle import body_of, seal
+    from fedrec.privacy.audit.pages import render_html
+    from fedrec.privacy.audit.pdf import render_pdf
+    from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
+
     parts = [of_run(run)] if run is not None else []
     parts += [of_client(folder) for folder in client or []]
     parts += [of_server(server)] if server is not None else []
@@ -91,6 +111,8 @@ def verify(
     ] = False,
 ) -> None:
     """Recheck a bundle: chains, signatures, receipts, rules, and every epsilon from the raw history."""
+    from fedrec.privacy.audit import verify as verifier
+
     try:
         anchors = verifier.Anchors(
             server=None if server_key is None else verifier.public_key(server_key),

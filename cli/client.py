@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from fedrec.cli.data import check_layout
-from fedrec.cli.server import check_format
+from fedrec.cli.lazy import PLAIN, LazyGroup
+from fedrec.cli.options import check_format, check_layout
 from fedrec.cli.standing import budget_lines, status_lines
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
@@ -20,12 +20,12 @@ from fedrec.clients.standing import read_budget, read_standing
 from fedrec.clients.store import MerchantStore
 from fedrec.enrolment import JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
-from fedrec.privacy.derive import rounded_size
 from fedrec.protocol import roster_fingerprint
 from fedrec.vision.folders import Layout
-from fedrec.vision.inspection import inspect
 
-app = typer.Typer(help="Take part in a federation as a merchant.", no_args_is_help=True)
+app = typer.Typer(
+    help="Take part in a federation as a merchant.", cls=LazyGroup, no_args_is_help=True, **PLAIN
+)
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
@@ -53,6 +53,9 @@ def init(
 
 def _declared(data: Path, *, layout: Layout) -> tuple[int, int]:
     """Count photos and products, say what the operator will be told, and return that."""
+    from fedrec.privacy.derive import rounded_size
+    from fedrec.vision.inspection import inspect
+
     found = inspect(data, layout=layout).splits[0]
     records = rounded_size(found.photos)
     products = rounded_size(found.products) if found.products else 0

@@ -11,18 +11,21 @@ import typer
 from rich.table import Table
 
 from fedrec.cli.console import stdout
-from fedrec.errors import ConfigError, DataError
+from fedrec.cli.lazy import PLAIN, LazyGroup
+from fedrec.cli.options import check_layout
+from fedrec.errors import DataError
 from fedrec.vision.datasets import open_torchvision
-from fedrec.vision.folders import Layout
 from fedrec.vision.inspection import FolderSummary
 from fedrec.vision.inspection import inspect as inspect_folder
-from fedrec.vision.synthetic import generate, write
+from fedrec.vision.synthetic import check_target, generate, write
 
 _SHOWN_SKIPS, _SHOWN_GROUPS = 20, 5
 
 app = typer.Typer(
     help="Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
     no_args_is_help=True,
+    cls=LazyGroup,
+    **PLAIN,
 )
 
 
@@ -53,6 +56,8 @@ def synth(
     seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
 ) -> None:
     """Draw synthetic product photos of ten classes, as 'fedrec simulate' does by default."""
+    # Drawing takes minutes; whoever named a wrong folder is told before.
+    check_target(folder)
     splits = generate(
         merchants=merchants,
         per_merchant=per_merchant,
@@ -114,12 +119,3 @@ def _show_alike(found: FolderSummary) -> None:
         typer.echo("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     if len(groups) > _SHOWN_GROUPS:
         typer.echo(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json names them all")
-
-
-def check_layout(text: str) -> Layout:
-    """Return ``--layout`` as one of its values; ``ConfigError`` for another."""
-    if text == "class":
-        return "class"
-    if text == "product":
-        return "product"
-    raise ConfigError(f"--layout {text} is unknown: give class or product")

@@ -6,22 +6,21 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from fedrec import figures
 from fedrec.certificates import Certificates
+from fedrec.cli.lazy import PLAIN, LazyGroup
+from fedrec.cli.options import check_format
 from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
-from fedrec.privacy.derive import Derived, derive, reported_views
-from fedrec.protocol import TrainingPlan
 from fedrec.server.home import JOIN_FILE, ServerHome
-from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
-from fedrec.server.trainings import Training, all_trainings, file_training, find, read_training_file
+from fedrec.server.trainings import Training, all_trainings, find
 
-app = typer.Typer(help="Run the server of a federation.", no_args_is_help=True)
+app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
 Home = Annotated[Path, typer.Option(help="The server's folder.")]
 _HOME = Path("fedrec-server")
@@ -94,6 +93,9 @@ def plan(
     file: Annotated[Path, typer.Argument(help="TOML file with a [training] table.")], home: Home = _HOME
 ) -> None:
     """Plan a training for the enrolled merchants and put it on file."""
+    from fedrec.cli.planned import plan_lines
+    from fedrec.server.filing import file_training, read_training_file
+
     opened = ServerHome.open(home)
     options = read_training_file(file)
     training = file_training(
@@ -103,30 +105,7 @@ def plan(
         roster=opened.roster(),
         sizes=opened.sizes(options.unit),
     )
-    made = training.plan()
-    derived = derive(made)
-    view = reported_views(made, derived.noise)
-    typer.echo(
-        f"training    {training.number} ({made.training_id[:16]})\n"
-        f"model       {made.model}, {made.dimension:,} parameters, {made.rounds} rounds\n"
-        f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
-        f"{made.colluders} of them assumed to collude\n"
-        f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
-        f"noise multiplier {view.server:.3f}, delta {made.delta:g}\n"
-        f"budget      {_budget(made, derived)}\n"
-        f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}\n"
-        f"fingerprint {_join_fingerprint(opened)}"
-    )
-
-
-def _budget(made: TrainingPlan, derived: Derived) -> str:
-    """Say what the whole training costs, by the headline figure and by the one that merchants' caps go by."""
-    if made.mode == "off":
-        return "none: privacy is off"
-    steps = made.rounds * made.local_steps
-    headline = figures.epsilon(epsilon_after(made, derived, steps=steps))
-    proved = figures.epsilon(epsilon_rdp_after(made, derived, steps=steps))
-    return f"epsilon {headline}; merchants' caps must hold {proved}, the proved figure at this delta"
+    typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
 
 
 @app.command()
@@ -228,12 +207,3 @@ def cancel(
         raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
     training.set_status("cancelled", "by the operator")
     typer.echo(f"training {number} is cancelled after round {len(training.rounds())}")
-
-
-def check_format(text: str) -> Literal["text", "json"]:
-    """Return a log format; ``ConfigError`` for another."""
-    if text == "json":
-        return "json"
-    if text == "text":
-        return "text"
-    raise ConfigError(f"--log-format {text} is neither text nor json")

@@ -30,10 +30,9 @@ from fedrec.protocol import (
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
-    pack,
-    unpack,
 )
 from fedrec.text import one_line
+from fedrec.wire import pack, unpack
 
 _MAX_REASON = 500
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fedrec.clients.charging import dataset_version
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.merchant import dataset_version
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store

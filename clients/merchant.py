@@ -6,11 +6,10 @@ upload; send. A round that is charged and has no stored upload is dropped, never
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,63 +17,42 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.opening import answer_as_holder, answer_as_member, deal_to_committee, parts_of
+from fedrec.clients.charging import dataset_version, round_charge
+from fedrec.clients.joining import join_reply, make_secrets
+from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store import MerchantStore, StoredTraining, TrainingSecrets
+from fedrec.clients.store import MerchantStore, StoredTraining
+from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.code import code_name
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.aggregation.committee import (
-    check_encryption_key,
     check_plan,
-    check_sealing_keys,
     check_survivors,
 )
-from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
 from fedrec.privacy.derive import (
-    ADJACENCY,
-    DUPLICATE_POLICY,
     Derived,
     derive,
-    reported_views,
-    rounded_size,
 )
 from fedrec.privacy.dp.step import contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
-    COMMITMENT_CONTEXT,
-    ENCRYPTION_KEY_CONTEXT,
-    JOINED_CONTEXT,
-    SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
     Commitment,
-    EncryptionKey,
-    Joined,
     JoinReply,
     JoinRequest,
     Receipt,
-    SignedCommitment,
-    SignedEncryptionKey,
-    SignedSealingKey,
     TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
-    boxes_hash,
-    freeze,
-    request_hash,
     sha256_hex,
-    take_blob,
-    thaw,
 )
-from fedrec.protocol import (
-    SealingKey as SealingKeyStatement,
-)
+from fedrec.wire import freeze, request_hash, take_blob, thaw
 
 Blobs = Mapping[str, bytes]
 
@@ -94,13 +72,6 @@ class TrainingData:
     content_hash: bytes
 
 
-def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
-    """Return the name that a ledger gives to the records of this hash: 64 digits that tell others nothing."""
-    # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
-    key = identity.sign(b"", context=b"fedrec/dataset-version/1")
-    return hmac.digest(key, content_hash, "sha256").hex()
-
-
 @dataclass(frozen=True)
 class _Joined:
     """What a merchant derived from a plan it joined."""
@@ -109,14 +80,6 @@ class _Joined:
     derived: Derived
     model: nn.Module
     data: TrainingData
-
-
-@dataclass(frozen=True)
-class _RoundKeys:
-    """The checked public keys of a round: the committee's by name, or the training's one."""
-
-    sealing: Mapping[str, bytes] = field(default_factory=dict)
-    encryption: bytes | None = None
 
 
 @dataclass
@@ -191,12 +154,18 @@ class Merchant:
             plan.training_id,
             plan=plan.canonical_bytes(),
             seeded=self._is_seeded(plan),
-            make_secrets=lambda: self._make_secrets(plan),
+            make_secrets=lambda: make_secrets(plan, joined.derived.scheme, merchant=self.name),
         )
         self._check_seeded(stored, plan)
         self.store.see(plan.training_id, now=self.now())
         self._work_out_costs(joined)
-        return self._join_reply(plan, stored)
+        return join_reply(
+            plan,
+            stored.secrets,
+            merchant=self.name,
+            identity=self.identity,
+            seeded=self._is_seeded(plan),
+        )
 
     def _work_out_costs(self, joined: _Joined) -> None:
         """Have the ledger compose the rounds that are left, once a life: each charge is then a look-up."""
@@ -213,45 +182,17 @@ class Merchant:
         plan = joined.plan
         return self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
 
-    def _make_secrets(self, plan: TrainingPlan) -> TrainingSecrets:
-        """Make the keys that this merchant's part in the training needs."""
-        if self.name not in plan.committee:
-            return TrainingSecrets()
-        scheme = self._prepare(plan).derived.scheme
-        if isinstance(scheme, HolderScheme):
-            pair = scheme.make_keys()
-            return TrainingSecrets(decryption_private=pair.private, encryption_public=pair.public)
-        return TrainingSecrets(sealing_private=SealingKey.generate().private_bytes())
-
-    def _join_reply(self, plan: TrainingPlan, stored: StoredTraining) -> tuple[JoinReply, dict[str, bytes]]:
-        secrets = stored.secrets
-        seeded = self._is_seeded(plan)
-        joined = Joined(training_id=plan.training_id, merchant=self.name, seeded=seeded)
-        joins = self.identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()
-        if secrets.sealing_private is not None:
-            sealing = SealingKeyStatement(
-                training_id=plan.training_id,
-                merchant=self.name,
-                public_key=SealingKey.from_private_bytes(secrets.sealing_private).public.hex(),
-            )
-            signature = self.identity.sign(sealing.canonical_bytes(), context=SEALING_KEY_CONTEXT).hex()
-            signed = SignedSealingKey(statement=sealing, signature=signature)
-            return JoinReply(merchant=self.name, seeded=seeded, signature=joins, sealing_key=signed), {}
-        if secrets.encryption_public is not None:
-            encryption = EncryptionKey(
-                training_id=plan.training_id,
-                merchant=self.name,
-                key_hash=sha256_hex(secrets.encryption_public),
-            )
-            signature = self.identity.sign(encryption.canonical_bytes(), context=ENCRYPTION_KEY_CONTEXT).hex()
-            reply = JoinReply(
-                merchant=self.name,
-                seeded=seeded,
-                signature=joins,
-                encryption_key=SignedEncryptionKey(statement=encryption, signature=signature),
-            )
-            return reply, {"encryption-key": secrets.encryption_public}
-        return JoinReply(merchant=self.name, seeded=seeded, signature=joins), {}
+    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
+        return round_charge(
+            joined.plan,
+            joined.derived,
+            round_number=round_number,
+            model_hash=model_hash,
+            data=dataset_version(self.identity, joined.data.content_hash),
+            records=len(joined.data.labels),
+            policy_hash=self.policy.hash,
+            seeded=seeded,
+        )
 
     def _is_seeded(self, plan: TrainingPlan) -> bool:
         return self.randomness_for(plan, 1).is_seeded
@@ -273,7 +214,7 @@ class Merchant:
         if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
             raise RefusedError("the first round's model is not the one that the plan names")
         parameters = self._parameters(request, blobs, dimension=plan.dimension)
-        keys = self._keys(joined, request, blobs)
+        keys = round_keys(request, blobs, plan=plan, scheme=joined.derived.scheme)
         self._check_suspended()
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
@@ -287,7 +228,20 @@ class Merchant:
         started = time.process_time()
         values = self._contribution(joined, parameters, rng=rng)
         trained = time.process_time()
-        reply, sent = self._upload(joined, request, values, keys=keys, rng=rng)
+        signed, sent = make_upload(
+            values,
+            request,
+            plan=plan,
+            scheme=joined.derived.scheme,
+            keys=keys,
+            identity=self.identity,
+            merchant=self.name,
+            rng=rng,
+        )
+        head = self.ledger.signed_head(
+            training_id=plan.training_id, round_number=request.round_number, merchant=self.name
+        )
+        reply = TrainReply(merchant=self.name, signed=signed, head=head)
         self.seconds_train += trained - started
         self.seconds_encrypt += time.process_time() - trained
         self.store.put_upload(
@@ -413,40 +367,6 @@ class Merchant:
             raise ProtocolError("the model holds values that are not finite")
         return parameters
 
-    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
-        plan, noise = joined.plan, joined.derived.noise
-        both = reported_views(plan, noise)
-        return Charge(
-            training_id=plan.training_id,
-            round_number=round_number,
-            model_hash=model_hash,
-            mode=plan.mode,
-            unit=plan.unit,
-            adjacency=ADJACENCY,
-            duplicate_policy=DUPLICATE_POLICY[plan.unit],
-            sample_rate=plan.sample_rate,
-            clip=plan.clip,
-            clipping=plan.clipping,
-            planned_noise_multiplier=noise.noise_multiplier,
-            guaranteed_noise_multiplier=both.server,
-            broken_noise_multiplier=both.aggregation_broken,
-            beta=noise.beta,
-            scale=noise.scale,
-            dimension=noise.dimension,
-            sensitivity=noise.sensitivity,
-            min_contributors=plan.min_contributors,
-            colluders=plan.colluders,
-            delta=plan.delta,
-            run=plan.nonce,
-            model=plan.model,
-            code=code_name(),
-            policy_hash=self.policy.hash,
-            dataset_version=dataset_version(self.identity, joined.data.content_hash),
-            size_bucket=rounded_size(len(joined.data.labels)),
-            seeded=seeded,
-            steps=plan.local_steps,
-        )
-
     def _keep_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
         """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does."""
         if receipt is None:
@@ -493,61 +413,3 @@ class Merchant:
             sample_rate=plan.sample_rate,
             rng=rng,
         )
-
-    def _keys(self, joined: _Joined, request: TrainRequest, blobs: Blobs) -> _RoundKeys:
-        """Check and return the public keys that the round's upload is made under."""
-        plan, scheme = joined.plan, joined.derived.scheme
-        if isinstance(scheme, CommitteeScheme):
-            return _RoundKeys(sealing=check_sealing_keys(request.sealing_keys, plan=plan))
-        if isinstance(scheme, HolderScheme):
-            key = take_blob(blobs, "encryption-key")
-            return _RoundKeys(encryption=check_encryption_key(request.encryption_key, key, plan=plan))
-        return _RoundKeys()
-
-    def _upload(
-        self,
-        joined: _Joined,
-        request: TrainRequest,
-        values: NDArray[np.int64],
-        *,
-        keys: _RoundKeys,
-        rng: Randomness,
-    ) -> tuple[TrainReply, dict[str, bytes]]:
-        plan, scheme = joined.plan, joined.derived.scheme
-        encrypted = scheme.encrypt(
-            values,
-            training_id=plan.training_id,
-            round_number=request.round_number,
-            rng=rng.child("encryption", plan.training_id),
-            public_key=keys.encryption,
-        )
-        boxes: list[bytes] = []
-        published = Published(commitments=(), proof="")
-        if isinstance(scheme, CommitteeScheme):
-            boxes, published = deal_to_committee(
-                scheme,
-                encrypted.key,
-                plan=plan,
-                round_number=request.round_number,
-                dealer=self.name,
-                sealing_keys=keys.sealing,
-                rng=rng.child("shares", plan.training_id),
-            )
-        commitment = Commitment(
-            training_id=plan.training_id,
-            round_number=request.round_number,
-            merchant=self.name,
-            model_hash=request.model_hash,
-            ciphertext_hash=sha256_hex(encrypted.ciphertext),
-            boxes_hash=boxes_hash(boxes),
-            parcel_hashes=published.commitments,
-            degree_proof=published.proof,
-        )
-        signature = self.identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
-        signed = SignedCommitment(commitment=commitment, signature=signature.hex())
-        sent = {"ciphertext": encrypted.ciphertext}
-        sent |= {f"box-{x}": box for x, box in enumerate(boxes, start=1)}
-        head = self.ledger.signed_head(
-            training_id=plan.training_id, round_number=request.round_number, merchant=self.name
-        )
-        return TrainReply(merchant=self.name, signed=signed, head=head), sent

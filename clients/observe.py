@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from fedrec import metrics
 from fedrec.endpoint import Answer, Route
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.protocol import content_bytes, is_refusal
+from fedrec.wire import content_bytes, is_refusal
 
 _KINDS = ("train", "query.join", "query.unmask", "query.close")
 """Kinds of message: a label is never text of the server's own choice."""

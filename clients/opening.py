@@ -9,15 +9,8 @@ from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
-    Commitment,
-    TrainingPlan,
-    UnmaskReply,
-    box_binding,
-    dealing_statement,
-    sha256_hex,
-    take_blob,
-)
+from fedrec.protocol import Commitment, TrainingPlan, UnmaskReply, box_binding, dealing_statement, sha256_hex
+from fedrec.wire import take_blob
 
 Blobs = Mapping[str, bytes]
 

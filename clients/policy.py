@@ -15,9 +15,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from fedrec.errors import ConfigError, RefusedError
-from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
+from fedrec.problems import first_problem
 from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, Unit, roster_fingerprint, sha256_hex
 
 _MAX_BYTES = 1 << 20
@@ -259,9 +261,8 @@ def _sorted(values: dict[str, object]) -> dict[str, object]:
 def _first_problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return "a value has a type that no rule takes; strings, numbers and arrays of strings are used."
-    problem = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    problem = first_problem(error)
+    where = ".".join(problem.where)
+    if problem.kind == "extra_forbidden":
         return f"there is no rule '{where}'."
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"'{where}': {text}." if where else f"{text}."
+    return f"'{where}' {problem.text}." if where else f"{problem.text}."

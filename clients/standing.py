@@ -13,9 +13,10 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
-from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
 from fedrec.privacy.accounting.entries import Entry, finite, genesis
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.prepared import charge_delta
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import verify

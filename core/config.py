@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
+from fedrec.problems import first_problem
 from fedrec.protocol import MAX_CLIP, MAX_COMMITTEE, MAX_LEARNING_RATE, MAX_PEERS, MIN_CLIP, Unit
 
 PrivacyMode = Literal["distributed", "local", "off"]
@@ -95,12 +97,14 @@ class SimulationConfig(TrainingOptions):
     crash: Annotated[float, Field(ge=0, lt=1)] = 0.0
     engine: Literal["local", "ray"] = "local"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: str = "auto"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     out: Path | None = None
 
     @model_validator(mode="after")
     def _combine(self) -> Self:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"--device '{self.device}' is unknown: give auto, cpu or cuda[:i]")
         if self.data is not None and "dataset" in self.model_fields_set:
             raise ValueError("--data and --dataset both name the photos: give one of them")
         if self.dataset == "synthetic" and self.data_root is not None:
@@ -209,11 +213,10 @@ def _tables(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[st
 
 
 def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not first["loc"]:
-        return message
-    option = "--" + str(first["loc"][0]).replace("_", "-")
-    if first["type"] == "extra_forbidden":
-        return f"the configuration file sets '{first['loc'][0]}', which is not an option of fedrec simulate"
-    return f"{option} {first['input']!r}: {message[0].lower()}{message[1:]}"
+    problem = first_problem(error)
+    if not problem.where:
+        return problem.text
+    name = problem.where[0]
+    if problem.kind == "extra_forbidden":
+        return f"the configuration file sets '{name}', which is not an option of fedrec simulate"
+    return f"--{name.replace('_', '-')} {problem.value!r} {problem.text}"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from fedrec.errors import ConfigError
+from fedrec.problems import first_problem
 from fedrec.protocol import Hash, Name, Peer, Signature, Strict, Unit, sha256_hex
 
 MAX_FILE_BYTES = 2**20
@@ -78,7 +79,7 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        problem = first_problem(error)
+        where = ".".join(problem.where) or "the file"
         what = kind.__name__.lower()
-        raise ConfigError(f"{path} is no {what} of this version: {where}: {first['msg']}") from None
+        raise ConfigError(f"{path} is no {what} of this version: {where} {problem.text}") from None

@@ -12,7 +12,8 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
-from fedrec.protocol import Strict, content_bytes, unpack
+from fedrec.protocol import Strict
+from fedrec.wire import content_bytes, unpack
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -38,9 +37,7 @@ from fedrec.protocol import (
     TrainRequest,
     UnmaskReply,
     boxes_hash,
-    pack,
     sha256_hex,
-    take_blob,
 )
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
@@ -48,34 +45,10 @@ from fedrec.server.cohort import Answer, Answers, Reply, ask
 from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.rounds import RoundRecord, read_record
+from fedrec.wire import pack, take_blob
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What the server knows of a finished round; ``reason`` says why one was lost.
-
-    ``merchants`` names the contributors, in the roster's order.
-    """
-
-    round: int
-    opened: bool
-    contributors: int
-    dropouts: int
-    seconds: float
-    seconds_train: float
-    seconds_unmask: float
-    bytes_up: int
-    bytes_down: int
-    upload_bytes: int
-    reason: str | None = None
-    merchants: tuple[str, ...] = ()
-
-
-def read_record(values: Mapping[str, Any]) -> RoundRecord:
-    """Read a record back from JSON values; ``TypeError`` or ``KeyError`` for anything else."""
-    return RoundRecord(**(dict(values) | {"merchants": tuple(values["merchants"])}))
 
 
 @dataclass

@@ -19,8 +19,9 @@ from prometheus_client.metrics_core import Metric
 
 from fedrec import metrics
 from fedrec.endpoint import Answer, Route
-from fedrec.privacy.accounting.accountants import Event, epsilon_schedule
 from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.pld import epsilon_schedule
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol import TrainingPlan
 from fedrec.server.coordinator import Coordinator

@@ -10,8 +10,9 @@ from flwr.app import RecordDict
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.privacy.aggregation.registry import opener
-from fedrec.protocol import SignedCommitment, TrainingPlan, UnmaskReply, UnmaskRequest, pack, take_blob
+from fedrec.protocol import SignedCommitment, TrainingPlan, UnmaskReply, UnmaskRequest
 from fedrec.server.cohort import Answers
+from fedrec.wire import pack, take_blob
 
 
 @dataclass(frozen=True)

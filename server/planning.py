@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,25 +20,12 @@ from fedrec.privacy.aggregation.committee import (
 )
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.problems import first_problem
 from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options of a training after all defaults are settled."""
-
-    rounds: int
-    sample_rate: float
-    clip: float
-    learning_rate: float
-    momentum: float
-    ema: float
-    committee: int
-    threshold: int
-    min_contributors: int
 
 
 def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
@@ -165,9 +151,9 @@ def make_plan(
             clipping=options.clipping,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = str(first["loc"][0]) if first["loc"] else "its parts"
-        raise ConfigError(f"no plan can hold these options: {where}: {first['msg']}") from None
+        problem = first_problem(error)
+        where = f"{problem.where[0]} " if problem.where else ""
+        raise ConfigError(f"no plan can hold these options: {where}{problem.text}") from None
     try:
         derive(plan)
     except AggregationError as error:

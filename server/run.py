@@ -20,15 +20,17 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol import TrainingPlan
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
+from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.home import ServerHome
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook, read_receipts
-from fedrec.server.report.build import RoundLine, epsilon_after
+from fedrec.server.report.build import epsilon_after
 from fedrec.server.report.deployed import deployed_report
 from fedrec.server.report.page import render
-from fedrec.server.trainings import Training, initial_model, starting_parameters
+from fedrec.server.rounds import RoundLine, RoundRecord
+from fedrec.server.trainings import Training
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.metrics import evaluate

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, ValidationError
-from torch import nn
+from pydantic import ValidationError
 
-from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.files import append_lines, read_lines, write_atomically
-from fedrec.privacy.dp.vectors import parameter_vector
-from fedrec.protocol import Peer, TrainingPlan
-from fedrec.server.planning import Settings, make_plan, settle
-from fedrec.server.report.build import RoundLine
-from fedrec.vision.inputs import InputShape
-from fedrec.vision.models import registry
+from fedrec.protocol import TrainingPlan
+from fedrec.server.rounds import RoundLine
 
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
-_DEFAULT_SIZE = 64
 
 
-class TrainingFile(TrainingOptions):
-    """What the operator writes in a TOML file's table ``[training]``."""
+@dataclass(frozen=True)
+class Settings:
+    """The options of a training after all defaults are settled."""
 
-    classes: tuple[str, ...] = Field(min_length=2)
-    channels: Literal[1, 3] = 3
-    image_size: int | None = Field(default=None, ge=8, le=1024)
-    eval_data: Path | None = None
-    initial_seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    rounds: int
+    sample_rate: float
+    clip: float
+    learning_rate: float
+    momentum: float
+    ema: float
+    committee: int
+    threshold: int
+    min_contributors: int
 
 
 @dataclass(frozen=True)
@@ -137,12 +131,13 @@ class Training:
 
 def all_trainings(folder: Path) -> Iterator[Training]:
     """Yield the trainings on file, the oldest first."""
-    for path in _numbered(folder):
+    for path in numbered(folder):
         if (path / "state.json").is_file():
             yield Training(path)
 
 
-def _numbered(folder: Path) -> list[Path]:
+def numbered(folder: Path) -> list[Path]:
+    """Return the folders of trainings in the order of their numbers, whole or not."""
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
@@ -152,75 +147,3 @@ def find(folder: Path, number: str) -> Training:
         if training.number == number:
             return training
     raise ConfigError(f"there is no training {number} on file here")
-
-
-def initial_model(spec: registry.ModelSpec, *, classes: int, shape: InputShape, seed: int) -> nn.Module:
-    """Build the model that a training starts from."""
-    return spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=seed)
-
-
-def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
-    """Return a model's parameters as they travel: rounded to float32."""
-    return parameter_vector(model).astype(np.float32).astype(np.float64)
-
-
-def read_training_file(path: Path) -> TrainingFile:
-    """Read the operator's TOML file; ``ConfigError`` in one line that names the key."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    if set(tables) != {"training"} or not isinstance(tables["training"], dict):
-        raise ConfigError(f"{path}: all options stand below the line [training], and nothing else does")
-    try:
-        return TrainingFile.model_validate(tables["training"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "options"
-        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
-
-
-def file_training(
-    folder: Path,
-    options: TrainingFile,
-    *,
-    server_key: str,
-    roster: tuple[Peer, ...],
-    sizes: tuple[int, ...],
-) -> Training:
-    """Make the plan for the enrolled merchants and put it on file.
-
-    Raises ``ConfigError`` or ``UnreachableBudgetError`` when there is no such plan.
-    """
-    if not roster:
-        raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
-    spec = registry.get(options.model)
-    shape = InputShape(channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE)
-    classes = tuple(sorted(options.classes))
-    settings = settle(options, spec, merchants=len(roster))
-    model = initial_model(spec, classes=len(classes), shape=shape, seed=options.initial_seed)
-    plan = make_plan(
-        options,
-        settings,
-        server_key=server_key,
-        roster=roster,
-        sizes=sizes,
-        classes=classes,
-        spec=spec,
-        shape=shape,
-        initial=starting_parameters(model),
-    )
-    number = f"{1 + max((int(path.name) for path in _numbered(folder)), default=0):04d}"
-    with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
-        made = Training(Path(scratch) / number)
-        made.folder.mkdir()
-        write_atomically(made.folder / "plan.json", plan.canonical_bytes())
-        write_atomically(made.folder / "settings.json", json.dumps(asdict(settings)).encode())
-        evaluation = None if options.eval_data is None else str(options.eval_data.resolve())
-        own = {"eval_data": evaluation, "initial_seed": options.initial_seed}
-        write_atomically(made.folder / "own.json", json.dumps(own).encode())
-        made.set_status("filed")
-        # Only now can a running server see it.
-        return Training(made.folder.rename(folder / number))

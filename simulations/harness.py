@@ -22,12 +22,13 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.progress import Stage, Tell
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import accuracy, probabilities
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.report.build import RoundLine, RunFacts, build_report, epsilon_after
+from fedrec.server.report.build import RunFacts, build_report, epsilon_after
 from fedrec.server.report.page import render
+from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts

@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import DataError
-from fedrec.privacy.accounting.accountants import noise_multiplier_for
+from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
-from fedrec.server.planning import Settings, settle
+from fedrec.server.planning import settle
+from fedrec.server.trainings import Settings
 from fedrec.simulations.sources import DEFAULT_MERCHANTS
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.partition import parse_partition

@@ -26,7 +26,8 @@ from fedrec.progress import Stage, Tell
 from fedrec.protocol import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.planning import Settings, make_plan, settle
+from fedrec.server.planning import make_plan, settle
+from fedrec.server.trainings import Settings
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster

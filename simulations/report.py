@@ -10,9 +10,9 @@ from typing import Any
 
 from fedrec.errors import LedgerError
 from fedrec.files import write_atomically
-from fedrec.privacy.accounting.accountants import epsilon_pld
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.ledger import Entry, read_entries
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.identity import verify
 from fedrec.protocol import TrainingPlan
 from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE

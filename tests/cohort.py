@@ -26,9 +26,10 @@ from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import Peer, TrainingPlan, sha256_hex
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.rounds import RoundRecord
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
 DIMENSION = FEATURES * CLASSES + CLASSES

@@ -21,8 +21,9 @@ from fedrec.clients.home import MerchantHome
 from fedrec.enrolment import JoinFile
 from fedrec.flower import set_task_identity
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import Body, Peer, Strict, pack, unpack
+from fedrec.protocol import Peer, Strict
 from fedrec.server.certificates import make_server_certificates
+from fedrec.wire import Body, pack, unpack
 
 NAME = "merchant-00"
 SERVER_KEY = "ab" * 32

@@ -12,16 +12,10 @@ from dp_accounting import pld, rdp
 from scipy import optimize, stats
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
-from fedrec.privacy.accounting.accountants import (
-    ORDERS,
-    Event,
-    epsilon_from_rdp,
-    epsilon_pld,
-    epsilon_rdp,
-    epsilon_schedule,
-    noise_multiplier_for,
-    rdp_vector,
-)
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
+from fedrec.privacy.accounting.rdp import ORDERS, epsilon_from_rdp, epsilon_rdp, rdp_vector
 
 CASES = [
     (0.01, 0.6, 200),

@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons

@@ -12,8 +12,9 @@ from scipy import stats
 from torch import nn
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
-from fedrec.privacy.dp import clipping
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.dp import bounds
 from fedrec.privacy.dp.calibration import NoisePlan, events, overfull_bits, plan_noise, views
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute, local_update
@@ -93,7 +94,7 @@ def test_refusals(changes: dict[str, Any]) -> None:
     [(131_073, 0.9999), (131_200, 0.998), (140_000, 0.92), (600_000, 0.215), (10**7, 0.0129)],
 )
 def test_the_chance_of_an_overfull_step_is_bounded_from_above(records: int, rate: float) -> None:
-    exact = stats.binom.logsf(clipping.MAX_RECORDS, records, rate) / math.log(2)
+    exact = stats.binom.logsf(bounds.MAX_RECORDS, records, rate) / math.log(2)
     bits = overfull_bits(records=records, sample_rate=rate)
     assert exact <= -bits
     # Chernoff's bound loses a factor of about the deviation, no more.

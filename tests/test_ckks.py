@@ -24,8 +24,8 @@ from fedrec.protocol import (
     TrainRequest,
     UnmaskRequest,
     sha256_hex,
-    unpack,
 )
+from fedrec.wire import unpack
 from tests.cohort import Cohort, InProcessGrid
 
 Int64Array = NDArray[np.int64]

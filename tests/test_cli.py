@@ -19,7 +19,7 @@ from fedrec.cli.app import main
 from fedrec.cli.console import run_reporting_errors
 from fedrec.errors import ConfigError
 from fedrec.protocol import Peer
-from fedrec.server.trainings import TrainingFile, file_training
+from fedrec.server.filing import TrainingFile, file_training
 from fedrec.simulations import local_grid, preparation
 
 CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
@@ -281,7 +281,7 @@ def test_a_class_whose_name_no_plan_can_hold(cli: Cli, tmp_path: Path) -> None:
 def test_a_training_file_that_no_plan_can_hold_is_one_line(tmp_path: Path) -> None:
     options = TrainingFile(classes=("mug", "s" * 201), image_size=8)
     roster = tuple(Peer(name=f"m{index}", signing_key=f"{index:064x}") for index in range(4))
-    with pytest.raises(ConfigError, match="classes: String should have at most 200 characters"):
+    with pytest.raises(ConfigError, match="classes must be of 200 characters or fewer"):
         file_training(tmp_path, options, server_key="0" * 64, roster=roster, sizes=(100,) * 4)
     assert list(tmp_path.iterdir()) == []
 
@@ -316,7 +316,7 @@ def test_no_arguments_show_the_help(cli: Cli) -> None:
 
 def test_an_unknown_command(cli: Cli) -> None:
     outcome = cli("simulat")
-    assert "No such command 'simulat'" in outcome.one_line()
+    assert "there is no command 'simulat'" in outcome.one_line()
     assert outcome.code == CONFIG
 
 

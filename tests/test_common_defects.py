@@ -21,8 +21,10 @@ from torch import nn
 
 from fedrec.clients.data import photos_for
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
+from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, plan_noise

@@ -22,11 +22,10 @@ from fedrec.protocol import (
     TrainingPlan,
     TrainReply,
     TrainRequest,
-    freeze,
     sha256_hex,
-    thaw,
 )
-from fedrec.server.coordinator import RoundRecord
+from fedrec.server.rounds import RoundRecord
+from fedrec.wire import freeze, thaw
 from tests.cohort import DIMENSION, Cohort
 
 MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}

@@ -12,17 +12,9 @@ from flwr.app import Context, Message, RecordDict
 
 from fedrec.flower import new_message, set_task_identity
 from fedrec.privacy.derive import derive
-from fedrec.protocol import (
-    CloseRequest,
-    JoinRequest,
-    TrainReply,
-    TrainRequest,
-    UnmaskReply,
-    UnmaskRequest,
-    pack,
-    unpack,
-)
+from fedrec.protocol import CloseRequest, JoinRequest, TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
 from fedrec.server.cohort import Answer, ask
+from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 MIB = 2**20

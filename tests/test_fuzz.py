@@ -37,10 +37,9 @@ from fedrec.protocol import (
     Strict,
     TrainReply,
     TrainRequest,
-    pack,
-    unpack,
 )
 from fedrec.server.receipts import ReceiptBook
+from fedrec.wire import pack, unpack
 from tests.test_protocol import BODIES, HASH, PLAN
 
 INPUTS = 120_000

@@ -21,10 +21,9 @@ from fedrec.protocol import (
     UnmaskReply,
     UnmaskRequest,
     box_binding,
-    pack,
     sha256_hex,
-    unpack,
 )
+from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}

@@ -20,9 +20,11 @@ import pytest
 from dp_accounting.pld import privacy_loss_distribution
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld, epsilon_rdp
 from fedrec.privacy.accounting.entries import SIGNING_CONTEXT, check_rows, genesis, payload_of
+from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verify_file
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import RECEIPT_CONTEXT, Receipt
 

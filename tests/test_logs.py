@@ -19,8 +19,9 @@ from fedrec.clients.daemon import Daemon
 from fedrec.clients.merchant import TrainingData
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
-from fedrec.protocol import JoinReply, JoinRequest, TrainingPlan, pack, unpack
+from fedrec.protocol import JoinReply, JoinRequest, TrainingPlan
 from fedrec.text import one_line
+from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 LOGGERS = ("fedrec", "flwr", "uvicorn")

@@ -31,11 +31,10 @@ from fedrec.protocol import (
     TrainRequest,
     UnmaskRequest,
     box_binding,
-    pack,
     sha256_hex,
-    unpack,
 )
 from fedrec.protocol import SealingKey as SealingKeyStatement
+from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 from tests.test_hostile_parties import CLEAR, keep, unmask_requests
 

@@ -16,7 +16,8 @@ from scipy.stats import norm
 
 from fedrec.cli.attacks import membership
 from fedrec.errors import AuditError, ConfigError, DataError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.dp.calibration import events
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import (

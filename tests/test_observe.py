@@ -24,15 +24,18 @@ from fedrec.endpoint import Answer, Endpoint, Route, observing, parse_listen, re
 from fedrec.enrolment import Enrolment, Statement
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import JoinReply, TrainReply, pack
+from fedrec.protocol import JoinReply, TrainReply
 from fedrec.server.coordinator import Coordinator
+from fedrec.server.filing import TrainingFile, file_training
 from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
-from fedrec.server.trainings import Training, TrainingFile, file_training
+from fedrec.server.trainings import Training
+from fedrec.wire import pack
 from tests.daemons import public_pem
 
 TOKEN = b"t" * 32

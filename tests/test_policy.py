@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.errors import ConfigError, RefusedError
-from fedrec.privacy.accounting.accountants import Event, epsilon_rdp
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
 from fedrec.protocol import JoinRequest, TrainRequest, roster_fingerprint
 from tests.cohort import Cohort, InProcessGrid

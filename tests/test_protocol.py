@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from fedrec import protocol
 from fedrec.errors import ProtocolError
 from fedrec.protocol import (
-    MAX_BODY_BYTES,
     CloseReply,
     Commitment,
     JoinReply,
@@ -29,12 +28,8 @@ from fedrec.protocol import (
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
-    freeze,
-    pack,
-    request_hash,
-    thaw,
-    unpack,
 )
+from fedrec.wire import MAX_BODY_BYTES, freeze, pack, request_hash, thaw, unpack
 
 BLOB = "fedrec.bytes/1"
 HASH, OTHER_HASH = "a" * 64, "b" * 64

@@ -17,7 +17,6 @@ from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingErro
 from fedrec.flower.guard import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol import (
-    MAX_BODY_BYTES,
     SEALING_KEY_CONTEXT,
     CloseReply,
     CloseRequest,
@@ -29,11 +28,10 @@ from fedrec.protocol import (
     TrainReply,
     TrainRequest,
     UnmaskRequest,
-    pack,
-    unpack,
 )
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.wire import MAX_BODY_BYTES, pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 

@@ -12,10 +12,9 @@ from dp_accounting.pld import privacy_loss_distribution
 from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
-from fedrec.privacy.accounting import accountants
+from fedrec.privacy.accounting import pld, rdp
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import (
-    Body,
     JoinReply,
     JoinRequest,
     SignedCommitment,
@@ -24,11 +23,10 @@ from fedrec.protocol import (
     TrainReply,
     TrainRequest,
     UnmaskRequest,
-    pack,
-    unpack,
 )
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import RoundRecord
+from fedrec.server.rounds import RoundRecord
+from fedrec.wire import Body, pack, unpack
 from tests.cohort import DIMENSION, Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
@@ -92,7 +90,7 @@ def test_a_restarted_merchant_composes_what_is_left_once(
         composed = 0
         if record.round == 2:
             # A new process has none of the old one's caches.
-            for kept in vars(accountants).values():
+            for kept in (*vars(pld).values(), *vars(rdp).values()):
                 if hasattr(kept, "cache_clear"):
                     kept.cache_clear()
             for name in cohort.names:

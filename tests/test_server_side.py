@@ -23,16 +23,11 @@ from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.server.certificates import check_certificates, make_server_certificates
-from fedrec.server.coordinator import CohortIncompleteError, RoundRecord
+from fedrec.server.coordinator import CohortIncompleteError
+from fedrec.server.filing import TrainingFile, file_training, read_training_file
 from fedrec.server.home import ServerHome
-from fedrec.server.report.build import RoundLine
-from fedrec.server.trainings import (
-    Training,
-    TrainingFile,
-    all_trainings,
-    file_training,
-    read_training_file,
-)
+from fedrec.server.rounds import RoundLine, RoundRecord
+from fedrec.server.trainings import Training, all_trainings
 from tests.cohort import Cohort, InProcessGrid
 
 

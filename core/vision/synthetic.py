@@ -229,6 +229,16 @@ def _evaluation(
     return ImageSet.from_arrays(CLASSES, np.stack(pictures), labels, names=titles)
 
 
+def check_target(folder: Path) -> None:
+    """Raise ``ConfigError`` where photos can't be written to: a file, or a folder that holds something."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be used: {error.strerror}") from None
+    if taken:
+        raise ConfigError(f"{folder} is there already: name a new folder or an empty one")
+
+
 def write(splits: DataSplits, folder: Path) -> int:
     """Write photos as PNG files in the layout that :func:`fedrec.vision.datasets.open_folder` reads.
 
@@ -242,8 +252,7 @@ def write(splits: DataSplits, folder: Path) -> int:
 
     """
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ConfigError(f"{root} is there already: name a new folder or an empty one")
+    check_target(root)
     splits_present = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
     written = 0
     for name, images in splits_present:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Protocol
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.accountants import Event
+from fedrec.privacy.accounting.events import Event
 
 SIGNING_CONTEXT = b"fedrec/ledger/1"
 SELECT = (

@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Literal
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.accountants import accountant_versions
 from fedrec.privacy.accounting.entries import (
     SELECT,
     Charge,
@@ -35,6 +34,7 @@ from fedrec.privacy.accounting.entries import (
     finite,
     to_row,
 )
+from fedrec.privacy.accounting.events import accountant_versions
 from fedrec.privacy.accounting.head import (
     check_head,
     check_receipt,

@@ -9,16 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.privacy.accounting.accountants import (
-    MIN_DELTA,
-    ORDERS,
-    Event,
-    epsilon_from_rdp,
-    epsilon_pld,
-    epsilon_schedule,
-    rdp_vector,
-)
 from fedrec.privacy.accounting.entries import Charge, View
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
+from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
+from fedrec.privacy.accounting.rdp import ORDERS, epsilon_from_rdp, rdp_vector
 
 MAX_PREPARED = 4096
 """Most charges worked out ahead; later ones are composed as they come."""

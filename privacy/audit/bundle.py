@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_pld
 from fedrec.privacy.accounting.code import code_name
 from fedrec.privacy.accounting.entries import Entry, finite, payload_of
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify

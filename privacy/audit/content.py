@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec import figures
-from fedrec.privacy.accounting.accountants import MIN_DELTA, Event, epsilon_rdp
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.attacks import attack_blocks
 from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text

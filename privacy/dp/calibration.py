@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.accountants import Event, noise_multiplier_for
-from fedrec.privacy.dp.clipping import FLOAT_SLACK, MAX_RECORDS
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
 from fedrec.protocol import MAX_CLIP, MIN_CLIP

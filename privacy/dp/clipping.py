@@ -1,10 +1,10 @@
 """Per-record clipping: every record's gradient is brought to norm C at most before it meets another's.
 
 Per-record gradients come from :mod:`fedrec.privacy.dp.book_keeping` where it covers the model, and from
-Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are
-computed in float64 from the very values that are added, so rounding can let one record move
-the sum by more than C only by the relative :data:`FLOAT_SLACK`. With u = 2**-53, at most n = 2**17 records in
-a sum and m records in a batch (2**8 on a GPU and at most; 2**4 on a CPU unless told otherwise):
+Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are computed in float64 from
+the very values that are added, so rounding can let one record move the sum by more than C only by the
+relative ``FLOAT_SLACK`` of bounds.py. With u = 2**-53, at most n = 2**17 records in a sum and m records in a
+batch (2**8 on a GPU and at most; 2**4 on a CPU unless told otherwise):
 
 - a float64 norm of d <= 2**27 squares is off by a relative 2**-26 (Higham 2002, section 3.1), the
   quotient C / norm by u; so is a norm from inner products, by the shares that layer_gradients.py forms alone;
@@ -47,6 +47,7 @@ from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
+from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
 from fedrec.privacy.dp.vectors import parameter_count, trainable
 
@@ -55,12 +56,6 @@ Clipping = Literal["fixed", "automatic"]
 
 _AUTOMATIC_GAMMA = 0.01
 
-FLOAT_SLACK = 2.0**-16
-"""Relative excess of a record's contribution over C by floating point; counted in the sensitivity."""
-MAX_RECORDS = 1 << 17
-"""Most records in one clipped sum; the slack is proved up to here."""
-MAX_PARAMETERS = 1 << 27
-"""Most trainable parameters; the slack is proved up to here."""
 CPU_BATCH = 16
 """Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
 GPU_BATCH = 256

@@ -12,44 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from fedrec.privacy.accounting.accountants import (
-    MIN_NOISE_MULTIPLIER,
-    Event,
-    accountant_versions,
-    epsilon_pld,
-    epsilon_rdp,
-)
 from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.accounting.events import Event, accountant_versions
+from fedrec.privacy.accounting.multiplier import MIN_NOISE_MULTIPLIER
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.protocol import TrainingPlan
-from fedrec.server.coordinator import RoundRecord, read_record
+from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
 
 SCHEMA = "fedrec.report/1"
 LARGEST_DELTA = 1e-3
 _SHOWN_REFUSALS = 20
 _SHOWN_CLASSES = 10
-
-
-@dataclass(frozen=True)
-class RoundLine:
-    """One line of ``rounds``: what the server recorded, with accuracy and epsilon after the round."""
-
-    record: RoundRecord
-    accuracy: float | None
-    epsilon: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values of ``rounds[]``."""
-        return asdict(self.record) | {"accuracy": self.accuracy, "epsilon": self.epsilon}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
-        """Read what :meth:`to_dict` gave; ``TypeError`` or ``KeyError`` for anything else."""
-        record = dict(values)
-        accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
-        return cls(record=read_record(record), accuracy=accuracy, epsilon=epsilon)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 from fedrec.privacy.derive import Derived
 from fedrec.protocol import Receipt, TrainingPlan
-from fedrec.server.report.build import RoundLine, RunFacts, build_report, epsilon_after
+from fedrec.server.report.build import RunFacts, build_report, epsilon_after
+from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
 
 EVALUATION_SPLIT = "eval-data"

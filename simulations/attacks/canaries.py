@@ -28,8 +28,10 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld, noise_multiplier_for
+from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.aggregation.committee import default_threshold
 from fedrec.privacy.derive import derive, reported_views, rounded_size
@@ -39,9 +41,10 @@ from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol import Peer, TrainingPlan, sha256_hex
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
 from fedrec.simulations.merchants import LEDGER_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid

@@ -17,7 +17,8 @@ from scipy.special import logsumexp
 from scipy.stats import beta
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.privacy.accounting.accountants import Event, epsilon_pld
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.vision.metrics import roc_auc
 
 _FEWEST_SIDE = 2

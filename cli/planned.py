@@ -1,0 +1,41 @@
+"""What a planned training is and costs, as lines for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedrec import figures
+from fedrec.privacy.derive import Derived, derive, reported_views
+from fedrec.protocol import TrainingPlan
+from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
+from fedrec.server.trainings import Training
+
+
+def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
+    """Yield what was planned, and what it will cost; ``fingerprint`` is the one that merchants compare."""
+    made = training.plan()
+    derived = derive(made)
+    view = reported_views(made, derived.noise)
+    yield f"training    {training.number} ({made.training_id[:16]})"
+    yield f"model       {made.model}, {made.dimension:,} parameters, {made.rounds} rounds"
+    yield (
+        f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
+        f"{made.colluders} of them assumed to collude"
+    )
+    yield (
+        f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
+        f"noise multiplier {view.server:.3f}, delta {made.delta:g}"
+    )
+    yield f"budget      {_budget(made, derived)}"
+    yield f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}"
+    yield f"fingerprint {fingerprint}"
+
+
+def _budget(made: TrainingPlan, derived: Derived) -> str:
+    """Say what the whole training costs, by the headline figure and by the one that merchants' caps go by."""
+    if made.mode == "off":
+        return "none: privacy is off"
+    steps = made.rounds * made.local_steps
+    headline = figures.epsilon(epsilon_after(made, derived, steps=steps))
+    proved = figures.epsilon(epsilon_rdp_after(made, derived, steps=steps))
+    return f"epsilon {headline}; merchants' caps must hold {proved}, the proved figure at this delta"

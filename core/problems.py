@@ -1,0 +1,61 @@
+"""What a schema found wrong, in a person's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+_BOUNDS = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "too_short": "must hold {min_length} or more",
+    "too_long": "must hold {max_length} or fewer",
+    "string_too_long": "must be of {max_length} characters or fewer",
+    "multiple_of": "must be a multiple of {multiple_of}",
+}
+_KINDS = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number that is not infinite",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "missing": "is missing",
+    "json_invalid": "is not JSON",
+    "string_pattern_mismatch": "has another form than it must have",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The first thing that is wrong: where (empty for the whole), what, the value, and its kind."""
+
+    where: tuple[str, ...]
+    text: str
+    value: Any
+    kind: str
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """Return the first problem of a schema; texts of our own validators come out as they are."""
+    first = error.errors(include_url=False)[0]
+    kind, message = first["type"], str(first["msg"])
+    context = first.get("ctx") or {}
+    if kind == "value_error":
+        text = message.removeprefix("Value error, ")
+    elif kind == "literal_error":
+        text = f"must be {context.get('expected')}"
+    elif kind in _BOUNDS:
+        text = _BOUNDS[kind].format_map(context)
+    else:
+        text = _KINDS.get(kind, message[:1].lower() + message[1:])
+    return Problem(where=tuple(map(str, first["loc"])), text=text, value=first["input"], kind=kind)

@@ -1,0 +1,53 @@
+"""What is recorded of each round, by the server and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What the server knows of a finished round; ``reason`` says why one was lost.
+
+    ``merchants`` names the contributors, in the roster's order.
+    """
+
+    round: int
+    opened: bool
+    contributors: int
+    dropouts: int
+    seconds: float
+    seconds_train: float
+    seconds_unmask: float
+    bytes_up: int
+    bytes_down: int
+    upload_bytes: int
+    reason: str | None = None
+    merchants: tuple[str, ...] = ()
+
+
+def read_record(values: Mapping[str, Any]) -> RoundRecord:
+    """Read a record back from JSON values; ``TypeError`` or ``KeyError`` for anything else."""
+    return RoundRecord(**(dict(values) | {"merchants": tuple(values["merchants"])}))
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    """One line of ``rounds``: what the server recorded, with accuracy and epsilon after the round."""
+
+    record: RoundRecord
+    accuracy: float | None
+    epsilon: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values of ``rounds[]``."""
+        return asdict(self.record) | {"accuracy": self.accuracy, "epsilon": self.epsilon}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
+        """Read what :meth:`to_dict` gave; ``TypeError`` or ``KeyError`` for anything else."""
+        record = dict(values)
+        accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
+        return cls(record=read_record(record), accuracy=accuracy, epsilon=epsilon)

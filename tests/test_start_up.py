@@ -1,0 +1,94 @@
+"""Commands that only read must answer at once: they import nothing that trains, composes or serves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "opacus", "flwr", "dp_accounting", "matplotlib", "sklearn")
+SCRIPT = """
+import sys
+from fedrec.cli.app import main
+sys.argv[0] = "fedrec"
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print(sorted({name.partition(".")[0] for name in sys.modules} & set(HEAVY)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def modules_of(*arguments: object) -> tuple[int, str]:
+    """Run a command in a process of its own; its code, and which of the heavy packages it imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{SCRIPT}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's folder, and a merchant's with one photo, which this process makes."""
+    from fedrec.clients.home import MerchantHome
+    from fedrec.server.home import ServerHome
+
+    root = tmp_path_factory.mktemp("start-up")
+    ServerHome.create(root / "server", address="127.0.0.1:9443", listen=None)
+    MerchantHome.create(root / "client", name="m0", data=root, records=10)
+    return root
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--version",
+        "--help",
+        "server status --home SERVER",
+        "client budget --home CLIENT",
+        "client status --home CLIENT",
+        "audit --help",
+        "audit verify --help",
+    ],
+)
+def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) -> None:
+    places = arguments.replace("SERVER", str(folders / "server")).replace("CLIENT", str(folders / "client"))
+    assert modules_of(*places.split()) == (0, "[]")
+
+
+def test_the_look_at_modules_sees_what_a_heavy_command_imports() -> None:
+    code, heavy = modules_of("simulate", "--epsilon", "0")
+    assert code == 2 and "torch" in heavy
+
+
+def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
+    from typer.testing import CliRunner
+
+    from fedrec.cli.app import app
+
+    listed = {"": ["simulate", "server", "client", "data", "audit"]}
+    listed["audit"] = ["report", "verify", "empirical", "inversion", "membership"]
+    for group, names in listed.items():
+        shown = CliRunner().invoke(app, [*group.split(), "--help"])
+        for name in names:
+            assert f"  {name}  " in shown.output
+            helped = CliRunner().invoke(app, [*group.split(), name, "--help"])
+            assert helped.exit_code == 0 and f"{group} {name} [OPTIONS]".strip() in helped.output
+            assert "\\[" not in helped.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("simulat", "simulate"), ("audit inversio", "inversion"), ("client chekc", "check")]
+)
+def test_a_command_that_is_misspelt_names_the_one_that_was_meant(wrong: str, right: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fedrec.cli", *wrong.split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and f"did you mean '{right}'?" in done.stderr
