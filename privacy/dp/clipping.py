@@ -37,12 +37,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
@@ -50,6 +49,9 @@ from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
 from fedrec.privacy.dp.vectors import parameter_count, trainable
+
+if TYPE_CHECKING:
+    from opacus.grad_sample import GradSampleModule
 
 Clipping = Literal["fixed", "automatic"]
 """``fixed``: g * min(1, C / |g|). ``automatic``: g * C / (|g| + 0.01), below C (AUTO-S, Bu et al. 2023)."""
@@ -172,6 +174,9 @@ class RecordClipper:
 
     def _hook(self) -> GradSampleModule:
         """Let Opacus take per-record gradients, listening during our own passes only."""
+        # Imported here: it takes more than a second in every process, and few models need it.
+        from opacus.grad_sample import GradSampleModule
+
         model = self._model
         try:
             hooked = GradSampleModule(model, loss_reduction="sum")
