@@ -81,6 +81,9 @@ def membership(
     records: Annotated[
         int, typer.Option(help="Photos in all; every model is trained on half of them.")
     ] = 300,
+    model: Annotated[
+        str, typer.Option(help="cnn, small and in grey; or another, such as effnet-lite0-head.")
+    ] = "cnn",
     models: Annotated[int, typer.Option(help="Models at each budget, each the others' shadow.")] = 12,
     epsilon: Annotated[
         list[float] | None, typer.Option(help="Budgets to compare with no noise (8 and 1).")
@@ -106,6 +109,7 @@ def membership(
         data=data,
         records=records,
         models=models,
+        model=model,
         seed=seed,
     )
     result = infer_membership(settings, tell=lambda line: stderr.print(line))

@@ -18,18 +18,16 @@ from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratio
 from fedrec.simulations.attacks.shadow_models import Recipe, Trained, draw_halves, noise_for, train_all
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import to_inputs
+from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
 from fedrec.vision.synthetic import generate
-from fedrec.vision.transforms import to_model_input
 
 SCHEMA = "fedrec.membership/1"
-MODEL = "cnn"
 FPR = 0.01
 LEAST_LEAKAGE = 0.05
 """The attack works if it finds more than this share of members at 1% false positives, without privacy."""
 FEWEST_MODELS, FEWEST_RECORDS = 6, 20
-_COLOURS = 1
+_SYNTHETIC_SIZE = 32
 
 Tell = Callable[[str], None]
 
@@ -43,7 +41,8 @@ class MembershipSettings:
         data: a folder of photos as ``fedrec simulate --data`` takes it; synthetic photos if None.
         records: photos in all; every model is trained on half of them.
         models: trained at each budget; each is the target once, the others are its shadows.
-        size: side of the photos in pixels.
+        model: by its name in the registry; with a frozen network, what is trained is its head.
+        size: side of the photos in pixels, where the model takes any.
         recipe: of every training.
         seed: of photos, halves, sampling and noise.
 
@@ -54,6 +53,7 @@ class MembershipSettings:
     data: Path | None = None
     records: int = 300
     models: int = 16
+    model: str = "cnn"
     size: int = 16
     seed: int = 0
 
@@ -110,7 +110,7 @@ class MembershipResult:
             "auc_without_privacy": self.levels[0].lira.auc,
             f"tpr_at_epsilon_{best.epsilon:g}": best.lira.tpr,
             f"auc_at_epsilon_{best.epsilon:g}": best.lira.auc,
-            "model": MODEL,
+            "model": self.settings.model,
             "parameters": self.parameters,
             "photos": self.photo_source,
             "records": self.settings.records,
@@ -136,17 +136,18 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
         raise ConfigError(f"--models is at least {FEWEST_MODELS}, and --records at least {FEWEST_RECORDS}")
     if not settings.epsilons:
         raise ConfigError("--epsilon is missing: give at least one budget to compare with no noise")
+    spec = registry.get(settings.model)
     images, source = _photos(settings)
     order = np.random.default_rng([settings.seed]).permutation(len(images))[: settings.records]
-    pixels = np.stack(
-        [to_model_input(images.image(int(i)), size=settings.size, channels=_COLOURS) for i in order]
-    )
-    inputs = to_inputs(pixels[:, None], MODEL)
-    labels = torch.tensor([images.records[int(i)].label for i in order])
-    spec, classes = registry.get(MODEL), len(images.classes)
+    chosen = images.subset([int(i) for i in order])
+    shape = _shape(settings, spec)
+    taken = model_inputs(chosen, spec, shape, views=1, progress=lambda done, total: None)
+    inputs = to_inputs(taken, spec.name)
+    labels = torch.tensor(chosen.labels)
+    classes = len(images.classes)
 
     def build() -> torch.nn.Module:
-        return spec.build(classes=classes, channels=_COLOURS, size=settings.size, seed=settings.seed)
+        return spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=settings.seed)
 
     dimension = parameter_count(build())
     levels = []
@@ -169,6 +170,11 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     return MembershipResult(settings, source, dimension, tuple(levels))
 
 
+def _shape(settings: MembershipSettings, spec: registry.ModelSpec) -> InputShape:
+    """Return how photos enter the model: grey but for a frozen network, whose photos have colours."""
+    return InputShape(channels=1 if spec.backbone is None else 3, size=spec.image_size or settings.size)
+
+
 def _counting(tell: Tell, name: str, models: int) -> Callable[[int], None]:
     return lambda done: tell(f"{name}: {done} of {models} models")
 
@@ -179,7 +185,7 @@ def _photos(settings: MembershipSettings) -> tuple[ImageSet, str]:
         images = generate(
             merchants=1,
             per_merchant=settings.records,
-            size=max(32, settings.size),
+            size=max(_SYNTHETIC_SIZE, settings.size),
             seed=settings.seed,
             validation=0,
             test=0,
