@@ -1,7 +1,6 @@
 """Phases of a deployment on this machine: a server and merchants over TLS on loopback, and what they take.
 
-The step is trivial (a few synthetic photos), so that a phase is what transport, noise and encryption cost;
-with ``--no-noise`` transport and encryption alone.
+The step is trivial (a few synthetic photos), so that a phase is what transport, noise and encryption cost.
 Phases are cut into the server's wait for uploads (train) and for the committee (unmask).
 """
 
@@ -22,13 +21,12 @@ from fedrec.vision.synthetic import CLASSES, generate, write
 HOST = Path(__file__).with_name("host.py")
 
 
-def plan(*, rounds: int, image_size: int, noise: bool) -> str:
+def plan(*, rounds: int, image_size: int) -> str:
     """A training whose privacy is irrelevant here."""
     classes = json.dumps(list(CLASSES))
-    privacy = "epsilon = 1000\ndelta = 1e-3\n" if noise else 'privacy = "off"\n'
     return (
         f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
-        f"{privacy}classes = {classes}\n"
+        f"epsilon = 1000\ndelta = 1e-3\nclasses = {classes}\n"
     )
 
 
@@ -39,7 +37,6 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=0, help="host the merchants in so many processes")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=8, help="8: 0.05M parameters; 56: 1.6M (5 MB)")
-    parser.add_argument("--no-noise", action="store_true", help="train without privacy")
     parser.add_argument("--quick", action="store_true", help="five rounds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -55,13 +52,7 @@ def main() -> None:
         federation.enrol(
             {name: folder / "photos" / "train" / name for name in names}, epsilon=1e5, delta=1e-2
         )
-        if options.no_noise:
-            for name in names:
-                policy = federation.home(name) / "policy.toml"
-                policy.write_text(
-                    policy.read_text().replace('modes = ["distributed", "local"]', 'modes = ["off"]')
-                )
-        federation.plan(plan(rounds=planned, image_size=options.image_size, noise=not options.no_noise))
+        federation.plan(plan(rounds=planned, image_size=options.image_size))
         try:
             federation.start_server("--gather", 600)
             if options.processes:

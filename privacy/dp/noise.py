@@ -70,13 +70,12 @@ def _accepted(
 ) -> NDArray[np.int64]:
     """Make ``count`` staircase candidates and return those accepted."""
     words = rng.uint64(count)
-    negative = (words & np.uint64(1)).astype(bool)
+    negative = (words & np.uint64(1)).view(np.int64)
     words = words >> np.uint64(1)
     offset = (words & np.uint64((1 << step_bits) - 1)).astype(np.int64)
     # The number of trailing zeros of fair bits is geometric with ratio 1/2; the guard ends an all-zero word.
     coins = (words >> np.uint64(step_bits)) | np.uint64(1 << (63 - step_bits))
-    lowest = coins & (~coins + np.uint64(1))
-    stair = np.frexp(lowest.astype(np.float64))[1].astype(np.int64) - 1
+    stair = np.bitwise_count(~coins & (coins - np.uint64(1))).astype(np.int64)
     magnitude = offset + (stair << step_bits)
     exponent = stair * math.log(2.0) - magnitude.astype(np.float64) ** 2 / (2.0 * sigma**2) - log_ceiling
     uniforms, bounds = rng.uniform(count), np.exp(exponent)
@@ -91,8 +90,10 @@ def _accepted(
             rng=rng,
         )
     # Zero would otherwise be reached by both signs.
-    keep &= ~(negative & (magnitude == 0))
-    signed: NDArray[np.int64] = np.where(negative, -magnitude, magnitude)[keep]
+    keep &= (negative == 0) | (magnitude != 0)
+    kept = np.flatnonzero(keep)
+    sign = -negative[kept]
+    signed: NDArray[np.int64] = (magnitude[kept] ^ sign) - sign
     return signed
 
 
