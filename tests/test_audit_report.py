@@ -24,6 +24,7 @@ from fedrec.privacy.audit.pages import render_html
 from fedrec.privacy.audit.pdf import _Pdf, render_pdf
 from fedrec.protocol import sha256_hex
 from fedrec.simulations.harness import simulate
+from fedrec.vision.synthetic import generate, write
 
 Command = Callable[..., tuple[int, str]]
 DOCS = Path(__file__).parents[1] / "docs" / "audit.md"
@@ -31,11 +32,14 @@ DOCS = Path(__file__).parents[1] / "docs" / "audit.md"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run over two processes' worth of merchants, with dropouts."""
-    folder = tmp_path_factory.mktemp("run") / "run"
-    options = {"merchants": 3, "rounds": 3, "sample_rate": 0.05, "device": "cpu", "workers": 1, "out": folder}
+    """A small run of three merchants."""
+    folder = tmp_path_factory.mktemp("run")
+    photos = generate(merchants=3, per_merchant=40, size=16, seed=1, validation=20, test=20)
+    write(photos, folder / "photos")
+    options = {"data": folder / "photos", "partition": "folder", "rounds": 3, "sample_rate": 0.05}
+    options |= {"device": "cpu", "workers": 1, "out": folder / "run"}
     simulate(load_config(None, options))
-    return folder
+    return folder / "run"
 
 
 @pytest.fixture

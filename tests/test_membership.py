@@ -178,3 +178,14 @@ def test_the_command_writes_figures_and_fails_where_the_attack_does(
     assert "no noise" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="there already"):
         typer.main.get_command(app).main(arguments, standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_a_head_on_a_frozen_network_is_attacked_at_that_networks_size() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    recipe = replace(RECIPE, learning_rate=10.0)
+    result = infer_membership(replace(SMALL, model="effnet-lite0-head", recipe=recipe))
+    report = result.report()
+    assert report["size"] == 224 and report["parameters"] == 1281 * 10
+    assert result.levels[0].accuracy_members > 0.9 and result.levels[0].lira.auc > 0.7
+    assert result.exposed == ()

@@ -83,6 +83,7 @@ class MembershipResult:
 
     settings: MembershipSettings
     photo_source: str
+    shape: InputShape
     parameters: int
     levels: tuple[Level, ...]
 
@@ -115,7 +116,7 @@ class MembershipResult:
             "photos": self.photo_source,
             "records": self.settings.records,
             "models": self.settings.models,
-            "size": self.settings.size,
+            "size": self.shape.size,
             "seed": self.settings.seed,
             "training": "pooled: the noise of the opened sum, added by one party",
             "recipe": asdict(self.settings.recipe),
@@ -167,7 +168,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
             tell=_counting(tell, name, settings.models),
         )
         levels.append(_measured(trained, epsilon=epsilon, plan=plan))
-    return MembershipResult(settings, source, dimension, tuple(levels))
+    return MembershipResult(settings, source, shape, dimension, tuple(levels))
 
 
 def _shape(settings: MembershipSettings, spec: registry.ModelSpec) -> InputShape:
