@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import httpx
@@ -189,6 +190,20 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     assert "0002 cancelled" in fedrec("server", "status", "--home", federation.server)
     for name in MERCHANTS:
         assert "policy 'schemes'" in federation.log(name)
+
+
+def test_a_bundle_of_a_deployment_holds_and_says_what_was_refused(federation: Federation) -> None:
+    folders = [option for name in MERCHANTS for option in ("--client", federation.home(name))]
+    out = federation.folder / "audit"
+    fedrec("audit", "report", *folders, "--server", federation.server, "--out", out)
+    fedrec("audit", "verify", out / "audit.json")
+    refusals = json.loads((out / "audit.json").read_text("utf-8"))["body"]["refusals"]
+    assert set(refusals) == {"server", *MERCHANTS}
+    for told in refusals.values():
+        assert any("policy 'schemes'" in reason for reason in told.values())
+    assert any(where.startswith("training 0002") for where in refusals["server"])
+    page = (out / "audit.html").read_text("utf-8")
+    assert escape("policy 'schemes'") in page and "Not collected" not in page
 
 
 def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
