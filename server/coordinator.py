@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -12,26 +12,14 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, FedrecError, ProtocolError, TrainingError
-from fedrec.privacy.aggregation.committee import (
-    check_commitment,
-    check_encryption_key,
-    check_sealing_key,
-    check_sealing_keys,
-)
+from fedrec.privacy.aggregation.committee import check_commitment
 from fedrec.privacy.aggregation.registry import opener
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.privacy.derive import derive
-from fedrec.privacy.identity import verify
 from fedrec.protocol import (
-    JOINED_CONTEXT,
     CloseReply,
     CloseRequest,
-    Joined,
-    JoinReply,
-    JoinRequest,
     Receipt,
-    SignedEncryptionKey,
-    SignedSealingKey,
     TrainingPlan,
     TrainReply,
     TrainRequest,
@@ -39,6 +27,7 @@ from fedrec.protocol import (
     boxes_hash,
     sha256_hex,
 )
+from fedrec.server.attendance import Attendance
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import Answer, Answers, Reply, ask
@@ -66,10 +55,6 @@ class _Traffic:
         self.bytes_up += answers.bytes_up
 
 
-class CohortIncompleteError(TrainingError):
-    """Too few merchants are there, or one whose key the committee needs: they may come yet."""
-
-
 class _LostRoundError(TrainingError):
     """The round can't be opened; the training goes on with the next."""
 
@@ -80,7 +65,6 @@ class Coordinator:
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
     ``timeout`` is in seconds, per exchange. After ``most_lost`` lost rounds in a row the training stops.
-    ``seeded`` is whether any merchant said, when it joined, that its noise comes from a seed.
     """
 
     grid: Grid
@@ -95,17 +79,21 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
-        self._nodes: dict[str, int] = {}
-        self._asked: set[int] = set()
-        self._keys: dict[str, SignedSealingKey] = {}
-        self._encryption_key: SignedEncryptionKey | None = None
-        self._encryption_key_bytes = b""
+        self._cohort = Attendance(
+            self.grid, self.plan, self._derived.scheme, timeout=self.timeout, refusals=self.refusals
+        )
         self._blame = Blame(colluders=self.plan.colluders)
-        self.seeded = False
+
+    @property
+    def seeded(self) -> bool:
+        """Whether any merchant said, when it joined, that its noise comes from a seed."""
+        return self._cohort.seeded
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
-        self._join()
+        self._cohort.open(self.checkpoint.sealing_keys())
+        if self._cohort.sealing_keys:
+            self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
         self._blame = Blame.from_state(self.checkpoint.blame(), colluders=self.plan.colluders)
         last = self.checkpoint.last_record()
@@ -114,9 +102,7 @@ class Coordinator:
             self.on_round(read_record(last))
         lost = 0
         for round_number in range(done + 1, self.plan.rounds + 1):
-            present = set(self.grid.get_node_ids())
-            self._join_late(present)
-            self._check_present(present)
+            self._cohort.refresh(excluded=self._blame.excluded)
             self.checkpoint.reserve(round_number)
             record = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
@@ -135,119 +121,13 @@ class Coordinator:
             self.grid,
             {
                 node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
-                for name, node in self._nodes.items()
+                for name, node in self._cohort.nodes.items()
             },
             message_type="query.close",
             reply_type=CloseReply,
             max_blob_bytes=0,
             timeout=self.timeout,
             group_id="close",
-        )
-
-    def _join(self) -> None:
-        """Join whoever is there; ``TrainingError`` when they are too few, or the committee lacks a key."""
-        # A committee member that was there once and is away now, at a restart, is missed at openings alone.
-        self._keys = {key.statement.merchant: key for key in self.checkpoint.sealing_keys()}
-        failed = self._ask_to_join(self.grid.get_node_ids())
-        if len(self._nodes) < self.plan.min_contributors:
-            told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
-            raise CohortIncompleteError(
-                f"{len(self._nodes)} of {self.plan.cohort} merchants joined, "
-                f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
-            )
-        scheme = self._derived.scheme
-        try:
-            if isinstance(scheme, CommitteeScheme):
-                check_sealing_keys(self._sealing_keys, plan=self.plan)
-                self.checkpoint.keep_sealing_keys(self._sealing_keys)
-            elif isinstance(scheme, HolderScheme):
-                check_encryption_key(self._encryption_key, self._encryption_key_bytes, plan=self.plan)
-        except ProtocolError as error:
-            told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
-            raise CohortIncompleteError(
-                f"the committee is not complete: {told[0] if told else error}"
-            ) from None
-
-    def _join_late(self, present: set[int]) -> None:
-        """Let merchants in that have come since, if any of the cohort is missing."""
-        came = present - self._asked
-        if came and len(self._nodes) < self.plan.cohort:
-            self._ask_to_join(sorted(came))
-
-    def _check_present(self, present: set[int]) -> None:
-        """Raise ``CohortIncompleteError`` before a round that can't have enough contributors is charged."""
-        there = [name for name, node in self._nodes.items() if node in present]
-        excluded = self._blame.excluded
-        if len(set(there) - excluded) < self.plan.min_contributors:
-            away = sorted({peer.name for peer in self.plan.roster} - set(there))
-            raise CohortIncompleteError(
-                f"{len(there)} merchants are connected, {self.plan.min_contributors} are needed"
-                + (f"; away: {', '.join(away)}" if away else "")
-                + (f"; left out: {', '.join(sorted(excluded))}" if excluded else "")
-            )
-
-    def _ask_to_join(self, nodes: Iterable[int]) -> list[str]:
-        """Ask nodes to join, and note who does; returns why others didn't answer."""
-        asked = list(nodes)
-        self._asked |= set(asked)
-        request = pack(JoinRequest(plan=self.plan))
-        scheme = self._derived.scheme
-        answers = ask(
-            self.grid,
-            dict.fromkeys(asked, request),
-            message_type="query.join",
-            reply_type=JoinReply,
-            max_blob_bytes=scheme.public_key_bytes if isinstance(scheme, HolderScheme) else 0,
-            timeout=self.timeout,
-            group_id="join",
-        )
-        names = {peer.name for peer in self.plan.roster}
-        for answer in answers.replies:
-            name = answer.body.merchant
-            if name not in names or name in self._nodes:
-                continue
-            if answer.body.refused is not None:
-                self.refusals[name] = answer.body.refused
-                continue
-            if not self._joins(answer.body):
-                # Another node may have taken the name; the one that it belongs to can still answer.
-                self.refusals[name] = "a reply under this name is not signed by its merchant"
-                continue
-            try:
-                self._keep_sealing_key(answer.body)
-            except ProtocolError as error:
-                self.refusals[name] = str(error)
-                continue
-            self.refusals.pop(name, None)
-            self._nodes[name] = answer.node_id
-            self.seeded |= answer.body.seeded
-            if answer.body.encryption_key is not None and name == self.plan.committee[0]:
-                self._encryption_key = answer.body.encryption_key
-                self._encryption_key_bytes = answer.blobs.get("encryption-key", b"")
-        return list(answers.failed.values())
-
-    def _keep_sealing_key(self, reply: JoinReply) -> None:
-        """Keep a member's first sealing key; ``ProtocolError`` for one that the cohort would refuse."""
-        key = reply.sealing_key
-        if key is None or reply.merchant in self._keys:
-            return
-        if key.statement.merchant != reply.merchant:
-            raise ProtocolError("a sealing key is of another merchant than the reply that brings it")
-        check_sealing_key(key, plan=self.plan)
-        self._keys[reply.merchant] = key
-
-    @property
-    def _sealing_keys(self) -> tuple[SignedSealingKey, ...]:
-        return tuple(self._keys[name] for name in self.plan.committee if name in self._keys)
-
-    def _joins(self, reply: JoinReply) -> bool:
-        """Whether a join reply comes from the merchant that it names."""
-        joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
-        return reply.signature is not None and verify(
-            self.plan.key_of(reply.merchant),
-            joined.canonical_bytes(),
-            bytes.fromhex(reply.signature),
-            context=JOINED_CONTEXT,
         )
 
     def _round(self, round_number: int) -> RoundRecord:
@@ -317,19 +197,19 @@ class Coordinator:
             training_id=self.plan.training_id,
             round_number=round_number,
             model_hash=model_hash,
-            sealing_keys=self._sealing_keys,
-            encryption_key=self._encryption_key,
+            sealing_keys=self._cohort.sealing_keys,
+            encryption_key=self._cohort.encryption_key,
         )
         blobs = {"model": blob}
-        if self._encryption_key is not None:
-            blobs["encryption-key"] = self._encryption_key_bytes
+        if self._cohort.encryption_key is not None:
+            blobs["encryption-key"] = self._cohort.encryption_key_bytes
         left_out = self._blame.left_out
         contents = {
             node: pack(request.model_copy(update={"receipt": self.receipts.last(name)}), blobs)
-            for name, node in self._nodes.items()
+            for name, node in self._cohort.nodes.items()
             if name not in left_out
         }
-        names = {node: name for name, node in self._nodes.items()}
+        names = {node: name for name, node in self._cohort.nodes.items()}
         uploads: dict[str, Upload] = {}
         receipts: dict[str, Receipt] = {}
 
@@ -364,14 +244,14 @@ class Coordinator:
         )
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
-        order = [name for name in self._nodes if name in uploads]
+        order = [name for name in self._cohort.nodes if name in uploads]
         self.receipts.keep([receipts[name] for name in order])
         return [uploads[name] for name in order]
 
     def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
         if answer.body.refused is not None or answer.body.signed is None:
             raise ProtocolError(answer.body.refused or "neither an upload nor a refusal")
-        if self._nodes.get(answer.body.merchant) != answer.node_id:
+        if self._cohort.nodes.get(answer.body.merchant) != answer.node_id:
             raise ProtocolError("an upload came from another node than the merchant joined from")
         commitment = check_commitment(answer.body.signed, plan=self.plan, round_number=round_number)
         if commitment.merchant != answer.body.merchant or commitment.model_hash != model_hash:
@@ -390,9 +270,9 @@ class Coordinator:
 
     def _unmask(self, round_number: int, uploads: Sequence[Upload], traffic: _Traffic) -> Mapping[int, bytes]:
         requests = {
-            self._nodes[member]: content
+            self._cohort.nodes[member]: content
             for member, content in unmask_requests(self.plan, uploads, round_number=round_number).items()
-            if member in self._nodes
+            if member in self._cohort.nodes
         }
         answers = ask(
             self.grid,
@@ -404,7 +284,9 @@ class Coordinator:
             group_id=str(round_number),
         )
         traffic.count(answers)
-        members = {self._nodes[name]: name for name in self.plan.committee if name in self._nodes}
+        members = {
+            self._cohort.nodes[name]: name for name in self.plan.committee if name in self._cohort.nodes
+        }
         gathered = gather(
             answers,
             plan=self.plan,
@@ -419,7 +301,7 @@ class Coordinator:
         if gathered.complaints:
             self._blame.hear(gathered.complaints)
             if lost:
-                here = len(self._nodes.keys() - self._blame.excluded)
+                here = len(self._cohort.nodes.keys() - self._blame.excluded)
                 self._blame.lost_over_complaints(spare=here - self.plan.min_contributors)
             # At once: whoever is to blame must not come back by a restart.
             self.checkpoint.keep_blame(self._blame.state())

@@ -16,8 +16,8 @@ from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol import roster_fingerprint
+from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
-from fedrec.server.coordinator import CohortIncompleteError
 from fedrec.server.home import ServerHome
 from fedrec.server.memory import give_memory_back
 from fedrec.server.node_keys import flower_key

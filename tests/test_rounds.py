@@ -79,7 +79,14 @@ def test_a_restarted_merchant_composes_what_is_left_once(
         composed += 1
         return real(*given)
 
+    def forget() -> None:
+        """Be as a new process, which has none of an old one's caches."""
+        for kept in (*vars(pld).values(), *vars(rdp).values()):
+            if hasattr(kept, "cache_clear"):
+                kept.cache_clear()
+
     monkeypatch.setattr(kind, "compose", compose)
+    forget()
     cohort = Cohort(tmp_path, size=3)
     coordinator, _ = cohort.coordinator(cohort.plan(rounds=5))
     counts: list[int] = []
@@ -89,10 +96,7 @@ def test_a_restarted_merchant_composes_what_is_left_once(
         counts.append(composed)
         composed = 0
         if record.round == 2:
-            # A new process has none of the old one's caches.
-            for kept in (*vars(pld).values(), *vars(rdp).values()):
-                if hasattr(kept, "cache_clear"):
-                    kept.cache_clear()
+            forget()
             for name in cohort.names:
                 cohort.restart(name)
 

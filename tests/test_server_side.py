@@ -22,8 +22,8 @@ from fedrec.flower import guard
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
-from fedrec.server.coordinator import CohortIncompleteError
 from fedrec.server.filing import TrainingFile, file_training, read_training_file
 from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
