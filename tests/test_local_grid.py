@@ -97,7 +97,9 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_merchant_back_in_the_next
 
     def tell(stage: Stage) -> None:
         if stage.name == "training" and stage.done == 1:
-            workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+            own = {process.pid for process in psutil.Process().children()}
+            # Workers are children of the server that they are forked from.
+            workers = [p for p in psutil.Process().children(recursive=True) if p.pid not in own]
             workers[0].kill()
 
     flags = {"data": photos, "partition": "folder", "rounds": 3, "workers": 2, "device": "cpu"}
