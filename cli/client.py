@@ -75,7 +75,12 @@ def rotate(
     opened = MerchantHome.open(home)
     settings = opened.settings()
     records, products = _declared(settings.data, layout=settings.layout)
+    waiting = opened.next_node_key() is not None and not keep_key
     opened.rotate(keep_key=keep_key, records=records, products=products)
+    if waiting:
+        typer.echo(
+            "The file made before is void: the operator must enrol this one, also if it enrolled that."
+        )
     typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
     if not keep_key:
         typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -127,6 +128,15 @@ class ServerHome:
         """Return what the server shows, and the authority that merchants trust."""
         return Certificates(authority=self.authority, certificate=self.certificate, key=self.key)
 
+    def checked_certificates(self) -> Certificates:
+        """Return them; ``ConfigError`` if no merchant would accept them, or others can read the key."""
+        address, _, _ = self.settings()
+        given = self.certificates()
+        check_certificates(given, host=address.rpartition(":")[0].strip("[]"))
+        if self.key.stat().st_mode & 0o077:
+            raise ConfigError(f"{self.key} can be read by others: chmod 600 it")
+        return given
+
     def renew(self) -> None:
         """Make a new server certificate; raises as :func:`renew_server_certificate`."""
         address, _, _ = self.settings()
@@ -164,8 +174,8 @@ class ServerHome:
     def enroll(self, enrolment: Enrolment) -> str:
         """Add a merchant, or renew one under its own key; returns the roster's new fingerprint.
 
-        Raises ``ConfigError`` for a signature that doesn't hold, a node key that Flower can't use, or a name
-        or key that is taken.
+        Raises ``ConfigError`` for a signature that doesn't hold, a node key that Flower can't use or that was
+        replaced or revoked before, or a name or key that is taken.
         """
         statement = enrolment.statement
         if not verify(
@@ -182,6 +192,11 @@ class ServerHome:
                 f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
             )
         node_key = flower_key(statement.node_key)
+        if _digest(statement.node_key) in self._retired():
+            raise ConfigError(
+                f"the node key in this file of '{statement.name}' was revoked or replaced before, and is "
+                "never admitted again: ask for the merchant's newest file ('fedrec client rotate' makes one)"
+            )
         for entry in others:
             if statement.signing_key == entry.signing_key or node_key == flower_key(entry.node_key):
                 raise ConfigError(f"a key of '{statement.name}' is enrolled as '{entry.name}' already")
@@ -194,8 +209,24 @@ class ServerHome:
             raise ConfigError(f"no merchant '{name}' is enrolled here")
         return self._write_roster(left)
 
+    def _retired(self) -> frozenset[str]:
+        """Digests of node keys that were taken off the roster; an older enrolment file undoes no rotation."""
+        try:
+            return frozenset(json.loads((self.folder / "retired.json").read_text("utf-8")))
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError, TypeError) as error:
+            raise ServiceError(f"{self.folder / 'retired.json'} can't be used: {error}") from None
+
     def _write_roster(self, entries: list[Statement]) -> str:
         entries.sort(key=lambda entry: entry.name)
+        gone = {_digest(entry.node_key) for entry in self.enrolled()} - {
+            _digest(entry.node_key) for entry in entries
+        }
+        if gone:
+            write_atomically(
+                self.folder / "retired.json", json.dumps(sorted(gone | self._retired())).encode()
+            )
         body = json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2)
         write_atomically(self.folder / "roster.json", body.encode())
         roster = self.roster()
@@ -208,6 +239,10 @@ class ServerHome:
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
         return roster_fingerprint(roster)
+
+
+def _digest(node_key: str) -> str:
+    return hashlib.sha256(flower_key(node_key)).hexdigest()
 
 
 def _read(path: Path) -> bytes:

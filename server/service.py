@@ -64,7 +64,7 @@ class Service:
         _, host, port = home.settings()
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
         self._host = SuperLinkHost(
-            certificates=home.certificates(),
+            certificates=home.checked_certificates(),
             # The server's own certificate may be for a public name alone.
             private=make_server_certificates(Path(self._scratch.name), hosts=_LOOPBACK),
             host=host,

@@ -238,10 +238,13 @@ def test_a_rotated_enrolment_takes_the_old_one_s_place(
     home: MerchantHome, photos: Path, tmp_path: Path
 ) -> None:
     operator = ServerHome.create(tmp_path / "server", address="127.0.0.1:1", listen=None)
-    operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
+    oldest = read_file(home.folder / "enrolment.json", Enrolment)
+    operator.enroll(oldest)
     before = operator.roster()
     rotate(home)
     operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
+    with pytest.raises(ConfigError, match="revoked or replaced before"):
+        operator.enroll(oldest)
     assert operator.roster() == before and len(operator.enrolled()) == 1
     new = home.next_node_key()
     assert new is not None and operator.enrolled()[0].node_key.encode() == public_pem(new)

@@ -11,10 +11,11 @@ from typer.testing import CliRunner, Result
 
 from fedrec.cli import client, server
 from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import JoinFile, grouped, read_file
+from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
 from fedrec.protocol import Peer, roster_fingerprint
 from fedrec.server.certificates import make_authority
+from fedrec.server.home import ServerHome
 
 NAME = "merchant-00"
 OTHER = Peer(name="merchant-01", signing_key="cd" * 32)
@@ -122,3 +123,33 @@ def test_the_operator_sees_the_fingerprint_that_the_merchant_sees(home: Merchant
     ]
     assert len(prints[0]) == 1 and prints[0] == prints[1] == prints[2]
     assert "fingerprint" not in runner.invoke(server.app, ["revoke", NAME, *folder]).output
+
+
+def test_a_node_key_that_was_revoked_is_never_admitted_again(home: MerchantHome, tmp_path: Path) -> None:
+    operator = ServerHome.create(tmp_path / "server", address="127.0.0.1:1", listen=None)
+    enrolment = read_file(home.folder / "enrolment.json", Enrolment)
+    operator.enroll(enrolment)
+    operator.enroll(enrolment)
+    operator.revoke(NAME)
+    with pytest.raises(ConfigError, match="revoked or replaced before"):
+        ServerHome.open(operator.folder).enroll(enrolment)
+    assert operator.enrolled() == ()
+    home.rotate(keep_key=False, records=10, products=0)
+    operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
+    assert [entry.name for entry in operator.enrolled()] == [NAME]
+
+
+def test_certificates_are_tried_before_the_server_listens(tmp_path: Path) -> None:
+    operator = ServerHome.create(tmp_path / "server", address="127.0.0.1:1", listen=None)
+    assert operator.checked_certificates() == operator.certificates()
+    operator.key.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        operator.checked_certificates()
+    operator.key.chmod(0o600)
+    other = ServerHome.create(tmp_path / "other", address="127.0.0.1:1", listen=None)
+    operator.key.write_bytes(other.key.read_bytes())
+    with pytest.raises(ConfigError, match="can't be used together"):
+        operator.checked_certificates()
+    operator.key.unlink()
+    with pytest.raises(ConfigError, match="can't be used together"):
+        operator.checked_certificates()
