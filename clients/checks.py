@@ -15,8 +15,10 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store
 from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
+from fedrec.privacy.accounting.head import check_head, head_path, read_head
 from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.derive import derive
+from fedrec.privacy.identity import verify
 from fedrec.protocol import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
@@ -173,8 +175,13 @@ class _Checks:
         return f"lifetime epsilon {policy.lifetime_epsilon:g}, schemes {', '.join(sorted(policy.schemes))}"
 
     def ledger(self) -> str:
+        ledger, public = self._home.ledger, self._home.identity().public
+        # The head first: a running daemon may add an entry in between, and a head may lag, never lead.
+        head = read_head(head_path(ledger), public=public, verify=verify)
         _, entries = read_budget(self._home, None)
-        return f"{len(entries)} entries, the chain holds" if entries else "empty"
+        if head is not None or ledger.exists():
+            check_head(ledger, head, entries, public=public)
+        return f"{len(entries)} entries, the chain holds, none is missing" if entries else "empty"
 
     def budget(self) -> str:
         policy = MerchantPolicy.load(self._home.folder / "policy.toml")

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
+from fedrec.privacy.accounting import ledger as ledger_module
 from fedrec.privacy.accounting.entries import SIGNING_CONTEXT, check_rows, genesis, payload_of
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verify_file
@@ -415,6 +417,22 @@ def test_a_receipt_catches_what_a_restored_disk_hides(tmp_path: Path) -> None:
             ledger.charge(replace(CHARGE, round_number=4))
     with pytest.raises(LedgerError, match="receipt of round 2"):
         _open_real(path, identity)
+
+
+def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (9, 12, 10, 13)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return moments.pop(0)
+
+    monkeypatch.setattr(ledger_module, "datetime", Clock)
+    _fill(tmp_path / "l", 4)
+    _, entries = read_entries(tmp_path / "l", public=_Identity().public, verify=_verify)
+    assert [entry.created_at[11:16] for entry in entries] == ["09:00", "12:00", "12:00", "13:00"]
 
 
 def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:

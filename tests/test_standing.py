@@ -173,6 +173,19 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     assert "would go wrong" in str(shown.exception)
 
 
+def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None:
+    charge(home, CHARGE)
+    older = home.ledger.read_bytes()
+    charge(home, replace(CHARGE, round_number=1))
+    assert findings(home)["ledger"] == (True, "2 entries, the chain holds, none is missing")
+    home.ledger.write_bytes(older)
+    ok, text = findings(home)["ledger"]
+    assert not ok and "put back to an older state" in text
+    home.ledger.unlink()
+    ok, text = findings(home)["ledger"]
+    assert not ok and "put back to an older state" in text
+
+
 def test_an_empty_budget_is_told(home: MerchantHome) -> None:
     charge(home, replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
     ok, text = findings(home)["budget"]

@@ -35,6 +35,11 @@ class _SignedHead(Strict):
     signature: Signature
 
 
+def head_path(ledger: Path) -> Path:
+    """Return where the head of a ledger's file is kept."""
+    return ledger.with_name(ledger.name + ".head")
+
+
 def hash_at(entries: Sequence[Entry], count: int, *, public: bytes) -> bytes:
     """Return the chain's hash after ``count`` entries."""
     return entries[count - 1].hash if count else genesis(public)

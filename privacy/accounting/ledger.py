@@ -40,6 +40,7 @@ from fedrec.privacy.accounting.head import (
     check_receipt,
     hash_at,
     head_of,
+    head_path,
     read_head,
     write_head,
 )
@@ -98,7 +99,7 @@ class Ledger:
         on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
         self._path = path
-        self._head_path = path.with_name(path.name + ".head")
+        self._head_path = head_path(path)
         self._signer = signer
         self._verify = verify
         self._on_event = on_event
@@ -322,7 +323,7 @@ class Ledger:
             Entry(
                 sequence=len(self._entries) + 1,
                 charge=charge,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_at=self._moment(),
                 accountants=accountant_versions(),
                 epsilons=epsilons,
                 hash=b"",
@@ -346,6 +347,14 @@ class Ledger:
         self._totals.add(charge)
         self._write_head(self._entries)
         return entry
+
+    def _moment(self) -> str:
+        """Return the time of an entry made now: no earlier than the last one's, also where a clock ran ahead.
+
+        Readers take an entry that is older than the one before it for tampering.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return max(now, self._entries[-1].created_at) if self._entries else now
 
     def _recover(self) -> None:
         """After a failed write, take what the disk says, or close if it can't be read."""
