@@ -100,7 +100,8 @@ def report(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="An audit.json.")],
     server_key: Annotated[
-        str | None, typer.Option(help="The server's public key, got by another way, to compare.")
+        list[str] | None,
+        typer.Option(help="A server's public key, got by another way, to compare (several times)."),
     ] = None,
     merchant: Annotated[
         list[str] | None,
@@ -115,7 +116,7 @@ def verify(
 
     try:
         anchors = verifier.Anchors(
-            server=None if server_key is None else verifier.public_key(server_key),
+            servers=frozenset(verifier.public_key(text) for text in server_key or []),
             merchants=dict(verifier.named_key(text) for text in merchant or []),
         )
         outcome = verifier.verify(bundle, anchors=anchors)

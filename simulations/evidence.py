@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.store import MerchantStore, read_store
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.head import read_head
+from fedrec.privacy.accounting.head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol import Receipt, TrainingPlan
@@ -48,7 +48,6 @@ def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
         merchants=merchants,
         plans=(plan,),
         receipts=tuple(read_receipts(run / "receipts.jsonl")),
-        server_key=plan.server_key,
         refusals={"server": report.get("refusals") or {}, **{home.name: None for home in homes}},
         attachments={"report": shown},
     )
@@ -65,7 +64,7 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
     finally:
         store.close()
     refused = read_store(home.store).refusals
-    head = read_head(home.ledger.with_name(home.ledger.name + ".head"), public=identity.public, verify=verify)
+    head = read_head(head_path(home.ledger), public=identity.public, verify=verify)
     receipts: tuple[Receipt, ...] = () if head is None or head.receipt is None else (head.receipt,)
     record = MerchantRecord(
         name=home.settings().name,
@@ -77,7 +76,7 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
         merchants=(record,),
         plans=plans,
         receipts=receipts,
-        server_key=home.joined().server_key,
+        servers=(home.joined().server_key,),
         refusals={record.name: {f"{told.kind} at {told.at}": told.reason for told in refused}},
     )
     return evidence, identity
@@ -92,7 +91,7 @@ def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
         merchants=(),
         plans=tuple(training.plan() for training in trainings),
         receipts=tuple(read_receipts(home.receipts)),
-        server_key=identity.public.hex(),
+        servers=(identity.public.hex(),),
         refusals={
             "server": {
                 f"training {training.number}, {where}": reason
@@ -105,17 +104,14 @@ def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
 
 
 def merged(parts: Sequence[Evidence]) -> Evidence:
-    """Put evidence of several places together; ``ConfigError`` if it is of several servers."""
-    keys = {part.server_key for part in parts if part.server_key is not None}
-    if len(keys) > 1:
-        raise ConfigError("the evidence is of several servers: make one bundle for each")
+    """Put evidence of several places together."""
     plans = {plan.training_id: plan for part in parts for plan in part.plans}
     receipts = {receipt.signature: receipt for part in parts for receipt in part.receipts}
     return Evidence(
         merchants=tuple(record for part in parts for record in part.merchants),
         plans=tuple(plans.values()),
         receipts=tuple(receipts.values()),
-        server_key=next(iter(keys), None),
+        servers=tuple(sorted({key for part in parts for key in part.servers})),
         refusals={who: found for part in parts for who, found in part.refusals.items()},
         attachments={name: value for part in parts for name, value in part.attachments.items()},
     )

@@ -70,11 +70,11 @@ def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Com
     code, shown = command("audit", "verify", bundle / "audit.json")
     assert code == 0 and "The record holds." in shown
     assert shown.count("3 charges hold") == 3 and "MISSING" not in shown
-    key = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]["server_key"]
+    key = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]["servers"][0]
     assert f"key     {key} server" in shown
     assert command("audit", "verify", bundle / "audit.json", "--server-key", key)[0] == 0
     code, shown = command("audit", "verify", bundle / "audit.json", "--server-key", "0" * 64)
-    assert code == 15 and "the server's key is not the one that was given" in shown
+    assert code == 15 and "the server's key is not one that was given" in shown
     code, shown = command("audit", "verify", bundle / "audit.json", "--merchant", "nonsense")
     assert code == 2 and "not NAME=KEY" in shown
 
@@ -160,7 +160,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
     for name in ("epsilon_pld", "epsilon_rdp", "epsilon_aggregation_broken"):
         assert figures.epsilon(summary[name]) in page
     said = (text for part in body["statements"].values() for text in part)
-    for text in (*said, "What each party could see", "Threat model", body["server_key"]):
+    for text in (*said, "What each party could see", "Threat model", body["servers"][0]):
         assert escape(text) in page
     for name in ("fedrec", "torch", "dp-accounting"):
         assert body["software"][name] in page

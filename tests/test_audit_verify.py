@@ -79,7 +79,7 @@ class Scene:
             merchants=records,
             plans=self.plans,
             receipts=tuple(read_receipts(self.folder / "receipts.jsonl")),
-            server_key=self.cohort.server.public.hex(),
+            servers=(self.cohort.server.public.hex(),),
             attachments={"report": self.report},
         )
         return build(evidence, signer=self.signer)
@@ -485,7 +485,7 @@ def test_tampering_is_named_where_it_shows(scene: Scene, tmp_path: Path, change:
 def fresh_server(bundle: Bundle, scene: Scene) -> None:
     """The last round is gone, and receipts for the rest come from a key made up for that."""
     made_up = SigningIdentity.generate()
-    bundle["body"]["server_key"] = made_up.public.hex()
+    bundle["body"]["servers"] = [made_up.public.hex()]
     merchant = bundle["body"]["merchants"][1]
     last = json.loads(rows_of(bundle)[-2]["payload"])["epsilons"]
     del rows_of(bundle)[-1], merchant["receipts"][-1]
@@ -552,7 +552,9 @@ def test_what_is_wrong_with_the_whole_is_the_bundle_s(
     bundle = copy.deepcopy(scene.bundle)
     change(bundle, scene)
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
-    assert set(outcome.failures) == {""} and says in outcome.failures[""], outcome.failures
+    assert says in outcome.failures[""], outcome.failures
+    # Receipts of another server than the plans' are wrong besides, for each merchant.
+    assert set(outcome.failures) == {""} or change is fresh_server
 
 
 @pytest.mark.parametrize(
@@ -633,14 +635,73 @@ def test_the_newest_receipt_and_absent_merchants_are_named(scene: Scene, tmp_pat
 def test_keys_got_by_another_way_are_compared(scene: Scene, tmp_path: Path) -> None:
     path = scene.write(scene.bundle, tmp_path / "audit.json")
     server, keys = scene.cohort.server.public.hex(), scene.cohort.identities
-    good = verifier.Anchors(server=server, merchants={"m1": keys["m1"].public.hex()})
+    good = verifier.Anchors(frozenset({server}), merchants={"m1": keys["m1"].public.hex()})
     assert verifier.verify(path, anchors=good).ok
-    outcome = verifier.verify(path, anchors=verifier.Anchors(server="0" * 64))
-    assert outcome.failures == {"": "the server's key is not the one that was given"}
+    outcome = verifier.verify(path, anchors=verifier.Anchors(frozenset({"0" * 64})))
+    assert outcome.failures == {"": "the server's key is not one that was given"}
     outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m2": keys["m1"].public.hex()}))
     assert outcome.failures == {"m2": "its key is not the one that was given"}
     outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m9": server}))
     assert outcome.failures == {"": "m9, whose key was given, is not in the bundle"}
+
+
+def test_a_lifetime_may_span_several_servers(scene: Scene, tmp_path: Path) -> None:
+    other = Cohort(tmp_path / "other", size=3, policy=POLICY, seed=4)
+    plan = other.plan(rounds=2)
+    other.train(plan)
+    first, second = sorted([scene.cohort.server.public.hex(), other.server.public.hex()])
+    records = [
+        MerchantRecord(name, cohort.identities[key].public, folder / key / "ledger.sqlite", (POLICY.rules,))
+        for cohort, folder, name, key in (
+            (scene.cohort, scene.folder, "m1", "m1"),
+            (other, tmp_path / "other", "m2", "m2"),
+        )
+    ]
+    receipts = [
+        receipt
+        for folder, name in ((scene.folder, "m1"), (tmp_path / "other", "m2"))
+        for receipt in read_receipts(folder / "receipts.jsonl")
+        if receipt.head.statement.merchant == name
+    ]
+    evidence = Evidence(merchants=tuple(records), plans=(*scene.plans, plan), receipts=tuple(receipts))
+    bundle = build(evidence, signer=scene.signer)
+    path = scene.write(bundle, tmp_path / "audit.json")
+    outcome = verifier.verify(path)
+    assert outcome.ok and outcome.complete, (outcome.failures, outcome.gaps)
+    assert {"server 1": first, "server 2": second}.items() <= outcome.keys.items()
+    assert verifier.verify(path, anchors=verifier.Anchors(frozenset({first, second}))).ok
+    told = verifier.verify(path, anchors=verifier.Anchors(frozenset({first}))).failures[""]
+    assert told == "the server 2's key is not one that was given"
+
+    # One server can't speak for another's training.
+    receipt = bundle["body"]["merchants"][1]["receipts"][0]
+    sealed = scene.cohort.server.sign(canonical(receipt["head"]), context=b"fedrec/ledger-receipt/1")
+    receipt |= {"server_key": scene.cohort.server.public.hex(), "signature": sealed.hex()}
+    outcome = verifier.verify(scene.write(bundle, path))
+    assert "is not signed by the server's key" in outcome.failures["m2"]
+
+
+@pytest.mark.parametrize(("scheme", "holds"), [("none", True), ("kahe", False)])
+def test_who_may_open_a_sum_is_a_rule_for_local_noise_too(
+    scene: Scene, tmp_path: Path, scheme: str, holds: bool
+) -> None:
+    lax = POLICY.model_copy(
+        update={"modes": frozenset({"local"}), "schemes": frozenset({scheme}), "least_colluders": 0}
+    )
+    strict = lax.model_copy(update={"least_colluders": 2})
+    cohort = Cohort(tmp_path / "cohort", size=4, policy=lax)
+    alone: dict[str, object] = {"committee": (), "threshold": 0} if scheme == "none" else {}
+    plan = cohort.plan(mode="local", scheme=scheme, rounds=1, **alone)
+    cohort.train(plan)
+    ledger = tmp_path / "cohort" / "m1" / "ledger.sqlite"
+    record = MerchantRecord("m1", cohort.identities["m1"].public, ledger, (strict.rules,))
+    bundle = build(Evidence(merchants=(record,), plans=(plan,)), signer=scene.signer)
+    rows = bundle["body"]["merchants"][0]["entries"]
+    edit(rows[0], "charge", policy_hash=strict.hash)
+    scene.chain(rows, identity=cohort.identities["m1"])
+    bundle["body"]["merchants"][0]["summary"]["head"] = rows[-1]["hash"]
+    told = verifier.verify(scene.write(bundle, tmp_path / "audit.json")).failures.get("m1", "")
+    assert told == ("" if holds else "entry 1: it breaks the policy's rule 'least_colluders'")
 
 
 def test_seeded_charges_are_no_guarantee(tmp_path: Path) -> None:
@@ -654,7 +715,7 @@ def test_seeded_charges_are_no_guarantee(tmp_path: Path) -> None:
         (POLICY.rules,),
     )
     bundle = build(Evidence(merchants=(record,), plans=(plan,)), signer=cohort.server)
-    bundle["body"]["server_key"] = cohort.server.public.hex()
+    bundle["body"]["servers"] = [cohort.server.public.hex()]
 
     def outcome() -> verifier.Outcome:
         signature = cohort.server.sign(canonical(bundle["body"]), context=CONTEXT).hex()
@@ -858,7 +919,7 @@ def test_rubbish_is_no_bundle_and_says_so_in_one_line(tmp_path: Path, raw: bytes
 
 def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) -> None:
     bundle = copy.deepcopy(scene.bundle)
-    bundle["body"]["server_key"] = "\x1b[2Jall is well"
+    bundle["body"]["servers"] = ["\x1b[2Jall is well"]
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert not outcome.ok and all(line.isprintable() for line in verifier.told(outcome))
 

@@ -44,12 +44,16 @@ class MerchantRecord:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that goes into a bundle; ``attachments`` are JSON documents by name, shown and signed."""
+    """Everything that goes into a bundle.
+
+    ``servers`` are public keys of servers, beside those that the plans name: a merchant's lifetime may span
+    several. ``attachments`` are JSON documents by name, shown and signed.
+    """
 
     merchants: tuple[MerchantRecord, ...]
     plans: tuple[TrainingPlan, ...] = ()
     receipts: tuple[Receipt, ...] = ()
-    server_key: str | None = None
+    servers: tuple[str, ...] = ()
     refusals: Refusals = field(default_factory=dict)
     attachments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,11 +68,14 @@ def body_of(evidence: Evidence) -> dict[str, Any]:
     """
     if not evidence.merchants:
         raise ConfigError("an audit needs at least one merchant's ledger")
+    merchants = [_merchant(record, evidence.receipts) for record in evidence.merchants]
+    dates = [json.loads(row["payload"])["created_at"] for part in merchants for row in part["entries"][-1:]]
     body = {
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "server_key": evidence.server_key,
+        # A merchant's clock may be ahead of this one; a bundle is never older than what is in it.
+        "created_at": max([datetime.now(UTC).isoformat(timespec="seconds"), *dates]),
+        "servers": sorted({*evidence.servers, *(plan.server_key for plan in evidence.plans)}),
         "plans": [plan.canonical_bytes().decode() for plan in evidence.plans],
-        "merchants": [_merchant(record, evidence.receipts) for record in evidence.merchants],
+        "merchants": merchants,
         "refusals": dict(evidence.refusals),
         "attachments": dict(evidence.attachments),
         "statements": STATEMENTS,

@@ -327,7 +327,7 @@ def _software(software: Mapping[str, str], ledgers: Sequence[_Ledger]) -> list[B
 
 
 def _keys(body: Mapping[str, Any], ledgers: Sequence[_Ledger], *, signer: str) -> list[Block]:
-    rows = [("signer of this report", signer), ("server", str(body["server_key"]))]
+    rows = [("signer of this report", signer), *(("server", key) for key in body["servers"])]
     rows += [(ledger.name, ledger.key) for ledger in ledgers]
     return [
         Heading("How to recheck this"),

@@ -21,13 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="verify", description="Recheck an audit bundle.")
     parser.add_argument("bundle", type=Path, help="an audit.json")
-    parser.add_argument("--server-key", type=public_key, help="the server's key, got by another way")
+    parser.add_argument("--server-key", type=public_key, action="append", default=[], metavar="HEX",
+                        help="a server's key, got by another way; may come several times")  # fmt: skip
     parser.add_argument("--merchant", type=named_key, action="append", default=[], metavar="NAME=HEX",
                         help="a merchant's key, got by another way; may come several times")  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true", help="0 also where parts are missing")
     options = parser.parse_args(arguments)
     try:
-        outcome = verify(options.bundle, anchors=Anchors(options.server_key, dict(options.merchant)))
+        outcome = verify(
+            options.bundle, anchors=Anchors(frozenset(options.server_key), dict(options.merchant))
+        )
     except UnusableError as error:
         print(error, file=sys.stderr)
         return UNUSABLE

@@ -28,10 +28,10 @@ from .rules import policies
 from .statements import STATEMENTS
 from .terms import charges, follow_plans, plan_problems
 
-SCHEMA = "fedrec.audit/2"
+SCHEMA = "fedrec.audit/3"
 MAX_BYTES = 2**30
 BODY = {
-    "created_at", "server_key", "plans", "merchants", "refusals", "attachments", "statements", "software",
+    "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
     "pages",
 }  # fmt: skip
 
@@ -82,13 +82,21 @@ def _sealed(bundle: Mapping[str, Any]) -> Iterator[Problem]:
 def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, folder: Path) -> None:
     body = bundle["body"]
     made_at = utc(body["created_at"])
-    server = body["server_key"]
-    outcome.keys["server"], outcome.keys["signer"] = str(server)[:64], str(bundle["signer"])[:64]
+    servers = [str(key) for key in body["servers"]]
+    outcome.keys |= {name: key[:64] for name, key in _named(servers)}
+    outcome.keys["signer"] = str(bundle["signer"])[:64]
     outcome.lines.append(f"bundle: made at {body['created_at']}, signed by {str(bundle['signer'])[:64]}")
     plans = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in body["plans"]}
-    problems = [problem for plan in plans.values() for problem in guarded(plan_problems(plan, server=server))]
-    if anchors.server is not None and server != anchors.server:
-        problems.append(Problem(None, "the server's key is not the one that was given"))
+    problems = [
+        problem for plan in plans.values() for problem in guarded(plan_problems(plan, servers=servers))
+    ]
+    problems += [
+        Problem(None, f"the {name}'s key is not one that was given")
+        for name, key in _named(servers)
+        if anchors.servers and key not in anchors.servers
+    ]
+    if not servers and anchors.servers:
+        problems.append(Problem(None, "no server's key is in the bundle, and one was given"))
     if body["statements"] != STATEMENTS:
         problems.append(Problem(None, "unknown statement: its words are not those of this version"))
     problems += guarded(_pages(body["pages"], folder=folder))
@@ -100,7 +108,7 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     ]
     for merchant in merchants:
         outcome.keys[f"merchant {merchant.name}"] = merchant.public[:64]
-        found = _merchant(merchant, plans=plans, server=server, made_at=made_at)
+        found = _merchant(merchant, plans=plans, servers=servers, made_at=made_at)
         if merchant.public != anchors.merchants.get(merchant.name, merchant.public):
             found.append(Problem(None, "its key is not the one that was given"))
         if not outcome.fail(merchant.name, found):
@@ -119,6 +127,11 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
         absent = sorted({str(peer["name"]) for peer in plan["roster"]} - {m.name for m in merchants})
         if absent:
             outcome.lines.append(f"training {training_id[:16]}: not in this bundle: {', '.join(absent)}")
+
+
+def _named(servers: Sequence[str]) -> list[tuple[str, str]]:
+    """Name servers: a lone one "server", of several each by its number."""
+    return [("server" if len(servers) == 1 else f"server {i}", key) for i, key in enumerate(servers, start=1)]
 
 
 def _merchants(raw: Sequence[Mapping[str, Any]], problems: list[Problem]) -> list[Merchant]:
@@ -169,12 +182,12 @@ def _one_model_a_round(merchants: Iterable[Merchant]) -> Iterator[Problem]:
 
 
 def _merchant(
-    merchant: Merchant, *, plans: Mapping[str, Any], server: str | None, made_at: datetime
+    merchant: Merchant, *, plans: Mapping[str, Any], servers: Sequence[str], made_at: datetime
 ) -> list[Problem]:
     """Check one merchant's part; all problems of all checks, so that the first entry can be named."""
     problems = guarded(chain(merchant, made_at=made_at))
     whole = not problems
-    problems += guarded(receipts(merchant, server=server))
+    problems += guarded(receipts(merchant, servers=servers, plans=plans))
     problems += guarded(charges(merchant.entries))
     problems += guarded(follow_plans(merchant, plans))
     problems += guarded(policies(merchant, plans))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -123,8 +123,8 @@ def _form(entry: Any) -> None:
             raise ValueError(f"{name} is out of range")
 
 
-def receipts(merchant: Merchant, *, server: str | None) -> Iterator[Problem]:
-    """See that every head that both sides signed stands in the chain."""
+def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """See that every head that both sides signed stands in the chain, and by the server of its training."""
     hashes = {entry["hash"]: entry for entry in merchant.entries}
     rounds = {round_of(entry["charge"]): entry["sequence"] for entry in merchant.entries}
     if not merchant.raw["receipts"] and merchant.raw["entries"]:
@@ -133,6 +133,8 @@ def receipts(merchant: Merchant, *, server: str | None) -> Iterator[Problem]:
         head, stated = receipt["head"], receipt["head"]["statement"]
         where = f"the receipt of round {stated['round_number']} of training {stated['training_id'][:16]}"
         at = rounds.get(round_of(stated))
+        plan = plans.get(stated["training_id"])
+        signers = servers if plan is None else (plan["server_key"],)
         if stated["merchant"] != merchant.name or not signed(
             bytes.fromhex(merchant.public),
             canonical(stated),
@@ -140,8 +142,8 @@ def receipts(merchant: Merchant, *, server: str | None) -> Iterator[Problem]:
             context=b"fedrec/ledger-head/1",
         ):
             yield Problem(at, f"{where} holds a head that this merchant didn't sign")
-        elif receipt["server_key"] != server or not signed(
-            bytes.fromhex(str(server)),
+        elif receipt["server_key"] not in signers or not signed(
+            bytes.fromhex(receipt["server_key"]),
             canonical(head),
             receipt["signature"],
             context=b"fedrec/ledger-receipt/1",

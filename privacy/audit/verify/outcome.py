@@ -29,9 +29,12 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Anchors:
-    """Keys got by another way, 64 hexadecimal digits each: the server's, and merchants' by name."""
+    """Keys got by another way, 64 hexadecimal digits each: servers', and merchants' by name.
 
-    server: str | None = None
+    Where servers' are given, every server of a bundle must be one of these.
+    """
+
+    servers: frozenset[str] = frozenset()
     merchants: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -83,6 +83,11 @@ def _broken_by_plan(
     steps = plan["rounds"] * plan["local_steps"]
     kind = (float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]))
     return {
+        # Whoever opens an encrypted sum may collude too, whatever the mode of the noise.
+        "least_colluders": (
+            (plan["mode"] == "distributed" or plan["scheme"] != "none")
+            and plan["colluders"] < rules["least_colluders"]
+        ),
         "schemes": plan["scheme"] not in rules["schemes"],
         "initial_models": (
             rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +15,13 @@ FLOAT_SLACK = 2.0**-16
 """How much longer than the clip floating-point error may leave a gradient, relative."""
 
 
-def plan_problems(plan: Mapping[str, Any], *, server: str | None) -> Iterator[Problem]:
-    """Hold a plan against the server's key and the rules that every merchant keeps."""
+def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
+    """Hold a plan against the servers' keys and the rules that every merchant keeps."""
     here = f"the plan of nonce {str(plan['nonce'])[:32]}"
     names = [peer["name"] for peer in plan["roster"]]
     keys = {peer["signing_key"] for peer in plan["roster"]}
     least, colluders = plan["min_contributors"], plan["colluders"]
-    if plan["server_key"] != server:
+    if plan["server_key"] not in servers:
         yield Problem(None, f"{here} is another server's than the bundle says")
     if len(set(names)) != len(names) or len(keys) != len(names):
         yield Problem(None, f"{here} has a merchant or a key twice on its roster")
