@@ -2,14 +2,16 @@
 
 Five merchants and a server, each a process with a folder of its own, over TLS on loopback. First, one after
 another: a merchant that stops for two rounds, a server that is restarted, a merchant whose disk is full, one
-whose clock is off by an hour. Then kills (-9) of any of them at random moments; one in five is a SIGTERM and
-some seconds away instead. All are started again. The full disk needs the right to mount a tmpfs, the clock
-libfaketime; without, the fault is skipped, and the results say so. Then the records must fit each other:
+whose clock is off by an hour. Then ``--kills`` kills (-9) of any of them at random moments; one strike in
+five is a SIGTERM and some seconds away instead, and not counted. All are started again. The full disk needs
+the right to mount a tmpfs, the clock libfaketime; without, the fault is skipped, and the results say so. Then
+the records must fit each other:
 
 - the training ended, no round number was used twice, and every round was opened or says why not;
 - the model is the one that the recorded contributors of the opened rounds give, bit for bit: the merchants'
   noise comes from seeds of theirs, and the sums are computed again, in clear;
-- every ledger verifies, with at most one charge a round;
+- every ledger verifies, with at most one charge a round, and so does the audit bundle of all of them;
+- whoever was struck came back: every merchant contributed again after the last strike;
 - every upload that the server took has a receipt, and the entry that it names is in its merchant's ledger;
 - no merchant signed two heads, and so no two uploads, for one round: with every upload comes a fresh key.
 """
@@ -116,10 +118,11 @@ class Fire:
                 )
             time.sleep(0.2)
 
-    def strike(self) -> None:
-        """Take one process away at random and bring it back."""
+    def strike(self) -> bool:
+        """Take one process away at random and bring it back; returns whether it was killed."""
         name = self.chance.choice(["server", *self.names])
-        if self.chance.random() < 0.8:
+        killed = self.chance.random() < 0.8
+        if killed:
             self.federation.kill(name)
             what, away = "kill -9", self.chance.uniform(0.0, 1.0)
         else:
@@ -128,6 +131,7 @@ class Fire:
         time.sleep(away)
         self.start(name)
         self.faults[f"{what} {'server' if name == 'server' else 'merchant'}"] += 1
+        return killed
 
     def stay_away_for_two_rounds(self) -> None:
         """A merchant stops, and comes back after two rounds without it."""
@@ -223,8 +227,11 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     return optimizer.model.astype(np.float32)
 
 
-def check(federation: Federation, names: list[str]) -> dict[str, Any]:
-    """Hold all records against each other; raises ``RuntimeError`` at the first that doesn't fit."""
+def check(federation: Federation, names: list[str], *, struck_until: int) -> dict[str, Any]:
+    """Hold all records against each other; raises ``RuntimeError`` at the first that doesn't fit.
+
+    ``struck_until`` is the last round on record when the last process was struck.
+    """
     training = Training(federation.training())
     rounds = [line.record for line in training.rounds()]
     numbers = [line.round for line in rounds]
@@ -257,6 +264,14 @@ def check(federation: Federation, names: list[str]) -> dict[str, Any]:
         missing = [name for name in line.merchants if (name, line.round) not in heads]
         if missing:
             raise RuntimeError(f"round {line.round} took uploads without receipts: {missing}")
+    calm = [line.merchants for line in rounds if line.round > struck_until]
+    lost = [name for name in names if not any(name in merchants for merchants in calm)]
+    if lost:
+        raise RuntimeError(f"in the {len(calm)} rounds after the last strike, nothing came from {lost}")
+    homes = [option for name in names for option in ("--client", federation.home(name))]
+    out = federation.server.parent / "audit"
+    federation.run("audit", "report", "--server", federation.server, *homes, "--out", out)
+    federation.run("audit", "verify", out / "audit.json", "--allow-missing")
     return {
         "rounds": len(rounds),
         "rounds_opened": sum(line.opened for line in rounds),
@@ -326,11 +341,13 @@ def main() -> None:
                 fire.restart_the_server()
                 fire.fill_the_disk()
                 fire.set_a_clock_off()
-            struck = 0
-            while struck < kills and not fire.done():
+            killed = 0
+            while killed < kills:
+                if fire.done():
+                    raise RuntimeError(f"the training was over after {killed} kills: give it more --rounds")
                 time.sleep(fire.chance.uniform(0.5, 6.0))
-                fire.strike()
-                struck += 1
+                killed += fire.strike()
+            struck_until = fire.reached()
             while not fire.done():
                 time.sleep(1)
                 for name, process in federation.processes.items():
@@ -338,7 +355,9 @@ def main() -> None:
                         raise RuntimeError(f"{name} ended by itself: {federation.log(name)[-500:]}")
         finally:
             federation.stop()
-        row = {"seconds": round(time.monotonic() - started)} | check(federation, names)
+        row = {"seconds": round(time.monotonic() - started)} | check(
+            federation, names, struck_until=struck_until
+        )
     print(json.dumps(dict(fire.faults), indent=2))
     rows = [row | {"faults": dict(fire.faults)}]
     finish("faults", Options(quick=options.quick, json=options.json), rows=rows, ratios={})
