@@ -74,9 +74,11 @@ class MerchantObserver:
     def _health(self) -> Answer:
         with self._mutex:
             connected = self._connected
-        body = json.dumps({"status": "ok" if connected else "disconnected"})
-        status = HTTPStatus.OK if connected else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(body.encode(), "application/json", status)
+        said = "ok" if connected else "disconnected"
+        if not self._ledger.usable:
+            said = "the ledger can't be used"
+        status = HTTPStatus.OK if said == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(json.dumps({"status": said}).encode(), "application/json", status)
 
     def _collect(self) -> Iterator[Metric]:
         with self._mutex:

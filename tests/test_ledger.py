@@ -413,7 +413,7 @@ def test_a_receipt_catches_what_a_restored_disk_hides(tmp_path: Path) -> None:
     with _open_real(path, identity) as ledger:
         with pytest.raises(LedgerError, match="receipt of round 2"):
             ledger.accept_receipt(receipt)
-        with pytest.raises(LedgerError, match="closed"):
+        with pytest.raises(LedgerError, match="receipt of round 2"):
             ledger.charge(replace(CHARGE, round_number=4))
     with pytest.raises(LedgerError, match="receipt of round 2"):
         _open_real(path, identity)

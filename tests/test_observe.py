@@ -310,6 +310,9 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
         observer.connection(up=True)
         assert client.get("/healthz").status_code == 200
         text = client.get("/metrics").text
+        ledger.close()
+        assert client.get("/healthz").json() == {"status": "the ledger can't be used"}
+        assert client.get("/healthz").status_code == 503
     samples = parsed(text)
     assert at(samples, "fedrec_connected") == 1
     assert at(samples, "fedrec_messages_total", kind="train", outcome="refused") == 1

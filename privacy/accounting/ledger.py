@@ -109,6 +109,7 @@ class Ledger:
         )
         self._connection: sqlite3.Connection | None = None
         self._receipt: Receipt | None = None
+        self._outdated: str | None = None
         self._lock = self._take_lock()
         try:
             self._connection = self._connect()
@@ -215,9 +216,14 @@ class Ledger:
             os.close(self._lock)
             self._lock = -1
 
+    @property
+    def usable(self) -> bool:
+        """Whether charges can be written; not once it is closed, or known to be an older copy."""
+        return self._connection is not None
+
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise LedgerError(f"ledger: {self._path} is closed.")
+            raise LedgerError(self._outdated or f"ledger: {self._path} is closed.")
         return self._connection
 
     def prepare(self, charge: Charge, *, charges: int) -> None:
@@ -417,10 +423,13 @@ class Ledger:
                 raise ProtocolError("a ledger receipt is not signed by the key that it names")
             try:
                 check_receipt(self._path, receipt, self._entries, public=self._signer.public)
-            except LedgerError:
+            except LedgerError as error:
+                self._outdated = str(error)
                 self._receipt = receipt
                 self._write_head(self._entries)
-                self.close()
+                # The lock stays: another process would only find the same, and this one still runs.
+                self._open_connection().close()
+                self._connection = None
                 raise
             if self._receipt is None or self._position(receipt) > self._position(self._receipt):
                 self._receipt = receipt
