@@ -56,7 +56,14 @@ class _Traffic:
 
 
 class _LostRoundError(TrainingError):
-    """The round can't be opened; the training goes on with the next."""
+    """The round can't be opened; the training goes on with the next.
+
+    ``refused`` where merchants' own rules took so many away: they will hold for a while.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
 
 
 @dataclass
@@ -65,6 +72,8 @@ class Coordinator:
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
     ``timeout`` is in seconds, per exchange. After ``most_lost`` lost rounds in a row the training stops.
+    ``pause`` is called before the round that follows one lost to refusals, with the number of rounds that
+    were lost so in a row: who didn't refuse is charged for each of them.
     """
 
     grid: Grid
@@ -75,6 +84,7 @@ class Coordinator:
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
     most_lost: int | None = None
+    pause: Callable[[int], None] = lambda lost: None
     refusals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,6 +93,7 @@ class Coordinator:
             self.grid, self.plan, self._derived.scheme, timeout=self.timeout, refusals=self.refusals
         )
         self._blame = Blame(colluders=self.plan.colluders)
+        self._lost_to_refusals = 0
 
     @property
     def seeded(self) -> bool:
@@ -102,6 +113,8 @@ class Coordinator:
             self.on_round(read_record(last))
         lost = 0
         for round_number in range(done + 1, self.plan.rounds + 1):
+            if self._lost_to_refusals:
+                self.pause(self._lost_to_refusals)
             self._cohort.refresh(excluded=self._blame.excluded)
             self.checkpoint.reserve(round_number)
             record = self._round(round_number)
@@ -134,10 +147,12 @@ class Coordinator:
         started = time.monotonic()
         traffic = _Traffic()
         reason: str | None = None
+        refused = False
         try:
             self._apply(self._collect(round_number, traffic))
         except _LostRoundError as error:
-            reason = str(error)
+            reason, refused = str(error), error.refused
+        self._lost_to_refusals = self._lost_to_refusals + 1 if refused else 0
         return RoundRecord(
             round=round_number,
             opened=reason is None,
@@ -162,8 +177,17 @@ class Coordinator:
         if len(uploads) < self.plan.min_contributors:
             self._blame.lost_for_contributors()
             self.checkpoint.keep_blame(self._blame.state())
+            told = [
+                f"{name}: {self.refusals[where]}"
+                for name in self._cohort.nodes
+                if (where := f"round {round_number}, {name}") in self.refusals
+            ]
             raise _LostRoundError(
                 f"{len(uploads)} contributors, fewer than the {self.plan.min_contributors} required"
+                + (
+                    f" ({told[0]}" + (f"; and {len(told) - 1} more" if told[1:] else "") + ")" if told else ""
+                ),
+                refused=bool(told),
             )
         started = time.monotonic()
         try:

@@ -86,6 +86,8 @@ class ServerObserver:
         trainings = list(all_trainings(self._home.trainings))
         stands = {training.number: training.status()[0] for training in trainings}
         shown = next((t for t in trainings if stands[t.number] == "running"), None)
+        # One that was tried and waits for merchants says why; before that, the last one that ran.
+        shown = shown or next((t for t in trainings if stands[t.number] == "filed" and t.status()[1]), None)
         shown = shown or next((t for t in reversed(trainings) if stands[t.number] != "filed"), None)
         with self._mutex:
             followed, turned_away, requests = self._followed, self._turned_away, list(self._requests)

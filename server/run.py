@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,8 @@ from fedrec.vision.metrics import evaluate
 from fedrec.vision.models import registry
 
 _log = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 
 
 class _StoppedError(Exception):
@@ -100,6 +103,7 @@ class TrainingRun:
             on_round=on_round,
             timeout=self.timeout,
             most_lost=self.most_lost,
+            pause=self._pause,
             refusals=self.training.refusals(),
         )
         self.follow(self.training, coordinator)
@@ -112,6 +116,17 @@ class TrainingRun:
         finally:
             self.training.keep_refusals(coordinator.refusals)
         self._finish(model, optimizer, evaluation, coordinator)
+
+    def _pause(self, lost: int) -> None:
+        """Wait before merchants are charged for another round that others may refuse; a stop ends it."""
+        seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (lost - 1))
+        _log.warning(
+            "training %s: too many refused; the next round waits %d s", self.training.number, seconds
+        )
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.stop.wait(0.5) or self.training.is_cancelled():
+                raise _StoppedError
 
     def _record(self, record: RoundRecord, shown: float | None) -> None:
         plan = self._plan

@@ -245,6 +245,30 @@ def test_rounds_lost_in_a_row_stop_a_training_before_they_eat_the_budget(tmp_pat
     assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [3] * 4
 
 
+def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    coordinator, records = cohort.coordinator(
+        cohort.plan(rounds=5, min_contributors=4), InProcessGrid(cohort.app(), 4)
+    )
+    pauses: list[int] = []
+
+    def change(record: RoundRecord) -> None:
+        records.append(record)
+        strict = record.round in (1, 2)
+        cohort.merchants["m2"].follow(
+            cohort.policy.model_copy(update={"largest_rounds_per_day": 1} if strict else {})
+        )
+
+    coordinator.on_round, coordinator.pause = change, pauses.append
+    coordinator.run()
+    assert [record.opened for record in records] == [True, False, False, True, True]
+    assert records[1].reason is not None
+    assert records[1].reason.startswith(
+        "3 contributors, fewer than the 4 required (m2: policy 'largest_rounds_per_day'"
+    )
+    assert pauses == [1, 2]
+
+
 class Call:
     """One request to an ASGI app, and what came of it."""
 
