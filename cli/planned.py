@@ -38,4 +38,9 @@ def _budget(made: TrainingPlan, derived: Derived) -> str:
     steps = made.rounds * made.local_steps
     headline = figures.epsilon(epsilon_after(made, derived, steps=steps))
     proved = figures.epsilon(epsilon_rdp_after(made, derived, steps=steps))
-    return f"epsilon {headline}; merchants' caps must hold {proved}, the proved figure at this delta"
+    broken = figures.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
+    return (
+        f"epsilon {headline}, by the proved figure {proved}, at this delta; {broken} against whoever "
+        "breaks the encryption. A merchant's cap must hold the proved figure at its own lifetime_delta, often a smaller "
+        "one: there the training costs more"
+    )

@@ -26,6 +26,7 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         f"spent    epsilon {_figure(budget.spent)} proved by RDP (about {_figure(budget.spent_pld)} by PLD) "
         f"of {budget.cap:g} at delta {budget.delta:g}"
     )
+    yield f"broken   epsilon {_figure(budget.spent_broken)} by RDP, against whoever breaks the encryption"
     if any(training.seeded for training in budget.trainings):
         yield "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
 
@@ -50,6 +51,7 @@ def status_lines(standing: Standing) -> Iterator[str]:
         yield f"  cost      {_cost(standing.training)}"
     budget = standing.budget
     yield f"budget      epsilon {_figure(budget.spent)} spent (RDP){_left(budget)}"
+    yield f"  broken    epsilon {_figure(budget.spent_broken)} against whoever breaks the encryption (RDP)"
     yield f"ledger      {standing.ledger_entries} entries, head {standing.ledger_head[:_SHOWN_DIGITS]}"
     for refused in standing.refusals:
         often = f"{refused.times} times, the last " if refused.times > 1 else ""

@@ -43,10 +43,14 @@ class Charged:
 
 @dataclass(frozen=True)
 class Budget:
-    """The lifetime budget; an epsilon is None where nothing bounds it, the cap where there is no policy."""
+    """The lifetime budget; an epsilon is None where nothing bounds it, the cap where there is no policy.
+
+    ``spent_broken`` is the proved epsilon against somebody who saw every single upload in clear.
+    """
 
     spent: float | None
     spent_pld: float | None
+    spent_broken: float | None
     left: float | None
     cap: float | None
     delta: float | None
@@ -125,12 +129,21 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
     budget = Budget(
         spent=spent,
         spent_pld=0.0 if last is None else last.pld_after,
+        spent_broken=_broken(entries),
         left=left,
         cap=cap,
         delta=None if policy is None else policy.lifetime_delta,
         trainings=tuple(_charged(charged) for charged in trainings.values()),
     )
     return budget, entries
+
+
+def _broken(entries: Sequence[Entry]) -> float | None:
+    if not entries:
+        return 0.0
+    delta = entries[-1].epsilons.delta - sum(charge_delta(entry.charge) for entry in entries)
+    events = [entry.charge.event("aggregation_broken") for entry in entries]
+    return finite(epsilon_rdp(events, delta=delta)) if delta >= MIN_DELTA else None
 
 
 def _charged(entries: Sequence[Entry]) -> Charged:

@@ -105,7 +105,7 @@ class ServerObserver:
         plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
         with self._accounting:
-            epsilons = _epsilons(plan)
+            epsilons, broken = _epsilons(plan), _epsilons(plan, broken=True)
         shown: dict[str, Any] = {
             "number": training.number,
             "training_id": plan.training_id,
@@ -123,6 +123,7 @@ class ServerObserver:
             "delta": plan.delta,
             "epsilon_planned": epsilons[-1],
             "epsilon": epsilons[rounds[-1]["round"] if rounds else 0],
+            "epsilon_aggregation_broken": broken[rounds[-1]["round"] if rounds else 0],
             "in_flight": None,
             "refusals": [],
             "heads": [],
@@ -198,6 +199,8 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
     yield counter(metrics.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
     spent, planned = (_number(training[key]) for key in ("epsilon", "epsilon_planned"))
     yield gauge(metrics.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
+    broken = _number(training["epsilon_aggregation_broken"])
+    yield gauge(metrics.EPSILON_BROKEN, "Epsilon (PLD) if every upload were seen in clear.", broken)
     left = planned - spent if math.isfinite(spent) else 0.0
     yield gauge(metrics.EPSILON_LEFT, "Epsilon that the plan has left.", left)
     head = GaugeMetricFamily(
@@ -209,12 +212,14 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 @lru_cache(maxsize=4)
-def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
-    """Epsilon by PLD after 0, 1, ... rounds of a plan, server's view; None where there is no guarantee."""
+def _epsilons(plan: TrainingPlan, *, broken: bool = False) -> tuple[float | None, ...]:
+    """Epsilon by PLD after 0, 1, ... rounds of a plan, in one of the two views; None without a guarantee."""
     if plan.mode == "off":
         return (None,) * (plan.rounds + 1)
     noise = derive(plan).noise
-    step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)
+    both = reported_views(plan, noise)
+    multiplier = both.aggregation_broken if broken else both.server
+    step = Event(plan.sample_rate, multiplier, plan.local_steps)
     deltas = [plan.delta - noise.beta * plan.local_steps * k for k in range(plan.rounds + 1)]
     return tuple(finite(epsilon) for epsilon in epsilon_schedule((), step, deltas=deltas))
 

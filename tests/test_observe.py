@@ -232,6 +232,10 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     for steps, shown in ((4, status["training"]["epsilon"]), (5, status["training"]["epsilon_planned"])):
         event = Event(plan.sample_rate, multiplier, steps)
         assert shown == pytest.approx(epsilon_pld([event], delta=plan.delta - steps * noise.beta), rel=0.01)
+    broken = Event(plan.sample_rate, reported_views(plan, noise).aggregation_broken, 4)
+    assert at(samples, "fedrec_epsilon_aggregation_broken", training=number) == pytest.approx(
+        epsilon_pld([broken], delta=plan.delta - 4 * noise.beta), rel=0.01
+    )
     spent, left = (at(samples, f"fedrec_epsilon_{what}", training=number) for what in ("spent", "left"))
     assert spent == status["training"]["epsilon"]
     assert spent + left == pytest.approx(status["training"]["epsilon_planned"])

@@ -27,6 +27,7 @@ from fedrec.enrolment import JoinFile
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol import JoinRequest, Peer, TrainingPlan
@@ -259,6 +260,8 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
         spent = ledger.epsilon_rdp(delta=CHARGE.delta)
         assert shown["budget"]["spent"] == pytest.approx(spent)
         assert shown["budget"]["left"] == pytest.approx(10 - spent)
+        broken = epsilon_rdp([CHARGE.event("aggregation_broken")], delta=CHARGE.delta - CHARGE.beta)
+        assert shown["budget"]["spent_broken"] == pytest.approx(broken) and broken > spent
         (line,) = shown["refusals"]
         assert line["times"] == 3 and line["plan"]["training_id"] == refused.training_id
         text = told(home, "status")
