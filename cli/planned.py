@@ -41,6 +41,6 @@ def _budget(made: TrainingPlan, derived: Derived) -> str:
     broken = figures.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
     return (
         f"epsilon {headline}, by the proved figure {proved}, at this delta; {broken} against whoever "
-        "breaks the encryption. A merchant's cap must hold the proved figure at its own lifetime_delta, often a smaller "
-        "one: there the training costs more"
+        "breaks the encryption. A merchant's cap must hold the proved figure at its own lifetime_delta, "
+        "often a smaller one: there the training costs more"
     )
