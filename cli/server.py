@@ -193,7 +193,7 @@ def resume(
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
     training.set_status("filed")
-    typer.echo(f"training {number} carries on from round {len(training.rounds())}")
+    typer.echo(f"training {training.number} carries on from round {len(training.rounds())}")
 
 
 @app.command()
@@ -206,4 +206,7 @@ def cancel(
     if training.status()[0] in ("done", "cancelled"):
         raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
     training.set_status("cancelled", "by the operator")
-    typer.echo(f"training {number} is cancelled after round {len(training.rounds())}")
+    typer.echo(
+        f"training {training.number} is cancelled: it ends after the round that is under way "
+        f"({len(training.rounds())} are on record)"
+    )

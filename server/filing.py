@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import tomllib
 from dataclasses import asdict
@@ -48,6 +49,10 @@ def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
     return parameter_vector(model).astype(np.float32).astype(np.float64)
 
 
+def _as_key(option: re.Match[str]) -> str:
+    return option[1].replace("-", "_")
+
+
 def read_training_file(path: Path) -> TrainingFile:
     """Read the operator's TOML file; ``ConfigError`` in one line that names the key."""
     try:
@@ -78,14 +83,20 @@ def file_training(
 ) -> Training:
     """Make the plan for the enrolled merchants and put it on file.
 
-    Raises ``ConfigError`` or ``UnreachableBudgetError`` when there is no such plan.
+    Raises ``ConfigError`` or ``UnreachableBudgetError`` when there is no such plan, or no ``eval_data``.
     """
     if not roster:
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
+    if options.eval_data is not None and not options.eval_data.is_dir():
+        raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
     spec = registry.get(options.model)
     shape = InputShape(channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE)
     classes = tuple(sorted(options.classes))
-    settings = settle(options, spec, merchants=len(roster))
+    try:
+        settings = settle(options, spec, merchants=len(roster))
+    except ConfigError as error:
+        # These are said in the options of 'fedrec simulate'; the file's keys have the same names.
+        raise ConfigError(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
     model = initial_model(spec, classes=len(classes), shape=shape, seed=options.initial_seed)
     plan = make_plan(
         options,

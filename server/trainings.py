@@ -142,8 +142,8 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def find(folder: Path, number: str) -> Training:
-    """Return one training; ``ConfigError`` when it isn't on file."""
+    """Return one training, by its number with or without zeros; ``ConfigError`` when it isn't on file."""
     for training in all_trainings(folder):
-        if training.number == number:
+        if number.isdecimal() and int(number) == int(training.number):
             return training
     raise ConfigError(f"there is no training {number} on file here")

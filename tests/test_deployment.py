@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from html import escape
@@ -221,8 +222,22 @@ def test_a_server_of_another_authority_is_not_spoken_to(federation: Federation, 
         pass
 
 
+@pytest.mark.slow
+def test_a_daemon_that_was_killed_connects_again(federation: Federation) -> None:
+    """Slow: for 20 s after a hard stop Flower still holds the last connection."""
+    name = MERCHANTS[1]
+    before = federation.log(name).count("connected to")
+    assert before > 0
+    federation.kill(name)
+    federation.start_merchant(name)
+    deadline = time.monotonic() + 90
+    while federation.log(name).count("connected to") == before:
+        assert time.monotonic() < deadline, federation.log(name)
+        time.sleep(0.5)
+
+
 def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Federation) -> None:
-    """Last: it takes a merchant off the roster."""
+    """Before the last: it takes a merchant off the roster."""
     fedrec("server", "revoke", "merchant-02", "--home", federation.server)
     deadline = time.monotonic() + 30
     while "locked out" not in federation.log("server"):
@@ -236,3 +251,13 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
     changed = fedrec("server", "status", "--home", federation.server)
     assert "merchant-02" not in changed.splitlines()[0]
     assert "locked out merchant-02" in federation.log("server")
+
+
+def test_a_sigterm_is_a_clean_end(federation: Federation) -> None:
+    """Last: it ends them. With exit code 0, so that nobody starts them again as after a failure."""
+    for name in (*MERCHANTS, "server"):
+        process = federation.processes[name]
+        assert process.poll() is None, federation.log(name)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, federation.log(name)
+        assert "Traceback" not in federation.log(name)

@@ -27,7 +27,7 @@ from fedrec.server.certificates import check_certificates, make_server_certifica
 from fedrec.server.filing import TrainingFile, file_training, read_training_file
 from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
-from fedrec.server.trainings import Training, all_trainings
+from fedrec.server.trainings import Training, all_trainings, find
 from tests.cohort import Cohort, InProcessGrid
 
 
@@ -369,6 +369,31 @@ def test_the_documented_training_file_is_one(tmp_path: Path) -> None:
     assert (options.epsilon, len(options.classes)) == (4.0, 10)
     keys = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE))))
     assert keys == set(TrainingFile.model_fields)
+
+
+def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Path) -> None:
+    roster = Cohort(tmp_path / "cohort").roster
+    written = {"classes": ["a", "b"], "rounds": 2, "delta": 1e-4, "eval_data": str(tmp_path / "none")}
+    (tmp_path / "trainings").mkdir()
+
+    def filed() -> Training:
+        options = TrainingFile.model_validate(written)
+        sizes = (100,) * len(roster)
+        return file_training(tmp_path / "trainings", options, server_key="0" * 64, roster=roster, sizes=sizes)
+
+    with pytest.raises(ConfigError, match="eval_data: there is no folder"):
+        filed()
+    (tmp_path / "none").mkdir()
+    assert list(all_trainings(tmp_path / "trainings")) == []
+    written["min_contributors"] = 2
+    with pytest.raises(ConfigError, match="raise min_contributors or merchants"):
+        filed()
+    del written["min_contributors"]
+    number = filed().number
+    assert find(tmp_path / "trainings", "1").number == find(tmp_path / "trainings", "0001").number == number
+    for other in ("2", "one", "", "-1"):
+        with pytest.raises(ConfigError, match="no training"):
+            find(tmp_path / "trainings", other)
 
 
 def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None:

@@ -54,7 +54,8 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _subtitle(run: Mapping[str, Any]) -> str:
-    parts = [figures.general(run.get(key)) for key in ("dataset", "partition", "model")]
+    named = ("dataset", "partition", "model") if run.get("dataset") is not None else ("engine", "model")
+    parts = [figures.general(run.get(key)) for key in named]
     parts.append(f"{figures.count(run.get('parameters'))} parameters")
     return " · ".join(escape(part) for part in parts)
 
@@ -217,7 +218,7 @@ def _settings(report: Mapping[str, Any]) -> str:
             "Data",
             [
                 ("Records", figures.count(data.get("records"))),
-                ("Skipped", figures.count(len(skipped))),
+                ("Skipped", figures.count(None if data.get("duplicates_dropped") is None else len(skipped))),
                 ("Duplicates dropped", figures.count(data.get("duplicates_dropped"))),
             ],
         ),
