@@ -10,11 +10,15 @@ import sys
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from textwrap import indent
+from typing import Any, Literal
+
+from fedrec.text import one_line
 
 LogFormat = Literal["text", "json"]
 _BYTES, _FILES = 10 * 2**20, 5
 _PRIVATE = 0o600
+_LONGEST = 4000
 
 
 class _Json(logging.Formatter):
@@ -28,6 +32,27 @@ class _Json(logging.Formatter):
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+class _Text(logging.Formatter):
+    """A line for each entry, whatever is in it; a traceback's lines are indented below."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
+        record.message = one_line(record.message, most=_LONGEST)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (the base class's name)
+        return indent(super().formatException(ei), "  ")
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Cut off what Flower says where it is long: of a key that it refuses it logs the whole PEM."""
+    if record.name.split(".")[0] == "flwr":
+        record.msg, record.args = one_line(record.getMessage()), ()
+    return True
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
@@ -44,13 +69,14 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
 def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:
     """Log to stderr and to ``folder/NAME.log`` (mode 0600): fedrec from INFO on, Flower errors alone."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    formatter = _Json() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    formatter = _Json() if style == "json" else _Text()
     handlers: list[logging.Handler] = [
         logging.StreamHandler(sys.stderr),
         _PrivateFile(folder / f"{name}.log", maxBytes=_BYTES, backupCount=_FILES),
     ]
     for handler in handlers:
         handler.setFormatter(formatter)
+        handler.addFilter(_shorten)
     # Not on the root: libraries put handlers of their own there, and every line would come twice. A list for
     # each: a library that sets up its own logger would otherwise empty everybody's.
     for logger, level in (("fedrec", logging.INFO), ("flwr", logging.ERROR), ("uvicorn", logging.WARNING)):

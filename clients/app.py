@@ -21,6 +21,7 @@ from fedrec.errors import (
     RefusedError,
 )
 from fedrec.protocol import (
+    MAX_REASON,
     CloseReply,
     CloseRequest,
     JoinReply,
@@ -34,8 +35,6 @@ from fedrec.protocol import (
 from fedrec.text import one_line
 from fedrec.wire import pack, unpack
 
-_MAX_REASON = 500
-
 Request = TypeVar("Request", bound=Strict)
 Blobs = Mapping[str, bytes]
 
@@ -45,11 +44,11 @@ _log = logging.getLogger(__name__)
 def _reason(error: FedrecError) -> str:
     """Return what the server may read: the rule that was broken, no figure or path of the merchant's."""
     if isinstance(error, RefusedError):
-        _log.warning("refused: %s", one_line(error, most=_MAX_REASON))
+        _log.warning("refused: %s", one_line(error, most=MAX_REASON))
     if isinstance(error, BudgetExceededError):
         return "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed"
     if isinstance(error, RefusedError | ProtocolError | AggregationError):
-        return str(error)[:_MAX_REASON]
+        return str(error)[:MAX_REASON]
     # Such an error may name a photo; a log that is kept doesn't.
     what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
     _log.error("a request can't be answered (%s): 'fedrec client check' says why", what)
@@ -158,7 +157,7 @@ def _note(store: MerchantStore, error: FedrecError, *, message: Message, request
     plan = request.plan.canonical_bytes() if isinstance(request, JoinRequest) else None
     try:
         store.note_refusal(
-            kind=message.metadata.message_type, reason=one_line(error, most=_MAX_REASON), plan=plan
+            kind=message.metadata.message_type, reason=one_line(error, most=MAX_REASON), plan=plan
         )
     except sqlite3.Error as failure:
         _log.error("a refusal could not be kept: %s", failure)

@@ -214,7 +214,8 @@ class Daemon:
         # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
         except Exception as error:
             # The text of an exception may name a photo; where it was raised is enough to find a defect by.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("a %s can't be answered: %s\n%s", one_line(kind), type(error).__name__, where)
+            frames = reversed(traceback.extract_tb(error.__traceback__))
+            where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+            _log.error("a %s can't be answered: %s at %s", one_line(kind), type(error).__name__, where)
             _log.debug("what it was: %s", error)
             return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     FailFast,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from fedrec.errors import ProtocolError
+from fedrec.text import one_line
 
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
@@ -37,7 +39,13 @@ MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-Reason = Annotated[str, StringConstraints(max_length=500)]
+MAX_REASON = 500
+Reason = Annotated[
+    str,
+    StringConstraints(max_length=MAX_REASON),
+    AfterValidator(lambda text: one_line(text, most=MAX_REASON)),
+]
+"""Why somebody refuses, in words of its own, which others' logs and terminals show."""
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Mode = Literal["distributed", "local", "off"]
@@ -49,6 +57,12 @@ Clipping = Literal["fixed", "automatic"]
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has signs that can't be printed")
+    return text
 
 
 class Strict(BaseModel):
@@ -84,10 +98,10 @@ class TrainingPlan(Strict):
     version: Literal[1] = 1
     server_key: Hash
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    model: Annotated[str, StringConstraints(max_length=64)]
+    model: Name
     initial_model_hash: Hash
     classes: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME)], ...],
+        tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_printable)], ...],
         FailFast(),
         Field(min_length=2, max_length=MAX_CLASSES),
     ]
@@ -112,7 +126,7 @@ class TrainingPlan(Strict):
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
-    scheme: Annotated[str, StringConstraints(max_length=32)]
+    scheme: Name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

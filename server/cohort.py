@@ -12,7 +12,8 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import ProtocolError
-from fedrec.protocol import Strict
+from fedrec.protocol import MAX_REASON, Strict
+from fedrec.text import one_line
 from fedrec.wire import content_bytes, unpack
 
 _log = logging.getLogger(__name__)
@@ -81,13 +82,14 @@ def ask(
             waiting.discard(request_id)
             node_id = node_of[request_id]
             if message.has_error():
-                failed[node_id] = message.error.reason or f"error {message.error.code}"
+                told = one_line(message.error.reason, most=MAX_REASON)
+                failed[node_id] = told or f"error {message.error.code}"
                 continue
             bytes_up += content_bytes(message.content)
             try:
                 body, blobs = unpack(message.content, reply_type, max_blob_bytes=max_blob_bytes)
             except ProtocolError as error:
-                failed[node_id] = str(error)
+                failed[node_id] = one_line(error, most=MAX_REASON)
                 continue
             answer = Answer(node_id=node_id, body=body, blobs=blobs)
             if take is None:

@@ -189,6 +189,22 @@ def test_a_join_file_of_another_server_is_followed(
         eventually(lambda: (now := home.connection()) is not None and not now.connected)
 
 
+def test_a_server_of_another_authority_is_named_in_the_log_and_told_nothing(
+    server: Server,
+    home: MerchantHome,
+    certificates: Certificates,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Somebody in between: this merchant's server, which its key would open, with another's certificate."""
+    other = make_certificates(tmp_path).authority
+    home.approve(join_file(home, *OTHERS, address=server.address, authority=other))
+    node = server.host.admit(public_pem(home.node_key()))
+    with running(home) as daemon:
+        eventually(lambda: any("not from the authority in the join file" in said for said in caplog.messages))
+        assert daemon.is_alive() and not server.is_up(node)
+
+
 def rotate(home: MerchantHome, *options: str) -> str:
     shown = CliRunner().invoke(client.app, ["rotate", "--home", str(home.folder), *options])
     assert shown.exit_code == 0, shown.exception

@@ -212,6 +212,9 @@ def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
     link = FleetLink(address=federation.address, ca=authority(federation), key=stranger)
     with pytest.raises(NotAdmittedError, match="doesn't admit"), link:
         pass
+    log = federation.log("server")
+    assert "refused /v1/fleet/activate-node (a key that is not admitted, or one" in log
+    assert "END PUBLIC KEY" not in log
 
 
 def test_a_server_of_another_authority_is_not_spoken_to(federation: Federation, tmp_path: Path) -> None:

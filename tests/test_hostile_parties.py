@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -328,7 +329,10 @@ def test_one_dropout_more_than_that_loses_the_round(tmp_path: Path) -> None:
     assert not parameters.any()
 
 
-def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(tmp_path: Path) -> None:
+def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="fedrec")
     cohort = Cohort(tmp_path / "a", size=6)
     kept: dict[str, Message] = {}
 
@@ -347,6 +351,8 @@ def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(tmp_path:
     assert [(record.opened, record.contributors) for record in records] == [(True, 6), (True, 5)]
     assert "another training or round" in coordinator.refusals["round 2, m2"]
     assert "contradicts" in coordinator.refusals["round 2, m4"]
+    for name in ("m2", "m4"):
+        assert f"round 2, {name}: {coordinator.refusals[f'round 2, {name}']}" in caplog.messages
 
 
 def test_an_unmask_request_of_another_round_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fedrec import protocol
 from fedrec.errors import ProtocolError
@@ -365,6 +366,16 @@ def test_the_training_id_survives_the_wire() -> None:
 def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         TrainingPlan(**({field: getattr(PLAN, field) for field in TrainingPlan.model_fields} | changes))
+
+
+def test_words_of_others_hold_no_sign_that_moves_a_cursor() -> None:
+    reply = JoinReply.model_validate_json(
+        json.dumps({"merchant": "m0", "refused": "no\n\x1b[2Jtraining    0001 done"})
+    )
+    assert reply.refused == "no  [2Jtraining    0001 done"
+    for field, value in (("model", "cnn\n"), ("scheme", "\x1b[2J"), ("classes", ["hat", "shoe\r"])):
+        with pytest.raises(ValidationError, match=field):
+            TrainingPlan.model_validate_json(json.dumps(PLAN.model_dump(mode="json") | {field: value}))
 
 
 def test_a_share_is_bound_to_its_training_round_dealer_and_member() -> None:

@@ -323,11 +323,21 @@ def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.
 def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
     told: list[tuple[str, str]] = []
 
-    async def refuses(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 401, "headers": []})
+    for status in (401, 403, 412):
 
-    assert Call().to(Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))) == 401
-    assert told[0][0] == "198.51.100.7" and "not admitted" in told[0][1]
+        async def refuses(scope: Any, receive: Any, send: Any, status: int = status) -> None:
+            await send({"type": "http.response.start", "status": status, "headers": []})
+
+        app = Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))
+        assert Call().to(app) == status
+        assert told.pop()[0] == "198.51.100.7" and not told
+
+
+def test_a_path_that_is_refused_brings_no_line_of_its_own_into_a_log() -> None:
+    told: list[str] = []
+    app = Guard(answers_ok, on_refusal=lambda address, path: told.append(path))
+    assert Call().to(app, "/a\n2026-01-01 00:00:00,000 INFO stopped\x1b[2J" + "c" * 500) == 403
+    assert told[0].isprintable() and len(told[0]) == 200
 
 
 def test_a_reply_that_somebody_made_up_is_lost_alone() -> None:

@@ -10,6 +10,8 @@ import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from fedrec.text import one_line
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -44,7 +46,8 @@ class Guard:
             await self._app(scope, receive, send)
         if scope["type"] != "http":
             return
-        path = str(scope.get("path", ""))
+        # Decoded, it may hold line ends: whoever reports it writes it into a log.
+        path = one_line(scope.get("path", ""))
         if not (path.startswith("/v1/fleet/") or path == "/health"):
             await self._refuse(scope, send, 403, path)
             return
@@ -86,8 +89,8 @@ class Guard:
         """Return a ``send`` that reports it when Flower itself turns the request away."""
 
         async def watched(event: MutableMapping[str, Any]) -> None:
-            if event["type"] == "http.response.start" and event["status"] in (401, 403):
-                self._report(scope, f"{path} (a key that is not admitted, or a clock that is off)")
+            if event["type"] == "http.response.start" and event["status"] in _TURNED_AWAY:
+                self._report(scope, f"{path} ({_TURNED_AWAY[event['status']]})")
             await send(event)
 
         return watched
@@ -101,6 +104,12 @@ class Guard:
         self._on_refusal(str(client[0]), what)
 
 
+_NOT_ADMITTED = 412
+_TURNED_AWAY = {
+    401: "a key that is not admitted, or a clock that is off",
+    403: "a key that is not admitted, or a clock that is off",
+    _NOT_ADMITTED: "a key that is not admitted, or one whose last connection is still held",
+}
 _TOLD = {408: "its body did not come", 413: "too large", 503: "too much is being read"}
 
 
