@@ -43,16 +43,17 @@ def init(
 ) -> None:
     """Make keys and a policy on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
-    records, products = _declared(data, layout=chosen)
+    records, products, told = _declared(data, layout=chosen)
     made = MerchantHome.create(home, name=name, data=data, layout=chosen, records=records, products=products)
     typer.echo(
+        f"{told}\n"
         f"Edit {made.folder / 'policy.toml'}: it says what may be done with them.\n"
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds public keys only."
     )
 
 
-def _declared(data: Path, *, layout: Layout) -> tuple[int, int]:
-    """Count photos and products, say what the operator will be told, and return that."""
+def _declared(data: Path, *, layout: Layout) -> tuple[int, int, str]:
+    """Return the numbers of photos and products that the operator will be told, and a line that says so."""
     from fedrec.privacy.derive import rounded_size
     from fedrec.vision.inspection import inspect
 
@@ -60,8 +61,8 @@ def _declared(data: Path, *, layout: Layout) -> tuple[int, int]:
     records = rounded_size(found.photos)
     products = rounded_size(found.products) if found.products else 0
     shown = f" and {products} products" if products else ""
-    typer.echo(f"{found.photos} photos; the operator will be told about {records} photos{shown}.")
-    return records, products
+    told = f"{found.photos} photos; the operator will be told about {records} photos{shown}."
+    return records, products, told
 
 
 @app.command()
@@ -74,9 +75,10 @@ def rotate(
     """Make a new node key and a new enrolment file; the old key serves until the operator has enrolled it."""
     opened = MerchantHome.open(home)
     settings = opened.settings()
-    records, products = _declared(settings.data, layout=settings.layout)
+    records, products, told = _declared(settings.data, layout=settings.layout)
     waiting = opened.next_node_key() is not None and not keep_key
     opened.rotate(keep_key=keep_key, records=records, products=products)
+    typer.echo(told)
     if waiting:
         typer.echo(
             "The file made before is void: the operator must enrol this one, also if it enrolled that."
@@ -136,8 +138,9 @@ def check(
 
     problems = 0
     for finding in look_at(opened, offline=offline):
-        problems += not finding.ok
-        typer.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.text}")
+        problems += finding.ok is False
+        mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
+        typer.echo(f"{mark:5} {finding.what}: {finding.text}")
     if problems:
         raise ConfigError(f"{problems} thing(s) would go wrong for '{opened.settings().name}'")
 
@@ -208,6 +211,8 @@ def forget(
         if training is not None and len(found) != 1:
             shown = ", ".join(name[:16] for name in still_open) or "none"
             raise ConfigError(f"'{training}' is not the beginning of one open training; open are: {shown}")
+        if not found:
+            typer.echo("no training is open here: there is nothing to forget")
         for name in found:
             store.finish(name)
             typer.echo(f"training {name[:16]} is finished: its keys are deleted, it answers nothing more")

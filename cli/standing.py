@@ -58,7 +58,7 @@ def status_lines(standing: Standing) -> Iterator[str]:
         yield f"refused     {refused.kind}, {often}at {refused.at}: {refused.reason}"
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
-            yield f"  cost      {_cost(refused.plan)}"
+            yield f"  cost now  {_cost(refused.plan)}"
 
 
 def _left(budget: Budget) -> str:

@@ -11,7 +11,6 @@ import torch
 
 from fedrec.clients.charging import dataset_version
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store
 from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
@@ -36,11 +35,15 @@ _COPIES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what it is, whether it is in order, and a line about it."""
+    """One thing: what it is, whether it is in order (None where that wasn't tried), and a line about it."""
 
     what: str
-    ok: bool
+    ok: bool | None
     text: str
+
+
+class _NotTriedError(Exception):
+    """Something can't be looked at now; that alone is no fault."""
 
 
 def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
@@ -52,21 +55,29 @@ def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
     looks: list[tuple[str, Callable[[], str]]] = [
         ("photos", checks.photos),
         ("classes", checks.classes),
-        ("changes", checks.changes),
         ("device", checks.device),
         ("disk", checks.disk),
         ("keys", checks.keys),
         ("policy", checks.policy),
         ("ledger", checks.ledger),
+        ("changes", checks.changes),
         ("budget", checks.budget),
     ]
     if not offline:
         looks += [("clock", checks.clock), ("server", checks.server)]
+    faults: dict[str, str] = {}
     for what, look in looks:
         try:
             yield Finding(what, True, look())
+        except _NotTriedError as error:
+            yield Finding(what, None, str(error))
         except (FedrecError, OSError) as error:
-            yield Finding(what, False, str(error))
+            # What several of them need is told once, where it belongs.
+            cause = faults.setdefault(str(error), what)
+            if cause == what:
+                yield Finding(what, False, str(error))
+            else:
+                yield Finding(what, None, f"not looked at: see {cause}")
 
 
 class _Checks:
@@ -123,14 +134,14 @@ class _Checks:
             return "nothing was charged yet, so nothing can have changed"
         plan = plan_of_last_charge(self._home, entries)
         if plan is None:
-            return "not compared: the plan of the last charge is kept no longer"
+            raise _NotTriedError("not compared: the plan of the last charge is kept no longer")
         data = open_folder(
             self._settings.data, classes=plan.classes, layout=self._settings.layout, unit=plan.unit
         ).train
         version = dataset_version(self._home.identity(), content_hash(data.records))
         if version == entries[-1].charge.dataset_version:
             return "the photos are those of the last charge"
-        if MerchantPolicy.load(self._home.folder / "policy.toml").changed_data == "refuse":
+        if self._home.policy().changed_data == "refuse":
             raise ConfigError(
                 "the photos changed since the last charge, and policy 'changed_data' is 'refuse': every "
                 "round will be refused; put them back as they were, or set it to 'count_together'"
@@ -184,8 +195,7 @@ class _Checks:
         return f"{len(entries)} entries, the chain holds, none is missing" if entries else "empty"
 
     def budget(self) -> str:
-        policy = MerchantPolicy.load(self._home.folder / "policy.toml")
-        budget, _ = read_budget(self._home, policy)
+        budget, _ = read_budget(self._home, self._home.policy())
         if budget.left is None or budget.cap is None:
             raise ConfigError("the policy has no lifetime cap")
         if budget.left <= 0:
@@ -200,7 +210,7 @@ class _Checks:
 
         ahead = ask_clock(self._home.joined().address, ca=self._home.authority)
         if ahead is None:
-            return "not compared: the server doesn't tell its time"
+            raise _NotTriedError("not compared: the server doesn't tell its time")
         fault = clock_fault(ahead)
         if fault is not None:
             raise ConfigError(fault)
@@ -215,8 +225,10 @@ class _Checks:
         joined = self._home.joined()
         if in_use(self._home.ledger):
             last = self._home.connection()
-            stands = "is connected" if last is not None and last.connected else "isn't connected"
-            return f"not tried: the daemon runs, holds the key, and {stands} to {joined.address}"
+            if last is None or not last.connected:
+                reason = last.reason if last is not None and last.reason else "it starts"
+                raise ConfigError(f"the daemon runs, and isn't connected to {joined.address}: {reason}")
+            return f"the daemon runs, and is connected to {joined.address}"
         key, waiting = self._home.node_key(), self._home.next_node_key()
         try:
             with FleetLink(address=joined.address, ca=self._home.authority, key=key):

@@ -82,7 +82,7 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Refused:
-    """What was refused, so many times, the last ``at``; and the plan if it was one."""
+    """What was refused, so many times, the last ``at``; and the plan, unless it was joined since."""
 
     at: str
     times: int
@@ -219,8 +219,13 @@ def read_standing(home: MerchantHome) -> Standing:
         found = TrainingPlan.model_validate_json(plan)
         return summarise(found, entries, lifetime_delta=budget.delta)
 
+    # What a plan that was taken later would have cost when it was refused is no longer of use.
+    taken = {entry.charge.training_id for entry in entries}
+    taken |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
+
     def refused(refusal: Refusal) -> Refused:
-        return Refused(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(refusal.plan))
+        plan = None if refusal.plan is None or sha256_hex(refusal.plan) in taken else refusal.plan
+        return Refused(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
 
     public = home.identity().public
     return Standing(

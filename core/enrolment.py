@@ -81,5 +81,5 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         problem = first_problem(error)
         where = ".".join(problem.where) or "the file"
-        what = kind.__name__.lower()
+        what = {"Enrolment": "enrolment file", "JoinFile": "join file"}[kind.__name__]
         raise ConfigError(f"{path} is no {what} of this version: {where} {problem.text}") from None

@@ -33,6 +33,7 @@ _KINDS = {
     "json_invalid": "is not JSON",
     "string_pattern_mismatch": "has another form than it must have",
 }
+_FORMS = {r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def first_problem(error: ValidationError) -> Problem:
         text = message.removeprefix("Value error, ")
     elif kind == "literal_error":
         text = f"must be {context.get('expected')}"
+    elif context.get("pattern") in _FORMS:
+        text = _FORMS[context["pattern"]]
     elif kind in _BOUNDS:
         text = _BOUNDS[kind].format_map(context)
     else:

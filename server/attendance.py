@@ -90,9 +90,12 @@ class Attendance:
         failed = self._ask(sorted(present), present=present, timeout=self.timeout)
         if len(self.nodes) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
+            silent = sorted({peer.name for peer in self.plan.roster} - {*self.nodes, *self.refusals})
             raise CohortIncompleteError(
                 f"{len(self.nodes)} of {self.plan.cohort} merchants joined, "
-                f"{self.plan.min_contributors} are needed" + (f" ({told[0]})" if told else "")
+                f"{self.plan.min_contributors} are needed"
+                + (f" ({told[0]})" if told else "")
+                + (f"; not there: {', '.join(silent)}" if silent else "")
             )
         try:
             if isinstance(self.scheme, CommitteeScheme):

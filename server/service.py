@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import roster_fingerprint
+from fedrec.protocol import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.home import ServerHome
@@ -161,6 +161,8 @@ class Service:
                 try:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training)
+                        if self._stop.is_set() or training.is_cancelled():
+                            break
                         training.set_status("running")
                         run(grid, context)
                     break
@@ -206,7 +208,19 @@ class Service:
         if training.number in self._gathered:
             return
         self._gathered.add(training.number)
-        cohort, deadline = training.plan().cohort, time.monotonic() + self._gather_seconds
-        while len(list(grid.get_node_ids())) < cohort and time.monotonic() < deadline:
-            if self._stop.wait(0.2):
+        plan, deadline = training.plan(), time.monotonic() + self._gather_seconds
+        stands = training.status()[0]
+        said: set[int] | None = None
+        while len(there := set(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:
+            if there != said:
+                said = there
+                absent = ", ".join(self._absent(plan, there))
+                reason = f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: {absent}"
+                _log.info("training %s %s", training.number, reason)
+                training.set_status(stands, reason)
+            if self._stop.wait(0.2) or training.is_cancelled():
                 return
+
+    def _absent(self, plan: TrainingPlan, there: set[int]) -> list[str]:
+        known = {self._names.get(key): node for key, node in self._host.nodes().items()}
+        return sorted(peer.name for peer in plan.roster if known.get(peer.name) not in there)

@@ -116,6 +116,12 @@ def test_a_deployment_ends_at_the_simulations_report(federation: Federation, sim
     assert "NOT PRIVATE" in page and "seed" in page  # the merchants' seeds were said at the join
 
 
+def test_a_training_says_for_whom_it_waits(federation: Federation) -> None:
+    said = federation.log("server")
+    assert f"training 0001 waits up to 60 s for its whole cohort; not there: {', '.join(MERCHANTS)}" in said
+    assert (federation.training() / "state.json").read_text("utf-8").count("waits") == 0
+
+
 def test_status_tells_cohort_round_and_epsilon(federation: Federation) -> None:
     shown = fedrec("server", "status", "--home", federation.server)
     assert f"round     {ROUNDS} of {ROUNDS}: 3 contributors, 0 rounds lost" in shown
@@ -191,6 +197,12 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     assert "0002 cancelled" in fedrec("server", "status", "--home", federation.server)
     for name in MERCHANTS:
         assert "policy 'schemes'" in federation.log(name)
+
+
+def test_a_training_of_a_deployment_is_no_run_to_report_on(federation: Federation) -> None:
+    out = federation.folder / "none"
+    said = fedrec("audit", "report", "--run", federation.training(), "--out", out, fails=2)
+    assert f"give --server {federation.server}, and --client" in said and not out.exists()
 
 
 def test_a_bundle_of_a_deployment_holds_and_says_what_was_refused(federation: Federation) -> None:

@@ -65,7 +65,7 @@ def test_the_template_says_what_the_defaults_are(tmp_path: Path) -> None:
         (CAP + "roster_fingerprint = 'abc'", "'roster_fingerprint'"),
         (CAP + "hours = ['8-12']", "'hours.0'"),
         (CAP + "hours = ['08:00-24:00']", "'hours.0'"),
-        (CAP + "hours = ['08:00-08:00']", "starts when it ends"),
+        (CAP + "hours = ['08:00-08:00']", "must be a span of hours such as 22:00-06:00"),
         (CAP + "clock = 'mine'", "'clock'"),
         (CAP + "changed_data = true", "'changed_data'"),
         (CAP + "hours = 08:00:00", "a value has a type"),

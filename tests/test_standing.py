@@ -59,7 +59,7 @@ def home(photos: Path, tmp_path: Path) -> MerchantHome:
     return home
 
 
-def findings(home: MerchantHome, *, offline: bool = True) -> dict[str, tuple[bool, str]]:
+def findings(home: MerchantHome, *, offline: bool = True) -> dict[str, tuple[bool | None, str]]:
     return {finding.what: (finding.ok, finding.text) for finding in look_at(home, offline=offline)}
 
 
@@ -146,7 +146,7 @@ def test_the_disk_that_is_needed_follows_from_the_plan(
 
     def with_free(amount: int) -> bool:
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(amount))
-        return findings(home)["disk"][0]
+        return findings(home)["disk"][0] is True
 
     assert with_free(logs) and not with_free(logs - 1)
     join(home, plan)
@@ -159,16 +159,11 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     (home.folder / file).write_bytes(b"rubbish")
     (home.folder / file).chmod(0o600)
     found = findings(home)
-    wrong = {what for what, (ok, _) in found.items() if not ok}
-    assert (
-        wrong
-        >= {
-            "node.key": {"keys"},
-            "identity.key": {"keys"},
-            "policy.toml": {"policy", "budget"},
-            "ledger.sqlite": {"ledger"},
-        }[file]
-    )
+    wrong = {what for what, (ok, _) in found.items() if ok is False}
+    cause = {"node.key": "keys", "identity.key": "keys", "policy.toml": "policy", "ledger.sqlite": "ledger"}
+    assert wrong == {cause[file]}, "one fault is one line"
+    left = {text for ok, text in found.values() if ok is None}
+    assert left == ({f"not looked at: see {cause[file]}"} if file != "node.key" else set())
     assert found["photos"][0] and found["disk"][0] and len(found) == 9
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "would go wrong" in str(shown.exception)
@@ -200,6 +195,9 @@ def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pyt
         home.note_connection(connected=True)
         ok, text = findings(home, offline=False)["server"]
         assert ok and "the daemon runs" in text and "is connected" in text
+        home.note_connection(connected=False, reason="nobody answers")
+        ok, text = findings(home, offline=False)["server"]
+        assert ok is False and "the daemon runs, and isn't connected" in text and "nobody answers" in text
     monkeypatch.setattr(clock, "ask_clock", lambda address, *, ca: 3600.0)
     ok, text = findings(home, offline=False)["clock"]
     assert not ok and "3600 s ahead" in text
@@ -268,6 +266,9 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     for part in ("connected since", plan.training_id[:16], "round 2", "3 times", "needs a lifetime_epsilon"):
         assert part in text
     assert json.loads(told(home, "budget", "--json")) == shown["budget"]
+    # Once it is joined, what it would have cost at its refusal is of no use.
+    join(home, refused)
+    assert [line["plan"] for line in json.loads(told(home, "status", "--json"))["refusals"]] == [None]
     assert "1 charges of cnn" in told(home, "budget")
     # A policy that can't be read hides nothing else.
     (home.folder / "policy.toml").write_text("= =")
