@@ -358,11 +358,11 @@ class Merchant:
             raise RefusedError(f"this merchant joined that training with its noise {said}: it stays so")
 
     @staticmethod
-    def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float64]:
+    def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float32]:
         blob = take_blob(blobs, "model")
         if len(blob) != 4 * dimension or sha256_hex(blob) != request.model_hash:
             raise ProtocolError("the model is not the one its hash names, or of a wrong size")
-        parameters = np.frombuffer(blob, dtype="<f4").astype(np.float64)
+        parameters: NDArray[np.float32] = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
         if not np.isfinite(parameters).all():
             raise ProtocolError("the model holds values that are not finite")
         return parameters
@@ -386,7 +386,7 @@ class Merchant:
             )
 
     def _contribution(
-        self, joined: _Joined, parameters: NDArray[np.float64], *, rng: Randomness
+        self, joined: _Joined, parameters: NDArray[np.float32], *, rng: Randomness
     ) -> NDArray[np.int64]:
         plan, data = joined.plan, joined.data
         load_parameter_vector(joined.model, parameters)

@@ -29,16 +29,25 @@ def _naming(path: Path) -> Iterator[None]:
 def write_atomically(
     path: Path, data: bytes, *, mode: int = 0o666, on_event: Callable[[str], None] = lambda event: None
 ) -> None:
-    """Write a file so that a crash leaves the old content or the new, and it is durable on return.
+    """Write a file as :func:`replacing` does."""
+    with replacing(path, mode=mode, on_event=on_event) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(
+    path: Path, *, mode: int = 0o666, on_event: Callable[[str], None] = lambda event: None
+) -> Iterator[BinaryIO]:
+    """Yield a file to write, so that a crash leaves the old content or the new, durable after the block.
 
     ``mode`` is that of a new file, less the umask; ``on_event`` is told each step, for tests that stop there.
-    Raises ``OSError`` when the disk fails; the old content is still there.
+    Raises ``OSError`` when the disk fails; the old content is still there, as after any error in the block.
     """
     scratch = path.with_name(path.name + ".tmp")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with _naming(path), os.fdopen(handle, "wb") as file:
         on_event("opened")
-        file.write(data)
+        yield file
         file.flush()
         on_event("written")
         os.fsync(file.fileno())

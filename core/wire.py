@@ -46,6 +46,15 @@ def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
     return content
 
 
+def with_body(content: RecordDict, body: Strict) -> RecordDict:
+    """Return a message of :func:`pack` with another body; both have the very same blobs, not copies."""
+    values = {**content.config_records[_BODY], _JSON: body.canonical_bytes()}
+    changed = RecordDict({_BODY: ConfigRecord(values)})
+    if _BLOBS in content:
+        changed[_BLOBS] = content[_BLOBS]
+    return changed
+
+
 def content_bytes(content: RecordDict) -> int:
     """Return the payload size of a message: all bytes of its body and blobs."""
     size = sum(len(array.data) for record in content.array_records.values() for array in record.values())

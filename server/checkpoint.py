@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from numpy.lib.npyio import NpzFile
 
 from fedrec.errors import TrainingError
-from fedrec.files import write_atomically
+from fedrec.files import replacing, write_atomically
 from fedrec.protocol import SignedSealingKey
 
 if TYPE_CHECKING:
     from fedrec.server.optimizer import ServerOptimizer
-
-_RECORD = "record"
 
 
 class Checkpoint:
@@ -28,7 +27,7 @@ class Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
         self._training_id = training_id
         self._reserved = folder / "reserved.json"
-        self._state = folder / "state.safetensors"
+        self._state = folder / "state.npz"
         self._committee = folder / "committee.json"
 
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
@@ -86,37 +85,45 @@ class Checkpoint:
 
     def save(self, optimizer: ServerOptimizer, *, round_number: int, record: Mapping[str, Any]) -> None:
         """Store the state after a round, and the round's record (JSON values) with it, as one."""
-        tensors = {
-            "parameters": optimizer.parameters,
-            "velocity": optimizer.velocity,
-            "average": optimizer.average,
-            "counters": np.array([optimizer.steps, round_number], dtype=np.int64),
-        }
-        write_atomically(self._state, save(tensors, metadata={_RECORD: json.dumps(record)}))
+        with replacing(self._state) as file:
+            np.savez(
+                file,
+                parameters=optimizer.parameters,
+                velocity=optimizer.velocity,
+                average=optimizer.average,
+                counters=np.array([optimizer.steps, round_number], dtype=np.int64),
+                record=np.frombuffer(json.dumps(record).encode(), dtype=np.uint8),
+            )
 
     def last_record(self) -> dict[str, Any] | None:
         """Return the record of the round that the stored state is after, None when there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return None
-        try:
-            with safe_open(self._state, framework="numpy") as file:
-                record: dict[str, Any] = json.loads((file.metadata() or {})[_RECORD])
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
+        with self._stored() as state:
+            record: dict[str, Any] = json.loads(state["record"].tobytes())
         return record
 
     def restore(self, optimizer: ServerOptimizer) -> int:
         """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return 0
-        try:
-            tensors = load_file(self._state)
-        except SafetensorError as error:
-            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
-        if tensors["parameters"].shape != optimizer.parameters.shape:
+        with self._stored() as state:
+            found = {name: state[name] for name in ("parameters", "velocity", "average")}
+            steps, round_number = map(int, state["counters"])
+        wanted = (optimizer.parameters.shape, np.dtype(np.float64))
+        if any((vector.shape, vector.dtype) != wanted for vector in found.values()):
             raise TrainingError("the checkpoint is of another model")
-        optimizer.parameters = tensors["parameters"]
-        optimizer.velocity = tensors["velocity"]
-        optimizer.average = tensors["average"]
-        optimizer.steps = int(tensors["counters"][0])
-        return int(tensors["counters"][1])
+        optimizer.parameters = found["parameters"]
+        optimizer.velocity = found["velocity"]
+        optimizer.average = found["average"]
+        optimizer.steps = steps
+        return round_number
+
+    @contextmanager
+    def _stored(self) -> Iterator[NpzFile]:
+        """Open the stored state; ``TrainingError`` for whatever is wrong with it, also in the block."""
+        try:
+            with np.load(self._state, allow_pickle=False) as state:
+                yield state
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None

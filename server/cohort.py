@@ -58,13 +58,18 @@ def ask(
 
     A node that fails, is late, answers twice or sends a malformed reply is in ``failed``; it never
     raises, so that one merchant can't stop a round. With ``take`` every reply is handed over as it comes, in
-    any order, and none is kept: memory is that of the replies on their way.
+    any order, and none is kept: memory is that of the replies on their way. The requests are not kept either,
+    once they are sent.
     """
+    order = {node_id: position for position, node_id in enumerate(requests)}
+    bytes_down = sum(content_bytes(content) for content in requests.values())
     messages = [
         grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
         for node_id, content in requests.items()
     ]
-    node_of = dict(zip(grid.push_messages(messages), requests, strict=True))
+    del requests
+    node_of = dict(zip(grid.push_messages(messages), order, strict=True))
+    del messages
     waiting = set(node_of)
     replies: list[Answer[Reply]] = []
     failed: dict[int, str] = {}
@@ -107,11 +112,10 @@ def ask(
         failed[node_of[request_id]] = f"no reply within {timeout:.0f} s"
     for node_id, reason in failed.items():
         _log.info("%s of %s: node %d failed (%s)", message_type, group_id, node_id, reason)
-    order = {node_id: position for position, node_id in enumerate(requests)}
     replies.sort(key=lambda answer: order[answer.node_id])
     return Answers(
         replies=tuple(replies),
         failed=failed,
-        bytes_down=sum(content_bytes(content) for content in requests.values()),
+        bytes_down=bytes_down,
         bytes_up=bytes_up,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -35,7 +36,7 @@ from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord, read_record
-from fedrec.wire import pack, take_blob
+from fedrec.wire import pack, take_blob, with_body
 
 _log = logging.getLogger(__name__)
 
@@ -215,24 +216,7 @@ class Coordinator:
     def _train(self, round_number: int, traffic: _Traffic, total: SumOfCiphertexts) -> list[Upload]:
         """Gather the round's uploads, every one that is well formed added to ``total``."""
         started = time.monotonic()
-        blob = self.optimizer.parameters.astype("<f4").tobytes()
-        model_hash = sha256_hex(blob)
-        request = TrainRequest(
-            training_id=self.plan.training_id,
-            round_number=round_number,
-            model_hash=model_hash,
-            sealing_keys=self._cohort.sealing_keys,
-            encryption_key=self._cohort.encryption_key,
-        )
-        blobs = {"model": blob}
-        if self._cohort.encryption_key is not None:
-            blobs["encryption-key"] = self._cohort.encryption_key_bytes
-        left_out = self._blame.left_out
-        contents = {
-            node: pack(request.model_copy(update={"receipt": self.receipts.last(name)}), blobs)
-            for name, node in self._cohort.nodes.items()
-            if name not in left_out
-        }
+        model_hash = sha256_hex(self._model())
         names = {node: name for name, node in self._cohort.nodes.items()}
         uploads: dict[str, Upload] = {}
         receipts: dict[str, Receipt] = {}
@@ -258,7 +242,8 @@ class Coordinator:
 
         answers = ask(
             self.grid,
-            contents,
+            # Not by a name of its own, so that it is gone once it is sent.
+            self._train_requests(round_number, model_hash=model_hash),
             message_type="train",
             reply_type=TrainReply,
             max_blob_bytes=self._derived.upload_bytes,
@@ -271,6 +256,28 @@ class Coordinator:
         order = [name for name in self._cohort.nodes if name in uploads]
         self.receipts.keep([receipts[name] for name in order])
         return [uploads[name] for name in order]
+
+    def _model(self) -> bytes:
+        return self.optimizer.parameters.astype("<f4").tobytes()
+
+    def _train_requests(self, round_number: int, *, model_hash: str) -> dict[int, RecordDict]:
+        """Return the request to every node that isn't left out; all of them hold one copy of the model."""
+        request = TrainRequest(
+            training_id=self.plan.training_id,
+            round_number=round_number,
+            model_hash=model_hash,
+            sealing_keys=self._cohort.sealing_keys,
+            encryption_key=self._cohort.encryption_key,
+        )
+        blobs = {"model": self._model()}
+        if self._cohort.encryption_key is not None:
+            blobs["encryption-key"] = self._cohort.encryption_key_bytes
+        left_out, shared = self._blame.left_out, pack(request, blobs)
+        return {
+            node: with_body(shared, request.model_copy(update={"receipt": self.receipts.last(name)}))
+            for name, node in self._cohort.nodes.items()
+            if name not in left_out
+        }
 
     def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
         if answer.body.refused is not None or answer.body.signed is None:
@@ -339,9 +346,8 @@ class Coordinator:
         return gathered.answers
 
     def _apply(self, opened: NDArray[np.int64]) -> None:
-        mean = opened.astype(np.float64) * (
-            self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
-        )
+        mean = opened.astype(np.float64)
+        mean *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
         if self.plan.local_steps > 1 or self.plan.mode == "local":
             self.optimizer.move(-self.plan.local_learning_rate * mean)
         else:

@@ -16,7 +16,8 @@ class ServerOptimizer:
 
     ``step`` is momentum SGD (Polyak 1964): v = momentum * v + g; w = w - learning_rate * v. The average
     is warmed up as min(decay, (1 + t) / (10 + t)), so that early parameters don't linger in it. All of
-    it is post-processing of the opened sum and costs no privacy.
+    it is post-processing of the opened sum and costs no privacy. The vectors are changed in place, since a
+    large model's are most of what the server holds.
     """
 
     parameters: Vector
@@ -44,18 +45,20 @@ class ServerOptimizer:
 
     def step(self, gradient: Vector) -> None:
         """Take one step along a mean gradient, shape (d,)."""
-        self.velocity = self.momentum * self.velocity + gradient
-        self.parameters = self.parameters - self.learning_rate * self.velocity
+        self.velocity *= self.momentum
+        self.velocity += gradient
+        self.parameters -= self.learning_rate * self.velocity
         self._count()
 
     def move(self, difference: Vector) -> None:
         """Add a mean parameter difference, shape (d,), as `local` mode averages them."""
-        self.parameters = self.parameters + difference
+        self.parameters += difference
         self._count()
 
     def _count(self) -> None:
         decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps))
-        self.average = decay * self.average + (1 - decay) * self.parameters
+        self.average *= decay
+        self.average += (1 - decay) * self.parameters
         self.steps += 1
 
     @property

@@ -57,14 +57,12 @@ def unpack(packed: Int64Array, *, dimension: int, fields: int, field_bits: int) 
     coefficient moves by the number of times that it wrapped.
     """
     rest = packed.view(np.uint64)
-    rows = []
+    rows = np.empty((fields, packed.size), dtype=np.int64)
     for k in range(fields):
-        value = _sign_extend(rest, field_bits)
-        rows.append(value)
+        rows[k] = _sign_extend(rest, field_bits)
         if k + 1 < fields:
-            rest = ((rest.view(np.int64) - value) >> np.int64(field_bits)).view(np.uint64)
-    out: Int64Array = np.concatenate(rows)[:dimension]
-    return out
+            rest = ((rest.view(np.int64) - rows[k]) >> np.int64(field_bits)).view(np.uint64)
+    return rows.reshape(-1)[:dimension]
 
 
 def _layout(bits: int) -> tuple[int, int]:

@@ -18,6 +18,9 @@ from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
 
+_PART = 1 << 20
+"""Coordinates that are rounded and noised at once, 8 MiB of each vector."""
+
 
 def contribute(
     model: nn.Module,
@@ -144,8 +147,13 @@ def _noised(
         poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
     ).to(inputs.device)
     total = clipper.clipped_sum(inputs[chosen], labels[chosen.to(labels.device)])
-    scaled = np.clip(total * (plan.scale / plan.clip), -plan.clamp_abs, plan.clamp_abs)
-    values = stochastic_round(scaled, rng.child("rounding"))
-    if plan.share_std:
-        values += discrete_gaussian(plan.dimension, sigma=plan.share_std, rng=rng.child("noise"))
+    values = np.empty(plan.dimension, dtype=np.int64)
+    rounding, noise = rng.child("rounding"), rng.child("noise")
+    # In parts: of a large model, a dozen vectors of its size would otherwise be there at once.
+    for start in range(0, plan.dimension, _PART):
+        part = slice(start, start + _PART)
+        scaled = np.clip(total[part] * (plan.scale / plan.clip), -plan.clamp_abs, plan.clamp_abs)
+        values[part] = stochastic_round(scaled, rounding)
+        if plan.share_std:
+            values[part] += discrete_gaussian(scaled.size, sigma=plan.share_std, rng=noise)
     return values

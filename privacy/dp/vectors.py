@@ -35,7 +35,7 @@ def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def load_parameter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None:
+def load_parameter_vector(model: nn.Module, vector: NDArray[np.float32] | NDArray[np.float64]) -> None:
     """Write a vector of shape (d,) into the trainable parameters, cast to each one's dtype.
 
     Raises:
@@ -51,6 +51,6 @@ def load_parameter_vector(model: nn.Module, vector: NDArray[np.float64]) -> None
     offset = 0
     with torch.no_grad():
         for parameter in trainable(model):
-            part = np.array(vector[offset : offset + parameter.numel()], dtype=np.float64)
+            part = np.array(vector[offset : offset + parameter.numel()])
             parameter.copy_(torch.from_numpy(part).reshape(parameter.shape))
             offset += parameter.numel()
