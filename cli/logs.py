@@ -7,10 +7,10 @@ import logging
 import logging.handlers
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from textwrap import indent
 from typing import Any, Literal
 
 from fedrec.text import one_line
@@ -45,13 +45,16 @@ class _Text(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (the base class's name)
-        return indent(super().formatException(ei), "  ")
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"  {one_line(line, most=_LONGEST)}" for line in lines)
 
 
 def _shorten(record: logging.LogRecord) -> bool:
     """Cut off what Flower says where it is long: of a key that it refuses it logs the whole PEM."""
     if record.name.split(".")[0] == "flwr":
-        record.msg, record.args = one_line(record.getMessage()), ()
+        # What can't be formatted is left to the handler, which says so without raising.
+        with suppress(TypeError, ValueError):
+            record.msg, record.args = one_line(record.getMessage()), ()
     return True
 
 

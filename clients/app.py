@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 def _reason(error: FedrecError) -> str:
-    """Return what the server may read: the rule that was broken, nothing of the ledger or of the photos."""
+    """Return what the server may read: the rule that was broken; no path, and not what the budget is at."""
     if isinstance(error, RefusedError):
         _log.warning("refused: %s", one_line(error, most=MAX_REASON))
     if isinstance(error, BudgetExceededError):

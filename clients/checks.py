@@ -11,9 +11,10 @@ import torch
 
 from fedrec.clients.charging import dataset_version
 from fedrec.clients.home import MerchantHome
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store
-from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
+from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.head import check_head, head_path, read_head
 from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.derive import derive
@@ -54,10 +55,12 @@ def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
     checks = _Checks(home)
     looks: list[tuple[str, Callable[[], str]]] = [
         ("photos", checks.photos),
+        ("store", checks.store),
         ("classes", checks.classes),
         ("device", checks.device),
         ("disk", checks.disk),
         ("keys", checks.keys),
+        ("joined", checks.joined),
         ("policy", checks.policy),
         ("ledger", checks.ledger),
         ("changes", checks.changes),
@@ -101,9 +104,12 @@ class _Checks:
             + f", {len(found.skipped)} unusable{listed}"
         )
 
+    def store(self) -> str:
+        return "a training is open" if read_store(self._home.store).open_plan else "no training is open"
+
     def classes(self) -> str:
         if self._found is None:
-            raise DataError("the photos can't be read")
+            raise _NotTriedError("not looked at: see photos")
         own = {name: count for name, count in self._found.splits[0].classes.items() if count}
         shown = ", ".join(f"{name} {count}" for name, count in own.items())
         plan = self._plan()
@@ -141,7 +147,7 @@ class _Checks:
         version = dataset_version(self._home.identity(), content_hash(data.records))
         if version == entries[-1].charge.dataset_version:
             return "the photos are those of the last charge"
-        if self._home.policy().changed_data == "refuse":
+        if self._policy().changed_data == "refuse":
             raise ConfigError(
                 "the photos changed since the last charge, and policy 'changed_data' is 'refuse': every "
                 "round will be refused; put them back as they were, or set it to 'count_together'"
@@ -181,8 +187,15 @@ class _Checks:
             return "readable by this user alone; a new node key waits for the operator to enrol it"
         return "readable by this user alone"
 
+    def joined(self) -> str:
+        joined = self._home.joined()
+        return f"{joined.address}, with {', '.join(peer.name for peer in joined.roster)}"
+
+    def _policy(self) -> MerchantPolicy:
+        return MerchantPolicy.load(self._home.folder / "policy.toml")
+
     def policy(self) -> str:
-        policy = self._home.policy()
+        policy = self._home.policy() if self._home.has_joined else self._policy()
         return f"lifetime epsilon {policy.lifetime_epsilon:g}, schemes {', '.join(sorted(policy.schemes))}"
 
     def ledger(self) -> str:
@@ -195,7 +208,7 @@ class _Checks:
         return f"{len(entries)} entries, the chain holds, none is missing" if entries else "empty"
 
     def budget(self) -> str:
-        budget, _ = read_budget(self._home, self._home.policy())
+        budget, _ = read_budget(self._home, self._policy())
         if budget.left is None or budget.cap is None:
             raise ConfigError("the policy has no lifetime cap")
         if budget.left <= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -48,6 +49,8 @@ Reason = Annotated[
 """Why somebody refuses, in words of its own, which others' logs and terminals show."""
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Mode = Literal["distributed", "local", "off"]
 Unit = Literal["record", "product"]
 """What differential privacy hides: one photo, or one product with all its photos."""
@@ -59,9 +62,10 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has signs that can't be printed")
+def _harmless(text: str) -> str:
+    """Refuse signs that move a cursor, end a line or turn a text's direction; joiners are letters' own."""
+    if any(unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in text):
+        raise ValueError(f"has a control sign in {text!a}")
     return text
 
 
@@ -101,7 +105,7 @@ class TrainingPlan(Strict):
     model: Name
     initial_model_hash: Hash
     classes: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_printable)], ...],
+        tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_harmless)], ...],
         FailFast(),
         Field(min_length=2, max_length=MAX_CLASSES),
     ]

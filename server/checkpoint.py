@@ -125,5 +125,6 @@ class Checkpoint:
         try:
             with np.load(self._state, allow_pickle=False) as state:
                 yield state
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        # A damaged head of the archive asks for what zipfile doesn't implement, a RuntimeError.
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None

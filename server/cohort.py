@@ -87,7 +87,7 @@ def ask(
             waiting.discard(request_id)
             node_id = node_of[request_id]
             if message.has_error():
-                told = one_line(message.error.reason, most=MAX_REASON)
+                told = one_line(message.error.reason or "", most=MAX_REASON)
                 failed[node_id] = told or f"error {message.error.code}"
                 continue
             bytes_up += content_bytes(message.content)

@@ -49,6 +49,7 @@ class _Traffic:
     seconds_train: float = 0.0
     seconds_unmask: float = 0.0
     contributors: tuple[str, ...] = ()
+    refused: bool = False
 
     def count(self, answers: Answers[Reply]) -> None:
         """Add the bytes of one exchange."""
@@ -73,8 +74,8 @@ class Coordinator:
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
     ``timeout`` is in seconds, per exchange. After ``most_lost`` lost rounds in a row the training stops.
-    ``pause`` is called before the round that follows one lost to refusals, with the number of rounds that
-    were lost so in a row: who didn't refuse is charged for each of them.
+    ``before_round`` is called before every round, with the number of rounds just before it that were lost to
+    refusals: who didn't refuse is charged for each of them.
     """
 
     grid: Grid
@@ -85,7 +86,7 @@ class Coordinator:
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
     most_lost: int | None = None
-    pause: Callable[[int], None] = lambda lost: None
+    before_round: Callable[[int], None] = lambda lost: None
     refusals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,8 +115,7 @@ class Coordinator:
             self.on_round(read_record(last))
         lost = 0
         for round_number in range(done + 1, self.plan.rounds + 1):
-            if self._lost_to_refusals:
-                self.pause(self._lost_to_refusals)
+            self.before_round(self._lost_to_refusals)
             self._cohort.refresh(excluded=self._blame.excluded)
             self.checkpoint.reserve(round_number)
             record = self._round(round_number)
@@ -188,7 +188,7 @@ class Coordinator:
                 + (
                     f" ({told[0]}" + (f"; and {len(told) - 1} more" if told[1:] else "") + ")" if told else ""
                 ),
-                refused=bool(told),
+                refused=traffic.refused,
             )
         started = time.monotonic()
         try:
@@ -224,6 +224,7 @@ class Coordinator:
         def take(answer: Answer[TrainReply]) -> None:
             """Add an upload to the sum as it comes: the order of additions doesn't matter to it."""
             merchant = names[answer.node_id]
+            traffic.refused |= answer.body.refused is not None
             try:
                 upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
                 receipt = self.receipts.sign(

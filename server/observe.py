@@ -26,6 +26,7 @@ from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol import TrainingPlan
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.home import ServerHome
+from fedrec.server.report.build import epsilon_after
 from fedrec.server.trainings import Status, Training, all_trainings
 
 _LAST_REQUESTS = 20
@@ -105,7 +106,8 @@ class ServerObserver:
         plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
         with self._accounting:
-            epsilons, broken = _epsilons(plan), _epsilons(plan, broken=True)
+            epsilons = _epsilons(plan)
+            broken = _broken(plan, rounds=rounds[-1]["round"] if rounds else 0)
         shown: dict[str, Any] = {
             "number": training.number,
             "training_id": plan.training_id,
@@ -123,7 +125,7 @@ class ServerObserver:
             "delta": plan.delta,
             "epsilon_planned": epsilons[-1],
             "epsilon": epsilons[rounds[-1]["round"] if rounds else 0],
-            "epsilon_aggregation_broken": broken[rounds[-1]["round"] if rounds else 0],
+            "epsilon_aggregation_broken": broken,
             "in_flight": None,
             "refusals": [],
             "heads": [],
@@ -211,15 +213,19 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
     yield head
 
 
+@lru_cache(maxsize=1)
+def _broken(plan: TrainingPlan, *, rounds: int) -> float | None:
+    """Epsilon by PLD after so many rounds, if every upload were seen in clear; None without a guarantee."""
+    return epsilon_after(plan, derive(plan), steps=rounds * plan.local_steps, broken=True)
+
+
 @lru_cache(maxsize=4)
-def _epsilons(plan: TrainingPlan, *, broken: bool = False) -> tuple[float | None, ...]:
-    """Epsilon by PLD after 0, 1, ... rounds of a plan, in one of the two views; None without a guarantee."""
+def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
+    """Epsilon by PLD after 0, 1, ... rounds of a plan, server's view; None where there is no guarantee."""
     if plan.mode == "off":
         return (None,) * (plan.rounds + 1)
     noise = derive(plan).noise
-    both = reported_views(plan, noise)
-    multiplier = both.aggregation_broken if broken else both.server
-    step = Event(plan.sample_rate, multiplier, plan.local_steps)
+    step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)
     deltas = [plan.delta - noise.beta * plan.local_steps * k for k in range(plan.rounds + 1)]
     return tuple(finite(epsilon) for epsilon in epsilon_schedule((), step, deltas=deltas))
 

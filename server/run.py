@@ -39,7 +39,7 @@ from fedrec.vision.models import registry
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _MOST_DOUBLINGS = 10.0, 600.0, 6
 
 
 class _StoppedError(Exception):
@@ -91,8 +91,6 @@ class TrainingRun:
                 shown = None if evaluation is None else accuracy(model, optimizer.model, evaluation)
                 self._record(record, shown)
             self.training.keep_refusals(coordinator.refusals)
-            if self.stop.is_set() or self.training.is_cancelled():
-                raise _StoppedError
 
         coordinator = Coordinator(
             grid=grid,
@@ -103,7 +101,7 @@ class TrainingRun:
             on_round=on_round,
             timeout=self.timeout,
             most_lost=self.most_lost,
-            pause=self._pause,
+            before_round=self._before_round,
             refusals=self.training.refusals(),
         )
         self.follow(self.training, coordinator)
@@ -117,16 +115,20 @@ class TrainingRun:
             self.training.keep_refusals(coordinator.refusals)
         self._finish(model, optimizer, evaluation, coordinator)
 
-    def _pause(self, lost: int) -> None:
-        """Wait before merchants are charged for another round that others may refuse; a stop ends it."""
-        seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (lost - 1))
-        _log.warning(
-            "training %s: too many refused; the next round waits %d s", self.training.number, seconds
-        )
+    def _before_round(self, lost: int) -> None:
+        """Wait before merchants are charged for another round that others may refuse; ``_StoppedError``."""
+        seconds = 0.0
+        if lost:
+            seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(lost - 1, _MOST_DOUBLINGS))
+            _log.warning(
+                "training %s: too many refused; the next round waits %d s", self.training.number, seconds
+            )
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self.stop.wait(0.5) or self.training.is_cancelled():
-                raise _StoppedError
+        while not (self.stop.is_set() or self.training.is_cancelled()):
+            if time.monotonic() >= until:
+                return
+            self.stop.wait(0.5)
+        raise _StoppedError
 
     def _record(self, record: RoundRecord, shown: float | None) -> None:
         plan = self._plan

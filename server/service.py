@@ -161,7 +161,8 @@ class Service:
                 try:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training)
-                        if self._stop.is_set() or training.is_cancelled():
+                        # One that has begun goes on to tell its merchants that it is over.
+                        if self._stop.is_set() or (training.is_cancelled() and run.reserved == 0):
                             break
                         training.set_status("running")
                         run(grid, context)
@@ -207,7 +208,6 @@ class Service:
         """Wait for the whole cohort, the first time that this process tries a training."""
         if training.number in self._gathered:
             return
-        self._gathered.add(training.number)
         plan, deadline = training.plan(), time.monotonic() + self._gather_seconds
         stands = training.status()[0]
         said: set[int] | None = None
@@ -220,6 +220,7 @@ class Service:
                 training.set_status(stands, reason)
             if self._stop.wait(0.2) or training.is_cancelled():
                 return
+        self._gathered.add(training.number)
 
     def _absent(self, plan: TrainingPlan, there: set[int]) -> list[str]:
         known = {self._names.get(key): node for key, node in self._host.nodes().items()}

@@ -26,10 +26,11 @@ _LARGEST_ATTACHMENT = 2**24
 
 def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
     """Gather what a simulation left in its run directory; its server signs."""
-    if (run.parent.parent / "roster.json").exists():
+    home = run.resolve().parent.parent
+    if (home / "roster.json").exists():
         raise ConfigError(
             f"--run {run} is a training of a deployment, without its ledgers: give --server "
-            f"{run.parent.parent}, and --client FOLDER for each merchant that gives you its folder"
+            f"{home}, and --client FOLDER for each merchant that gives you its folder"
         )
     try:
         plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")

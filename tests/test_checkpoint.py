@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +13,73 @@ from fedrec.files import replacing, write_atomically
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizer import ServerOptimizer
 
+VECTORS = ("parameters", "velocity", "average")
 
-@pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, damage: bytes | None) -> None:
-    checkpoint = Checkpoint(tmp_path, training_id="t")
-    optimizer = ServerOptimizer.start(np.arange(5.0), learning_rate=0.5, momentum=0.9, ema_decay=0.9)
+
+def optimizer(dimension: int = 5) -> ServerOptimizer:
+    start = np.arange(float(dimension))
+    return ServerOptimizer.start(start, learning_rate=0.5, momentum=0.9, ema_decay=0.9)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> ServerOptimizer:
+    """An optimizer after a step, which is on disk below the test's folder."""
+    checkpoint, made = Checkpoint(tmp_path, training_id="t"), optimizer()
     checkpoint.reserve(1)
-    optimizer.step(np.ones(5))
-    checkpoint.save(optimizer, round_number=1, record={"round": 1})
-    again = ServerOptimizer.start(np.zeros(5), learning_rate=0.5, momentum=0.9, ema_decay=0.9)
+    made.step(np.ones(5))
+    checkpoint.save(made, round_number=1, record={"round": 1})
+    return made
+
+
+def test_what_is_restored_goes_on_as_what_was_saved(tmp_path: Path, saved: ServerOptimizer) -> None:
+    checkpoint, again = Checkpoint(tmp_path, training_id="t"), optimizer()
     assert checkpoint.restore(again) == 1 and checkpoint.last_record() == {"round": 1}
-    for name in ("parameters", "velocity", "average", "steps"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(optimizer, name))
-    for step in (optimizer, again):
+    assert again.steps == saved.steps == 1
+    for step in (saved, again):
         step.step(np.ones(5))
-    np.testing.assert_array_equal(again.model, optimizer.model)
-    whole = (tmp_path / "state.npz").read_bytes()
-    # Its vectors lie before the last kilobyte: one changed byte is found by the file's own checksum.
-    (tmp_path / "state.npz").write_bytes(whole[:150] + b"\xff" + whole[151:] if damage is None else damage)
-    with pytest.raises(TrainingError, match=r"state\.npz can't be read"):
-        checkpoint.restore(again)
-    other = ServerOptimizer.start(np.zeros(6), learning_rate=0.5, momentum=0.9, ema_decay=0.9)
-    (tmp_path / "state.npz").write_bytes(whole)
+    for name in VECTORS:
+        np.testing.assert_array_equal(getattr(again, name), getattr(saved, name))
+    # Against the formulas, from scratch: two steps of momentum, and the average warmed up.
+    velocity, point, average = np.zeros(5), np.arange(5.0), np.arange(5.0)
+    for count in range(2):
+        velocity = 0.9 * velocity + 1
+        point = point - 0.5 * velocity
+        decay = min(0.9, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * point
+    np.testing.assert_allclose(saved.parameters, point, rtol=1e-15)
+    np.testing.assert_allclose(saved.model, average, rtol=1e-15)
+
+
+@pytest.mark.usefixtures("saved")
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="another model"):
-        checkpoint.restore(other)
+        Checkpoint(tmp_path, training_id="t").restore(optimizer(6))
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
+@pytest.mark.usefixtures("saved")
+def test_a_checkpoint_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.npz").write_bytes(content)
+    checkpoint = Checkpoint(tmp_path, training_id="t")
+    for read in (checkpoint.last_record, lambda: checkpoint.restore(optimizer())):
+        with pytest.raises(TrainingError, match=r"state\.npz can't be read"):
+            read()
+
+
+def test_a_changed_byte_is_one_line_or_changes_nothing(tmp_path: Path, saved: ServerOptimizer) -> None:
+    whole = (tmp_path / "state.npz").read_bytes()
+    checkpoint, refused = Checkpoint(tmp_path, training_id="t"), 0
+    for place in range(len(whole)):
+        flipped = bytes([whole[place] ^ 0xFF])
+        (tmp_path / "state.npz").write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        again = optimizer()
+        refused += 1
+        with suppress(TrainingError):
+            checkpoint.restore(again)
+            for name in VECTORS:
+                np.testing.assert_array_equal(getattr(again, name), getattr(saved, name))
+            refused -= 1
+    assert refused > len(whole) / 2
 
 
 def test_what_fails_while_it_is_written_leaves_the_old_file(tmp_path: Path) -> None:

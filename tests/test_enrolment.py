@@ -137,6 +137,13 @@ def test_a_node_key_that_was_revoked_is_never_admitted_again(home: MerchantHome,
     home.rotate(keep_key=False, records=10, products=0)
     operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
     assert [entry.name for entry in operator.enrolled()] == [NAME]
+    # A crash between the list of what was taken off and the roster: who is still on it can be renewed.
+    roster = (operator.folder / "roster.json").read_bytes()
+    operator.revoke(NAME)
+    (operator.folder / "roster.json").write_bytes(roster)
+    home.rotate(keep_key=True, records=20, products=0)
+    operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
+    assert [entry.records for entry in operator.enrolled()] == [20]
 
 
 def test_certificates_are_tried_before_the_server_listens(tmp_path: Path) -> None:

@@ -396,7 +396,9 @@ def _open_real(path: Path, identity: SigningIdentity) -> Ledger:
     return Ledger(path, signer=identity, verify=verify)
 
 
-def test_a_receipt_catches_what_a_restored_disk_hides(tmp_path: Path) -> None:
+def test_a_receipt_catches_what_a_restored_disk_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, identity, server = tmp_path / "l", SigningIdentity.generate(), SigningIdentity.generate()
     with _open_real(path, identity) as ledger:
         ledger.accept_receipt(_receipt(ledger, server))
@@ -417,6 +419,20 @@ def test_a_receipt_catches_what_a_restored_disk_hides(tmp_path: Path) -> None:
             ledger.charge(replace(CHARGE, round_number=4))
     with pytest.raises(LedgerError, match="receipt of round 2"):
         _open_real(path, identity)
+    # Also where the disk is too full to write down what was learnt.
+    for file, content in whole_disk.items():
+        file.write_bytes(content)
+    with _open_real(path, identity) as ledger, monkeypatch.context() as patch:
+        patch.setattr(ledger, "_write_head", _raise_full)
+        with pytest.raises(LedgerError, match="full"):
+            ledger.accept_receipt(receipt)
+        assert not ledger.usable
+        with pytest.raises(LedgerError, match="receipt of round 2"):
+            ledger.charge(replace(CHARGE, round_number=4))
+
+
+def _raise_full(entries: object) -> None:
+    raise LedgerError("the disk is full")
 
 
 def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(

@@ -138,4 +138,11 @@ def test_a_server_writes_no_line_of_its_own(tmp_path: Path) -> None:
     assert not any(line.startswith("2026-01-01 ") or "\x1b" in line for line in lines)
     # Flower writes out the whole key that it refuses.
     assert [len(line) < 300 for line in lines[-3:]] == [logger == "flwr" for logger in LOGGERS]
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logging.getLogger("uvicorn").exception("broken")
+    assert not any(line.startswith("2026-01-01 ") or "\x1b" in line for line in written(tmp_path))
+    # What can't be formatted is a fault of the line, not of whoever logs it.
+    logging.getLogger("flwr").error("%d items", "x")
     assert one_line("a\r\n\x85\u2028b" + "c" * 500, most=8) == "a    bcc"

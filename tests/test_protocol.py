@@ -373,7 +373,16 @@ def test_words_of_others_hold_no_sign_that_moves_a_cursor() -> None:
         json.dumps({"merchant": "m0", "refused": "no\n\x1b[2Jtraining    0001 done"})
     )
     assert reply.refused == "no  [2Jtraining    0001 done"
-    for field, value in (("model", "cnn\n"), ("scheme", "\x1b[2J"), ("classes", ["hat", "shoe\r"])):
+    honest = PLAN.model_dump(mode="json") | {
+        "classes": ["\u06a9\u062a\u0627\u0628\u200c\u0647\u0627", "a\u00a0b", "\u978b"]
+    }
+    assert TrainingPlan.model_validate_json(json.dumps(honest)).classes[1] == "a\u00a0b"
+    for field, value in (
+        ("model", "cnn\n"),
+        ("scheme", "\x1b[2J"),
+        ("classes", ["hat", "shoe\r"]),
+        ("classes", ["hat", "\u202eshoe"]),
+    ):
         with pytest.raises(ValidationError, match=field):
             TrainingPlan.model_validate_json(json.dumps(PLAN.model_dump(mode="json") | {field: value}))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
+import time
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,16 @@ from fedrec.flower import guard
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol import TrainReply
+from fedrec.server import run as server_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.filing import TrainingFile, file_training, read_training_file
 from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
+from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find
+from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 
@@ -259,14 +265,55 @@ def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Pa
             cohort.policy.model_copy(update={"largest_rounds_per_day": 1} if strict else {})
         )
 
-    coordinator.on_round, coordinator.pause = change, pauses.append
+    coordinator.on_round, coordinator.before_round = change, pauses.append
     coordinator.run()
     assert [record.opened for record in records] == [True, False, False, True, True]
     assert records[1].reason is not None
     assert records[1].reason.startswith(
         "3 contributors, fewer than the 4 required (m2: policy 'largest_rounds_per_day'"
     )
-    assert pauses == [1, 2]
+    assert pauses == [0, 0, 1, 2, 0]
+
+
+def test_rubbish_is_no_refusal_that_the_next_round_waits_for(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def spoil(reply: Message, index: int) -> Message:
+        if reply.metadata.message_type == "train" and index == 2:
+            body, blobs = unpack(reply.content, TrainReply, max_blob_bytes=10**7)
+            reply.content = pack(body, {**blobs, "ciphertext": b"rubbish"})
+        return reply
+
+    grid = InProcessGrid(cohort.app(), 4, tamper=spoil)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=2, min_contributors=4), grid)
+    pauses: list[int] = []
+    coordinator.before_round = pauses.append
+    coordinator.run()
+    assert [record.opened for record in records] == [False, False] and pauses == [0, 0]
+    assert "m2: the ciphertext is not the one committed to" in (records[0].reason or "")
+
+
+def test_who_stops_before_a_round_charges_nobody_for_it(
+    trainable: ServerHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, stop = planned(trainable), threading.Event()
+    run = TrainingRun(trainable, training, stop, follow=lambda *_: None, timeout=1.0, most_lost=5)
+    run._before_round(0)
+    monkeypatch.setattr(server_run, "_LONGEST_PAUSE", 0.2)
+    started = time.monotonic()
+    run._before_round(10**9)
+    assert 0.2 <= time.monotonic() - started < 5
+    cohort = Cohort(tmp_path / "cohort")
+    coordinator, records = cohort.coordinator(cohort.plan())
+    coordinator.before_round = run._before_round
+    training.set_status("cancelled")
+    with pytest.raises(server_run._StoppedError):
+        coordinator.run()
+    stop.set()
+    with pytest.raises(server_run._StoppedError):
+        run._before_round(1)
+    assert records == [] and coordinator.checkpoint.last_reserved() == 0
+    assert not any(merchant.ledger.entries() for merchant in cohort.merchants.values())
 
 
 class Call:
@@ -330,7 +377,9 @@ def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
 
         app = Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))
         assert Call().to(app) == status
-        assert told.pop()[0] == "198.51.100.7" and not told
+        address, what = told.pop()
+        assert address == "198.51.100.7" and not told and "a key that is not admitted" in what
+        assert ("whose last connection is still held" in what) == (status == 412)
 
 
 def test_a_path_that_is_refused_brings_no_line_of_its_own_into_a_log() -> None:

@@ -164,9 +164,24 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     assert wrong == {cause[file]}, "one fault is one line"
     left = {text for ok, text in found.values() if ok is None}
     assert left == ({f"not looked at: see {cause[file]}"} if file != "node.key" else set())
-    assert found["photos"][0] and found["disk"][0] and len(found) == 9
+    assert found["photos"][0] and found["disk"][0] and len(found) == 11
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "would go wrong" in str(shown.exception)
+
+
+def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    found = findings(fresh, offline=False)
+    assert [what for what, (ok, _) in found.items() if ok is False] == ["joined"]
+    assert (
+        found["policy"][0] and found["budget"][0] and found["server"] == (None, "not looked at: see joined")
+    )
+    shutil.rmtree(photos)
+    found = findings(home)
+    assert [what for what, (ok, _) in found.items() if ok is False] == ["photos"]
+    assert found["classes"] == (None, "not looked at: see photos")
+    home.store.write_bytes(b"rubbish")
+    assert [what for what, (ok, _) in findings(home).items() if ok is False] == ["photos", "store"]
 
 
 def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None:
@@ -190,7 +205,7 @@ def test_an_empty_budget_is_told(home: MerchantHome) -> None:
 
 def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(home, offline=False)
-    assert not found["server"][0] and "authority" in found["server"][1]
+    assert found["server"][0] is False and "authority" in found["server"][1]
     with opened(home):
         home.note_connection(connected=True)
         ok, text = findings(home, offline=False)["server"]

@@ -425,11 +425,11 @@ class Ledger:
                 check_receipt(self._path, receipt, self._entries, public=self._signer.public)
             except LedgerError as error:
                 self._outdated = str(error)
-                self._receipt = receipt
-                self._write_head(self._entries)
                 # The lock stays: another process would only find the same, and this one still runs.
                 self._open_connection().close()
                 self._connection = None
+                self._receipt = receipt
+                self._write_head(self._entries)
                 raise
             if self._receipt is None or self._position(receipt) > self._position(self._receipt):
                 self._receipt = receipt

@@ -95,8 +95,10 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
         for name, key in _named(servers)
         if anchors.servers and key not in anchors.servers
     ]
-    if not servers and anchors.servers:
-        problems.append(Problem(None, "no server's key is in the bundle, and one was given"))
+    problems += [
+        Problem(None, f"the server's key {key[:16]}, which was given, is not in the bundle")
+        for key in sorted(anchors.servers - set(servers))
+    ]
     if body["statements"] != STATEMENTS:
         problems.append(Problem(None, "unknown statement: its words are not those of this version"))
     problems += guarded(_pages(body["pages"], folder=folder))

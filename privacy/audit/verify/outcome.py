@@ -31,7 +31,7 @@ class UnusableError(Exception):
 class Anchors:
     """Keys got by another way, 64 hexadecimal digits each: servers', and merchants' by name.
 
-    Where servers' are given, every server of a bundle must be one of these.
+    Where servers' are given, they are all of a bundle's; every merchant whose key is given must be in it.
     """
 
     servers: frozenset[str] = frozenset()

@@ -36,7 +36,8 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
             timed = rules["hours"] is not None or rules["largest_rounds_per_day"] is not None
             by_own_clock += timed and rules["clock"] != "utc"
             broken = _broken_rules(rules, entry, rounds_today=days[day], previous=previous)
-            broken |= _broken_by_plan(rules, plans.get(charge["training_id"]), charge)
+            for rule, breaks in _broken_by_plan(rules, plans.get(charge["training_id"]), charge).items():
+                broken[rule] = broken.get(rule, False) or breaks
             for rule, breaks in broken.items():
                 if breaks:
                     yield Problem(number, f"it breaks the policy's rule '{rule}'")
