@@ -1,7 +1,9 @@
 """Phases of a deployment on this machine: a server and merchants over TLS on loopback, and what they take.
 
 The step is trivial (a few synthetic photos), so that a phase is what transport, noise and encryption cost.
-Phases are cut into the server's wait for uploads (train) and for the committee (unmask).
+Phases are cut into the server's wait for uploads (train) and for the committee (unmask). The server's least
+memory after the first round is what a training holds at rest; the ratio is what it grows by beyond that, over
+the float32 bytes of every merchant's update.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
-from measure import Options, fedrec_here, finish, peak_bytes
+from measure import Options, fedrec_here, finish, peak_bytes, resident_bytes
 
 from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
 
+_LARGE = 10**6
 HOST = Path(__file__).with_name("host.py")
 
 
@@ -28,6 +32,27 @@ def plan(*, rounds: int, image_size: int) -> str:
         f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
         f"epsilon = 1000\ndelta = 1e-3\nclasses = {classes}\n"
     )
+
+
+class Rest(threading.Thread):
+    """Watches a process's memory, and keeps the least of it once a round is on record."""
+
+    def __init__(self, process: int, rounds: Path) -> None:
+        super().__init__(daemon=True)
+        self.least = sys.maxsize
+        self._process, self._rounds = process, rounds
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look five times a second, until stopped."""
+        while not self._over.wait(0.2):
+            if self._rounds.exists() and self._rounds.stat().st_size:
+                self.least = min(self.least, resident_bytes(self._process))
+
+    def stop(self) -> None:
+        """End it."""
+        self._over.set()
+        self.join()
 
 
 def main() -> None:
@@ -62,13 +87,17 @@ def main() -> None:
             else:
                 for name in names:
                     federation.start_merchant(name)
+            rest = Rest(federation.processes["server"].pid, federation.training() / "rounds.jsonl")
+            rest.start()
             federation.wait(seconds=600 + 60 * planned)
+            rest.stop()
             peaks = {name: peak_bytes(process.pid) for name, process in federation.processes.items()}
         finally:
             federation.stop()
         rounds = [
             json.loads(line) for line in (federation.training() / "rounds.jsonl").read_text().splitlines()
         ]
+        dimension = json.loads((federation.training() / "plan.json").read_text())["dimension"]
     opened = [line for line in rounds if line["opened"]]
     server, others = peaks.pop("server"), list(peaks.values())
     figures = {
@@ -83,9 +112,17 @@ def main() -> None:
         "train_seconds_worst": max(line["seconds_train"] for line in opened),
         "unmask_seconds_worst": max(line["seconds_unmask"] for line in opened),
         "server_peak_mb": server / 2**20,
+        "server_rest_mb": rest.least / 2**20,
         "merchant_process_peak_mb": max(others) / 2**20,
     }
-    finish("deployment", Options(quick=options.quick, json=options.json), rows=[figures], ratios={})
+    growth = (server - rest.least) / (4 * dimension * options.merchants)
+    finish(
+        "deployment",
+        Options(quick=options.quick, json=options.json),
+        rows=[figures],
+        # Of small updates, what the first messages of any size took would be all that is told.
+        ratios={"memory_over_updates": growth} if dimension > _LARGE else {},
+    )
 
 
 if __name__ == "__main__":

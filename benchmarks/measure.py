@@ -56,6 +56,11 @@ def peak_bytes(process: int | str = "self") -> int:
     return 1024 * _status_kib("VmHWM", process)
 
 
+def resident_bytes(process: int | str = "self") -> int:
+    """Return a process's resident set as it is now."""
+    return 1024 * _status_kib("VmRSS", process)
+
+
 def _status_kib(field: str, process: int | str = "self") -> int:
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field + ":"):
