@@ -105,6 +105,7 @@ def main() -> None:
         "processes": options.processes or options.merchants,
         "rounds_opened": len(opened),
         "rounds": len(rounds),
+        "lost": [f"{line['round']}: {line['reason']}" for line in rounds if not line["opened"]],
         "contributors": statistics.median(line["contributors"] for line in opened),
         "upload_bytes": max(line["upload_bytes"] for line in opened),
         "train_seconds_median": statistics.median(line["seconds_train"] for line in opened),

@@ -26,6 +26,7 @@ from fedrec.protocol import (
     TrainingPlan,
 )
 from fedrec.server.cohort import Answer, ask
+from fedrec.text import listed
 from fedrec.wire import pack
 
 LATE_SECONDS = 30.0
@@ -95,7 +96,7 @@ class Attendance:
                 f"{len(self.nodes)} of {self.plan.cohort} merchants joined, "
                 f"{self.plan.min_contributors} are needed"
                 + (f" ({told[0]})" if told else "")
-                + (f"; not there: {', '.join(silent)}" if silent else "")
+                + (f"; not there: {listed(silent)}" if silent else "")
             )
         try:
             if isinstance(self.scheme, CommitteeScheme):
@@ -131,8 +132,8 @@ class Attendance:
             away = sorted({peer.name for peer in self.plan.roster} - there)
             raise CohortIncompleteError(
                 f"{len(there)} merchants are connected, {self.plan.min_contributors} are needed"
-                + (f"; away: {', '.join(away)}" if away else "")
-                + (f"; left out: {', '.join(sorted(excluded))}" if excluded else "")
+                + (f"; away: {listed(away)}" if away else "")
+                + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
 
     def _there(self, present: set[int]) -> set[str]:

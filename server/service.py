@@ -24,6 +24,7 @@ from fedrec.server.node_keys import flower_key
 from fedrec.server.observe import ServerObserver
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings
+from fedrec.text import listed
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ class Service:
         while len(there := set(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:
             if there != said:
                 said = there
-                absent = ", ".join(self._absent(plan, there))
+                absent = listed(self._absent(plan, there))
                 reason = f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: {absent}"
                 _log.info("training %s %s", training.number, reason)
                 training.set_status(stands, reason)

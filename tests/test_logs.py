@@ -20,7 +20,7 @@ from fedrec.clients.merchant import TrainingData
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.protocol import JoinReply, JoinRequest, TrainingPlan
-from fedrec.text import one_line
+from fedrec.text import listed, one_line
 from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
@@ -146,3 +146,9 @@ def test_a_server_writes_no_line_of_its_own(tmp_path: Path) -> None:
     # What can't be formatted is a fault of the line, not of whoever logs it.
     logging.getLogger("flwr").error("%d items", "x")
     assert one_line("a\r\n\x85\u2028b" + "c" * 500, most=8) == "a    bcc"
+
+
+def test_a_long_list_of_names_is_cut_and_counted() -> None:
+    names = [f"m{number}" for number in range(12)]
+    assert listed(names[:10]) == ", ".join(names[:10]) and listed([]) == ""
+    assert listed(names) == ", ".join(names[:10]) + " and 2 more"
