@@ -29,6 +29,7 @@ from fedrec.server.certificates import make_authority
 from fedrec.simulations.federation import Federation, fedrec
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
+from tests.daemons import eventually
 
 MERCHANTS = ("merchant-00", "merchant-01", "merchant-02")
 ROUNDS, SEED = 2, 11
@@ -67,6 +68,7 @@ def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     made.plan(PLAN.replace("EVALUATION", str(photos / "test")))
     try:
         made.start_server("--gather", 60)
+        eventually(lambda: "waits up to" in made.log("server"))
         for name in MERCHANTS:
             made.start_merchant(name, "--insecure-seed", SEED)
         made.wait(seconds=150)
