@@ -68,3 +68,12 @@ def test_a_merchant_that_comes_back_as_another_node_takes_its_place_again(tmp_pa
     assert [(record.opened, record.contributors) for record in records] == [(True, 4)] * 4
     trained = [m.metadata.dst_node_id for m in grid.requests if m.metadata.message_type == "train"]
     assert trained.count(2) == trained.count(5) == 2
+
+
+def test_who_is_not_there_is_named(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: index == 2)
+    coordinator, records = cohort.coordinator(cohort.plan(min_contributors=4), grid)
+    with pytest.raises(attendance.CohortIncompleteError, match=r"3 of 4 merchants joined.*; not there: m2$"):
+        coordinator.run()
+    assert records == []
