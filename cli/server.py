@@ -205,8 +205,13 @@ def cancel(
     training = find(ServerHome.open(home).trainings, number)
     if training.status()[0] in ("done", "cancelled"):
         raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
+    begun = training.status()[0] == "running" or training.rounds()
     training.set_status("cancelled", "by the operator")
     typer.echo(
-        f"training {training.number} is cancelled: it ends after the round that is under way "
-        f"({len(training.rounds())} are on record)"
+        f"training {training.number} is cancelled: "
+        + (
+            f"it ends after the round that is under way ({len(training.rounds())} are on record)"
+            if begun
+            else "it had not begun"
+        )
     )

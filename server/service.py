@@ -220,6 +220,8 @@ class Service:
                 _log.info("training %s %s", training.number, reason)
                 training.set_status(stands, reason)
             if self._stop.wait(0.2) or training.is_cancelled():
+                # Nobody waits any more, and a training that was cancelled keeps that for its reason.
+                training.set_status(stands)
                 return
         self._gathered.add(training.number)
 

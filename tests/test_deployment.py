@@ -202,7 +202,7 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     while "policy 'schemes'" not in (shown := fedrec("server", "status", "--home", federation.server)):
         assert time.monotonic() < deadline, shown
     assert "0002 filed (waits for merchants: 0 of 3 merchants joined" in shown
-    fedrec("server", "cancel", "0002", "--home", federation.server)
+    assert "it had not begun" in fedrec("server", "cancel", "0002", "--home", federation.server)
     again = fedrec("server", "cancel", "0002", "--home", federation.server, fails=2)
     assert "nothing to cancel" in again
     assert "0002 cancelled" in fedrec("server", "status", "--home", federation.server)
