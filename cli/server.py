@@ -205,7 +205,7 @@ def cancel(
     training = find(ServerHome.open(home).trainings, number)
     if training.status()[0] in ("done", "cancelled"):
         raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
-    begun = training.status()[0] == "running" or training.rounds()
+    begun = training.status()[0] == "running" or len(training.rounds()) > 0
     training.set_status("cancelled", "by the operator")
     typer.echo(
         f"training {training.number} is cancelled: "

@@ -113,7 +113,13 @@ class TrainingRun:
             return
         finally:
             self.training.keep_refusals(coordinator.refusals)
+        self._begin()
         self._finish(model, optimizer, evaluation, coordinator)
+
+    def _begin(self) -> None:
+        """Say that it runs, and waits for nobody any more."""
+        if self.training.status() != ("running", ""):
+            self.training.set_status("running")
 
     def _before_round(self, lost: int) -> None:
         """Wait before merchants are charged for another round that others may refuse; ``_StoppedError``."""
@@ -126,6 +132,7 @@ class TrainingRun:
         until = time.monotonic() + seconds
         while not (self.stop.is_set() or self.training.is_cancelled()):
             if time.monotonic() >= until:
+                self._begin()
                 return
             self.stop.wait(0.5)
         raise _StoppedError

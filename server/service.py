@@ -165,7 +165,6 @@ class Service:
                         # One that has begun goes on to tell its merchants that it is over.
                         if self._stop.is_set() or (training.is_cancelled() and run.reserved == 0):
                             break
-                        training.set_status("running")
                         run(grid, context)
                     break
                 except CohortIncompleteError as error:

@@ -199,9 +199,15 @@ def test_an_oversized_request_is_cut_off(federation: Federation) -> None:
 def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation: Federation) -> None:
     federation.plan(PLAN.replace("rounds", 'secure_aggregation = "none"\nrounds').replace("eval_data", "# "))
     deadline = time.monotonic() + 60
-    while "policy 'schemes'" not in (shown := fedrec("server", "status", "--home", federation.server)):
+    waits = "0002 filed (waits for merchants: 0 of 3 merchants joined"
+    while waits not in (shown := fedrec("server", "status", "--home", federation.server)):
         assert time.monotonic() < deadline, shown
-    assert "0002 filed (waits for merchants: 0 of 3 merchants joined" in shown
+    assert "policy 'schemes'" in shown
+    # It is tried again every few seconds, and stands as waiting all the while.
+    until = time.monotonic() + 7
+    while time.monotonic() < until:
+        assert (federation.training("0002") / "state.json").read_text("utf-8").count("waits") == 1
+        time.sleep(0.05)
     assert "it had not begun" in fedrec("server", "cancel", "0002", "--home", federation.server)
     again = fedrec("server", "cancel", "0002", "--home", federation.server, fails=2)
     assert "nothing to cancel" in again
