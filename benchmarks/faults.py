@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     kills = 3 if options.quick else options.kills
-    rounds = options.rounds or (20 if options.quick else 60 + 5 * kills)
+    rounds = options.rounds or (40 if options.quick else 60 + 5 * kills)
     with tempfile.TemporaryDirectory(prefix="fedrec-faults-") as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
         write(
