@@ -1,4 +1,4 @@
-"""What a merchant that waits costs the server: requests and bytes a second, and seconds of both processes.
+"""What a merchant that waits costs the server: requests and bytes a second, and processor time.
 
 Daemons as ``fedrec client start`` runs them, over TLS on loopback, with nothing to do: counted by the public
 listener's guard, once they have been idle for long enough to ask less often.

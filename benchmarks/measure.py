@@ -74,10 +74,10 @@ def _measure_peak(work: Callable[[], object], answer: Any, warm: bool) -> None:
     gc.collect()
     # What the parent has freed but the allocator kept would otherwise serve the work unseen.
     ctypes.CDLL(None).malloc_trim(0)
-    before = _status_kib("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     work()
-    answer.send(max(0, _status_kib("VmHWM") - before) * 1024)
+    answer.send(max(0, peak_bytes() - before))
 
 
 def peak_memory_bytes(work: Callable[[], object], *, warm: bool = False) -> int:

@@ -203,15 +203,11 @@ def cancel(
 ) -> None:
     """End a training for good, once the round that is under way is over; what was charged stays charged."""
     training = find(ServerHome.open(home).trainings, number)
-    if training.status()[0] in ("done", "cancelled"):
-        raise ConfigError(f"training {number} is {training.status()[0]}: there is nothing to cancel")
-    begun = training.status()[0] == "running" or len(training.rounds()) > 0
+    stands, rounds = training.status()[0], len(training.rounds())
+    if stands in ("done", "cancelled"):
+        raise ConfigError(f"training {number} is {stands}: there is nothing to cancel")
     training.set_status("cancelled", "by the operator")
-    typer.echo(
-        f"training {training.number} is cancelled: "
-        + (
-            f"it ends after the round that is under way ({len(training.rounds())} are on record)"
-            if begun
-            else "it had not begun"
-        )
-    )
+    ends = "it had not begun"
+    if stands == "running" or rounds:
+        ends = f"it ends after the round that is under way ({rounds} are on record)"
+    typer.echo(f"training {training.number} is cancelled: {ends}")

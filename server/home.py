@@ -193,7 +193,7 @@ class ServerHome:
             )
         node_key = flower_key(statement.node_key)
         # Also where a crash came between taking one off and writing the roster, one that is on it stays.
-        kept = [entry for entry in before if flower_key(entry.node_key) == node_key]
+        kept = any(flower_key(entry.node_key) == node_key for entry in before)
         if not kept and _digest(statement.node_key) in self._retired():
             raise ConfigError(
                 f"the node key in this file of '{statement.name}' was revoked or replaced before, and is "

@@ -105,9 +105,9 @@ class ServerObserver:
     def _training(self, training: Training, followed: _Followed | None) -> dict[str, Any]:
         plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
+        done = rounds[-1]["round"] if rounds else 0
         with self._accounting:
-            epsilons = _epsilons(plan)
-            broken = _broken(plan, rounds=rounds[-1]["round"] if rounds else 0)
+            epsilons, broken = _epsilons(plan), _broken(plan, rounds=done)
         shown: dict[str, Any] = {
             "number": training.number,
             "training_id": plan.training_id,
@@ -124,7 +124,7 @@ class ServerObserver:
             "rounds_planned": plan.rounds,
             "delta": plan.delta,
             "epsilon_planned": epsilons[-1],
-            "epsilon": epsilons[rounds[-1]["round"] if rounds else 0],
+            "epsilon": epsilons[done],
             "epsilon_aggregation_broken": broken,
             "in_flight": None,
             "refusals": [],
@@ -137,7 +137,6 @@ class ServerObserver:
         if followed is not None and followed.number == training.number:
             coordinator = followed.coordinator
             reserved = coordinator.checkpoint.last_reserved()
-            done = rounds[-1]["round"] if rounds else 0
             receipts = [(name, coordinator.receipts.last(name)) for name in shown["cohort"]]
             shown |= {
                 "in_flight": reserved if state == "running" and reserved > done else None,

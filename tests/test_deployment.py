@@ -13,11 +13,10 @@ import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from measure import fedrec_here
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
 from fedrec import figures
-from fedrec.cli.app import app
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
@@ -46,13 +45,6 @@ eval_data = "EVALUATION"
 """
 
 
-def here(*arguments: object) -> str:
-    """Run a command in this process: eleven new ones would take half a minute to import what they need."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "photos"
@@ -63,7 +55,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Set up from nothing by the commands, train once, and keep the server up."""
-    made = Federation(tmp_path_factory.mktemp("federation"), run=here)
+    # In this process: eleven new ones would take half a minute to import what they need.
+    made = Federation(tmp_path_factory.mktemp("federation"), run=fedrec_here)
     made.enrol({name: photos / "train" / name for name in MERCHANTS}, epsilon=200.0, delta=1e-2)
     made.plan(PLAN.replace("EVALUATION", str(photos / "test")))
     try:

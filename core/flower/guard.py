@@ -104,11 +104,8 @@ class Guard:
         self._on_refusal(str(client[0]), what)
 
 
-_NOT_ADMITTED = 412
-_TURNED_AWAY = {
-    401: "a key that is not admitted, or a clock that is off",
-    403: "a key that is not admitted, or a clock that is off",
-    _NOT_ADMITTED: "a key that is not admitted, or one whose last connection is still held",
+_TURNED_AWAY = dict.fromkeys((401, 403), "a key that is not admitted, or a clock that is off") | {
+    412: "a key that is not admitted, or one whose last connection is still held"
 }
 _TOLD = {408: "its body did not come", 413: "too large", 503: "too much is being read"}
 
