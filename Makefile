@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/python .ci/check_types.py
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

@@ -38,11 +38,8 @@ from fedrec.vision.models import registry
 from tests.cohort import Cohort, InProcessGrid
 from tests.test_ledger import CHARGE, _Identity, _verify
 
-SOURCES = [
-    file
-    for folder in ("core", "privacy", "clients", "server", "simulations", "cli")
-    for file in (Path(__file__).parent.parent / folder).rglob("*.py")
-]
+PACKAGE = Path(__file__).parents[1] / "fedrec"
+SOURCES = list(PACKAGE.rglob("*.py"))
 
 
 def _open(path: Path) -> Ledger:
@@ -319,10 +316,9 @@ def test_a_draw_from_another_source_is_found_however_it_is_written(line: str) ->
 
 def test_privacy_and_merchant_code_draws_from_one_source_only() -> None:
     """No module that handles a merchant's records draws from numpy's, torch's or Python's own generators."""
-    root = Path(__file__).parent.parent
-    files = [file for folder in ("privacy", "clients") for file in (root / folder).rglob("*.py")]
+    files = [file for folder in ("privacy", "clients") for file in (PACKAGE / folder).rglob("*.py")]
     assert len(files) > 30
-    found = {file.relative_to(root).as_posix(): _own_chance(file.read_text("utf-8")) for file in files}
+    found = {file.relative_to(PACKAGE).as_posix(): _own_chance(file.read_text("utf-8")) for file in files}
     assert {name: drawn for name, drawn in found.items() if drawn} == {
         "privacy/randomness.py": ["os.urandom"]
     }

@@ -1,6 +1,6 @@
-"""What core/flower relies on in Flower's private side: another version that lacks it fails here, by name.
+"""What fedrec/flower relies on in Flower's private side: another version that lacks it fails here, by name.
 
-Imports, calls and fields are read out of the code of core/flower itself. What only shows on an object is
+Imports, calls and fields are read out of the code of fedrec/flower itself. What only shows on an object is
 listed by hand, and a private attribute that isn't listed fails.
 """
 
@@ -34,7 +34,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-FOLDER = Path(__file__).parents[1] / "core" / "flower"
+FOLDER = Path(__file__).parents[1] / "fedrec" / "flower"
 TREES = {path.name: ast.parse(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.py"))}
 
 CHECKED_BELOW = {"_client", "_runtime_client", "_future_to_actor"}
@@ -42,7 +42,7 @@ CHECKED_BELOW = {"_client", "_runtime_client", "_future_to_actor"}
 
 
 class Imported(NamedTuple):
-    """A name that a file of core/flower takes from Flower."""
+    """A name that a file of fedrec/flower takes from Flower."""
 
     file: str
     module: str
@@ -55,12 +55,12 @@ class Imported(NamedTuple):
         try:
             module = importlib.import_module(self.module)
         except ImportError as error:
-            raise AssertionError(f"core/flower/{self.file} needs {self.module}: {error}") from None
+            raise AssertionError(f"fedrec/flower/{self.file} needs {self.module}: {error}") from None
         if not hasattr(module, self.name):
             try:
                 return importlib.import_module(f"{self.module}.{self.name}")
             except ImportError:
-                raise AssertionError(f"core/flower/{self.file}: {self.module} has no {self.name}") from None
+                raise AssertionError(f"fedrec/flower/{self.file}: {self.module} has no {self.name}") from None
         return getattr(module, self.name)
 
 
@@ -107,7 +107,7 @@ CALLS = sorted(calls(), key=lambda call: (call[0], call[2].lineno))
 )
 def test_every_call_fits(imported: Imported, method: str, call: ast.Call) -> None:
     called = imported.found()
-    where = f"core/flower/{imported.file}:{call.lineno}: {imported.module}.{imported.name}"
+    where = f"fedrec/flower/{imported.file}:{call.lineno}: {imported.module}.{imported.name}"
     if method:
         assert hasattr(called, method), f"{where} has no {method}"
         called = getattr(called, method)
@@ -155,7 +155,7 @@ def test_a_subclass_uses_what_its_base_has() -> None:
         for kind in base.__mro__[:-1]:
             of_base |= _assigned(ast.parse(inspect.getsource(kind)))
         missing = {name for name in used - own - of_base if not name.startswith("__")}
-        assert not missing, f"core/flower/{file}: {imported.name} has no {missing}"
+        assert not missing, f"fedrec/flower/{file}: {imported.name} has no {missing}"
         overridden = {part.name for part in node.body if isinstance(part, ast.FunctionDef)} & used
         assert all(name in of_base or name in own for name in overridden)
 

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +127,3 @@ def test_the_image_runs_as_nobody_special_and_takes_no_secret() -> None:
     assert lines.index("USER fedrec") > lines.index("FROM python:3.12-slim")
     assert 'ENTRYPOINT ["fedrec"]' in lines
     assert not re.search(r"^(ARG|ENV).*(KEY|TOKEN|SECRET|PASSWORD)", text, re.MULTILINE)
-
-
-def test_the_page_travels_with_the_package() -> None:
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
-    assert data["fedrec.server"] == ["*.html"] and (ROOT / "server" / "status.html").is_file()
