@@ -21,7 +21,8 @@ from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import RECEIPT_CONTEXT, Peer, Receipt, TrainingPlan
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 
 PEERS = 10
 POLICY = MerchantPolicy(lifetime_epsilon=1e4, lifetime_delta=1e-5, largest_rounds_per_day=10**6)

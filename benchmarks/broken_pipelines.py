@@ -15,7 +15,7 @@ from fedrec.clients import merchant
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.attacks import canaries
 
 Contribute = Callable[..., NDArray[np.int64]]

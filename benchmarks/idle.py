@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from measure import Options, finish
 
 from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import JoinFile
 from fedrec.flower.guard import Guard, Receive, Scope, Send
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import Peer
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.plan import Peer
 from fedrec.server.certificates import make_server_certificates
 
 logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -40,18 +40,17 @@ from fedrec.privacy.aggregation.scheme import (
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
+from fedrec.protocol.messages import TrainReply
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import (
     COMMITMENT_CONTEXT,
     LEDGER_HEAD_CONTEXT,
     Commitment,
     LedgerHead,
-    Peer,
     SignedCommitment,
     SignedLedgerHead,
-    TrainingPlan,
-    TrainReply,
     boxes_hash,
-    sha256_hex,
 )
 
 Int64Array = NDArray[np.int64]

@@ -32,11 +32,11 @@ from measure import Options, finish, peak_bytes
 from fedrec.clients.daemon import BUSY_SECONDS
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import TrainReply, TrainRequest
+from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.transport import pack
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.cohort import ask
 from fedrec.server.memory import give_memory_back
-from fedrec.wire import pack
 
 MB = 10**6
 logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
-from fedrec.problems import first_problem
-from fedrec.protocol import MAX_CLIP, MAX_COMMITTEE, MAX_LEARNING_RATE, MAX_PEERS, MIN_CLIP, Unit
+from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Unit
+from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
 PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0

@@ -24,7 +24,8 @@ from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer

@@ -15,15 +15,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedrec.certificates import Certificates
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import JoinFile
 from fedrec.flower import set_task_identity
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import Peer, Strict
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.plan import Peer
+from fedrec.protocol.schema import Strict
+from fedrec.protocol.tls import Certificates
+from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.certificates import make_server_certificates
-from fedrec.wire import Body, pack, unpack
 
 NAME = "merchant-00"
 SERVER_KEY = "ab" * 32

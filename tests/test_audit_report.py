@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.cli import app as cli
 from fedrec.config import load_config
 from fedrec.privacy.audit import verify as verifier
@@ -22,7 +22,7 @@ from fedrec.privacy.audit.blocks import Panels, Table, Text
 from fedrec.privacy.audit.content import blocks
 from fedrec.privacy.audit.pages import render_html
 from fedrec.privacy.audit.pdf import _Pdf, render_pdf
-from fedrec.protocol import sha256_hex
+from fedrec.protocol.schema import sha256_hex
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
 
@@ -158,7 +158,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
     page = (bundle / "audit.html").read_text("utf-8")
     summary = body["merchants"][0]["summary"]
     for name in ("epsilon_pld", "epsilon_rdp", "epsilon_aggregation_broken"):
-        assert figures.epsilon(summary[name]) in page
+        assert number_format.epsilon(summary[name]) in page
     said = (text for part in body["statements"].values() for text in part)
     for text in (*said, "What each party could see", "Threat model", body["servers"][0]):
         assert escape(text) in page
@@ -225,7 +225,7 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
     # A policy that no charge names says nothing of what was charged.
     assert left(spent + 1, named=False) == "no cap"
     assert left(spent + 1) in ("0.99", "1.00")
-    assert left(spent - 0.5) == f"overrun by {figures.epsilon(0.5)}"
+    assert left(spent - 0.5) == f"overrun by {number_format.epsilon(0.5)}"
     merchant["policies"] = []
     assert tables(body)["merchant"].rows[0][4] == "policy not here"
 

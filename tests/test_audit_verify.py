@@ -32,7 +32,7 @@ from fedrec.privacy.audit.verify.__main__ import main as program
 from fedrec.privacy.derive import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import roster_fingerprint
+from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server.receipts import read_receipts
 from fedrec.server.report.build import RunFacts, build_report
 from fedrec.simulations.report import _ledger_epsilon

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
-from fedrec.files import replacing, write_atomically
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizer import ServerOptimizer
 

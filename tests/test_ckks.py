@@ -16,16 +16,11 @@ from fedrec.privacy.aggregation.ckks import CkksParameters, CkksScheme
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
 from fedrec.privacy.derive import derive
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
-    COMMITMENT_CONTEXT,
-    JoinRequest,
-    SignedCommitment,
-    TrainingPlan,
-    TrainRequest,
-    UnmaskRequest,
-    sha256_hex,
-)
-from fedrec.wire import unpack
+from fedrec.protocol.messages import JoinRequest, TrainRequest, UnmaskRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
+from fedrec.protocol.transport import unpack
 from tests.cohort import Cohort, InProcessGrid
 
 Int64Array = NDArray[np.int64]

@@ -18,7 +18,7 @@ from fedrec import __version__
 from fedrec.cli.app import main
 from fedrec.cli.console import run_reporting_errors
 from fedrec.errors import ConfigError
-from fedrec.protocol import Peer
+from fedrec.protocol.plan import Peer
 from fedrec.server.filing import TrainingFile, file_training
 from fedrec.simulations import local_grid, preparation
 

@@ -33,7 +33,8 @@ from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import JoinRequest, TrainingPlan, TrainRequest
+from fedrec.protocol.messages import JoinRequest, TrainRequest
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.models import registry
 from tests.cohort import Cohort, InProcessGrid
 from tests.test_ledger import CHARGE, _Identity, _verify

@@ -13,19 +13,14 @@ import numpy as np
 import pytest
 
 from fedrec.clients.store import MerchantStore
+from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import (
-    JoinRequest,
-    Peer,
-    SignedSealingKey,
-    TrainingPlan,
-    TrainReply,
-    TrainRequest,
-    sha256_hex,
-)
+from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import SignedSealingKey
 from fedrec.server.rounds import RoundRecord
-from fedrec.wire import freeze, thaw
 from tests.cohort import DIMENSION, Cohort
 
 MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}

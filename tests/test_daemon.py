@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedrec.certificates import Certificates
 from fedrec.cli import client
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import read_store
-from fedrec.enrolment import Enrolment, read_file
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import JoinReply, JoinRequest, Peer, TrainingPlan, TrainRequest
+from fedrec.protocol.enrolment import Enrolment, read_file
+from fedrec.protocol.messages import JoinReply, JoinRequest, TrainRequest
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.tls import Certificates
 from fedrec.server.home import ServerHome
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort

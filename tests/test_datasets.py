@@ -16,7 +16,7 @@ from PIL import Image
 
 from fedrec.clients.data import photos_for
 from fedrec.errors import ConfigError, DataError
-from fedrec.protocol import Unit
+from fedrec.protocol.plan import Unit
 from fedrec.vision import folders
 from fedrec.vision.datasets import DataSplits, ImageSet, decode, open_folder, open_torchvision, resolve_splits
 from fedrec.vision.folders import Layout

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from measure import fedrec_here
 from safetensors.numpy import load_file
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
@@ -131,7 +131,7 @@ def test_status_tells_cohort_round_and_epsilon(federation: Federation) -> None:
     assert f"round     {ROUNDS} of {ROUNDS}: 3 contributors, 0 rounds lost" in shown
     assert "merchant-00, merchant-01, merchant-02; at least 3 in a sum" in shown
     report = json.loads((federation.training() / "report.json").read_text("utf-8"))
-    assert f"epsilon   {figures.epsilon(report['privacy']['epsilon'])} at delta" in shown
+    assert f"epsilon   {number_format.epsilon(report['privacy']['epsilon'])} at delta" in shown
 
 
 def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federation) -> None:

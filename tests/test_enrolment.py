@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from fedrec.cli import client, server
 from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
-from fedrec.protocol import Peer, roster_fingerprint
+from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
+from fedrec.protocol.plan import Peer, roster_fingerprint
 from fedrec.server.certificates import make_authority
 from fedrec.server.home import ServerHome
 

@@ -12,9 +12,16 @@ from flwr.app import Context, Message, RecordDict
 
 from fedrec.flower import new_message, set_task_identity
 from fedrec.privacy.derive import derive
-from fedrec.protocol import CloseRequest, JoinRequest, TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.messages import (
+    CloseRequest,
+    JoinRequest,
+    TrainReply,
+    TrainRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.cohort import Answer, ask
-from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 MIB = 2**20

@@ -13,11 +13,11 @@ from fedrec.cli.client import app
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.store import MerchantStore, TrainingSecrets
-from fedrec.enrolment import JoinFile
 from fedrec.errors import ConnectionLostError, RefusedError
 from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.identity import SealingKey
-from fedrec.protocol import JoinRequest, TrainRequest
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.vision.devices import pick_device
 from tests.cohort import Cohort
 

@@ -24,22 +24,18 @@ from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
 from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
+from fedrec.protocol.messages import CloseReply, CloseRequest, JoinReply, TrainReply, TrainRequest
+from fedrec.protocol.schema import Strict
+from fedrec.protocol.statements import (
     LEDGER_HEAD_CONTEXT,
-    CloseReply,
-    CloseRequest,
     EncryptionKey,
-    JoinReply,
     LedgerHead,
     Receipt,
     SignedEncryptionKey,
     SignedLedgerHead,
-    Strict,
-    TrainReply,
-    TrainRequest,
 )
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook
-from fedrec.wire import pack, unpack
 from tests.test_protocol import BODIES, HASH, PLAN
 
 INPUTS = 120_000

@@ -15,16 +15,11 @@ from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import dealing, degree, shamir
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
-    JoinRequest,
-    SignedCommitment,
-    TrainingPlan,
-    UnmaskReply,
-    UnmaskRequest,
-    box_binding,
-    sha256_hex,
-)
-from fedrec.wire import pack, unpack
+from fedrec.protocol.messages import JoinRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import SignedCommitment, box_binding
+from fedrec.protocol.transport import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}

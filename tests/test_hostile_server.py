@@ -25,13 +25,13 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fedrec.certificates import Certificates
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
 from fedrec.flower.clock import ask_clock, clock_fault
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.guard import Guard
-from fedrec.protocol import CloseRequest, JoinReply
+from fedrec.protocol.messages import CloseRequest, JoinReply
+from fedrec.protocol.tls import Certificates
 from fedrec.server import certificates as server_certificates
 from tests.daemons import eventually, make_certificates, merchant_home, public_pem, running, serving
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrec.protocol import TrainRequest
-from fedrec.wire import pack, unpack, with_body
+from fedrec.protocol.messages import TrainRequest
+from fedrec.protocol.transport import pack, unpack, with_body
 from tests.cohort import Cohort
 
 

@@ -28,7 +28,7 @@ from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verif
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import RECEIPT_CONTEXT, Receipt
+from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 
 
 class _Identity:

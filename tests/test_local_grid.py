@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec.config import load_config
-from fedrec.progress import Stage
+from fedrec.observability.progress import Stage
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.virtual_grid import FIRST_NODE, MOST_DEATHS, EngineFailedError

@@ -16,7 +16,9 @@ from fedrec.privacy.derive import derive, rounded_size
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import JoinRequest, TrainingPlan, TrainRequest, sha256_hex
+from fedrec.protocol.messages import JoinRequest, TrainRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, linear_model
 
 STEPS, RATE = 4, 0.1

@@ -13,15 +13,16 @@ import pytest
 import uvicorn.config
 from flwr.app import Message, RecordDict
 
+from fedrec._internal.text import listed, one_line
 from fedrec.cli import logs
 from fedrec.clients.app import build_client_app
 from fedrec.clients.daemon import Daemon
 from fedrec.clients.merchant import TrainingData
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
-from fedrec.protocol import JoinReply, JoinRequest, TrainingPlan
-from fedrec.text import listed, one_line
-from fedrec.wire import pack, unpack
+from fedrec.protocol.messages import JoinReply, JoinRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.transport import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 LOGGERS = ("fedrec", "flwr", "uvicorn")

@@ -11,30 +11,26 @@ from flwr.app import Message
 
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.opening import answer_as_member, parts_of
-from fedrec.enrolment import JoinFile
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import wire
 from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.scheme import CommitteeScheme
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SealingKey, SigningIdentity
-from fedrec.protocol import (
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest, UnmaskRequest
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import (
     COMMITMENT_CONTEXT,
     SEALING_KEY_CONTEXT,
     Commitment,
-    JoinRequest,
-    Peer,
     SignedCommitment,
     SignedSealingKey,
-    TrainingPlan,
-    TrainReply,
-    TrainRequest,
-    UnmaskRequest,
     box_binding,
-    sha256_hex,
 )
-from fedrec.protocol import SealingKey as SealingKeyStatement
-from fedrec.wire import pack, unpack
+from fedrec.protocol.statements import SealingKey as SealingKeyStatement
+from fedrec.protocol.transport import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 from tests.test_hostile_parties import CLEAR, keep, unmask_requests
 

@@ -18,24 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedrec import metrics
 from fedrec.clients.observe import MerchantObserver
-from fedrec.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
-from fedrec.enrolment import Enrolment, Statement
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
+from fedrec.observability import prometheus
+from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import JoinReply, TrainReply
+from fedrec.protocol.enrolment import Enrolment, Statement
+from fedrec.protocol.messages import JoinReply, TrainReply
+from fedrec.protocol.transport import pack
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.filing import TrainingFile, file_training
 from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
 from fedrec.server.trainings import Training
-from fedrec.wire import pack
 from tests.daemons import public_pem
 
 TOKEN = b"t" * 32
@@ -259,7 +259,7 @@ def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Train
         text = client.get("/metrics").text
     samples = parsed(text)
     assert at(samples, "fedrec_refusals_total", where="training") == 1
-    assert at(samples, "fedrec_ledger_head", merchant="anna", head="ab" * metrics.HEAD_BYTES) == 4
+    assert at(samples, "fedrec_ledger_head", merchant="anna", head="ab" * prometheus.HEAD_BYTES) == 4
     assert "script" not in text and "ab" * 9 not in text and identity.public.hex() not in text
 
 

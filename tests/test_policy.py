@@ -16,7 +16,8 @@ from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
-from fedrec.protocol import JoinRequest, TrainRequest, roster_fingerprint
+from fedrec.protocol.messages import JoinRequest, TrainRequest
+from fedrec.protocol.plan import roster_fingerprint
 from tests.cohort import Cohort, InProcessGrid
 
 CAP = "lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n"

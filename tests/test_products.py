@@ -13,11 +13,11 @@ from torch import nn
 
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
-from fedrec.enrolment import Enrolment, read_file
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.identity import verify
+from fedrec.protocol.enrolment import Enrolment, read_file
 from fedrec.server.home import ServerHome
 from fedrec.simulations.harness import simulate
 from fedrec.vision.datasets import open_folder, resolve_splits

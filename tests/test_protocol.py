@@ -12,25 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedrec import protocol
+from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.errors import ProtocolError
-from fedrec.protocol import (
+from fedrec.protocol import statements
+from fedrec.protocol.messages import (
     CloseReply,
-    Commitment,
     JoinReply,
     JoinRequest,
-    Peer,
-    SealingKey,
-    SignedCommitment,
-    SignedSealingKey,
-    Strict,
-    TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
 )
-from fedrec.wire import MAX_BODY_BYTES, freeze, pack, request_hash, thaw, unpack
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import Strict
+from fedrec.protocol.statements import Commitment, SealingKey, SignedCommitment, SignedSealingKey
+from fedrec.protocol.transport import MAX_BODY_BYTES, pack, request_hash, unpack
 
 BLOB = "fedrec.bytes/1"
 HASH, OTHER_HASH = "a" * 64, "b" * 64
@@ -390,8 +387,8 @@ def test_words_of_others_hold_no_sign_that_moves_a_cursor() -> None:
 def test_a_share_is_bound_to_its_training_round_dealer_and_member() -> None:
     values: dict[str, Any] = {"training_id": HASH, "round_number": 1, "dealer": "m0", "member": "m1"}
     other: dict[str, Any] = {"training_id": OTHER_HASH, "round_number": 11, "dealer": "m", "member": "0m1"}
-    bindings = {protocol.box_binding(**values)}
-    bindings |= {protocol.box_binding(**(values | {name: value})) for name, value in other.items()}
+    bindings = {statements.box_binding(**values)}
+    bindings |= {statements.box_binding(**(values | {name: value})) for name, value in other.items()}
     # Names that run together the other way round are another binding.
-    bindings.add(protocol.box_binding(**(values | {"dealer": "m", "member": "0m1"})))
+    bindings.add(statements.box_binding(**(values | {"dealer": "m", "member": "0m1"})))
     assert len(bindings) == 6

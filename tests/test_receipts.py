@@ -10,9 +10,10 @@ from flwr.app import Message
 
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, SignedLedgerHead, TrainReply
+from fedrec.protocol.messages import TrainReply
+from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, SignedLedgerHead
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook, read_receipts
-from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 _LEDGER_FILES = ("ledger.sqlite", "ledger.sqlite.head")

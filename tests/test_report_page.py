@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.server.report import charts
 from fedrec.server.report.page import render
 
@@ -340,10 +340,10 @@ def test_what_each_party_sees_follows_scheme_and_mode() -> None:
 
 @given(st.floats(min_value=0, max_value=1e6))
 def test_epsilon_and_delta_are_never_shown_too_small(value: float) -> None:
-    shown = float(figures.epsilon(value).replace(",", ""))
+    shown = float(number_format.epsilon(value).replace(",", ""))
     assert value * (1 - 1e-8) <= shown <= value + (0.0101 if value < 100 else 1.01)
     small = value / 1e6
-    text = figures.delta(small)
+    text = number_format.delta(small)
     if small > 1e-300:
         exponents = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
         mantissa, exponent = text.split(" × 10")
@@ -356,14 +356,15 @@ def test_epsilon_and_delta_are_never_shown_too_small(value: float) -> None:
 )
 @settings(max_examples=300)
 def test_formatters_take_anything(value: Any) -> None:
-    for show in (figures.percent, figures.ratio, figures.count, figures.epsilon, figures.delta, figures.size):
-        assert "nan" not in show(value) and "inf" not in show(value)
-    assert figures.duration(value) and isinstance(figures.general(value), str)
+    for name in ("percent", "ratio", "count", "epsilon", "delta", "size"):
+        shown = getattr(number_format, name)(value)
+        assert "nan" not in shown and "inf" not in shown
+    assert number_format.duration(value) and isinstance(number_format.general(value), str)
 
 
 @given(st.floats(min_value=1e-12, max_value=1e12))
 def test_ticks_are_even_and_reach_the_top(top: float) -> None:
-    ticks = figures.nice_ticks(top)
+    ticks = number_format.nice_ticks(top)
     gaps = [b - a for a, b in pairwise(ticks)]
     assert ticks[0] == 0 and 2 <= len(ticks) <= 7
     assert ticks[-1] >= top * (1 - 1e-6) and max(gaps) <= min(gaps) * (1 + 1e-6)

@@ -16,22 +16,20 @@ from pydantic import ValidationError
 from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingError
 from fedrec.flower.guard import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
-from fedrec.protocol import (
-    SEALING_KEY_CONTEXT,
+from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
     JoinReply,
     JoinRequest,
-    SealingKey,
-    SignedSealingKey,
-    TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskRequest,
 )
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import SEALING_KEY_CONTEXT, SealingKey, SignedSealingKey
+from fedrec.protocol.transport import MAX_BODY_BYTES, pack, unpack
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.wire import MAX_BODY_BYTES, pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 

@@ -14,19 +14,13 @@ from flwr.app import Message
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.accounting import pld, rdp
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
-    JoinReply,
-    JoinRequest,
-    SignedCommitment,
-    Strict,
-    TrainingPlan,
-    TrainReply,
-    TrainRequest,
-    UnmaskRequest,
-)
+from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest, UnmaskRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import Strict
+from fedrec.protocol.statements import SignedCommitment
+from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.rounds import RoundRecord
-from fedrec.wire import Body, pack, unpack
 from tests.cohort import DIMENSION, Cohort, InProcessGrid
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}

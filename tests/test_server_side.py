@@ -16,15 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 
-from fedrec.certificates import Certificates
 from fedrec.clients.home import MerchantHome
-from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, read_file
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.flower import guard
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import TrainReply
+from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, read_file
+from fedrec.protocol.messages import TrainReply
+from fedrec.protocol.tls import Certificates
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server import run as server_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
@@ -33,7 +34,6 @@ from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find
-from fedrec.wire import pack, unpack
 from tests.cohort import Cohort, InProcessGrid
 
 

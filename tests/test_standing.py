@@ -23,14 +23,15 @@ from fedrec.clients.data import photos_for
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.standing import read_standing, summarise
 from fedrec.clients.store import MerchantStore, TrainingSecrets, read_store
-from fedrec.enrolment import JoinFile
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
-from fedrec.protocol import JoinRequest, Peer, TrainingPlan
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.messages import JoinRequest
+from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_ledger import CHARGE

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedrec._internal.files import append_lines, write_atomically
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import load_config
 from fedrec.errors import DataError, InterruptedRunError, TrainingError
-from fedrec.files import append_lines, write_atomically
-from fedrec.progress import Stage
+from fedrec.observability.progress import Stage
 from fedrec.simulations import harness, local_grid, preparation
 from fedrec.vision.synthetic import generate, write
 from tests.test_simulate import InlinePool

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal.files import write_atomically
 from fedrec.cli.console import stderr
 from fedrec.errors import AuditError, ConfigError
-from fedrec.files import write_atomically
 from fedrec.simulations.attacks.inversion import MODEL, SUCCESS_PSNR, InversionSettings, invert
 from fedrec.simulations.attacks.inversion_page import render, verdict
 from fedrec.simulations.attacks.membership import LEAST_LEAKAGE, MembershipSettings, infer_membership

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from fedrec._internal.files import write_atomically
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import AuditError, ConfigError, IncompleteAuditError
-from fedrec.files import write_atomically
 
 
 class _Attacks(LazyGroup):

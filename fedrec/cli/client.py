@@ -18,9 +18,9 @@ from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import read_budget, read_standing
 from fedrec.clients.store import MerchantStore
-from fedrec.enrolment import JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
-from fedrec.protocol import roster_fingerprint
+from fedrec.protocol.enrolment import JoinFile, grouped, read_file
+from fedrec.protocol.plan import roster_fingerprint
 from fedrec.vision.folders import Layout
 
 app = typer.Typer(
@@ -176,7 +176,7 @@ def start(
 
     from fedrec.cli.logs import start_logging
     from fedrec.clients.daemon import Daemon, DaemonOptions
-    from fedrec.endpoint import observing
+    from fedrec.observability.endpoint import observing
     from fedrec.vision.devices import pick_device
 
     start_logging(opened.folder / "logs", name="client", style=check_format(log_format))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
-from fedrec.progress import Stage
+from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
 """What a shell gives for a program that SIGPIPE ended: whoever read its output has stopped reading."""

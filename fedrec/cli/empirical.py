@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal.files import write_atomically
 from fedrec.errors import AuditError, ConfigError
-from fedrec.files import write_atomically
-from fedrec.privacy.accounting.code import code_name
+from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.simulations.attacks.canaries import SCHEMA, AuditOptions, AuditResult, audit
 
 _DEFAULT = AuditOptions()

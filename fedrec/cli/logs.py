@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
-from fedrec.text import one_line
+from fedrec._internal.text import one_line
 
 LogFormat = Literal["text", "json"]
 _BYTES, _FILES = 10 * 2**20, 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.privacy.derive import Derived, derive, reported_views
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
 from fedrec.server.trainings import Training
 
@@ -36,9 +36,9 @@ def _budget(made: TrainingPlan, derived: Derived) -> str:
     if made.mode == "off":
         return "none: privacy is off"
     steps = made.rounds * made.local_steps
-    headline = figures.epsilon(epsilon_after(made, derived, steps=steps))
-    proved = figures.epsilon(epsilon_rdp_after(made, derived, steps=steps))
-    broken = figures.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
+    headline = number_format.epsilon(epsilon_after(made, derived, steps=steps))
+    proved = number_format.epsilon(epsilon_rdp_after(made, derived, steps=steps))
+    broken = number_format.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
     return (
         f"epsilon {headline}, by the proved figure {proved}, at this delta; {broken} against whoever "
         "breaks the encryption. A merchant's cap must hold the proved figure at its own lifetime_delta, "

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from fedrec import figures
-from fedrec.certificates import Certificates
+from fedrec._internal import number_format
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format
 from fedrec.config import MOST_LOST_ROUNDS
-from fedrec.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.errors import ConfigError
+from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
+from fedrec.protocol.tls import Certificates
 from fedrec.server.home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import Training, all_trainings, find
 
@@ -130,7 +130,7 @@ def start(
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
-    from fedrec.endpoint import observing
+    from fedrec.observability.endpoint import observing
     from fedrec.server.service import Service
 
     start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
@@ -173,7 +173,8 @@ def _standing(training: Training) -> Iterator[str]:
         if made.mode == "off":
             yield "  epsilon   none: privacy is off"
         else:
-            yield f"  epsilon   {figures.epsilon(last.epsilon)} at delta {figures.delta(made.delta)}"
+            epsilon, delta = number_format.epsilon(last.epsilon), number_format.delta(made.delta)
+            yield f"  epsilon   {epsilon} at delta {delta}"
     refusals = training.refusals()
     for where, told in list(refusals.items())[-_SHOWN_REFUSALS:]:
         yield f"  refused   {where}: {told}"

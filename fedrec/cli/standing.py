@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from fedrec.clients.standing import Budget, PlanSummary, Standing
-from fedrec.enrolment import grouped
+from fedrec.protocol.enrolment import grouped
 
 _SHOWN_DIGITS = 16
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrec._internal.text import one_line
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import (
@@ -20,20 +21,18 @@ from fedrec.errors import (
     ProtocolError,
     RefusedError,
 )
-from fedrec.protocol import (
-    MAX_REASON,
+from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
     JoinReply,
     JoinRequest,
-    Strict,
     TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
 )
-from fedrec.text import one_line
-from fedrec.wire import pack, unpack
+from fedrec.protocol.schema import MAX_REASON, Strict
+from fedrec.protocol.transport import pack, unpack
 
 Request = TypeVar("Request", bound=Strict)
 Blobs = Mapping[str, bytes]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 
-from fedrec.privacy.accounting.code import code_name
+from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entries import Charge
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views, rounded_size
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 
 
 def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:

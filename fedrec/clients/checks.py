@@ -19,7 +19,7 @@ from fedrec.privacy.accounting.head import check_head, head_path, read_head
 from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import content_hash

@@ -12,6 +12,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedrec._internal.text import one_line
 from fedrec.clients.app import build_client_app
 from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.home import MerchantHome
@@ -25,8 +26,7 @@ from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan
-from fedrec.text import one_line
+from fedrec.protocol.plan import TrainingPlan
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedrec.clients.merchant import TrainingData
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs

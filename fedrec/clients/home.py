@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict
 
+from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
 from fedrec.errors import ConfigError
-from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import roster_fingerprint
+from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
+from fedrec.protocol.plan import roster_fingerprint
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"

@@ -5,21 +5,19 @@ from __future__ import annotations
 from fedrec.clients.store import TrainingSecrets
 from fedrec.privacy.aggregation.scheme import HolderScheme, Scheme
 from fedrec.privacy.identity import SealingKey, SigningIdentity
-from fedrec.protocol import (
+from fedrec.protocol.messages import JoinReply
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import (
     ENCRYPTION_KEY_CONTEXT,
     JOINED_CONTEXT,
     SEALING_KEY_CONTEXT,
     EncryptionKey,
     Joined,
-    JoinReply,
     SignedEncryptionKey,
     SignedSealingKey,
-    TrainingPlan,
-    sha256_hex,
 )
-from fedrec.protocol import (
-    SealingKey as SealingKeyStatement,
-)
+from fedrec.protocol.statements import SealingKey as SealingKeyStatement
 
 
 def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> TrainingSecrets:

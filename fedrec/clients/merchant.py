@@ -22,6 +22,7 @@ from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore, StoredTraining
+from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.ledger import Charge, Ledger
@@ -38,21 +39,20 @@ from fedrec.privacy.dp.step import contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
+from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
-    Commitment,
     JoinReply,
     JoinRequest,
-    Receipt,
-    TrainingPlan,
     TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
-    sha256_hex,
 )
-from fedrec.wire import freeze, request_hash, take_blob, thaw
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import Commitment, Receipt
+from fedrec.protocol.transport import request_hash, take_blob
 
 Blobs = Mapping[str, bytes]
 

@@ -13,10 +13,10 @@ from flwr.app import Message
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from fedrec import metrics
-from fedrec.endpoint import Answer, Route
+from fedrec.observability import prometheus
+from fedrec.observability.endpoint import Answer, Route
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.wire import content_bytes, is_refusal
+from fedrec.protocol.transport import content_bytes, is_refusal
 
 _KINDS = ("train", "query.join", "query.unmask", "query.close")
 """Kinds of message: a label is never text of the server's own choice."""
@@ -68,7 +68,7 @@ class MerchantObserver:
         """Return what the endpoint answers, by path."""
         return {
             "/healthz": Route(self._health, open=True),
-            "/metrics": Route(lambda: Answer(metrics.exposition(self._collect), metrics.CONTENT_TYPE)),
+            "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
         }
 
     def _health(self) -> Answer:
@@ -84,19 +84,19 @@ class MerchantObserver:
         with self._mutex:
             connected, last = self._connected, self._round
             messages, seconds, sizes = self._messages.copy(), dict(self._seconds), dict(self._bytes)
-        yield GaugeMetricFamily(metrics.CONNECTED, "1 while the server is connected.", float(connected))
-        yield GaugeMetricFamily(metrics.ROUND, "The last round that was answered.", last)
-        counted = CounterMetricFamily(metrics.MESSAGES, "Messages answered.", labels=("kind", "outcome"))
+        yield GaugeMetricFamily(prometheus.CONNECTED, "1 while the server is connected.", float(connected))
+        yield GaugeMetricFamily(prometheus.ROUND, "The last round that was answered.", last)
+        counted = CounterMetricFamily(prometheus.MESSAGES, "Messages answered.", labels=("kind", "outcome"))
         for (kind, outcome), count in messages.items():
             counted.add_metric((kind, outcome), count)
         yield counted
         refused = sum(count for (_, outcome), count in messages.items() if outcome == "refused")
-        yield CounterMetricFamily(metrics.REFUSALS, "Messages refused by this merchant's rules.", refused)
-        took = CounterMetricFamily(metrics.PHASE_SECONDS, "Seconds spent on answers.", labels=("phase",))
+        yield CounterMetricFamily(prometheus.REFUSALS, "Messages refused by this merchant's rules.", refused)
+        took = CounterMetricFamily(prometheus.PHASE_SECONDS, "Seconds spent on answers.", labels=("phase",))
         for kind, total in seconds.items():
             took.add_metric((kind,), total)
         yield took
-        moved = CounterMetricFamily(metrics.BYTES, "Bytes of messages.", labels=("direction",))
+        moved = CounterMetricFamily(prometheus.BYTES, "Bytes of messages.", labels=("direction",))
         for direction, size in sizes.items():
             moved.add_metric((direction,), size)
         yield moved
@@ -107,12 +107,12 @@ class MerchantObserver:
         spent = entries[-1].epsilons.rdp_after if entries else 0.0
         spent = math.inf if spent is None else spent
         left = max(0.0, self._cap - spent) if math.isfinite(spent) else 0.0
-        yield GaugeMetricFamily(metrics.EPSILON_SPENT, "Lifetime epsilon spent, proved by RDP.", spent)
-        yield GaugeMetricFamily(metrics.EPSILON_LEFT, "Lifetime epsilon left below the cap.", left)
+        yield GaugeMetricFamily(prometheus.EPSILON_SPENT, "Lifetime epsilon spent, proved by RDP.", spent)
+        yield GaugeMetricFamily(prometheus.EPSILON_LEFT, "Lifetime epsilon left below the cap.", left)
         count, digest = self._ledger.head()
-        yield GaugeMetricFamily(metrics.LEDGER_ENTRIES, "Entries of the ledger.", count)
-        head = GaugeMetricFamily(metrics.LEDGER_HEAD, "The ledger's head, in its label.", labels=("head",))
-        head.add_metric((digest[: metrics.HEAD_BYTES].hex(),), 1)
+        yield GaugeMetricFamily(prometheus.LEDGER_ENTRIES, "Entries of the ledger.", count)
+        head = GaugeMetricFamily(prometheus.LEDGER_HEAD, "The ledger's head, in its label.", labels=("head",))
+        head.add_metric((digest[: prometheus.HEAD_BYTES].hex(),), 1)
         yield head
 
 

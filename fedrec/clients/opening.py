@@ -9,8 +9,11 @@ from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import Commitment, TrainingPlan, UnmaskReply, box_binding, dealing_statement, sha256_hex
-from fedrec.wire import take_blob
+from fedrec.protocol.messages import UnmaskReply
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import Commitment, box_binding, dealing_statement
+from fedrec.protocol.transport import take_blob
 
 Blobs = Mapping[str, bytes]
 

@@ -15,13 +15,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
-from fedrec.problems import first_problem
-from fedrec.protocol import Hash, Mode, Strict, TrainingPlan, Unit, roster_fingerprint, sha256_hex
+from fedrec.protocol.plan import Mode, TrainingPlan, Unit, roster_fingerprint
+from fedrec.protocol.schema import Hash, Strict, sha256_hex
 
 _MAX_BYTES = 1 << 20
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")

@@ -20,7 +20,8 @@ from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import verify
-from fedrec.protocol import TrainingPlan, sha256_hex
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 
 _SHOWN_REFUSALS = 5
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedrec.errors import LedgerError, RefusedError
-from fedrec.protocol import sha256_hex
+from fedrec.protocol.schema import sha256_hex
 
 Kind = Literal["upload", "answer"]
 

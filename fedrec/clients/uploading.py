@@ -14,16 +14,11 @@ from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import (
-    COMMITMENT_CONTEXT,
-    Commitment,
-    SignedCommitment,
-    TrainingPlan,
-    TrainRequest,
-    boxes_hash,
-    sha256_hex,
-)
-from fedrec.wire import take_blob
+from fedrec.protocol.messages import TrainRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import COMMITMENT_CONTEXT, Commitment, SignedCommitment, boxes_hash
+from fedrec.protocol.transport import take_blob
 
 Blobs = Mapping[str, bytes]
 

@@ -1,6 +1,6 @@
 """The only door to Flower's private side; every name used below this folder has a contract test.
 
-``messages`` builds what Flower passes around, ``actors`` is its Ray backend, ``fleet`` a merchant's
+``envelope`` builds what Flower passes around, ``actors`` is its Ray backend, ``fleet`` a merchant's
 connection, ``superlink`` the server's.
 """
 
@@ -13,7 +13,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from fedrec.flower.actors import RayActors, require_ray
-from fedrec.flower.messages import (
+from fedrec.flower.envelope import (
     APP_FAILED,
     DEFAULT_TTL,
     NODE_GONE,

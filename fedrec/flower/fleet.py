@@ -44,10 +44,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
-from fedrec.flower.messages import set_task_identity
-from fedrec.text import one_line
+from fedrec.flower.envelope import set_task_identity
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""

@@ -7,9 +7,9 @@ import time
 
 import uvicorn
 
-from fedrec.certificates import Certificates
 from fedrec.errors import ServiceError
 from fedrec.flower.guard import Asgi
+from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0
 

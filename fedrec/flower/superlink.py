@@ -38,12 +38,12 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
-from fedrec.certificates import Certificates
 from fedrec.errors import ServiceError
+from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid, Secret
 from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret
 from fedrec.flower.listener import Listener
-from fedrec.flower.messages import set_task_identity
+from fedrec.protocol.tls import Certificates
 
 LOOPBACK = "127.0.0.1"
 _START_SECONDS = 30.0

@@ -10,7 +10,7 @@ from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Sch
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
 from fedrec.privacy.identity import SEAL_OVERHEAD
-from fedrec.protocol import TrainingPlan, Unit
+from fedrec.protocol.plan import TrainingPlan, Unit
 
 ADJACENCY = "add-or-remove"
 DUPLICATE_POLICY: Mapping[Unit, str] = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
+from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.privacy.aggregation.committee import (
     check_encryption_key,
@@ -16,18 +17,11 @@ from fedrec.privacy.aggregation.committee import (
 )
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.identity import verify
-from fedrec.protocol import (
-    JOINED_CONTEXT,
-    Joined,
-    JoinReply,
-    JoinRequest,
-    SignedEncryptionKey,
-    SignedSealingKey,
-    TrainingPlan,
-)
+from fedrec.protocol.messages import JoinReply, JoinRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
+from fedrec.protocol.transport import pack
 from fedrec.server.cohort import Answer, ask
-from fedrec.text import listed
-from fedrec.wire import pack
 
 LATE_SECONDS = 30.0
 """How long a round waits for one who is asked to join between two rounds."""

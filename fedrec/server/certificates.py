@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedrec.certificates import Certificates
+from fedrec._internal.files import write_secret
 from fedrec.errors import ConfigError
-from fedrec.files import write_secret
+from fedrec.protocol.tls import Certificates
 
 AUTHORITY_YEARS = 10
 SERVER_DAYS = 825

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
-from fedrec.files import replacing, write_atomically
-from fedrec.protocol import SignedSealingKey
+from fedrec.protocol.statements import SignedSealingKey
 
 if TYPE_CHECKING:
     from fedrec.server.optimizer import ServerOptimizer

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from fedrec._internal.text import one_line
 from fedrec.errors import ProtocolError
-from fedrec.protocol import MAX_REASON, Strict
-from fedrec.text import one_line
-from fedrec.wire import content_bytes, unpack
+from fedrec.protocol.schema import MAX_REASON, Strict
+from fedrec.protocol.transport import content_bytes, unpack
 
 _log = logging.getLogger(__name__)
 

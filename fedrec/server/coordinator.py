@@ -17,17 +17,11 @@ from fedrec.privacy.aggregation.committee import check_commitment
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.privacy.derive import derive
-from fedrec.protocol import (
-    CloseReply,
-    CloseRequest,
-    Receipt,
-    TrainingPlan,
-    TrainReply,
-    TrainRequest,
-    UnmaskReply,
-    boxes_hash,
-    sha256_hex,
-)
+from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply, TrainRequest, UnmaskReply
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import Receipt, boxes_hash
+from fedrec.protocol.transport import pack, take_blob, with_body
 from fedrec.server.attendance import Attendance
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
@@ -36,7 +30,6 @@ from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord, read_record
-from fedrec.wire import pack, take_blob, with_body
 
 _log = logging.getLogger(__name__)
 

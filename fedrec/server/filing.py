@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import nn
 
+from fedrec._internal.files import write_atomically
+from fedrec._internal.validation_messages import first_problem
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
-from fedrec.files import write_atomically
 from fedrec.privacy.dp.vectors import parameter_vector
-from fedrec.problems import first_problem
-from fedrec.protocol import Peer
+from fedrec.protocol.plan import Peer
 from fedrec.server.planning import make_plan, settle
 from fedrec.server.trainings import Training, numbered
 from fedrec.vision.inputs import InputShape

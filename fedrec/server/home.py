@@ -11,12 +11,12 @@ from pathlib import Path
 
 import tomli_w
 
-from fedrec.certificates import Certificates
-from fedrec.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
+from fedrec._internal.files import write_atomically, write_secret
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.files import write_atomically, write_secret
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import Peer, Unit, roster_fingerprint
+from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
+from fedrec.protocol.plan import Peer, Unit, roster_fingerprint
+from fedrec.protocol.tls import Certificates
 from fedrec.server.certificates import (
     check_certificates,
     make_authority,

@@ -17,13 +17,13 @@ from typing import Any, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from fedrec import metrics
-from fedrec.endpoint import Answer, Route
+from fedrec.observability import prometheus
+from fedrec.observability.endpoint import Answer, Route
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_schedule
 from fedrec.privacy.derive import derive, reported_views
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.home import ServerHome
 from fedrec.server.report.build import epsilon_after
@@ -76,7 +76,7 @@ class ServerObserver:
         """Return what the endpoint answers, by path."""
         return {
             "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
-            "/metrics": Route(lambda: Answer(metrics.exposition(self._collect), metrics.CONTENT_TYPE)),
+            "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
             "/status.json": Route(lambda: _json(self.status())),
             # The page itself holds no figure: it asks for them, with the token that its reader gives it.
             "/": Route(_page, open=True),
@@ -147,7 +147,7 @@ class ServerObserver:
                     {
                         "merchant": name,
                         "round": receipt.head.statement.round_number,
-                        "head": receipt.head.statement.head_hash[: 2 * metrics.HEAD_BYTES],
+                        "head": receipt.head.statement.head_hash[: 2 * prometheus.HEAD_BYTES],
                     }
                     for name, receipt in receipts
                     if receipt is not None
@@ -157,9 +157,9 @@ class ServerObserver:
 
     def _collect(self) -> Iterator[Metric]:
         status = self.status()
-        yield GaugeMetricFamily(metrics.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
+        yield GaugeMetricFamily(prometheus.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
         refused = CounterMetricFamily(
-            metrics.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
+            prometheus.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
         )
         refused.add_metric(("listener",), status["turned_away"]["count"])
         if status["training"] is not None:
@@ -183,29 +183,30 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
             family.add_metric((number, key), value)
         return family
 
-    state = GaugeMetricFamily(metrics.TRAINING_STATE, "1 for how it stands.", labels=("training", "state"))
+    state = GaugeMetricFamily(prometheus.TRAINING_STATE, "1 for how it stands.", labels=("training", "state"))
     for name in get_args(Status):
         state.add_metric((number, name), float(name == training["state"]))
     yield state
-    yield gauge(metrics.ROUNDS_PLANNED, "Rounds that the plan has.", training["rounds_planned"])
-    yield gauge(metrics.ROUND, "The last finished round.", last["round"] if last else 0)
-    yield gauge(metrics.CONTRIBUTORS, "Contributors of the last round.", last["contributors"] if last else 0)
-    yield gauge(metrics.DROPOUTS, "Dropouts of the last round.", last["dropouts"] if last else 0)
+    yield gauge(prometheus.ROUNDS_PLANNED, "Rounds that the plan has.", training["rounds_planned"])
+    yield gauge(prometheus.ROUND, "The last finished round.", last["round"] if last else 0)
+    contributors, dropouts = (last["contributors"], last["dropouts"]) if last else (0, 0)
+    yield gauge(prometheus.CONTRIBUTORS, "Contributors of the last round.", contributors)
+    yield gauge(prometheus.DROPOUTS, "Dropouts of the last round.", dropouts)
     opened = sum(bool(line["opened"]) for line in rounds)
     outcomes = {"opened": opened, "lost": len(rounds) - opened}
-    yield counter(metrics.ROUNDS, "Finished rounds.", "outcome", outcomes)
+    yield counter(prometheus.ROUNDS, "Finished rounds.", "outcome", outcomes)
     phases = {phase: math.fsum(line[f"seconds_{phase}"] for line in rounds) for phase in ("train", "unmask")}
-    yield counter(metrics.PHASE_SECONDS, "Seconds spent in each phase.", "phase", phases)
+    yield counter(prometheus.PHASE_SECONDS, "Seconds spent in each phase.", "phase", phases)
     moved = {way: sum(line[f"bytes_{way}"] for line in rounds) for way in ("up", "down")}
-    yield counter(metrics.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
+    yield counter(prometheus.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
     spent, planned = (_number(training[key]) for key in ("epsilon", "epsilon_planned"))
-    yield gauge(metrics.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
+    yield gauge(prometheus.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
     broken = _number(training["epsilon_aggregation_broken"])
-    yield gauge(metrics.EPSILON_BROKEN, "Epsilon (PLD) if every upload were seen in clear.", broken)
+    yield gauge(prometheus.EPSILON_BROKEN, "Epsilon (PLD) if every upload were seen in clear.", broken)
     left = planned - spent if math.isfinite(spent) else 0.0
-    yield gauge(metrics.EPSILON_LEFT, "Epsilon that the plan has left.", left)
+    yield gauge(prometheus.EPSILON_LEFT, "Epsilon that the plan has left.", left)
     head = GaugeMetricFamily(
-        metrics.LEDGER_HEAD, "Round of the last head that a merchant signed.", labels=("merchant", "head")
+        prometheus.LEDGER_HEAD, "Round of the last head that a merchant signed.", labels=("merchant", "head")
     )
     for entry in training["heads"]:
         head.add_metric((entry["merchant"], entry["head"]), entry["round"])

@@ -10,9 +10,11 @@ from flwr.app import RecordDict
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.privacy.aggregation.registry import opener
-from fedrec.protocol import SignedCommitment, TrainingPlan, UnmaskReply, UnmaskRequest
+from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import SignedCommitment
+from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.cohort import Answers
-from fedrec.wire import pack, take_blob
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fedrec._internal.validation_messages import first_problem
 from fedrec.config import AUGMENTED_VIEWS, DEFAULT_EPSILON, TrainingOptions, planned_minimum
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.aggregation import registry as schemes
@@ -20,8 +21,8 @@ from fedrec.privacy.aggregation.committee import (
 )
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
-from fedrec.problems import first_problem
-from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models.registry import ModelSpec

@@ -10,16 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fedrec._internal.files import append_lines, read_lines
 from fedrec.errors import ProtocolError, TrainingError
-from fedrec.files import append_lines, read_lines
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import (
-    LEDGER_HEAD_CONTEXT,
-    RECEIPT_CONTEXT,
-    Receipt,
-    SignedLedgerHead,
-    TrainingPlan,
-)
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, Receipt, SignedLedgerHead
 
 
 class ReceiptBook:

@@ -15,10 +15,10 @@ from flwr.serverapp import Grid
 from safetensors.numpy import save
 from torch import nn
 
-from fedrec.files import write_atomically
+from fedrec._internal.files import write_atomically
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator

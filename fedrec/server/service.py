@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 from flwr.serverapp import Grid
 
+from fedrec._internal.text import listed
 from fedrec.config import MOST_LOST_ROUNDS
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.protocol import TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.home import ServerHome
@@ -24,7 +25,6 @@ from fedrec.server.node_keys import flower_key
 from fedrec.server.observe import ServerObserver
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings
-from fedrec.text import listed
 
 _log = logging.getLogger(__name__)
 

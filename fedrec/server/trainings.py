@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from fedrec._internal.files import append_lines, read_lines, write_atomically
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.files import append_lines, read_lines, write_atomically
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.rounds import RoundLine
 
 Status = Literal["filed", "running", "done", "failed", "cancelled"]

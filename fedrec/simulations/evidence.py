@@ -15,7 +15,8 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import Receipt, TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import Receipt
 from fedrec.server.home import ServerHome
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import all_trainings

@@ -15,11 +15,11 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 from safetensors.numpy import save
 
+from fedrec._internal.files import append_lines, write_atomically
 from fedrec.config import SimulationConfig
 from fedrec.errors import FedrecError, InterruptedRunError, TrainingError
-from fedrec.files import append_lines, write_atomically
+from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
-from fedrec.progress import Stage, Tell
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator

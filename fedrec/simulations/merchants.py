@@ -21,7 +21,8 @@ from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import TrainingPlan, TrainReply, TrainRequest
+from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError
 from fedrec.simulations.sources import CONTENT_HASH_FILE
 from fedrec.vision.inputs import to_inputs

@@ -12,7 +12,7 @@ from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.planning import settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.sources import DEFAULT_MERCHANTS

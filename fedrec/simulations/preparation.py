@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.files import write_atomically, write_secret
 from fedrec.flower import require_ray
+from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.derive import Derived, derive, rounded_size
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.progress import Stage, Tell
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import make_plan, settle

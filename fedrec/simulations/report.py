@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.files import write_atomically
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.ledger import Entry, read_entries
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.identity import verify
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
 from fedrec.simulations.sources import Source
 

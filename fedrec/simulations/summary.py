@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:
@@ -19,21 +19,22 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         budget = "none (privacy is off)"
     else:
         budget = (
-            f"{figures.epsilon(privacy['epsilon'])} at delta {figures.delta(privacy['delta'])} "
-            f"(proved by RDP: {figures.epsilon(privacy['epsilon_rdp'])}; "
-            f"if aggregation were broken: {figures.epsilon(privacy['epsilon_aggregation_broken'])})"
+            f"{number_format.epsilon(privacy['epsilon'])} at delta {number_format.delta(privacy['delta'])} "
+            f"(proved by RDP: {number_format.epsilon(privacy['epsilon_rdp'])}; "
+            f"if aggregation were broken: {number_format.epsilon(privacy['epsilon_aggregation_broken'])})"
         )
     lines += [
-        f"accuracy   {figures.percent(metrics['accuracy'])} on {metrics['split']}, "
-        f"macro F1 {figures.ratio(metrics.get('f1_macro'))}",
+        f"accuracy   {number_format.percent(metrics['accuracy'])} on {metrics['split']}, "
+        f"macro F1 {number_format.ratio(metrics.get('f1_macro'))}",
         f"epsilon    {budget}",
         f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
-        f"{opened} of {len(report['rounds'])} rounds opened, {figures.duration(run['seconds'])}",
+        f"{opened} of {len(report['rounds'])} rounds opened, {number_format.duration(run['seconds'])}",
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
-        f"noise multiplier {figures.ratio(privacy['noise_multiplier'])}, colluders {privacy['colluders']}",
+        f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
+        f"colluders {privacy['colluders']}",
         f"encryption {scheme['scheme']}, threshold {scheme['threshold']} of {scheme['committee']}, "
         f"{scheme['upload_bytes_per_parameter']:.2f} bytes per parameter, "
-        f"{figures.size(cost['bytes_up'])} up, {figures.size(cost['bytes_down'])} down",
+        f"{number_format.size(cost['bytes_up'])} up, {number_format.size(cost['bytes_down'])} down",
         f"report     {folder / 'report.html'}",
     ]
     return "\n".join(lines)

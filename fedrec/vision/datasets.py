@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.protocol import Unit
+from fedrec.protocol.plan import Unit
 from fedrec.vision.folders import Layout, Picture, decode, list_pictures
 from fedrec.vision.imageset import (
     FileSource,

@@ -13,10 +13,11 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.files import write_atomically
 from fedrec.privacy.accounting.entries import Entry, Signer, Verifier, genesis
-from fedrec.protocol import Hash, Receipt, Signature, Strict
+from fedrec.protocol.schema import Hash, Signature, Strict
+from fedrec.protocol.statements import Receipt
 
 HEAD_CONTEXT = b"fedrec/ledger-head-file/1"
 _MAX_BYTES = 1 << 16

@@ -46,7 +46,13 @@ from fedrec.privacy.accounting.head import (
 )
 from fedrec.privacy.accounting.prepared import Totals
 from fedrec.privacy.accounting.reading import read_entries, verify_file
-from fedrec.protocol import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, Receipt, SignedLedgerHead
+from fedrec.protocol.statements import (
+    LEDGER_HEAD_CONTEXT,
+    RECEIPT_CONTEXT,
+    LedgerHead,
+    Receipt,
+    SignedLedgerHead,
+)
 
 __all__ = ["Charge", "Entry", "Ledger", "Verification", "read_entries", "verify_file"]
 

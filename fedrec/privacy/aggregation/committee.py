@@ -13,17 +13,16 @@ from collections.abc import Sequence
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.identity import can_seal_to, verify
-from fedrec.protocol import (
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import MAX_COMMITTEE, sha256_hex
+from fedrec.protocol.statements import (
     COMMITMENT_CONTEXT,
     ENCRYPTION_KEY_CONTEXT,
-    MAX_COMMITTEE,
     SEALING_KEY_CONTEXT,
     Commitment,
     SignedCommitment,
     SignedEncryptionKey,
     SignedSealingKey,
-    TrainingPlan,
-    sha256_hex,
 )
 
 LARGEST_DEFAULT_COMMITTEE = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.privacy.audit.blocks import Block, Heading, Table, Text
 
 _COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference", "inversion": "Inversion"}
@@ -27,14 +27,14 @@ def attack_blocks(attachments: Mapping[str, Any]) -> list[Block]:
 
 
 def _number(value: Any, digits: int = 2) -> str:
-    found = figures.number(value)
-    return figures.MISSING if found is None else f"{found:.{digits}f}"
+    found = number_format.number(value)
+    return number_format.MISSING if found is None else f"{found:.{digits}f}"
 
 
 def _empirical(found: Mapping[str, Any]) -> list[Block]:
-    violations = figures.number(found.get("violations"))
+    violations = number_format.number(found.get("violations"))
     claimed, bound = _number(found.get("epsilon_claimed")), _number(found.get("epsilon_lower_bound"))
-    confidence = figures.percent(found.get("confidence"))
+    confidence = number_format.percent(found.get("confidence"))
     result: list[Block] = []
     if violations:
         text = f"The installed pipeline leaked more than it claims: {violations:.0f} violation(s)."
@@ -48,12 +48,12 @@ def _empirical(found: Mapping[str, Any]) -> list[Block]:
         )
     )
     names = ("runs", "canaries", "rounds", "sample_rate", "contributors", "colluders", "scheme")
-    rows = [(name.replace("_", " "), figures.general(found.get(name))) for name in names]
+    rows = [(name.replace("_", " "), number_format.general(found.get(name))) for name in names]
     rows += [
-        ("delta", figures.delta(found.get("delta"))),
+        ("delta", number_format.delta(found.get("delta"))),
         ("noise multiplier", _number(found.get("noise_multiplier"), 3)),
         ("median bound", _number(found.get("epsilon_lower_bound_median"))),
-        ("code", figures.general(found.get("code"))),
+        ("code", number_format.general(found.get("code"))),
     ]
     return [*result, Table(("setting", "value"), tuple(rows), words=True)]
 
@@ -68,8 +68,9 @@ def _membership(found: Mapping[str, Any]) -> list[Block]:
     result.append(
         Text(
             "Who was in the training, told from the final model alone (LiRA with shadow models, and the "
-            f"plain loss threshold as the floor), where {figures.percent(found.get('fpr'))} of the others "
-            "are taken for members. 'At most' is what no attack can pass at that epsilon."
+            "plain loss threshold as the floor), where "
+            f"{number_format.percent(found.get('fpr'))} of the others are taken for members. "
+            "'At most' is what no attack can pass at that epsilon."
         )
     )
     rows = []
@@ -79,14 +80,14 @@ def _membership(found: Mapping[str, Any]) -> list[Block]:
         private = level.get("epsilon") is not None
         rows.append(
             (
-                f"epsilon {figures.general(level['epsilon'])}" if private else "no noise",
-                f"{figures.percent(lira.get('tpr'))} ({figures.percent(lira.get('tpr_low'))} to "
-                f"{figures.percent(lira.get('tpr_high'))})",
+                f"epsilon {number_format.general(level['epsilon'])}" if private else "no noise",
+                f"{number_format.percent(lira.get('tpr'))} ({number_format.percent(lira.get('tpr_low'))} to "
+                f"{number_format.percent(lira.get('tpr_high'))})",
                 _number(lira.get("auc"), 3),
-                figures.percent(threshold.get("tpr")),
-                figures.percent(level.get("bound")) if private else figures.MISSING,
-                f"{figures.percent(level.get('accuracy_members'))} / "
-                f"{figures.percent(level.get('accuracy_others'))}",
+                number_format.percent(threshold.get("tpr")),
+                number_format.percent(level.get("bound")) if private else number_format.MISSING,
+                f"{number_format.percent(level.get('accuracy_members'))} / "
+                f"{number_format.percent(level.get('accuracy_others'))}",
             )
         )
     columns = ("noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out")
@@ -122,7 +123,8 @@ def _inversion(found: Mapping[str, Any]) -> list[Block]:
         rows.append(
             ("plain grey", _number(batch.get("grey_psnr"), 1), "", _number(batch.get("grey_ssim")), "")
         )
-        columns = (f"{figures.count(batch.get('photos'))} photos", "PSNR", "best", "SSIM", "shows a photo")
+        photos = number_format.count(batch.get("photos"))
+        columns = (f"{photos} photos", "PSNR", "best", "SSIM", "shows a photo")
         result.append(Table(columns, tuple(rows)))
     return result
 

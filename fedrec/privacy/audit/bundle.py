@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.code import code_name
+from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entries import Entry, finite, payload_of
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol import Receipt, TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import Receipt
 
 CONTEXT = b"fedrec/audit/1"
 _SOFTWARE = ("fedrec", "dp-accounting", "numpy", "scipy", "torch", "cryptography")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 
 _SCHEMES = ("kahe", "ckks", "none")
 _MODES = ("distributed", "local", "off")
@@ -50,29 +50,29 @@ def guarantee(privacy: Mapping[str, Any], scheme: Any) -> str:
     """Give the (epsilon, delta) guarantee of the run as one plain sentence."""
     if privacy.get("mode") == "off":
         return "There is no privacy guarantee: the run added no noise."
-    epsilon = figures.number(privacy.get("epsilon"))
+    epsilon = number_format.number(privacy.get("epsilon"))
     if epsilon is None:
         return "There is no privacy guarantee: the run has no epsilon."
     seeded = "With unseeded noise these settings would guarantee: " if privacy.get("seeded") is True else ""
     change = _change(privacy)
-    delta = figures.number(privacy.get("delta"))
-    beyond = "" if not delta else f", give or take a probability of {figures.delta(delta)}"
+    delta = number_format.number(privacy.get("delta"))
+    beyond = "" if not delta else f", give or take a probability of {number_format.delta(delta)}"
     return (
         f"{seeded}{change if seeded else change[0].upper() + change[1:]} makes anything that the server "
-        f"sees, or that can be learnt from the model, at most {figures.factor(epsilon)} times as likely or "
-        f"as unlikely{beyond}{_condition(privacy, scheme)}."
+        f"sees, or that can be learnt from the model, at most {number_format.factor(epsilon)} times as "
+        f"likely or as unlikely{beyond}{_condition(privacy, scheme)}."
     )
 
 
 def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
     """Give the sentences without which the guarantee would be misread."""
-    if privacy.get("mode") == "off" or figures.number(privacy.get("epsilon")) is None:
+    if privacy.get("mode") == "off" or number_format.number(privacy.get("epsilon")) is None:
         return ()
     notes = []
-    broken = figures.number(privacy.get("epsilon_aggregation_broken"))
+    broken = number_format.number(privacy.get("epsilon_aggregation_broken"))
     if scheme == "kahe" and broken is not None and privacy.get("mode") == "distributed":
         notes.append(
-            f"If encrypted aggregation were broken altogether, epsilon {figures.epsilon(broken)} "
+            f"If encrypted aggregation were broken altogether, epsilon {number_format.epsilon(broken)} "
             "would be left, from the noise that each merchant adds itself."
         )
     if scheme == "ckks":
@@ -150,7 +150,7 @@ def _change(privacy: Mapping[str, Any]) -> str:
 
 
 def _condition(privacy: Mapping[str, Any], scheme: Any) -> str:
-    colluders = figures.number(privacy.get("colluders"))
+    colluders = number_format.number(privacy.get("colluders"))
     if scheme != "kahe" or privacy.get("mode") != "distributed" or colluders is None:
         return ""
     noun = "merchant sides" if colluders == 1 else "merchants side"
@@ -164,13 +164,13 @@ def _single_update(privacy: Mapping[str, Any]) -> str:
     own = (
         "the full noise of its merchant" if mode == "local" else "only its merchant's own share of the noise"
     )
-    broken = figures.number(privacy.get("epsilon_aggregation_broken"))
-    left = "" if broken is None else f" (epsilon {figures.epsilon(broken)})"
+    broken = number_format.number(privacy.get("epsilon_aggregation_broken"))
+    left = "" if broken is None else f" (epsilon {number_format.epsilon(broken)})"
     return f"with {own}{left}"
 
 
 def _kahe_coalition(privacy: Mapping[str, Any], bare: bool) -> Sight:
-    colluders = figures.number(privacy.get("colluders"))
+    colluders = number_format.number(privacy.get("colluders"))
     party = "The server with colluding merchants"
     if colluders is not None:
         party = f"The server with up to {colluders:.0f} merchant{'' if colluders == 1 else 's'}"

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.attacks import attack_blocks
 from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text
 from fedrec.privacy.audit.timeline import timeline
-from fedrec.protocol import sha256_hex
+from fedrec.protocol.schema import sha256_hex
 
 WEAK_EPSILON = 10.0
 """Above this an epsilon says little: a conclusion may become twenty thousand times as likely."""
@@ -86,7 +86,7 @@ def blocks(body: Mapping[str, Any], *, signer: str) -> tuple[Block, ...]:
 
 def epsilon(value: float | None) -> str:
     """Return an epsilon for people, rounded up; None has no bound."""
-    return NO_BOUND if value is None else figures.epsilon(value)
+    return NO_BOUND if value is None else number_format.epsilon(value)
 
 
 def _infinite(value: float | None) -> float:
@@ -125,9 +125,9 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found.append(
         Text(
             f"{'Without a seed: whatever' if seeded else 'Whatever'} anybody concludes from all that the "
-            f"server saw becomes at most {figures.factor(summary['epsilon_rdp'])} times as likely, or as "
-            f"unlikely, when any one {unit} is added to or removed from a merchant, give or take a chance of "
-            f"{figures.delta(summary['delta'])}.",
+            f"server saw becomes at most {number_format.factor(summary['epsilon_rdp'])} times as likely, or "
+            f"as unlikely, when any one {unit} is added to or removed from a merchant, give or take a chance "
+            f"of {number_format.delta(summary['delta'])}.",
             strong=True,
         )
     )
@@ -146,7 +146,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
         against = f"a server that up to {others} with"
     found.append(
         Text(
-            f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {figures.delta(summary['delta'])})-"
+            f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {number_format.delta(summary['delta'])})-"
             f"differential privacy under {last['adjacency']} adjacency of one {last['unit']}, over what was "
             f"charged, for the merchant that spent most ({worst.name}), against {against}; proved by "
             f"integer-order Renyi accounting. By privacy loss distributions, an approximation for sampled "
@@ -171,7 +171,7 @@ def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
                 epsilon(spent),
                 _left(ledger, spent),
                 epsilon(0.0 if nothing else summary["epsilon_aggregation_broken"]),
-                figures.delta(summary["delta"]),
+                number_format.delta(summary["delta"]),
                 str(ledger.receipts),
             )
         )
@@ -191,7 +191,7 @@ def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
 
 def _left(ledger: _Ledger, spent: float | None) -> str:
     if not ledger.entries:
-        return figures.MISSING
+        return number_format.MISSING
     if ledger.entries[-1]["charge"]["policy_hash"] not in ledger.policies:
         return "policy not here"
     if ledger.cap is None:
@@ -199,7 +199,7 @@ def _left(ledger: _Ledger, spent: float | None) -> str:
     if spent is None:
         return "none"
     left = ledger.cap - spent
-    return f"overrun by {figures.epsilon(-left)}" if left < 0 else f"{math.floor(left * 100) / 100:.2f}"
+    return f"overrun by {number_format.epsilon(-left)}" if left < 0 else f"{math.floor(left * 100) / 100:.2f}"
 
 
 def _over_time(ledgers: Sequence[_Ledger]) -> list[Block]:
@@ -231,7 +231,7 @@ def _by_training(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[B
                 f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
                 f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else ""),
                 str(len(by_merchant)),
-                figures.general(charge["sample_rate"]),
+                number_format.general(charge["sample_rate"]),
                 f"{charge['guaranteed_noise_multiplier']:.3f}",
                 epsilon(_largest([_alone(mine) for mine in by_merchant.values()])),
                 min(entry["created_at"] for entry in entries)[:10],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.privacy.audit.blocks import Line, Panel, Panels
 
 PROVED, HEADLINE = "proved (RDP)", "PLD"
@@ -42,7 +42,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
                 for label, key in ((HEADLINE, "pld_after"), (PROVED, "rdp_after"))
             },
             cap=caps.get(name),
-            last=figures.epsilon(charged[name][-1]["epsilons"]["rdp_after"])
+            last=number_format.epsilon(charged[name][-1]["epsilons"]["rdp_after"])
             if charged[name][-1]["epsilons"]["rdp_after"] is not None
             else "no bound",
         )
@@ -68,7 +68,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
         x_title=title,
         y_title="epsilon",
         x_ticks=ticks,
-        y_ticks=figures.nice_ticks(max([highest, *near]), about=4),
+        y_ticks=number_format.nice_ticks(max([highest, *near]), about=4),
         panels=tuple(panels),
         note=" ".join(notes),
     )

@@ -19,7 +19,7 @@ from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
-from fedrec.protocol import MAX_CLIP, MIN_CLIP
+from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 
 Mode = Literal["distributed", "local", "off"]
 BETA = 1e-12

@@ -19,7 +19,7 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
-from fedrec.protocol import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedrec.privacy.derive import Derived
-from fedrec.protocol import Receipt, TrainingPlan
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import Receipt
 from fedrec.server.report.build import RunFacts, build_report, epsilon_after
 from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics

@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 from fedrec.privacy.audit import claims
 from fedrec.server.report import charts, tables
 
@@ -36,7 +36,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
     template = files("fedrec.server.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title=escape(f"fedrec report {figures.general(run.get('id'))}"),
+        title=escape(f"fedrec report {number_format.general(run.get('id'))}"),
         subtitle=_subtitle(run),
         banner=_banner(claims.alarms(privacy, scheme)),
         warnings=_warnings(report),
@@ -49,14 +49,14 @@ def render(report: Mapping[str, Any]) -> str:
         merchants=tables.merchants(privacy),
         cost=_cost(report),
         settings=_settings(report),
-        schema=escape(figures.general(report.get("schema"))),
+        schema=escape(number_format.general(report.get("schema"))),
     )
 
 
 def _subtitle(run: Mapping[str, Any]) -> str:
     named = ("dataset", "partition", "model") if run.get("dataset") is not None else ("engine", "model")
-    parts = [figures.general(run.get(key)) for key in named]
-    parts.append(f"{figures.count(run.get('parameters'))} parameters")
+    parts = [number_format.general(run.get(key)) for key in named]
+    parts.append(f"{number_format.count(run.get('parameters'))} parameters")
     return " · ".join(escape(part) for part in parts)
 
 
@@ -80,33 +80,35 @@ def _headline(
     run: Mapping[str, Any], metrics: Mapping[str, Any], privacy: Mapping[str, Any], scheme: Any
 ) -> str:
     off = privacy.get("mode") == "off"
-    supports = [figures.number(item.get("support")) or 0.0 for item in tables.items(metrics, "per_class")]
+    classes = tables.items(metrics, "per_class")
+    supports = [number_format.number(item.get("support")) or 0.0 for item in classes]
     basis = [f"on {metrics.get('split')}"] if metrics.get("split") else []
     if sum(supports):
-        basis.append(f"largest class alone {figures.percent(max(supports) / sum(supports))}")
+        basis.append(f"largest class alone {number_format.percent(max(supports) / sum(supports))}")
     bounds = [
-        "none" if off else figures.epsilon(privacy.get(key))
+        "none" if off else number_format.epsilon(privacy.get(key))
         for key in ("epsilon", "epsilon_aggregation_broken")
     ]
-    delta = "no guarantee" if off else f"δ = {figures.delta(privacy.get('delta'))}"
+    delta = "no guarantee" if off else f"δ = {number_format.delta(privacy.get('delta'))}"
     broken = "one merchant's own noise" if privacy.get("mode") == "distributed" else "the noise on one update"
     if off:
         broken = "no guarantee"
     elif scheme in ("none", "ckks"):
         broken = f"counts already with scheme {scheme}"
+    macro_f1 = number_format.ratio(metrics.get("f1_macro"))
     big = (
-        ("Accuracy", figures.percent(metrics.get("accuracy")), "; ".join(basis), "accuracy"),
-        ("Macro F1", figures.ratio(metrics.get("f1_macro")), f"mean of {len(supports)} classes", "accuracy"),
+        ("Accuracy", number_format.percent(metrics.get("accuracy")), "; ".join(basis), "accuracy"),
+        ("Macro F1", macro_f1, f"mean of {len(supports)} classes", "accuracy"),
         ("Epsilon", bounds[0], delta, "epsilon"),
         ("If aggregation were broken", bounds[1], broken, "epsilon"),
     )
     small = (
-        ("Merchants", figures.count(run.get("merchants"))),
-        ("Rounds", figures.count(run.get("rounds"))),
-        ("Time", figures.duration(run.get("seconds"))),
-        ("Precision", figures.ratio(metrics.get("precision_macro"))),
-        ("Recall", figures.ratio(metrics.get("recall_macro"))),
-        ("ROC AUC", figures.ratio(metrics.get("roc_auc_macro"))),
+        ("Merchants", number_format.count(run.get("merchants"))),
+        ("Rounds", number_format.count(run.get("rounds"))),
+        ("Time", number_format.duration(run.get("seconds"))),
+        ("Precision", number_format.ratio(metrics.get("precision_macro"))),
+        ("Recall", number_format.ratio(metrics.get("recall_macro"))),
+        ("ROC AUC", number_format.ratio(metrics.get("roc_auc_macro"))),
     )
     cards = "".join(
         f'<div class="card {css}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><p>{escape(note)}</p></div>'
@@ -123,7 +125,8 @@ def _guarantee(privacy: Mapping[str, Any], scheme: Any) -> str:
 
 
 def _rounds(report: Mapping[str, Any]) -> str:
-    rows = [row for row in tables.items(report, "rounds") if figures.number(row.get("round")) is not None]
+    every = tables.items(report, "rounds")
+    rows = [row for row in every if number_format.number(row.get("round")) is not None]
     if not rows:
         return '<p class="empty">No round was finished.</p>'
     rows.sort(key=lambda row: float(row["round"]))
@@ -131,7 +134,7 @@ def _rounds(report: Mapping[str, Any]) -> str:
     lost = [int(row["round"]) for row in rows if row.get("opened") is False]
 
     def points(key: str) -> list[tuple[int, float]]:
-        values = [(int(row["round"]), figures.number(row.get(key))) for row in rows]
+        values = [(int(row["round"]), number_format.number(row.get(key))) for row in rows]
         return [(at, value) for at, value in values if value is not None and value >= 0]
 
     accuracy = charts.line_chart(
@@ -141,7 +144,7 @@ def _rounds(report: Mapping[str, Any]) -> str:
         name="accuracy",
         css_class="accuracy",
         show=lambda value: f"{100 * value:.0f}%",
-        show_last=figures.percent,
+        show_last=number_format.percent,
         top=1.0,
     )
     spent = charts.line_chart(
@@ -151,16 +154,16 @@ def _rounds(report: Mapping[str, Any]) -> str:
         name="epsilon",
         css_class="epsilon",
         show=lambda value: f"{value:.3g}",
-        show_last=figures.epsilon,
+        show_last=number_format.epsilon,
     )
-    planned = figures.number(tables.section(report, "run").get("rounds"))
+    planned = number_format.number(tables.section(report, "run").get("rounds"))
     summary = f"{len(rows)} rounds" if len(rows) != 1 else "1 round"
     if planned is not None and planned > len(rows):
         summary = f"{len(rows)} of {planned:.0f} rounds"
     cross = '<path class="lost" d="M2 2l8 8m0-8l-8 8"/>'
     mark = f'<svg class="key" viewBox="0 0 12 12" aria-hidden="true">{cross}</svg>'
     gone = f"{mark} {len(lost)} lost: not opened, yet charged" if lost else "none lost"
-    missed = sum(figures.number(row.get("dropouts")) or 0.0 for row in rows)
+    missed = sum(number_format.number(row.get("dropouts")) or 0.0 for row in rows)
     return (
         f'<div class="pair"><figure><figcaption>Accuracy <span>on validation data</span></figcaption>'
         f"{accuracy}</figure><figure>"
@@ -181,20 +184,20 @@ def _sights(privacy: Mapping[str, Any], scheme: Any) -> str:
 def _cost(report: Mapping[str, Any]) -> str:
     cost, scheme, run = (tables.section(report, name) for name in ("cost", "secure_aggregation", "run"))
     each, parameters = (
-        figures.number(scheme.get("upload_bytes_per_parameter")),
-        figures.number(run.get("parameters")),
+        number_format.number(scheme.get("upload_bytes_per_parameter")),
+        number_format.number(run.get("parameters")),
     )
     upload = None if each is None or parameters is None else each * parameters
     return tables.pairs(
         (
-            ("Sent by merchants", figures.size(cost.get("bytes_up"))),
-            ("Sent to merchants", figures.size(cost.get("bytes_down"))),
-            ("Upload of a merchant in a round", figures.size(upload)),
-            ("Upload per parameter", f"{figures.general(each)} bytes"),
-            ("Peak memory", figures.size(cost.get("peak_memory_bytes"))),
-            ("Training", figures.duration(cost.get("seconds_train"))),
-            ("Encryption", figures.duration(scheme.get("seconds_encrypt"))),
-            ("Unmasking", figures.duration(scheme.get("seconds_unmask"))),
+            ("Sent by merchants", number_format.size(cost.get("bytes_up"))),
+            ("Sent to merchants", number_format.size(cost.get("bytes_down"))),
+            ("Upload of a merchant in a round", number_format.size(upload)),
+            ("Upload per parameter", f"{number_format.general(each)} bytes"),
+            ("Peak memory", number_format.size(cost.get("peak_memory_bytes"))),
+            ("Training", number_format.duration(cost.get("seconds_train"))),
+            ("Encryption", number_format.duration(scheme.get("seconds_encrypt"))),
+            ("Unmasking", number_format.duration(scheme.get("seconds_unmask"))),
         )
     )
 
@@ -204,28 +207,29 @@ def _settings(report: Mapping[str, Any]) -> str:
         tables.section(report, name) for name in ("run", "data", "privacy", "secure_aggregation")
     )
     skipped = tables.items(data, "skipped")
+    left_out = None if data.get("duplicates_dropped") is None else len(skipped)
     groups: tuple[tuple[str, list[tuple[str, str]]], ...] = (
         (
             "Run",
             [
-                (name.capitalize(), figures.general(run.get(name)))
+                (name.capitalize(), number_format.general(run.get(name)))
                 for name in ("id", "dataset", "partition", "model", "engine", "workers")
             ]
             # A seed is a name, not an amount: no thousands separators.
-            + [("Seed", figures.MISSING if run.get("seed") is None else str(run.get("seed")))],
+            + [("Seed", number_format.MISSING if run.get("seed") is None else str(run.get("seed")))],
         ),
         (
             "Data",
             [
-                ("Records", figures.count(data.get("records"))),
-                ("Skipped", figures.count(None if data.get("duplicates_dropped") is None else len(skipped))),
-                ("Duplicates dropped", figures.count(data.get("duplicates_dropped"))),
+                ("Records", number_format.count(data.get("records"))),
+                ("Skipped", number_format.count(left_out)),
+                ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
             ],
         ),
         (
             "Secure aggregation",
             [
-                (name.replace("_", " ").capitalize(), figures.general(scheme.get(name)))
+                (name.replace("_", " ").capitalize(), number_format.general(scheme.get(name)))
                 for name in ("scheme", "threshold", "committee", "min_contributors", "value_bits")
             ],
         ),
@@ -233,12 +237,12 @@ def _settings(report: Mapping[str, Any]) -> str:
             "Differential privacy",
             [
                 *(
-                    (name.replace("_", " ").capitalize(), figures.general(privacy.get(name)))
+                    (name.replace("_", " ").capitalize(), number_format.general(privacy.get(name)))
                     for name in ("mode", "unit", "adjacency", "duplicate_policy", "accountant", "seeded")
                 ),
-                ("Epsilon, proved (RDP)", figures.epsilon(privacy.get("epsilon_rdp"))),
+                ("Epsilon, proved (RDP)", number_format.epsilon(privacy.get("epsilon_rdp"))),
                 *(
-                    (name.replace("_", " ").capitalize(), figures.general(privacy.get(name)))
+                    (name.replace("_", " ").capitalize(), number_format.general(privacy.get(name)))
                     for name in (
                         "sample_rate",
                         "clip",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fedrec import figures
+from fedrec._internal import number_format
 
 _LARGEST_MATRIX = 40
 _LONG_TABLE = 40
@@ -35,7 +35,7 @@ def confusion(metrics: Mapping[str, Any]) -> str:
     raw = metrics.get("confusion")
     rows = [row for row in raw if isinstance(row, Sequence)] if isinstance(raw, Sequence) else []
     # A negative count can only come from a broken report; it must not break the page.
-    matrix = [[max(figures.number(cell) or 0.0, 0.0) for cell in row] for row in rows]
+    matrix = [[max(number_format.number(cell) or 0.0, 0.0) for cell in row] for row in rows]
     size = len(matrix)
     if not size or any(len(row) != size for row in matrix):
         return '<p class="empty">No evaluation was finished.</p>'
@@ -73,15 +73,15 @@ def per_class(metrics: Mapping[str, Any]) -> str:
     """Build the table of precision, recall, F1 and support of each class."""
     rows = []
     for item in items(metrics, "per_class"):
-        f1 = figures.number(item.get("f1")) or 0.0
+        f1 = number_format.number(item.get("f1")) or 0.0
         bar = f'<span class="bar" style="--w:{min(max(f1, 0.0), 1.0):.3f}"></span>'
         rows.append(
             (
                 escape(str(item.get("label"))),
-                figures.ratio(item.get("precision")),
-                figures.ratio(item.get("recall")),
-                f"{bar}{figures.ratio(item.get('f1'))}",
-                figures.count(item.get("support")),
+                number_format.ratio(item.get("precision")),
+                number_format.ratio(item.get("recall")),
+                f"{bar}{number_format.ratio(item.get('f1'))}",
+                number_format.count(item.get("support")),
             )
         )
     return _table(("Class", "Precision", "Recall", "F1", "Images"), rows, empty="No evaluation was finished.")
@@ -92,10 +92,10 @@ def merchants(privacy: Mapping[str, Any]) -> str:
     rows = [
         (
             escape(str(item.get("merchant"))),
-            figures.count(item.get("records")),
-            figures.epsilon(item.get("epsilon")),
-            figures.epsilon(item.get("epsilon_lifetime")),
-            figures.count(item.get("rounds_charged")),
+            number_format.count(item.get("records")),
+            number_format.epsilon(item.get("epsilon")),
+            number_format.epsilon(item.get("epsilon_lifetime")),
+            number_format.count(item.get("rounds_charged")),
         )
         for item in items(privacy, "per_merchant")
     ]
@@ -108,7 +108,8 @@ def skipped(files: Sequence[Mapping[str, Any]]) -> str:
     if not files:
         return ""
     lines = "".join(
-        f"<li><code>{escape(str(item.get('name')))}</code> {escape(figures.general(item.get('reason')))}</li>"
+        f"<li><code>{escape(str(item.get('name')))}</code> "
+        f"{escape(number_format.general(item.get('reason')))}</li>"
         for item in files[:_SHOWN_SKIPPED]
     )
     more = len(files) - _SHOWN_SKIPPED

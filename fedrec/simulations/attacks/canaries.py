@@ -39,7 +39,8 @@ from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol import Peer, TrainingPlan, sha256_hex
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer

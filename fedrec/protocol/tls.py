@@ -1,4 +1,4 @@
-"""The files by which a server shows who it is."""
+"""The files by which a server shows who it is, as TLS takes them."""
 
 from __future__ import annotations
 

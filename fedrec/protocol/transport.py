@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import ValidationError
 
 from fedrec.errors import ProtocolError
-from fedrec.protocol import Strict, sha256_hex
+from fedrec.protocol.schema import Strict, sha256_hex
 
 MAX_BODY_BYTES = 16 * 2**20
 _BODY, _BLOBS, _JSON, _SMALL = "body", "blobs", "json", "blob:"
@@ -141,22 +141,3 @@ def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
         *(f"{name}:{sha256_hex(blobs[name])}" for name in sorted(blobs)),
     ]
     return sha256_hex("\n".join(parts).encode())
-
-
-def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
-    """Encode a reply for the merchant's own store: a length, a JSON head, the blobs one after another."""
-    head = json.dumps(
-        [body.model_dump(mode="json"), [[name, len(data)] for name, data in blobs.items()]]
-    ).encode()
-    return b"".join([len(head).to_bytes(4, "little"), head, *blobs.values()])
-
-
-def thaw(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
-    """Decode what :func:`freeze` wrote; the very same body and blobs."""
-    start = 4 + int.from_bytes(data[:4], "little")
-    raw, lengths = json.loads(data[4:start])
-    blobs: dict[str, bytes] = {}
-    for name, length in lengths:
-        blobs[name] = data[start : start + length]
-        start += length
-    return kind.model_validate_json(json.dumps(raw)), blobs

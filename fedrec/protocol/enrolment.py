@@ -7,9 +7,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
-from fedrec.problems import first_problem
-from fedrec.protocol import Hash, Name, Peer, Signature, Strict, Unit, sha256_hex
+from fedrec.protocol.plan import Peer, Unit
+from fedrec.protocol.schema import Hash, Name, Signature, Strict, sha256_hex
 
 MAX_FILE_BYTES = 2**20
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
@@ -44,7 +45,7 @@ class JoinFile(Strict):
     """Where a merchant finds the server, whose certificate and receipts to trust, and who else takes part.
 
     People compare :attr:`fingerprint`; a plan's roster alone has one of its own,
-    :func:`fedrec.protocol.roster_fingerprint`.
+    :func:`fedrec.protocol.plan.roster_fingerprint`.
     """
 
     version: Literal[1] = 1

@@ -1,0 +1,1 @@
+"""Small helpers of the package's own; nothing outside it may count on them."""

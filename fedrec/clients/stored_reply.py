@@ -1,0 +1,28 @@
+"""A reply as a merchant keeps it in its store, to be given again byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from fedrec.protocol.schema import Strict
+from fedrec.protocol.transport import Body
+
+
+def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
+    """Encode a reply for the merchant's own store: a length, a JSON head, the blobs one after another."""
+    head = json.dumps(
+        [body.model_dump(mode="json"), [[name, len(data)] for name, data in blobs.items()]]
+    ).encode()
+    return b"".join([len(head).to_bytes(4, "little"), head, *blobs.values()])
+
+
+def thaw(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
+    """Decode what :func:`freeze` wrote; the very same body and blobs."""
+    start = 4 + int.from_bytes(data[:4], "little")
+    raw, lengths = json.loads(data[4:start])
+    blobs: dict[str, bytes] = {}
+    for name, length in lengths:
+        blobs[name] = data[start : start + length]
+        start += length
+    return kind.model_validate_json(json.dumps(raw)), blobs

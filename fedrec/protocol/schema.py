@@ -1,0 +1,54 @@
+"""What every message is made of: field types, their limits, and the strict base of all schemas.
+
+What was read is hostile until it has passed schema and ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from fedrec._internal.text import one_line
+
+MAX_PEERS = 1000
+MAX_ROUNDS = 1_000_000
+MAX_COMMITTEE = 100
+"""A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
+MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
+
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MAX_REASON = 500
+Reason = Annotated[
+    str,
+    StringConstraints(max_length=MAX_REASON),
+    AfterValidator(lambda text: one_line(text, most=MAX_REASON)),
+]
+"""Why somebody refuses, in words of its own, which others' logs and terminals show."""
+RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Strict(BaseModel):
+    """A frozen schema that refuses unknown fields, wrong types, NaN and infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def canonical_bytes(self) -> bytes:
+        """Return the one JSON encoding that hashes and signatures are taken over."""
+        return json.dumps(
+            self.model_dump(mode="json"),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        ).encode()
