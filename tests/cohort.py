@@ -144,14 +144,17 @@ class Cohort:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
     def coordinator(
-        self, plan: TrainingPlan, grid: Grid | None = None
+        self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
             grid=grid or InProcessGrid(self.app(), self.size),
             plan=plan,
             optimizer=ServerOptimizer.start(
-                np.zeros(DIMENSION), learning_rate=0.5, momentum=0.0, ema_decay=0.0
+                np.zeros(DIMENSION) if parameters is None else parameters,
+                learning_rate=0.5,
+                momentum=0.0,
+                ema_decay=0.0,
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
             receipts=ReceiptBook(self.folder / "receipts.jsonl", identity=self.server),
@@ -161,10 +164,10 @@ class Cohort:
         return coordinator, records
 
     def train(
-        self, plan: TrainingPlan, grid: Grid | None = None
+        self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.float64], list[RoundRecord]]:
         """Run a whole training; returns the final parameters and what the server recorded."""
-        coordinator, records = self.coordinator(plan, grid)
+        coordinator, records = self.coordinator(plan, grid, parameters)
         coordinator.run()
         return coordinator.optimizer.parameters, records
 

@@ -14,19 +14,13 @@ from flwr.clientapp import ClientApp
 
 from fedrec._internal.text import one_line
 from fedrec.clients.app import build_client_app
-from fedrec.clients.data import build_model, photos_for
+from fedrec.clients.assembly import open_merchant
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.merchant import Merchant
 from fedrec.clients.observe import MerchantObserver
-from fedrec.clients.store import MerchantStore
 from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
-from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.identity import verify
-from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.plan import TrainingPlan
 
 _log = logging.getLogger(__name__)
 
@@ -53,38 +47,6 @@ class DaemonOptions:
     step_seconds: float = 3600.0
 
 
-def open_merchant(home: MerchantHome, options: DaemonOptions) -> Merchant:
-    """Bring the merchant up from its folder; raises ``ConfigError`` or ``LedgerError`` in one line."""
-    settings = home.settings()
-    name = settings.name
-    policy, identity = home.policy(), home.identity()
-
-    def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
-        if options.seed is None:
-            return Randomness.from_os()
-        return Randomness.seeded(options.seed, "merchant", name, round_number)
-
-    ledger = Ledger(
-        home.ledger,
-        signer=identity,
-        verify=verify,
-        epsilon_lifetime=policy.lifetime_epsilon,
-        delta_lifetime=policy.lifetime_delta,
-        changed_data=policy.changed_data,
-    )
-    return Merchant(
-        name=name,
-        identity=identity,
-        ledger=ledger,
-        store=MerchantStore(home.store),
-        policy=policy,
-        data_for=lambda plan: photos_for(plan, settings.data, layout=settings.layout, device=options.device),
-        build_model=build_model,
-        randomness_for=randomness_for,
-        device=options.device,
-    )
-
-
 class Daemon:
     """Answers messages over one connection after another; :meth:`stop` ends it between two messages.
 
@@ -99,7 +61,7 @@ class Daemon:
         self._join = home.joined()
         self._with_next_key = False
         home.node_key()
-        self._merchant = open_merchant(home, options)
+        self._merchant = open_merchant(home, device=options.device, seed=options.seed)
         self._app: ClientApp = build_client_app(lambda context: self._merchant)
         self._stop = threading.Event()
         self._next_expiry = 0.0

@@ -1,47 +1,144 @@
-"""Which code computes a step: the package's version and a hash of its installed source."""
+"""Name the code that takes part in a merchant's step: the package's version and a hash of its source."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from fedrec.errors import LedgerError
 
-_PACKAGES = ("fedrec.clients", "fedrec.privacy", "fedrec.vision")
+_PACKAGE = "fedrec"
+_ROOTS = ("fedrec.clients.app", "fedrec.clients.assembly")
+"""What answers a message, and what puts the merchant together that answers: named, never imported here."""
 
 
-@lru_cache(maxsize=1)
-def code_hash() -> str:
-    """Return the SHA-256, 64 hexadecimal digits, over every source file that takes part in a step.
-
-    Files are hashed in the order of their package and path, each with both and its length. Computed once:
-    what is imported doesn't change with the disk.
+def code_name() -> str:
+    """Return version and hash of the installed code, as an entry holds them.
 
     Raises:
         LedgerError: the installed source can't be found or read.
 
     """
-    digest = hashlib.sha256(b"fedrec/code/1")
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
-        files = [
-            (file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")
-        ]
-        if not files:
-            raise LedgerError(f"ledger: the source of {package} is not installed, so no entry could name it.")
-        for name, file in sorted(files):
-            try:
-                source = file.read_bytes()
-            except OSError as error:
-                raise LedgerError(f"ledger: {file} cannot be read ({error.strerror}).") from error
-            digest.update(f"\0{package}/{name}\0{len(source)}\0".encode() + source)
+    return f"fedrec {version(_PACKAGE)} sha256:{code_hash()}"
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Return the SHA-256, 64 hexadecimal digits, of the modules that :func:`step_modules` finds.
+
+    Computed once: what is imported doesn't change with the disk.
+
+    Raises:
+        LedgerError: the installed source can't be found or read.
+
+    """
+    spec = find_spec(_PACKAGE)
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    if not folders:
+        raise LedgerError("ledger: the package's source is not installed, so no entry could name it.")
+    return hash_modules(step_modules(Path(folders[0])))
+
+
+def step_modules(package: Path) -> dict[str, Path]:
+    """Find the modules that take part in a merchant's step and in opening a sum, from their imports.
+
+    They are what the merchant's side imports, directly or not, function by function included; not what is
+    imported for a type checker alone. The root ``fedrec/__init__.py`` takes no part: it only offers to users
+    what other modules do.
+
+    Args:
+        package: the folder of the package's source.
+
+    Returns:
+        The file of every module by its dotted name, packages (their ``__init__.py``) included.
+
+    Raises:
+        LedgerError: a file is missing, can't be read or is no Python.
+
+    """
+    found: dict[str, Path] = {}
+    waiting = list(_ROOTS)
+    while waiting:
+        name = waiting.pop()
+        if name in found or not name.startswith(f"{_PACKAGE}."):
+            continue
+        file = _file_of(name, package)
+        if file is None:
+            if name in _ROOTS:
+                raise LedgerError(
+                    f"ledger: the source of {name} is not installed, so no entry could name it."
+                )
+            # A name that an import takes out of a module.
+            continue
+        found[name] = file
+        parent = name.rpartition(".")[0]
+        waiting.append(parent)
+        waiting += _imported(_read(file), file, within=name if file.stem == "__init__" else parent)
+    return found
+
+
+def hash_modules(modules: Mapping[str, Path]) -> str:
+    """Return the SHA-256, 64 hexadecimal digits, over modules in the order of their names.
+
+    Each is hashed with its name and its length.
+
+    Raises:
+        LedgerError: a file can't be read.
+
+    """
+    digest = hashlib.sha256(b"fedrec/code/2")
+    for name, file in sorted(modules.items()):
+        source = _read(file)
+        digest.update(f"\0{name}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()
 
 
-def code_name() -> str:
-    """Return version and hash of the installed code, as an entry holds them."""
-    return f"fedrec {version('fedrec')} sha256:{code_hash()}"
+class _Imports(ast.NodeVisitor):
+    """Collects the names that a module imports as it runs: modules, and what is taken out of them."""
+
+    def __init__(self, within: str) -> None:
+        self._within = within
+        self.names: set[str] = set()
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        module = resolve_name("." * node.level + (node.module or ""), self._within)
+        self.names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+
+    def visit_If(self, node: ast.If) -> None:
+        for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for part in node.orelse if for_checkers else [node.test, *node.body, *node.orelse]:
+            self.visit(part)
+
+
+def _imported(source: bytes, file: Path, *, within: str) -> set[str]:
+    """Return the dotted names that a module of package ``within`` imports."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise LedgerError(f"ledger: {file} is no Python: {error.msg}.") from None
+    imports = _Imports(within)
+    imports.visit(tree)
+    return imports.names
+
+
+def _file_of(name: str, package: Path) -> Path | None:
+    """Return the file of a module or package; None where there is none of that name."""
+    path = package.joinpath(*name.split(".")[1:])
+    return next(
+        (file for file in (path.with_name(f"{path.name}.py"), path / "__init__.py") if file.is_file()), None
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"ledger: {file} cannot be read ({error.strerror}).") from error

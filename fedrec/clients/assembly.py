@@ -1,0 +1,60 @@
+"""Put a merchant together from its folder: keys, policy, ledger, store, photos, models and randomness."""
+
+from __future__ import annotations
+
+import torch
+
+from fedrec.clients.data import build_model, photos_for
+from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant import Merchant
+from fedrec.clients.store import MerchantStore
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.identity import verify
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.plan import TrainingPlan
+
+
+def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None = None) -> Merchant:
+    """Bring a merchant up from its folder.
+
+    Args:
+        home: the merchant's folder.
+        device: where its models are trained.
+        seed: makes noise, sampling and keys repeatable, and so protects nothing: for tests alone.
+
+    Returns:
+        The merchant; its ledger and its store are open, for the calling thread.
+
+    Raises:
+        ConfigError: the settings, the policy or a key can't be used.
+        LedgerError: the ledger is broken, or another process has it open.
+
+    """
+    settings = home.settings()
+    name = settings.name
+    policy, identity = home.policy(), home.identity()
+
+    def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
+        if seed is None:
+            return Randomness.from_os()
+        return Randomness.seeded(seed, "merchant", name, round_number)
+
+    ledger = Ledger(
+        home.ledger,
+        signer=identity,
+        verify=verify,
+        epsilon_lifetime=policy.lifetime_epsilon,
+        delta_lifetime=policy.lifetime_delta,
+        changed_data=policy.changed_data,
+    )
+    return Merchant(
+        name=name,
+        identity=identity,
+        ledger=ledger,
+        store=MerchantStore(home.store),
+        policy=policy,
+        data_for=lambda plan: photos_for(plan, settings.data, layout=settings.layout, device=device),
+        build_model=build_model,
+        randomness_for=randomness_for,
+        device=device,
+    )

@@ -1,0 +1,295 @@
+"""The code hash covers what takes part in a merchant's step and in opening, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from PIL import Image
+
+import fedrec
+from fedrec.clients.app import build_client_app
+from fedrec.clients.assembly import open_merchant
+from fedrec.clients.data import build_model
+from fedrec.clients.home import MerchantHome
+from fedrec.errors import LedgerError
+from fedrec.privacy.accounting.code_hash import code_hash, hash_modules, step_modules
+from fedrec.privacy.dp.vectors import parameter_vector
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.plan import Peer
+from fedrec.protocol.schema import sha256_hex
+from tests.cohort import Cohort, InProcessGrid
+
+PACKAGE = Path(str(fedrec.__file__)).parent
+COVERED = step_modules(PACKAGE)
+CLASSES = ("hat", "mug")
+NAMES = ("m0", "m1", "m2")
+
+
+class Watch:
+    """Notes every file of the package of which a function runs, while it is told to look."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    @property
+    def files(self) -> set[Path]:
+        return {Path(name) for name in self._names if name.startswith(f"{PACKAGE}/")}
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        before = sys.getprofile()
+        sys.setprofile(self._see)
+        threading.setprofile(self._see)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(before)
+
+    def _see(self, frame: FrameType, event: str, argument: Any) -> None:
+        # Class bodies and modules run when they are imported, whoever imports them.
+        if event == "call" and frame.f_code.co_name != "<module>":
+            self._names.add(frame.f_code.co_filename)
+
+
+def photos(folder: Path, *, seed: int) -> Path:
+    """A few pictures of noise in two class folders."""
+    rng = np.random.default_rng(seed)
+    for label in CLASSES:
+        (folder / label).mkdir(parents=True)
+        for number in range(4):
+            picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(folder / label / f"{number}.png")
+    return folder
+
+
+def merchant_homes(folder: Path) -> list[MerchantHome]:
+    homes = [
+        MerchantHome.create(
+            folder / name, name=name, data=photos(folder / "photos" / name, seed=seed), records=8
+        )
+        for seed, name in enumerate(NAMES)
+    ]
+    roster = tuple(
+        Peer(name=name, signing_key=home.identity().public.hex())
+        for name, home in zip(NAMES, homes, strict=True)
+    )
+    for home in homes:
+        home.approve(
+            JoinFile(
+                address="server.example:8443",
+                authority="-----BEGIN CERTIFICATE-----\n",
+                server_key="ab" * 32,
+                roster=roster,
+            )
+        )
+    return homes
+
+
+def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
+    """Watch three merchants on disk join, train, open and close: no function of another module runs."""
+    watch = Watch()
+    homes = merchant_homes(tmp_path)
+    with watch.looking():
+        merchants = [open_merchant(home, device=torch.device("cpu")) for home in homes]
+    app = build_client_app(lambda context: merchants[int(context.node_id) - 1])
+
+    class Watched(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            with watch.looking():
+                return app(message, context)
+
+    cohort = Cohort(tmp_path / "cohort", size=3)
+    plan = cohort.plan(
+        model="cnn", classes=CLASSES, image_size=8, rounds=1, server_key="ab" * 32, delta=1e-5,
+        noise_multiplier=4.0, roster=homes[0].joined().roster,
+    )  # fmt: skip
+    parameters = parameter_vector(build_model(plan))
+    plan = plan.model_copy(
+        update={
+            "dimension": len(parameters),
+            "initial_model_hash": sha256_hex(parameters.astype("<f4").tobytes()),
+        }
+    )
+    _, records = cohort.train(plan, InProcessGrid(Watched(), 3), parameters=parameters)
+    assert [record.opened for record in records] == [True]
+    assert all(len(merchant.ledger.entries()) == 1 for merchant in merchants)
+    assert watch.files <= set(COVERED.values())
+    for name in (
+        "clients.app",
+        "clients.opening",
+        "privacy.dp.step",
+        "privacy.aggregation.kahe",
+        "vision.folders",
+    ):
+        assert COVERED[f"fedrec.{name}"] in watch.files
+
+
+def test_what_python_imports_for_a_step_is_covered() -> None:
+    """A fresh interpreter's own imports, not our reading of them."""
+    imports = "import fedrec.clients.app, fedrec.clients.assembly"
+    code = f"{imports}; import json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {name for name in json.loads(done.stdout) if name.startswith("fedrec.")}
+    assert len(imported) > 60
+    assert imported <= set(COVERED)
+
+
+def test_the_hash_is_that_of_the_installed_package() -> None:
+    assert code_hash() == hash_modules(COVERED)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package and of the docs, to be changed."""
+    shutil.copytree(PACKAGE, tmp_path / "fedrec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE.parent / "docs", tmp_path / "docs")
+    return tmp_path / "fedrec"
+
+
+def touch(file: Path) -> None:
+    with file.open("ab") as stream:
+        stream.write(b"\n# touched\n")
+
+
+def test_touching_any_covered_module_changes_the_hash(copy: Path) -> None:
+    modules = step_modules(copy)
+    assert set(modules) == set(COVERED)
+    before = hash_modules(modules)
+    for name, file in modules.items():
+        source = file.read_bytes()
+        touch(file)
+        assert hash_modules(modules) != before, name
+        file.write_bytes(source)
+    assert hash_modules(modules) == before == code_hash()
+
+
+def test_touching_all_that_is_not_covered_leaves_the_hash_alone(copy: Path) -> None:
+    covered = set(step_modules(copy).values())
+    others = [file for file in copy.parent.rglob("*") if file.is_file() and file not in covered]
+    for wanted in (
+        "docs/ledger.md",
+        "fedrec/__init__.py",
+        "fedrec/privacy/audit/pdf.py",
+        "fedrec/server/status.html",
+    ):
+        assert copy.parent / wanted in others
+    for file in others:
+        touch(file)
+    assert hash_modules(step_modules(copy)) == code_hash()
+
+
+@pytest.mark.parametrize(
+    ("name", "covered"),
+    [
+        ("protocol.plan", True),
+        ("protocol.transport", True),
+        ("clients.assembly", True),
+        ("clients.opening", True),
+        ("errors", True),
+        ("vision.transforms", True),
+        ("privacy.accounting.code_hash", True),
+        ("privacy.audit.pdf", False),
+        ("server.opening", False),
+        ("clients.observe", False),
+        ("cli.simulate", False),
+        ("config", False),
+    ],
+)
+def test_what_is_covered(name: str, covered: bool) -> None:
+    assert (f"fedrec.{name}" in COVERED) is covered
+    assert (PACKAGE / f"{name.replace('.', '/')}.py").is_file()
+
+
+def test_a_module_that_a_covered_one_begins_to_import_is_covered(copy: Path) -> None:
+    before = hash_modules(step_modules(copy))
+    with (copy / "privacy" / "dp" / "step.py").open("a") as stream:
+        stream.write("\n\ndef later():\n    from fedrec.privacy.audit.pdf import render\n")
+    modules = step_modules(copy)
+    assert {"fedrec.privacy.audit", "fedrec.privacy.audit.pdf"} <= set(modules)
+    assert hash_modules(modules) != before
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a package of a few files around the two roots."""
+
+    def make(files: dict[str, str]) -> Path:
+        whole = {"__init__.py": "from fedrec import roof", "roof.py": "", "clients/__init__.py": ""}
+        whole |= {"clients/app.py": "", "clients/assembly.py": ""} | files
+        for name, source in whole.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(source)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import fedrec.other", ["fedrec.other"]),
+        ("import os, fedrec.other as o", ["fedrec.other"]),
+        ("from fedrec import other", ["fedrec.other"]),
+        ("from fedrec.other import name", ["fedrec.other"]),
+        ("from fedrec.room import inner", ["fedrec.room", "fedrec.room.inner", "fedrec.other"]),
+        ("import fedrec.room.inner", ["fedrec.room", "fedrec.room.inner", "fedrec.other"]),
+        ("from .near import name", ["fedrec.clients.near"]),
+        ("from . import near", ["fedrec.clients.near"]),
+        ("from .. import other", ["fedrec.other"]),
+        ("def late():\n    from fedrec.other import *", ["fedrec.other"]),
+        ("try:\n    import fedrec.other\nexcept ImportError:\n    pass", ["fedrec.other"]),
+        ("if TYPE_CHECKING:\n    import fedrec.other\nelse:\n    import fedrec.roof", ["fedrec.roof"]),
+        ("import fedrec", []),
+        ("from fedrec import name", []),
+        ("# import fedrec.other\nx = 'import fedrec.other'", []),
+        ("import fedrecs.other\nimport other", []),
+    ],
+)  # fmt: skip
+def test_imports_are_followed_as_python_follows_them(
+    small: Callable[..., Path], source: str, found: list[str]
+) -> None:
+    package = small(
+        {
+            "clients/app.py": source,
+            "clients/near.py": "",
+            "other.py": "",
+            "room/__init__.py": "from fedrec.other import x",
+            "room/inner.py": "",
+        }
+    )
+    always = ["fedrec.clients", "fedrec.clients.app", "fedrec.clients.assembly"]
+    assert sorted(step_modules(package)) == sorted(always + found)
+
+
+def test_a_package_without_its_source_is_refused(small: Callable[..., Path]) -> None:
+    package = small({})
+    (package / "clients" / "assembly.py").unlink()
+    with pytest.raises(LedgerError, match=r"fedrec\.clients\.assembly is not installed"):
+        step_modules(package)
+
+
+def test_a_source_that_is_no_python_is_refused(small: Callable[..., Path]) -> None:
+    with pytest.raises(LedgerError, match=r"app\.py is no Python"):
+        step_modules(small({"clients/app.py": "import ="}))
+
+
+def test_names_and_lengths_are_part_of_the_hash(small: Callable[..., Path]) -> None:
+    package = small({"clients/app.py": "a = 1\n", "clients/assembly.py": "b = 2\n"})
+    before = hash_modules(step_modules(package))
+    small({"clients/app.py": "b = 2\n", "clients/assembly.py": "a = 1\n"})
+    assert hash_modules(step_modules(package)) != before
