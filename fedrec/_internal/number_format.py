@@ -100,10 +100,10 @@ def size(value: Any) -> str:
     amount = number(value)
     if amount is None:
         return MISSING
-    for unit in _BYTE_UNITS:
-        if abs(amount) < 999.5 or unit == _BYTE_UNITS[-1]:
-            break
-        amount /= 1000
+    units = iter(_BYTE_UNITS)
+    unit = next(units)
+    while abs(amount) >= 999.5 and (larger := next(units, None)) is not None:
+        amount, unit = amount / 1000, larger
     return f"{amount:,.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
 
 

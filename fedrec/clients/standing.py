@@ -169,12 +169,13 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         noise = derive(plan).noise
         multiplier = reported_views(plan, noise).server
     except (ConfigError, AggregationError):
-        multiplier = 0.0
-    if multiplier > 0:
+        noise, multiplier = None, 0.0
+    if noise is not None and multiplier > 0:
+        beta = noise.beta
 
         def cost(rounds: int, *, before: Sequence[Entry], delta: float) -> float:
             steps = rounds * plan.local_steps
-            left = delta - noise.beta * steps - sum(charge_delta(entry.charge) for entry in before)
+            left = delta - beta * steps - sum(charge_delta(entry.charge) for entry in before)
             events = [entry.charge.event() for entry in before]
             events.append(Event(plan.sample_rate, multiplier, steps))
             return epsilon_rdp(events, delta=left) if left >= MIN_DELTA else math.inf

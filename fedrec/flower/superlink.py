@@ -185,6 +185,7 @@ class SuperLinkHost:
         )
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
         heartbeat.start()
+        context: Context | None = None
         status = "failed"
         try:
             given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
@@ -198,10 +199,11 @@ class SuperLinkHost:
             heartbeat.stop()
             # Flower ends the run itself when its heartbeat is missed.
             with suppress(httpx.HTTPError, RuntimeError, OSError):
-                output = PushTaskOutputRequest(
-                    context=context_to_proto(context), sub_status=status, details=""
-                )
-                grid._runtime_client.PushTaskOutput(output)
+                if context is not None:
+                    output = PushTaskOutputRequest(
+                        context=context_to_proto(context), sub_status=status, details=""
+                    )
+                    grid._runtime_client.PushTaskOutput(output)
             grid.close()
 
     def _task_token(self) -> str:

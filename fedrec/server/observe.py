@@ -107,7 +107,9 @@ class ServerObserver:
         state, reason = training.status()
         done = rounds[-1]["round"] if rounds else 0
         with self._accounting:
-            epsilons, broken = _epsilons(plan), _broken(plan, rounds=done)
+            # A frozen pydantic model has a hash, which pyright doesn't see.
+            epsilons = _epsilons(plan)  # pyright: ignore[reportArgumentType]
+            broken = _broken(plan, rounds=done)  # pyright: ignore[reportArgumentType]
         shown: dict[str, Any] = {
             "number": training.number,
             "training_id": plan.training_id,

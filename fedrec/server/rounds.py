@@ -30,7 +30,8 @@ class RoundRecord:
 
 def read_record(values: Mapping[str, Any]) -> RoundRecord:
     """Read a record back from JSON values; ``TypeError`` or ``KeyError`` for anything else."""
-    return RoundRecord(**(dict(values) | {"merchants": tuple(values["merchants"])}))
+    fields: dict[str, Any] = {**values, "merchants": tuple(values["merchants"])}
+    return RoundRecord(**fields)
 
 
 @dataclass(frozen=True)

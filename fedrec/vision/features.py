@@ -46,29 +46,36 @@ class FeatureExtractor(Protocol):
     @property
     def name(self) -> str:
         """Name of the network."""
+        ...
 
     @property
     def weights_hash(self) -> str:
         """SHA-256 of its weights, hexadecimal."""
+        ...
 
     @property
     def dimension(self) -> int:
         """Length of a feature vector."""
+        ...
 
     @property
     def image_size(self) -> int:
         """Side of its pictures in pixels."""
+        ...
 
     @property
     def margin(self) -> float:
         """Short side before the centre crop, in crop sides."""
+        ...
 
     @property
     def batch(self) -> int:
         """Pictures per call."""
+        ...
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute features."""
+        ...
 
 
 def default_cache_dir() -> Path:

@@ -32,9 +32,11 @@ class Signer(Protocol):
     @property
     def public(self) -> bytes:
         """The public key, 32 bytes."""
+        ...
 
     def sign(self, message: bytes, *, context: bytes) -> bytes:
         """Sign ``message`` for ``context``."""
+        ...
 
 
 class Verifier(Protocol):
@@ -42,6 +44,7 @@ class Verifier(Protocol):
 
     def __call__(self, public: bytes, message: bytes, signature: bytes, *, context: bytes) -> bool:
         """Tell whether ``signature`` is that key's for ``message`` in ``context``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ def check_rows(
     previous = genesis(public)
     entries: list[Entry] = []
     for number, row in enumerate(rows, start=1):
-        reason = ""
+        entry, reason = None, ""
         try:
             entry = _from_row(row)
             if entry.sequence != number:
@@ -240,7 +243,7 @@ def check_rows(
                 reason = "its signature is not this merchant's"
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = f"it cannot be read: {error}"
-        if reason:
+        if entry is None or reason:
             return Verification(False, len(entries), number, f"entry {number}: {reason}"), entries
         entries.append(entry)
         previous = entry.hash

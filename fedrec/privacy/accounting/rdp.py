@@ -42,7 +42,7 @@ def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.floa
                 + (a - k) * math.log1p(-sample_rate)
                 + k * (k - 1) / (2.0 * noise_multiplier**2)
             )
-            rdp = logsumexp(np.where(k <= a, terms, -np.inf), axis=1) / (orders - 1)
+            rdp = np.asarray(logsumexp(np.where(k <= a, terms, -np.inf), axis=1)) / (orders - 1)
     # The sum is at least 1 in exact arithmetic; lgamma's rounding may say a little less, or more.
     rdp = np.maximum(rdp, 0.0) + 1e-12
     rdp.flags.writeable = False

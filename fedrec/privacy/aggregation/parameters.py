@@ -49,41 +49,51 @@ class PublicParameters(Protocol):
     @property
     def name(self) -> str:
         """The scheme's name."""
+        ...
 
     @property
     def dimension(self) -> int:
         """Values of one merchant."""
+        ...
 
     @property
     def cohort(self) -> int:
         """The most ciphertexts in one sum."""
+        ...
 
     @property
     def field_bits(self) -> int:
         """Sums are exact modulo two to this power."""
+        ...
 
     @property
     def ring_degree(self) -> int:
         """Degree of the ring, 0 where there is none."""
+        ...
 
     @property
     def modulus_bits(self) -> int:
         """Bits of the ring's modulus, 0 where there is none."""
+        ...
 
     @property
     def modulus(self) -> int | None:
         """The ring's prime modulus; None where there is no ring."""
+        ...
 
     @property
     def coefficients(self) -> int:
         """Coefficients of one ciphertext, a multiple of 64."""
+        ...
 
     @property
     def coefficient_bits(self) -> int:
         """Bits that one coefficient takes on the wire."""
+        ...
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the canonical parameters, which every ciphertext carries; 32 bytes."""
+        ...
 
 
 def canonical_digest(values: Mapping[str, str | int]) -> bytes:

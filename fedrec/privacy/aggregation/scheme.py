@@ -70,6 +70,7 @@ class SumOfCiphertexts(Protocol):
     @property
     def count(self) -> int:
         """How many ciphertexts have been added."""
+        ...
 
     def add(self, blob: bytes) -> None:
         """Add one ciphertext.
@@ -77,6 +78,7 @@ class SumOfCiphertexts(Protocol):
         Raises ``AggregationError``, leaving the sum as it was, if the ciphertext is malformed or if
         the sum already holds as many as the parameters' cohort.
         """
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,22 @@ class Scheme(Protocol):
     @property
     def name(self) -> str:
         """The scheme's name in configurations and plans."""
+        ...
 
     @property
     def trust_limit(self) -> str:
         """One sentence for people: whom a merchant has to trust, and with what."""
+        ...
 
     @property
     def parameters(self) -> PublicParameters:
         """The public parameters, the same for whoever derives them from one training plan."""
+        ...
 
     @property
     def answer_bytes(self) -> int:
         """The length of one answer; 0 where nobody is asked."""
+        ...
 
     def encrypt(
         self,
@@ -120,9 +126,11 @@ class Scheme(Protocol):
         ``training_id`` is a SHA-256 in lower-case hex. Raises ``AggregationError`` if the vector's shape or
         type, the training, the round or the key is wrong.
         """
+        ...
 
     def new_sum(self) -> SumOfCiphertexts:
         """Start an empty sum."""
+        ...
 
     def open(
         self,
@@ -141,6 +149,7 @@ class Scheme(Protocol):
         number of ciphertexts in the sum, fewer than ``threshold`` answers are right, or answers and
         ciphertexts don't belong together.
         """
+        ...
 
 
 @runtime_checkable
@@ -150,6 +159,7 @@ class CommitteeScheme(Scheme, Protocol):
     @property
     def parcel_bytes(self) -> int:
         """The length of what one member is dealt of one key, before it is sealed."""
+        ...
 
     def deal(
         self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
@@ -158,6 +168,7 @@ class CommitteeScheme(Scheme, Protocol):
 
         Raises ``AggregationError`` if the key was used before or unless 1 <= threshold <= members.
         """
+        ...
 
     def accept(
         self, parcel: bytes, published: Published, *, member: int, threshold: int, statement: bytes
@@ -166,12 +177,14 @@ class CommitteeScheme(Scheme, Protocol):
 
         Raises ``AggregationError`` if the dealer is at fault.
         """
+        ...
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
         """Add one member's shares of several keys into that member's answer: its share of the keys' sum.
 
         Raises ``AggregationError`` if there are none, or one is malformed or another member's.
         """
+        ...
 
 
 @runtime_checkable
@@ -181,9 +194,11 @@ class HolderScheme(Scheme, Protocol):
     @property
     def public_key_bytes(self) -> int:
         """The length of a public key."""
+        ...
 
     def make_keys(self) -> KeyPair:
         """Make a key pair from the operating system's entropy."""
+        ...
 
     def answer(self, total: SumOfCiphertexts, *, private_key: bytes, contributors: int) -> bytes:
         """Decrypt a sum and return its integers, encoded, and nothing else that decryption shows.
@@ -191,3 +206,4 @@ class HolderScheme(Scheme, Protocol):
         Raises ``AggregationError`` if the key is malformed, ``contributors`` isn't the number of ciphertexts
         in the sum, or what is left beside the integers isn't the ciphertexts' noise.
         """
+        ...

@@ -39,12 +39,14 @@ class LayerGradients(Protocol):
         It is never below the true one of the values that :meth:`add_weighted` adds by more than float64's
         rounding of a sum of squares.
         """
+        ...
 
     def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
         """Add the records' gradients weighted by ``factors``, float64 (n,), to one total a parameter.
 
         ``totals`` are flat, float64, in the order of the layer's trainable parameters.
         """
+        ...
 
 
 @dataclass(frozen=True)

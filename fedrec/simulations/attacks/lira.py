@@ -68,7 +68,7 @@ def margins(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     rows = np.arange(len(labels))
     others = logits.copy()
     others[rows, labels] = -np.inf
-    result: Floats = logits[rows, labels] - logsumexp(others, axis=1)
+    result: Floats = logits[rows, labels] - np.asarray(logsumexp(others, axis=1))
     return result
 
 

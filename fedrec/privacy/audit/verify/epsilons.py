@@ -88,9 +88,10 @@ def pld_epsilon(history: History, delta: float, rough: float) -> float:
     wanted = _FINENESS / math.sqrt(sum(steps for _, _, steps in history))
     while True:
         interval = 2.0 ** math.floor(math.log2(min(wanted * max(rough, 1e-3), 0.02)))
-        whole = _pld_steps(*history[-1], interval)
-        if len(history) > 1:
-            whole = _pld_kept(history[:-1], interval).compose(whole)
+        earlier, last = history[:-1], history[-1]
+        whole = _pld_steps(*last, interval)
+        if earlier:
+            whole = _pld_kept(earlier, interval).compose(whole)
         epsilon = float(whole.get_epsilon_for_delta(delta))
         if epsilon >= rough / 2 or rough <= 1e-3 or epsilon == 0.0:
             return epsilon
