@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Annotated, ClassVar
 
 import click
 import typer
 
-from fedrec import __version__
 from fedrec.cli.console import run_reporting_errors
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
@@ -49,7 +49,7 @@ _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"fedrec {__version__}")
+        typer.echo(f"fedrec {metadata.version('fedrec')}")
         raise typer.Exit
 
 

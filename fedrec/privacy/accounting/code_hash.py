@@ -61,24 +61,21 @@ def step_modules(package: Path) -> dict[str, Path]:
         LedgerError: a file is missing, can't be read or is no Python.
 
     """
+    missing = [root for root in _ROOTS if _file_of(root, package) is None]
+    if missing:
+        raise LedgerError(f"ledger: the source of {missing[0]} is not installed, so no entry could name it.")
     found: dict[str, Path] = {}
-    waiting = list(_ROOTS)
+    waiting: list[str] = [*_ROOTS]
     while waiting:
         name = waiting.pop()
         if name in found or not name.startswith(f"{_PACKAGE}."):
             continue
         file = _file_of(name, package)
-        if file is None:
-            if name in _ROOTS:
-                raise LedgerError(
-                    f"ledger: the source of {name} is not installed, so no entry could name it."
-                )
-            # A name that an import takes out of a module.
-            continue
-        found[name] = file
-        parent = name.rpartition(".")[0]
-        waiting.append(parent)
-        waiting += _imported(_read(file), file, within=name if file.stem == "__init__" else parent)
+        # What an import takes out of a module has no file.
+        if file is not None:
+            found[name] = file
+            parent = name.rpartition(".")[0]
+            waiting += [parent, *_imported(file, within=name if file.stem == "__init__" else parent)]
     return found
 
 
@@ -118,10 +115,10 @@ class _Imports(ast.NodeVisitor):
             self.visit(part)
 
 
-def _imported(source: bytes, file: Path, *, within: str) -> set[str]:
+def _imported(file: Path, *, within: str) -> set[str]:
     """Return the dotted names that a module of package ``within`` imports."""
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(_read(file))
     except SyntaxError as error:
         raise LedgerError(f"ledger: {file} is no Python: {error.msg}.") from None
     imports = _Imports(within)

@@ -1,6 +1,6 @@
 """An audit bundle: merchants' ledgers, receipts, policies and plans in one signed JSON document.
 
-``privacy/audit/verify/`` says what a reader can check in it, and is the reader.
+``verify/`` says what a reader can check in it, and is the reader.
 """
 
 from __future__ import annotations

@@ -332,10 +332,10 @@ def _keys(body: Mapping[str, Any], ledgers: Sequence[_Ledger], *, signer: str) -
     return [
         Heading("How to recheck this"),
         Text(
-            "Run 'fedrec audit verify audit.json', or copy the folder privacy/audit/verify out of the source "
-            "and run 'python -m verify audit.json' anywhere: it imports nothing of fedrec. It recomputes "
-            "every figure here from the raw history, and holds these pages against the bundle. It proves "
-            "that the record is consistent, not that a merchant ran what it wrote down."
+            "Run 'fedrec audit verify audit.json', or copy the folder fedrec/privacy/audit/verify out of the "
+            "source and run 'python -m verify audit.json' anywhere: it imports nothing of fedrec. It "
+            "recomputes every figure here from the raw history, and holds these pages against the bundle. It "
+            "proves that the record is consistent, not that a merchant ran what it wrote down."
         ),
         Text(
             "All of that rests on the keys below. Compare each, whole, with what its owner tells you by "
