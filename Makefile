@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate test test-slow lint types clean
+.PHONY: install simulate test test-slow test-install lint types clean
 
 install: $(STAMP)
 
@@ -22,12 +22,16 @@ test: install
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
 
+test-install: install
+	$(BIN)/python -m pytest -m install --timeout 600
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

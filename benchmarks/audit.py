@@ -134,7 +134,7 @@ def bundle(folder: Path, merchants: int, trainings: int, rounds: int) -> dict[st
         merchants=tuple(records),
         plans=tuple(plans),
         receipts=tuple(receipts),
-        server_key=server.public.hex(),
+        servers=(server.public.hex(),),
     )
     return seal(body_of(evidence), signer=server, pages={})
 

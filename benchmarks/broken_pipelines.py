@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedrec.clients import merchant
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import RecordClipper
+from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.attacks import canaries
@@ -35,7 +36,7 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextmanager
 def noise_scaled(part: float) -> Iterator[None]:
     """Every merchant adds only this part of its noise."""
-    real: Contribute = merchant.contribute
+    real: Contribute = contribute
 
     def less(*arguments: Any, plan: NoisePlan, **options: Any) -> NDArray[np.int64]:
         return real(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
@@ -48,7 +49,7 @@ def noise_scaled(part: float) -> Iterator[None]:
 @contextmanager
 def records_repeated(times: int) -> Iterator[None]:
     """Every record is counted several times."""
-    real: Contribute = merchant.contribute
+    real: Contribute = contribute
 
     def more(model: Any, inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> NDArray[np.int64]:
         return real(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)

@@ -69,7 +69,7 @@ def plain(case: Case) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images), labels).backward()
+        torch.autograd.backward(F.cross_entropy(model(images), labels))
         optimizer.step()
 
     return step
@@ -87,7 +87,7 @@ def opacus_hooks(case: Case) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images), labels).backward()
+        torch.autograd.backward(F.cross_entropy(model(images), labels))
         optimizer.step()
 
     return step
@@ -95,7 +95,9 @@ def opacus_hooks(case: Case) -> Step:
 
 def opacus_ghost(case: Case) -> Step:
     """Opacus's fast gradient clipping: norms first, then a second backward pass."""
-    model = GradSampleModuleFastGradientClipping(case.build(), max_grad_norm=CLIP, use_ghost_clipping=True)
+    # It names no type for the clip, and its default is an integer.
+    clip: Any = CLIP
+    model = GradSampleModuleFastGradientClipping(case.build(), max_grad_norm=clip, use_ghost_clipping=True)
     images, labels = case.batch()
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.SGD(model.parameters(), lr=LEARNING_RATE),

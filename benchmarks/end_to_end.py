@@ -28,7 +28,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,8 +46,9 @@ from fedrec.clients.data import build_model
 from fedrec.config import SimulationConfig
 from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator, RoundRecord
+from fedrec.server.coordinator import Coordinator
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.preparation import (
     Inputs,
     Prepared,
@@ -142,7 +143,7 @@ def flower_round(run: Prepared, inputs: Inputs, *, make_step: Callable[[nn.Modul
     stamps, clients = Stamps(), {}
     app = ClientApp()
 
-    @app.train()  # type: ignore[untyped-decorator]
+    @app.train()
     def train(message: Message, context: Context) -> Message:
         index = int(context.node_config["partition-id"])
         if index not in clients:
@@ -199,7 +200,7 @@ def plain_step(model: nn.Module, data: Data) -> Step:
     def take() -> int:
         chosen = torch.randperm(len(data.labels))[:size]
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(data.inputs[chosen]), data.labels[chosen]).backward()
+        torch.autograd.backward(F.cross_entropy(model(data.inputs[chosen]), data.labels[chosen]))
         optimizer.step()
         return size
 
@@ -212,20 +213,22 @@ def opacus_step(model: nn.Module, data: Data) -> Step:
     with warnings.catch_warnings():
         # It advises against its own generator of noise, whose speed is what is compared.
         warnings.simplefilter("ignore")
-        private, optimizer, loader = PrivacyEngine().make_private(
+        made = PrivacyEngine().make_private(
             module=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE),
             data_loader=DataLoader(TensorDataset(data.inputs, data.labels), batch_size=size),
             noise_multiplier=data.noise_multiplier,
             max_grad_norm=data.clip,
         )
+    # Its other forms come with other modes of per-record gradients.
+    private, optimizer, loader = cast(tuple[nn.Module, torch.optim.Optimizer, DataLoader[Any]], made)
 
     def take() -> int:
         images, labels = next(iter(loader))
         optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            F.cross_entropy(private(images), labels).backward()
+            torch.autograd.backward(F.cross_entropy(private(images), labels))
         optimizer.step()
         return len(labels)
 

@@ -40,17 +40,17 @@ class Counted:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.bytes = 0
-        passes = Guard.__call__
+        passes, counts = Guard.__call__, self
 
-        async def counted(guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
-            self.requests[str(scope.get("path"))] += scope["type"] == "http"
+        async def counted(self: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+            counts.requests[str(scope.get("path"))] += scope["type"] == "http"
 
             async def measured() -> Any:
                 event = await receive()
-                self.bytes += len(event.get("body", b""))
+                counts.bytes += len(event.get("body", b""))
                 return event
 
-            await passes(guard, scope, measured, send)
+            await passes(self, scope, measured, send)
 
         Guard.__call__ = counted  # type: ignore[method-assign]
 

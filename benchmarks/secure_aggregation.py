@@ -397,6 +397,7 @@ def times(vector: Any, count: int) -> Any:
 def measure_float32(values: Int64Array, *, clients: int) -> Figures:
     """No encryption: float32 on the wire."""
     total = np.zeros(values.size, dtype=np.float32)
+    floats = total
     encrypts, added, blob = [], 0.0, b""
     for vector in vectors(values, clients):
         floats = (vector / 2.0**VALUE_BITS).astype(np.float32)

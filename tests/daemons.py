@@ -118,8 +118,13 @@ class Server:
         pushed = list(self.grid.push_messages([message]))
         time.sleep(pause)
         replies: list[Message] = []
+
+        def arrived() -> bool:
+            replies.extend(self.grid.pull_messages(pushed))
+            return bool(replies)
+
         # Flower's own loop asks every 3 s.
-        eventually(lambda: replies.extend(self.grid.pull_messages(pushed)) or replies)
+        eventually(arrived)
         (reply,) = replies
         return unpack(reply.content, answer, max_blob_bytes=10**7)[0]
 

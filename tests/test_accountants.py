@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import cast
 
 import dp_accounting
 import numpy as np
@@ -64,7 +65,7 @@ def test_whole_batches_match_the_analytic_gaussian(sigma: float, steps: int, del
         far = stats.norm.logcdf(-epsilon / mu - mu / 2) + epsilon
         return float(stats.norm.cdf(mu / 2 - epsilon / mu) - math.exp(far) - delta)
 
-    exact = optimize.brentq(excess, 1e-6, 1e4, xtol=1e-12)
+    exact = cast(float, optimize.brentq(excess, 1e-6, 1e4, xtol=1e-12))
     ours = epsilon_pld([Event(1.0, sigma, steps)], delta=delta)
     assert exact <= ours <= exact * 1.001
 
@@ -256,7 +257,7 @@ def _reference(history: list[tuple[float, float, int]], delta: float, *, points:
             return float((composed[over] * -np.expm1(epsilon - losses[over])).sum() - delta)
 
         if excess(0.0) > 0:
-            found = optimize.brentq(excess, 0.0, 5 * rough + 1, xtol=1e-9)
+            found = cast(float, optimize.brentq(excess, 0.0, 5 * rough + 1, xtol=1e-9))
             lower, upper = max(lower, found), max(upper, found + steps * width)
     return lower, upper
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,7 @@ def test_coefficients_outside_the_ring_are_refused() -> None:
 def test_tampering_with_a_body_does_not_open_to_the_sum_unnoticed_in_the_noise() -> None:
     scheme = make("kahe", dimension=2000)
     p = scheme.parameters
+    assert isinstance(p, SchemeParameters)
     rng = Randomness.from_os()
     sent = scheme.encrypt(np.zeros(2000, dtype=np.int64), training_id=TRAINING, round_number=1, rng=rng)
     assert isinstance(scheme, CommitteeScheme)
@@ -145,8 +147,9 @@ GOOD = make("kahe").parameters
 @given(field=st.sampled_from([field.name for field in fields(SchemeParameters)]), value=values)
 def test_parameters_are_validated_or_kept_as_they_are(field: str, value: object) -> None:
     assert isinstance(GOOD, SchemeParameters)
+    changes: dict[str, Any] = {field: value}
     try:
-        made = replace(GOOD, **{field: value})
+        made = replace(GOOD, **changes)
     except AggregationError:
         return
     assert type(value) is type(getattr(GOOD, field))

@@ -783,7 +783,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """Forty charges of one kind, on top of three of another."""
     folder, identity = tmp_path_factory.mktemp("long"), SigningIdentity.generate()
     first, second = (scene.cohort.merchants["m1"].ledger.entries()[k].charge for k in (0, 3))
-    noise = {"planned_noise_multiplier": 3.0, "guaranteed_noise_multiplier": 3.0}
+    noise: dict[str, Any] = {"planned_noise_multiplier": 3.0, "guaranteed_noise_multiplier": 3.0}
     second = replace(second, **noise, broken_noise_multiplier=3.0 / 2**0.5)
     with Ledger(folder / "ledger.sqlite", signer=identity, verify=verify) as ledger:
         for charge, count in ((first, 3), (second, 40)):

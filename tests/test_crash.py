@@ -133,8 +133,8 @@ def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at:
     for _ in range(2):
         reply, blobs = killed.merchant.train(killed.request(1), MODEL)
         assert freeze(reply, blobs) == killed.stored_body
-    assert reply == thaw(killed.stored_body, TrainReply)[0]
-    assert set(blobs) == {"ciphertext", "box-1", "box-2", "box-3", "box-4"}
+        assert reply == thaw(killed.stored_body, TrainReply)[0]
+        assert set(blobs) == {"ciphertext", "box-1", "box-2", "box-3", "box-4"}
     with pytest.raises(RefusedError, match="different request"):
         killed.merchant.train(killed.another_request(1), MODEL)
     with pytest.raises((RefusedError, LedgerError)):

@@ -19,6 +19,7 @@ from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.sources import open_source
+from fedrec.vision.datasets import ImageSet
 from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models import registry
 
@@ -33,15 +34,21 @@ OPTIONS = {
 }
 
 
+def pixels(images: ImageSet) -> np.ndarray:
+    found = images.pixels()
+    assert found is not None
+    return found
+
+
 def central_accuracy(root: Path) -> float:
     """DP-SGD on all photos in one place, with the same settings, by an analysis of dp-accounting's own."""
     spec = registry.get("cnn")
     settings = spec.defaults
     source = open_source(load_config(None, {**OPTIONS, "data_root": root}))
     train, test = source.splits.train, source.splits.metrics
-    inputs = to_inputs(train.pixels()[:, None], "cnn")
+    inputs = to_inputs(pixels(train)[:, None], "cnn")
     labels = torch.from_numpy(train.labels)
-    evaluation = EvaluationData(inputs=to_inputs(test.pixels()[:, None], "cnn")[:, 0], labels=test.labels)
+    evaluation = EvaluationData(inputs=to_inputs(pixels(test)[:, None], "cnn")[:, 0], labels=test.labels)
     model = spec.build(classes=10, channels=1, size=28, seed=0)
     rate, rounds, clip = settings.sample_rate, settings.rounds, settings.clip
     noise = dp_accounting.calibrate_dp_mechanism(

@@ -133,8 +133,8 @@ def test_blobs_beyond_what_the_plan_allows_are_not_read(tmp_path: Path, scheme: 
         )
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         reply = app(message, context)
-        kind = TrainReply if message_type == "train" else UnmaskReply
-        return str(unpack(reply.content, kind, max_blob_bytes=0)[0].refused)  # type: ignore[type-var]
+        kind: type[TrainReply | UnmaskReply] = TrainReply if message_type == "train" else UnmaskReply
+        return str(unpack(reply.content, kind, max_blob_bytes=0)[0].refused)
 
     train = TrainRequest(training_id=plan.training_id, round_number=1, model_hash="0" * 64, sealing_keys=())
     unmask = UnmaskRequest(training_id=plan.training_id, round_number=1, survivors=())
@@ -156,7 +156,7 @@ def test_blobs_beyond_what_the_plan_allows_are_not_read(tmp_path: Path, scheme: 
     assert all(record.opened for record in records)
     sizes = {
         kind: max(
-            sum(map(len, unpack(m.content, body, max_blob_bytes=10**8)[1].values()))  # type: ignore[type-var]
+            sum(map(len, unpack(m.content, body, max_blob_bytes=10**8)[1].values()))
             for m in grid.requests
             if m.metadata.message_type == kind
         )

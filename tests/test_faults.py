@@ -26,7 +26,7 @@ SILENT = ("charged", "stored")
 def points(seed: int) -> dict[tuple[int, int], CrashPoint]:
     """(merchant, round) -> where it crashes."""
     crashes = Crashes(PROBABILITY, seed)
-    drawn = {
+    drawn: dict[tuple[int, int], CrashPoint | None] = {
         (merchant, number): crashes.point(merchant=merchant, round_number=number)
         for merchant in range(MERCHANTS)
         for number in range(1, ROUNDS + 1)

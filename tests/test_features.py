@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from pathlib import Path
 
@@ -11,9 +12,8 @@ import pytest
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision import features
 from fedrec.vision.features import cache_file, default_cache_dir, feature_matrix
-from fedrec.vision.transforms import augmented_views, to_model_input
+from fedrec.vision.transforms import TRANSFORM_ID, augmented_views, to_model_input
 
 SIZE = 8
 
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_computed_afresh(tmp_path: Path, damage: str) -> None:
         path.mkdir()
     else:
         pickled = b"\x80\x04cos\nsystem\n."
-        damaged = {"flip": blob, "truncate": blob[:-9], "empty": b"", "garbage": b"\0" * 90}
+        damaged = {"flip": bytes(blob), "truncate": bytes(blob[:-9]), "empty": b"", "garbage": b"\0" * 90}
         path.write_bytes(damaged.get(damage, hashlib.sha256(pickled).digest() + pickled))
     photos.asked.clear()
     found = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
@@ -141,7 +141,7 @@ def test_a_file_of_another_shape_is_computed_afresh(tmp_path: Path) -> None:
     photos, wide = Photos(3), MeanColour()
     feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
     stored = the_file(tmp_path)
-    stored.rename(cache_file(wide, transform_id=features.TRANSFORM_ID, views=1, cache_dir=tmp_path))
+    stored.rename(cache_file(wide, transform_id=TRANSFORM_ID, views=1, cache_dir=tmp_path))
     found = feature_matrix(wide, photos.image, photos.digests, cache_dir=tmp_path)
     np.testing.assert_array_equal(found, expected(photos))
 
@@ -198,7 +198,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
     def full(_handle: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(features.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     found = feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
     np.testing.assert_array_equal(found, expected(photos))
     assert the_file(tmp_path).read_bytes() == before

@@ -16,12 +16,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.flower.grid import _MALFORMED
 from fedrec.privacy.aggregation import dealing, registry, shamir
 from fedrec.privacy.aggregation.dealing import Published
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, Encrypted, HolderScheme, KeyPair
 from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseReply, CloseRequest, JoinReply, TrainReply, TrainRequest
@@ -56,112 +57,9 @@ class Target:
 
 
 def targets() -> list[Target]:
-    rng = Randomness.from_os()
-    values = np.arange(DIMENSION, dtype=np.int64) - 100
     out = []
     for name in registry.names():
-        scheme = registry.create(
-            name, registry.choose_parameters(name, dimension=DIMENSION, cohort=3, max_abs_sum=1000)
-        )
-        key = scheme.make_keys() if isinstance(scheme, HolderScheme) else None
-        sent = scheme.encrypt(
-            values,
-            training_id="ab" * 32,
-            round_number=1,
-            rng=rng,
-            public_key=None if key is None else key.public,
-        )
-        out.append(Target(f"{name} ciphertext", lambda b, s=scheme: s.new_sum().add(b), (sent.ciphertext,)))
-        if isinstance(scheme, CommitteeScheme):
-            dealt = scheme.deal(sent.key, members=3, threshold=2, statement=b"s", rng=rng)
-            total = scheme.new_sum()
-            total.add(sent.ciphertext)
-            share = dealing.accept(
-                dealt.parcels[0],
-                dealt.published,
-                member=1,
-                count=scheme.parameters.ring_degree,
-                threshold=2,
-                statement=b"s",
-            )
-            out.append(
-                Target(
-                    "parcel",
-                    lambda b, s=scheme, d=dealt: s.accept(
-                        b, d.published, member=1, threshold=2, statement=b"s"
-                    ),
-                    dealt.parcels,
-                )
-            )
-            out.append(
-                Target(
-                    "degree proof",
-                    lambda b, s=scheme, d=dealt: s.accept(
-                        d.parcels[0],
-                        Published(d.published.commitments, b.decode("latin-1")),
-                        member=1,
-                        threshold=2,
-                        statement=b"s",
-                    ),
-                    (dealt.published.proof.encode(),),
-                )
-            )
-            out.append(Target("key shares", lambda b, s=scheme: s.combine_shares([b, b]), (share,)))
-            others = {
-                x: dealing.accept(
-                    dealt.parcels[x - 1],
-                    dealt.published,
-                    member=x,
-                    count=scheme.parameters.ring_degree,
-                    threshold=2,
-                    statement=b"s",
-                )
-                for x in (2, 3)
-            }
-            where = {"threshold": 2, "contributors": 1, "training_id": "ab" * 32, "round_number": 1}
-            # Beside one right answer, where a wrong one spoils the sum, and beside two, where it is located.
-            out.append(
-                Target(
-                    "kahe answer",
-                    lambda b, s=scheme, t=total, w=where, o=others: s.open(t, answers={1: b, 2: o[2]}, **w),
-                    (share,),
-                )
-            )
-            out.append(
-                Target(
-                    "kahe answer of three",
-                    lambda b, s=scheme, t=total, w=where, o=others: s.open(t, answers={1: b} | o, **w),
-                    (share,),
-                )
-            )
-        if isinstance(scheme, HolderScheme) and key is not None:
-            total = scheme.new_sum()
-            total.add(sent.ciphertext)
-            answer = scheme.answer(total, private_key=key.private, contributors=1)
-            where = {"threshold": 1, "contributors": 1, "training_id": "ab" * 32, "round_number": 1}
-            out.append(
-                Target(
-                    "answer",
-                    lambda b, s=scheme, t=total, w=where: s.open(t, answers={1: b}, **w),
-                    (answer,),
-                )
-            )
-            out.append(
-                Target(
-                    "private key",
-                    lambda b, s=scheme, t=total: s.answer(t, private_key=b, contributors=1),
-                    (key.private,),
-                )
-            )
-            out.append(
-                Target(
-                    "public key",
-                    lambda b, s=scheme: s.encrypt(
-                        values, training_id="ab" * 32, round_number=1, rng=rng, public_key=b
-                    ),
-                    (key.public,),
-                )
-            )
+        out += scheme_targets(name)
     sealing = SealingKey.generate()
     out.append(
         Target(
@@ -181,6 +79,92 @@ def targets() -> list[Target]:
         name = f"{type(body).__name__} {number}"
         out.append(Target(name, partial(read, kind=type(body)), (body.canonical_bytes(),)))
     return [*out, *ledger_targets(), *flower_targets()]
+
+
+def scheme_targets(name: str) -> list[Target]:
+    """What a scheme reads of others."""
+    rng = Randomness.from_os()
+    values = np.arange(DIMENSION, dtype=np.int64) - 100
+    scheme = registry.create(
+        name, registry.choose_parameters(name, dimension=DIMENSION, cohort=3, max_abs_sum=1000)
+    )
+    key = scheme.make_keys() if isinstance(scheme, HolderScheme) else None
+    sent = scheme.encrypt(
+        values,
+        training_id="ab" * 32,
+        round_number=1,
+        rng=rng,
+        public_key=None if key is None else key.public,
+    )
+    out = [Target(f"{name} ciphertext", lambda b: scheme.new_sum().add(b), (sent.ciphertext,))]
+    if isinstance(scheme, CommitteeScheme):
+        out += committee_targets(scheme, sent, rng=rng)
+    if isinstance(scheme, HolderScheme) and key is not None:
+        out += holder_targets(scheme, sent, key, values=values, rng=rng)
+    return out
+
+
+def committee_targets(scheme: CommitteeScheme, sent: Encrypted, *, rng: Randomness) -> list[Target]:
+    """Parcels of a key and answers of a committee's members."""
+    dealt = scheme.deal(sent.key, members=3, threshold=2, statement=b"s", rng=rng)
+    total = scheme.new_sum()
+    total.add(sent.ciphertext)
+    share, *rest = (
+        dealing.accept(
+            parcel,
+            dealt.published,
+            member=member,
+            count=scheme.parameters.ring_degree,
+            threshold=2,
+            statement=b"s",
+        )
+        for member, parcel in enumerate(dealt.parcels, start=1)
+    )
+    others = dict(enumerate(rest, start=2))
+
+    def accept_parcel(raw: bytes) -> object:
+        return scheme.accept(raw, dealt.published, member=1, threshold=2, statement=b"s")
+
+    def accept_proof(raw: bytes) -> object:
+        published = Published(dealt.published.commitments, raw.decode("latin-1"))
+        return scheme.accept(dealt.parcels[0], published, member=1, threshold=2, statement=b"s")
+
+    def open_with(answers: dict[int, bytes]) -> object:
+        return scheme.open(
+            total, answers=answers, threshold=2, contributors=1, training_id="ab" * 32, round_number=1
+        )
+
+    return [
+        Target("parcel", accept_parcel, dealt.parcels),
+        Target("degree proof", accept_proof, (dealt.published.proof.encode(),)),
+        Target("key shares", lambda b: scheme.combine_shares([b, b]), (share,)),
+        # Beside one right answer, where a wrong one spoils the sum, and beside two, where it is located.
+        Target("kahe answer", lambda b: open_with({1: b, 2: others[2]}), (share,)),
+        Target("kahe answer of three", lambda b: open_with({1: b} | others), (share,)),
+    ]
+
+
+def holder_targets(
+    scheme: HolderScheme, sent: Encrypted, key: KeyPair, *, values: NDArray[np.int64], rng: Randomness
+) -> list[Target]:
+    """Keys and answers of the one who holds a training's key."""
+    total = scheme.new_sum()
+    total.add(sent.ciphertext)
+    answer = scheme.answer(total, private_key=key.private, contributors=1)
+
+    def open_with(raw: bytes) -> object:
+        return scheme.open(
+            total, answers={1: raw}, threshold=1, contributors=1, training_id="ab" * 32, round_number=1
+        )
+
+    def encrypt_under(raw: bytes) -> object:
+        return scheme.encrypt(values, training_id="ab" * 32, round_number=1, rng=rng, public_key=raw)
+
+    return [
+        Target("answer", open_with, (answer,)),
+        Target("private key", lambda b: scheme.answer(total, private_key=b, contributors=1), (key.private,)),
+        Target("public key", encrypt_under, (key.public,)),
+    ]
 
 
 def signed_head() -> tuple[SigningIdentity, SignedLedgerHead]:

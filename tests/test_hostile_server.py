@@ -114,6 +114,12 @@ def link_to(server: HostileServer, certificates: Certificates) -> FleetLink:
     return FleetLink(address=server.address, ca=certificates.authority, key=key)
 
 
+def wire(message: Any) -> bytes:
+    """A protobuf message's encoding."""
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
 def offer() -> bytes:
     """A message on offer, as it comes from the server: its head, and the tree of its objects."""
     metadata: dict[str, Any] = {
@@ -126,17 +132,15 @@ def offer() -> bytes:
     metadata |= {"message_type": "query.join", "created_at": time.time(), "src_task_id": 1}
     head = MessageProto(metadata=Metadata(**metadata), content=RecordDictProto())
     tree = ObjectTree(object_id="a" * 64)
-    return PullMessagesResponse(messages_list=[head], message_object_trees=[tree]).SerializeToString()
+    return wire(PullMessagesResponse(messages_list=[head], message_object_trees=[tree]))
 
 
 def only_head() -> bytes:
-    return PullMessagesResponse(messages_list=[MessageProto(metadata=Metadata(run_id=1))]).SerializeToString()
+    return wire(PullMessagesResponse(messages_list=[MessageProto(metadata=Metadata(run_id=1))]))
 
 
 def found(content: bytes) -> bytes:
-    return PullObjectResponse(
-        object_found=True, object_available=True, object_content=content
-    ).SerializeToString()
+    return wire(PullObjectResponse(object_found=True, object_available=True, object_content=content))
 
 
 DEEP = b'{"detail": ' + b"[" * 60_000

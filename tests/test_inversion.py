@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from hypothesis import strategies as st
 
 from fedrec.cli.attacks import inversion
 from fedrec.errors import AuditError, ConfigError, DataError
+from fedrec.privacy.aggregation import kahe
+from fedrec.privacy.aggregation.scheme import KeyMaterial
 from fedrec.privacy.dp.clipping import clipped_sum
+from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks import observations
@@ -101,11 +105,9 @@ def test_an_attack_that_finds_nothing_says_that_it_is_broken(
 
 def test_noise_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     # A control: with the noise left out of the merchants' steps, the share shows the photo and is reported.
-    real = observations.contribute
-
-    def silent(*arguments: object, **options: object) -> object:
-        options["plan"] = replace(options["plan"], share_std=0.0)  # type: ignore[type-var]
-        return real(*arguments, **options)  # type: ignore[arg-type]
+    def silent(*arguments: Any, **options: Any) -> object:
+        options["plan"] = replace(options["plan"], share_std=0.0)
+        return contribute(*arguments, **options)
 
     monkeypatch.setattr(observations, "contribute", silent)
     result = invert(InversionSettings(defence=DEFENCE, batches=(1,), size=16, search_steps=80))
@@ -183,13 +185,14 @@ def test_the_reader_of_ciphertexts_is_right_given_the_true_key(monkeypatch: pyte
         for index in range(DEFENCE.merchants)
     ]
     keys = []
-    real = observations.kahe.KaheScheme.deal
+    real = kahe.KaheScheme.deal
 
-    def remember(self: object, key: object, **options: object) -> object:
-        keys.append(key._polynomial.copy())  # type: ignore[attr-defined]
-        return real(self, key, **options)  # type: ignore[arg-type]
+    def remember(self: kahe.KaheScheme, key: KeyMaterial, **options: Any) -> object:
+        assert key._polynomial is not None
+        keys.append(key._polynomial.copy())
+        return real(self, key, **options)
 
-    monkeypatch.setattr(observations.kahe.KaheScheme, "deal", remember)
+    monkeypatch.setattr(kahe.KaheScheme, "deal", remember)
     exchange = Exchange.run(values, DEFENCE, step=training, rng=Randomness.seeded(4))
     np.testing.assert_array_equal(exchange.opened, sum(values))
     np.testing.assert_array_equal(exchange.read(keys[0]), values[0])

@@ -5,6 +5,7 @@ import math
 import pickle
 import subprocess
 import sys
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -466,6 +467,7 @@ def test_noise_bound_covers_the_exact_tail(cohort: int) -> None:
 @pytest.mark.parametrize("bits", [4, 12, 18, 26])
 def test_chosen_parameters_are_secure_exact_and_sized(cohort: int, bits: int) -> None:
     p = registry.choose_parameters("kahe", dimension=422_000, cohort=cohort, max_abs_sum=2**bits)
+    assert isinstance(p, SchemeParameters)
     assert p.modulus is not None
     assert p.modulus_bits <= {2048: 54, 4096: 109}[p.ring_degree]
     assert p.modulus % (2 * p.ring_degree) == 1 and is_prime(p.modulus)
@@ -521,7 +523,9 @@ def test_wrong_vectors_are_refused() -> None:
         scheme = make(name, dimension=10, cohort=2, max_abs_sum=100)
         for wrong in (np.zeros(9, dtype=np.int64), np.zeros(10), np.zeros((10, 1), dtype=np.int64)):
             with pytest.raises(AggregationError):
-                scheme.encrypt(wrong, training_id=TRAINING, round_number=1, rng=Randomness.seeded(1))
+                scheme.encrypt(
+                    cast(Any, wrong), training_id=TRAINING, round_number=1, rng=Randomness.seeded(1)
+                )
         for training, number in (("", 1), ("AB" * 32, 1), (TRAINING, -1), (TRAINING, 2**64)):
             with pytest.raises(AggregationError):
                 scheme.encrypt(

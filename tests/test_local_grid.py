@@ -59,6 +59,7 @@ def ask(grid: LocalGrid, round_number: int) -> dict[int, int | str]:
     for reply in grid.send_and_receive(messages, timeout=120):
         index = indices[reply.metadata.reply_to_message_id]
         if reply.has_error():
+            assert reply.error.reason is not None
             found[index] = reply.error.reason
         else:
             found[index] = int(reply.content.config_records["pid"]["pid"])  # type: ignore[arg-type]

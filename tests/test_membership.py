@@ -156,7 +156,7 @@ def test_what_cannot_be_measured() -> None:
             largest_tpr([], fpr=fpr)
     for changes in ({"models": 5}, {"records": 19}, {"epsilons": ()}):
         with pytest.raises(ConfigError):
-            infer_membership(replace(SMALL, **changes))  # type: ignore[arg-type]
+            infer_membership(replace(SMALL, **changes))
 
 
 def test_halves_are_fair_coins() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from sklearn import metrics as reference
 
 from fedrec.errors import DataError
 from fedrec.vision.metrics import evaluate, roc_auc
+
+
+def highest(row: np.ndarray) -> int:
+    """The class of the highest score, the first among equals."""
+    return max(range(len(row)), key=lambda j: (row[j], -j))
 
 
 @settings(max_examples=80, deadline=None)
@@ -27,12 +33,16 @@ def test_agrees_with_scikit_learn(seed: int, count: int, k: int, absent: int, gr
     labels = rng.integers(0, max(1, k - absent), count)
     classes = [f"c{i}" for i in range(k)]
     ours = evaluate(scores, labels, classes=classes)
-    predicted = np.array([max(range(k), key=lambda j, row=row: (row[j], -j)) for row in scores])
+    predicted = np.array([highest(row) for row in scores])
     everything = list(range(k))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        precision, recall, f1, support = reference.precision_recall_fscore_support(
-            labels, predicted, labels=everything, zero_division=0
+        # Arrays, since no average was asked for.
+        precision, recall, f1, support = cast(
+            tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+            reference.precision_recall_fscore_support(
+                labels, predicted, labels=everything, zero_division=cast(Any, 0)
+            ),
         )
     assert ours.accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
     assert ours.confusion == reference.confusion_matrix(labels, predicted, labels=everything).tolist()

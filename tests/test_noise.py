@@ -17,7 +17,8 @@ from fedrec.privacy.randomness import Randomness
 def _law(sigma: float, reach: int) -> np.ndarray:
     support = np.arange(-reach, reach + 1)
     weights = np.exp(-(support.astype(float) ** 2) / (2 * sigma**2))
-    return weights / weights.sum()
+    law: np.ndarray = weights / weights.sum()
+    return law
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.5, 0.9, 1.0, 1.3, 1.9, 2.7, 4.0, 6.5])

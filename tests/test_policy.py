@@ -135,8 +135,8 @@ def test_a_plan_that_breaks_a_rule_is_refused_by_its_name_and_logged(
     plan = cohort.plan()
     with pytest.raises(RefusedError, match=f"policy '{rule}'"):
         cohort.merchants["m0"].join(JoinRequest(plan=plan))
+    coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), 4))
     with caplog.at_level(logging.WARNING), pytest.raises(Exception, match="0 of 4 merchants joined"):
-        coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), 4))
         coordinator.run()
     assert all(f"policy '{rule}'" in reason for reason in coordinator.refusals.values())
     assert len(coordinator.refusals) == 4

@@ -161,7 +161,7 @@ def naive_sum(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, c
     for slots, label in zip(inputs, labels, strict=True):
         model.zero_grad()
         loss = nn.functional.cross_entropy(model(slots), label.repeat(len(slots)))
-        loss.backward()
+        torch.autograd.backward(loss)
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double()
         total += gradient * min(1.0, clip / float(gradient.norm()))
     return total

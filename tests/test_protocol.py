@@ -225,7 +225,7 @@ def test_large_blobs_travel_as_arrays_and_small_ones_do_not() -> None:
 
 def test_a_blob_that_comes_twice_is_refused() -> None:
     content = pack(CloseReply(merchant="m0"), {"model": b"l" * 2**20})
-    content["body"]["blob:model"] = b"other"  # type: ignore[index]
+    content.config_records["body"]["blob:model"] = b"other"
     with pytest.raises(ProtocolError, match="comes twice"):
         unpack(content, CloseReply, max_blob_bytes=2**22)
 
@@ -234,7 +234,7 @@ def test_a_blob_that_comes_twice_is_refused() -> None:
 def test_a_part_beside_the_body_that_is_no_blob_is_refused(extra: dict[str, Any]) -> None:
     content = pack(CloseReply(merchant="m0"))
     for name, value in extra.items():
-        content["body"][name] = value  # type: ignore[index]
+        content.config_records["body"][name] = value
     with pytest.raises(ProtocolError, match="wrong type"):
         unpack(content, CloseReply, max_blob_bytes=100)
 
@@ -301,7 +301,7 @@ def test_request_hashes_are_equal_for_equal_requests_alone(
 
 # --- the plan --------------------------------------------------------------------------------------------
 
-CHANGES: dict[str, object] = {
+CHANGES: dict[str, Any] = {
     "server_key": OTHER_HASH,
     "unit": "product",
     "nonce": "1" * 32,
@@ -360,7 +360,7 @@ def test_the_training_id_survives_the_wire() -> None:
         ({"min_contributors": 5}, "more contributors"),
     ],
 )
-def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, object], reason: str) -> None:
+def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         TrainingPlan(**({field: getattr(PLAN, field) for field in TrainingPlan.model_fields} | changes))
 
@@ -390,5 +390,5 @@ def test_a_share_is_bound_to_its_training_round_dealer_and_member() -> None:
     bindings = {statements.box_binding(**values)}
     bindings |= {statements.box_binding(**(values | {name: value})) for name, value in other.items()}
     # Names that run together the other way round are another binding.
-    bindings.add(statements.box_binding(**(values | {"dealer": "m", "member": "0m1"})))
+    bindings.add(statements.box_binding(**dict(values, dealer="m", member="0m1")))
     assert len(bindings) == 6

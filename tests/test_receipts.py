@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Message
@@ -86,9 +87,9 @@ def _stranger(cohort: Cohort, reply: TrainReply) -> SignedLedgerHead:
     return head.model_copy(update={"signature": signature.hex()})
 
 
-def _restated(cohort: Cohort, reply: TrainReply, **changes: object) -> SignedLedgerHead:
+def _restated(cohort: Cohort, reply: TrainReply, **changes: Any) -> SignedLedgerHead:
     assert reply.head is not None
-    stated = LedgerHead(**(reply.head.statement.model_dump() | changes))  # type: ignore[arg-type]
+    stated = LedgerHead(**(reply.head.statement.model_dump() | changes))
     signature = cohort.identities["m0"].sign(stated.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
     return SignedLedgerHead(statement=stated, signature=signature.hex())
 

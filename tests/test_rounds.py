@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_a_restarted_merchant_composes_what_is_left_once(
     kind = privacy_loss_distribution.PrivacyLossDistribution
     real = kind.compose
 
-    def compose(*given: object) -> object:
+    def compose(*given: Any) -> object:
         nonlocal composed
         composed += 1
         return real(*given)

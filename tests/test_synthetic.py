@@ -118,9 +118,9 @@ def test_a_small_cnn_is_enough() -> None:
     optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     for _ in range(8):
-        for batch in torch.randperm(len(inputs)).split(64):
+        for batch in torch.split(torch.randperm(len(inputs)), 64):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(net(inputs[batch]), labels[batch]).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(net(inputs[batch]), labels[batch]))
             optimiser.step()
             schedule.step()
     with torch.no_grad():

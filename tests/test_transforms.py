@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_normalise_grey_takes_the_average_constants() -> None:
 def test_normalise_refuses_floats_and_channels_first() -> None:
     for wrong in (torch.zeros(4, 4, 3), torch.zeros(3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ConfigError):
-            normalise(wrong, mean=(0.5,) * 3, std=(0.5,) * 3)
+            normalise(wrong, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -134,16 +135,16 @@ def test_a_view_depends_on_its_own_record_alone() -> None:
 def test_views_leave_global_generators_alone() -> None:
     images, seeds = records(1)
     np.random.seed(0)
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     torch_before = torch.get_rng_state()
     augmented_views(images, views=3, seeds=seeds)
-    np.testing.assert_array_equal(before, np.random.get_state()[1])
+    np.testing.assert_array_equal(before, np.random.get_state(legacy=False)["state"]["key"])
     assert torch.equal(torch_before, torch.get_rng_state())
 
 
 def test_geometry_of_single_effects() -> None:
     images, seeds = records(1)
-    still = {"rotation": 0.0, "scale": (1.0, 1.0), "shift": 0.0, "flip": 0.0, "colour": 0.0}
+    still: dict[str, Any] = {"rotation": 0.0, "scale": (1.0, 1.0), "shift": 0.0, "flip": 0.0, "colour": 0.0}
     same = augmented_views(images, views=2, seeds=seeds, augmentation=Augmentation(**still))
     np.testing.assert_array_equal(same[0, 1], images[0])
     mirror = augmented_views(
@@ -176,11 +177,12 @@ def test_a_white_photo_stays_bright_at_its_corners() -> None:
 
 def test_impossible_views_are_refused() -> None:
     images, seeds = records(2)
-    for wrong in (
+    cases: tuple[dict[str, Any], ...] = (
         {"views": 0, "seeds": seeds},
         {"views": 1, "seeds": seeds[:1]},
-    ):
+    )
+    for wrong in cases:
         with pytest.raises(ConfigError):
             augmented_views(images, **wrong)
     with pytest.raises(ConfigError):
-        augmented_views(images.astype(np.float32), views=1, seeds=seeds)
+        augmented_views(cast(Any, images.astype(np.float32)), views=1, seeds=seeds)

@@ -20,6 +20,8 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import load_config
 from fedrec.errors import DataError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
+from fedrec.server.evaluation import probabilities
+from fedrec.server.report.page import render
 from fedrec.simulations import harness, local_grid, preparation
 from fedrec.vision.synthetic import generate, write
 from tests.test_simulate import InlinePool
@@ -80,7 +82,7 @@ def test_ctrl_c_before_the_first_charge_leaves_a_report_of_nothing_spent(
 def test_more_ctrl_c_while_a_stopped_run_is_closed_change_nothing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close, render = local_grid.LocalGrid.close, harness.render
+    close = local_grid.LocalGrid.close
 
     def close_interrupted(grid: local_grid.LocalGrid) -> None:
         ctrl_c()
@@ -139,7 +141,6 @@ def test_a_cohort_that_refuses_leaves_its_reasons(
 def test_scores_that_are_not_finite_are_no_figures_but_a_warning(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probabilities = harness.probabilities
 
     def diverged(*arguments: Any) -> Any:
         return np.full_like(probabilities(*arguments), np.nan)
@@ -168,7 +169,6 @@ def test_a_ledger_that_is_gone_is_said_and_ends_nothing(start: Start, tmp_path: 
 def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_where_one_fits(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_atomically = harness.write_atomically
     full = True
 
     def lines_do_not_fit(path: Path, lines: object) -> None:

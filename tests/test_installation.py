@@ -1,0 +1,185 @@
+"""What a newcomer installs: wheel, source distribution, editable checkout; and what an editor sees of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedrec.privacy.accounting.code_hash import code_hash
+from tests.language_server import language_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.install]
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+DEPENDENCIES = sysconfig.get_path("purelib")
+
+PROBE = """
+import importlib, json, pkgutil, sys
+import fedrec
+from fedrec.privacy.accounting.code_hash import code_hash
+found = [module.name for module in pkgutil.walk_packages(fedrec.__path__, "fedrec.")]
+files = [importlib.import_module(name).__file__ for name in found if "__main__" not in name]
+print(json.dumps({"files": files, "code": code_hash()}))
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command to its end, without this Python's own settings, and return what it printed."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def tracked() -> list[str]:
+    """The files of the package as git lists them, those not yet added included."""
+    listed = run("git", "ls-files", "-co", "--exclude-standard", "--deduplicate", "--", ".", cwd=ROOT)
+    return [name for name in listed.splitlines() if os.path.lexists(ROOT / name)]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A checkout without links, and what was built of it."""
+
+    checkout: Path
+    wheel: Path
+    wheel_of_sdist: Path
+    editable: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build everything from a checkout as a system without links has it: each is a file with its target."""
+    root = tmp_path_factory.mktemp("built")
+    checkout = root / "checkout"
+    for name in tracked():
+        source, target = ROOT / name, checkout / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(str(source.readlink()).encode() if source.is_symlink() else source.read_bytes())
+    for arguments, out in (("--wheel", "wheel"), ("", "sdist")):
+        run(
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            *arguments.split(),
+            "--outdir",
+            root / out,
+            cwd=checkout,
+        )
+    hook = "import sys, setuptools.build_meta as backend; backend.build_editable(sys.argv[1])"
+    (root / "editable").mkdir()
+    run(sys.executable, "-c", hook, root / "editable", cwd=checkout)
+    wheel, wheel_of_sdist, editable = (
+        next((root / out).glob("*.whl")) for out in ("wheel", "sdist", "editable")
+    )
+    return Built(checkout=checkout, wheel=wheel, wheel_of_sdist=wheel_of_sdist, editable=editable)
+
+
+def environment_with(wheel: Path, folder: Path) -> Path:
+    """Make a virtual environment with a wheel in it; returns its Python.
+
+    The other packages are those of the running Python, which has the package itself as a path entry: such an
+    entry isn't followed from here.
+    """
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder.parent)
+    purelib = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
+    (Path(purelib) / "dependencies.pth").write_text(f"{DEPENDENCIES}\n")
+    return python
+
+
+@pytest.mark.parametrize("kind", ["wheel", "wheel_of_sdist"])
+def test_a_wheel_holds_the_package_and_nothing_else(built: Built, kind: str) -> None:
+    with zipfile.ZipFile(getattr(built, kind)) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == {name for name in tracked() if name.startswith("fedrec/")}
+    assert {
+        "fedrec/py.typed",
+        "fedrec/server/status.html",
+        "fedrec/simulations/templates/inversion.html",
+    } <= names
+
+
+@pytest.mark.parametrize("kind", ["wheel", "wheel_of_sdist", "editable"])
+def test_an_installed_package_works_from_an_empty_folder(built: Built, kind: str, tmp_path: Path) -> None:
+    python = environment_with(getattr(built, kind), tmp_path / "venv")
+    (empty := tmp_path / "empty").mkdir()
+    found = json.loads(run(python, "-c", PROBE, cwd=empty))
+    home = built.checkout / "fedrec" if kind == "editable" else tmp_path / "venv"
+    assert len(found["files"]) > 190
+    assert all(Path(file).is_relative_to(home) for file in found["files"])
+    assert found["code"] == code_hash()
+    program = python.with_name("fedrec")
+    assert run(program, "--version", cwd=empty).startswith("fedrec ")
+    if kind == "wheel":
+        out = empty / "run"
+        run(program, "simulate", "--merchants", "3", "--rounds", "1", "--out", out, cwd=empty)
+        report = json.loads((out / "report.json").read_text("utf-8"))
+        assert report["rounds"][0]["opened"] is True and (out / "report.html").is_file()
+
+
+def test_an_editable_install_is_a_plain_path(built: Built) -> None:
+    """Editors and type checkers follow a path entry; they run no finder."""
+    with zipfile.ZipFile(built.editable) as wheel:
+        outside = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        assert len(outside) == 1 and outside[0].endswith(".pth")
+        assert wheel.read(outside[0]).decode().strip() == str(built.checkout)
+
+
+def every_import() -> str:
+    modules = sorted(
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in tracked()
+        if name.startswith("fedrec/") and name.endswith(".py") and not name.endswith("__main__.py")
+    )
+    return "".join(f"import {module}\n" for module in modules)
+
+
+def test_pyright_resolves_every_import_from_an_empty_folder(tmp_path: Path) -> None:
+    """Give it nothing but the Python that ``make install`` made, as an editor has it."""
+    command: list[str | Path] = [SCRIPTS / "basedpyright", "--pythonpath", sys.executable, "--outputjson"]
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    probe = tmp_path / "probe.py"
+    probe.write_text(every_import())
+    summary = json.loads(run(*command, cwd=tmp_path))["summary"]
+    assert summary["filesAnalyzed"] == 1 and summary["errorCount"] == 0
+    # A probe that could not fail would prove nothing.
+    probe.write_text(every_import() + "import fedrec.no_such_module\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    wrong = [found["rule"] for found in json.loads(done.stdout)["generalDiagnostics"]]
+    assert wrong == ["reportMissingImports"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_editor_lands_in_the_file_that_one_edits(inside: bool, tmp_path: Path) -> None:
+    """Go to a definition, from the open checkout and from somebody's own script: no link, no copy."""
+    files = {
+        "Coordinator": "fedrec/server/coordinator.py",
+        "Merchant": "fedrec/clients/merchant.py",
+        "TrainingPlan": "fedrec/protocol/plan.py",
+        "Ledger": "fedrec/privacy/accounting/ledger.py",
+    }
+    script = ROOT / "tests" / "cohort.py"
+    if not inside:
+        script = tmp_path / "script.py"
+        modules = {name: file.removesuffix(".py").replace("/", ".") for name, file in files.items()}
+        script.write_text("".join(f"from {module} import {name}\n" for name, module in modules.items()))
+    program = SCRIPTS / "basedpyright-langserver"
+    folder = ROOT if inside else tmp_path
+    with language_server(program, folder=folder, python=Path(sys.executable)) as editor:
+        landed = {name: editor.definition(script, name=name) for name in files}
+    assert landed == {name: ROOT / file for name, file in files.items()}
