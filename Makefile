@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml fedrec/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
@@ -23,7 +23,7 @@ test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
 
 test-install: install
-	$(BIN)/python -m pytest -m install --timeout 600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m install --timeout 600
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,8 +19,6 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.attacks import canaries
 
-Contribute = Callable[..., NDArray[np.int64]]
-
 
 @contextmanager
 def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
@@ -36,10 +34,9 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextmanager
 def noise_scaled(part: float) -> Iterator[None]:
     """Every merchant adds only this part of its noise."""
-    real: Contribute = contribute
 
     def less(*arguments: Any, plan: NoisePlan, **options: Any) -> NDArray[np.int64]:
-        return real(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
+        return contribute(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
 
     # The colluders' own part is computed anew by the audit: it must be the same there.
     with patched(merchant, "contribute", less), patched(canaries, "contribute", less):
@@ -49,10 +46,9 @@ def noise_scaled(part: float) -> Iterator[None]:
 @contextmanager
 def records_repeated(times: int) -> Iterator[None]:
     """Every record is counted several times."""
-    real: Contribute = contribute
 
     def more(model: Any, inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> NDArray[np.int64]:
-        return real(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)
+        return contribute(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)
 
     with patched(merchant, "contribute", more):
         yield

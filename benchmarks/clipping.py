@@ -95,7 +95,7 @@ def opacus_hooks(case: Case) -> Step:
 
 def opacus_ghost(case: Case) -> Step:
     """Opacus's fast gradient clipping: norms first, then a second backward pass."""
-    # It names no type for the clip, and its default is an integer.
+    # Opacus annotates no type; pyright takes int, from the default.
     clip: Any = CLIP
     model = GradSampleModuleFastGradientClipping(case.build(), max_grad_norm=clip, use_ghost_clipping=True)
     images, labels = case.batch()

@@ -220,7 +220,7 @@ def opacus_step(model: nn.Module, data: Data) -> Step:
             noise_multiplier=data.noise_multiplier,
             max_grad_norm=data.clip,
         )
-    # Its other forms come with other modes of per-record gradients.
+    # make_private returns a criterion besides with grad_sample_mode="ghost" alone.
     private, optimizer, loader = cast(tuple[nn.Module, torch.optim.Optimizer, DataLoader[Any]], made)
 
     def take() -> int:

@@ -42,6 +42,7 @@ class Counted:
         self.bytes = 0
         passes, counts = Guard.__call__, self
 
+        # The method's own self is the guard.
         async def counted(self: Guard, scope: Scope, receive: Receive, send: Send) -> None:
             counts.requests[str(scope.get("path"))] += scope["type"] == "http"
 

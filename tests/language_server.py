@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,20 +71,21 @@ class LanguageServer:
 @contextmanager
 def language_server(program: Path, *, folder: Path, python: Path) -> Iterator[LanguageServer]:
     """Start a language server on a folder, with the packages that a Python has; it ends with the block."""
-    process = subprocess.Popen([program, "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        server = LanguageServer(process, python=python)
-        server.ask(
-            "initialize",
-            {
-                "processId": None,
-                "rootUri": folder.as_uri(),
-                "capabilities": {"workspace": {"configuration": True}},
-                "workspaceFolders": [{"uri": folder.as_uri(), "name": "folder"}],
-            },
-        )
-        server.tell("initialized", {})
-        yield server
-    finally:
-        process.kill()
-        process.wait()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([program, "--stdio"], stdin=pipe, stdout=pipe, start_new_session=True) as process:
+        try:
+            server = LanguageServer(process, python=python)
+            server.ask(
+                "initialize",
+                {
+                    "processId": None,
+                    "rootUri": folder.as_uri(),
+                    "capabilities": {"workspace": {"configuration": True}},
+                    "workspaceFolders": [{"uri": folder.as_uri(), "name": "folder"}],
+                },
+            )
+            server.tell("initialized", {})
+            yield server
+        finally:
+            # The program is a wrapper: the server itself is a process behind it.
+            os.killpg(process.pid, signal.SIGKILL)

@@ -356,9 +356,15 @@ def test_epsilon_and_delta_are_never_shown_too_small(value: float) -> None:
 )
 @settings(max_examples=300)
 def test_formatters_take_anything(value: Any) -> None:
-    for name in ("percent", "ratio", "count", "epsilon", "delta", "size"):
-        shown = getattr(number_format, name)(value)
-        assert "nan" not in shown and "inf" not in shown
+    for show in (
+        number_format.percent,
+        number_format.ratio,
+        number_format.count,
+        number_format.epsilon,
+        number_format.delta,
+        number_format.size,
+    ):
+        assert "nan" not in show(value) and "inf" not in show(value)
     assert number_format.duration(value) and isinstance(number_format.general(value), str)
 
 

@@ -15,10 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
+from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedrec.clients.home import MerchantHome
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.flower import guard
+from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
@@ -108,6 +110,33 @@ def test_a_certificate_for_a_public_name_alone_serves(tmp_path: Path) -> None:
     host.start()
     try:
         assert host.nodes() == {}
+    finally:
+        host.stop()
+
+
+def test_a_run_that_flower_does_not_hand_out_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    certificates = make_server_certificates(tmp_path, hosts=("127.0.0.1",))
+    closed: list[PrivateGrid] = []
+    close = PrivateGrid.close
+
+    def remember(self: PrivateGrid) -> None:
+        closed.append(self)
+        close(self)
+
+    def none(client: RuntimeHttpClient, request: object) -> None:
+        raise RuntimeError("no input for this task")
+
+    monkeypatch.setattr(PrivateGrid, "close", remember)
+    monkeypatch.setattr(RuntimeHttpClient, "PullTaskInput", none)
+    host = SuperLinkHost(certificates=certificates, private=certificates, host="127.0.0.1", port=0)
+    host.start()
+    try:
+        with pytest.raises(RuntimeError, match="no input for this task"), host.open_run():
+            raise AssertionError("the run was handed out")
+        assert len(closed) == 1
     finally:
         host.stop()
 

@@ -10,7 +10,16 @@ from fedrec.protocol.transport import Body
 
 
 def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
-    """Encode a reply for the merchant's own store: a length, a JSON head, the blobs one after another."""
+    """Encode a reply: a length of 4 bytes (little-endian), a JSON head, the blobs one after another.
+
+    Args:
+        body: the reply.
+        blobs: its bytes by name.
+
+    Returns:
+        The bytes to store.
+
+    """
     head = json.dumps(
         [body.model_dump(mode="json"), [[name, len(data)] for name, data in blobs.items()]]
     ).encode()
@@ -18,7 +27,16 @@ def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
 
 
 def thaw(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
-    """Decode what :func:`freeze` wrote; the very same body and blobs."""
+    """Decode what :func:`freeze` wrote.
+
+    Args:
+        data: the bytes of a store of one's own, which are trusted.
+        kind: the schema of the reply.
+
+    Returns:
+        The very same body and blobs.
+
+    """
     start = 4 + int.from_bytes(data[:4], "little")
     raw, lengths = json.loads(data[4:start])
     blobs: dict[str, bytes] = {}

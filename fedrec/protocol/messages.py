@@ -39,7 +39,8 @@ class JoinRequest(Strict):
 class JoinReply(Strict):
     """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's.
 
-    ``signature`` is Ed25519, by the merchant, over the canonical bytes of :class:`Joined`.
+    ``signature`` is Ed25519, by the merchant, over the canonical bytes of
+    :class:`fedrec.protocol.statements.Joined`.
     """
 
     merchant: Name

@@ -17,7 +17,6 @@ MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
 """A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
-MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]

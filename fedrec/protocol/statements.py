@@ -10,7 +10,6 @@ from pydantic import FailFast, Field, StringConstraints
 
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
-    MAX_PROOF_DIGITS,
     Hash,
     Name,
     RoundNumber,
@@ -18,6 +17,8 @@ from fedrec.protocol.schema import (
     Strict,
     sha256_hex,
 )
+
+MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 
 JOINED_CONTEXT = b"fedrec/joined/1"
 COMMITMENT_CONTEXT = b"fedrec/commitment/1"

@@ -47,9 +47,8 @@ def code_hash() -> str:
 def step_modules(package: Path) -> dict[str, Path]:
     """Find the modules that take part in a merchant's step and in opening a sum, from their imports.
 
-    They are what the merchant's side imports, directly or not, function by function included; not what is
-    imported for a type checker alone. The root ``fedrec/__init__.py`` takes no part: it only offers to users
-    what other modules do.
+    They are what the merchant's side imports, directly or not: imports inside functions count, those for type
+    checkers alone don't. ``fedrec/__init__.py`` takes no part: nothing in the package imports from it.
 
     Args:
         package: the folder of the package's source.
@@ -111,7 +110,7 @@ class _Imports(ast.NodeVisitor):
 
     def visit_If(self, node: ast.If) -> None:
         for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for part in node.orelse if for_checkers else [node.test, *node.body, *node.orelse]:
+        for part in node.orelse if for_checkers else [*node.body, *node.orelse]:
             self.visit(part)
 
 
@@ -119,19 +118,18 @@ def _imported(file: Path, *, within: str) -> set[str]:
     """Return the dotted names that a module of package ``within`` imports."""
     try:
         tree = ast.parse(_read(file))
-    except SyntaxError as error:
-        raise LedgerError(f"ledger: {file} is no Python: {error.msg}.") from None
-    imports = _Imports(within)
-    imports.visit(tree)
+        imports = _Imports(within)
+        imports.visit(tree)
+    except (SyntaxError, ImportError, ValueError) as error:
+        raise LedgerError(f"ledger: {file} is no Python that could run: {error}.") from None
     return imports.names
 
 
 def _file_of(name: str, package: Path) -> Path | None:
-    """Return the file of a module or package; None where there is none of that name."""
+    """Return the file of a module or package, the package first, as Python does; None if there is none."""
     path = package.joinpath(*name.split(".")[1:])
-    return next(
-        (file for file in (path.with_name(f"{path.name}.py"), path / "__init__.py") if file.is_file()), None
-    )
+    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _read(file: Path) -> bytes:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
@@ -86,9 +86,9 @@ def _epsilon_whole(groups: tuple[Group, ...], delta: float) -> float:
         return 0.0
     # The Gaussian tail bound on the privacy loss: delta(high) <= delta.
     high = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
-    # SciPy has no stubs: its root is read as a pair, and its tolerance as numpy's float.
-    root: float = brentq(excess, 0.0, high, xtol=1e-15, rtol=1e-12)  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    return root * (1 + _ROUND_UP)
+    # SciPy has no stubs: pyright takes the tolerance's type from its default, and the root for a pair.
+    root = brentq(excess, 0.0, high, xtol=1e-15, rtol=1e-12)  # pyright: ignore[reportArgumentType]
+    return cast(float, root) * (1 + _ROUND_UP)
 
 
 def _grid_size(groups: tuple[Group, ...], interval: float) -> float:
