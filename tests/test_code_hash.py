@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -206,6 +208,8 @@ def test_touching_all_that_is_not_covered_leaves_the_hash_alone(copy: Path) -> N
         ("privacy.audit.pdf", False),
         ("server.opening", False),
         ("clients.observe", False),
+        ("clients.daemon", False),
+        ("simulations.merchants", False),
         ("cli.simulate", False),
         ("config", False),
     ],
@@ -279,10 +283,16 @@ def test_imports_are_followed_as_python_follows_them(
     assert sorted(step_modules(package)) == sorted(always + found)
 
 
-def test_a_package_without_its_source_is_refused(small: Callable[..., Path]) -> None:
-    package = small({})
-    (package / "clients" / "assembly.py").unlink()
-    with pytest.raises(LedgerError, match=r"fedrec\.clients\.assembly is not installed"):
+@pytest.mark.parametrize("name", ["clients.assembly", "clients.far", "room.inner", "room"])
+def test_an_imported_module_without_its_source_is_refused(small: Callable[..., Path], name: str) -> None:
+    """Python would run a compiled file in its place, which nothing would name."""
+    imports = "from fedrec.clients.far import name\nimport fedrec.room.inner\n"
+    files = {"clients/app.py": imports, "clients/far.py": "", "room/__init__.py": "", "room/inner.py": ""}
+    package = small(files)
+    step_modules(package)
+    path = package.joinpath(*name.split("."))
+    (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).unlink()
+    with pytest.raises(LedgerError, match=rf"fedrec\.{name} is not installed"):
         step_modules(package)
 
 
@@ -297,6 +307,39 @@ def test_a_line_moved_over_a_file_s_border_changes_the_hash(small: Callable[...,
     before = hash_modules(step_modules(package))
     small({"clients/app.py": "a = 1\n", "clients/assembly.py": "b = 2\n"})
     assert hash_modules(step_modules(package)) != before
+
+
+def test_the_hash_depends_on_no_order() -> None:
+    """The walk over sets finds the modules in another order in every process."""
+    assert hash_modules(COVERED) == hash_modules(dict(reversed(COVERED.items())))
+    assert list(COVERED) != sorted(COVERED)
+
+
+def dynamic_imports(source: str) -> list[str]:
+    """Find what imports past an import statement, but for another package's module by its own name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            found.append(f"from {node.module} import *")
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func).rpartition(".")[2]
+        named = ast.unparse(node.args[0]) if node.args else ""
+        foreign = re.fullmatch(r"'(?!fedrec\b)\w+(\.\w+)*'", named)
+        if called == "import_module" and not foreign:
+            found.append(f"import_module({named})")
+        if isinstance(node.func, ast.Name) and called in {"__import__", "exec", "eval"}:
+            found.append(f"{called}({named})")
+    return found
+
+
+def test_no_covered_module_imports_past_an_import_statement() -> None:
+    found = {name: dynamic_imports(file.read_text("utf-8")) for name, file in COVERED.items()}
+    assert {name: imported for name, imported in found.items() if imported} == {}
+    for line in ("import_module('fedrec.x')", "importlib.import_module(name)", "__import__('x')", "exec(x)"):
+        assert dynamic_imports(line) == [line.removeprefix("importlib.")]
+    assert dynamic_imports("from fedrec.x import *") == ["from fedrec.x import *"]
+    assert dynamic_imports("importlib.import_module('torchvision.datasets')\nmodel.eval()") == []
 
 
 def test_a_module_s_name_is_part_of_the_hash(tmp_path: Path) -> None:

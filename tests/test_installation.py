@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.language_server import language_server
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+LINKS = {path.name for path in ROOT.iterdir() if path.is_symlink()}
 DEPENDENCIES = sysconfig.get_path("purelib")
 
 PROBE = """
@@ -69,41 +71,53 @@ def every_import() -> str:
 
 @dataclass(frozen=True)
 class Built:
-    """A checkout without links, and what was built of it."""
+    """What was built of a checkout without links, and of one with them."""
 
     checkout: Path
+    sdist: Path
     wheel: Path
     wheel_of_sdist: Path
+    wheel_beside_links: Path
     editable: Path
+
+
+def copy_checkout(folder: Path, *, links: bool) -> Path:
+    """Copy the checkout; without links, each is a file that holds its target, as git writes it there."""
+    for name in tracked():
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not source.is_symlink():
+            target.write_bytes(source.read_bytes())
+        elif links:
+            target.symlink_to(source.readlink())
+        else:
+            target.write_text(str(source.readlink()))
+    return folder
+
+
+def build(checkout: Path, out: Path, *kinds: str) -> Path:
+    """Build a checkout without a network; return the folder."""
+    run(sys.executable, "-m", "build", "--no-isolation", *kinds, "--outdir", out, cwd=checkout)
+    return out
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Build everything from a checkout as a system without links has it: each is a file with its target."""
     root = tmp_path_factory.mktemp("built")
-    checkout = root / "checkout"
-    for name in tracked():
-        source, target = ROOT / name, checkout / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(str(source.readlink()).encode() if source.is_symlink() else source.read_bytes())
-    for arguments, out in (("--wheel", "wheel"), ("", "sdist")):
-        run(
-            sys.executable,
-            "-m",
-            "build",
-            "--no-isolation",
-            *arguments.split(),
-            "--outdir",
-            root / out,
-            cwd=checkout,
-        )
+    checkout = copy_checkout(root / "checkout", links=False)
+    linked = copy_checkout(root / "linked", links=True)
+    both = build(linked, root / "both")
     hook = "import sys, setuptools.build_meta as backend; backend.build_editable(sys.argv[1])"
-    (root / "editable").mkdir()
-    run(sys.executable, "-c", hook, root / "editable", cwd=checkout)
-    wheel, wheel_of_sdist, editable = (
-        next((root / out).glob("*.whl")) for out in ("wheel", "sdist", "editable")
+    (editable := root / "editable").mkdir()
+    run(sys.executable, "-c", hook, editable, cwd=checkout)
+    return Built(
+        checkout=checkout,
+        sdist=next(both.glob("*.tar.gz")),
+        wheel=next(build(checkout, root / "wheel", "--wheel").glob("*.whl")),
+        wheel_of_sdist=next(both.glob("*.whl")),
+        wheel_beside_links=next(build(linked, root / "beside", "--wheel").glob("*.whl")),
+        editable=next(editable.glob("*.whl")),
     )
-    return Built(checkout=checkout, wheel=wheel, wheel_of_sdist=wheel_of_sdist, editable=editable)
 
 
 def environment_with(wheel: Path, folder: Path) -> Path:
@@ -126,7 +140,15 @@ def purelib(python: Path) -> Path:
     return Path(run(python, "-c", code, cwd=python.parent).strip()).resolve()
 
 
-@pytest.mark.parametrize("kind", ["wheel", "wheel_of_sdist"])
+def test_a_source_distribution_holds_each_file_once(built: Built) -> None:
+    with tarfile.open(built.sdist) as sdist:
+        names = [name.partition("/")[2] for name in sdist.getnames()]
+    assert {name for name in tracked() if name.startswith("fedrec/")} <= set(names)
+    top = {name.partition("/")[0] for name in names if "/" in name}
+    assert top <= {"fedrec", "fedrec.egg-info", "tests"} and not set(names) & LINKS
+
+
+@pytest.mark.parametrize("kind", ["wheel", "wheel_of_sdist", "wheel_beside_links"])
 def test_a_wheel_holds_the_package_and_nothing_else(built: Built, kind: str) -> None:
     with zipfile.ZipFile(getattr(built, kind)) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -134,7 +156,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(built: Built, kind: str) -> 
     assert {
         "fedrec/py.typed",
         "fedrec/server/status.html",
-        "fedrec/simulations/templates/inversion.html",
+        "fedrec/simulations/attacks/inversion.html",
     } <= names
 
 
@@ -150,7 +172,20 @@ def test_an_installed_package_works_from_an_empty_folder(built: Built, kind: str
     assert run(program, "--version", cwd=empty).startswith("fedrec ")
     if kind == "wheel":
         out = empty / "run"
-        run(program, "simulate", "--merchants", "3", "--rounds", "1", "--out", out, cwd=empty)
+        small = [
+            "--merchants",
+            "3",
+            "--per-merchant",
+            "30",
+            "--validation",
+            "10",
+            "--test",
+            "10",
+            "--size",
+            "16",
+        ]
+        run(program, "data", "synth", *small, "photos", cwd=empty)
+        run(program, "simulate", "--data", "photos", "--rounds", "1", "--out", out, cwd=empty)
         report = json.loads((out / "report.json").read_text("utf-8"))
         assert report["rounds"][0]["opened"] is True and (out / "report.html").is_file()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def test_nothing_is_imported_through_a_link() -> None:
         if (wrong := sorted(name for name in imports(file) if name.partition(".")[0] in roots))
     }
     assert found == {}
+
+
+def test_no_text_in_the_package_names_a_module_by_a_link() -> None:
+    """Processes, commands and lazy imports are given names in strings."""
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for file in sources("fedrec")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.match(rf"({'|'.join(LINKED)})\.\w", node.value) and is_module(node.value.partition(":")[0])
+    ]
+    assert found == []
+    assert is_module("server.rounds") is (ROOT / "server").is_dir()
 
 
 def test_every_module_is_loaded_once_and_under_its_own_name() -> None:

@@ -8,6 +8,7 @@ from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
+from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
@@ -27,9 +28,11 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
 
     Raises:
         ConfigError: the settings, the policy or a key can't be used.
-        LedgerError: the ledger is broken, or another process has it open.
+        LedgerError: the ledger is broken, another process has it open, or this package has no source to name.
 
     """
+    # Now, not at the first charge: by then the disk may hold another version than the one that runs.
+    code_hash()
     settings = home.settings()
     name = settings.name
     policy, identity = home.policy(), home.identity()

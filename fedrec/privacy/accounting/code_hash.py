@@ -48,7 +48,8 @@ def step_modules(package: Path) -> dict[str, Path]:
     """Find the modules that take part in a merchant's step and in opening a sum, from their imports.
 
     They are what the merchant's side imports, directly or not: imports inside functions count, those for type
-    checkers alone don't. ``fedrec/__init__.py`` takes no part: nothing in the package imports from it.
+    checkers alone don't. ``fedrec/__init__.py`` takes no part, since nothing in the package imports from it.
+    Neither does what hosts a merchant: the daemon's loop and connection, a simulation's harness.
 
     Args:
         package: the folder of the package's source.
@@ -57,24 +58,23 @@ def step_modules(package: Path) -> dict[str, Path]:
         The file of every module by its dotted name, packages (their ``__init__.py``) included.
 
     Raises:
-        LedgerError: a file is missing, can't be read or is no Python.
+        LedgerError: a module that is imported has no source, or one that can't be read or isn't Python.
 
     """
-    missing = [root for root in _ROOTS if _file_of(root, package) is None]
-    if missing:
-        raise LedgerError(f"ledger: the source of {missing[0]} is not installed, so no entry could name it.")
     found: dict[str, Path] = {}
-    waiting: list[str] = [*_ROOTS]
+    waiting = [(root, True) for root in _ROOTS]
     while waiting:
-        name = waiting.pop()
+        name, is_module = waiting.pop()
         if name in found or not name.startswith(f"{_PACKAGE}."):
             continue
         file = _file_of(name, package)
-        # What an import takes out of a module has no file.
         if file is not None:
             found[name] = file
             parent = name.rpartition(".")[0]
-            waiting += [parent, *_imported(file, within=name if file.stem == "__init__" else parent)]
+            waiting.append((parent, True))
+            waiting += _imported(file, within=name if file.stem == "__init__" else parent)
+        elif is_module:
+            raise LedgerError(f"ledger: the source of {name} is not installed, so no entry could name it.")
     return found
 
 
@@ -95,18 +95,18 @@ def hash_modules(modules: Mapping[str, Path]) -> str:
 
 
 class _Imports(ast.NodeVisitor):
-    """Collects the names that a module imports as it runs: modules, and what is taken out of them."""
+    """Collects what a module imports as it runs: dotted names, and whether each must be a module."""
 
     def __init__(self, within: str) -> None:
         self._within = within
-        self.names: set[str] = set()
+        self.found: set[tuple[str, bool]] = set()
 
     def visit_Import(self, node: ast.Import) -> None:
-        self.names |= {alias.name for alias in node.names}
+        self.found |= {(alias.name, True) for alias in node.names}
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = resolve_name("." * node.level + (node.module or ""), self._within)
-        self.names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        self.found |= {(module, True), *((f"{module}.{alias.name}", False) for alias in node.names)}
 
     def visit_If(self, node: ast.If) -> None:
         for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
@@ -114,15 +114,15 @@ class _Imports(ast.NodeVisitor):
             self.visit(part)
 
 
-def _imported(file: Path, *, within: str) -> set[str]:
-    """Return the dotted names that a module of package ``within`` imports."""
+def _imported(file: Path, *, within: str) -> set[tuple[str, bool]]:
+    """Return what a module of package ``within`` imports, as :class:`_Imports` collects it."""
     try:
         tree = ast.parse(_read(file))
         imports = _Imports(within)
         imports.visit(tree)
     except (SyntaxError, ImportError, ValueError) as error:
         raise LedgerError(f"ledger: {file} is no Python that could run: {error}.") from None
-    return imports.names
+    return imports.found
 
 
 def _file_of(name: str, package: Path) -> Path | None:

@@ -53,7 +53,7 @@ _ATTACK: Final = (
 
 def render(result: InversionResult) -> str:
     """Return the page: one HTML file that loads nothing from anywhere."""
-    template = files("fedrec.simulations").joinpath("templates", "inversion.html").read_text(encoding="utf-8")
+    template = files("fedrec.simulations.attacks").joinpath("inversion.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         introduction=escape(_INTRODUCTION),
         verdict=_verdict(result),
