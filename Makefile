@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml fedrec/__init__.py
 simulate: install
 	$(BIN)/fedrec simulate
 
+# Some tests wait for processes and timers: a third worker keeps two cores busy.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
