@@ -38,6 +38,7 @@ from tests.cohort import Cohort, InProcessGrid
 
 PACKAGE = Path(str(fedrec.__file__)).parent
 COVERED = step_modules(PACKAGE)
+BEFORE = hash_modules(COVERED)
 CLASSES = ("hat", "mug")
 NAMES = ("m0", "m1", "m2")
 
@@ -140,6 +141,18 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
         "vision.folders",
     ):
         assert COVERED[f"fedrec.{name}"] in watch.files
+
+
+def test_the_code_is_named_as_it_was_when_the_merchant_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade on disk under a running daemon changes no entry: the old code still runs."""
+    code_hash.cache_clear()
+    merchant = open_merchant(merchant_homes(tmp_path)[0], device=torch.device("cpu"))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: b"a newer version")
+    assert code_hash() == BEFORE
+    merchant.ledger.close()
+    merchant.store.close()
 
 
 def test_what_python_imports_for_a_step_is_covered() -> None:
