@@ -172,19 +172,8 @@ def test_an_installed_package_works_from_an_empty_folder(built: Built, kind: str
     assert run(program, "--version", cwd=empty).startswith("fedrec ")
     if kind == "wheel":
         out = empty / "run"
-        small = [
-            "--merchants",
-            "3",
-            "--per-merchant",
-            "30",
-            "--validation",
-            "10",
-            "--test",
-            "10",
-            "--size",
-            "16",
-        ]
-        run(program, "data", "synth", *small, "photos", cwd=empty)
+        small = "--merchants 3 --per-merchant 30 --validation 10 --test 10 --size 16"
+        run(program, "data", "synth", *small.split(), "photos", cwd=empty)
         run(program, "simulate", "--data", "photos", "--rounds", "1", "--out", out, cwd=empty)
         report = json.loads((out / "report.json").read_text("utf-8"))
         assert report["rounds"][0]["opened"] is True and (out / "report.html").is_file()
