@@ -75,7 +75,6 @@ def charge(planned: TrainingPlan, number: int, round_number: int) -> Charge:
         round_number=round_number,
         model_hash=model(number, round_number),
         data="0" * 64,
-        records=1000,
         policy_hash=POLICY.hash,
         seeded=False,
     )

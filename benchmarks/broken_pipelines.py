@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedrec.clients import merchant
+from fedrec.clients import contribution
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.step import contribute
@@ -39,7 +39,7 @@ def noise_scaled(part: float) -> Iterator[None]:
         return contribute(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
 
     # The colluders' own part is computed anew by the audit: it must be the same there.
-    with patched(merchant, "contribute", less), patched(canaries, "contribute", less):
+    with patched(contribution, "contribute", less), patched(canaries, "contribute", less):
         yield
 
 
@@ -50,7 +50,7 @@ def records_repeated(times: int) -> Iterator[None]:
     def more(model: Any, inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> NDArray[np.int64]:
         return contribute(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)
 
-    with patched(merchant, "contribute", more):
+    with patched(contribution, "contribute", more):
         yield
 
 

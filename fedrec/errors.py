@@ -7,7 +7,10 @@ and a test compares it with this module.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+RefusalCode = Literal["policy", "plan", "budget", "paused", "training", "request", "message", "failed"]
+"""Why a merchant refuses, as the server is told; :mod:`fedrec.protocol.refusals` explains each."""
 
 
 class FedrecError(Exception):
@@ -41,9 +44,17 @@ class UnreachableBudgetError(ConfigError):
 
 
 class RefusedError(FedrecError):
-    """A merchant refuses a plan, a step or a request; the reason names the rule."""
+    """A merchant refuses a plan, a step or a request; the reason names the rule.
+
+    Code and text go to the server, so they follow from plan, policy, ledger, keys and the request alone,
+    never from photos.
+    """
 
     exit_code: ClassVar[int] = 6
+
+    def __init__(self, reason: str, *, code: RefusalCode = "request") -> None:
+        super().__init__(reason)
+        self.code: RefusalCode = code
 
 
 class LedgerError(FedrecError):
@@ -56,6 +67,9 @@ class BudgetExceededError(RefusedError):
     """A charge would pass the merchant's lifetime budget."""
 
     exit_code: ClassVar[int] = 8
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, code="budget")
 
 
 class AggregationError(FedrecError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import uuid
 from collections.abc import Callable, Iterable
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
-from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.ledger import Ledger
@@ -42,6 +44,10 @@ def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
         model.weight.zero_()
         model.bias.zero_()
     return model
+
+
+def record_digests(name: str, count: int = RECORDS) -> tuple[bytes, ...]:
+    return tuple(hashlib.sha256(f"{name} {number}".encode()).digest() for number in range(count))
 
 
 @dataclass
@@ -75,7 +81,8 @@ class Cohort:
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
             labels=torch.randint(0, CLASSES, (RECORDS,), generator=generator),
-            content_hash=name.encode(),
+            digests=(digests := record_digests(name)),
+            held=digests,
         )
 
         def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:

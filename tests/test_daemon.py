@@ -83,7 +83,7 @@ def test_policy_and_join_file_are_followed_while_the_daemon_runs(
     proposed = JoinRequest(plan=plan(home, tmp_path))
 
     def refusal() -> str:
-        return server.ask(node, "query.join", proposed, JoinReply).refused or ""
+        return str(server.ask(node, "query.join", proposed, JoinReply).refused or "")
 
     with running(home) as thread:
         eventually(lambda: server.is_up(node))
@@ -135,7 +135,7 @@ def test_a_message_under_way_is_answered_before_the_daemon_leaves(
         threading.Thread(target=stop).start()
         # The server looks for the reply when the merchant is about to leave.
         answer = server.ask(node, "query.join", proposed, JoinReply, pause=1.5)
-        assert answer.refused == "after the call to stop"
+        assert answer.refused is not None and answer.refused.detail == "after the call to stop"
         it.thread.join(30)
         assert not it.is_alive() and not in_use(home.ledger)
     shown = home.connection()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.merchant import TrainingData
+from fedrec.clients.records import TrainingData
 from fedrec.privacy.aggregation.scheme import Scheme
 from fedrec.privacy.derive import derive, rounded_size
 from fedrec.privacy.dp.sampling import poisson_sample
@@ -19,7 +19,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, linear_model
+from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, linear_model, record_digests
 
 STEPS, RATE = 4, 0.1
 
@@ -28,7 +28,8 @@ def _records(count: int) -> TrainingData:
     generator = torch.Generator().manual_seed(0)
     inputs = 3 * torch.randn(106, 1, FEATURES, generator=generator)
     labels = torch.randint(0, CLASSES, (106,), generator=generator)
-    return TrainingData(inputs=inputs[:count], labels=labels[:count], content_hash=b"%d" % count)
+    digests = record_digests("m", count)
+    return TrainingData(inputs=inputs[:count], labels=labels[:count], digests=digests, held=digests)
 
 
 class _Watched(nn.Module):

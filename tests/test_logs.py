@@ -17,7 +17,8 @@ from fedrec._internal.text import listed, one_line
 from fedrec.cli import logs
 from fedrec.clients.app import build_client_app
 from fedrec.clients.daemon import Daemon
-from fedrec.clients.merchant import TrainingData
+from fedrec.clients.records import TrainingData
+from fedrec.clients.store import read_store
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.protocol.messages import JoinReply, JoinRequest
@@ -110,15 +111,16 @@ def test_no_line_at_a_normal_level_names_a_photo(tmp_path: Path, failure: Except
     daemon = object.__new__(Daemon)
     daemon._app = build_client_app(lambda context: cohort.merchants["m0"])
     reply = daemon._reply(request(cohort), node_id=1)
-    if reply.has_content():
-        said = unpack(reply.content, JoinReply, max_blob_bytes=0)[0].refused
-    else:
-        said = reply.error.reason
-    assert said is not None and "its own log says why" in said and "Rome" not in said
+    assert unpack(reply.content, JoinReply, max_blob_bytes=0)[0].refused is None
+    cohort.merchants["m0"].prepare()
     shown = (tmp_path / "client.log").read_text("utf-8")
     assert type(failure).__name__ in shown and "Rome" not in shown
+    # The merchant alone is told.
+    told = read_store(tmp_path / "cohort" / "m0" / "store.sqlite").told
+    assert told is not None and told.startswith("noise alone is sent") and "Rome" in told
     logging.getLogger("fedrec").setLevel(logging.DEBUG)
     daemon._reply(request(cohort), node_id=1)
+    cohort.merchants["m0"].prepare()
     assert "Rome" in (tmp_path / "client.log").read_text("utf-8")
 
 

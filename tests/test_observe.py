@@ -30,6 +30,7 @@ from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, Statement
 from fedrec.protocol.messages import JoinReply, TrainReply
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.filing import TrainingFile, file_training
@@ -304,7 +305,7 @@ def message(kind: str, *, group: str = "3") -> Message:
 def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger) -> None:
     observer = MerchantObserver(ledger, epsilon_lifetime=10.0)
     asked = message("train")
-    refusal = TrainReply(merchant="anna", refused="img_0815.png is nobody's business")
+    refusal = TrainReply(merchant="anna", refused=Refusal(code="policy", detail="img_0815.png"))
     observer.answered(asked, Message(pack(refusal), reply_to=asked), seconds=2.0)
     observer.answered(asked, error_reply(asked, code=APP_FAILED, reason="x"), seconds=1.0)
     joined = message("query.join", group="join")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.errors import ConfigError, RefusedError
+from fedrec.errors import ConfigError, RefusalCode, RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.refusals import CATALOGUE
 from tests.cohort import Cohort, InProcessGrid
 
 CAP = "lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n"
@@ -302,3 +304,9 @@ def test_an_overfull_step_is_refused_at_the_join_whatever_the_merchant_holds(coh
         with pytest.raises(RefusedError, match="a step of one merchant takes"):
             merchant.join(JoinRequest(plan=plan))
     assert merchant.ledger.entries() == ()
+
+
+def test_the_docs_list_every_code_of_a_refusal() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "policy.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([a-z]+)` \|", page.partition("## What a refusal says")[2], flags=re.MULTILINE)
+    assert listed == list(CATALOGUE) == list(get_args(RefusalCode))

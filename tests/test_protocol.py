@@ -25,6 +25,7 @@ from fedrec.protocol.messages import (
     UnmaskRequest,
 )
 from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.statements import Commitment, SealingKey, SignedCommitment, SignedSealingKey
 from fedrec.protocol.transport import MAX_BODY_BYTES, pack, request_hash, unpack
@@ -79,7 +80,7 @@ BODIES: tuple[Strict, ...] = (
     TrainRequest(training_id=HASH, round_number=2, model_hash=HASH, sealing_keys=(SEALING,)),
     TrainReply(merchant="m0", signed=SIGNED),
     UnmaskRequest(training_id=HASH, round_number=2, survivors=(SIGNED,)),
-    UnmaskReply(merchant="m0", refused="too few"),
+    UnmaskReply(merchant="m0", refused=Refusal(code="request", detail="too few")),
     CloseReply(merchant="m0"),
 )
 KINDS = tuple(type(body) for body in BODIES)
@@ -367,9 +368,11 @@ def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, Any], reas
 
 def test_words_of_others_hold_no_sign_that_moves_a_cursor() -> None:
     reply = JoinReply.model_validate_json(
-        json.dumps({"merchant": "m0", "refused": "no\n\x1b[2Jtraining    0001 done"})
+        json.dumps(
+            {"merchant": "m0", "refused": {"code": "plan", "detail": "no\n\x1b[2Jtraining    0001 done"}}
+        )
     )
-    assert reply.refused == "no  [2Jtraining    0001 done"
+    assert str(reply.refused) == "no  [2Jtraining    0001 done"
     honest = PLAN.model_dump(mode="json") | {
         "classes": ["\u06a9\u062a\u0627\u0628\u200c\u0647\u0627", "a\u00a0b", "\u978b"]
     }

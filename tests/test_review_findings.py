@@ -26,6 +26,7 @@ from fedrec.protocol.messages import (
     UnmaskRequest,
 )
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.statements import SEALING_KEY_CONTEXT, SealingKey, SignedSealingKey
 from fedrec.protocol.transport import MAX_BODY_BYTES, pack, unpack
 from fedrec.server.blame import Blame
@@ -158,8 +159,10 @@ def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> No
     assert coordinator.checkpoint.sealing_keys() == ()
 
 
-@pytest.mark.parametrize("refused", ["no", None])
-def test_a_reply_under_another_name_is_held_against_its_sender(tmp_path: Path, refused: str | None) -> None:
+@pytest.mark.parametrize("refused", [Refusal(code="plan"), None])
+def test_a_reply_under_another_name_is_held_against_its_sender(
+    tmp_path: Path, refused: Refusal | None
+) -> None:
     cohort = Cohort(tmp_path)
 
     def blame_another(reply: Message, index: int) -> Message:

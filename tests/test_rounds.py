@@ -17,6 +17,7 @@ from fedrec.privacy.accounting import pld, rdp
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.statements import SignedCommitment
 from fedrec.protocol.transport import Body, pack, unpack
@@ -429,16 +430,15 @@ def test_a_plan_is_held_against_the_ledger_before_its_first_round(tmp_path: Path
     policy = probe.policy.model_copy(update={"lifetime_epsilon": 1.05 * spent, "lifetime_delta": plan.delta})
     cohort = Cohort(tmp_path / "cohort", policy=policy)
     refused = reply_to(cohort, "query.join", JoinRequest(plan=cohort.plan(rounds=3)), JoinReply)
-    assert refused.refused == BUDGET
+    assert refused.refused == Refusal(code="budget") and str(refused.refused) == BUDGET
     merchant = cohort.merchants["m0"]
     assert merchant.ledger.entries() == () and merchant.store.plans() == []
     # What fits is joined, and joined again once a part of it was charged.
     fits = cohort.plan(rounds=1)
     cohort.train(fits)
     assert len(merchant.ledger.entries()) == 1
-    assert (
-        reply_to(cohort, "query.join", JoinRequest(plan=cohort.plan(rounds=1)), JoinReply).refused == BUDGET
-    )
+    again = reply_to(cohort, "query.join", JoinRequest(plan=cohort.plan(rounds=1)), JoinReply)
+    assert again.refused == Refusal(code="budget")
 
 
 def test_a_merchant_joins_again_with_just_the_rounds_left(tmp_path: Path) -> None:

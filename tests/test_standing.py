@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import shutil
 import uuid
@@ -22,7 +21,8 @@ from fedrec.clients.checks import look_at
 from fedrec.clients.data import photos_for
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.standing import read_standing, summarise
-from fedrec.clients.store import MerchantStore, TrainingSecrets, read_store
+from fedrec.clients.store import CountedSet, MerchantStore, TrainingSecrets, read_store
+from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.ledger import Charge, Ledger
@@ -34,6 +34,7 @@ from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
+from tests.test_datasets import picture
 from tests.test_ledger import CHARGE
 
 NAME = "merchant-00"
@@ -115,26 +116,38 @@ def test_classes_are_held_against_the_training_s(home: MerchantHome, photos: Pat
     assert not ok and "none of these" in text and "a, b" in text
 
 
-def test_changed_photos_are_found_before_a_round_is_refused(
+def test_changed_photos_are_told_before_the_next_training(
     home: MerchantHome, photos: Path, tmp_path: Path
 ) -> None:
     own = tuple(sorted(folder.name for folder in photos.iterdir()))
     plan = a_plan(tmp_path, classes=own, model="cnn")
     join(home, plan)
+    assert "nothing was charged yet" in findings(home)["changes"][1]
     data = photos_for(plan, photos, layout="class", device=torch.device("cpu"))
-    key = home.identity().sign(b"", context=b"fedrec/dataset-version/1")
-    version = hmac.digest(key, data.content_hash, "sha256").hex()
-    charge(home, replace(CHARGE, training_id=plan.training_id, dataset_version=version))
-    assert findings(home)["changes"] == (True, "the photos are those of the last charge")
-    next(photos.rglob("*.png")).unlink()
+    tags = RecordTags(home.identity())
+    store = MerchantStore(home.store)
+    store.put_counted(CountedSet(held=frozenset(map(tags.tag, data.held)), version="ab" * 32))
+    store.close()
+    charge(home, replace(CHARGE, training_id=plan.training_id))
+    assert findings(home)["changes"] == (True, "the records are those of the last charge")
+    gone = next(photos.rglob("*.png"))
+    kept = gone.read_bytes()
+    gone.unlink()
+    # What is gone needs no rule: it takes part in no step any more.
     ok, text = findings(home)["changes"]
-    assert not ok and "photos changed" in text and "count_together" in text
+    assert ok and text.startswith("1 record(s) of the last charge are gone")
+    picture(photos / own[0] / "new.png", 77)
+    ok, text = findings(home)["changes"]
+    assert not ok and "1 record(s) came" in text and "count_together" in text
     rules = (home.folder / "policy.toml").read_text("utf-8")
     (home.folder / "policy.toml").write_text(
         rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')
     )
     ok, text = findings(home)["changes"]
-    assert ok and "counted together" in text
+    assert ok and "counts all of them together; 1 record(s) of the last charge are gone" in text
+    (photos / own[0] / "new.png").unlink()
+    gone.write_bytes(kept)
+    assert findings(home)["changes"] == (True, "the records are those of the last charge")
 
 
 def test_the_disk_that_is_needed_follows_from_the_plan(

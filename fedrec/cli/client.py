@@ -193,17 +193,57 @@ def start(
 
 
 @app.command()
+def pause(home: Home = _HOME) -> None:
+    """Take part in no new round until 'resume'. An upload that was charged already may still go out."""
+    MerchantHome.open(home).pause()
+    typer.echo(
+        "paused: no plan and no new round is taken from now on, also after a restart.\n"
+        "What can't be undone: a round charged before may still be sent and opened, and keeps its charge."
+    )
+
+
+@app.command()
+def resume(home: Home = _HOME) -> None:
+    """Take part again after 'pause'."""
+    MerchantHome.open(home).resume()
+    typer.echo("resumed: plans and rounds are answered again, as the policy allows")
+
+
+@app.command()
 def forget(
     training: Annotated[str | None, typer.Argument(help="A training's id, or how it begins.")] = None,
     home: Home = _HOME,
     everything: Annotated[bool, typer.Option("--all", help="Every training that is open.")] = False,
+    photo: Annotated[
+        list[Path] | None, typer.Option("--photo", help="A photo that is used no more; may be given again.")
+    ] = None,
 ) -> None:
-    """Finish a training here, whatever the server says: delete its keys and what was answered in it."""
+    """Finish a training here, whatever the server says, or leave a photo out of every step to come."""
     opened = MerchantHome.open(home)
-    if (training is None) != everything:
-        raise ConfigError("name a training, or give --all")
+    if (training is not None) + everything + bool(photo) != 1:
+        raise ConfigError("name a training, or give --all or --photo")
+    if photo:
+        _forget_photos(opened, photo)
+    else:
+        _forget_trainings(opened, training)
+
+
+def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
+    from fedrec.clients.forgetting import forget_photos
+
+    for name, copies in forget_photos(opened, paths):
+        also = f", nor are {copies} copies of it" if copies else ""
+        typer.echo(f"{name} is used in no step from the next round on{also}; the file stays where it is")
+    typer.echo(
+        "What can't be undone: a round charged before may still be sent, what earlier rounds learnt stays in "
+        "the model, and the ledger keeps every charge."
+    )
+
+
+def _forget_trainings(opened: MerchantHome, training: str | None) -> None:
+    """Finish one training, by its id or how that begins, or all if None."""
     if not opened.store.exists():
-        raise ConfigError(f"--home {home}: this merchant has joined no training")
+        raise ConfigError(f"--home {opened.folder}: this merchant has joined no training")
     store = MerchantStore(opened.store)
     try:
         still_open = store.open_trainings()

@@ -49,6 +49,9 @@ def status_lines(standing: Standing) -> Iterator[str]:
     else:
         yield f"training    {_plan(standing.training)}; charged up to round {standing.training.last_round}"
         yield f"  cost      {_cost(standing.training)}"
+        yield f"  photos    {standing.photos or 'are looked through once the join is answered'}"
+    if standing.paused:
+        yield "paused      no new round is answered: 'fedrec client resume' ends it"
     budget = standing.budget
     yield f"budget      epsilon {_figure(budget.spent)} spent (RDP){_left(budget)}"
     yield f"  broken    epsilon {_figure(budget.spent_broken)} against whoever breaks the encryption (RDP)"

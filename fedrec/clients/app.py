@@ -13,14 +13,7 @@ from flwr.clientapp import ClientApp
 from fedrec._internal.text import one_line
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import (
-    AggregationError,
-    BudgetExceededError,
-    DataError,
-    FedrecError,
-    ProtocolError,
-    RefusedError,
-)
+from fedrec.errors import DataError, FedrecError, RefusedError
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
@@ -31,6 +24,7 @@ from fedrec.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from fedrec.protocol.refusals import Refusal, refusal_of
 from fedrec.protocol.schema import MAX_REASON, Strict
 from fedrec.protocol.transport import pack, unpack
 
@@ -40,19 +34,17 @@ Blobs = Mapping[str, bytes]
 _log = logging.getLogger(__name__)
 
 
-def _reason(error: FedrecError) -> str:
-    """Return what the server may read: the rule that was broken; no path, and not what the budget is at."""
+def _told(error: FedrecError) -> Refusal:
+    """Return what the server may read of an error; the merchant's own log has the rest."""
     if isinstance(error, RefusedError):
         _log.warning("refused: %s", one_line(error, most=MAX_REASON))
-    if isinstance(error, BudgetExceededError):
-        return "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed"
-    if isinstance(error, RefusedError | ProtocolError | AggregationError):
-        return str(error)[:MAX_REASON]
-    # Such an error may name a photo; a log that is kept doesn't.
-    what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
-    _log.error("a request can't be answered (%s): 'fedrec client check' says why", what)
-    _log.debug("what it was: %s", error)
-    return "the merchant can't answer; its own log says why"
+    refusal = refusal_of(error)
+    if refusal.code == "failed":
+        # Such an error may name a photo; a log that is kept doesn't.
+        what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
+        _log.error("a request can't be answered (%s): 'fedrec client check' says why", what)
+        _log.debug("what it was: %s", error)
+    return refusal
 
 
 def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
@@ -69,8 +61,8 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def answer(request: JoinRequest, blobs: Blobs) -> tuple[JoinReply, dict[str, bytes]]:
             return merchant.join(request)
 
-        def refuse(reason: str) -> JoinReply:
-            return JoinReply(merchant=merchant.name, refused=reason)
+        def refuse(refusal: Refusal) -> JoinReply:
+            return JoinReply(merchant=merchant.name, refused=refusal)
 
         return _reply(
             message, JoinRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
@@ -80,8 +72,8 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
 
-        def refuse(reason: str) -> TrainReply:
-            return TrainReply(merchant=merchant.name, refused=reason)
+        def refuse(refusal: Refusal) -> TrainReply:
+            return TrainReply(merchant=merchant.name, refused=refusal)
 
         def blob_bytes() -> int:
             return merchant.open_derived().train_bytes
@@ -99,8 +91,8 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
     def unmask(message: Message, context: Context) -> Message:
         merchant = merchant_of(context)
 
-        def refuse(reason: str) -> UnmaskReply:
-            return UnmaskReply(merchant=merchant.name, refused=reason)
+        def refuse(refusal: Refusal) -> UnmaskReply:
+            return UnmaskReply(merchant=merchant.name, refused=refusal)
 
         def blob_bytes() -> int:
             return merchant.open_derived().unmask_bytes
@@ -121,8 +113,8 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def answer(request: CloseRequest, blobs: Blobs) -> tuple[CloseReply, dict[str, bytes]]:
             return merchant.close_training(request), {}
 
-        def refuse(reason: str) -> CloseReply:
-            return CloseReply(merchant=merchant.name, refused=reason)
+        def refuse(refusal: Refusal) -> CloseReply:
+            return CloseReply(merchant=merchant.name, refused=refusal)
 
         return _reply(
             message, CloseRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
@@ -136,7 +128,7 @@ def _reply(
     kind: type[Request],
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
-    refuse: Callable[[str], Strict],
+    refuse: Callable[[Refusal], Strict],
     store: MerchantStore,
     blob_bytes: Callable[[], int],
 ) -> Message:
@@ -146,7 +138,7 @@ def _reply(
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
         reply, sent = answer(request, blobs)
     except FedrecError as error:
-        reply, sent = refuse(_reason(error)), {}
+        reply, sent = refuse(_told(error)), {}
         _note(store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 

@@ -6,8 +6,10 @@ import torch
 
 from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant import PAUSED, Merchant
+from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
+from fedrec.clients.training_set import RecordTags
 from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
@@ -48,16 +50,30 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         verify=verify,
         epsilon_lifetime=policy.lifetime_epsilon,
         delta_lifetime=policy.lifetime_delta,
-        changed_data=policy.changed_data,
     )
-    return Merchant(
+    store, tags = MerchantStore(home.store), RecordTags(identity)
+
+    def data_for(plan: TrainingPlan) -> TrainingData:
+        forgotten = store.forgotten()
+        return photos_for(
+            plan,
+            settings.data,
+            layout=settings.layout,
+            device=device,
+            leave_out=lambda digest: tags.tag(digest) in forgotten,
+        )
+
+    merchant = Merchant(
         name=name,
         identity=identity,
         ledger=ledger,
-        store=MerchantStore(home.store),
+        store=store,
         policy=policy,
-        data_for=lambda plan: photos_for(plan, settings.data, layout=settings.layout, device=device),
+        data_for=data_for,
         build_model=build_model,
         randomness_for=randomness_for,
         device=device,
     )
+    if home.paused:
+        merchant.suspend(PAUSED)
+    return merchant

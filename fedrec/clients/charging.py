@@ -6,7 +6,7 @@ import hmac
 
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entries import Charge
-from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views, rounded_size
+from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 
@@ -25,13 +25,12 @@ def round_charge(
     round_number: int,
     model_hash: str,
     data: str,
-    records: int,
     policy_hash: str,
     seeded: bool,
 ) -> Charge:
     """Return the charge of one round.
 
-    ``data`` is the :func:`dataset_version` of the merchant's records, and ``records`` how many they are.
+    ``data`` is the :func:`dataset_version` of the merchant's records.
     """
     noise = derived.noise
     both = reported_views(plan, noise)
@@ -61,7 +60,7 @@ def round_charge(
         code=code_name(),
         policy_hash=policy_hash,
         dataset_version=data,
-        size_bucket=rounded_size(records),
+        size_bucket=1,
         seeded=seeded,
         steps=plan.local_steps,
     )

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from fedrec.clients.charging import dataset_version
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store
+from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.head import check_head, head_path, read_head
 from fedrec.privacy.accounting.reading import in_use
@@ -22,7 +22,6 @@ from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
-from fedrec.vision.imageset import content_hash
 from fedrec.vision.inspection import FolderSummary, inspect
 
 _SHOWN = 3
@@ -117,8 +116,8 @@ class _Checks:
             return shown
         if not set(own) & set(plan.classes):
             raise ConfigError(
-                f"none of these ({shown}) is one of the training's: {', '.join(plan.classes)}; folders must "
-                "have the names of its classes"
+                f"none of these ({shown}) is one of the training's: {', '.join(plan.classes)}; noise alone "
+                "would be sent: folders must have the names of its classes"
             )
         others = [name for name in own if name not in plan.classes]
         none = [name for name in plan.classes if name not in own]
@@ -135,24 +134,33 @@ class _Checks:
         return None if plan is None else TrainingPlan.model_validate_json(plan)
 
     def changes(self) -> str:
-        _, entries = read_budget(self._home, None)
-        if not entries:
+        view = read_store(self._home.store)
+        if view.counted is None:
             return "nothing was charged yet, so nothing can have changed"
+        _, entries = read_budget(self._home, None)
         plan = plan_of_last_charge(self._home, entries)
         if plan is None:
             raise _NotTriedError("not compared: the plan of the last charge is kept no longer")
-        data = open_folder(
-            self._settings.data, classes=plan.classes, layout=self._settings.layout, unit=plan.unit
-        ).train
-        version = dataset_version(self._home.identity(), content_hash(data.records))
-        if version == entries[-1].charge.dataset_version:
-            return "the photos are those of the last charge"
+        splits = open_folder(
+            self._settings.data,
+            classes=plan.classes,
+            layout=self._settings.layout,
+            unit=plan.unit,
+            may_be_empty=True,
+        )
+        tags = RecordTags(self._home.identity())
+        fresh = len(set(map(tags.tag, splits.held)) - view.counted.held)
+        gone = len(view.counted.held) - (len(splits.held) - fresh)
+        left = f"{gone} {plan.unit}(s) of the last charge are gone, and take part in no step" if gone else ""
+        if not fresh:
+            return left or f"the {plan.unit}s are those of the last charge"
+        new = f"{fresh} {plan.unit}(s) came since the last charge, and wait for the next training"
         if self._policy().changed_data == "refuse":
             raise ConfigError(
-                "the photos changed since the last charge, and policy 'changed_data' is 'refuse': every "
-                "round will be refused; put them back as they were, or set it to 'count_together'"
+                f"{new}; as policy 'changed_data' is 'refuse', that one would be sent noise alone: put the "
+                "photos back as they were, or set it to 'count_together'"
             )
-        return "the photos changed since the last charge; all are counted together"
+        return f"{new}, which counts all of them together" + (f"; {left}" if left else "")
 
     def device(self) -> str:
         device = pick_device("auto")

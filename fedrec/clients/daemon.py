@@ -16,6 +16,7 @@ from fedrec._internal.text import one_line
 from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant import PAUSED
 from fedrec.clients.observe import MerchantObserver
 from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
@@ -138,8 +139,13 @@ class Daemon:
             self._merchant.suspend("the merchant's policy can't be used; its own log says why")
             return False
         self._merchant.follow(policy)
+        if self._home.paused:
+            self._merchant.suspend(PAUSED)
         self.observer.cap(policy.lifetime_epsilon)
-        _log.info("policy and join file were read again, and are in force")
+        _log.info(
+            "policy and join file are in force as they are now; %s",
+            "paused" if self._home.paused else "taking part",
+        )
         moved = (join.address, join.authority) != (self._join.address, self._join.authority)
         self._join = join
         return moved
@@ -165,6 +171,9 @@ class Daemon:
         self.observer.answered(message, reply, seconds=time.monotonic() - started)
         # The server is not told how long it took: time is a channel, too.
         link.send(reply, seconds=0.0)
+        with Watchdog(self._options.step_seconds):
+            # Only now: how long it takes tells how many photos there are.
+            self._merchant.prepare()
         return True
 
     def _reply(self, message: Message, *, node_id: int) -> Message:

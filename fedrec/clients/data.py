@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from fedrec.clients.merchant import TrainingData
+from fedrec.clients.records import Records, TrainingData
+from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
+from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
+from fedrec.vision.splits import DataSplits
+
+_ATTEMPTS = 3
+"""How often a folder is read from the start while its photos change."""
 
 
 def build_model(plan: TrainingPlan) -> nn.Module:
-    """Build the plan's model; its initial weights come from the server with the first round."""
-    return registry.get(plan.model).build(
-        classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0
-    )
+    """Build the plan's model; its initial weights come from the server with the first round.
+
+    Raises ``ConfigError`` where the plan's numbers don't go with the model, ``MissingExtraError`` where a
+    package that its inputs need isn't installed: told of the plan, before a photo is looked at.
+    """
+    spec = registry.get(plan.model)
+    if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
+        raise ConfigError(f"{plan.views} views of a product are no multiple of its {PRODUCT_PHOTOS} photos")
+    if spec.backbone is not None:
+        spec.backbone.check()
+    return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
 
 
-def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torch.device) -> TrainingData:
+def photos_for(
+    plan: TrainingPlan,
+    folder: Path,
+    *,
+    layout: Layout,
+    device: torch.device,
+    leave_out: Callable[[bytes], bool] = lambda digest: False,
+) -> TrainingData:
     """Read a folder of photos as the plan's model takes it; photos of other classes are left out.
 
-    The content's hash is of all the folder's photos: another list of classes is no change of the data.
+    ``leave_out`` says of a photo's digest whether the merchant has forgotten it.
 
     Raises ``ConfigError`` if the plan's unit is the product and there are no folders of products, and
-    ``DataError`` if the folder is missing or holds no usable photo of the plan's classes.
+    ``DataError`` if the folder can't be read, or photos go on changing while they are read.
     """
-    splits = open_folder(folder, classes=plan.classes, layout=layout, unit=plan.unit)
+    for attempt in range(_ATTEMPTS):
+        splits = open_folder(
+            folder,
+            classes=plan.classes,
+            layout=layout,
+            unit=plan.unit,
+            leave_out=leave_out,
+            may_be_empty=True,
+        )
+        if not len(splits.train):
+            none = Records.none(device)
+            return TrainingData(inputs=none.inputs, labels=none.labels, digests=(), held=splits.held)
+        try:
+            return _read(plan, splits, device=device)
+        except DataError:
+            # A photo went or changed just now; the next look finds what is left.
+            if attempt + 1 == _ATTEMPTS:
+                raise
+    raise DataError(f"{folder} can't be read")
+
+
+def _read(plan: TrainingPlan, splits: DataSplits, *, device: torch.device) -> TrainingData:
     images = splits.train
     inputs = model_inputs(
         images,
@@ -42,5 +84,8 @@ def photos_for(plan: TrainingPlan, folder: Path, *, layout: Layout, device: torc
     return TrainingData(
         inputs=to_inputs(inputs, plan.model).to(device),
         labels=torch.tensor(images.labels).to(device),
-        content_hash=splits.content_hash,
+        digests=tuple(record.digest for record in images.records),
+        held=splits.held,
+        photos=images.photo_digests() if isinstance(images, ProductSet) else (),
+        holds=images.holds,
     )

@@ -24,7 +24,7 @@ from fedrec.protocol.plan import roster_fingerprint
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
-_CONNECTION_FILE = "connection.json"
+_CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
 
 
 class ClientSettings(BaseModel):
@@ -196,10 +196,23 @@ class MerchantHome:
             raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
         return read_file(self.folder / JOIN_FILE, JoinFile)
 
+    @property
+    def paused(self) -> bool:
+        """Whether the merchant has said that it takes part in no new round for now."""
+        return (self.folder / _PAUSE_FILE).exists()
+
+    def pause(self) -> None:
+        """Take part in no new round until :meth:`resume`, also after a restart."""
+        write_atomically(self.folder / _PAUSE_FILE, b"", mode=0o600)
+
+    def resume(self) -> None:
+        """Take part again."""
+        (self.folder / _PAUSE_FILE).unlink(missing_ok=True)
+
     def rules_stamp(self) -> tuple[object, ...]:
-        """Return what changes whenever ``policy.toml`` or the join file is written anew."""
+        """Return what changes with ``policy.toml``, the join file, a pause or its end."""
         stamp: list[object] = []
-        for name in ("policy.toml", JOIN_FILE):
+        for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE):
             try:
                 found = (self.folder / name).stat()
                 stamp += [found.st_mtime_ns, found.st_size, found.st_ino]

@@ -17,12 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.charging import dataset_version, round_charge
+from fedrec.clients.charging import round_charge
+from fedrec.clients.contribution import contribution
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store import MerchantStore, StoredTraining
+from fedrec.clients.records import TrainingData
+from fedrec.clients.store import CountedSet, FixedSet, MerchantStore, StoredTraining
 from fedrec.clients.stored_reply import freeze, thaw
+from fedrec.clients.training_set import TrainingSets
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.ledger import Charge, Ledger
@@ -35,8 +38,7 @@ from fedrec.privacy.derive import (
     Derived,
     derive,
 )
-from fedrec.privacy.dp.step import contribute, local_update
-from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count
+from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import (
@@ -49,27 +51,15 @@ from fedrec.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Commitment, Receipt
 from fedrec.protocol.transport import request_hash, take_blob
 
 Blobs = Mapping[str, bytes]
+PAUSED = "the merchant has paused: it takes part in no new round until it resumes"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """A merchant's records as model inputs, float32 (n, views, ...), and labels, int64 (n,).
-
-    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash`, over all of the merchant's
-    training photos, those of classes that the training leaves out among them.
-    """
-
-    inputs: torch.Tensor
-    labels: torch.Tensor
-    content_hash: bytes
 
 
 @dataclass(frozen=True)
@@ -79,14 +69,14 @@ class _Joined:
     plan: TrainingPlan
     derived: Derived
     model: nn.Module
-    data: TrainingData
 
 
 @dataclass
 class Merchant:
     """A merchant's side of every training.
 
-    ``data_for`` gives the records as the plan's model takes them, ``build_model`` that model, and
+    ``data_for`` reads the records as the plan's model takes them, ``build_model`` makes that model,
+    ``declared`` is the size of the merchant's data that others were told, and
     ``randomness_for`` a fresh stream per (training, round): from the operating system, unless the
     merchant itself asked for a simulation's. ``on_event`` is told each durable step; tests stop there.
     ``works_ahead`` has the epsilons of the rounds to come composed once: a waste for a merchant that lives
@@ -103,6 +93,7 @@ class Merchant:
     build_model: Callable[[TrainingPlan], nn.Module]
     randomness_for: Callable[[TrainingPlan, int], Randomness]
     device: torch.device
+    declared: Callable[[Unit], int | None] = lambda unit: None
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     works_ahead: bool = True
@@ -112,42 +103,55 @@ class Merchant:
     def __post_init__(self) -> None:
         self._joined: dict[str, _Joined] = {}
         self._worked_out: set[str] = set()
-        self._suspended: str | None = None
+        self._suspended: RefusedError | None = None
+        self._unfixed: TrainingPlan | None = None
+        self._sets = TrainingSets(
+            store=self.store,
+            identity=self.identity,
+            data_for=lambda plan: self.data_for(plan),
+            declared=lambda unit: self.declared(unit),
+            device=self.device,
+        )
 
     def follow(self, policy: MerchantPolicy) -> None:
         """Hold plans, rounds and charges to come against another policy of the merchant's own."""
         self.ledger.follow(
             epsilon_lifetime=policy.lifetime_epsilon,
             delta_lifetime=policy.lifetime_delta,
-            changed_data=policy.changed_data,
         )
         self.policy = policy
         self._suspended = None
 
     def suspend(self, reason: str) -> None:
         """Refuse every plan and every new round with this reason, until there is a policy to follow."""
-        self._suspended = reason
+        self._suspended = RefusedError(reason, code="paused")
 
     def _check_suspended(self) -> None:
         if self._suspended is not None:
-            raise RefusedError(self._suspended)
+            raise self._suspended
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
-        """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
+        """Join a training, or raise ``RefusedError`` with the rule that the plan breaks.
+
+        No photo is looked at: what a join brings follows from plan, policy, ledger and keys. The records that
+        the training uses are fixed by :meth:`prepare`, or with its first round.
+        """
         plan = request.plan
         self._check_suspended()
         self.policy.check(plan)
         if plan.mode == "distributed" and plan.cohort < 3:
-            raise RefusedError(f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}")
+            raise RefusedError(
+                f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}", code="plan"
+            )
         check_plan(plan)
         if plan.key_of(self.name) != self.identity.public:
-            raise RefusedError("the roster has another key under this merchant's name")
+            raise RefusedError("the roster has another key under this merchant's name", code="plan")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
         self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds)
         self.expire()
         if self.store.is_closed(plan.training_id):
-            raise RefusedError("this training was closed")
+            raise RefusedError("this training was closed", code="training")
         # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
         self.store.finish_others(plan.training_id)
         stored = self.store.join(
@@ -159,6 +163,7 @@ class Merchant:
         self._check_seeded(stored, plan)
         self.store.see(plan.training_id, now=self.now())
         self._work_out_costs(joined)
+        self._unfixed = plan
         return join_reply(
             plan,
             stored.secrets,
@@ -166,6 +171,12 @@ class Merchant:
             identity=self.identity,
             seeded=self._is_seeded(plan),
         )
+
+    def prepare(self) -> None:
+        """Fix the records of the training that was joined last, once the answer to its join is sent."""
+        plan, self._unfixed = self._unfixed, None
+        if plan is not None:
+            self._sets.fix(plan, policy=self.policy)
 
     def _work_out_costs(self, joined: _Joined) -> None:
         """Have the ledger compose the rounds that are left, once a life: each charge is then a look-up."""
@@ -180,16 +191,19 @@ class Merchant:
     def _first_cost(self, joined: _Joined) -> Charge:
         """What the first round costs, and so any of them."""
         plan = joined.plan
-        return self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
+        return self._cost(
+            joined, 1, model_hash=plan.initial_model_hash, version="", seeded=self._is_seeded(plan)
+        )
 
-    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
+    def _cost(
+        self, joined: _Joined, round_number: int, *, model_hash: str, version: str, seeded: bool
+    ) -> Charge:
         return round_charge(
             joined.plan,
             joined.derived,
             round_number=round_number,
             model_hash=model_hash,
-            data=dataset_version(self.identity, joined.data.content_hash),
-            records=len(joined.data.labels),
+            data=version,
             policy_hash=self.policy.hash,
             seeded=seeded,
         )
@@ -221,12 +235,17 @@ class Merchant:
         self.policy.check_round(now=now, rounds_today=today)
         self._keep_receipt(plan, request.receipt)
         self._work_out_costs(joined)
+        fixed = self._sets.fix(plan, policy=self.policy)
+        # Before the charge: a photo that is gone by now takes no part in the step.
+        records = self._sets.records(plan, fixed)
         # What is written about the noise is true of the very stream that it is drawn from.
         rng = self.randomness_for(plan, request.round_number)
-        self._charge(joined, request, seeded=rng.is_seeded)
+        self._charge(joined, request, fixed, seeded=rng.is_seeded)
         self.on_event("charged")
         started = time.process_time()
-        values = self._contribution(joined, parameters, rng=rng)
+        values = contribution(
+            joined.model, parameters, records, plan=plan, noise=joined.derived.noise, rng=rng
+        )
         trained = time.process_time()
         signed, sent = make_upload(
             values,
@@ -296,7 +315,7 @@ class Merchant:
         stored = self.store.training(request.training_id)
         self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
         self.store.finish(request.training_id)
-        self._joined.pop(request.training_id, None)
+        self._let_go(request.training_id)
         return CloseReply(merchant=self.name)
 
     def open_derived(self) -> Derived:
@@ -306,7 +325,9 @@ class Merchant:
         """
         found = self.store.open_trainings()
         if not found:
-            raise RefusedError("no training is open at this merchant: it was closed, or never joined")
+            raise RefusedError(
+                "no training is open at this merchant: it was closed, or never joined", code="training"
+            )
         joined = self._joined.get(found[-1])
         if joined is not None:
             return joined.derived
@@ -319,9 +340,13 @@ class Merchant:
         """
         finished = self.store.finish_unseen(now=self.now(), days=self.policy.training_expires_days)
         for training_id in finished:
-            self._joined.pop(training_id, None)
+            self._let_go(training_id)
             _log.warning("training %s expired: its keys are deleted", training_id[:16])
         return finished
+
+    def _let_go(self, training_id: str) -> None:
+        self._joined.pop(training_id, None)
+        self._sets.close(training_id)
 
     def _prepare(self, plan: TrainingPlan) -> _Joined:
         """Derive what a plan means here; ``RefusedError`` when it can't be carried out."""
@@ -330,14 +355,14 @@ class Merchant:
         try:
             derived = derive(plan)
             model = self.build_model(plan).to(self.device)
-            data = self.data_for(plan)
         except (ConfigError, AggregationError, MissingExtraError) as error:
-            raise RefusedError(f"the plan can't be carried out: {error}") from None
+            raise RefusedError(f"the plan can't be carried out: {error}", code="plan") from None
         if parameter_count(model) != plan.dimension:
             raise RefusedError(
-                f"model '{plan.model}' has {parameter_count(model)} parameters, not {plan.dimension}"
+                f"model '{plan.model}' has {parameter_count(model)} parameters, not {plan.dimension}",
+                code="plan",
             )
-        joined = _Joined(plan=plan, derived=derived, model=model, data=data)
+        joined = _Joined(plan=plan, derived=derived, model=model)
         self._joined = {plan.training_id: joined}
         return joined
 
@@ -345,7 +370,7 @@ class Merchant:
         self.expire()
         stored = self.store.training(training_id)
         if stored.closed:
-            raise RefusedError("this training was closed")
+            raise RefusedError("this training was closed", code="training")
         self.store.see(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
         self._check_seeded(stored, plan)
@@ -375,8 +400,14 @@ class Merchant:
             raise ProtocolError("a ledger receipt comes from another server than the plan names")
         self.ledger.accept_receipt(receipt)
 
-    def _charge(self, joined: _Joined, request: TrainRequest, *, seeded: bool) -> None:
-        charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
+    def _charge(self, joined: _Joined, request: TrainRequest, fixed: FixedSet, *, seeded: bool) -> None:
+        charge = self._cost(
+            joined,
+            request.round_number,
+            model_hash=request.model_hash,
+            version=fixed.version,
+            seeded=seeded,
+        )
         # The entry names the rules of its time; an auditor who has only later ones could check nothing.
         self.store.keep_policy(self.policy.rules)
         entry = self.ledger.charge(charge)
@@ -384,32 +415,6 @@ class Merchant:
             raise RefusedError(
                 f"round {request.round_number} was charged before and has no stored upload: it stays dropped"
             )
-
-    def _contribution(
-        self, joined: _Joined, parameters: NDArray[np.float32], *, rng: Randomness
-    ) -> NDArray[np.int64]:
-        plan, data = joined.plan, joined.data
-        load_parameter_vector(joined.model, parameters)
-        if plan.mode == "local" or plan.local_steps > 1:
-            return local_update(
-                joined.model,
-                data.inputs,
-                data.labels,
-                clip=plan.clip,
-                clipping=plan.clipping,
-                plan=joined.derived.noise,
-                sample_rate=plan.sample_rate,
-                learning_rate=plan.local_learning_rate,
-                mean_size=plan.records_total / plan.cohort,
-                rng=rng,
-            )
-        return contribute(
-            joined.model,
-            data.inputs,
-            data.labels,
-            clip=plan.clip,
-            clipping=plan.clipping,
-            plan=joined.derived.noise,
-            sample_rate=plan.sample_rate,
-            rng=rng,
-        )
+        counted = CountedSet(held=fixed.held, version=fixed.version)
+        if fixed.version and counted != self.store.counted():
+            self.store.put_counted(counted)

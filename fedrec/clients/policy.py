@@ -90,8 +90,9 @@ clock = "utc"
 # After so many days without a request of a training, this merchant finishes it and deletes its keys.
 training_expires_days = 30
 
-# When the photos are no longer those of the last charge: "refuse", or "count_together", which charges the new
-# photos as if they had been there from the start.
+# When there are photos that weren't there at the last charge: "refuse" joins a training and sends noise
+# alone ('fedrec client check' and 'status' say so, the server isn't told); "count_together" charges new
+# photos as if they had been there from the start. A photo that went needs no rule: no step uses it any more.
 changed_data = "refuse"
 """
 
@@ -189,9 +190,11 @@ class MerchantPolicy(Strict):
         if plan.mode == "distributed" or opener(plan.scheme) != "nobody":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
         if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
-            raise RefusedError("policy 'roster_fingerprint': the plan has a roster that was not approved")
+            raise RefusedError(
+                "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
+            )
         if self.server_key is not None and plan.server_key != self.server_key:
-            raise RefusedError("policy 'server_key': the plan is another server's")
+            raise RefusedError("policy 'server_key': the plan is another server's", code="policy")
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.
@@ -206,7 +209,9 @@ class MerchantPolicy(Strict):
         steps = plan.rounds * plan.local_steps
         delta = plan.delta - derived.noise.beta * steps
         if noise == 0 or delta < MIN_DELTA:
-            raise RefusedError("policy 'largest_training_epsilon': the plan has no privacy guarantee")
+            raise RefusedError(
+                "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"
+            )
         epsilon = epsilon_rdp([Event(plan.sample_rate, noise, steps)], delta=delta)
         _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
 
@@ -219,9 +224,13 @@ class MerchantPolicy(Strict):
         if self.hours is not None:
             here = self._by_clock(now).time()
             if not any(_within(here, span) for span in self.hours):
-                raise RefusedError("policy 'hours': rounds are not answered at this time of day")
+                raise RefusedError(
+                    "policy 'hours': rounds are not answered at this time of day", code="policy"
+                )
         if self.largest_rounds_per_day is not None and rounds_today >= self.largest_rounds_per_day:
-            raise RefusedError(f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged")
+            raise RefusedError(
+                f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged", code="policy"
+            )
 
     def _by_clock(self, now: datetime) -> datetime:
         return now.astimezone(UTC if self.clock == "utc" else None)
@@ -237,17 +246,17 @@ def _one_of(
     rule: str, value: str, allowed: frozenset[str] | frozenset[Mode] | frozenset[Unit] | None, *, what: str
 ) -> None:
     if allowed is not None and value not in allowed:
-        raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed")
+        raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed", code="policy")
 
 
 def _at_most(rule: str, value: float, limit: float | None) -> None:
     if limit is not None and not value <= limit:
-        raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}")
+        raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}", code="policy")
 
 
 def _at_least(rule: str, value: float, limit: float) -> None:
     if not value >= limit:
-        raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}")
+        raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}", code="policy")
 
 
 def _sorted(values: dict[str, object]) -> dict[str, object]:

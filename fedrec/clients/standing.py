@@ -94,7 +94,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Standing:
-    """Everything at once; ``connection`` is how it stood at ``connection_at``, while ``running``."""
+    """Everything at once; ``connection`` is how it stood at ``connection_at``, while ``running``.
+
+    ``photos`` says what became of the photos in the open training, None before its records are fixed.
+    """
 
     merchant: str
     running: bool
@@ -107,6 +110,8 @@ class Standing:
     new_key_waits: bool
     policy_problem: str | None
     training: PlanSummary | None
+    photos: str | None
+    paused: bool
     budget: Budget
     ledger_entries: int
     ledger_head: str
@@ -242,6 +247,8 @@ def read_standing(home: MerchantHome) -> Standing:
         new_key_waits=home.next_node_key_file.exists(),
         policy_problem=problem,
         training=summary(view.open_plan),
+        photos=view.told,
+        paused=home.paused,
         budget=budget,
         ledger_entries=len(entries),
         ledger_head=(entries[-1].hash if entries else genesis(public)).hex(),

@@ -8,7 +8,7 @@ so that one that fails is never tried again. Bodies are deleted when their round
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +30,21 @@ CREATE TABLE IF NOT EXISTS reply (
     request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS fixed_set (
+    training_id TEXT PRIMARY KEY, tags BLOB NOT NULL, held BLOB NOT NULL, version TEXT NOT NULL, told TEXT
+    NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS counted (
+    number INTEGER PRIMARY KEY CHECK (number = 1), held BLOB NOT NULL, version TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS forgotten (tag BLOB PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS refusal (
     number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, times INTEGER NOT NULL DEFAULT 1,
     kind TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB
 ) STRICT;
 """
+TAG_BYTES = 16
+"""Length of the tag by which a record or a photo is known here."""
 _KEPT_REFUSALS = 20
 _LARGEST_KEPT_PLAN = 2**20
 _SEEN_SECONDS = 3600.0
@@ -61,6 +71,29 @@ class StoredTraining:
 
 
 @dataclass(frozen=True)
+class CountedSet:
+    """Tags of all records that count as charged, and the name of the dataset version that they were in."""
+
+    held: frozenset[bytes]
+    version: str
+
+
+@dataclass(frozen=True)
+class FixedSet:
+    """The records of one training: ``tags`` of those it may use, and what they are a part of.
+
+    ``held`` are the tags of all records that its charges count against, ``version`` the name of that dataset
+    (empty where the folder couldn't be read). ``told`` says in a line, to the merchant alone, what became of
+    its photos.
+    """
+
+    tags: frozenset[bytes]
+    held: frozenset[bytes]
+    version: str
+    told: str
+
+
+@dataclass(frozen=True)
 class Refusal:
     """What was refused, so many times, the last ``at`` (UTC); why, and the plan if it was one."""
 
@@ -73,11 +106,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class StoreView:
-    """A store's plans, the open one if there is one, and its last refusals; nothing secret."""
+    """A store's plans, the open one if there is one, and its last refusals; nothing secret.
+
+    ``told`` says what became of the photos in the open training, None before its set is fixed.
+    """
 
     plans: tuple[bytes, ...] = ()
     open_plan: bytes | None = None
     refusals: tuple[Refusal, ...] = ()
+    told: str | None = None
+    counted: CountedSet | None = None
 
 
 def read_store(path: Path) -> StoreView:
@@ -91,21 +129,39 @@ def read_store(path: Path) -> StoreView:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
-            has_refusals = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone()
-            rows = (
-                db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
-                if has_refusals
-                else ()
+            rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
+            open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
+            told = (
+                None
+                if open_plan is None
+                else db.execute(
+                    "SELECT told FROM fixed_set WHERE training_id = ?", (sha256_hex(open_plan),)
+                ).fetchone()
             )
             return StoreView(
                 plans=tuple(plan for plan, _ in trainings),
-                open_plan=next((plan for plan, closed in reversed(trainings) if not closed), None),
+                open_plan=open_plan,
                 refusals=tuple(Refusal(*row) for row in rows),
+                told=None if told is None else told[0],
+                counted=_counted(db),
             )
         finally:
             db.close()
     except sqlite3.Error as error:
         raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
+
+
+def _packed(tags: Iterable[bytes]) -> bytes:
+    return b"".join(sorted(tags))
+
+
+def _unpacked(data: bytes) -> frozenset[bytes]:
+    return frozenset(data[start : start + TAG_BYTES] for start in range(0, len(data), TAG_BYTES))
+
+
+def _counted(db: sqlite3.Connection) -> CountedSet | None:
+    row = db.execute("SELECT held, version FROM counted").fetchone()
+    return None if row is None else CountedSet(held=_unpacked(row[0]), version=row[1])
 
 
 class MerchantStore:
@@ -171,7 +227,7 @@ class MerchantStore:
         """Return a joined training; ``RefusedError`` when it was never joined."""
         found = self._find(training_id)
         if found is None:
-            raise RefusedError("this merchant has not joined that training")
+            raise RefusedError("this merchant has not joined that training", code="training")
         return found
 
     def note_refusal(self, *, kind: str, reason: str, plan: bytes | None = None) -> None:
@@ -215,6 +271,42 @@ class MerchantStore:
             sealing_private=sealing, decryption_private=decryption, encryption_public=encryption
         )
         return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
+
+    def put_fixed_set(self, training_id: str, fixed: FixedSet) -> FixedSet:
+        """Keep the set of a training, once; returns the one that is kept."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO fixed_set VALUES (?, ?, ?, ?, ?)",
+            (training_id, _packed(fixed.tags), _packed(fixed.held), fixed.version, fixed.told),
+        )
+        return self.fixed_set(training_id) or fixed
+
+    def fixed_set(self, training_id: str) -> FixedSet | None:
+        """Return the set of a training, None before it is fixed or once the training is over."""
+        row = self._db.execute(
+            "SELECT tags, held, version, told FROM fixed_set WHERE training_id = ?", (training_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        tags, held, version, told = row
+        return FixedSet(tags=_unpacked(tags), held=_unpacked(held), version=version, told=told)
+
+    def counted(self) -> CountedSet | None:
+        """Return the records that count as charged, None before the first charge that names a version."""
+        return _counted(self._db)
+
+    def put_counted(self, counted: CountedSet) -> None:
+        """Keep the records that count as charged from now on."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO counted VALUES (1, ?, ?)", (_packed(counted.held), counted.version)
+        )
+
+    def forget_photos(self, tags: Iterable[bytes]) -> None:
+        """Leave photos of these tags out of every step to come."""
+        self._db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", ((tag,) for tag in tags))
+
+    def forgotten(self) -> frozenset[bytes]:
+        """Return the tags of the photos that the merchant has forgotten."""
+        return frozenset(row[0] for row in self._db.execute("SELECT tag FROM forgotten"))
 
     def open_trainings(self) -> list[str]:
         """Return the trainings that were joined and not finished, in the order of joining."""
@@ -260,6 +352,7 @@ class MerchantStore:
                 (training_id,),
             )
             self._db.execute("UPDATE reply SET body = NULL WHERE training_id = ?", (training_id,))
+            self._db.execute("DELETE FROM fixed_set WHERE training_id = ?", (training_id,))
 
     def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
         """Return the reply stored for this very request, None when none was stored yet.

@@ -11,12 +11,12 @@ from typing import Annotated
 from pydantic import FailFast, Field
 
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_PEERS,
     Hash,
     Name,
-    Reason,
     RoundNumber,
     Signature,
     Strict,
@@ -44,7 +44,7 @@ class JoinReply(Strict):
     """
 
     merchant: Name
-    refused: Reason | None = None
+    refused: Refusal | None = None
     seeded: bool = False
     signature: Signature | None = None
     sealing_key: SignedSealingKey | None = None
@@ -70,7 +70,7 @@ class TrainReply(Strict):
     """An upload (blobs ``ciphertext``, sealed ``box-1`` ... ``box-m``) and a ledger head, or a refusal."""
 
     merchant: Name
-    refused: Reason | None = None
+    refused: Refusal | None = None
     signed: SignedCommitment | None = None
     head: SignedLedgerHead | None = None
 
@@ -94,7 +94,7 @@ class UnmaskReply(Strict):
     """
 
     merchant: Name
-    refused: Reason | None = None
+    refused: Refusal | None = None
     complaints: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
 
 
@@ -109,4 +109,4 @@ class CloseReply(Strict):
     """The merchant has closed the training."""
 
     merchant: Name
-    refused: Reason | None = None
+    refused: Refusal | None = None

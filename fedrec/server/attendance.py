@@ -159,7 +159,7 @@ class Attendance:
         if name not in {peer.name for peer in self.plan.roster} or self.nodes.get(name) in present:
             return
         if reply.refused is not None:
-            self.refusals[name] = reply.refused
+            self.refusals[name] = str(reply.refused)
             return
         if not self._joins(reply):
             # Another node may have taken the name; the one that it belongs to can still answer.

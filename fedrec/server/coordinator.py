@@ -274,8 +274,10 @@ class Coordinator:
         }
 
     def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
-        if answer.body.refused is not None or answer.body.signed is None:
-            raise ProtocolError(answer.body.refused or "neither an upload nor a refusal")
+        if answer.body.refused is not None:
+            raise ProtocolError(str(answer.body.refused))
+        if answer.body.signed is None:
+            raise ProtocolError("neither an upload nor a refusal")
         if self._cohort.nodes.get(answer.body.merchant) != answer.node_id:
             raise ProtocolError("an upload came from another node than the merchant joined from")
         commitment = check_commitment(answer.body.signed, plan=self.plan, round_number=round_number)

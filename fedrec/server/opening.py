@@ -69,7 +69,7 @@ def gather(
         member = members[answer.node_id]
         try:
             if answer.body.refused is not None:
-                raise ProtocolError(answer.body.refused)
+                raise ProtocolError(str(answer.body.refused))
             if not answer.body.complaints:
                 found[plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
         except FedrecError as error:

@@ -15,8 +15,9 @@ from flwr.clientapp import ClientApp
 
 from fedrec.clients.app import build_client_app
 from fedrec.clients.data import build_model
-from fedrec.clients.merchant import Blobs, Merchant, TrainingData
+from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -24,7 +25,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError
-from fedrec.simulations.sources import CONTENT_HASH_FILE
+from fedrec.simulations.sources import read_digests
 from fedrec.vision.inputs import to_inputs
 
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
@@ -135,10 +136,12 @@ class SimulatedMerchants:
             device = torch.device(self.device)
             inputs = np.load(arrays / "inputs.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(arrays / "labels.npy", allow_pickle=False)
+            digests = read_digests(arrays)
             return TrainingData(
                 inputs=to_inputs(inputs, plan.model).to(device),
                 labels=torch.from_numpy(labels).to(device),
-                content_hash=(arrays / CONTENT_HASH_FILE).read_bytes(),
+                digests=digests,
+                held=digests,
             )
 
         def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
@@ -169,7 +172,6 @@ class SimulatedMerchants:
                 verify=verify,
                 epsilon_lifetime=self.policy.lifetime_epsilon,
                 delta_lifetime=self.policy.lifetime_delta,
-                changed_data=self.policy.changed_data,
             ),
             store=MerchantStore(home / STORE_FILE),
             policy=self.policy,

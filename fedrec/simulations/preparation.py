@@ -34,7 +34,7 @@ from fedrec.simulations.planning import check_classes, check_options, derived_op
 from fedrec.simulations.report import write_own_reports
 from fedrec.simulations.sources import Source, open_source, write_arrays
 from fedrec.vision.devices import pick_device
-from fedrec.vision.imageset import ImageSet, content_hash
+from fedrec.vision.imageset import ImageSet
 from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
 from fedrec.vision.models import registry
 
@@ -168,7 +168,10 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
     for share in run.source.shares:
         mine = splits.train.subset(share.indices)
         write_arrays(
-            arrays / share.name, train[share.indices], mine.labels, digest=content_hash(mine.records)
+            arrays / share.name,
+            train[share.indices],
+            mine.labels,
+            digests=[record.digest for record in mine.records],
         )
     metrics = evaluation(splits.metrics, "preparing evaluation")
     validation: EvaluationData | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ SYNTHETIC_PER_MERCHANT = 750
 SYNTHETIC_EVALUATION = 1000
 _SPLIT_KEY = b"fedrec/simulation/split/1"
 
-CONTENT_HASH_FILE = "content-hash"
+DIGESTS_FILE = "digests"
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,16 @@ def _skipped(splits: DataSplits) -> tuple[Skipped, ...]:
 
 
 def write_arrays(
-    folder: Path, inputs: NDArray[np.generic], labels: NDArray[np.int64], *, digest: bytes
+    folder: Path, inputs: NDArray[np.generic], labels: NDArray[np.int64], *, digests: Sequence[bytes]
 ) -> None:
-    """Write a merchant's model inputs, labels and content hash for its worker, the arrays to be mapped."""
+    """Write a merchant's inputs, labels and records' digests for its worker, the arrays to be mapped."""
     folder.mkdir(parents=True, mode=0o700)
     np.save(folder / "inputs.npy", inputs, allow_pickle=False)
     np.save(folder / "labels.npy", labels, allow_pickle=False)
-    (folder / CONTENT_HASH_FILE).write_bytes(digest)
+    (folder / DIGESTS_FILE).write_bytes(b"".join(digests))
+
+
+def read_digests(folder: Path) -> tuple[bytes, ...]:
+    """Read the digests that :func:`write_arrays` wrote, 32 bytes each."""
+    data = (folder / DIGESTS_FILE).read_bytes()
+    return tuple(data[start : start + _DIGEST_BYTES] for start in range(0, len(data), _DIGEST_BYTES))

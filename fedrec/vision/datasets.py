@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -19,9 +19,11 @@ from fedrec.vision.imageset import (
     ImageSet,
     Record,
     Skipped,
-    content_hash,
+    Stamp,
     digest_of,
     drop_duplicates,
+    stamp_of,
+    without,
 )
 from fedrec.vision.near import perceptual_hashes
 from fedrec.vision.products import by_product
@@ -52,6 +54,8 @@ def open_folder(
     classes: Sequence[str] | None = None,
     layout: Layout = "class",
     unit: Unit = "record",
+    leave_out: Callable[[bytes], bool] = lambda digest: False,
+    may_be_empty: bool = False,
     workers: int = 2,
 ) -> DataSplits:
     """Load a folder of photos.
@@ -61,14 +65,15 @@ def open_folder(
     :func:`fedrec.vision.folders.list_pictures`); in ``layout`` "product" there is a folder per product, and
     with ``unit`` "product" the splits are of :class:`fedrec.vision.products.ProductSet`. Classes are the
     sorted union over the splits, unless ``classes`` gives them, as a training's plan does: then pictures
-    of other classes are skipped, once they have been read for the content's hash, and the folder may hold one
-    class only. Exact copies in the training
+    of other classes are skipped, once they have been read for ``held``, and the folder may hold one class
+    only. So are photos whose digest is one to ``leave_out``. Exact copies in the training
     split are dropped, the first by name stays. Files stay on disk and are decoded again on use,
     ``workers`` threads at loading.
 
     Raises:
         ConfigError: products are asked of a layout without them.
-        DataError: the folder is missing, is no folder, holds no readable picture, or one class only.
+        DataError: the folder is missing, is no folder, holds no readable picture, or one class only; the
+            last two not where ``may_be_empty``.
 
     """
     if unit == "product" and layout != "product":
@@ -86,32 +91,33 @@ def open_folder(
         if name == "train" or (split and folder.is_dir())
     }
     found = sorted({picture.label for listing in listings.values() for picture in listing.pictures})
-    if not listings["train"].pictures:
+    if not listings["train"].pictures and not may_be_empty:
         where = "one folder per class" if layout == "class" else "class folders with a folder per product"
         first_bad = next(iter(listings["train"].unusable), None)
         shown = "" if first_bad is None else f" (e.g. {_shown(first_bad.path, root)}: {first_bad.reason})"
         raise DataError(f"{folders['train']} holds no pictures: put them in {where}{shown}")
     names = tuple(found if classes is None else classes)
-    content = b""
+    held: tuple[bytes, ...] = ()
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
         unusable = [Skipped(_shown(file.path, root), file.reason, file.merchant) for file in listing.unusable]
-        photos = _load(root, tuple(found), listing.pictures, unusable, workers=workers)
+        photos = without(_load(root, tuple(found), listing.pictures, unusable, workers=workers), leave_out)
         if name == "train":
-            content = content_hash((by_product if unit == "product" else drop_duplicates)(photos).records)
+            units = by_product(photos) if unit == "product" else drop_duplicates(photos)
+            held = tuple(record.digest for record in units.records)
         if classes is not None:
             photos = photos.of_classes(names)
         loaded[name] = by_product(photos) if unit == "product" else photos
     train = loaded["train"] if unit == "product" else drop_duplicates(loaded["train"])
-    if not len(train):
+    if not len(train) and not may_be_empty:
         first = train.skipped[0]
         raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
-    if classes is None and len(np.unique(train.labels)) < 2:
+    if classes is None and not may_be_empty and len(np.unique(train.labels)) < 2:
         only = names[train.records[0].label]
         raise DataError(f"{folders['train']} holds readable pictures of one class only ({only}): add another")
     # A split whose folder is empty counts as absent.
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
-    return DataSplits(train, rest.get("validation"), rest.get("test"), content)
+    return DataSplits(train, rest.get("validation"), rest.get("test"), held)
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -123,28 +129,33 @@ def _load(
 ) -> ImageSet:
     numbers = {name: number for number, name in enumerate(classes)}
 
-    def read(picture: Picture) -> Record | Skipped:
+    def read(picture: Picture) -> tuple[Record, Stamp | None] | Skipped:
         name = _shown(picture.path, root)
+        # Before it is read: a change while it is read shows at the next look.
+        stamp = stamp_of(picture.path)
         try:
             image = decode(picture.path)
         except DataError as error:
             return Skipped(name, str(error), picture.merchant)
         look = perceptual_hashes(np.asarray(image)[None])[0]
         digest = digest_of(image, picture.label)
-        return Record(name, numbers[picture.label], digest, picture.merchant, look, picture.product)
+        return Record(name, numbers[picture.label], digest, picture.merchant, look, picture.product), stamp
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
         # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.
         warnings.simplefilter("ignore")
         results = list(pool.map(read, pictures))
-    records, paths = [], []
+    records: list[Record] = []
+    paths: list[Path] = []
+    stamps: dict[int, Stamp | None] = {}
     for picture, result in zip(pictures, results, strict=True):
-        if isinstance(result, Record):
-            records.append(result)
-            paths.append(picture.path)
-        else:
+        if isinstance(result, Skipped):
             skipped.append(result)
-    return ImageSet(classes, records, FileSource(tuple(paths)), skipped=skipped)
+            continue
+        record, stamps[len(paths)] = result
+        records.append(record)
+        paths.append(picture.path)
+    return ImageSet(classes, records, FileSource(tuple(paths), stamps), skipped=skipped)
 
 
 def open_torchvision(name: str, root: Path, *, download: bool = True) -> DataSplits:

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
@@ -158,6 +158,28 @@ def feature_matrix(
     for index, digest in enumerate(digests):
         result[index] = known[digest]
     return result
+
+
+def drop_features(digests: Collection[bytes], *, cache_dir: Path) -> None:
+    """Delete the features of these photos from every file of the cache."""
+    for path in sorted(cache_dir.glob("*.features")):
+        shape = _shape(path)
+        entries = {} if shape is None else _read(path, shape=shape)
+        left = {digest: row for digest, row in entries.items() if digest not in digests}
+        if shape is not None and len(left) < len(entries):
+            path.unlink(missing_ok=True)
+            if left:
+                _write(path, left, shape=shape)
+
+
+def _shape(path: Path) -> tuple[int, int] | None:
+    """Return (views, dimension) of a cache file, None for one that can't be read."""
+    try:
+        tensors = safetensors.numpy.load(path.read_bytes()[_DIGEST:])
+        views, dimension = tensors["features"].shape[1:]
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+        return None
+    return int(views), int(dimension)
 
 
 def _compute(

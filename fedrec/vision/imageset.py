@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -50,12 +50,33 @@ class ImageSource(Protocol):
         """Return the picture at ``position``, whose label's name and digest are these."""
         ...
 
+    def holds(self, position: int, label: str, digest: bytes) -> bool:
+        """Say whether the picture at ``position`` is still there, with this digest."""
+        ...
+
+
+Stamp = tuple[int, ...]
+"""What changes whenever a file is written or replaced."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of a file, None where it can't be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pictures on disk, decoded anew each time."""
+    """Pictures on disk, decoded anew each time.
+
+    ``stamps`` are those of the files just before their digests were taken, as far as they are known.
+    """
 
     paths: tuple[Path, ...]
+    stamps: dict[int, Stamp | None] = field(default_factory=dict, compare=False)
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
         """Decode the picture, and see that its content is still the one of ``digest``."""
@@ -71,6 +92,19 @@ class FileSource:
             raise DataError(f"{path} has changed since it was loaded: put it back or start again")
         return decoded
 
+    def holds(self, position: int, label: str, digest: bytes) -> bool:
+        """Say whether the file still is readable and of this content; one left untouched isn't read again."""
+        stamp = stamp_of(self.paths[position])
+        if stamp is None:
+            return False
+        if stamp != self.stamps.get(position):
+            try:
+                self.image(position, label, digest)
+            except DataError:
+                return False
+            self.stamps[position] = stamp
+        return True
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -81,6 +115,10 @@ class ArraySource:
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
         """Wrap the pixels as an RGB picture."""
         return Image.fromarray(_rgb(self.pixels[position]))
+
+    def holds(self, position: int, label: str, digest: bytes) -> bool:
+        """Say yes: nothing changes what is in memory."""
+        return True
 
 
 class ImageSet:
@@ -169,6 +207,11 @@ class ImageSet:
         record = self.records[index]
         return self._source.image(int(self._positions[index]), self.classes[record.label], record.digest)
 
+    def holds(self, index: int) -> bool:
+        """Say whether record ``index`` is still there as it was loaded: readable, of the same content."""
+        record = self.records[index]
+        return self._source.holds(int(self._positions[index]), self.classes[record.label], record.digest)
+
     def pixels(self) -> NDArray[np.uint8] | None:
         """All photos as uint8 (n, H, W, 1 or 3) when they are held in memory, else None."""
         return self._source.pixels[self._positions] if isinstance(self._source, ArraySource) else None
@@ -212,9 +255,23 @@ def digest_of(image: Image.Image, label: str) -> bytes:
     return content.digest()
 
 
-def content_hash(records: Sequence[Record]) -> bytes:
-    """SHA-256 over all records' digests, sorted: which photos with which labels, whatever names and order."""
-    return hashlib.sha256(b"".join(sorted(record.digest for record in records))).digest()
+def hash_of_digests(digests: Sequence[bytes]) -> bytes:
+    """SHA-256 over records' digests, sorted: which photos with which labels, whatever names and order."""
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
+
+
+def without(images: ImageSet, leave_out: Callable[[bytes], bool]) -> ImageSet:
+    """Return the set without the photos whose digests are left out; they count as skipped."""
+    kept: list[int] = []
+    skipped = list(images.skipped)
+    for index, record in enumerate(images.records):
+        if leave_out(record.digest):
+            skipped.append(Skipped(record.name, "forgotten by the merchant's own command", record.merchant))
+        else:
+            kept.append(index)
+    result = images.subset(kept)
+    result.skipped = tuple(skipped)
+    return result
 
 
 def drop_duplicates(images: ImageSet) -> ImageSet:

@@ -47,6 +47,10 @@ class ProductSet(ImageSet):
         """Decode the first photo of product ``index``; raises ``DataError`` as a set of photos does."""
         return self.photos.image(self.members[index][0])
 
+    def holds(self, index: int) -> bool:
+        """Say whether all photos of product ``index`` are still there as they were loaded."""
+        return all(self.photos.holds(member) for member in self.members[index])
+
     def pixels(self) -> NDArray[np.uint8] | None:
         """Return None: products come from files."""
         return None
@@ -61,6 +65,12 @@ class ProductSet(ImageSet):
             [self.members[index] for index in chosen],
         )
 
+    def photo_digests(self) -> tuple[tuple[bytes, ...], ...]:
+        """Return the digests of every product's photos."""
+        return tuple(
+            tuple(self.photos.records[member].digest for member in members) for members in self.members
+        )
+
     def slots(self) -> ImageSet:
         """Return ``PRODUCT_PHOTOS`` photos for each product, a product's next to each other."""
         return self.photos.subset(
@@ -73,6 +83,9 @@ class _NoSource:
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
         raise TypeError("a product's photos are read from its set of photos")
+
+    def holds(self, position: int, label: str, digest: bytes) -> bool:
+        raise TypeError("a product's photos are looked for in its set of photos")
 
 
 def by_product(photos: ImageSet) -> ProductSet:

@@ -20,14 +20,14 @@ VALIDATION_SHARE: Final = 0.1
 class DataSplits:
     """The splits that the data came with.
 
-    ``content_hash`` is that of :func:`fedrec.vision.imageset.content_hash` over all training records that a
-    folder holds, of whatever classes; empty for other data.
+    ``held`` are the digests of all training records that a folder holds, of whatever classes; empty for other
+    data.
     """
 
     train: ImageSet
     validation: ImageSet | None = None
     test: ImageSet | None = None
-    content_hash: bytes = b""
+    held: tuple[bytes, ...] = ()
     test_name: str = "test"
     """What figures taken on ``test`` say that they were taken on."""
 

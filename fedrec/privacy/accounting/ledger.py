@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.entries import (
@@ -68,7 +67,6 @@ CREATE TRIGGER entries_no_delete BEFORE DELETE ON entries
 PRAGMA user_version = 1;
 """
 _VERSION = 1
-ChangedData = Literal["refuse", "count_together"]
 
 
 class Ledger:
@@ -83,8 +81,6 @@ class Ledger:
         verify: checks signatures of entries already there.
         epsilon_lifetime: cap on the RDP epsilon of all entries together; needs ``delta_lifetime``.
         delta_lifetime: the delta at which the cap holds; every charge's beta * steps comes out of it.
-        changed_data: what to do with a charge for another dataset version than the last entry's.
-            ``count_together`` takes it: all charges count against every record, whichever it was in.
         on_event: told each step of writing, for tests that stop there.
 
     Raises:
@@ -101,7 +97,6 @@ class Ledger:
         verify: Verifier,
         epsilon_lifetime: float | None = None,
         delta_lifetime: float | None = None,
-        changed_data: ChangedData = "refuse",
         on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
         self._path = path
@@ -110,9 +105,7 @@ class Ledger:
         self._verify = verify
         self._on_event = on_event
         self._mutex = threading.RLock()
-        self.follow(
-            epsilon_lifetime=epsilon_lifetime, delta_lifetime=delta_lifetime, changed_data=changed_data
-        )
+        self.follow(epsilon_lifetime=epsilon_lifetime, delta_lifetime=delta_lifetime)
         self._connection: sqlite3.Connection | None = None
         self._receipt: Receipt | None = None
         self._outdated: str | None = None
@@ -127,10 +120,8 @@ class Ledger:
             self.close()
             raise
 
-    def follow(
-        self, *, epsilon_lifetime: float | None, delta_lifetime: float | None, changed_data: ChangedData
-    ) -> None:
-        """Hold every charge to come against this cap and rule; ``LedgerError`` for an impossible cap."""
+    def follow(self, *, epsilon_lifetime: float | None, delta_lifetime: float | None) -> None:
+        """Hold every charge to come against this cap; ``LedgerError`` for an impossible one."""
         if (epsilon_lifetime is None) != (delta_lifetime is None):
             raise LedgerError("ledger: a lifetime cap needs both epsilon and delta.")
         if epsilon_lifetime is not None and not epsilon_lifetime > 0:
@@ -140,7 +131,6 @@ class Ledger:
         with self._mutex:
             self._epsilon_lifetime = epsilon_lifetime
             self._delta_lifetime = delta_lifetime
-            self._changed_data: ChangedData = changed_data
 
     def _take_lock(self) -> int:
         try:
@@ -244,7 +234,7 @@ class Ledger:
 
         Raises:
             BudgetExceededError: some of the rounds to come would pass the lifetime cap.
-            RefusedError: the data or the unit aren't those of the last entry, as :meth:`charge`.
+            RefusedError: the unit isn't that of the last entry, as :meth:`charge`.
 
         """
         with self._mutex:
@@ -252,7 +242,6 @@ class Ledger:
             done = [key[1] for key in self._by_key if key[0] == charge.training_id]
             left = rounds - max(done, default=0)
             self._check_unit(charge)
-            self._check_data(charge)
             delta = self._whole_delta(charge)
             after = self._totals.rdp_ahead(charge, charges=left, delta=delta)
             if self._epsilon_lifetime is not None and left > 0 and not after <= self._epsilon_lifetime:
@@ -270,8 +259,7 @@ class Ledger:
 
         Raises:
             BudgetExceededError: the charge would pass the lifetime cap; nothing is written.
-            RefusedError: the data changed since the last entry, and there is no rule for that, or the unit
-                did; nothing is written.
+            RefusedError: the unit isn't that of the last entry; nothing is written.
             LedgerError: something else stands under this key, a field is out of range, or the disk fails;
                 then the charge may stand, and nothing may leave.
 
@@ -291,7 +279,6 @@ class Ledger:
             if charge.steps < 1 or charge.step < 0 or charge.round_number < 0 or not 0 <= charge.beta < 1:
                 raise LedgerError("ledger: a charge needs steps >= 1, step and round >= 0, beta in [0, 1).")
             self._check_unit(charge)
-            self._check_data(charge)
             return self._append(charge, self._epsilons(charge))
 
     def _check_unit(self, charge: Charge) -> None:
@@ -300,14 +287,9 @@ class Ledger:
         if self._entries and charge.unit != (unit := self._entries[-1].charge.unit):
             raise RefusedError(
                 f"ledger: everything charged so far hides a {unit}; a training that hides a {charge.unit} "
-                "can't be added to it"
+                "can't be added to it",
+                code="policy",
             )
-
-    def _check_data(self, charge: Charge) -> None:
-        if self._changed_data == "refuse" and self._entries:
-            last = self._entries[-1].charge.dataset_version
-            if charge.dataset_version != last:
-                raise RefusedError("policy 'changed_data': the photos changed since the last charge")
 
     def _whole_delta(self, charge: Charge) -> float:
         return charge.delta if self._delta_lifetime is None else self._delta_lifetime

@@ -95,14 +95,15 @@ def check_plan(plan: TrainingPlan) -> None:
         expected = 1 if opened_by == "holder" else 0
         if (len(plan.committee), plan.threshold) != (expected, expected):
             raise RefusedError(
-                f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}"
+                f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}",
+                code="plan",
             )
         if plan.mode == "distributed" or opened_by == "holder":
             check_contributors(
                 cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
             )
     except ConfigError as error:
-        raise RefusedError(str(error)) from None
+        raise RefusedError(str(error), code="plan") from None
 
 
 def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:

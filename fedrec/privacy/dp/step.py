@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.dp.bounds import MAX_RECORDS
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import Clipping, RecordClipper
 from fedrec.privacy.dp.noise import discrete_gaussian
@@ -143,9 +144,10 @@ def _noised(
     clipper: RecordClipper, inputs: Tensor, labels: Tensor, *, plan: NoisePlan, rng: Randomness
 ) -> NDArray[np.int64]:
     """Sample, clip, sum, scale, clamp, round and add noise."""
-    chosen = torch.from_numpy(
-        poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
-    ).to(inputs.device)
+    drawn = poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
+    # A draw beyond what a clipped sum takes is cut, never an error that would tell of the records;
+    # calibration.py adds the chance of it to delta.
+    chosen = torch.from_numpy(drawn[:MAX_RECORDS]).to(inputs.device)
     total = clipper.clipped_sum(inputs[chosen], labels[chosen.to(labels.device)])
     values = np.empty(plan.dimension, dtype=np.int64)
     rounding, noise = rng.child("rounding"), rng.child("noise")

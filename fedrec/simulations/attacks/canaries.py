@@ -8,6 +8,7 @@ knows beyond the server is what the threat model grants: the colluders' own nois
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
-from fedrec.clients.merchant import Merchant, TrainingData
+from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
@@ -370,8 +372,9 @@ def _data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64]) -> Tr
     """One-hot records; at zero weights canary i's gradient is (-x/2, x/2), of length x / sqrt 2."""
     inputs = torch.zeros(len(chosen), 1, canaries)
     inputs[torch.arange(len(chosen)), 0, torch.from_numpy(chosen)] = _LENGTH * _CLIP * math.sqrt(2.0)
+    digests = tuple(hashlib.sha256(b"canary %d" % canary).digest() for canary in chosen)
     return TrainingData(
-        inputs=inputs, labels=torch.zeros(len(chosen), dtype=torch.int64), content_hash=chosen.tobytes()
+        inputs=inputs, labels=torch.zeros(len(chosen), dtype=torch.int64), digests=digests, held=digests
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,6 +147,12 @@ class EffNetLite0:
     """How to make the extractor: a value that can sit in a registry without loading any weights."""
 
     dimension: int = DIMENSION
+
+    def check(self) -> None:
+        """Raise ``MissingExtraError`` unless the packages are installed; loads no weights."""
+        if find_spec("efficientnet_lite_pytorch") is None:
+            raise _install_hint("the package efficientnet-lite-pytorch")
+        weights_path()
 
     def create(self, *, device: torch.device | None = None) -> EffNetLite0Features:
         """Load the network.

@@ -1,0 +1,53 @@
+"""Why a merchant refuses, as the server is told: a code of a fixed list, and a detail of the plan's side.
+
+Whatever a refusal says follows from the plan, the merchant's policy, ledger and keys, and the request. What
+its photos made of a plan is told to the merchant alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from fedrec.errors import (
+    AggregationError,
+    BudgetExceededError,
+    FedrecError,
+    ProtocolError,
+    RefusalCode,
+    RefusedError,
+)
+from fedrec.protocol.schema import MAX_REASON, Reason, Strict
+
+CATALOGUE: Final[Mapping[RefusalCode, str]] = {
+    "policy": "a rule of the merchant's policy doesn't allow it",
+    "plan": "the plan can't be carried out as it is",
+    "budget": "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed",
+    "paused": "the merchant takes part in no new round for now",
+    "training": "the training was never joined here, or is over",
+    "request": "the request doesn't fit the training or its round, or another one was answered before",
+    "message": "the message is malformed, or not what its training asks for",
+    "failed": "the merchant can't answer; its own log says why",
+}
+"""What each code stands for."""
+
+
+class Refusal(Strict):
+    """A refusal: its code, and a detail such as the rule that the plan breaks."""
+
+    code: RefusalCode
+    detail: Reason = ""
+
+    def __str__(self) -> str:
+        return self.detail or CATALOGUE[self.code]
+
+
+def refusal_of(error: FedrecError) -> Refusal:
+    """Return what the server may be told of an error: no budget's state, and nothing of the photos."""
+    if isinstance(error, BudgetExceededError):
+        return Refusal(code="budget")
+    if isinstance(error, RefusedError):
+        return Refusal(code=error.code, detail=str(error)[:MAX_REASON])
+    if isinstance(error, ProtocolError | AggregationError):
+        return Refusal(code="message", detail=str(error)[:MAX_REASON])
+    return Refusal(code="failed")
