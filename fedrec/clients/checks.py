@@ -15,8 +15,9 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
 from fedrec.clients.store import read_store
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
+from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.head import check_head, head_path, read_head
-from fedrec.privacy.accounting.reading import in_use
+from fedrec.privacy.accounting.reading import in_use, read_openings
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
@@ -136,8 +137,9 @@ class _Checks:
 
     def changes(self) -> str:
         _, entries = read_budget(self._home, None)
-        if not entries:
-            return "nothing was charged yet, so nothing can have changed"
+        charged = charges(entries)
+        if not charged:
+            return "no round was charged yet, so nothing can have changed"
         plan = plan_of_last_charge(self._home, entries)
         if plan is None:
             raise _NotTriedError("not compared: the plan of the last charge is kept no longer")
@@ -145,7 +147,7 @@ class _Checks:
             self._settings.data, classes=plan.classes, layout=self._settings.layout, unit=plan.unit
         ).train
         version = dataset_version(self._home.identity(), content_hash(data.records))
-        if version == entries[-1].charge.dataset_version:
+        if version == read_openings(self._home.ledger)[charged[-1].sequence].version:
             return "the photos are those of the last charge"
         if self._policy().changed_data == "refuse":
             raise ConfigError(
@@ -203,9 +205,8 @@ class _Checks:
         # The head first: a running daemon may add an entry in between, and a head may lag, never lead.
         head = read_head(head_path(ledger), public=public, verify=verify)
         _, entries = read_budget(self._home, None)
-        if head is not None or ledger.exists():
-            check_head(ledger, head, entries, public=public)
-        return f"{len(entries)} entries, the chain holds, none is missing" if entries else "empty"
+        check_head(ledger, head, entries, public=public)
+        return f"{len(entries)} entries, the chain holds, none is missing"
 
     def budget(self) -> str:
         budget, _ = read_budget(self._home, self._policy())

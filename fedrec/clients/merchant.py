@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.charging import dataset_version, round_charge
+from fedrec.clients.charging import check_replies, dataset_version, round_charge
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
@@ -25,7 +25,8 @@ from fedrec.clients.store import MerchantStore, StoredTraining
 from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.accounting.kinds import Answer, Charge
+from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.aggregation.committee import (
     check_plan,
     check_survivors,
@@ -110,6 +111,7 @@ class Merchant:
     seconds_encrypt: float = 0.0
 
     def __post_init__(self) -> None:
+        check_replies(self.ledger, self.store)
         self._joined: dict[str, _Joined] = {}
         self._worked_out: set[str] = set()
         self._suspended: str | None = None
@@ -144,7 +146,7 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
-        self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds)
+        self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds, version=self._version(joined))
         self.expire()
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed")
@@ -165,6 +167,9 @@ class Merchant:
             merchant=self.name,
             identity=self.identity,
             seeded=self._is_seeded(plan),
+            head=self.ledger.signed_head(
+                training_id=plan.training_id, round_number=0, merchant=self.name, moment="joined"
+            ),
         )
 
     def _work_out_costs(self, joined: _Joined) -> None:
@@ -173,7 +178,7 @@ class Merchant:
         if plan.training_id in self._worked_out or not self.works_ahead:
             return
         self._worked_out = {plan.training_id}
-        charged = sum(entry.charge.training_id == plan.training_id for entry in self.ledger.entries())
+        charged = self.ledger.rounds_charged(plan.training_id)
         if charged < plan.rounds:
             self.ledger.prepare(self._first_cost(joined), charges=plan.rounds - charged)
 
@@ -188,11 +193,12 @@ class Merchant:
             joined.derived,
             round_number=round_number,
             model_hash=model_hash,
-            data=dataset_version(self.identity, joined.data.content_hash),
-            records=len(joined.data.labels),
             policy_hash=self.policy.hash,
             seeded=seeded,
         )
+
+    def _version(self, joined: _Joined) -> str:
+        return dataset_version(self.identity, joined.data.content_hash)
 
     def _is_seeded(self, plan: TrainingPlan) -> bool:
         return self.randomness_for(plan, 1).is_seeded
@@ -239,7 +245,10 @@ class Merchant:
             rng=rng,
         )
         head = self.ledger.signed_head(
-            training_id=plan.training_id, round_number=request.round_number, merchant=self.name
+            training_id=plan.training_id,
+            round_number=request.round_number,
+            merchant=self.name,
+            moment="charged",
         )
         reply = TrainReply(merchant=self.name, signed=signed, head=head)
         self.seconds_train += trained - started
@@ -258,17 +267,30 @@ class Merchant:
             raise RefusedError("this merchant is not on the committee")
         if request.round_number > plan.rounds:
             raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
-        hashed = request_hash(request, blobs)
+        # What is asked, whatever receipt comes with it.
+        hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
         stored = self.store.reply("answer", plan.training_id, request.round_number, request_hash=hashed)
         if stored is not None:
             return thaw(stored, UnmaskReply)
         survivors = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
         parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
-        # A key is used only once the mark is on disk: whatever fails below, no other set gets a second try.
-        self.store.mark_answer(plan.training_id, request.round_number, request_hash=hashed)
+        self._keep_receipt(plan, request.receipt)
+        # A key is used only once the entry is on disk: whatever fails below, no other set gets a second try.
+        self.ledger.answer(
+            Answer(training_id=plan.training_id, round_number=request.round_number, request_hash=hashed)
+        )
         self.on_event("marked")
-        reply, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
-        self.store.put_answer(plan.training_id, request.round_number, body=freeze(reply, sent))
+        answered, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
+        head = self.ledger.signed_head(
+            training_id=plan.training_id,
+            round_number=request.round_number,
+            merchant=self.name,
+            moment="answered",
+        )
+        reply = answered.model_copy(update={"head": head})
+        self.store.put_answer(
+            plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
+        )
         self.on_event("answered")
         return reply, sent
 
@@ -294,7 +316,8 @@ class Merchant:
     def close_training(self, request: CloseRequest) -> CloseReply:
         """Delete the training's sealing key and stored bodies."""
         stored = self.store.training(request.training_id)
-        self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
+        if request.receipt is not None:
+            self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
         self.store.finish(request.training_id)
         self._joined.pop(request.training_id, None)
         return CloseReply(merchant=self.name)
@@ -368,8 +391,16 @@ class Merchant:
         return parameters
 
     def _keep_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
-        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does."""
+        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does.
+
+        Every server has a receipt of this merchant, from its join on: one that brings none is refused once
+        anything was charged or answered. (A server that keeps an older one back is a stated limit.)
+        """
         if receipt is None:
+            if self.ledger.begun:
+                raise RefusedError(
+                    "the request brings no ledger receipt, and this merchant's ledger has begun"
+                )
             return
         if receipt.server_key != plan.server_key:
             raise ProtocolError("a ledger receipt comes from another server than the plan names")
@@ -379,7 +410,7 @@ class Merchant:
         charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
         # The entry names the rules of its time; an auditor who has only later ones could check nothing.
         self.store.keep_policy(self.policy.rules)
-        entry = self.ledger.charge(charge)
+        entry = self.ledger.charge(charge, version=self._version(joined))
         if entry.already_charged:
             raise RefusedError(
                 f"round {request.round_number} was charged before and has no stored upload: it stays dropped"
