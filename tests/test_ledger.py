@@ -16,17 +16,29 @@ import textwrap
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
-from fedrec.privacy.accounting import ledger as ledger_module
-from fedrec.privacy.accounting.entries import SIGNING_CONTEXT, check_rows, genesis, payload_of
+from fedrec.privacy.accounting import history as history_module
+from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
+from fedrec.privacy.accounting.entries import (
+    SIGNING_CONTEXT,
+    Signer,
+    charges,
+    check_rows,
+    last_count,
+    payload_of,
+)
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Charge, Ledger, read_entries, verify_file
+from fedrec.privacy.accounting.head import head_of, write_head
+from fedrec.privacy.accounting.kinds import Answer, Count
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger, read_entries, verify_file
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.reading import read_openings
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 
@@ -51,32 +63,64 @@ CHARGE = Charge(
     guaranteed_noise_multiplier=2.0, broken_noise_multiplier=0.7, beta=1e-12, scale=2048, dimension=538_570,
     sensitivity=2085.0,
     min_contributors=8, colluders=1, delta=1e-5, clipping="fixed", run="ee" * 16, model="cnn",
-    code="fedrec 0", policy_hash="f0" * 32, dataset_version="a1" * 32, size_bucket=750, seeded=False,
+    code="fedrec 0", policy_hash="f0" * 32, rounds=10_000, seeded=False,
 )  # fmt: skip
 
 
+VERSION = "a1" * 32
+COUNT = Count(
+    number=1, unit="record", size=750, sigma=COUNT_SIGMA, delta=1e-5, code="fedrec 0",
+    policy_hash="f0" * 32, seeded=False,
+)  # fmt: skip
+COUNTED = count_event()
+
+
+def _head(path: Path) -> Path:
+    return path.with_name(path.name + ".head")
+
+
+def _made(path: Path, signer: Signer | None = None, *, unit: str = "record") -> Path:
+    """A path with a ledger that has no more than its count."""
+    if not path.exists() and not _head(path).exists():
+        create_ledger(path, signer=signer or _Identity(), count=replace(COUNT, unit=unit))
+    return path
+
+
+def _database(ledger: Ledger) -> sqlite3.Connection:
+    connection = ledger._file.connection
+    assert connection is not None
+    return connection
+
+
+def _charges(ledger: Ledger) -> list[Charge]:
+    return [entry.charge for entry in charges(ledger.entries())]
+
+
 def _open(path: Path, epsilon: float | None = None, delta: float | None = None) -> Ledger:
+    _made(path)
     return Ledger(path, signer=_Identity(), verify=_verify, epsilon_lifetime=epsilon, delta_lifetime=delta)
 
 
 def _fill(path: Path, count: int = 5) -> None:
     with _open(path) as ledger:
         for i in range(count):
-            ledger.charge(replace(CHARGE, round_number=i))
+            ledger.charge(replace(CHARGE, round_number=i), version=VERSION)
 
 
 def test_charges_survive_and_compose(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     _fill(path, 4)
     with _open(path) as ledger:
-        last = ledger.charge(replace(CHARGE, round_number=4, guaranteed_noise_multiplier=1.0, steps=3))
-        assert [entry.sequence for entry in ledger.entries()] == [1, 2, 3, 4, 5]
+        last = ledger.charge(
+            replace(CHARGE, round_number=4, guaranteed_noise_multiplier=1.0, steps=3), version=VERSION
+        )
+        assert [entry.sequence for entry in ledger.entries()] == [1, 2, 3, 4, 5, 6]
         left = 1e-5 - 7e-12
-        events = [Event(0.1, 2.0, 4), Event(0.1, 1.0, 3)]
+        events = [COUNTED, Event(0.1, 2.0, 4), Event(0.1, 1.0, 3)]
         assert ledger.epsilon(delta=1e-5) == pytest.approx(epsilon_pld(events, delta=left), rel=1e-9)
         assert ledger.epsilon_rdp(delta=1e-5) == pytest.approx(epsilon_rdp(events, delta=left), rel=1e-9)
         assert last.epsilons.rdp_after == pytest.approx(epsilon_rdp(events, delta=left), rel=1e-9)
-        broken = epsilon_pld([Event(0.1, 0.7, 7)], delta=left)
+        broken = epsilon_pld([COUNTED, Event(0.1, 0.7, 7)], delta=left)
         assert ledger.epsilon(delta=1e-5, view="aggregation_broken") == pytest.approx(broken, rel=1e-9)
         assert ledger.epsilon(delta=1e-12) == math.inf
         assert ledger.verify().ok
@@ -95,46 +139,50 @@ def test_files_are_private(tmp_path: Path) -> None:
 
 def test_idempotent_by_key(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
-        first = ledger.charge(CHARGE)
-        again = ledger.charge(CHARGE)
+        first = ledger.charge(CHARGE, version=VERSION)
+        again = ledger.charge(CHARGE, version=VERSION)
         assert again.already_charged
         assert not first.already_charged
         assert again.hash == first.hash
-        assert len(ledger.entries()) == 1
+        assert len(_charges(ledger)) == 1
         with pytest.raises(LedgerError):
-            ledger.charge(replace(CHARGE, guaranteed_noise_multiplier=3.0))
-        assert ledger.charge(replace(CHARGE, code="fedrec 1", policy_hash="00" * 32)).charge == CHARGE
-        ledger.charge(replace(CHARGE, step=1))
-        ledger.charge(replace(CHARGE, training_id="00" * 32))
-        assert len(ledger.entries()) == 3
+            ledger.charge(replace(CHARGE, guaranteed_noise_multiplier=3.0), version=VERSION)
+        assert (
+            ledger.charge(replace(CHARGE, code="fedrec 1", policy_hash="00" * 32), version=VERSION).charge
+            == CHARGE
+        )
+        ledger.charge(replace(CHARGE, step=1), version=VERSION)
+        ledger.charge(replace(CHARGE, training_id="00" * 32), version=VERSION)
+        assert len(_charges(ledger)) == 3
     with _open(tmp_path / "l") as ledger:
-        assert ledger.charge(CHARGE).already_charged
+        assert ledger.charge(CHARGE, version=VERSION).already_charged
 
 
 def test_a_training_that_can_t_be_ended_is_refused_before_its_first_charge(tmp_path: Path) -> None:
     cost = replace(CHARGE, round_number=1)
     with _open(tmp_path / "l", 2.0, 1e-5) as ledger:
         most = 1
-        while epsilon_rdp([Event(0.1, 2.0, most + 1)], delta=1e-5 - (most + 1) * 1e-12) <= 2.0:
+        while epsilon_rdp([COUNTED, Event(0.1, 2.0, most + 1)], delta=1e-5 - (most + 1) * 1e-12) <= 2.0:
             most += 1
         assert most > 3
-        ledger.check_ahead(cost, rounds=most)
+        ledger.check_ahead(cost, rounds=most, version=VERSION)
         with pytest.raises(BudgetExceededError, match=f"lifetime_epsilon': the {most + 1} rounds left"):
-            ledger.check_ahead(cost, rounds=most + 1)
-        assert ledger.entries() == ()
+            ledger.check_ahead(cost, rounds=most + 1, version=VERSION)
+        assert _charges(ledger) == []
         # What was charged, and what was passed over, is not asked for again.
         for number in (1, 3):
-            ledger.charge(replace(CHARGE, round_number=number))
-        ledger.check_ahead(cost, rounds=most + 1)
+            ledger.charge(replace(CHARGE, round_number=number), version=VERSION)
+        ledger.check_ahead(cost, rounds=most + 1, version=VERSION)
         with pytest.raises(BudgetExceededError, match=f"the {most - 1} rounds left"):
-            ledger.check_ahead(cost, rounds=most + 2)
+            ledger.check_ahead(cost, rounds=most + 2, version=VERSION)
         # Another training finds the budget that these two left.
         with pytest.raises(BudgetExceededError):
-            ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 1)
-        ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 2)
-        with pytest.raises(RefusedError, match="hides"):
-            ledger.check_ahead(replace(cost, unit="product"), rounds=1)
-        assert len(ledger.entries()) == 2
+            ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 1, version=VERSION)
+        ledger.check_ahead(replace(cost, training_id="11" * 32), rounds=most - 2, version=VERSION)
+        for other, version in ((cost, "b2" * 32), (replace(cost, unit="product"), VERSION)):
+            with pytest.raises(RefusedError, match=r"changed|hides"):
+                ledger.check_ahead(other, rounds=1, version=version)
+        assert len(_charges(ledger)) == 2
 
 
 def test_cap_is_never_passed(tmp_path: Path) -> None:
@@ -143,48 +191,61 @@ def test_cap_is_never_passed(tmp_path: Path) -> None:
         done = 0
         with pytest.raises(BudgetExceededError):
             while True:
-                ledger.charge(replace(CHARGE, round_number=done))
+                ledger.charge(replace(CHARGE, round_number=done), version=VERSION)
                 done += 1
-        assert len(ledger.entries()) == done > 3
+        assert len(_charges(ledger)) == done > 3
         left = 1e-5 - (done + 1) * 1e-12
-        assert epsilon_rdp([Event(0.1, 2.0, done)], delta=left) <= 2.0
-        assert epsilon_rdp([Event(0.1, 2.0, done + 1)], delta=left) > 2.0
+        assert epsilon_rdp([COUNTED, Event(0.1, 2.0, done)], delta=left) <= 2.0
+        assert epsilon_rdp([COUNTED, Event(0.1, 2.0, done + 1)], delta=left) > 2.0
         with pytest.raises(BudgetExceededError):
-            ledger.charge(replace(CHARGE, round_number=9999, mode="off", guaranteed_noise_multiplier=0.0))
-        assert ledger.charge(CHARGE).already_charged
+            ledger.charge(
+                replace(CHARGE, round_number=9999, mode="off", guaranteed_noise_multiplier=0.0),
+                version=VERSION,
+            )
+        assert ledger.charge(CHARGE, version=VERSION).already_charged
     # It spans restarts and trainings.
     with _open(path, 2.0, 1e-5) as ledger, pytest.raises(BudgetExceededError):
-        ledger.charge(replace(CHARGE, training_id="11" * 32))
-    assert verify_file(path, public=b"p" * 32, verify=_verify).entries == done
+        ledger.charge(replace(CHARGE, training_id="11" * 32), version=VERSION)
+    assert verify_file(path, public=b"p" * 32, verify=_verify).entries == done + 1
 
 
 def test_an_entry_says_that_its_noise_was_seeded(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
-        ledger.charge(replace(CHARGE, seeded=True))
+        ledger.charge(replace(CHARGE, seeded=True), version=VERSION)
         with pytest.raises(LedgerError, match="other values"):
-            ledger.charge(CHARGE)
-        ledger.charge(replace(CHARGE, round_number=1))
+            ledger.charge(CHARGE, version=VERSION)
+        ledger.charge(replace(CHARGE, round_number=1), version=VERSION)
     with _open(tmp_path / "l") as ledger:
-        assert [entry.charge.seeded for entry in ledger.entries()] == [True, False]
+        assert [charge.seeded for charge in _charges(ledger)] == [True, False]
+
+
+def _row(path: Path, sequence: int) -> tuple[Any, ...]:
+    with sqlite3.connect(path) as db:
+        found: tuple[Any, ...] = db.execute(
+            "SELECT sequence, key, payload, hash, signature FROM entries WHERE sequence = ?", (sequence,)
+        ).fetchone()
+    return found
 
 
 @pytest.mark.parametrize(("was", "put"), [('"seeded":false', '"seeded":0'), ('"steps":1', '"steps":true')])
 def test_a_truth_value_is_no_number_and_a_number_no_truth_value(tmp_path: Path, was: str, put: str) -> None:
     with _open(tmp_path / "l") as ledger:
-        payload = payload_of(ledger.charge(CHARGE))
+        previous = ledger.head()[1]
+        payload = payload_of(ledger.charge(CHARGE, version=VERSION))
     assert was in payload
-    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + genesis(b"p" * 32) + payload.encode()).digest()
-    row = (1, *CHARGE.key, payload, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
-    assert check_rows([row], public=b"p" * 32, verify=_verify)[0].ok
+    before = _row(tmp_path / "l", 1)
+    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + previous + payload.encode()).digest()
+    row = (2, CHARGE.key, payload, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
+    assert check_rows([before, row], public=b"p" * 32, verify=_verify)[0].ok
     changed = payload.replace(was, put)
-    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + genesis(b"p" * 32) + changed.encode()).digest()
-    row = (1, *CHARGE.key, changed, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
-    assert "wrong type" in check_rows([row], public=b"p" * 32, verify=_verify)[0].reason
+    digest = hashlib.sha256(b"fedrec/ledger/entry/1" + previous + changed.encode()).digest()
+    row = (2, CHARGE.key, changed, digest, _Identity().sign(digest, context=SIGNING_CONTEXT))
+    assert "wrong type" in check_rows([before, row], public=b"p" * 32, verify=_verify)[0].reason
 
 
 def test_no_noise_is_written_as_no_guarantee(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
-        entry = ledger.charge(replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
+        entry = ledger.charge(replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0), version=VERSION)
         assert entry.epsilons.rdp_after is None
         assert ledger.epsilon(delta=1e-5) == math.inf
 
@@ -200,12 +261,14 @@ def test_sql_refuses_to_change_history(tmp_path: Path) -> None:
 
 TAMPERINGS = [
     ("UPDATE entries SET payload = replace(payload, '\"steps\":1', '\"steps\":0') WHERE sequence = 3", 3),
-    ("UPDATE entries SET payload = replace(payload, '\"sample_rate\":0.1', '\"sample_rate\":0.01')", 1),
+    ("UPDATE entries SET payload = replace(payload, '\"sample_rate\":0.1', '\"sample_rate\":0.01')", 2),
     ("UPDATE entries SET signature = zeroblob(64) WHERE sequence = 4", 4),
     ("UPDATE entries SET hash = zeroblob(32) WHERE sequence = 2", 2),
     ("DELETE FROM entries WHERE sequence = 2", 2),
     ("DELETE FROM entries WHERE sequence = 1", 1),
-    ("UPDATE entries SET round_number = 77 WHERE sequence = 5", 5),
+    ("UPDATE entries SET key = 'charge/77' WHERE sequence = 5", 5),
+    ("UPDATE entries SET payload = replace(payload, '\"size\":750', '\"size\":751')", 1),
+    ('UPDATE entries SET payload = replace(payload, \'"kind":"charge"\', \'"kind":"other"\')', 2),
     ("UPDATE entries SET payload = 'no json' WHERE sequence = 5", 5),
     ("UPDATE entries SET payload = '{}' WHERE sequence = 5", 5),
 ]
@@ -246,16 +309,16 @@ def test_rewriting_the_whole_chain_needs_the_key(tmp_path: Path) -> None:
     _fill(tmp_path / "l", 2)
     outcome = verify_file(tmp_path / "l", public=b"q" * 32, verify=_verify)
     assert outcome.first_failure == 1
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match=r"entry 1|not signed"):
         Ledger(tmp_path / "l", signer=_Identity(b"q" * 32), verify=_verify)
 
 
 _CHILD = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_ledger import _open, CHARGE
+from test_ledger import _open, CHARGE, VERSION
 ledger = _open(Path({path!r}))
-ledger.charge(CHARGE)
+ledger.charge(CHARGE, version=VERSION)
 print("charged", flush=True)
 import time; time.sleep(60)
 """
@@ -272,12 +335,12 @@ def test_kill_9_after_a_charge_and_one_writer(tmp_path: Path) -> None:
             _open(path)
         outcome, entries = read_entries(path, public=b"p" * 32, verify=_verify)
         assert outcome.ok
-        assert len(entries) == 1
+        assert len(charges(entries)) == 1
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
     with _open(path) as ledger:
-        assert ledger.charge(CHARGE).already_charged
+        assert ledger.charge(CHARGE, version=VERSION).already_charged
         with pytest.raises(LedgerError):
             _open(path)
 
@@ -304,26 +367,31 @@ def test_a_prepared_charge_composes_nothing(tmp_path: Path, compositions: list[s
     with _open(path, 1e6, 1e-5) as ledger:
         # Whole batches have a closed form, so that the first charges need no composition.
         for i in range(20):
-            ledger.charge(replace(CHARGE, round_number=i, sample_rate=1.0, guaranteed_noise_multiplier=30.0))
+            ledger.charge(
+                replace(CHARGE, round_number=i, sample_rate=1.0, guaranteed_noise_multiplier=30.0),
+                version=VERSION,
+            )
         for i in range(20, 24):
-            ledger.charge(replace(CHARGE, round_number=i, guaranteed_noise_multiplier=2.0 + i / 10))
+            ledger.charge(
+                replace(CHARGE, round_number=i, guaranteed_noise_multiplier=2.0 + i / 10), version=VERSION
+            )
     other = replace(CHARGE, training_id="22" * 32, guaranteed_noise_multiplier=1.7)
     with _open(path, 1e6, 1e-5) as ledger:
-        ledger.charge(replace(other, round_number=0))
+        ledger.charge(replace(other, round_number=0), version=VERSION)
         assert compositions
         ledger.prepare(other, charges=30)
         del compositions[:]
-        entry = [ledger.charge(replace(other, round_number=i)) for i in range(1, 31)][-1]
+        entry = [ledger.charge(replace(other, round_number=i), version=VERSION) for i in range(1, 31)][-1]
         assert compositions == []
         # What was looked up is what composing everything afresh gives.
         left = 1e-5 - 55e-12
-        history = [Event(1.0, 30.0, 20), *(Event(0.1, 2.0 + i / 10, 1) for i in range(20, 24))]
+        history = [COUNTED, Event(1.0, 30.0, 20), *(Event(0.1, 2.0 + i / 10, 1) for i in range(20, 24))]
         exact = epsilon_pld([*history, Event(0.1, 1.7, 31)], delta=left)
         assert entry.epsilons.pld_after == pytest.approx(exact, rel=1e-3)
         assert ledger.epsilon(delta=1e-5) == entry.epsilons.pld_after
         # One more than was prepared is composed, not guessed.
         del compositions[:]
-        ledger.charge(replace(other, round_number=31))
+        ledger.charge(replace(other, round_number=31), version=VERSION)
         assert compositions
 
 
@@ -332,7 +400,10 @@ def test_a_history_is_composed_once_for_whatever_comes_on_top(
 ) -> None:
     with _open(tmp_path / "l", 1e6, 1e-5) as ledger:
         for i in range(12):
-            ledger.charge(replace(CHARGE, round_number=i, guaranteed_noise_multiplier=1.01 + i / 10, steps=2))
+            ledger.charge(
+                replace(CHARGE, round_number=i, guaranteed_noise_multiplier=1.01 + i / 10, steps=2),
+                version=VERSION,
+            )
         other = replace(CHARGE, training_id="22" * 32, guaranteed_noise_multiplier=1.7)
         ledger.prepare(other, charges=3)
         del compositions[:]
@@ -350,11 +421,7 @@ def test_not_a_ledger(tmp_path: Path) -> None:
     with pytest.raises(LedgerError):
         verify_file(tmp_path / "absent", public=b"p" * 32, verify=_verify)
     with _open(tmp_path / "good") as ledger, pytest.raises(LedgerError):
-        ledger.charge(replace(CHARGE, clip=math.nan))
-
-
-def _head(path: Path) -> Path:
-    return path.with_name(path.name + ".head")
+        ledger.charge(replace(CHARGE, clip=math.nan), version=VERSION)
 
 
 def test_a_ledger_put_back_to_an_older_state_is_refused(tmp_path: Path) -> None:
@@ -366,31 +433,31 @@ def test_a_ledger_put_back_to_an_older_state_is_refused(tmp_path: Path) -> None:
     path.write_bytes(older)
     with pytest.raises(LedgerError, match="older state"):
         _open(path)
-    path.unlink()
-    with pytest.raises(LedgerError, match="older state"):
-        _open(path)
     path.write_bytes(newest)
     kept = _head(path).read_bytes()
     _head(path).unlink()
     with pytest.raises(LedgerError, match=r"head file beside .* is missing"):
         _open(path)
-    _head(path).write_bytes(kept.replace(b'"entries":5', b'"entries":2'))
+    _head(path).write_bytes(kept.replace(b'"entries":6', b'"entries":2'))
     with pytest.raises(LedgerError, match="not signed by this merchant"):
         _open(path)
     # A crash between the entry and its head leaves an older head: that one is brought up to date.
     _head(path).write_bytes(older_head)
     with _open(path) as ledger:
-        assert ledger.head()[0] == 5
+        assert ledger.head()[0] == 6
     assert _head(path).read_bytes() == kept
 
 
 def _receipt(ledger: Ledger, server: SigningIdentity, round_number: int = 1) -> Receipt:
-    head = ledger.signed_head(training_id="ab" * 32, round_number=round_number, merchant="m0")
+    head = ledger.signed_head(
+        training_id="ab" * 32, round_number=round_number, merchant="m0", moment="charged"
+    )
     signature = server.sign(head.canonical_bytes(), context=RECEIPT_CONTEXT)
     return Receipt(head=head, server_key=server.public.hex(), signature=signature.hex())
 
 
 def _open_real(path: Path, identity: SigningIdentity) -> Ledger:
+    _made(path, identity)
     return Ledger(path, signer=identity, verify=verify)
 
 
@@ -400,13 +467,13 @@ def test_a_receipt_catches_what_a_restored_disk_hides(
     path, identity, server = tmp_path / "l", SigningIdentity.generate(), SigningIdentity.generate()
     with _open_real(path, identity) as ledger:
         ledger.accept_receipt(_receipt(ledger, server))
-        ledger.charge(CHARGE)
+        ledger.charge(CHARGE, version=VERSION)
     whole_disk = {file: file.read_bytes() for file in tmp_path.iterdir()}
     with _open_real(path, identity) as ledger:
-        ledger.charge(replace(CHARGE, round_number=2))
+        ledger.charge(replace(CHARGE, round_number=2), version=VERSION)
         receipt = _receipt(ledger, server, 2)
         ledger.accept_receipt(receipt)
-        ledger.charge(replace(CHARGE, round_number=3))
+        ledger.charge(replace(CHARGE, round_number=3), version=VERSION)
         ledger.accept_receipt(receipt)
     for file, content in whole_disk.items():
         file.write_bytes(content)
@@ -414,7 +481,7 @@ def test_a_receipt_catches_what_a_restored_disk_hides(
         with pytest.raises(LedgerError, match="receipt of round 2"):
             ledger.accept_receipt(receipt)
         with pytest.raises(LedgerError, match="receipt of round 2"):
-            ledger.charge(replace(CHARGE, round_number=4))
+            ledger.charge(replace(CHARGE, round_number=4), version=VERSION)
     with pytest.raises(LedgerError, match="receipt of round 2"):
         _open_real(path, identity)
     # Also where the disk is too full to write down what was learnt.
@@ -426,27 +493,27 @@ def test_a_receipt_catches_what_a_restored_disk_hides(
             ledger.accept_receipt(receipt)
         assert not ledger.usable
         with pytest.raises(LedgerError, match="receipt of round 2"):
-            ledger.charge(replace(CHARGE, round_number=4))
+            ledger.charge(replace(CHARGE, round_number=4), version=VERSION)
 
 
-def _raise_full(entries: object) -> None:
+def _raise_full() -> None:
     raise LedgerError("the disk is full")
 
 
 def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (9, 12, 10, 13)]
+    moments = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (8, 9, 12, 10, 13)]
 
     class Clock(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return moments.pop(0)
 
-    monkeypatch.setattr(ledger_module, "datetime", Clock)
+    monkeypatch.setattr(history_module, "datetime", Clock)
     _fill(tmp_path / "l", 4)
     _, entries = read_entries(tmp_path / "l", public=_Identity().public, verify=_verify)
-    assert [entry.created_at[11:16] for entry in entries] == ["09:00", "12:00", "12:00", "13:00"]
+    assert [entry.created_at[11:16] for entry in entries] == ["08:00", "09:00", "12:00", "12:00", "13:00"]
 
 
 def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:
@@ -460,41 +527,51 @@ def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:
             ledger.accept_receipt(good.model_copy(update={"head": forged, "signature": signature}))
         with pytest.raises(ProtocolError, match="not signed by the key"):
             ledger.accept_receipt(good.model_copy(update={"signature": "00" * 64}))
-        ledger.charge(CHARGE)
+        ledger.charge(CHARGE, version=VERSION)
 
 
 def test_units_are_never_added_up(tmp_path: Path) -> None:
     for first, second in (("record", "product"), ("product", "record")):
         path = tmp_path / first
-        # No epsilon would be of either unit.
-        with Ledger(path, signer=_Identity(), verify=_verify) as ledger:
-            ledger.charge(replace(CHARGE, unit=first))
+        # Not even where the data may change: no epsilon would be of either unit.
+        _made(path, unit=first)
+        with Ledger(path, signer=_Identity(), verify=_verify, changed_data="count_together") as ledger:
+            ledger.charge(replace(CHARGE, unit=first), version=VERSION)
             with pytest.raises(RefusedError, match=f"hides a {second}"):
-                ledger.charge(replace(CHARGE, round_number=1, unit=second, dataset_version="b2" * 32))
-            ledger.charge(replace(CHARGE, round_number=1, unit=first))
-            assert len(ledger.entries()) == 2
+                ledger.charge(replace(CHARGE, round_number=1, unit=second), version="b2" * 32)
+            with pytest.raises(RefusedError, match="of another unit"):
+                ledger.release(replace(COUNT, unit=second))
+            ledger.charge(replace(CHARGE, round_number=1, unit=first), version=VERSION)
+            assert len(_charges(ledger)) == 2
 
 
-def test_charges_of_every_dataset_version_count_together(tmp_path: Path) -> None:
+def test_a_changed_data_set_needs_a_rule(tmp_path: Path) -> None:
+    changed = replace(CHARGE, round_number=1)
     with _open(tmp_path / "l") as ledger:
-        ledger.charge(CHARGE)
-        ledger.charge(replace(CHARGE, round_number=1, dataset_version="a2" * 32))
+        ledger.charge(CHARGE, version=VERSION)
+        with pytest.raises(RefusedError, match="changed_data"):
+            ledger.charge(changed, version="a2" * 32)
+        assert len(_charges(ledger)) == 1
+    with Ledger(tmp_path / "l", signer=_Identity(), verify=_verify, changed_data="count_together") as ledger:
+        ledger.charge(changed, version="a2" * 32)
         assert ledger.epsilon_rdp(delta=1e-5) == pytest.approx(
-            epsilon_rdp([Event(0.1, 2.0, 2)], delta=1e-5 - 2e-12), rel=1e-9
+            epsilon_rdp([COUNTED, Event(0.1, 2.0, 2)], delta=1e-5 - 2e-12), rel=1e-9
         )
 
 
 def test_entries_hold_epsilon_before_and_after(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
-        entries = [ledger.charge(replace(CHARGE, round_number=i)) for i in range(3)]
-    assert entries[0].epsilons.pld_before == entries[0].epsilons.rdp_before == 0
+        entries = [ledger.charge(replace(CHARGE, round_number=i), version=VERSION) for i in range(3)]
+    first = entries[0].epsilons
+    assert first.pld_before == pytest.approx(epsilon_pld([COUNTED], delta=1e-5))
+    assert first.rdp_before == pytest.approx(epsilon_rdp([COUNTED], delta=1e-5))
     for number, entry in enumerate(entries, start=1):
         left = 1e-5 - number * 1e-12
         for found, measure in (
             (entry.epsilons.pld_after, epsilon_pld),
             (entry.epsilons.rdp_after, epsilon_rdp),
         ):
-            assert found == pytest.approx(measure([Event(0.1, 2.0, number)], delta=left), rel=1e-6)
+            assert found == pytest.approx(measure([COUNTED, Event(0.1, 2.0, number)], delta=left), rel=1e-6)
     assert entries[2].epsilons.pld_before == entries[1].epsilons.pld_after
     assert entries[2].epsilons.rdp_before == entries[1].epsilons.rdp_after
 
@@ -503,7 +580,7 @@ _DIES = """
 import os, signal, sys; sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from test_ledger import CHARGE, Ledger, _Identity, _verify
+from test_ledger import Answer, CHARGE, Ledger, VERSION, _Identity, _made, _verify
 for point in range({first}, {first} + 100):
     if os.fork() == 0:
         left = [point]
@@ -511,9 +588,13 @@ for point in range({first}, {first} + 100):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
-        ledger = Ledger(Path({folder!r}) / str(point), signer=_Identity(), verify=_verify, on_event=on_event)
+        path = _made(Path({folder!r}) / str(point))
+        ledger = Ledger(path, signer=_Identity(), verify=_verify, on_event=on_event)
         for i in range(2):
-            ledger.charge(replace(CHARGE, round_number=i))
+            if i:
+                ledger.answer(Answer("ab" * 32, i, "cd" * 32))
+            else:
+                ledger.charge(replace(CHARGE, round_number=i), version=VERSION)
             (Path({folder!r}) / f"{{point}}.told").write_text(str(i + 1))
         os._exit(0)
     if os.wait()[1] == 0:
@@ -525,8 +606,8 @@ def test_killed_at_every_write_point(tmp_path: Path) -> None:
     code = _DIES.format(tests=str(Path(__file__).parent), folder=str(tmp_path), first=0)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     points = [file for file in tmp_path.iterdir() if file.name.isdigit()]
-    # Opening has 6 steps, each charge 7: all were stopped at, and one more child came through.
-    assert len(points) == 6 + 2 * 7 + 1
+    # A charge and an answer have 7 steps each: all were stopped at, and one more child came through.
+    assert len(points) == 2 * 7 + 1
     seen = set()
     for path in points:
         told = path.with_name(path.name + ".told")
@@ -534,18 +615,19 @@ def test_killed_at_every_write_point(tmp_path: Path) -> None:
         with _open(path) as ledger:
             assert ledger.verify().ok
             # Nothing that was returned is lost, and at most the one under way stands besides.
-            assert len(ledger.entries()) in (returned, returned + 1)
-            seen.add((returned, len(ledger.entries())))
-            before = len(ledger.entries())
-            assert ledger.charge(CHARGE).already_charged == (before > 0)
-            ledger.charge(replace(CHARGE, round_number=9))
+            before = len(ledger.entries()) - 1
+            assert before in (returned, returned + 1)
+            seen.add((returned, before))
+            assert ledger.charge(CHARGE, version=VERSION).already_charged == (before > 0)
+            assert ledger.has_answer("ab" * 32, 1) == (before > 1)
+            ledger.charge(replace(CHARGE, round_number=9), version=VERSION)
             assert ledger.verify().ok
     assert seen == {(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)}
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     with _open(tmp_path / "l") as ledger:
-        connection = ledger._open_connection()
+        connection = _database(ledger)
         # 3 is EXTRA: FULL, and the folder is synced once the journal is gone.
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -561,41 +643,210 @@ def test_a_power_cut_in_the_middle_of_a_charge_leaves_what_stood_before(tmp_path
     def on_event(event: str) -> None:
         if event == "begun":
             # So small a cache that pages go to the disk before the commit.
-            ledger._open_connection().execute("PRAGMA cache_size = 1")
+            _database(ledger).execute("PRAGMA cache_size = 1")
         if event == "inserted":
             assert path.read_bytes() != before
             shutil.copytree(path.parent, cut)
 
     with Ledger(path, signer=_Identity(), verify=_verify, on_event=on_event) as ledger:
-        ledger.charge(replace(CHARGE, round_number=50, duplicate_policy="x" * 400_000))
+        ledger.charge(replace(CHARGE, round_number=50, duplicate_policy="x" * 400_000), version=VERSION)
     assert (cut / "l-journal").stat().st_size > 0
     with _open(cut / "l") as ledger:
         assert ledger.verify().ok
-        assert [entry.charge.round_number for entry in ledger.entries()] == [0, 1, 2, 3, 4]
-        assert not ledger.charge(replace(CHARGE, round_number=50)).already_charged
+        assert [charge.round_number for charge in _charges(ledger)] == [0, 1, 2, 3, 4]
+        assert not ledger.charge(replace(CHARGE, round_number=50), version=VERSION).already_charged
 
 
 def test_a_failing_disk_is_a_ledger_error_and_the_disk_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "l"
     with _open(path) as ledger:
-        ledger.charge(CHARGE)
+        ledger.charge(CHARGE, version=VERSION)
         # Another program holds the file locked.
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
-        ledger._open_connection().execute("PRAGMA busy_timeout = 10")
+        _database(ledger).execute("PRAGMA busy_timeout = 10")
         with pytest.raises(LedgerError, match=r"cannot be written .*locked"):
-            ledger.charge(replace(CHARGE, round_number=1))
+            ledger.charge(replace(CHARGE, round_number=1), version=VERSION)
         blocker.execute("ROLLBACK")
         blocker.close()
-        ledger.charge(replace(CHARGE, round_number=1))
+        ledger.charge(replace(CHARGE, round_number=1), version=VERSION)
         # The disk is full: SQLite says so once the file may not grow.
-        pages = ledger._open_connection().execute("PRAGMA page_count").fetchone()[0]
-        ledger._open_connection().execute(f"PRAGMA max_page_count = {pages}")
+        pages = _database(ledger).execute("PRAGMA page_count").fetchone()[0]
+        _database(ledger).execute(f"PRAGMA max_page_count = {pages}")
         done = 2
         with pytest.raises(LedgerError, match=r"cannot be written .*full"):
             while True:
-                ledger.charge(replace(CHARGE, round_number=done))
+                ledger.charge(replace(CHARGE, round_number=done), version=VERSION)
                 done += 1
-        ledger._open_connection().execute("PRAGMA max_page_count = 1000000")
-        assert not ledger.charge(replace(CHARGE, round_number=done)).already_charged
-        assert ledger.verify().entries == done + 1
+        _database(ledger).execute("PRAGMA max_page_count = 1000000")
+        assert not ledger.charge(replace(CHARGE, round_number=done), version=VERSION).already_charged
+        assert ledger.verify().entries == done + 2
+
+
+_MAKING = """
+import os, signal, sys; sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_ledger import COUNT, create_ledger, _Identity
+for point in range(100):
+    if os.fork() == 0:
+        left = [point]
+        def on_event(event):
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+        create_ledger(Path({folder!r}) / str(point), signer=_Identity(), count=COUNT, on_event=on_event)
+        os._exit(0)
+    if os.wait()[1] == 0:
+        break
+"""
+
+
+def test_a_ledger_whose_making_was_killed_is_refused_and_never_begun_anew(tmp_path: Path) -> None:
+    code = _MAKING.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    points = sorted((file for file in tmp_path.iterdir() if file.name.isdigit()), key=lambda p: int(p.name))
+    assert len(points) > 5
+    opened = 0
+    for path in points:
+        try:
+            with Ledger(path, signer=_Identity(), verify=_verify) as ledger:
+                # Only with its count in it, and its head.
+                assert len(ledger.entries()) == 1
+                opened += 1
+        except LedgerError as error:
+            assert "never anew" in str(error)
+        with pytest.raises(LedgerError, match="made once"):
+            create_ledger(path, signer=_Identity(), count=COUNT)
+    assert 1 <= opened < len(points)
+
+
+@pytest.mark.parametrize("gone", ["database", "head", "both", "emptied", "emptied, and no head"])
+def test_a_ledger_that_is_gone_is_not_begun_anew(tmp_path: Path, gone: str) -> None:
+    path = tmp_path / "l"
+    _fill(path, 2)
+    if gone in ("database", "both"):
+        path.unlink()
+    if gone in ("head", "both", "emptied, and no head"):
+        _head(path).unlink()
+    if gone.startswith("emptied"):
+        path.write_bytes(b"")
+    here = sorted(file.name for file in tmp_path.iterdir())
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"missing|is empty") as refused:
+            Ledger(path, signer=_Identity(), verify=_verify)
+        assert "never anew" in str(refused.value) and "A lost ledger" in str(refused.value)
+        if gone != "head":
+            with pytest.raises(LedgerError, match="never anew"):
+                read_entries(path, public=_Identity().public, verify=_verify)
+    assert sorted(file.name for file in tmp_path.iterdir()) == here
+
+
+def test_a_ledger_without_an_entry_is_no_ledger(tmp_path: Path) -> None:
+    """Whoever empties the table by hand, and the head with it, opens nothing at zero."""
+    path = tmp_path / "l"
+    _fill(path, 1)
+    raw = sqlite3.connect(path)
+    raw.executescript(
+        "DROP TRIGGER entries_no_delete; DROP TRIGGER opening_no_delete;"
+        " DELETE FROM opening; DELETE FROM entries;"
+    )
+    raw.close()
+    write_head(_head(path), head_of([], public=_Identity().public, receipt=None), signer=_Identity())
+    with pytest.raises(LedgerError, match="no release"):
+        Ledger(path, signer=_Identity(), verify=_verify)
+
+
+def test_a_release_is_charged_each_time_and_the_last_one_holds(tmp_path: Path) -> None:
+    with _open(tmp_path / "l", 1.0, 1e-5) as ledger:
+        assert ledger.epsilon_rdp(delta=1e-5) == pytest.approx(epsilon_rdp([COUNTED], delta=1e-5))
+        for number in (2, 3):
+            entry = ledger.release(replace(COUNT, size=700 + number))
+            assert entry.count.number == number
+            events = [replace(COUNTED, steps=number)]
+            assert entry.epsilons.rdp_after == pytest.approx(epsilon_rdp(events, delta=1e-5))
+            assert entry.epsilons.pld_after == pytest.approx(epsilon_pld(events, delta=1e-5))
+        assert ledger.epsilon(delta=1e-5) == ledger.epsilon(delta=1e-5, view="aggregation_broken")
+        assert not ledger.begun
+        done = 3
+        with pytest.raises(BudgetExceededError):
+            while True:
+                ledger.release(COUNT)
+                done += 1
+        assert len(ledger.entries()) == done
+        # A charge finds what the counts have spent.
+        with pytest.raises(BudgetExceededError):
+            ledger.charge(replace(CHARGE, sample_rate=1.0), version=VERSION)
+    with Ledger(tmp_path / "l", signer=_Identity(), verify=_verify) as ledger:
+        assert last_count(ledger.entries()) == replace(COUNT, number=done)
+
+
+def test_a_first_release_over_the_cap_makes_no_ledger(tmp_path: Path) -> None:
+    with pytest.raises(BudgetExceededError):
+        create_ledger(
+            tmp_path / "l", signer=_Identity(), count=COUNT, epsilon_lifetime=0.01, delta_lifetime=1e-5
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_round_is_answered_once_whatever_the_request(tmp_path: Path) -> None:
+    first = Answer(training_id="ab" * 32, round_number=1, request_hash="11" * 32)
+    with _open(tmp_path / "l") as ledger:
+        spent = ledger.epsilon(delta=1e-5)
+        ledger.answer(first)
+        for again in (first, replace(first, request_hash="22" * 32)):
+            with pytest.raises(RefusedError, match="already has an answer"):
+                ledger.answer(again)
+        ledger.answer(replace(first, round_number=2))
+        ledger.answer(replace(first, training_id="cd" * 32))
+        assert ledger.epsilon(delta=1e-5) == spent
+        assert ledger.begun
+        with pytest.raises(LedgerError):
+            ledger.answer(replace(first, round_number=3, request_hash=7))  # type: ignore[arg-type]
+    with _open(tmp_path / "l") as ledger:
+        assert ledger.verify().entries == 4
+        with pytest.raises(RefusedError, match="already has an answer"):
+            ledger.answer(replace(first, request_hash="33" * 32))
+
+
+def test_entries_tell_nobody_whether_the_photos_are_the_same(tmp_path: Path) -> None:
+    same, other = "5a" * 32, "6b" * 32
+    with Ledger(
+        _made(tmp_path / "l"), signer=_Identity(), verify=_verify, changed_data="count_together"
+    ) as ledger:
+        versions = [same, same, other, same]
+        entries = [
+            ledger.charge(replace(CHARGE, round_number=i), version=version)
+            for i, version in enumerate(versions)
+        ]
+    assert len({entry.data for entry in entries}) == 4
+    for entry in entries:
+        payload = payload_of(entry)
+        assert same not in payload and other not in payload
+        # Without the salt, a right guess is not told from a wrong one.
+        guesses = (version + context for version in versions for context in ("", "fedrec/ledger/data/1"))
+        assert entry.data not in {hashlib.sha256(guess.encode()).hexdigest() for guess in guesses}
+    opened = read_openings(tmp_path / "l")
+    assert [opened[entry.sequence].version for entry in entries] == versions
+    assert all(opened[entry.sequence].opens(entry.data) for entry in entries)
+    assert len({opening.salt for opening in opened.values()}) == 4
+    assert not opened[entries[0].sequence].opens(entries[1].data)
+
+
+def test_what_opens_an_entry_belongs_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    _fill(path, 2)
+    for statement in (
+        "UPDATE opening SET version = 'another' WHERE sequence = 3",
+        "DELETE FROM opening WHERE sequence = 3",
+    ):
+        raw = sqlite3.connect(path)
+        with pytest.raises(sqlite3.IntegrityError):
+            raw.execute(statement)
+        raw.executescript(
+            f"DROP TRIGGER opening_no_update; DROP TRIGGER opening_no_delete; {statement};"
+            "CREATE TRIGGER opening_no_update BEFORE UPDATE ON opening BEGIN SELECT RAISE(ABORT, ''); END;"
+            "CREATE TRIGGER opening_no_delete BEFORE DELETE ON opening BEGIN SELECT RAISE(ABORT, ''); END;"
+        )
+        raw.close()
+        with pytest.raises(LedgerError, match="opens entry 3"):
+            _open(path)

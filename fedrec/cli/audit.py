@@ -50,6 +50,13 @@ def report(
         list[Path] | None, typer.Option(help="A merchant's folder (may be given several times).")
     ] = None,
     server: Annotated[Path | None, typer.Option(help="The server's folder: plans and receipts.")] = None,
+    disclose_data: Annotated[
+        bool,
+        typer.Option(
+            "--disclose-data",
+            help="Show which charges were of the same photos, so that the rule 'changed_data' can be checked.",
+        ),
+    ] = False,
     empirical_json: Annotated[
         Path | None, typer.Option("--empirical", help="JSON of 'audit empirical', to be included.")
     ] = None,
@@ -66,8 +73,8 @@ def report(
     from fedrec.privacy.audit.pdf import render_pdf
     from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
 
-    parts = [of_run(run)] if run is not None else []
-    parts += [of_client(folder) for folder in client or []]
+    parts = [of_run(run, discloses_data=disclose_data)] if run is not None else []
+    parts += [of_client(folder, discloses_data=disclose_data) for folder in client or []]
     parts += [of_server(server)] if server is not None else []
     if not any(evidence.merchants for evidence, _ in parts):
         raise ConfigError("an audit needs ledgers: give --run DIR, or --client DIR")

@@ -12,15 +12,16 @@ from typing import Annotated
 import typer
 
 from fedrec.cli.lazy import PLAIN, LazyGroup
-from fedrec.cli.options import check_format, check_layout
+from fedrec.cli.options import check_format, check_layout, check_unit
 from fedrec.cli.standing import budget_lines, status_lines
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import read_budget, read_standing
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.kinds import Count
 from fedrec.protocol.enrolment import JoinFile, grouped, read_file
-from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.vision.folders import Layout
 
 app = typer.Typer(
@@ -40,52 +41,72 @@ def init(
     layout: Annotated[
         str, typer.Option(help="class, or product: class folders that hold a folder per product.")
     ] = "class",
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="What the ledger hides for good: record, a photo, or product, all photos of one; the "
+            "layout's if not given."
+        ),
+    ] = None,
 ) -> None:
-    """Make keys and a policy on this machine, and an enrolment file for the operator."""
+    """Make keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
-    records, products, told = _declared(data, layout=chosen)
-    made = MerchantHome.create(home, name=name, data=data, layout=chosen, records=records, products=products)
+    hidden = check_unit(unit, layout=chosen)
+    units = _counted(data, layout=chosen, unit=hidden)
+    made = MerchantHome.create(home, name=name, data=data, layout=chosen, unit=hidden, units=units)
     typer.echo(
-        f"{told}\n"
-        f"Edit {made.folder / 'policy.toml'}: it says what may be done with them.\n"
-        f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds public keys only."
+        f"{_told(units, made.released())}\nEdit {made.folder / 'policy.toml'}: it says what may be done."
+    )
+    typer.echo(
+        f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name, two public keys, that "
+        "noised count and its unit, signed, and nothing else."
     )
 
 
-def _declared(data: Path, *, layout: Layout) -> tuple[int, int, str]:
-    """Return the numbers of photos and products that the operator will be told, and a line that says so."""
-    from fedrec.privacy.derive import rounded_size
+def _counted(data: Path, *, layout: Layout, unit: Unit) -> int:
+    """Count the distinct units below a folder, exactly."""
     from fedrec.vision.inspection import inspect
 
     found = inspect(data, layout=layout).splits[0]
-    records = rounded_size(found.photos)
-    products = rounded_size(found.products) if found.products else 0
-    shown = f" and {products} products" if products else ""
-    told = f"{found.photos} photos; the operator will be told about {records} photos{shown}."
-    return records, products, told
+    return found.products if unit == "product" else found.photos
+
+
+def _told(units: int, count: Count) -> str:
+    """Say what was counted, what was charged for, and what the operator will read."""
+    what = "products" if count.unit == "product" else "photos"
+    return (
+        f"{units} {what}, copies left out; the operator will be told about {count.size}: a count with noise of "
+        f"standard deviation {count.sigma:g}, drawn once and charged to the ledger."
+    )
 
 
 @app.command()
-def rotate(
-    home: Home = _HOME,
-    keep_key: Annotated[
-        bool, typer.Option("--keep-key", help="Only count photos and products anew; the key stays.")
-    ] = False,
-) -> None:
+def recount(home: Home = _HOME) -> None:
+    """Declare a new noised count of photos or products, charged to the ledger again; stop the daemon first.
+
+    Without this command the first count holds, whatever happens to the photos: a new one at each change would
+    tell that there was a change.
+    """
+    opened = MerchantHome.open(home)
+    settings, before = opened.settings(), opened.released()
+    unit = check_unit(before.unit, layout=settings.layout)
+    units = _counted(settings.data, layout=settings.layout, unit=unit)
+    typer.echo(_told(units, opened.recount(units)))
+    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
+
+
+@app.command()
+def rotate(home: Home = _HOME) -> None:
     """Make a new node key and a new enrolment file; the old key serves until the operator has enrolled it."""
     opened = MerchantHome.open(home)
-    settings = opened.settings()
-    records, products, told = _declared(settings.data, layout=settings.layout)
-    waiting = opened.next_node_key() is not None and not keep_key
-    opened.rotate(keep_key=keep_key, records=records, products=products)
-    typer.echo(told)
+    waiting = opened.next_node_key() is not None
+    opened.rotate()
     if waiting:
         typer.echo(
             "The file made before is void: the operator must enrol this one, also if it enrolled that."
         )
     typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
-    if not keep_key:
-        typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")
+    typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")
 
 
 @app.command()

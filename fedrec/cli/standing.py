@@ -22,6 +22,11 @@ def budget_lines(budget: Budget) -> Iterator[str]:
             f"{_figure(training.epsilon_lifetime)}"
             + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
         )
+    what = "products" if budget.unit == "product" else "photos"
+    yield (
+        f"size     {budget.declared} {what} declared, with noise"
+        + (f"; counted {budget.counts} times, each charged" if budget.counts > 1 else "; charged once")
+    )
     yield (
         f"spent    epsilon {_figure(budget.spent)} proved by RDP (about {_figure(budget.spent_pld)} by PLD) "
         f"of {budget.cap:g} at delta {budget.delta:g}"

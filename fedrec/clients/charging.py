@@ -1,21 +1,38 @@
-"""What a round of a plan is charged to a merchant's ledger."""
+"""What a round of a plan is charged to a merchant's ledger, and that ledger and store belong together."""
 
 from __future__ import annotations
 
 import hmac
 
+from fedrec.clients.store import MerchantStore
+from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.entries import Charge
+from fedrec.privacy.accounting.kinds import Charge
+from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 
 
 def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
-    """Return the name that a ledger gives to the records of this hash: 64 digits that tell others nothing."""
+    """Return the name that a merchant gives to the records of this hash, 64 digits; it never leaves it.
+
+    A ledger's entries hold a commitment to it alone.
+    """
     # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
     key = identity.sign(b"", context=b"fedrec/dataset-version/1")
     return hmac.digest(key, content_hash, "sha256").hex()
+
+
+def check_replies(ledger: Ledger, store: MerchantStore) -> None:
+    """See that the ledger has what every stored reply came after; ``LedgerError`` where it is an older copy."""
+    for kind, training_id, round_number in store.replies():
+        known = ledger.has_charge if kind == "upload" else ledger.has_answer
+        if not known(training_id, round_number):
+            raise LedgerError(
+                f"ledger: it was put back to an older state: it lacks round {round_number} of training "
+                f"{training_id[:16]}, which the merchant's store has an {kind} of; put the newest copy back."
+            )
 
 
 def round_charge(
@@ -24,19 +41,16 @@ def round_charge(
     *,
     round_number: int,
     model_hash: str,
-    data: str,
     policy_hash: str,
     seeded: bool,
 ) -> Charge:
-    """Return the charge of one round.
-
-    ``data`` is the :func:`dataset_version` of the merchant's records.
-    """
+    """Return the charge of one round."""
     noise = derived.noise
     both = reported_views(plan, noise)
     return Charge(
         training_id=plan.training_id,
         round_number=round_number,
+        rounds=plan.rounds,
         model_hash=model_hash,
         mode=plan.mode,
         unit=plan.unit,
@@ -59,8 +73,6 @@ def round_charge(
         model=plan.model,
         code=code_name(),
         policy_hash=policy_hash,
-        dataset_version=data,
-        size_bucket=1,
         seeded=seeded,
         steps=plan.local_steps,
     )

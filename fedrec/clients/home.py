@@ -13,18 +13,28 @@ import tomli_w
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.counting import draw_count
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.errors import ConfigError
-from fedrec.privacy.identity import SigningIdentity
+from fedrec.clients.store import MerchantStore
+from fedrec.errors import ConfigError, LedgerError
+from fedrec.privacy.accounting.entries import last_count
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
+from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
-from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.plan import Unit, roster_fingerprint
+from fedrec.protocol.schema import Name
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
 _CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
+_CONNECTION_FILE = "connection.json"
+_DELTA = 1e-5
+"""What the cost of a count is stated at under a policy without a lifetime delta."""
 
 
 class ClientSettings(BaseModel):
@@ -86,27 +96,37 @@ class MerchantHome:
         name: str,
         data: Path,
         layout: Layout = "class",
-        records: int,
-        products: int = 0,
+        unit: Unit = "record",
+        units: int,
     ) -> MerchantHome:
-        """Make the folder (mode 0700), fresh keys (0600), a policy to edit, and the enrolment file.
+        """Make the folder (mode 0700), fresh keys (0600), a policy to edit, the ledger, the enrolment file.
 
-        ``records`` and ``products`` are the numbers of photos and of products, rounded, as everybody will see
-        them; 0 where the photos lie in no folders of products. Raises ``ConfigError`` for
-        an impossible name, or a folder that holds something already.
+        ``units`` is the exact number of distinct photos or products, whichever the ledger's ``unit`` is. It
+        goes no further: the ledger is charged for one noised count, and that stands in the enrolment file.
+        Raises ``ConfigError`` for an impossible name, or a folder that holds something already.
         """
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
+        check_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         home = cls(folder)
         identity = SigningIdentity.generate()
         node = ec.generate_private_key(ec.SECP384R1())
-        enrolment = _enrolment(name, identity, node, records=records, products=products)
         write_secret(folder / "identity.key", identity.private_bytes())
         write_secret(home.node_key_file, _pem(node))
-        write_atomically(folder / ENROLMENT_FILE, enrolment.canonical_bytes())
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
+        policy = home._own_policy()
+        count = home._draw(units, unit=unit, policy=policy)
+        entry = create_ledger(
+            home.ledger,
+            signer=identity,
+            count=count,
+            epsilon_lifetime=policy.lifetime_epsilon,
+            delta_lifetime=policy.lifetime_delta,
+        )
+        # Charged, and on the disk: only now may the count be told.
+        home._write_enrolment(name, identity, node, entry.count)
         config = {"name": name, "data": str(data.resolve()), "layout": layout}
         write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
         return home
@@ -142,19 +162,66 @@ class MerchantHome:
         """Read the key that :meth:`rotate` made and the operator hasn't enrolled yet, if there is one."""
         return _read_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
 
-    def rotate(self, *, keep_key: bool, records: int, products: int) -> None:
-        """Make a new node key beside the old, unless ``keep_key``, and the enrolment file anew.
+    def rotate(self) -> None:
+        """Make a new node key beside the old, and the enrolment file anew, with the same count of units.
 
-        The old key is used until the server has admitted the new: :meth:`adopt_next_node_key`. ``records``
-        and ``products`` are as for :meth:`create`.
+        The old key is used until the server has admitted the new: :meth:`adopt_next_node_key`. Raises
+        ``LedgerError`` where the ledger, which holds that count, isn't there or doesn't verify.
         """
-        if keep_key:
-            node = self.next_node_key() or self.node_key()
-        else:
-            node = ec.generate_private_key(ec.SECP384R1())
-            write_atomically(self.next_node_key_file, _pem(node), mode=0o600)
-        name, identity = self.settings().name, self.identity()
-        enrolment = _enrolment(name, identity, node, records=records, products=products)
+        count = self.released()
+        node = ec.generate_private_key(ec.SECP384R1())
+        write_atomically(self.next_node_key_file, _pem(node), mode=0o600)
+        self._write_enrolment(self.settings().name, self.identity(), node, count)
+
+    def recount(self, units: int) -> Count:
+        """Charge the ledger for a new noised count of so many units, and write the enrolment file with it.
+
+        The exact number goes no further. Raises as :class:`fedrec.privacy.accounting.ledger.Ledger`
+        and its ``release`` do: the daemon, which has the ledger open, must be stopped.
+        """
+        policy, identity = self._own_policy(), self.identity()
+        node = self.next_node_key() or self.node_key()
+        with Ledger(
+            self.ledger,
+            signer=identity,
+            verify=verify,
+            epsilon_lifetime=policy.lifetime_epsilon,
+            delta_lifetime=policy.lifetime_delta,
+        ) as ledger:
+            unit: Unit = "product" if self.released().unit == "product" else "record"
+            entry = ledger.release(self._draw(units, unit=unit, policy=policy))
+        self._write_enrolment(self.settings().name, identity, node, entry.count)
+        return entry.count
+
+    def released(self) -> Count:
+        """Return the count of units that holds, the last one that was charged.
+
+        Raises ``LedgerError`` where the ledger isn't there or doesn't verify.
+        """
+        outcome, entries = read_entries(self.ledger, public=self.identity().public, verify=verify)
+        found = last_count(entries)
+        if not outcome.ok or found is None:
+            raise LedgerError(f"the ledger does not verify: {outcome.reason}")
+        return found
+
+    def _own_policy(self) -> MerchantPolicy:
+        """The rules in ``policy.toml`` alone, for what is charged before there is a server."""
+        return MerchantPolicy.load(self.folder / "policy.toml")
+
+    def _draw(self, units: int, *, unit: Unit, policy: MerchantPolicy) -> Count:
+        # The entry names the rules of its time; an auditor who has only later ones could check nothing.
+        store = MerchantStore(self.store)
+        try:
+            store.keep_policy(policy.rules)
+        finally:
+            store.close()
+        delta = _DELTA if policy.lifetime_delta is None else policy.lifetime_delta
+        return draw_count(units, unit=unit, delta=delta, policy_hash=policy.hash, rng=Randomness.from_os())
+
+    def _write_enrolment(
+        self, name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
+    ) -> None:
+        enrolment = _enrolment(name, identity, node, count)
         write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
 
     def adopt_next_node_key(self) -> None:
@@ -247,25 +314,30 @@ class MerchantHome:
         return policy.model_copy(update={"roster_fingerprint": approved, "server_key": join.server_key})
 
 
-def _enrolment(
-    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, *, records: int, products: int
-) -> Enrolment:
-    public = node.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+def check_name(name: str) -> None:
+    """Raise ``ConfigError`` unless a merchant can have this name."""
     try:
-        statement = Statement(
-            name=name,
-            signing_key=identity.public.hex(),
-            node_key=public.decode("ascii"),
-            records=records,
-            products=products,
-        )
+        TypeAdapter(Name).validate_python(name)
     except ValueError:
         raise ConfigError(
             f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
             "dots, hyphens or underscores"
         ) from None
+
+
+def _enrolment(
+    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
+) -> Enrolment:
+    public = node.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    statement = Statement(
+        name=name,
+        signing_key=identity.public.hex(),
+        node_key=public.decode("ascii"),
+        unit="product" if count.unit == "product" else "record",
+        size=count.size,
+    )
     signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
     return Enrolment(statement=statement, signature=signature)
 

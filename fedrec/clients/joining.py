@@ -15,6 +15,7 @@ from fedrec.protocol.statements import (
     EncryptionKey,
     Joined,
     SignedEncryptionKey,
+    SignedLedgerHead,
     SignedSealingKey,
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
@@ -31,11 +32,18 @@ def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> Traini
 
 
 def join_reply(
-    plan: TrainingPlan, secrets: TrainingSecrets, *, merchant: str, identity: SigningIdentity, seeded: bool
+    plan: TrainingPlan,
+    secrets: TrainingSecrets,
+    *,
+    merchant: str,
+    identity: SigningIdentity,
+    seeded: bool,
+    head: SignedLedgerHead,
 ) -> tuple[JoinReply, dict[str, bytes]]:
     """Return the signed reply with the secrets' public keys, and blob ``encryption-key`` if there is one."""
     joined = Joined(training_id=plan.training_id, merchant=merchant, seeded=seeded)
     joins = identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()
+    reply = JoinReply(merchant=merchant, seeded=seeded, signature=joins, head=head)
     if secrets.sealing_private is not None:
         sealing = SealingKeyStatement(
             training_id=plan.training_id,
@@ -44,7 +52,7 @@ def join_reply(
         )
         signature = identity.sign(sealing.canonical_bytes(), context=SEALING_KEY_CONTEXT).hex()
         signed = SignedSealingKey(statement=sealing, signature=signature)
-        return JoinReply(merchant=merchant, seeded=seeded, signature=joins, sealing_key=signed), {}
+        return reply.model_copy(update={"sealing_key": signed}), {}
     if secrets.encryption_public is not None:
         encryption = EncryptionKey(
             training_id=plan.training_id,
@@ -52,11 +60,8 @@ def join_reply(
             key_hash=sha256_hex(secrets.encryption_public),
         )
         signature = identity.sign(encryption.canonical_bytes(), context=ENCRYPTION_KEY_CONTEXT).hex()
-        reply = JoinReply(
-            merchant=merchant,
-            seeded=seeded,
-            signature=joins,
-            encryption_key=SignedEncryptionKey(statement=encryption, signature=signature),
-        )
-        return reply, {"encryption-key": secrets.encryption_public}
-    return JoinReply(merchant=merchant, seeded=seeded, signature=joins), {}
+        made = SignedEncryptionKey(statement=encryption, signature=signature)
+        return reply.model_copy(update={"encryption_key": made}), {
+            "encryption-key": secrets.encryption_public
+        }
+    return reply, {}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.charging import round_charge
+from fedrec.clients.charging import check_replies, round_charge
 from fedrec.clients.contribution import contribution
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
@@ -28,7 +28,8 @@ from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.clients.training_set import TrainingSets
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.accounting.kinds import Answer, Charge
+from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.aggregation.committee import (
     check_plan,
     check_survivors,
@@ -51,7 +52,7 @@ from fedrec.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedrec.protocol.plan import TrainingPlan, Unit
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Commitment, Receipt
 from fedrec.protocol.transport import request_hash, take_blob
@@ -93,7 +94,6 @@ class Merchant:
     build_model: Callable[[TrainingPlan], nn.Module]
     randomness_for: Callable[[TrainingPlan, int], Randomness]
     device: torch.device
-    declared: Callable[[Unit], int | None] = lambda unit: None
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     works_ahead: bool = True
@@ -101,6 +101,7 @@ class Merchant:
     seconds_encrypt: float = 0.0
 
     def __post_init__(self) -> None:
+        check_replies(self.ledger, self.store)
         self._joined: dict[str, _Joined] = {}
         self._worked_out: set[str] = set()
         self._suspended: RefusedError | None = None
@@ -109,7 +110,7 @@ class Merchant:
             store=self.store,
             identity=self.identity,
             data_for=lambda plan: self.data_for(plan),
-            declared=lambda unit: self.declared(unit),
+            declared=self.ledger.declared,
             device=self.device,
         )
 
@@ -170,6 +171,9 @@ class Merchant:
             merchant=self.name,
             identity=self.identity,
             seeded=self._is_seeded(plan),
+            head=self.ledger.signed_head(
+                training_id=plan.training_id, round_number=0, merchant=self.name, moment="joined"
+            ),
         )
 
     def prepare(self) -> None:
@@ -184,26 +188,21 @@ class Merchant:
         if plan.training_id in self._worked_out or not self.works_ahead:
             return
         self._worked_out = {plan.training_id}
-        charged = sum(entry.charge.training_id == plan.training_id for entry in self.ledger.entries())
+        charged = self.ledger.rounds_charged(plan.training_id)
         if charged < plan.rounds:
             self.ledger.prepare(self._first_cost(joined), charges=plan.rounds - charged)
 
     def _first_cost(self, joined: _Joined) -> Charge:
         """What the first round costs, and so any of them."""
         plan = joined.plan
-        return self._cost(
-            joined, 1, model_hash=plan.initial_model_hash, version="", seeded=self._is_seeded(plan)
-        )
+        return self._cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self._is_seeded(plan))
 
-    def _cost(
-        self, joined: _Joined, round_number: int, *, model_hash: str, version: str, seeded: bool
-    ) -> Charge:
+    def _cost(self, joined: _Joined, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
         return round_charge(
             joined.plan,
             joined.derived,
             round_number=round_number,
             model_hash=model_hash,
-            data=version,
             policy_hash=self.policy.hash,
             seeded=seeded,
         )
@@ -258,7 +257,10 @@ class Merchant:
             rng=rng,
         )
         head = self.ledger.signed_head(
-            training_id=plan.training_id, round_number=request.round_number, merchant=self.name
+            training_id=plan.training_id,
+            round_number=request.round_number,
+            merchant=self.name,
+            moment="charged",
         )
         reply = TrainReply(merchant=self.name, signed=signed, head=head)
         self.seconds_train += trained - started
@@ -277,17 +279,30 @@ class Merchant:
             raise RefusedError("this merchant is not on the committee")
         if request.round_number > plan.rounds:
             raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
-        hashed = request_hash(request, blobs)
+        # What is asked, whatever receipt comes with it.
+        hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
         stored = self.store.reply("answer", plan.training_id, request.round_number, request_hash=hashed)
         if stored is not None:
             return thaw(stored, UnmaskReply)
         survivors = check_survivors(request.survivors, plan=plan, round_number=request.round_number)
         parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
-        # A key is used only once the mark is on disk: whatever fails below, no other set gets a second try.
-        self.store.mark_answer(plan.training_id, request.round_number, request_hash=hashed)
+        self._keep_receipt(plan, request.receipt)
+        # A key is used only once the entry is on disk: whatever fails below, no other set gets a second try.
+        self.ledger.answer(
+            Answer(training_id=plan.training_id, round_number=request.round_number, request_hash=hashed)
+        )
         self.on_event("marked")
-        reply, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
-        self.store.put_answer(plan.training_id, request.round_number, body=freeze(reply, sent))
+        answered, sent = self._answer(joined, survivors, parts, round_number=request.round_number)
+        head = self.ledger.signed_head(
+            training_id=plan.training_id,
+            round_number=request.round_number,
+            merchant=self.name,
+            moment="answered",
+        )
+        reply = answered.model_copy(update={"head": head})
+        self.store.put_answer(
+            plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent)
+        )
         self.on_event("answered")
         return reply, sent
 
@@ -313,7 +328,8 @@ class Merchant:
     def close_training(self, request: CloseRequest) -> CloseReply:
         """Delete the training's sealing key and stored bodies."""
         stored = self.store.training(request.training_id)
-        self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
+        if request.receipt is not None:
+            self._keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
         self.store.finish(request.training_id)
         self._let_go(request.training_id)
         return CloseReply(merchant=self.name)
@@ -393,24 +409,26 @@ class Merchant:
         return parameters
 
     def _keep_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
-        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does."""
+        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does.
+
+        Every server has a receipt of this merchant, from its join on: one that brings none is refused once
+        anything was charged or answered. (A server that keeps an older one back is a stated limit.)
+        """
         if receipt is None:
+            if self.ledger.begun:
+                raise RefusedError(
+                    "the request brings no ledger receipt, and this merchant's ledger has begun"
+                )
             return
         if receipt.server_key != plan.server_key:
             raise ProtocolError("a ledger receipt comes from another server than the plan names")
         self.ledger.accept_receipt(receipt)
 
     def _charge(self, joined: _Joined, request: TrainRequest, fixed: FixedSet, *, seeded: bool) -> None:
-        charge = self._cost(
-            joined,
-            request.round_number,
-            model_hash=request.model_hash,
-            version=fixed.version,
-            seeded=seeded,
-        )
+        charge = self._cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
         # The entry names the rules of its time; an auditor who has only later ones could check nothing.
         self.store.keep_policy(self.policy.rules)
-        entry = self.ledger.charge(charge)
+        entry = self.ledger.charge(charge, version=fixed.version)
         if entry.already_charged:
             raise RefusedError(
                 f"round {request.round_number} was charged before and has no stored upload: it stays dropped"

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
+from fedrec.privacy.accounting.entries import spending
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.protocol.transport import content_bytes, is_refusal
 
@@ -103,8 +104,8 @@ class MerchantObserver:
         yield from self._budget()
 
     def _budget(self) -> Iterator[Metric]:
-        entries = self._ledger.entries()
-        spent = entries[-1].epsilons.rdp_after if entries else 0.0
+        costs = spending(self._ledger.entries())
+        spent = costs[-1].epsilons.rdp_after if costs else 0.0
         spent = math.inf if spent is None else spent
         left = max(0.0, self._cap - spent) if math.isfinite(spent) else 0.0
         yield GaugeMetricFamily(prometheus.EPSILON_SPENT, "Lifetime epsilon spent, proved by RDP.", spent)

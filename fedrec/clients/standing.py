@@ -13,9 +13,17 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
-from fedrec.privacy.accounting.entries import Entry, finite, genesis
+from fedrec.privacy.accounting.entries import (
+    ChargeEntry,
+    Entry,
+    SpendingEntry,
+    charges,
+    finite,
+    genesis,
+    last_count,
+    spending,
+)
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.prepared import charge_delta
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.derive import derive, reported_views
@@ -46,7 +54,8 @@ class Charged:
 class Budget:
     """The lifetime budget; an epsilon is None where nothing bounds it, the cap where there is no policy.
 
-    ``spent_broken`` is the proved epsilon against somebody who saw every single upload in clear.
+    ``spent_broken`` is the proved epsilon against somebody who saw every single upload in clear. ``declared``
+    is the noised count of units that holds, of ``counts`` that were charged.
     """
 
     spent: float | None
@@ -56,6 +65,9 @@ class Budget:
     cap: float | None
     delta: float | None
     trainings: tuple[Charged, ...]
+    counts: int
+    declared: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -120,39 +132,42 @@ class Standing:
 
 def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budget, list[Entry]]:
     """Return the budget and the ledger's entries; ``LedgerError`` if the ledger doesn't verify."""
-    entries: list[Entry] = []
-    if home.ledger.exists():
-        outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
-        if not outcome.ok:
-            raise LedgerError(f"the ledger does not verify: {outcome.reason}")
-    trainings: dict[str, list[Entry]] = {}
-    for entry in entries:
+    outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
+    if not outcome.ok:
+        raise LedgerError(f"the ledger does not verify: {outcome.reason}")
+    trainings: dict[str, list[ChargeEntry]] = {}
+    for entry in charges(entries):
         trainings.setdefault(entry.charge.training_id, []).append(entry)
-    last = entries[-1].epsilons if entries else None
+    costs = spending(entries)
+    last = costs[-1].epsilons if costs else None
     spent = 0.0 if last is None else last.rdp_after
+    declared = last_count(entries)
     cap = None if policy is None else policy.lifetime_epsilon
     left = None if cap is None else max(0.0, cap - spent) if spent is not None else 0.0
     budget = Budget(
         spent=spent,
         spent_pld=0.0 if last is None else last.pld_after,
-        spent_broken=_broken(entries),
+        spent_broken=_broken(costs),
         left=left,
         cap=cap,
         delta=None if policy is None else policy.lifetime_delta,
         trainings=tuple(_charged(charged) for charged in trainings.values()),
+        counts=len(costs) - len(charges(entries)),
+        declared=0 if declared is None else declared.size,
+        unit="" if declared is None else declared.unit,
     )
     return budget, entries
 
 
-def _broken(entries: Sequence[Entry]) -> float | None:
+def _broken(entries: Sequence[SpendingEntry]) -> float | None:
     if not entries:
         return 0.0
-    delta = entries[-1].epsilons.delta - sum(charge_delta(entry.charge) for entry in entries)
-    events = [entry.charge.event("aggregation_broken") for entry in entries]
+    delta = entries[-1].epsilons.delta - sum(entry.cost.delta_used for entry in entries)
+    events = [entry.cost.event("aggregation_broken") for entry in entries]
     return finite(epsilon_rdp(events, delta=delta)) if delta >= MIN_DELTA else None
 
 
-def _charged(entries: Sequence[Entry]) -> Charged:
+def _charged(entries: Sequence[ChargeEntry]) -> Charged:
     last = entries[-1]
     return Charged(
         training_id=last.charge.training_id,
@@ -167,8 +182,8 @@ def _charged(entries: Sequence[Entry]) -> Charged:
 
 def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float | None) -> PlanSummary:
     """Work out what a plan costs, alone and on top of what was charged."""
-    done = [entry.charge.round_number for entry in entries if entry.charge.training_id == plan.training_id]
-    last_round = max(done, default=0)
+    charged = [entry.charge for entry in charges(entries)]
+    last_round = max((c.round_number for c in charged if c.training_id == plan.training_id), default=0)
     alone, lifetime = math.inf, math.inf
     try:
         noise = derive(plan).noise
@@ -178,16 +193,16 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
     if noise is not None and multiplier > 0:
         beta = noise.beta
 
-        def cost(rounds: int, *, before: Sequence[Entry], delta: float) -> float:
+        def cost(rounds: int, *, before: Sequence[SpendingEntry], delta: float) -> float:
             steps = rounds * plan.local_steps
-            left = delta - beta * steps - sum(charge_delta(entry.charge) for entry in before)
-            events = [entry.charge.event() for entry in before]
+            left = delta - beta * steps - sum(entry.cost.delta_used for entry in before)
+            events = [entry.cost.event() for entry in before]
             events.append(Event(plan.sample_rate, multiplier, steps))
             return epsilon_rdp(events, delta=left) if left >= MIN_DELTA else math.inf
 
         alone = cost(plan.rounds, before=(), delta=plan.delta)
         if lifetime_delta is not None:
-            lifetime = cost(plan.rounds - last_round, before=entries, delta=lifetime_delta)
+            lifetime = cost(plan.rounds - last_round, before=spending(entries), delta=lifetime_delta)
     return PlanSummary(
         training_id=plan.training_id,
         model=plan.model,
@@ -227,7 +242,7 @@ def read_standing(home: MerchantHome) -> Standing:
         return summarise(found, entries, lifetime_delta=budget.delta)
 
     # What a plan that was taken later would have cost when it was refused is no longer of use.
-    taken = {entry.charge.training_id for entry in entries}
+    taken = {entry.charge.training_id for entry in charges(entries)}
     taken |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
 
     def refused(refusal: Refusal) -> Refused:
@@ -258,9 +273,10 @@ def read_standing(home: MerchantHome) -> Standing:
 
 def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> TrainingPlan | None:
     """Return the plan that the last charge was for, if the store still has it."""
-    if not entries:
+    charged = charges(entries)
+    if not charged:
         return None
-    wanted = entries[-1].charge.training_id
+    wanted = charged[-1].charge.training_id
     for plan in read_store(home.store).plans:
         if sha256_hex(plan) == wanted:
             return TrainingPlan.model_validate_json(plan)

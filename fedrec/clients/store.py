@@ -1,8 +1,9 @@
 """What a merchant keeps on disk about its trainings: plans, the exact uploads and answers it gave, its rules.
 
 An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
-bytes if it is identical to the first, and nothing otherwise. An answer is marked before it is computed,
-so that one that fails is never tried again. Bodies are deleted when their round is over; the mark stays.
+bytes if it is identical to the first, and nothing otherwise. What is here comes after an entry of the ledger: a
+round is charged before its upload is made, and an answer written down there before it is computed. Bodies are
+deleted when their round is over; that there was one stays.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class MerchantStore:
         self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            # EXTRA also syncs the folder: a journal that came back would take an answered mark away.
+            # EXTRA also syncs the folder: a journal that came back would take a stored reply away.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
@@ -358,7 +359,7 @@ class MerchantStore:
         """Return the reply stored for this very request, None when none was stored yet.
 
         Raises ``RefusedError`` when another request was answered in this round, or this one was and its body
-        is gone: the round is over, or the answer failed.
+        is gone: the round is over.
         """
         row = self._db.execute(
             "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
@@ -369,7 +370,7 @@ class MerchantStore:
         if row[0] != request_hash:
             raise RefusedError(f"round {round_number} already has an {kind}, to a different request")
         if row[1] is None:
-            raise RefusedError(f"round {round_number} is over, or its {kind} failed: it isn't tried again")
+            raise RefusedError(f"round {round_number} is over: its {kind} is given no more")
         body: bytes = row[1]
         return body
 
@@ -380,23 +381,16 @@ class MerchantStore:
         """
         self._insert("upload", training_id, round_number, request_hash=request_hash, body=body)
 
-    def mark_answer(self, training_id: str, round_number: int, *, request_hash: str) -> None:
-        """Record that this request is answered, before it is, and delete the bodies of earlier rounds.
+    def put_answer(self, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
+        """Store an answer before it is sent, as :meth:`put_upload` does."""
+        self._insert("answer", training_id, round_number, request_hash=request_hash, body=body)
 
-        Until :meth:`put_answer` gives it a body the mark stands for a refusal, of this request too. Raises
-        ``RefusedError`` when this round already has one.
-        """
-        self._insert("answer", training_id, round_number, request_hash=request_hash, body=None)
-
-    def put_answer(self, training_id: str, round_number: int, *, body: bytes) -> None:
-        """Store the answer that was marked, before it is sent."""
-        self._db.execute(
-            "UPDATE reply SET body = ? WHERE kind = 'answer' AND training_id = ? AND round_number = ?",
-            (body, training_id, round_number),
-        )
+    def replies(self) -> list[tuple[Kind, str, int]]:
+        """Return (kind, training, round) of every reply that was ever stored."""
+        return list(self._db.execute("SELECT kind, training_id, round_number FROM reply ORDER BY rowid"))
 
     def _insert(
-        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes | None
+        self, kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes
     ) -> None:
         try:
             with self._db:

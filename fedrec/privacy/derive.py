@@ -87,11 +87,3 @@ def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:
     if opener(plan.scheme) == "committee":
         return both
     return Views(server=both.aggregation_broken, aggregation_broken=both.aggregation_broken)
-
-
-def rounded_size(records: int) -> int:
-    """Round a merchant's number of records to two significant digits, as it declares it; at least 1."""
-    if records < 1:
-        return 1
-    digits = len(str(records))
-    return round(records, 2 - digits) if digits > 2 else records

@@ -20,18 +20,18 @@ Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-\[\]:]{1,255
 
 
 class Statement(Strict):
-    """Who asks to be enrolled: public keys, and rounded numbers of photos and products; no secret."""
+    """Who asks to be enrolled: two public keys, and how many units it holds, noised; no secret.
+
+    ``size`` is the one release of a count of distinct units that the merchant's ledger was charged for, and
+    ``unit`` what it counts: the one unit that the ledger is of.
+    """
 
     version: Literal[1] = 1
     name: Name
     signing_key: Hash
     node_key: Pem
-    records: Annotated[int, Field(ge=1, le=10**9)]
-    products: Annotated[int, Field(ge=0, le=10**9)] = 0
-
-    def size(self, unit: Unit) -> int:
-        """Return the declared number of units; 0 products where the photos lie in no folders of products."""
-        return self.records if unit == "record" else self.products
+    unit: Unit
+    size: Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Enrolment(Strict):

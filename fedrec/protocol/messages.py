@@ -40,7 +40,8 @@ class JoinReply(Strict):
     """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's.
 
     ``signature`` is Ed25519, by the merchant, over the canonical bytes of
-    :class:`fedrec.protocol.statements.Joined`.
+    :class:`fedrec.protocol.statements.Joined`. ``head`` is the ledger's: a server that has no receipt
+    of this merchant makes its first of it.
     """
 
     merchant: Name
@@ -49,6 +50,7 @@ class JoinReply(Strict):
     signature: Signature | None = None
     sealing_key: SignedSealingKey | None = None
     encryption_key: SignedEncryptionKey | None = None
+    head: SignedLedgerHead | None = None
 
 
 class TrainRequest(Strict):
@@ -80,22 +82,26 @@ class UnmaskRequest(Strict):
 
     Where keys are dealt to a committee, blobs ``box-1`` ... hold each survivor's sealed parcel for this
     member; where one merchant holds the key, ``ciphertext-1`` ... hold each survivor's ciphertext.
+    ``receipt`` is the last that the server has for this member.
     """
 
     training_id: Hash
     round_number: RoundNumber
     survivors: Annotated[tuple[SignedCommitment, ...], FailFast(), Field(max_length=MAX_PEERS)]
+    receipt: Receipt | None = None
 
 
 class UnmaskReply(Strict):
     """An answer about the survivors' sum alone (blob ``answer``), or a refusal.
 
-    A member that was dealt shares that don't check names their dealers in ``complaints`` and gives no answer.
+    ``head`` is the ledger's, with the entry that says that this request is answered. A member that was dealt
+    shares that don't check names their dealers in ``complaints`` and gives no answer.
     """
 
     merchant: Name
     refused: Refusal | None = None
     complaints: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
+    head: SignedLedgerHead | None = None
 
 
 class CloseRequest(Strict):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import FailFast, Field, StringConstraints
 
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
+    MAX_ROUNDS,
     Hash,
     Name,
     RoundNumber,
@@ -66,15 +67,21 @@ class Joined(Strict):
     seeded: bool = False
 
 
-class LedgerHead(Strict):
-    """Where a merchant's ledger stands once a round is charged: the hash of its last entry, opaque to others.
+HeadMoment = Literal["joined", "charged", "answered"]
 
-    A merchant signs it for the server to give back in a :class:`Receipt`.
+
+class LedgerHead(Strict):
+    """Where a merchant's ledger stands: the hash of its last entry, opaque to others.
+
+    ``moment`` is what it had just done: joined the training (round 0; the entry is an earlier one), charged
+    the round, or written down that it answers in it. A merchant signs a head for the server to give back in a
+    :class:`Receipt`.
     """
 
     training_id: Hash
-    round_number: RoundNumber
+    round_number: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
     merchant: Name
+    moment: HeadMoment
     head_hash: Hash
 
 

@@ -22,6 +22,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
 from fedrec.server.cohort import Answer, ask
+from fedrec.server.receipts import ReceiptBook
 
 LATE_SECONDS = 30.0
 """How long a round waits for one who is asked to join between two rounds."""
@@ -44,7 +45,8 @@ class _Asked:
 class Attendance:
     """The cohort of one training, as it is there now.
 
-    ``timeout`` is in seconds, per exchange; ``refusals`` collects why a merchant didn't join.
+    ``timeout`` is in seconds, per exchange; ``refusals`` collects why a merchant didn't join; ``receipts`` is
+    the server's book.
 
     Attributes:
         nodes: of the merchants that have joined, by name; a merchant stays here while it is away.
@@ -58,6 +60,7 @@ class Attendance:
     scheme: Scheme
     timeout: float
     refusals: dict[str, str]
+    receipts: ReceiptBook
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
     encryption_key: SignedEncryptionKey | None = None
@@ -167,6 +170,7 @@ class Attendance:
             return
         try:
             self._keep_sealing_key(reply)
+            self._keep_first_receipt(reply)
         except ProtocolError as error:
             self.refusals[name] = str(error)
             return
@@ -190,6 +194,14 @@ class Attendance:
             raise ProtocolError("a sealing key is of another merchant than the reply that brings it")
         check_sealing_key(key, plan=self.plan)
         self._keys[reply.merchant] = key
+
+    def _keep_first_receipt(self, reply: JoinReply) -> None:
+        """Countersign a head where there is no receipt; a newer one is never replaced by that of a join."""
+        if self.receipts.last(reply.merchant) is None:
+            receipt = self.receipts.sign(
+                reply.head, plan=self.plan, merchant=reply.merchant, round_number=0, moment="joined"
+            )
+            self.receipts.keep([receipt])
 
     def _joins(self, reply: JoinReply) -> bool:
         """Whether a join reply comes from the merchant that it names."""

@@ -85,7 +85,12 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
         self._cohort = Attendance(
-            self.grid, self.plan, self._derived.scheme, timeout=self.timeout, refusals=self.refusals
+            self.grid,
+            self.plan,
+            self._derived.scheme,
+            timeout=self.timeout,
+            refusals=self.refusals,
+            receipts=self.receipts,
         )
         self._blame = Blame(colluders=self.plan.colluders)
         self._lost_to_refusals = 0
@@ -221,7 +226,11 @@ class Coordinator:
             try:
                 upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
                 receipt = self.receipts.sign(
-                    answer.body.head, plan=self.plan, merchant=merchant, round_number=round_number
+                    answer.body.head,
+                    plan=self.plan,
+                    merchant=merchant,
+                    round_number=round_number,
+                    moment="charged",
                 )
                 total.add(upload.ciphertext)
             except FedrecError as error:
@@ -298,7 +307,9 @@ class Coordinator:
     def _unmask(self, round_number: int, uploads: Sequence[Upload], traffic: _Traffic) -> Mapping[int, bytes]:
         requests = {
             self._cohort.nodes[member]: content
-            for member, content in unmask_requests(self.plan, uploads, round_number=round_number).items()
+            for member, content in unmask_requests(
+                self.plan, uploads, round_number=round_number, receipts=self.receipts
+            ).items()
             if member in self._cohort.nodes
         }
         answers = ask(
@@ -319,6 +330,8 @@ class Coordinator:
             plan=self.plan,
             members=members,
             dealers={upload.merchant for upload in uploads},
+            round_number=round_number,
+            receipts=self.receipts,
         )
         for member, reason in gathered.refused.items():
             self._note(round_number, member, reason)

@@ -159,13 +159,17 @@ class ServerHome:
             raise ServiceError(f"{self.folder / 'roster.json'} can't be used: {error}") from None
 
     def sizes(self, unit: Unit) -> tuple[int, ...]:
-        """Return how many units each enrolled merchant has, rounded; ``ConfigError`` if one has none."""
+        """Return how many units each enrolled merchant declares, a noised count.
+
+        Raises ``ConfigError`` where the ledger of one is of another unit: an epsilon is of one unit.
+        """
         for entry in self.enrolled():
-            if not entry.size(unit):
+            if entry.unit != unit:
                 raise ConfigError(
-                    f"unit = 'product' can't be planned: '{entry.name}' has no folders of products"
+                    f"unit = '{unit}' can't be planned: the ledger of '{entry.name}' is of the unit "
+                    f"'{entry.unit}', chosen by 'fedrec client init'"
                 )
-        return tuple(entry.size(unit) for entry in self.enrolled())
+        return tuple(entry.size for entry in self.enrolled())
 
     def roster(self) -> tuple[Peer, ...]:
         """Return the enrolled merchants as a plan names them."""

@@ -12,9 +12,10 @@ from fedrec.errors import FedrecError, ProtocolError
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.statements import SignedCommitment
+from fedrec.protocol.statements import Receipt, SignedCommitment
 from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.cohort import Answers
+from fedrec.server.receipts import ReceiptBook
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Gathered:
 
 
 def unmask_requests(
-    plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int
+    plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int, receipts: ReceiptBook
 ) -> dict[str, RecordDict]:
-    """Return the request to every committee member, by name: the survivor set, and that member's part."""
+    """Return the request to every committee member, by name.
+
+    It holds the survivor set, that member's part, and the last receipt that it was given.
+    """
     request = UnmaskRequest(
         training_id=plan.training_id,
         round_number=round_number,
@@ -47,11 +51,18 @@ def unmask_requests(
     )
     if opener(plan.scheme) == "holder":
         blobs = {f"ciphertext-{n}": upload.ciphertext for n, upload in enumerate(uploads, start=1)}
-        return {plan.committee[0]: pack(request, blobs)}
+        return {plan.committee[0]: pack(_with_receipt(request, receipts, plan.committee[0]), blobs)}
     return {
-        member: pack(request, {f"box-{n}": upload.boxes[x] for n, upload in enumerate(uploads, start=1)})
+        member: pack(
+            _with_receipt(request, receipts, member),
+            {f"box-{n}": upload.boxes[x] for n, upload in enumerate(uploads, start=1)},
+        )
         for x, member in enumerate(plan.committee)
     }
+
+
+def _with_receipt(request: UnmaskRequest, receipts: ReceiptBook, member: str) -> UnmaskRequest:
+    return request.model_copy(update={"receipt": receipts.last(member)})
 
 
 def gather(
@@ -60,8 +71,14 @@ def gather(
     plan: TrainingPlan,
     members: Mapping[int, str],
     dealers: Collection[str],
+    round_number: int,
+    receipts: ReceiptBook,
 ) -> Gathered:
-    """Sort the replies; ``members`` names the committee member at each node, ``dealers`` the survivors."""
+    """Sort the replies; ``members`` names the committee member at each node, ``dealers`` the survivors.
+
+    A reply without a ledger head of its member counts as a refusal; the others' go into the book.
+    """
+    signed: list[Receipt] = []
     found: dict[int, bytes] = {}
     refused: dict[str, str] = {}
     complaints: dict[str, set[str]] = defaultdict(set)
@@ -70,12 +87,23 @@ def gather(
         try:
             if answer.body.refused is not None:
                 raise ProtocolError(str(answer.body.refused))
+            signed.append(
+                receipts.sign(
+                    answer.body.head,
+                    plan=plan,
+                    merchant=member,
+                    round_number=round_number,
+                    moment="answered",
+                )
+            )
             if not answer.body.complaints:
                 found[plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
         except FedrecError as error:
             refused[member] = str(error)
+            continue
         for dealer in set(answer.body.complaints).intersection(dealers):
             complaints[dealer].add(member)
+    receipts.keep(signed)
     return Gathered(
         answers=found,
         refused=refused,

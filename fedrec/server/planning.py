@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import AUGMENTED_VIEWS, DEFAULT_EPSILON, TrainingOptions, planned_minimum
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.committee import (
     check_contributors,
@@ -27,6 +28,8 @@ from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS
+
+LARGEST_DEFAULT_DELTA = 1e-5
 
 
 def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
@@ -99,11 +102,12 @@ def make_plan(
 ) -> TrainingPlan:
     """Calibrate the noise and write the plan.
 
-    ``server_key`` signs the server's receipts, ``sizes`` are the merchants' rounded numbers of records.
+    ``server_key`` signs the server's receipts, ``sizes`` are the noised counts of units that the merchants
+    declared; their cost is part of ``epsilon``.
     Raises ``ConfigError``, or ``UnreachableBudgetError`` when no noise that fits the widest ring reaches
     the budget.
     """
-    delta = options.delta or 1 / (10 * min(sizes))
+    delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
     steps = settings.rounds * options.local_steps
     noise = plan_noise(
         mode=options.privacy,
@@ -119,6 +123,7 @@ def make_plan(
         colluders=options.colluders,
         records_per_merchant=max(sizes),
         local_steps=options.local_steps,
+        besides=(count_event(),),
     )
     try:
         plan = TrainingPlan(

@@ -1,7 +1,9 @@
 """Receipts: merchants' ledger heads, countersigned and given back, so that an older ledger is found out.
 
 A merchant whose machine was put back to an older state has no way of its own to know. The server keeps
-the last head that each merchant signed, and sends it with the next round, in any training.
+the last head that each merchant signed, and sends it with the next request, in any training. A head comes
+with every upload and every answer; that of a join counts only where there is no receipt yet, so that a
+merchant that was put back can't replace a newer one by it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from fedrec._internal.files import append_lines, read_lines
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, Receipt, SignedLedgerHead
+from fedrec.protocol.statements import (
+    LEDGER_HEAD_CONTEXT,
+    RECEIPT_CONTEXT,
+    HeadMoment,
+    Receipt,
+    SignedLedgerHead,
+)
 
 
 class ReceiptBook:
@@ -38,18 +46,28 @@ class ReceiptBook:
         return self._last.get(merchant)
 
     def sign(
-        self, head: SignedLedgerHead | None, *, plan: TrainingPlan, merchant: str, round_number: int
+        self,
+        head: SignedLedgerHead | None,
+        *,
+        plan: TrainingPlan,
+        merchant: str,
+        round_number: int,
+        moment: HeadMoment,
     ) -> Receipt:
-        """Check a head and countersign it; ``ProtocolError`` when it isn't this merchant's for this round."""
+        """Check a head and countersign it.
+
+        Raises ``ProtocolError`` when it isn't this merchant's, of this moment of this round (0 at the join).
+        """
         if head is None:
-            raise ProtocolError("the upload comes without a signed ledger head")
+            raise ProtocolError("the reply comes without a signed ledger head")
         stated = head.statement
-        if (stated.training_id, stated.round_number, stated.merchant) != (
+        if (stated.training_id, stated.round_number, stated.merchant, stated.moment) != (
             plan.training_id,
             round_number,
             merchant,
+            moment,
         ):
-            raise ProtocolError("the ledger head is of another training, round or merchant")
+            raise ProtocolError("the ledger head is of another training, round, merchant or moment")
         signature = bytes.fromhex(head.signature)
         if not verify(
             plan.key_of(merchant), stated.canonical_bytes(), signature, context=LEDGER_HEAD_CONTEXT
@@ -59,7 +77,7 @@ class ReceiptBook:
         return Receipt(head=head, server_key=self.server_key, signature=countersigned)
 
     def keep(self, receipts: list[Receipt]) -> None:
-        """Write a round's receipts down, durably."""
+        """Write receipts down, durably."""
         if not receipts:
             return
         append_lines(self._path, (receipt.canonical_bytes() for receipt in receipts))

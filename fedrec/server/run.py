@@ -176,7 +176,7 @@ class TrainingRun:
             rounds_reserved=self._checkpoint.last_reserved(),
             lines=self.training.rounds(),
             metrics=metrics,
-            sizes={entry.name: entry.size(plan.unit) for entry in self.home.enrolled()},
+            sizes={entry.name: entry.size for entry in self.home.enrolled()},
             receipts=read_receipts(self.home.receipts),
             seeded=coordinator.seeded,
             refusals=coordinator.refusals,

@@ -25,7 +25,7 @@ from fedrec.simulations.merchants import KEY_FILE, LEDGER_FILE, STORE_FILE, load
 _LARGEST_ATTACHMENT = 2**24
 
 
-def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
+def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
     """Gather what a simulation left in its run directory; its server signs."""
     home = run.resolve().parent.parent
     if (home / "roster.json").exists():
@@ -47,6 +47,7 @@ def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
             public=load_identity(home).public,
             ledger=home / LEDGER_FILE,
             policies=_policies(home / STORE_FILE, rules),
+            discloses_data=discloses_data,
         )
         for home in homes
     )
@@ -61,7 +62,7 @@ def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
     return evidence, signer
 
 
-def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
+def of_client(folder: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
     """Gather what a merchant has: its ledger, all its rules and plans, and its last receipt; it signs."""
     home = MerchantHome.open(folder)
     identity, policy = home.identity(), home.policy()
@@ -78,6 +79,7 @@ def of_client(folder: Path) -> tuple[Evidence, SigningIdentity]:
         public=identity.public,
         ledger=home.ledger,
         policies=_policies(home.store, policy.rules),
+        discloses_data=discloses_data,
     )
     evidence = Evidence(
         merchants=(record,),

@@ -143,7 +143,7 @@ def _report(
     run: Prepared, config: SimulationConfig, progress: _Progress, *, seconds: float, peak_memory_bytes: int
 ) -> dict[str, Any]:
     reserved = _checkpoint(run).last_reserved()
-    merchants, problems = per_merchant(run.plan, run.source, run.homes, rounds_reserved=reserved)
+    merchants, problems = per_merchant(run.plan, run.source, run.homes)
     problems += data_problems(run.source)
     if progress.failure is not None:
         problems.insert(0, f"FAILED: {progress.failure}")

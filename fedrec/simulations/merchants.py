@@ -19,7 +19,8 @@ from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
-from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply, TrainRequest
@@ -31,12 +32,13 @@ from fedrec.vision.inputs import to_inputs
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
 
 
-def create_home(folder: Path, *, identity: SigningIdentity) -> None:
-    """Make a merchant's folder (mode 0700) with its identity key (0600)."""
+def create_home(folder: Path, *, identity: SigningIdentity, count: Count) -> None:
+    """Make a merchant's folder (mode 0700) with its identity key (0600), and its ledger with its count."""
     folder.mkdir(parents=True, mode=0o700)
     descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(identity.private_bytes())
+    create_ledger(folder / LEDGER_FILE, signer=identity, count=count)
 
 
 def load_identity(folder: Path) -> SigningIdentity:

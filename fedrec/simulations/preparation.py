@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.counting import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
-from fedrec.privacy.derive import Derived, derive, rounded_size
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.derive import Derived, derive
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.planning import make_plan, settle
+from fedrec.server.planning import LARGEST_DEFAULT_DELTA, make_plan, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
@@ -106,12 +109,13 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
     server = SigningIdentity.generate()
+    counts = _draw_counts(config, source)
     plan = make_plan(
         config,
         settings,
         server_key=server.public.hex(),
         roster=make_roster(identities),
-        sizes=[rounded_size(len(share.indices)) for share in source.shares],
+        sizes=[count.size for count in counts.values()],
         classes=source.classes,
         spec=spec,
         shape=shape,
@@ -124,12 +128,13 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     write_atomically(folder / "config.toml", options.encode())
     (folder / "server").mkdir()
     write_secret(folder / "server" / "identity.key", server.private_bytes())
-    write_atomically(folder / "plan.json", plan.canonical_bytes())
     write_atomically(folder / "policy.json", merchant_policy(config).rules.encode())
     homes = folder / "merchants"
     homes.mkdir()
     for name, identity in identities.items():
-        create_home(homes / name, identity=identity)
+        create_home(homes / name, identity=identity, count=replace(counts[name], delta=plan.delta))
+    # The sizes are in it: they are charged first.
+    write_atomically(folder / "plan.json", plan.canonical_bytes())
     write_own_reports(source, homes)
     return Prepared(
         run_id=run_id,
@@ -144,6 +149,26 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
         model=model,
         initial=initial,
     )
+
+
+def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
+    """Draw what each merchant declares of its number of units, from the seed if there is one."""
+
+    def chance(name: str) -> Randomness:
+        if config.seed is None:
+            return Randomness.from_os()
+        return Randomness.seeded(config.seed, "count", name)
+
+    return {
+        share.name: draw_count(
+            len(share.indices),
+            unit=config.unit,
+            delta=LARGEST_DEFAULT_DELTA,
+            policy_hash=merchant_policy(config).hash,
+            rng=chance(share.name),
+        )
+        for share in source.shares
+    }
 
 
 def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tell: Tell) -> Inputs:

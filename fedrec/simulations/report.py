@@ -10,9 +10,9 @@ from typing import Any
 
 from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.ledger import Entry, read_entries
+from fedrec.privacy.accounting.entries import CountEntry, Entry, SpendingEntry, charges, finite, spending
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
@@ -22,47 +22,40 @@ OWN_SCHEMA = "fedrec.own-report/1"
 OWN_REPORT = "report.json"
 
 
-def per_merchant(
-    plan: TrainingPlan, source: Source, homes: Path, *, rounds_reserved: int
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read every ledger back from disk, as an auditor would; returns ``per_merchant`` and what is wrong.
-
-    Before the first round is reserved a merchant may have no ledger yet, and nothing was charged.
-    """
+def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read every ledger back from disk, as an auditor would; returns ``per_merchant`` and what is wrong."""
     lines: list[dict[str, Any]] = []
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
         ledger = homes / peer.name / LEDGER_FILE
         entries: list[Entry] = []
         known = True
-        if rounds_reserved or ledger.exists():
-            try:
-                outcome, entries = read_entries(ledger, public=bytes.fromhex(peer.signing_key), verify=verify)
-                if not outcome.ok:
-                    problems.append(f"the ledger of {peer.name} does not verify: {outcome.reason}")
-            except LedgerError as error:
-                known = False
-                problems.append(f"what {peer.name} spent is not known: {error}")
-        mine = [entry for entry in entries if entry.charge.training_id == plan.training_id]
+        try:
+            outcome, entries = read_entries(ledger, public=bytes.fromhex(peer.signing_key), verify=verify)
+            if not outcome.ok:
+                problems.append(f"the ledger of {peer.name} does not verify: {outcome.reason}")
+        except LedgerError as error:
+            known = False
+            problems.append(f"what {peer.name} spent is not known: {error}")
+        charged = [entry for entry in charges(entries) if entry.charge.training_id == plan.training_id]
+        mine = [entry for entry in spending(entries) if isinstance(entry, CountEntry) or entry in charged]
         lines.append(
             {
                 "merchant": peer.name,
                 "records": len(share.indices),
                 "epsilon": _ledger_epsilon(mine, delta=plan.delta) if known else None,
-                "epsilon_lifetime": _ledger_epsilon(entries, delta=plan.delta) if known else None,
-                "rounds_charged": len({entry.charge.round_number for entry in mine}) if known else None,
+                "epsilon_lifetime": _ledger_epsilon(spending(entries), delta=plan.delta) if known else None,
+                "rounds_charged": len({entry.charge.round_number for entry in charged}) if known else None,
             }
         )
     return lines, problems
 
 
-def _ledger_epsilon(entries: Sequence[Entry], *, delta: float) -> float | None:
-    if not entries:
-        return 0.0
-    spent = sum(entry.charge.beta * entry.charge.steps for entry in entries)
-    if any(entry.charge.guaranteed_noise_multiplier == 0 for entry in entries) or spent >= delta:
+def _ledger_epsilon(entries: Sequence[SpendingEntry], *, delta: float) -> float | None:
+    spent = sum(entry.cost.delta_used for entry in entries)
+    if spent >= delta:
         return None
-    return finite(epsilon_pld([entry.charge.event() for entry in entries], delta=delta - spent))
+    return finite(epsilon_pld([entry.cost.event() for entry in entries], delta=delta - spent))
 
 
 def data_section(source: Source) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a ledger entry holds, and the chain of hashes and signatures that ties entries together.
+"""The entries of a ledger, and the chain of hashes and signatures that ties them together.
 
 An entry's hash is SHA-256 over the hash before it and its canonical JSON; the chain starts at the
 merchant's public key, and every hash is signed. Nothing here writes.
@@ -9,21 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.kinds import Answer, Charge, Count
 
 SIGNING_CONTEXT = b"fedrec/ledger/1"
-SELECT = (
-    "SELECT sequence, training_id, round_number, step, payload, hash, signature"
-    " FROM entries ORDER BY sequence"
-)
+SELECT = "SELECT sequence, key, payload, hash, signature FROM entries ORDER BY sequence"
 
-View = Literal["server", "aggregation_broken"]
-Key = tuple[str, int, int]
+Row: TypeAlias = tuple[Any, ...]
 
 
 class Signer(Protocol):
@@ -48,66 +44,10 @@ class Verifier(Protocol):
 
 
 @dataclass(frozen=True)
-class Charge:
-    """What a merchant is about to spend; its key is (training_id, round_number, step).
-
-    ``step`` numbers the charges of one round from 0, ``steps`` says how many noised steps this one
-    covers. ``guaranteed_noise_multiplier`` is that of the server's view, ``broken_noise_multiplier``
-    that of the merchant's own share alone; 0 means no guarantee. ``scale`` (grid steps in one ``clip``)
-    and ``sensitivity`` are in grid units; the latter follows from scale, ``dimension`` (trainable
-    parameters) and ``beta``. ``delta`` is the training's whole delta. ``run`` tells apart
-    trainings of otherwise equal plans. ``code`` names the installed code, ``policy_hash`` the merchant's
-    rules of the time, ``dataset_version`` the records (a keyed hash of their contents, empty if unknown),
-    and ``size_bucket`` how many they are, rounded. Where the noise was ``seeded`` it hides nothing from
-    whoever knows the seed: multipliers and epsilons are then those that unseeded noise would have had.
-    """
-
-    training_id: str
-    round_number: int
-    model_hash: str
-    mode: str
-    unit: str
-    adjacency: str
-    duplicate_policy: str
-    sample_rate: float
-    clip: float
-    clipping: str
-    planned_noise_multiplier: float
-    guaranteed_noise_multiplier: float
-    broken_noise_multiplier: float
-    beta: float
-    scale: int
-    dimension: int
-    sensitivity: float
-    min_contributors: int
-    colluders: int
-    delta: float
-    run: str
-    model: str
-    code: str
-    policy_hash: str
-    dataset_version: str
-    size_bucket: int
-    seeded: bool
-    step: int = 0
-    steps: int = 1
-
-    @property
-    def key(self) -> Key:
-        """What this charge is known by: it is written once."""
-        return self.training_id, self.round_number, self.step
-
-    def event(self, view: View = "server") -> Event:
-        """Return what this costs in one of the two views, for the accountants."""
-        multiplier = self.guaranteed_noise_multiplier if view == "server" else self.broken_noise_multiplier
-        return Event(self.sample_rate, multiplier, self.steps)
-
-
-@dataclass(frozen=True)
 class Epsilons:
-    """Lifetime epsilon, server's view, before and after a charge; None where there is no guarantee.
+    """Lifetime epsilon, server's view, before and after a cost; None where there is no guarantee.
 
-    Both are taken at ``delta`` (the lifetime's if there is one, else the charge's) less the betas spent.
+    Both are taken at ``delta`` (the lifetime's if there is one, else the cost's) less the betas spent.
     ``pld`` is the headline, an approximation from above; ``rdp`` is proved, and what the cap is held against.
     """
 
@@ -119,17 +59,70 @@ class Epsilons:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A charge as it stands in the ledger; ``sequence`` counts from 1, ``created_at`` is UTC in seconds."""
+class _Link:
+    """A place in the chain; ``sequence`` counts from 1, ``created_at`` is UTC in seconds."""
 
     sequence: int
-    charge: Charge
     created_at: str
-    accountants: str
-    epsilons: Epsilons
     hash: bytes
     signature: bytes
+
+
+@dataclass(frozen=True)
+class ChargeEntry(_Link):
+    """A round's charge; ``data`` commits to the dataset version (:mod:`fedrec.privacy.accounting.versions`)."""
+
+    charge: Charge
+    data: str
+    accountants: str
+    epsilons: Epsilons
     already_charged: bool = False
+
+    @property
+    def cost(self) -> Charge:
+        """What was spent."""
+        return self.charge
+
+
+@dataclass(frozen=True)
+class CountEntry(_Link):
+    """A released count."""
+
+    count: Count
+    accountants: str
+    epsilons: Epsilons
+
+    @property
+    def cost(self) -> Count:
+        """What was spent."""
+        return self.count
+
+
+@dataclass(frozen=True)
+class AnswerEntry(_Link):
+    """An answer, written before it is computed."""
+
+    answer: Answer
+
+
+Entry: TypeAlias = ChargeEntry | CountEntry | AnswerEntry
+SpendingEntry: TypeAlias = ChargeEntry | CountEntry
+NewEntry = TypeVar("NewEntry", ChargeEntry, CountEntry, AnswerEntry)
+
+
+def charges(entries: Iterable[Entry]) -> list[ChargeEntry]:
+    """Return the rounds' charges among entries, in order."""
+    return [entry for entry in entries if isinstance(entry, ChargeEntry)]
+
+
+def spending(entries: Iterable[Entry]) -> list[SpendingEntry]:
+    """Return the entries that cost something, in order."""
+    return [entry for entry in entries if not isinstance(entry, AnswerEntry)]
+
+
+def last_count(entries: Sequence[Entry]) -> Count | None:
+    """Return the release that holds; None in an empty chain."""
+    return next((entry.count for entry in reversed(entries) if isinstance(entry, CountEntry)), None)
 
 
 @dataclass(frozen=True)
@@ -156,19 +149,25 @@ def _chain(previous: bytes, payload: str) -> bytes:
     return hashlib.sha256(b"fedrec/ledger/entry/1" + previous + payload.encode()).digest()
 
 
+def _key(entry: Entry) -> str:
+    return entry.answer.key if isinstance(entry, AnswerEntry) else entry.cost.key
+
+
 def payload_of(entry: Entry) -> str:
     """Return an entry's canonical JSON, which its hash is over; ``ValueError`` if a field isn't finite."""
-    body = {
-        "sequence": entry.sequence,
-        "created_at": entry.created_at,
-        "accountants": entry.accountants,
-        "epsilons": asdict(entry.epsilons),
-        "charge": asdict(entry.charge),
-    }
+    body: dict[str, Any] = {"sequence": entry.sequence, "created_at": entry.created_at}
+    if isinstance(entry, AnswerEntry):
+        body |= {"kind": "answer", "answer": asdict(entry.answer)}
+    else:
+        body |= {"accountants": entry.accountants, "epsilons": asdict(entry.epsilons)}
+        if isinstance(entry, CountEntry):
+            body |= {"kind": "count", "count": asdict(entry.count)}
+        else:
+            body |= {"kind": "charge", "charge": asdict(entry.charge), "data": entry.data}
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def to_row(entry: Entry, *, previous: bytes, signer: Signer) -> tuple[Entry, tuple[Any, ...]]:
+def to_row(entry: NewEntry, *, previous: bytes, signer: Signer) -> tuple[NewEntry, Row]:
     """Chain and sign an entry after the hash ``previous``; return it so, and its row.
 
     Raises:
@@ -179,10 +178,11 @@ def to_row(entry: Entry, *, previous: bytes, signer: Signer) -> tuple[Entry, tup
         payload = payload_of(entry)
         digest = _chain(previous, payload)
         signature = signer.sign(digest, context=SIGNING_CONTEXT)
-        row = (entry.sequence, *entry.charge.key, payload, digest, signature)
-        return _from_row(row), row
+        row = (entry.sequence, _key(entry), payload, digest, signature)
+        _from_row(row)
     except (ValueError, TypeError) as error:
-        raise LedgerError(f"ledger: a field of the charge can't be written down ({error}).") from error
+        raise LedgerError(f"ledger: a field of the entry can't be written down ({error}).") from error
+    return replace(entry, hash=digest, signature=signature), row
 
 
 def _parsed(kind: type[Any], values: Any) -> Any:
@@ -204,30 +204,38 @@ def _parsed(kind: type[Any], values: Any) -> Any:
     return kind(**values)
 
 
-def _from_row(row: tuple[Any, ...]) -> Entry:
+def _from_row(row: Row) -> Entry:
     """Parse a row; raise ``ValueError`` unless columns and payload agree and all fields have their types."""
-    sequence, training_id, round_number, step, payload, digest, signature = row
+    sequence, key, payload, digest, signature = row
     body = json.loads(payload)
     if not isinstance(body, dict):
         raise ValueError("the payload is not an entry")
-    charge: Charge = _parsed(Charge, body.get("charge"))
-    epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
-    if (body.get("sequence"), *charge.key) != (sequence, training_id, round_number, step):
+    if body.get("sequence") != sequence:
         raise ValueError("columns and payload differ")
-    return Entry(
-        sequence=sequence,
-        charge=charge,
-        created_at=str(body.get("created_at")),
-        accountants=str(body.get("accountants")),
-        epsilons=epsilons,
-        hash=bytes(digest),
-        signature=bytes(signature),
-    )
+    place = (int(sequence), str(body.get("created_at")), bytes(digest), bytes(signature))
+    kind = body.get("kind")
+    entry: Entry
+    if kind == "answer":
+        entry = AnswerEntry(*place, answer=_parsed(Answer, body.get("answer")))
+    elif kind in ("charge", "count"):
+        told = str(body.get("accountants"))
+        epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
+        if kind == "count":
+            entry = CountEntry(
+                *place, count=_parsed(Count, body.get("count")), accountants=told, epsilons=epsilons
+            )
+        else:
+            charge: Charge = _parsed(Charge, body.get("charge"))
+            data = str(body.get("data"))
+            entry = ChargeEntry(*place, charge=charge, data=data, accountants=told, epsilons=epsilons)
+    else:
+        raise ValueError("it is of an unknown kind")
+    if _key(entry) != key:
+        raise ValueError("columns and payload differ")
+    return entry
 
 
-def check_rows(
-    rows: Iterable[tuple[Any, ...]], *, public: bytes, verify: Verifier
-) -> tuple[Verification, list[Entry]]:
+def check_rows(rows: Iterable[Row], *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
     """Check the chain row by row; return the outcome and the entries before the first that fails."""
     previous = genesis(public)
     entries: list[Entry] = []
@@ -237,7 +245,7 @@ def check_rows(
             entry = _from_row(row)
             if entry.sequence != number:
                 reason = f"an entry is missing before number {entry.sequence}"
-            elif _chain(previous, row[4]) != entry.hash:
+            elif _chain(previous, row[2]) != entry.hash:
                 reason = "its hash doesn't follow from the entry before it"
             elif not verify(public, entry.hash, entry.signature, context=SIGNING_CONTEXT):
                 reason = "its signature is not this merchant's"

@@ -1,6 +1,6 @@
 """The head kept beside a ledger: how far it had come, so that an older copy put in its place is known.
 
-A small signed JSON file, replaced atomically after every charge. It may lag one entry behind the ledger
+A small signed JSON file, replaced atomically after every entry. It may lag one entry behind the ledger
 (a crash between the two), never run ahead of it. It also keeps the last receipt: a head that this merchant
 signed and the server gave back, which no backup of this machine can undo.
 """
@@ -20,6 +20,12 @@ from fedrec.protocol.schema import Hash, Signature, Strict
 from fedrec.protocol.statements import Receipt
 
 HEAD_CONTEXT = b"fedrec/ledger-head-file/1"
+LOST = (
+    "A ledger is made once, by 'fedrec client init', and never anew: what the photos have cost would be "
+    "forgotten. Put the newest backup of both files back; docs/ledger.md, 'A lost ledger', says what to do "
+    "where there is none."
+)
+"""What to do about a ledger that isn't there: the way out never opens an empty one."""
 _MAX_BYTES = 1 << 16
 
 
@@ -93,7 +99,7 @@ def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, publi
     if head is None:
         raise LedgerError(
             f"ledger: the head file beside {path} is missing, so nobody can tell whether the ledger is the "
-            "newest; put the file back."
+            f"newest. {LOST}"
         )
     if len(entries) < head.entries:
         raise LedgerError(
@@ -103,14 +109,14 @@ def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, publi
     if hash_at(entries, head.entries, public=public).hex() != head.hash:
         raise LedgerError(f"ledger: {path} is not the one that its head was kept for.")
     if head.receipt is not None:
-        check_receipt(path, head.receipt, entries, public=public)
+        check_receipt(path, head.receipt, entries)
 
 
-def check_receipt(path: Path, receipt: Receipt, entries: Sequence[Entry], *, public: bytes) -> None:
+def check_receipt(path: Path, receipt: Receipt, entries: Sequence[Entry]) -> None:
     """Raise :class:`LedgerError` when the ledger lacks the head that a receipt is for."""
     wanted = bytes.fromhex(receipt.head.statement.head_hash)
     # A receipt is nearly always for one of the last heads.
-    if wanted != genesis(public) and all(entry.hash != wanted for entry in reversed(entries)):
+    if all(entry.hash != wanted for entry in reversed(entries)):
         raise LedgerError(
             f"ledger: {path} was put back to an older state: it lacks the entry that the server's receipt of "
             f"round {receipt.head.statement.round_number} is for; put the newest copy back."

@@ -18,10 +18,12 @@ _Curve = Callable[[float], float]
 
 
 @lru_cache(maxsize=1024)
-def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+def noise_multiplier_for(
+    *, epsilon: float, delta: float, sample_rate: float, steps: int, besides: tuple[Event, ...] = ()
+) -> float:
     """Find the noise multiplier with 0.995 * ``epsilon`` <= PLD epsilon <= ``epsilon`` after ``steps`` steps.
 
-    An ``epsilon`` so large that 0.3 keeps within it gives 0.3: more privacy than was asked for.
+    ``besides`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3: more privacy than was asked for.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -35,10 +37,10 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, st
         raise ConfigError(f"steps: {steps} must be at least 1 to need noise.")
 
     def by_pld(sigma: float) -> float:
-        return epsilon_pld([Event(sample_rate, sigma, steps)], delta=delta)
+        return epsilon_pld([Event(sample_rate, sigma, steps), *besides], delta=delta)
 
     def by_rdp(sigma: float) -> float:
-        return epsilon_rdp([Event(sample_rate, sigma, steps)], delta=delta)
+        return epsilon_rdp([Event(sample_rate, sigma, steps), *besides], delta=delta)
 
     low, high = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
     if by_rdp(MIN_NOISE_MULTIPLIER) <= epsilon:
@@ -53,10 +55,16 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, st
         if high >= math.log(MAX_NOISE_MULTIPLIER):
             raise UnreachableBudgetError(
                 f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
-                f"{sample_rate}; allow a larger epsilon, or fewer steps."
+                f"{sample_rate}{_of(besides, delta)}; allow a larger epsilon, or fewer steps."
             )
         low, high = high, min(high + 0.2, math.log(MAX_NOISE_MULTIPLIER))
     return _narrow(by_pld, epsilon=epsilon, low=low, high=high, above=above)
+
+
+def _of(besides: tuple[Event, ...], delta: float) -> str:
+    if not besides:
+        return ""
+    return f", beside {epsilon_pld(besides, delta=delta):.3g} for the counts of records that are declared"
 
 
 def _narrow(by_pld: _Curve, *, epsilon: float, low: float, high: float, above: float) -> float:

@@ -8,7 +8,10 @@ import sqlite3
 from pathlib import Path
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import SELECT, Entry, Verification, Verifier, check_rows
+from fedrec.privacy.accounting.database import SELECT_OPENINGS
+from fedrec.privacy.accounting.entries import SELECT, Entry, Row, Verification, Verifier, check_rows
+from fedrec.privacy.accounting.head import LOST
+from fedrec.privacy.accounting.versions import Opening
 
 
 def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
@@ -21,11 +24,29 @@ def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verifi
 
     """
     if not path.is_file():
-        raise LedgerError(f"ledger: {path} does not exist.")
+        raise LedgerError(f"ledger: {path} does not exist. {LOST}")
+    if not path.stat().st_size:
+        raise LedgerError(f"ledger: {path} is empty: it is no ledger. {LOST}")
+    outcome, entries = check_rows(_select(path, SELECT), public=public, verify=verify)
+    if outcome.ok and not entries:
+        raise LedgerError(f"ledger: {path} holds no entry: it is no ledger. {LOST}")
+    return outcome, entries
+
+
+def read_openings(path: Path) -> dict[int, Opening]:
+    """Return what opens the commitments of a ledger's entries, by sequence: for its merchant alone.
+
+    Raises ``LedgerError`` as :func:`read_entries` does.
+    """
+    rows = _select(path, SELECT_OPENINGS)
+    return {sequence: Opening(bytes(salt), version) for sequence, salt, version in rows}
+
+
+def _select(path: Path, query: str) -> list[Row]:
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            return check_rows(connection.execute(SELECT), public=public, verify=verify)
+            return connection.execute(query).fetchall()
         finally:
             connection.close()
     except sqlite3.Error as error:

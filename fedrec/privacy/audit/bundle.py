@@ -17,10 +17,18 @@ from typing import Any
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.entries import Entry, finite, payload_of
+from fedrec.privacy.accounting.entries import (
+    Entry,
+    SpendingEntry,
+    charges,
+    finite,
+    last_count,
+    payload_of,
+    spending,
+)
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.reading import read_entries, read_openings
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
@@ -35,12 +43,17 @@ Refusals = Mapping[str, Mapping[str, str] | None]
 
 @dataclass(frozen=True)
 class MerchantRecord:
-    """What one merchant brings: its ledger's file, the key that signs it, and texts of its policies."""
+    """What one merchant brings: its ledger's file, the key that signs it, and texts of its policies.
+
+    With ``discloses_data`` what opens the commitments to dataset versions goes in too: a reader can then see
+    which charges were of the same photos. It is for the merchant alone to say so.
+    """
 
     name: str
     public: bytes
     ledger: Path
     policies: tuple[str, ...] = ()
+    discloses_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,38 +137,47 @@ def _merchant(record: MerchantRecord, receipts: Iterable[Receipt]) -> dict[str, 
             for receipt in receipts
             if receipt.head.statement.merchant == record.name
         ],
+        "openings": _openings(record) if record.discloses_data else {},
         "summary": summarise(entries),
     }
 
 
-def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the figures of a ledger that people read; None throughout for an empty one."""
-    last = entries[-1] if entries else None
-    charges = [entry.charge for entry in entries]
+def _openings(record: MerchantRecord) -> dict[str, dict[str, str]]:
     return {
-        "entries": len(entries),
-        "head": None if last is None else last.hash.hex(),
-        "delta": None if last is None else last.epsilons.delta,
-        "epsilon_pld": None if last is None else last.epsilons.pld_after,
-        "epsilon_rdp": None if last is None else last.epsilons.rdp_after,
-        "epsilon_aggregation_broken": _broken(entries),
-        "least_noise_multiplier": min((c.guaranteed_noise_multiplier for c in charges), default=None),
-        "largest_sample_rate": max((c.sample_rate for c in charges), default=None),
-        "trainings": len({c.training_id for c in charges}),
-        "seeded": sum(c.seeded for c in charges),
+        str(sequence): {"salt": opening.salt.hex(), "version": opening.version}
+        for sequence, opening in read_openings(record.ledger).items()
     }
 
 
-def _broken(entries: Sequence[Entry]) -> float | None:
+def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the figures of a ledger that people read."""
+    costs = spending(entries)
+    last, declared = costs[-1], last_count(entries)
+    charged = [entry.charge for entry in charges(entries)]
+    return {
+        "entries": len(entries),
+        "head": entries[-1].hash.hex(),
+        "charges": len(charged),
+        "size": None if declared is None else declared.size,
+        "delta": last.epsilons.delta,
+        "epsilon_pld": last.epsilons.pld_after,
+        "epsilon_rdp": last.epsilons.rdp_after,
+        "epsilon_aggregation_broken": _broken(costs),
+        "least_noise_multiplier": min((c.guaranteed_noise_multiplier for c in charged), default=None),
+        "largest_sample_rate": max((c.sample_rate for c in charged), default=None),
+        "trainings": len({c.training_id for c in charged}),
+        "seeded": sum(entry.cost.seeded for entry in costs),
+    }
+
+
+def _broken(entries: Sequence[SpendingEntry]) -> float | None:
     """Epsilon by PLD of everything charged, if somebody saw every single upload in clear."""
-    if not entries:
-        return None
     steps: dict[tuple[float, float], int] = {}
     for entry in entries:
-        event = entry.charge.event("aggregation_broken")
+        event = entry.cost.event("aggregation_broken")
         kind = event.sample_rate, event.noise_multiplier
         steps[kind] = steps.get(kind, 0) + event.steps
-    delta = entries[-1].epsilons.delta - sum(e.charge.beta * e.charge.steps for e in entries)
+    delta = entries[-1].epsilons.delta - sum(entry.cost.delta_used for entry in entries)
     if delta < MIN_DELTA:
         # Rounding has used up delta: nothing is bounded, as in the ledger itself.
         return None

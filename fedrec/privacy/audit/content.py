@@ -27,12 +27,12 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Ledger:
-    """A merchant's part of a bundle with its entries parsed."""
+    """A merchant's part of a bundle, with the entries that cost something parsed."""
 
     name: str
     key: str
     summary: Mapping[str, Any]
-    entries: tuple[Entry, ...]
+    costs: tuple[Entry, ...]
     policies: Mapping[str, Mapping[str, Any]]
     receipts: int
 
@@ -42,17 +42,35 @@ class _Ledger:
             name=merchant["merchant"],
             key=merchant["public_key"],
             summary=merchant["summary"],
-            entries=tuple(json.loads(row["payload"]) for row in merchant["entries"]),
+            costs=tuple(
+                entry
+                for row in merchant["entries"]
+                if (entry := json.loads(row["payload"]))["kind"] != "answer"
+            ),
             policies={sha256_hex(text.encode()): json.loads(text) for text in merchant["policies"]},
             receipts=len(merchant["receipts"]),
         )
 
     @property
+    def charges(self) -> tuple[Entry, ...]:
+        """The entries that are rounds' charges."""
+        return tuple(entry for entry in self.costs if entry["kind"] == "charge")
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """What was charged last, a round or a count."""
+        found: Mapping[str, Any] = self.costs[-1][self.costs[-1]["kind"]]
+        return found
+
+    @property
+    def policy_hash(self) -> str:
+        """The policy that the last charge was made under."""
+        return str(self.last["policy_hash"])
+
+    @property
     def cap(self) -> float | None:
-        """The lifetime cap of the policy that the last charge was made under, if that is here."""
-        if not self.entries:
-            return None
-        rules = self.policies.get(self.entries[-1]["charge"]["policy_hash"])
+        """The lifetime cap of that policy, if that is here."""
+        rules = self.policies.get(self.policy_hash)
         found = None if rules is None else rules["lifetime_epsilon"]
         return None if found is None else float(found)
 
@@ -95,13 +113,13 @@ def _infinite(value: float | None) -> float:
 
 def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Block]:
     found: list[Block] = [Heading("The guarantee")]
-    charged = [ledger for ledger in ledgers if ledger.entries]
-    if not charged:
-        return [*found, Text("Nothing was charged: nothing was given away.", strong=True)]
-    charges = [entry["charge"] for ledger in charged for entry in ledger.entries]
-    seeded = [ledger.name for ledger in charged if ledger.summary["seeded"]]
-    worst = max(charged, key=lambda ledger: _infinite(ledger.summary["epsilon_rdp"]))
-    summary, last = worst.summary, worst.entries[-1]["charge"]
+    charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
+    seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
+    worst = max(ledgers, key=lambda ledger: _infinite(ledger.summary["epsilon_rdp"]))
+    summary, last = worst.summary, worst.last
+    if not charges:
+        text = "No round was charged: beside the noised count of units that each declared, nothing was given."
+        found.append(Text(text, strong=True))
     if summary["epsilon_rdp"] is None:
         bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
         why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
@@ -139,7 +157,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
                 alarm=True,
             )
         )
-    colluders = max(charge["colluders"] for charge in charges)
+    colluders = max((charge["colluders"] for charge in charges), default=0)
     against = "a server that no merchant sides with"
     if any(charge["mode"] == "distributed" for charge in charges):
         others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
@@ -147,7 +165,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found.append(
         Text(
             f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {number_format.delta(summary['delta'])})-"
-            f"differential privacy under {last['adjacency']} adjacency of one {last['unit']}, over what was "
+            f"differential privacy under add-or-remove adjacency of one {last['unit']}, over what was "
             f"charged, for the merchant that spent most ({worst.name}), against {against}; proved by "
             f"integer-order Renyi accounting. By privacy loss distributions, an approximation for sampled "
             f"discrete Gaussian noise, epsilon is {epsilon(summary['epsilon_pld'])}. If aggregation were "
@@ -161,26 +179,28 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
 def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
     rows = []
     for ledger in ledgers:
-        summary, nothing = ledger.summary, not ledger.entries
-        spent = 0.0 if nothing else summary["epsilon_rdp"]
+        summary = ledger.summary
+        spent = summary["epsilon_rdp"]
         rows.append(
             (
                 ledger.name,
-                str(summary["entries"]),
-                epsilon(0.0 if nothing else summary["epsilon_pld"]),
+                str(summary["charges"]),
+                str(summary["size"]),
+                epsilon(summary["epsilon_pld"]),
                 epsilon(spent),
                 _left(ledger, spent),
-                epsilon(0.0 if nothing else summary["epsilon_aggregation_broken"]),
+                epsilon(summary["epsilon_aggregation_broken"]),
                 number_format.delta(summary["delta"]),
                 str(ledger.receipts),
             )
         )
-    columns = ("merchant", "charges", "PLD", "proved", "left", "if broken", "delta", "receipts")
+    columns = ("merchant", "charges", "size", "PLD", "proved", "left", "if broken", "delta", "receipts")
     return [
         Heading("Spent and left, by merchant"),
         Text(
             "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of "
-            "that merchant's photos, over all trainings in its ledger. 'PLD' and 'proved' (by RDP) are "
+            "that merchant's photos, over all trainings in its ledger and the noised count of units that it "
+            "declared, 'size'. 'PLD' and 'proved' (by RDP) are "
             "epsilons. 'Left' is what the lifetime cap allows still, of the policy that the merchant's last "
             "charge was made under, held against the proved figure. 'If broken' is the epsilon that would be "
             "left if every upload could be seen alone."
@@ -190,9 +210,7 @@ def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
 
 
 def _left(ledger: _Ledger, spent: float | None) -> str:
-    if not ledger.entries:
-        return number_format.MISSING
-    if ledger.entries[-1]["charge"]["policy_hash"] not in ledger.policies:
+    if ledger.policy_hash not in ledger.policies:
         return "policy not here"
     if ledger.cap is None:
         return "no cap"
@@ -203,12 +221,10 @@ def _left(ledger: _Ledger, spent: float | None) -> str:
 
 
 def _over_time(ledgers: Sequence[_Ledger]) -> list[Block]:
-    if not any(ledger.entries for ledger in ledgers):
-        return []
     return [
         Heading("Over time"),
         timeline(
-            {ledger.name: ledger.entries for ledger in ledgers},
+            {ledger.name: ledger.costs for ledger in ledgers},
             {ledger.name: ledger.cap for ledger in ledgers},
         ),
     ]
@@ -217,7 +233,7 @@ def _over_time(ledgers: Sequence[_Ledger]) -> list[Block]:
 def _by_training(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Block]:
     charges: dict[str, dict[str, list[Entry]]] = {}
     for ledger in ledgers:
-        for entry in ledger.entries:
+        for entry in ledger.charges:
             charges.setdefault(entry["charge"]["training_id"], {}).setdefault(ledger.name, []).append(entry)
     rows = []
     for training_id, by_merchant in charges.items():
@@ -264,7 +280,7 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 
 def _sights(plans: Mapping[str, Any], ledgers: Sequence[_Ledger]) -> list[Block]:
-    charged = {entry["charge"]["training_id"] for ledger in ledgers for entry in ledger.entries}
+    charged = {entry["charge"]["training_id"] for ledger in ledgers for entry in ledger.charges}
     kinds = {
         (plan["mode"], plan["scheme"], plan["colluders"])
         for training_id, plan in plans.items()
@@ -317,8 +333,9 @@ def _warnings(report: Mapping[str, Any] | None) -> list[Block]:
 
 
 def _software(software: Mapping[str, str], ledgers: Sequence[_Ledger]) -> list[Block]:
-    codes = sorted({entry["charge"]["code"] for ledger in ledgers for entry in ledger.entries})
-    accountants = sorted({entry["accountants"] for ledger in ledgers for entry in ledger.entries})
+    costs = [entry for ledger in ledgers for entry in ledger.costs]
+    codes = sorted({entry[entry["kind"]]["code"] for entry in costs})
+    accountants = sorted({entry["accountants"] for entry in costs})
     rows = [("this report was made by", software["code"])]
     rows += [("charges were made by", code) for code in codes]
     rows += [("accountants", text) for text in accountants]

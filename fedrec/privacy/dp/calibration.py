@@ -164,12 +164,13 @@ def plan_noise(
     records_per_merchant: int,
     local_steps: int = 1,
     beta: float = BETA,
+    besides: tuple[Event, ...] = (),
 ) -> NoisePlan:
     """Plan the noise of a training.
 
     Args:
         mode: ``distributed``, ``local`` or ``off`` (no noise; clipping bound and grid stay).
-        epsilon: target for PLD at ``delta`` over ``steps`` steps; give this or ``noise_multiplier``.
+        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or ``noise_multiplier``.
         noise_multiplier: sigma of the server's view; give this or ``epsilon``. Both are ignored in ``off``.
         delta: the whole delta; beta * steps of it goes to rounding.
         sample_rate: q, the same for all merchants.
@@ -179,10 +180,11 @@ def plan_noise(
         cohort: merchants in the roster, all of whose shares may arrive.
         min_contributors: fewest merchants whose sum is opened.
         colluders: merchants assumed to side with the server.
-        records_per_merchant: the largest merchant's (rounded) size, for the clamp; a step must not draw
+        records_per_merchant: the largest merchant's declared size, for the clamp; a step must not draw
             more records from it than a clipped sum takes.
         local_steps: steps of one merchant between two sums; above 1 in ``local`` mode only.
         beta: chance per step of passing the sensitivity.
+        besides: what else ``epsilon`` is to cover, such as the counts that merchants declared.
 
     Raises:
         ConfigError: arguments are out of range or don't go together.
@@ -227,7 +229,7 @@ def plan_noise(
     bound = sensitivity(scale=scale, dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
     sigma = 0.0
     if mode != "off":
-        sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps)
+        sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps, besides)
     share_std = sigma * bound / math.sqrt(shares)
     if mode != "off" and not _MIN_SHARE_STD <= share_std <= MAX_SIGMA:
         raise ConfigError(
@@ -262,7 +264,12 @@ def plan_noise(
 
 
 def _multiplier(
-    epsilon: float | None, noise_multiplier: float | None, delta: float, sample_rate: float, steps: int
+    epsilon: float | None,
+    noise_multiplier: float | None,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    besides: tuple[Event, ...],
 ) -> float:
     """Take the noise multiplier as given, or find it for ``epsilon`` at what is left of delta."""
     if (epsilon is None) == (noise_multiplier is None):
@@ -270,7 +277,9 @@ def _multiplier(
     if delta <= 0.0:
         raise ConfigError(f"delta: rounding uses up all of it over {steps} steps; choose a larger delta.")
     if epsilon is not None:
-        return noise_multiplier_for(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+        return noise_multiplier_for(
+            epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps, besides=besides
+        )
     if noise_multiplier is None or not 0.0 < noise_multiplier < math.inf:
         raise ConfigError(f"noise multiplier: {noise_multiplier} is not a positive number.")
     return noise_multiplier

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import Event, accountant_versions
 from fedrec.privacy.accounting.multiplier import MIN_NOISE_MULTIPLIER
@@ -54,28 +55,42 @@ class RunFacts:
 
 
 def epsilon_after(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> float | None:
-    """Return the PLD epsilon of ``steps`` noised steps in one of the two views; None without a guarantee."""
+    """Return the PLD epsilon of ``steps`` noised steps, and of the count that a merchant declared before.
+
+    In one of the two views; None without a guarantee.
+    """
     if plan.mode == "off":
         return None
-    if steps == 0:
-        return 0.0
     delta = plan.delta - derived.noise.beta * steps
-    return finite(epsilon_pld([_event(plan, derived, steps=steps, broken=broken)], delta=delta))
+    return finite(epsilon_pld(_events(plan, derived, steps=steps, broken=broken), delta=delta))
 
 
 def epsilon_rdp_after(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
-    """Return the proved (RDP) epsilon of ``steps`` noised steps, server's view; None without a guarantee."""
+    """Return the proved (RDP) epsilon, server's view, as :func:`epsilon_after`."""
     if plan.mode == "off":
         return None
-    if steps == 0:
-        return 0.0
     delta = plan.delta - derived.noise.beta * steps
-    return finite(epsilon_rdp([_event(plan, derived, steps=steps)], delta=delta))
+    return finite(epsilon_rdp(_events(plan, derived, steps=steps), delta=delta))
 
 
-def _event(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> Event:
+def _events(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> tuple[Event, ...]:
     both = reported_views(plan, derived.noise)
-    return Event(plan.sample_rate, both.aggregation_broken if broken else both.server, steps)
+    multiplier = both.aggregation_broken if broken else both.server
+    return Event(plan.sample_rate, multiplier, steps), count_event()
+
+
+def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[str, Any]]:
+    """List everything that a merchant was charged for, with the noise that the server's view guarantees."""
+    multiplier = reported_views(plan, derived.noise).server
+    return [
+        {
+            "kind": "training",
+            "sample_rate": plan.sample_rate,
+            "noise_multiplier": multiplier,
+            "steps": steps,
+        },
+        {"kind": "count", "sample_rate": 1.0, "noise_multiplier": COUNT_SIGMA, "steps": 1},
+    ]
 
 
 def build_report(
@@ -136,6 +151,7 @@ def build_report(
             "clip": plan.clip,
             "noise_multiplier": reported_views(plan, derived.noise).server if private else None,
             "steps": steps,
+            "events": _charged(plan, derived, steps=steps),
             "colluders": plan.colluders,
             "min_contributors": plan.min_contributors,
             "accountant": f"PLD ({accountant_versions()})",

@@ -85,6 +85,7 @@ def _per_merchant(
         (receipt.head.statement.merchant, receipt.head.statement.round_number)
         for receipt in receipts
         if receipt.head.statement.training_id == plan.training_id
+        and receipt.head.statement.moment == "charged"
     }
     # A merchant may have been charged in any round that was begun, also where its upload was lost.
     epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)

@@ -24,19 +24,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
+from fedrec.clients.counting import draw_count
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
+from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.aggregation.committee import default_threshold
-from fedrec.privacy.derive import derive, reported_views, rounded_size
+from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -231,16 +233,17 @@ def audit(
 
 
 def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
-    """Return the epsilon by PLD that each merchant's ledger ends with; infinite where it claims none."""
+    """Return the epsilon by PLD of each merchant's charges, without its count; infinite where none holds."""
     claims = []
     for peer in plan.roster:
         outcome, entries = read_entries(
             folder / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
         )
-        if not outcome.ok or len(entries) != plan.rounds:
+        charged = [entry.charge for entry in charges(entries)]
+        if not outcome.ok or len(charged) != plan.rounds:
             raise AuditError(f"the ledger of {peer.name} doesn't hold the audited training: {outcome.reason}")
-        found = entries[-1].epsilons.pld_after
-        claims.append(math.inf if found is None else found)
+        left = plan.delta - sum(charge.delta_used for charge in charged)
+        claims.append(epsilon_pld([charge.event() for charge in charged], delta=left))
     return claims
 
 
@@ -278,7 +281,15 @@ def _train(
     merchants = []
     for name in names:
         home = folder / name
-        create_home(home, identity=identities[name])
+        policy = MerchantPolicy(schemes=frozenset({options.scheme}))
+        count = draw_count(
+            options.canaries,
+            unit=plan.unit,
+            delta=plan.delta,
+            policy_hash=policy.hash,
+            rng=Randomness.from_os(),
+        )
+        create_home(home, identity=identities[name], count=count)
         chosen = np.flatnonzero(coins) if name == names[0] else np.zeros(0, dtype=np.int64)
         merchants.append(
             Merchant(
@@ -286,7 +297,7 @@ def _train(
                 identity=identities[name],
                 ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
                 store=MerchantStore(home / "store.sqlite"),
-                policy=MerchantPolicy(schemes=frozenset({options.scheme})),
+                policy=policy,
                 data_for=partial(_data, canaries=options.canaries, chosen=chosen),
                 build_model=lambda plan: CanaryModel(options.canaries),
                 randomness_for=partial(chance, name),
@@ -329,7 +340,6 @@ def _train(
 def _plan(
     options: AuditOptions, names: list[str], identities: dict[str, SigningIdentity], *, server_key: str
 ) -> TrainingPlan:
-    size = rounded_size(options.canaries)
     noise = noise_multiplier_for(
         epsilon=options.epsilon,
         delta=options.delta - BETA * options.rounds,
@@ -357,8 +367,8 @@ def _plan(
         clip=_CLIP,
         delta=options.delta,
         noise_multiplier=noise,
-        records_total=size * len(names),
-        records_largest=size,
+        records_total=options.canaries * len(names),
+        records_largest=options.canaries,
         roster=tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names),
         committee=tuple(names[:members]),
         threshold=threshold,

@@ -10,7 +10,7 @@ from typing import Any
 
 from .epsilons import epsilons
 from .figures import hold_report, hold_summary
-from .ledger import chain, receipts
+from .ledger import chain, charges_of, costs_of, openings, receipts
 from .outcome import (
     NAME,
     UNREADABLE,
@@ -28,7 +28,7 @@ from .rules import policies
 from .statements import STATEMENTS
 from .terms import charges, follow_plans, plan_problems
 
-SCHEMA = "fedrec.audit/3"
+SCHEMA = "fedrec.audit/4"
 MAX_BYTES = 2**30
 BODY = {
     "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
@@ -171,7 +171,7 @@ def _one_model_a_round(merchants: Iterable[Merchant]) -> Iterator[Problem]:
     """See that all merchants that were charged for a round were sent one model."""
     first: dict[tuple[str, int], tuple[str, str]] = {}
     for merchant in merchants:
-        for entry in merchant.entries:
+        for entry in charges_of(merchant.entries):
             charge = entry["charge"]
             round_ = charge["training_id"], charge["round_number"]
             other, model = first.setdefault(round_, (merchant.name, charge["model_hash"]))
@@ -190,6 +190,7 @@ def _merchant(
     problems = guarded(chain(merchant, made_at=made_at))
     whole = not problems
     problems += guarded(receipts(merchant, servers=servers, plans=plans))
+    problems += guarded(openings(merchant))
     problems += guarded(charges(merchant.entries))
     problems += guarded(follow_plans(merchant, plans))
     problems += guarded(policies(merchant, plans))
@@ -201,18 +202,18 @@ def _merchant(
 
 def _said(merchant: Merchant) -> str:
     """What to say of a merchant whose record holds."""
-    entries = merchant.entries
-    if not entries:
-        return "nothing charged"
-    epsilons, charge = entries[-1]["epsilons"], entries[-1]["charge"]
+    entries, costs, charged = merchant.entries, costs_of(merchant.entries), charges_of(merchant.entries)
+    epsilons = costs[-1]["epsilons"]
+    count = next(entry["count"] for entry in reversed(costs) if entry["kind"] == "count")
+    counts = len(costs) - len(charged)
     said = [
-        f"{len(entries)} charges hold, epsilon {shown(epsilons['pld_after'])} by PLD, "
+        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, epsilon {shown(epsilons['pld_after'])} by PLD, "
         f"{shown(epsilons['rdp_after'])} by RDP at delta {epsilons['delta']:.3g}"
     ]
-    if epsilons["delta"] * charge["size_bucket"] >= 1:
-        said.append(
-            f"that delta alone allows a whole {charge['unit']} of {charge['size_bucket']} to be shown"
-        )
+    if epsilons["delta"] * count["size"] >= 1:
+        said.append(f"that delta alone allows a whole {count['unit']} of {count['size']} to be shown")
+    if charged and not merchant.versions:
+        said.append("photos' versions are not disclosed, so the rule 'changed_data' was not checked")
     if merchant.covered:
         beyond = len(entries) - merchant.covered
         said.append(
@@ -223,8 +224,8 @@ def _said(merchant: Merchant) -> str:
 
 
 def _alarms(merchant: Merchant) -> Iterator[str]:
-    seeded = sum(entry["charge"]["seeded"] for entry in merchant.entries)
-    bare = sum(entry["charge"]["guaranteed_noise_multiplier"] == 0 for entry in merchant.entries)
+    seeded = sum(entry[entry["kind"]]["seeded"] for entry in costs_of(merchant.entries))
+    bare = sum(e["charge"]["guaranteed_noise_multiplier"] == 0 for e in charges_of(merchant.entries))
     if seeded:
         yield f"seeded ({seeded} charges of {merchant.name})"
     if bare:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 
+from .ledger import cost, costs_of
 from .outcome import Problem, shown
 
 Kind = tuple[float, float]
@@ -120,10 +121,10 @@ class _Totals:
 
 
 def total(entries: Iterable[Mapping[str, Any]], noise: str = "guaranteed_noise_multiplier") -> _Totals:
-    """Add up all charges, in the server's view or by another of their noise multipliers."""
+    """Add up all charges and counts, in the server's view or by another of their noise multipliers."""
     totals = _Totals()
-    for entry in entries:
-        totals.add(entry["charge"], noise)
+    for entry in costs_of(entries):
+        totals.add(cost(entry), noise)
     return totals
 
 
@@ -150,11 +151,11 @@ def epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
     """Recompute every epsilon."""
     totals = _Totals()
     points: list[_Point] = []
-    for entry in entries:
-        charge, recorded, number = entry["charge"], entry["epsilons"], entry["sequence"]
+    for entry in costs_of(entries):
+        recorded, number = entry["epsilons"], entry["sequence"]
         for moment in ("before", "after"):
             if moment == "after":
-                totals.add(charge, "guaranteed_noise_multiplier")
+                totals.add(cost(entry), "guaranteed_noise_multiplier")
             left = recorded["delta"] - totals.betas
             rough = rdp_epsilon(totals.rdp, left)
             yield from held(recorded[f"rdp_{moment}"], rough, what=f"RDP, {moment} it", entry=number)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from .outcome import UNREADABLE, Merchant, Problem
 from .reading import canonical, parsed, signed, utc
 
+SALT_BYTES = 32
+LEAST_SIGMA = 4.0
+"""Below this the accounting of a count's noise isn't what is proved."""
 DUPLICATES = {
     "record": "exact duplicates (decoded pixels and label) dropped",
     "product": "products with the same photos and label dropped; a photo may stand in several products",
@@ -24,13 +29,37 @@ _CHARGE: Mapping[str, tuple[type, ...]] = {
         ("training_id", "model_hash", "mode", "unit", "adjacency", "duplicate_policy", "clipping", "run"),
         (str,),
     ),
-    **dict.fromkeys(("model", "code", "policy_hash", "dataset_version"), (str,)),
+    **dict.fromkeys(("model", "code", "policy_hash"), (str,)),
     **dict.fromkeys(("round_number", "scale", "dimension", "min_contributors", "colluders"), (int,)),
-    **dict.fromkeys(("size_bucket", "step", "steps"), (int,)),
+    **dict.fromkeys(("rounds", "step", "steps"), (int,)),
     **dict.fromkeys(("sample_rate", "clip", "planned_noise_multiplier", "sensitivity", "delta"), _NUMBER),
     **dict.fromkeys(("guaranteed_noise_multiplier", "broken_noise_multiplier", "beta"), _NUMBER),
     "seeded": (bool,),
 }
+
+
+_COUNT: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("unit", "code", "policy_hash"), (str,)),
+    **dict.fromkeys(("number", "size"), (int,)),
+    **dict.fromkeys(("sigma", "delta"), _NUMBER),
+    "seeded": (bool,),
+}
+
+
+_ANSWER: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("training_id", "request_hash"), (str,)),
+    "round_number": (int,),
+}
+
+
+_FIELDS = {
+    "charge": {"sequence", "created_at", "kind", "accountants", "epsilons", "charge", "data"},
+    "count": {"sequence", "created_at", "kind", "accountants", "epsilons", "count"},
+    "answer": {"sequence", "created_at", "kind", "answer"},
+}
+ROUNDING_VARIANCE = 9.0
+"""Taken off a discrete Gaussian's variance, PLD of the continuous one is a bound for it."""
+_DIGITS = re.compile(r"[0-9a-f]{64}")
 
 
 _EPSILONS = ("pld_before", "pld_after", "rdp_before", "rdp_after")
@@ -40,8 +69,8 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
     """Parse the entries into ``merchant.entries``, up to the first of wrong form, place or signature."""
     public = bytes.fromhex(merchant.public)
     previous = hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
-    keys: set[tuple[str, int, int]] = set()
-    before, unit = datetime.min.replace(tzinfo=UTC), ""
+    keys: set[tuple[Any, ...]] = set()
+    before, unit, counts = datetime.min.replace(tzinfo=UTC), "", 0
     for number, row in enumerate(merchant.raw["entries"], start=1):
         try:
             payload, digest, signature = row["payload"], bytes.fromhex(row["hash"]), row["signature"]
@@ -53,8 +82,9 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
         except UNREADABLE as error:
             yield Problem(number, f"it can't be read ({str(error)[:100]})")
             return
-        charge, written = entry["charge"], entry["created_at"]
-        key = (charge["training_id"], charge["round_number"], charge["step"])
+        kind, written = entry["kind"], entry["created_at"]
+        about = entry[kind]
+        key = _key(entry)
         wrong = {
             f"it is numbered {entry['sequence']}: one is missing, or they were reordered": (
                 entry["sequence"] != number
@@ -65,11 +95,14 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
             "its signature is not this merchant's": (
                 not signed(public, digest, signature, context=b"fedrec/ledger/1")
             ),
-            "its training, round and step were charged before": key in keys,
+            "its training, round and step were charged before": key in keys and kind == "charge",
+            "its round was answered before": key in keys and kind == "answer",
+            "a ledger begins with the count that its merchant declares": number == 1 and kind != "count",
+            "its count is not the next one": kind == "count" and about["number"] != counts + 1,
             f"it is dated {written}, before the entry before it": moment < before,
             f"it is dated {written}, after the bundle was made": moment > made_at,
-            f"it hides a {charge['unit']}, those before it a {unit}: they don't add up": (
-                unit not in ("", charge["unit"])
+            f"it hides a {about.get('unit')}, those before it a {unit}: they don't add up": (
+                kind != "answer" and unit not in ("", about["unit"])
             ),
         }
         reason = next((reason for reason, holds in wrong.items() if holds), None)
@@ -77,20 +110,94 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
             yield Problem(number, reason)
             return
         keys.add(key)
-        before, unit, previous = moment, charge["unit"], digest
+        before, unit, previous = moment, unit or about["unit"], digest
+        counts += kind == "count"
         merchant.entries.append(entry | {"hash": row["hash"]})
+
+
+def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What an entry is known by: there is one of each."""
+    about = entry[entry["kind"]]
+    if entry["kind"] == "count":
+        return ("count", about["number"])
+    return (entry["kind"], *round_of(about), about.get("step"))
+
+
+def charges_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries that are rounds' charges."""
+    return [entry for entry in entries if entry["kind"] == "charge"]
+
+
+def costs_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries that cost something: charges and counts."""
+    return [entry for entry in entries if entry["kind"] != "answer"]
+
+
+def cost(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an entry costs: rate, noise multipliers of both views, steps, beta.
+
+    A count takes in every unit, one of which moves it by one; it is accounted as Gaussian noise of variance
+    sigma^2 - 9, which bounds the discrete noise.
+    """
+    if entry["kind"] == "charge":
+        found: Mapping[str, Any] = entry["charge"]
+        return found
+    noise = math.sqrt(entry["count"]["sigma"] ** 2 - ROUNDING_VARIANCE)
+    return {
+        "sample_rate": 1.0,
+        "guaranteed_noise_multiplier": noise,
+        "broken_noise_multiplier": noise,
+        "steps": 1,
+        "beta": 0.0,
+    }
+
+
+def openings(merchant: Merchant) -> Iterator[Problem]:
+    """Hold what a merchant disclosed of its dataset versions against the commitments in its charges."""
+    disclosed = merchant.raw["openings"]
+    for entry in charges_of(merchant.entries):
+        opening = disclosed.get(str(entry["sequence"]))
+        if opening is None:
+            continue
+        salt, version = bytes.fromhex(opening["salt"]), opening["version"]
+        digest = hashlib.sha256(b"fedrec/ledger/data/1" + salt + version.encode()).hexdigest()
+        if len(salt) != SALT_BYTES or digest != entry["data"]:
+            yield Problem(
+                entry["sequence"], "what is disclosed of its photos' version isn't what it commits to"
+            )
+        else:
+            merchant.versions[entry["sequence"]] = version
+    known = {str(entry["sequence"]) for entry in charges_of(merchant.entries)}
+    if not set(disclosed) <= known:
+        yield Problem(None, "versions of photos are disclosed for entries that aren't there")
 
 
 def _form(entry: Any) -> None:
     """Raise ``ValueError`` unless an entry has just its fields, of their types and in their ranges."""
-    if set(entry) != {"sequence", "created_at", "accountants", "epsilons", "charge"}:
+    kind = entry["kind"]
+    if set(entry) != _FIELDS[kind]:
         raise ValueError("it has other fields")
-    charge, epsilons = entry["charge"], entry["epsilons"]
-    if set(charge) != set(_CHARGE) or set(epsilons) != {*_EPSILONS, "delta"}:
-        raise ValueError("its charge or epsilons have other fields")
-    for name, kinds in _CHARGE.items():
-        if not isinstance(charge[name], kinds) or isinstance(charge[name], bool) != (bool in kinds):
+    about, fields = entry[kind], {"charge": _CHARGE, "count": _COUNT, "answer": _ANSWER}[kind]
+    if set(about) != set(fields):
+        raise ValueError(f"its {kind} has other fields")
+    for name, kinds in fields.items():
+        if not isinstance(about[name], kinds) or isinstance(about[name], bool) != (bool in kinds):
             raise ValueError(f"{name} has a wrong type")
+    if kind == "answer":
+        ranges = {"round_number": about["round_number"] >= 1}
+    else:
+        _form_of_epsilons(entry["epsilons"])
+        ranges = _count_ranges(about) if kind == "count" else _charge_ranges(about)
+    if kind == "charge":
+        ranges["data"] = bool(_DIGITS.fullmatch(entry["data"]))
+    for name, within in ranges.items():
+        if not within:
+            raise ValueError(f"{name} is out of range")
+
+
+def _form_of_epsilons(epsilons: Mapping[str, Any]) -> None:
+    if set(epsilons) != {*_EPSILONS, "delta"}:
+        raise ValueError("its epsilons have other fields")
     for name in _EPSILONS:
         value = epsilons[name]
         if value is not None and (
@@ -99,7 +206,19 @@ def _form(entry: Any) -> None:
             raise ValueError(f"{name} has a wrong type or sign")
     if not isinstance(epsilons["delta"], float) or not 0 < epsilons["delta"] < 1:
         raise ValueError("the delta of its epsilons is outside (0, 1)")
-    ranges = {
+
+
+def _count_ranges(count: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        "size": count["size"] >= 1,
+        "sigma": LEAST_SIGMA <= count["sigma"] <= 1e6,
+        "delta": 0 < count["delta"] < 1,
+        "unit": count["unit"] in DUPLICATES,
+    }
+
+
+def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
+    return {
         "sample_rate": 0 < charge["sample_rate"] <= 1,
         "planned_noise_multiplier": 0 <= charge["planned_noise_multiplier"] <= 1e6,
         "beta": 0 < charge["beta"] < 1,
@@ -111,23 +230,21 @@ def _form(entry: Any) -> None:
         "dimension": 1 <= charge["dimension"] <= 10**9,
         "min_contributors": charge["min_contributors"] >= 1,
         "colluders": charge["colluders"] >= 0,
-        "round_number": charge["round_number"] >= 1,
+        "round_number": 1 <= charge["round_number"] <= charge["rounds"],
         "mode": charge["mode"] in ("distributed", "local", "off"),
         "clipping": charge["clipping"] in ("fixed", "automatic"),
         "adjacency": charge["adjacency"] == "add-or-remove",
         "unit": charge["unit"] in DUPLICATES,
         "duplicate_policy": charge["duplicate_policy"] == DUPLICATES.get(charge["unit"]),
     }
-    for name, within in ranges.items():
-        if not within:
-            raise ValueError(f"{name} is out of range")
 
 
 def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]) -> Iterator[Problem]:
     """See that every head that both sides signed stands in the chain, and by the server of its training."""
     hashes = {entry["hash"]: entry for entry in merchant.entries}
-    rounds = {round_of(entry["charge"]): entry["sequence"] for entry in merchant.entries}
-    if not merchant.raw["receipts"] and merchant.raw["entries"]:
+    rounds = {round_of(entry["charge"]): entry["sequence"] for entry in charges_of(merchant.entries)}
+    # A merchant that has only declared a size has met no server yet.
+    if not merchant.raw["receipts"] and len(merchant.raw["entries"]) > 1:
         merchant.gaps.append("no receipts: entries may have been cut from the end")
     for receipt in merchant.raw["receipts"]:
         head, stated = receipt["head"], receipt["head"]["statement"]
@@ -155,12 +272,20 @@ def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str
                 f"the ledger lacks an entry that {where} is for: it was put back to an older state, changed, "
                 "or cut",
             )
-        elif round_of(hashes[stated["head_hash"]]["charge"]) != round_of(stated):
+        elif not _is_of(hashes[stated["head_hash"]], stated):
             yield Problem(
                 hashes[stated["head_hash"]]["sequence"], f"{where} is for an entry of another round"
             )
         else:
             merchant.covered = max(merchant.covered, hashes[stated["head_hash"]]["sequence"])
+
+
+def _is_of(entry: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
+    """Whether a head of this moment can be of that entry: at a join, of any that was there already."""
+    if stated["moment"] == "joined":
+        return bool(stated["round_number"] == 0)
+    kind = {"charged": "charge", "answered": "answer"}[stated["moment"]]
+    return bool(entry["kind"] == kind and round_of(entry[kind]) == round_of(stated))
 
 
 def round_of(named: Mapping[str, Any]) -> tuple[str, int]:

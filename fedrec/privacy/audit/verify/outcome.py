@@ -83,13 +83,18 @@ class Outcome:
 
 @dataclass
 class Merchant:
-    """One merchant's part of a bundle, as far as its chain holds; :func:`_merchant` fills it."""
+    """One merchant's part of a bundle, as far as its chain holds; :func:`_merchant` fills it.
+
+    ``covered`` is the last entry that a receipt is for; ``versions`` are the photos' names that were
+    disclosed, by entry.
+    """
 
     name: str
     public: str
     raw: Mapping[str, Any]
     entries: list[dict[str, Any]] = field(default_factory=list)
     covered: int = 0
+    versions: dict[int, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
 

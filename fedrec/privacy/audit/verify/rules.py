@@ -10,7 +10,7 @@ from datetime import time, timedelta
 from typing import Any
 
 from .epsilons import rdp_epsilon, rdp_step
-from .ledger import round_of
+from .ledger import costs_of, round_of
 from .outcome import Merchant, Problem
 from .reading import EXACT, parsed, utc
 
@@ -25,7 +25,15 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
     days: Counter[str] = Counter()
     rounds: set[tuple[str, int]] = set()
     previous = None
-    for entry in merchant.entries:
+    for entry in costs_of(merchant.entries):
+        if entry["kind"] == "count":
+            rules = known.get(entry["count"]["policy_hash"])
+            missing += rules is None
+            if rules is not None:
+                for rule, breaks in _broken_by_cost(rules, entry).items():
+                    if breaks:
+                        yield Problem(entry["sequence"], f"it breaks the policy's rule '{rule}'")
+            continue
         charge, number, day = entry["charge"], entry["sequence"], entry["created_at"][:10]
         days[day] += round_of(charge) not in rounds
         rounds.add(round_of(charge))
@@ -35,13 +43,15 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
         else:
             timed = rules["hours"] is not None or rules["largest_rounds_per_day"] is not None
             by_own_clock += timed and rules["clock"] != "utc"
-            broken = _broken_rules(rules, entry, rounds_today=days[day], previous=previous)
+            version = merchant.versions.get(number)
+            changed = None not in (previous, version) and previous != version
+            broken = _broken_rules(rules, entry, rounds_today=days[day], changed=changed)
             for rule, breaks in _broken_by_plan(rules, plans.get(charge["training_id"]), charge).items():
                 broken[rule] = broken.get(rule, False) or breaks
             for rule, breaks in broken.items():
                 if breaks:
                     yield Problem(number, f"it breaks the policy's rule '{rule}'")
-        previous = charge["dataset_version"]
+        previous = merchant.versions.get(number)
     if missing:
         merchant.gaps.append(f"{missing} charges under policies that aren't here")
     if by_own_clock:
@@ -49,16 +59,11 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _broken_rules(
-    rules: Mapping[str, Any], entry: Mapping[str, Any], *, rounds_today: int, previous: str | None
+    rules: Mapping[str, Any], entry: Mapping[str, Any], *, rounds_today: int, changed: bool
 ) -> dict[str, bool]:
-    charge, epsilons = entry["charge"], entry["epsilons"]
-    after, lifetime, utc = epsilons["rdp_after"], rules["lifetime_epsilon"], rules["clock"] == "utc"
-    most = rules["largest_rounds_per_day"]
-    whole_delta = charge["delta"] if lifetime is None else rules["lifetime_delta"]
-    changed = previous not in (None, charge["dataset_version"])
+    charge, utc, most = entry["charge"], rules["clock"] == "utc", rules["largest_rounds_per_day"]
     return {
         "modes": charge["mode"] not in rules["modes"],
-        "units": charge["unit"] not in rules["units"],
         "models": rules["models"] is not None and charge["model"] not in rules["models"],
         "largest_sample_rate": charge["sample_rate"] > rules["largest_sample_rate"],
         "least_noise_multiplier": charge["guaranteed_noise_multiplier"] < rules["least_noise_multiplier"],
@@ -70,6 +75,17 @@ def _broken_rules(
         "largest_rounds_per_day": most is not None and utc and rounds_today > most,
         "hours": rules["hours"] is not None and utc and not _within(entry["created_at"], rules["hours"]),
         "changed_data": changed and rules["changed_data"] == "refuse",
+        **_broken_by_cost(rules, entry),
+    }
+
+
+def _broken_by_cost(rules: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, bool]:
+    """The rules that hold for whatever costs something, a count among them."""
+    about, epsilons = entry[entry["kind"]], entry["epsilons"]
+    after, lifetime = epsilons["rdp_after"], rules["lifetime_epsilon"]
+    whole_delta = about["delta"] if lifetime is None else rules["lifetime_delta"]
+    return {
+        "units": about["unit"] not in rules["units"],
         "lifetime_epsilon": lifetime is not None and (after is None or after > lifetime),
         "lifetime_delta": epsilons["delta"] != whole_delta,
     }

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from .ledger import charges_of
 from .outcome import Merchant, Problem
 from .reading import close
 
@@ -48,7 +49,7 @@ def _share(planned: float, terms: Mapping[str, Any]) -> float:
 
 def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
     """Hold what a charge says of its sensitivity and noise against what these follow from."""
-    for entry in entries:
+    for entry in charges_of(entries):
         charge, number = entry["charge"], entry["sequence"]
         delta = sensitivity(scale=charge["scale"], dimension=charge["dimension"], beta=charge["beta"])
         if not close(charge["sensitivity"], delta):
@@ -88,8 +89,12 @@ def follow_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Probl
         "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",
         "mode": "mode", "unit": "unit", "model": "model", "run": "nonce", "dimension": "dimension",
         "min_contributors": "min_contributors", "colluders": "colluders", "steps": "local_steps",
+        "rounds": "rounds",
     }  # fmt: skip
-    for entry in merchant.entries:
+    for other in merchant.entries:
+        if other["kind"] == "answer":
+            yield from _answer_problems(merchant, other, plans)
+    for entry in charges_of(merchant.entries):
         charge, number = entry["charge"], entry["sequence"]
         plan = plans.get(charge["training_id"])
         if plan is None:
@@ -109,8 +114,6 @@ def follow_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Probl
                 f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
                 f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
             )
-        if charge["round_number"] > plan["rounds"]:
-            yield Problem(number, f"round {charge['round_number']} is beyond the plan's {plan['rounds']}")
         if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
             yield Problem(number, "the first round's model is not the one that the plan names")
         keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
@@ -120,3 +123,15 @@ def follow_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Probl
         merchant.gaps.append(
             f"{sum(without.values())} charges of {len(without)} trainings whose plans aren't here"
         )
+
+
+def _answer_problems(
+    merchant: Merchant, entry: Mapping[str, Any], plans: Mapping[str, Any]
+) -> Iterator[Problem]:
+    answer, plan = entry["answer"], plans.get(entry["answer"]["training_id"])
+    if plan is None:
+        return
+    if merchant.name not in plan["committee"]:
+        yield Problem(entry["sequence"], "it answers in a training on whose committee its merchant is not")
+    if answer["round_number"] > plan["rounds"]:
+        yield Problem(entry["sequence"], "it answers in a round beyond the plan's")

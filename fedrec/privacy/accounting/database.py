@@ -1,0 +1,149 @@
+"""The SQLite file of a ledger: one writer at a time, rows that can only be added, each durable when written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from fedrec.errors import LedgerError
+from fedrec.privacy.accounting.entries import SELECT, Row
+from fedrec.privacy.accounting.head import LOST, head_path
+from fedrec.privacy.accounting.versions import Opening
+
+SELECT_OPENINGS = "SELECT sequence, salt, version FROM opening ORDER BY sequence"
+_VERSION = 2
+_SCHEMA = (
+    "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL,"
+    " hash BLOB NOT NULL, signature BLOB NOT NULL)",
+    # Beside the chain, for this merchant's eyes: what opens the commitment of an entry.
+    "CREATE TABLE opening (sequence INTEGER PRIMARY KEY REFERENCES entries, salt BLOB NOT NULL,"
+    " version TEXT NOT NULL)",
+    *(
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+        " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+        for table in ("entries", "opening")
+        for verb in ("UPDATE", "DELETE")
+    ),
+    f"PRAGMA user_version = {_VERSION}",
+)
+
+
+class LedgerFile:
+    """A ledger's file, held by this process alone from :meth:`__init__` to :meth:`close`.
+
+    ``on_event`` is told each step of writing, for tests that stop there. Raises ``LedgerError`` where another
+    process holds it.
+    """
+
+    def __init__(self, path: Path, *, on_event: Callable[[str], None]) -> None:
+        self.path = path
+        self._on_event = on_event
+        self._connection: sqlite3.Connection | None = None
+        self._lock = _take_lock(path)
+
+    def create(self, first: Row) -> None:
+        """Make the file (mode 0600) with its first entry, in one transaction; the file must not be there."""
+        # Made before SQLite sees it, so that it is never readable by others, not even for an instant.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._on_event("file made")
+        connection = self._connect()
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", first)
+        self._on_event("inserted")
+        connection.execute("COMMIT")
+        self._on_event("committed")
+
+    def open(self) -> None:
+        """Open the file that :meth:`create` made; ``LedgerError`` where there is none: it is never made anew."""
+        if not self.path.exists():
+            head = head_path(self.path)
+            if head.exists():
+                raise LedgerError(f"ledger: {self.path} is missing, and its head file is still there. {LOST}")
+            raise LedgerError(f"ledger: {self.path} and its head file are missing. {LOST}")
+        self.path.chmod(0o600)
+        version = self._connect().execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise LedgerError(f"ledger: {self.path} is empty: it is no ledger. {LOST}")
+        if version != _VERSION:
+            raise LedgerError(
+                f"ledger: {self.path} has format {version}, this version of fedrec writes {_VERSION}."
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"{self.path.resolve().as_uri()}?mode=rw"
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = DELETE")
+        # EXTRA also syncs the folder once the journal is gone: a commit survives a power cut.
+        self._connection.execute("PRAGMA synchronous = EXTRA")
+        return self._connection
+
+    @property
+    def connection(self) -> sqlite3.Connection | None:
+        """The open database; None once it is closed."""
+        return self._connection
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise LedgerError(f"ledger: {self.path} is closed.")
+        return self._connection
+
+    def rows(self) -> list[Row]:
+        """Return the rows of all entries, in order."""
+        return self._opened().execute(SELECT).fetchall()
+
+    def openings(self) -> dict[int, Opening]:
+        """Return what opens the entries' commitments, by sequence."""
+        rows = self._opened().execute(SELECT_OPENINGS)
+        return {sequence: Opening(bytes(salt), version) for sequence, salt, version in rows}
+
+    def append(self, row: Row, opening: Opening | None) -> None:
+        """Add an entry, with what opens it; it is on the disk when this returns."""
+        connection = self._opened()
+        connection.execute("BEGIN IMMEDIATE")
+        self._on_event("begun")
+        connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+        if opening is not None:
+            connection.execute(
+                "INSERT INTO opening VALUES (?, ?, ?)", (row[0], opening.salt, opening.version)
+            )
+        self._on_event("inserted")
+        connection.execute("COMMIT")
+        self._on_event("committed")
+
+    def roll_back(self) -> None:
+        """Take back a write that failed."""
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close_database(self) -> None:
+        """Close the database and keep the lock."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """Close the database and let go of the lock; closing twice is harmless."""
+        self.close_database()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _take_lock(path: Path) -> int:
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerError(f"ledger: {path} cannot be locked ({error}).") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LedgerError(f"ledger: {path} is in use by another process; stop that one first.") from error
+    return lock
