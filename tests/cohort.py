@@ -22,6 +22,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -44,6 +45,18 @@ def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
     return model
 
 
+def seated(names: list[str]) -> tuple[dict[str, SigningIdentity], tuple[Peer, ...]]:
+    """Keys and a roster whose draw seats small cohorts in the order of their names, which tests then know.
+
+    As whoever enrols could: by trying keys until the draw suits it.
+    """
+    while True:
+        identities = {name: SigningIdentity.generate() for name in names}
+        roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
+        if len(names) > 5 or seat_order(roster) == tuple(names):
+            return identities, roster
+
+
 @dataclass
 class Cohort:
     """Merchants m0, m1, ... on disk below ``folder``."""
@@ -60,10 +73,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self.names = [f"m{index}" for index in range(self.size)]
-        self.identities = {name: SigningIdentity.generate() for name in self.names}
-        self.roster = tuple(
-            Peer(name=name, signing_key=self.identities[name].public.hex()) for name in self.names
-        )
+        self.identities, self.roster = seated(self.names)
         self.server = SigningIdentity.generate()
         self.merchants = {name: self.start(name) for name in self.names}
 
@@ -132,13 +142,29 @@ class Cohort:
             "records_total": RECORDS * self.size,
             "records_largest": RECORDS,
             "roster": self.roster,
-            "committee": tuple(self.names[:members]),
             "threshold": (members + 1) // 2 + 1,
             "min_contributors": 3,
             "colluders": 1,
+            "corrupt_members": 1,
             "scheme": "kahe",
         }
-        return TrainingPlan(**(values | changes))  # type: ignore[arg-type]
+        values |= changes
+        roster: tuple[Peer, ...] = values["roster"]  # type: ignore[assignment]
+        values.setdefault("committee", seat_order(roster)[:members])
+        if values["scheme"] != "kahe":
+            values |= {"corrupt_members": 0} | changes
+        values.setdefault(
+            "seat_risk",
+            values["corrupt_members"]
+            and seat_risk(
+                cohort=len(roster),
+                colluders=values["colluders"],  # type: ignore[arg-type]
+                members=len(values["committee"]),  # type: ignore[arg-type]
+                corrupt=values["corrupt_members"],  # type: ignore[arg-type]
+            ),
+        )
+        values["seat_risk"] = float(values["seat_risk"])  # type: ignore[arg-type]
+        return TrainingPlan(**values)  # type: ignore[arg-type]
 
     def app(self) -> ClientApp:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])

@@ -9,7 +9,6 @@ server's next receipt (:mod:`fedrec.privacy.accounting.head`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.entries import (
     SELECT,
@@ -144,17 +144,13 @@ class Ledger:
 
     def _take_lock(self) -> int:
         try:
-            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return take_lock(Path(f"{self._path}.lock"))
         except OSError as error:
             raise LedgerError(f"ledger: {self._path} cannot be locked ({error}).") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
+        except LockedElsewhereError as error:
             raise LedgerError(
                 f"ledger: {self._path} is in use by another process; stop that one first."
             ) from error
-        return lock
 
     def _connect(self) -> sqlite3.Connection:
         # Made before SQLite sees it, so that it is never readable by others, not even for an instant.
