@@ -45,15 +45,12 @@ def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
     return model
 
 
-def seated(names: list[str]) -> tuple[dict[str, SigningIdentity], tuple[Peer, ...]]:
-    """Keys and a roster whose draw seats small cohorts in the order of their names, which tests then know.
-
-    As whoever enrols could: by trying keys until the draw suits it.
-    """
+def seated(names: list[str], seats: tuple[str, ...]) -> tuple[dict[str, SigningIdentity], tuple[Peer, ...]]:
+    """Keys, and a roster whose draw begins with ``seats``: by trying keys, as whoever enrols could."""
     while True:
         identities = {name: SigningIdentity.generate() for name in names}
         roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
-        if len(names) > 5 or seat_order(roster) == tuple(names):
+        if seat_order(roster)[: len(seats)] == seats:
             return identities, roster
 
 
@@ -64,6 +61,7 @@ class Cohort:
     folder: Path
     size: int = 4
     seed: int | None = 7
+    seats: tuple[str, ...] = ()
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
         default_factory=lambda: MerchantPolicy(
@@ -73,7 +71,9 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self.names = [f"m{index}" for index in range(self.size)]
-        self.identities, self.roster = seated(self.names)
+        # Small cohorts sit in the order of their names, so that tests know who has which seat.
+        seats = self.seats or (tuple(self.names) if self.size <= 5 else ())
+        self.identities, self.roster = seated(self.names, seats)
         self.server = SigningIdentity.generate()
         self.merchants = {name: self.start(name) for name in self.names}
 

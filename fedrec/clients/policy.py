@@ -76,8 +76,8 @@ largest_parameters = 30000000
 # is 224.
 largest_image_size = 256
 # Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
-# merchant. 8192 are 14,000 photos of 224 pixels in colour, or 170,000 of 64.
-largest_input_mib = 8192
+# merchant. 16384 are 28,000 photos of 224 pixels in colour, or 350,000 of 64.
+largest_input_mib = 16384
 # Classes that the model tells apart: a shop's categories, and their names are kept with every plan.
 largest_classes = 1000
 
@@ -144,7 +144,7 @@ class MerchantPolicy(Strict):
     largest_steps: Size | None = 2000
     largest_parameters: Size | None = 30_000_000
     largest_image_size: Size | None = 256
-    largest_input_mib: Size | None = 8192
+    largest_input_mib: Size | None = 16_384
     largest_classes: Size | None = 1000
     models: frozenset[str] | None = None
     initial_models: frozenset[Hash] | None = None
