@@ -15,7 +15,8 @@ from fedrec.vision.models import registry
 
 DERIVED: Mapping[str, object] = {
     "merchants": 8, "rounds": 100, "learning_rate": 2.0, "sample_rate": 0.05, "clip": 1.0, "epsilon": 8.0,
-    "delta": 1e-4, "min_contributors": 7, "committee": 8, "threshold": 6, "corrupt_members": 1, "colluders": 1,
+    "delta": 1e-4, "min_contributors": 7, "committee": 8, "threshold": 6, "corrupt_members": 1,
+    "colluders": 1,
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import opener
-from fedrec.privacy.aggregation.seats import default_threshold, seat_order, seat_risk
+from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
 from fedrec.privacy.identity import can_seal_to, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import MAX_COMMITTEE, sha256_hex
@@ -71,7 +71,7 @@ def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
             "--threshold and --committee, or lower --corrupt-members"
         )
     if 2 * threshold - members <= corrupt:
-        least = default_threshold(members=members, corrupt=corrupt)
+        least = least_threshold(members=members, corrupt=corrupt)
         way_out = (
             f"--threshold must be at least {least}"
             if least <= members

@@ -79,9 +79,14 @@ def withstood(*, members: int, threshold: int) -> int:
     return 2 * threshold - members - 1
 
 
+def least_threshold(*, members: int, corrupt: int) -> int:
+    """Return the least t with 2t - m > f; above m where no t has it."""
+    return (members + corrupt) // 2 + 1
+
+
 def default_threshold(*, members: int, corrupt: int) -> int:
-    """Return floor(2m/3) + 1, or the least t that withstands ``corrupt`` members where that is more."""
-    return max(_two_thirds(members), (members + corrupt) // 2 + 1)
+    """Return floor(2m/3) + 1, or the least t that withstands ``corrupt`` where that is more; at most m."""
+    return min(members, max(_two_thirds(members), least_threshold(members=members, corrupt=corrupt)))
 
 
 def choose_seats(
