@@ -17,6 +17,7 @@ from measure import finish, parse
 from fedrec.clients.charging import round_charge
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
 from fedrec.privacy.derive import derive
@@ -54,10 +55,12 @@ def plan(
         records_total=10_000,
         records_largest=1000,
         roster=roster,
-        committee=tuple(peers),
-        threshold=6,
+        committee=seat_order(roster),
+        threshold=7,
         min_contributors=10,
         colluders=1,
+        corrupt_members=1,
+        seat_risk=0.0,
         scheme="kahe",
     )
 

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from fedrec.clients.opening import deal_to_committee
 from fedrec.privacy.aggregation import ckks, registry, ring
 from fedrec.privacy.aggregation.ckks import CkksParameters
-from fedrec.privacy.aggregation.committee import default_threshold
 from fedrec.privacy.aggregation.dealing import Dealing, Published
 from fedrec.privacy.aggregation.parameters import FAILURE_BITS, ROUNDS, SchemeParameters
 from fedrec.privacy.aggregation.scheme import (
@@ -37,6 +36,7 @@ from fedrec.privacy.aggregation.scheme import (
     Opened,
     Scheme,
 )
+from fedrec.privacy.aggregation.seats import default_threshold, seat_order
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
@@ -145,10 +145,12 @@ def plan_for(clients: int, *, scheme: str, dimension: int, members: int) -> Trai
         records_total=1000,
         records_largest=100,
         roster=roster,
-        committee=tuple(peer.name for peer in roster[:members]),
-        threshold=default_threshold(members=members, colluders=1),
+        committee=seat_order(roster)[:members],
+        threshold=default_threshold(members=members, corrupt=1),
         min_contributors=clients,
         colluders=1,
+        corrupt_members=1,
+        seat_risk=0.0,
         scheme=scheme,
     )
 

@@ -32,9 +32,11 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
     "clip": frozenset({"model"}),
     "epsilon": frozenset({"privacy"}),
     "delta": _COHORT | {"privacy", "unit", "eval_data"},
-    "min_contributors": _COHORT | {"drop", "crash"},
-    "committee": _COHORT | {"secure_aggregation"},
-    "threshold": _COHORT | {"secure_aggregation", "committee", "colluders"},
+    "colluders": _COHORT,
+    "min_contributors": _COHORT | {"drop", "crash", "colluders"},
+    "committee": _COHORT | {"secure_aggregation", "colluders", "corrupt_members"},
+    "corrupt_members": _COHORT | {"secure_aggregation", "colluders", "committee", "threshold"},
+    "threshold": _COHORT | {"secure_aggregation", "colluders", "committee", "corrupt_members"},
 }
 """The options that can be derived, and those that each of them follows from."""
 AUGMENTED_VIEWS = 4
@@ -63,7 +65,8 @@ class TrainingOptions(BaseModel):
     committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
     threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
-    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)] = 1
+    corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
+    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)] | None = None
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
@@ -74,7 +77,7 @@ class TrainingOptions(BaseModel):
             )
         if self.privacy == "off" and (self.epsilon is not None or self.delta is not None):
             raise ValueError("--epsilon and --delta have no meaning with --privacy off")
-        if self.privacy == "distributed" and self.colluders < 1:
+        if self.privacy == "distributed" and self.colluders == 0:
             raise ValueError(
                 "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
             )
@@ -137,9 +140,23 @@ class SimulationConfig(TrainingOptions):
         return tomli_w.dumps({_ASKED: values, _DERIVED: dict(derived)})
 
 
-def planned_minimum(*, merchants: int, drop: Fraction) -> int:
-    """Return the default minimum of contributors: the cohort less twice the expected dropouts, rounded up."""
-    return merchants - math.ceil(2 * drop * merchants)
+def default_colluders(merchants: int) -> int:
+    """Return how many of a cohort are taken to side with the server: 5%, rounded up, and one at least."""
+    return max(1, -(-merchants // 20))
+
+
+def planned_minimum(*, merchants: int, colluders: int, drop: Fraction) -> int:
+    """Return the default minimum of contributors.
+
+    That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and one at least, as
+    far as two honest merchants stand beside ``colluders``; or twice the expected dropouts, rounded up, where
+    that is more.
+    """
+    away = math.ceil(2 * drop * merchants)
+    spare = max(1, -(-merchants // 20))
+    if away > spare:
+        return merchants - away
+    return min(merchants, max(merchants - spare, colluders + 2, 1))
 
 
 def _exact(share: float) -> Fraction:
@@ -191,7 +208,7 @@ def _meaningless(flags: Mapping[str, Any]) -> set[str]:
     if flags.get("privacy") == "distributed":
         found |= {"local_steps"}
     if flags.get("secure_aggregation", "kahe") != "kahe":
-        found |= {"committee", "threshold"}
+        found |= {"committee", "threshold", "corrupt_members"}
     return found - flags.keys()
 
 

@@ -129,6 +129,12 @@ class IncompleteAuditError(FedrecError):
     exit_code: ClassVar[int] = 17
 
 
+class UnsupportedSystemError(FedrecError):
+    """This operating system isn't one that fedrec runs on."""
+
+    exit_code: ClassVar[int] = 18
+
+
 class InterruptedRunError(FedrecError):
     """The person stopped the run; what was finished is in the run directory."""
 

@@ -24,6 +24,7 @@ from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -50,6 +51,15 @@ def record_digests(name: str, count: int = RECORDS) -> tuple[bytes, ...]:
     return tuple(hashlib.sha256(f"{name} {number}".encode()).digest() for number in range(count))
 
 
+def seated(names: list[str], seats: tuple[str, ...]) -> tuple[dict[str, SigningIdentity], tuple[Peer, ...]]:
+    """Keys, and a roster whose draw begins with ``seats``: by trying keys, as whoever enrols could."""
+    while True:
+        identities = {name: SigningIdentity.generate() for name in names}
+        roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
+        if seat_order(roster)[: len(seats)] == seats:
+            return identities, roster
+
+
 @dataclass
 class Cohort:
     """Merchants m0, m1, ... on disk below ``folder``."""
@@ -57,6 +67,7 @@ class Cohort:
     folder: Path
     size: int = 4
     seed: int | None = 7
+    seats: tuple[str, ...] = ()
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
         default_factory=lambda: MerchantPolicy(
@@ -66,10 +77,9 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self.names = [f"m{index}" for index in range(self.size)]
-        self.identities = {name: SigningIdentity.generate() for name in self.names}
-        self.roster = tuple(
-            Peer(name=name, signing_key=self.identities[name].public.hex()) for name in self.names
-        )
+        # Small cohorts sit in the order of their names, so that tests know who has which seat.
+        seats = self.seats or (tuple(self.names) if self.size <= 5 else ())
+        self.identities, self.roster = seated(self.names, seats)
         self.server = SigningIdentity.generate()
         self.merchants = {name: self.start(name) for name in self.names}
 
@@ -139,13 +149,29 @@ class Cohort:
             "records_total": RECORDS * self.size,
             "records_largest": RECORDS,
             "roster": self.roster,
-            "committee": tuple(self.names[:members]),
             "threshold": (members + 1) // 2 + 1,
             "min_contributors": 3,
             "colluders": 1,
+            "corrupt_members": 1,
             "scheme": "kahe",
         }
-        return TrainingPlan(**(values | changes))  # type: ignore[arg-type]
+        values |= changes
+        roster: tuple[Peer, ...] = values["roster"]  # type: ignore[assignment]
+        values.setdefault("committee", seat_order(roster)[:members])
+        if values["scheme"] != "kahe":
+            values |= {"corrupt_members": 0} | changes
+        values.setdefault(
+            "seat_risk",
+            values["corrupt_members"]
+            and seat_risk(
+                cohort=len(roster),
+                colluders=values["colluders"],  # type: ignore[arg-type]
+                members=len(values["committee"]),  # type: ignore[arg-type]
+                corrupt=values["corrupt_members"],  # type: ignore[arg-type]
+            ),
+        )
+        values["seat_risk"] = float(values["seat_risk"])  # type: ignore[arg-type]
+        return TrainingPlan(**values)  # type: ignore[arg-type]
 
     def app(self) -> ClientApp:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])

@@ -17,7 +17,7 @@ from tests.cohort import Cohort, InProcessGrid
 def test_a_merchant_that_did_not_answer_the_join_is_asked_again_after_growing_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cohort = Cohort(tmp_path)
+    cohort = Cohort(tmp_path, seats=("m0", "m1", "m3"))
     clock = [0.0]
     monkeypatch.setattr(attendance, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     deaf = True

@@ -15,7 +15,8 @@ from fedrec.vision.models import registry
 
 DERIVED: Mapping[str, object] = {
     "merchants": 8, "rounds": 100, "learning_rate": 2.0, "sample_rate": 0.05, "clip": 1.0, "epsilon": 8.0,
-    "delta": 1e-4, "min_contributors": 8, "committee": 8, "threshold": 6,
+    "delta": 1e-4, "min_contributors": 7, "committee": 8, "threshold": 6, "corrupt_members": 1,
+    "colluders": 1,
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_paths_hold_from_any_folder(own: Path, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"secure_aggregation": "none"}, {"committee": None, "threshold": None, "min_contributors": 8}),
+        ({"secure_aggregation": "none"}, {"committee": None, "threshold": None, "min_contributors": 7}),
         ({"secure_aggregation": "ckks"}, {"committee": None, "threshold": None}),
         ({"privacy": "off"}, {"epsilon": None, "delta": None, "rounds": 100}),
         ({"privacy": "local"}, {"epsilon": None, "delta": None}),
@@ -60,7 +61,7 @@ def test_paths_hold_from_any_folder(own: Path, tmp_path: Path, monkeypatch: pyte
         ({"drop": 0.2}, {"min_contributors": None, "committee": 8}),
         ({"crash": 0.2}, {"min_contributors": None}),
         ({"committee": 5}, {"threshold": None, "committee": 5}),
-        ({"colluders": 2}, {"threshold": None, "min_contributors": 8}),
+        ({"colluders": 2}, {"threshold": None, "min_contributors": None, "corrupt_members": None}),
         ({"epsilon": 2.0}, {"epsilon": 2.0, "delta": 1e-4}),
         ({"rounds": 5}, {"rounds": 5, "delta": 1e-4, "committee": 8}),
     ],

@@ -215,9 +215,7 @@ def test_five_rounds_in_five_lives_cost_what_they_cost_in_one(tmp_path: Path) ->
     keys = [SigningIdentity.generate().private_bytes() for _ in range(5)]
     cohort = _cohort(tmp_path / "lives", keys)
     roster = tuple(Peer(name=name, signing_key=key.public.hex()) for name, key in cohort.identities.items())
-    plan = cohort.plan(
-        rounds=FIVE, roster=roster, committee=tuple(cohort.names), records_total=40 * 4, threshold=3
-    )
+    plan = cohort.plan(rounds=FIVE, roster=roster, records_total=40 * 4, threshold=3)
     for merchant in cohort.merchants.values():
         merchant.ledger.close()
         merchant.store.close()

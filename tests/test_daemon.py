@@ -16,6 +16,7 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import read_store
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.reading import in_use
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, read_file
 from fedrec.protocol.messages import JoinReply, JoinRequest, TrainRequest
@@ -65,9 +66,9 @@ def home(server: Server, certificates: Certificates, tmp_path: Path) -> Merchant
 def plan(home: MerchantHome, tmp_path: Path) -> TrainingPlan:
     """A plan for the roster of the join file that the home has."""
     cohort = Cohort(tmp_path / "cohort", size=0)
-    names = tuple(peer.name for peer in home.joined().roster)
+    roster = home.joined().roster
     return cohort.plan(
-        server_key=SERVER_KEY, roster=home.joined().roster, committee=names, threshold=3, records_total=120
+        server_key=SERVER_KEY, roster=roster, committee=seat_order(roster), threshold=3, records_total=120
     )
 
 

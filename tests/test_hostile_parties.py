@@ -13,6 +13,7 @@ from flwr.app import Message
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import dealing, degree, shamir
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, UnmaskReply, UnmaskRequest
@@ -125,7 +126,7 @@ def test_a_dealer_that_cheats_one_member_costs_that_members_answer_alone(
     # One complaint may itself be a lie (one colluder is assumed): nobody is left out for it.
     assert [record.opened for record in records] == [True, True]
     assert [record.contributors for record in records] == [6, 6]
-    assert "says m3" in coordinator.refusals["round 1, m2"]
+    assert f"says {coordinator.plan.committee[3]}" in coordinator.refusals["round 1, m2"]
     monkeypatch.undo()
     expected = expected_without(tmp_path / "b", 6, set(), rounds=2)
     np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
@@ -261,10 +262,11 @@ def test_two_merchants_given_two_plans_models_or_minimums_never_share_a_sum(tmp_
 
 def test_dropouts_at_every_point_up_to_what_the_committee_allows(tmp_path: Path) -> None:
     """Twelve merchants, a committee of ten with t = 6: two drop before the upload, four members after it."""
-    dropped_before, dropped_after = {3, 11}, {0, 1, 2, 4}
     cohort = Cohort(tmp_path / "a", size=12)
     plan = cohort.plan(rounds=1, threshold=6)
     assert len(plan.committee) == 10
+    seated = [cohort.names.index(name) for name in plan.committee]
+    dropped_before, dropped_after = {seated[4], 11 if 11 not in seated else seated[5]}, set(seated[:4])
 
     def drop(kind: str, group: str, index: int) -> bool:
         return index in (dropped_before if kind == "train" else dropped_after if "unmask" in kind else ())
@@ -278,12 +280,14 @@ def test_dropouts_at_every_point_up_to_what_the_committee_allows(tmp_path: Path)
 @pytest.mark.slow
 def test_a_hundred_merchants_lose_requests_replies_and_a_stored_answer_on_the_way(tmp_path: Path) -> None:
     """A committee of 20 with t = 11: requests and replies are lost in both phases, and the sum is exact."""
-    unasked, unheard = {3, 40, 77}, {5, 60, 99}
-    silent, unanswered = {0, 8, 9, 10}, {1, 2, 11, 12, 13}
     cohort = Cohort(tmp_path / "a", size=100)
     plan = cohort.plan(
-        rounds=1, committee=tuple(cohort.names[:20]), threshold=11, min_contributors=90, colluders=1
+        rounds=1, committee=seat_order(cohort.roster)[:20], threshold=11, min_contributors=90, colluders=1
     )
+    order = [cohort.names.index(name) for name in seat_order(cohort.roster)]
+    unasked, unheard = {order[3], order[40], order[77]}, {order[5], order[60], order[99]}
+    silent, unanswered = set(order[8:12]), {order[1], order[2], *order[12:15]}
+    answered = cohort.names[order[1]]
 
     def within(train: set[int], unmask: set[int]) -> Callable[[str, str, int], bool]:
         return lambda kind, group, index: (
@@ -295,17 +299,17 @@ def test_a_hundred_merchants_lose_requests_replies_and_a_stored_answer_on_the_wa
     coordinator.close = lambda: None  # type: ignore[method-assign]
     coordinator.run()
     assert (records[0].opened, records[0].contributors) == (True, 94)
-    # m1's answer was stored and lost: it is given again, word for word, to the same request alone.
+    # Its answer was stored and lost: it is given again, word for word, to the same request alone.
     request, blobs = next(
         unpack(m.content, UnmaskRequest, max_blob_bytes=10**8)
         for m in grid.requests
-        if m.metadata.message_type == "query.unmask" and m.metadata.dst_node_id == 2
+        if m.metadata.message_type == "query.unmask" and m.metadata.dst_node_id == order[1] + 1
     )
-    cohort.restart("m1")
-    again = cohort.merchants["m1"].unmask(request, blobs)
-    assert again == cohort.merchants["m1"].unmask(request, blobs) and set(again[1]) == {"answer"}
+    cohort.restart(answered)
+    again = cohort.merchants[answered].unmask(request, blobs)
+    assert again == cohort.merchants[answered].unmask(request, blobs) and set(again[1]) == {"answer"}
     with pytest.raises(RefusedError, match="different request"):
-        cohort.merchants["m1"].unmask(*keep(request, blobs, list(range(90))))
+        cohort.merchants[answered].unmask(*keep(request, blobs, list(range(90))))
     charged = {name for name in cohort.names if cohort.merchants[name].ledger.entries()}
     assert charged == set(cohort.names) - {f"m{index}" for index in unasked}
     expected = expected_without(tmp_path / "b", 100, unasked | unheard, min_contributors=90)
@@ -314,12 +318,13 @@ def test_a_hundred_merchants_lose_requests_replies_and_a_stored_answer_on_the_wa
 
 def test_one_dropout_more_than_that_loses_the_round(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, size=12)
+    plan = cohort.plan(rounds=1, threshold=6)
 
     def drop(kind: str, group: str, index: int) -> bool:
-        return "unmask" in kind and index < 5
+        return "unmask" in kind and cohort.names[index] in plan.committee[:5]
 
     grid = InProcessGrid(cohort.app(), 12, drop=drop)
-    parameters, records = cohort.train(cohort.plan(rounds=1, threshold=6), grid)
+    parameters, records = cohort.train(plan, grid)
     assert not records[0].opened and "fewer than the threshold of 6" in (records[0].reason or "")
     assert not parameters.any()
 

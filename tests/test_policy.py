@@ -155,7 +155,7 @@ def test_no_encrypted_plan_may_assume_that_nobody_colludes(
     modes, schemes = frozenset({"distributed", "local", "off"}), frozenset({"kahe", "ckks"})
     plan = {"scheme": scheme, "colluders": 0, "committee": ("m0",), "threshold": 1, **mode}
     for least, reason in ((1, "policy 'least_colluders'"), (0, "0 colluders")):
-        policy = _policy(modes=modes, schemes=schemes, least_colluders=least)
+        policy = _policy(modes=modes, schemes=schemes, least_colluders=least, least_committee=1)
         cohort = Cohort(tmp_path / str(least), policy=policy)
         proposed = cohort.plan(**plan)
         with pytest.raises(RefusedError, match=reason):

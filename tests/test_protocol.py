@@ -58,6 +58,8 @@ PLAN = TrainingPlan(
     threshold=3,
     min_contributors=3,
     colluders=1,
+    corrupt_members=1,
+    seat_risk=0.0,
     scheme="kahe",
 )
 COMMITMENT = Commitment(
@@ -329,6 +331,8 @@ CHANGES: dict[str, Any] = {
     "threshold": 2,
     "min_contributors": 4,
     "colluders": 2,
+    "corrupt_members": 2,
+    "seat_risk": 0.5,
     "scheme": "none",
 }
 

@@ -57,7 +57,7 @@ def test_no_plan_has_a_clip_at_which_floats_fail(tmp_path: Path, clip: float) ->
 
 
 def test_a_merchant_cannot_join_under_another_name(tmp_path: Path) -> None:
-    cohort = Cohort(tmp_path)
+    cohort = Cohort(tmp_path, seats=("m1", "m2", "m3"))
 
     def take_name(reply: Message, index: int) -> Message:
         """The second merchant says that it is the first, and the first answers later than it."""
@@ -77,7 +77,7 @@ def test_a_merchant_cannot_join_under_another_name(tmp_path: Path) -> None:
 
 
 def test_a_join_reply_of_another_training_does_not_count(tmp_path: Path) -> None:
-    cohort = Cohort(tmp_path)
+    cohort = Cohort(tmp_path, seats=("m1", "m2", "m3"))
     plan = cohort.plan(rounds=1, committee=("m1", "m2", "m3"), threshold=3)
     old, _ = cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan()))
 

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import click
 import typer
 
+from fedrec._internal.systems import require_supported_system
 from fedrec.cli.console import run_reporting_errors
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
@@ -68,6 +69,7 @@ def main() -> None:
 
 
 def _run() -> int:
+    require_supported_system()
     command = typer.main.get_command(app)
     try:
         # Not by calling the command: Click would turn a broken pipe and Ctrl-C into codes of its own.

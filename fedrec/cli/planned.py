@@ -27,8 +27,21 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
         f"noise multiplier {view.server:.3f}, delta {made.delta:g}"
     )
     yield f"budget      {_budget(made, derived)}"
-    yield f"encryption  {made.scheme}, threshold {made.threshold} of {len(made.committee)}"
+    yield f"encryption  {made.scheme}{_committee(made)}"
     yield f"fingerprint {fingerprint}"
+
+
+def _committee(made: TrainingPlan) -> str:
+    """Say how many open a sum, how many may be missing, and how many corrupt ones are withstood."""
+    members = len(made.committee)
+    if not made.corrupt_members:
+        return f", the key at {made.committee[0]}" if made.committee else ""
+    absent = members - made.threshold
+    rest = f", but for a chance of {made.seat_risk:.2g} in the draw of seats" if made.seat_risk else ""
+    return (
+        f", threshold {made.threshold} of {members}: {absent or 'none'} may be absent, "
+        f"{made.corrupt_members} may be corrupt{rest}"
+    )
 
 
 def _budget(made: TrainingPlan, derived: Derived) -> str:

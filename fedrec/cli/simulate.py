@@ -57,9 +57,12 @@ def simulate(
     secure_aggregation: Annotated[str | None, typer.Option(help="kahe (default), ckks or none.")] = None,
     committee: Annotated[int | None, typer.Option(help="Merchants that hold key shares.")] = None,
     threshold: Annotated[int | None, typer.Option(help="Committee members needed to open a sum.")] = None,
+    corrupt_members: Annotated[
+        int | None, typer.Option(help="Committee members, at most, that are withstood if corrupt.")
+    ] = None,
     min_contributors: Annotated[int | None, typer.Option(help="Fewest merchants in an opened sum.")] = None,
     colluders: Annotated[
-        int | None, typer.Option(help="Merchants assumed to side with the server (1).")
+        int | None, typer.Option(help="Merchants assumed to side with the server (5%, at least 1).")
     ] = None,
     drop: Annotated[float | None, typer.Option(help="Chance that a merchant drops out of a round.")] = None,
     crash: Annotated[
@@ -97,6 +100,7 @@ def simulate(
         "secure_aggregation": secure_aggregation,
         "committee": committee,
         "threshold": threshold,
+        "corrupt_members": corrupt_members,
         "min_contributors": min_contributors,
         "colluders": colluders,
         "drop": drop,

@@ -39,7 +39,7 @@ from fedrec.privacy.derive import (
     Derived,
     derive,
 )
-from fedrec.privacy.dp.vectors import parameter_count
+from fedrec.privacy.dp.vectors import count_from_shapes
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import (
@@ -369,15 +369,16 @@ class Merchant:
         if plan.training_id in self._joined:
             return self._joined[plan.training_id]
         try:
+            # From shapes alone, before anything of the plan's sizes is allocated: those passed the policy.
+            parameters = count_from_shapes(lambda: self.build_model(plan))
+            if parameters != plan.dimension:
+                raise RefusedError(
+                    f"model '{plan.model}' has {parameters} parameters, not {plan.dimension}", code="plan"
+                )
             derived = derive(plan)
             model = self.build_model(plan).to(self.device)
         except (ConfigError, AggregationError, MissingExtraError) as error:
             raise RefusedError(f"the plan can't be carried out: {error}", code="plan") from None
-        if parameter_count(model) != plan.dimension:
-            raise RefusedError(
-                f"model '{plan.model}' has {parameter_count(model)} parameters, not {plan.dimension}",
-                code="plan",
-            )
         joined = _Joined(plan=plan, derived=derived, model=model)
         self._joined = {plan.training_id: joined}
         return joined

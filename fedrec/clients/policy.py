@@ -22,7 +22,7 @@ from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
 from fedrec.protocol.plan import Mode, TrainingPlan, Unit, roster_fingerprint
-from fedrec.protocol.schema import Hash, Strict, sha256_hex
+from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Strict, sha256_hex
 
 _MAX_BYTES = 1 << 20
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -35,6 +35,7 @@ def _span(text: str) -> str:
 
 
 Positive = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Span = Annotated[str, AfterValidator(_span)]
 
@@ -65,10 +66,32 @@ units = ["record", "product"]
 largest_sample_rate = 1.0
 least_noise_multiplier = 0.0
 
+# The largest trainings, judged by the plan's numbers before anything is worked out or allocated, so that no
+# plan takes this machine's memory or days.
+# Noised steps, rounds x local_steps: each is composed into the budget, all of them before a training starts.
+largest_steps = 2000
+# Parameters of the model: a step needs some 60 bytes for each, so 2 GB here; resnet18 has 11 million.
+largest_parameters = 30000000
+# Side of the pictures in pixels: what a layer takes for one photo grows with its square. The frozen network's
+# is 224.
+largest_image_size = 256
+# Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
+# merchant. 16384 are 28,000 photos of 224 pixels in colour, or 350,000 of 64.
+largest_input_mib = 16384
+# Classes that the model tells apart: a shop's categories, and their names are kept with every plan.
+largest_classes = 1000
+
 # The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
 # 'distributed', and wherever updates are encrypted).
 least_contributors = 1
 least_colluders = 1
+
+# Where a committee opens sums: its fewest seats, how many corrupt ones it must withstand, and the largest
+# chance that its draw seats more colluders than that. Three merchants have a committee of 3, all of whom must
+# answer; one corrupt member of it opens nothing. In large cohorts raise the second with the first.
+least_committee = 3
+least_corrupt_members = 1
+largest_seat_risk = 1e-8
 
 # Models by name, and their starting parameters by SHA-256 (any unless given).
 # models = ["cnn"]
@@ -102,7 +125,7 @@ class MerchantPolicy(Strict):
 
     ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings. None, for no cap, is for
     simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode ``off``, whatever
-    ``modes`` says.
+    ``modes`` says. The limits on a training's size are None, for no limit, in simulations alone too.
     """
 
     lifetime_epsilon: Positive | None = None
@@ -116,6 +139,14 @@ class MerchantPolicy(Strict):
     least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
     least_contributors: Annotated[int, Field(ge=1)] = 1
     least_colluders: Annotated[int, Field(ge=0)] = 1
+    least_committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 3
+    least_corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 1
+    largest_seat_risk: Annotated[float, Field(ge=0, lt=1)] = 1e-8
+    largest_steps: Size | None = 2000
+    largest_parameters: Size | None = 30_000_000
+    largest_image_size: Size | None = 256
+    largest_input_mib: Size | None = 16_384
+    largest_classes: Size | None = 1000
     models: frozenset[str] | None = None
     initial_models: frozenset[Hash] | None = None
     roster_fingerprint: Hash | None = None
@@ -178,7 +209,11 @@ class MerchantPolicy(Strict):
         return sha256_hex(self.rules.encode())
 
     def check(self, plan: TrainingPlan) -> None:
-        """Raise ``RefusedError`` naming the rule that this plan breaks."""
+        """Raise ``RefusedError`` naming the rule that this plan breaks.
+
+        Sizes come first, and cost a few multiplications whatever the plan asks for.
+        """
+        self._check_size(plan)
         _one_of("modes", plan.mode, self.modes, what="privacy mode")
         _one_of("units", plan.unit, self.units, what="unit")
         _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
@@ -189,12 +224,23 @@ class MerchantPolicy(Strict):
         _at_least("least_contributors", plan.min_contributors, self.least_contributors)
         if plan.mode == "distributed" or opener(plan.scheme) != "nobody":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
+        if opener(plan.scheme) == "committee":
+            _at_least("least_committee", len(plan.committee), self.least_committee)
+            _at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
+            _at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
         if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
             raise RefusedError(
                 "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
             )
         if self.server_key is not None and plan.server_key != self.server_key:
             raise RefusedError("policy 'server_key': the plan is another server's", code="policy")
+
+    def _check_size(self, plan: TrainingPlan) -> None:
+        _at_most("largest_steps", plan.rounds * plan.local_steps, self.largest_steps)
+        _at_most("largest_parameters", plan.dimension, self.largest_parameters)
+        _at_most("largest_classes", len(plan.classes), self.largest_classes)
+        _at_most("largest_image_size", plan.image_size, self.largest_image_size)
+        _at_most("largest_input_mib", plan.input_bytes / 2**20, self.largest_input_mib)
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.

@@ -23,6 +23,7 @@ from fedrec.protocol.schema import (
 
 MAX_CLASSES = 10_000
 MAX_CLASS_NAME = 200
+MAX_DIMENSION = 200_000_000
 MAX_LEARNING_RATE = 1e6
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Far beyond any use; further out, float arithmetic would no longer keep the bound that a clip stands for."""
@@ -53,6 +54,11 @@ class TrainingPlan(Strict):
 
     Grid, sensitivity, noise share and ring parameters are not in it: every merchant derives them for
     itself from what is, so that no plan can understate them.
+
+    Of the roster, ``colluders`` are taken to side with the server: their noise isn't counted. Of the
+    committee's seats, ``corrupt_members`` are withstood, and ``seat_risk`` is the chance that its draw seats
+    more colluders than that; both are 0 where no committee opens sums. The committee stands in the order of
+    the draw.
     """
 
     version: Literal[1] = 1
@@ -67,7 +73,7 @@ class TrainingPlan(Strict):
     ]
     channels: Literal[1, 3]
     image_size: Annotated[int, Field(ge=8, le=1024)]
-    dimension: Annotated[int, Field(ge=1, le=200_000_000)]
+    dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
     views: Annotated[int, Field(ge=1, le=16)]
     unit: Unit = "record"
     mode: Mode
@@ -86,6 +92,8 @@ class TrainingPlan(Strict):
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
+    corrupt_members: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)]
+    seat_risk: Annotated[float, Field(ge=0, le=1)]
     scheme: Name
 
     @model_validator(mode="after")
@@ -112,6 +120,11 @@ class TrainingPlan(Strict):
     def cohort(self) -> int:
         """The number of merchants on the roster."""
         return len(self.roster)
+
+    @property
+    def input_bytes(self) -> int:
+        """What the largest merchant's inputs take as float32 pictures (n, views, channels, size, size)."""
+        return 4 * self.records_largest * self.views * self.channels * self.image_size**2
 
     def key_of(self, name: str) -> bytes:
         """Return the Ed25519 public key of a merchant; ``ProtocolError`` when it's not on the roster."""

@@ -21,7 +21,7 @@ from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.protocol.plan import Peer
-from fedrec.server.planning import make_plan, settle
+from fedrec.server.planning import check_model_size, make_plan, settle
 from fedrec.server.trainings import Training, numbered
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry
@@ -97,6 +97,7 @@ def file_training(
     except ConfigError as error:
         # These are said in the options of 'fedrec simulate'; the file's keys have the same names.
         raise ConfigError(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
+    check_model_size(spec, classes=len(classes), shape=shape)
     model = initial_model(spec, classes=len(classes), shape=shape, seed=options.initial_seed)
     plan = make_plan(
         options,

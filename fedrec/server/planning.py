@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedrec._internal.validation_messages import first_problem
-from fedrec.config import AUGMENTED_VIEWS, DEFAULT_EPSILON, TrainingOptions, planned_minimum
+from fedrec.config import (
+    AUGMENTED_VIEWS,
+    DEFAULT_EPSILON,
+    TrainingOptions,
+    default_colluders,
+    planned_minimum,
+)
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.aggregation import registry as schemes
-from fedrec.privacy.aggregation.committee import (
-    check_contributors,
-    check_quorum,
-    default_committee_size,
-    default_threshold,
-)
+from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
+from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
-from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.privacy.dp.vectors import count_from_shapes
+from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
@@ -47,33 +50,12 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
             f"--privacy distributed needs at least 3 merchants, not {merchants}: "
             "raise --merchants, or choose --privacy local with --secure-aggregation none"
         )
+    colluders = default_colluders(merchants) if options.colluders is None else options.colluders
     minimum = options.min_contributors
     if minimum is None:
-        minimum = max(1, planned_minimum(merchants=merchants, drop=options.planned_dropouts))
-    members = threshold = 0
-    opened_by = schemes.opener(options.secure_aggregation)
-    if opened_by != "committee" and (options.committee is not None or options.threshold is not None):
-        raise ConfigError(
-            "--committee and --threshold have no meaning with --secure-aggregation "
-            f"{options.secure_aggregation}"
-        )
-    if opened_by == "committee":
-        members = options.committee or default_committee_size(merchants)
-        threshold = options.threshold or default_threshold(members=members, colluders=options.colluders)
-        check_quorum(
-            cohort=merchants,
-            members=members,
-            threshold=threshold,
-            min_contributors=minimum,
-            colluders=options.colluders,
-        )
-    elif opened_by == "holder":
-        members = threshold = 1
-        check_contributors(cohort=merchants, min_contributors=minimum, colluders=options.colluders)
-    elif options.privacy == "distributed":
-        check_contributors(cohort=merchants, min_contributors=minimum, colluders=options.colluders)
-    elif minimum > merchants:
-        raise ConfigError(f"--min-contributors {minimum} is more than the {merchants} merchants there are")
+        drop = options.planned_dropouts
+        minimum = max(1, planned_minimum(merchants=merchants, colluders=colluders, drop=drop))
+    seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
     defaults = spec.defaults
     return Settings(
         rounds=options.rounds or defaults.rounds,
@@ -82,10 +64,58 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
         learning_rate=options.learning_rate or defaults.learning_rate,
         momentum=defaults.momentum,
         ema=defaults.ema,
-        committee=members,
-        threshold=threshold,
+        committee=seats.members,
+        threshold=seats.threshold,
+        corrupt_members=seats.corrupt,
+        seat_risk=seats.risk,
         min_contributors=minimum,
+        colluders=colluders,
     )
+
+
+def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
+    """Settle who opens sums, and check the quorum; ``ConfigError`` when the options can't go together."""
+    opened_by = schemes.opener(options.secure_aggregation)
+    if opened_by == "committee":
+        seats = choose_seats(
+            cohort=merchants,
+            colluders=colluders,
+            members=options.committee,
+            threshold=options.threshold,
+            corrupt=options.corrupt_members,
+        )
+        check_quorum(
+            cohort=merchants,
+            members=seats.members,
+            threshold=seats.threshold,
+            min_contributors=minimum,
+            colluders=colluders,
+            corrupt_members=seats.corrupt,
+        )
+        return seats
+    if (options.committee, options.threshold, options.corrupt_members) != (None, None, None):
+        raise ConfigError(
+            "--committee, --threshold and --corrupt-members have no meaning with --secure-aggregation "
+            f"{options.secure_aggregation}"
+        )
+    if opened_by == "holder" or options.privacy == "distributed":
+        check_contributors(cohort=merchants, min_contributors=minimum, colluders=colluders)
+    elif minimum > merchants:
+        raise ConfigError(f"--min-contributors {minimum} is more than the {merchants} merchants there are")
+    return ONE_HOLDER if opened_by == "holder" else NOBODY
+
+
+def check_model_size(spec: ModelSpec, *, classes: int, shape: InputShape) -> None:
+    """Raise ``ConfigError`` for a model too large for any plan; from its shapes, before it is built."""
+    count = count_from_shapes(
+        lambda: spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=0)
+    )
+    if count > MAX_DIMENSION:
+        raise ConfigError(
+            f"model {spec.name} has {count:,} parameters for {classes} classes and pictures of {shape.size} "
+            f"pixels a side, and a plan holds at most {MAX_DIMENSION:,}: use smaller pictures (image_size), "
+            "fewer classes or another model"
+        )
 
 
 def make_plan(
@@ -120,7 +150,7 @@ def make_plan(
         clip=settings.clip,
         cohort=len(roster),
         min_contributors=settings.min_contributors,
-        colluders=options.colluders,
+        colluders=settings.colluders,
         records_per_merchant=max(sizes),
         local_steps=options.local_steps,
         besides=(count_event(),),
@@ -149,10 +179,12 @@ def make_plan(
             records_total=sum(sizes),
             records_largest=max(sizes),
             roster=tuple(roster),
-            committee=tuple(peer.name for peer in roster[: settings.committee]),
+            committee=seat_order(roster)[: settings.committee],
             threshold=settings.threshold,
             min_contributors=settings.min_contributors,
-            colluders=options.colluders,
+            colluders=settings.colluders,
+            corrupt_members=settings.corrupt_members,
+            seat_risk=settings.seat_risk,
             scheme=options.secure_aggregation,
             clipping=options.clipping,
         )

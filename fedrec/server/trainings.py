@@ -31,7 +31,10 @@ class Settings:
     ema: float
     committee: int
     threshold: int
+    corrupt_members: int
+    seat_risk: float
     min_contributors: int
+    colluders: int
 
 
 @dataclass(frozen=True)

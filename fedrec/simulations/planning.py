@@ -55,11 +55,16 @@ def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Sett
         "sample_rate": plan.sample_rate,
         "clip": plan.clip,
         "min_contributors": plan.min_contributors,
+        "colluders": plan.colluders,
     }
     if plan.mode != "off":
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
     if schemes.opener(plan.scheme) == "committee":
-        found |= {"committee": len(plan.committee), "threshold": plan.threshold}
+        found |= {
+            "committee": len(plan.committee),
+            "threshold": plan.threshold,
+            "corrupt_members": plan.corrupt_members,
+        }
     return {name: value for name, value in found.items() if getattr(config, name) is None}
 
 

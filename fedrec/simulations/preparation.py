@@ -22,6 +22,7 @@ from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derive import Derived, derive
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
@@ -29,7 +30,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.planning import LARGEST_DEFAULT_DELTA, make_plan, settle
+from fedrec.server.planning import LARGEST_DEFAULT_DELTA, check_model_size, make_plan, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
@@ -101,6 +102,7 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
     check_classes(source.classes)
     settings = settle(config, spec, merchants=len(source.shares))
     shape = input_shape(source.splits.train, spec)
+    check_model_size(spec, classes=len(source.classes), shape=shape)
     model = spec.build(
         classes=len(source.classes), channels=shape.channels, size=shape.size, seed=config.seed or 0
     ).to(device)
@@ -228,8 +230,18 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
 
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
-    """Return the rules of every simulated merchant: what the options ask for, and no cap."""
-    return MerchantPolicy(modes=frozenset({config.privacy}), schemes=frozenset({config.secure_aggregation}))
+    """Return the rules of every simulated merchant: what the options ask for, and no cap nor limit."""
+    return MerchantPolicy(
+        modes=frozenset({config.privacy}),
+        schemes=frozenset({config.secure_aggregation}),
+        least_committee=1,
+        largest_seat_risk=LARGEST_SEAT_RISK,
+        largest_steps=None,
+        largest_parameters=None,
+        largest_image_size=None,
+        largest_input_mib=None,
+        largest_classes=None,
+    )
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:

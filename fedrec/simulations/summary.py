@@ -32,7 +32,8 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
         f"colluders {privacy['colluders']}",
-        f"encryption {scheme['scheme']}, threshold {scheme['threshold']} of {scheme['committee']}, "
+        f"encryption {scheme['scheme']}, threshold {scheme['threshold']} of {scheme['committee']} "
+        f"({scheme['corrupt_members']} may be corrupt), "
         f"{scheme['upload_bytes_per_parameter']:.2f} bytes per parameter, "
         f"{number_format.size(cost['bytes_up'])} up, {number_format.size(cost['bytes_down'])} down",
         f"report     {folder / 'report.html'}",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entries import SELECT, Row
 from fedrec.privacy.accounting.head import LOST, head_path
@@ -138,12 +138,8 @@ class LedgerFile:
 
 def _take_lock(path: Path) -> int:
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return take_lock(Path(f"{path}.lock"))
     except OSError as error:
         raise LedgerError(f"ledger: {path} cannot be locked ({error}).") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
+    except LockedElsewhereError as error:
         raise LedgerError(f"ledger: {path} is in use by another process; stop that one first.") from error
-    return lock

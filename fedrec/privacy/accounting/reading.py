@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 
+from fedrec._internal.file_locks import is_locked
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.database import SELECT_OPENINGS
 from fedrec.privacy.accounting.entries import SELECT, Entry, Row, Verification, Verifier, check_rows
@@ -58,17 +57,7 @@ def in_use(path: Path) -> bool:
 
     A ledger that is opened in just this instant is told that another process has it.
     """
-    try:
-        lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_locked(Path(f"{path}.lock"))
 
 
 def verify_file(path: Path, *, public: bytes, verify: Verifier) -> Verification:

@@ -1,9 +1,6 @@
 """Who may open what: the quorum rules, and the survivor set that a committee member checks before it answers.
 
-The quorum bound is the classical intersection argument: two different survivor sets can both be
-opened only if some honest member answers twice, unless 2t - m <= the corrupt members. A member
-answers once per (training, round), so 2t - m > min(colluders, m) is enough (Bonawitz et al. 2017,
-section 6.2, for the masked variant).
+What the numbers of a committee have to keep, and why, stands in :mod:`fedrec.privacy.aggregation.seats`.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from collections.abc import Sequence
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import opener
+from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
 from fedrec.privacy.identity import can_seal_to, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import MAX_COMMITTEE, sha256_hex
@@ -25,20 +23,19 @@ from fedrec.protocol.statements import (
     SignedSealingKey,
 )
 
-LARGEST_DEFAULT_COMMITTEE = 10
+LARGEST_SEAT_RISK = 1e-6
+"""The largest chance of too many corrupt seats under which anybody joins; a policy may ask for less."""
 
 
-def default_committee_size(cohort: int) -> int:
-    """Return the committee size used unless one is asked for: everybody, up to ten."""
-    return min(cohort, LARGEST_DEFAULT_COMMITTEE)
-
-
-def default_threshold(*, members: int, colluders: int) -> int:
-    """Return the smallest threshold t with 2t - members > min(colluders, members)."""
-    return (members + min(colluders, members)) // 2 + 1
-
-
-def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors: int, colluders: int) -> None:
+def check_quorum(
+    *,
+    cohort: int,
+    members: int,
+    threshold: int,
+    min_contributors: int,
+    colluders: int,
+    corrupt_members: int,
+) -> None:
     """Raise ``ConfigError`` unless these numbers keep every single update closed."""
     if members > cohort:
         raise ConfigError(
@@ -51,13 +48,39 @@ def check_quorum(*, cohort: int, members: int, threshold: int, min_contributors:
             f"a threshold of {threshold} can't be met by a committee of {members}: "
             f"choose --threshold between 1 and {members}, or more merchants"
         )
-    if 2 * threshold - members <= min(colluders, members):
-        least = default_threshold(members=members, colluders=colluders)
-        raise ConfigError(
-            f"threshold {threshold} of {members} lets {colluders} colluder(s) open two different sets: "
-            f"--threshold must be at least {least}"
-        )
     check_contributors(cohort=cohort, min_contributors=min_contributors, colluders=colluders)
+    _check_corrupt(members=members, threshold=threshold, corrupt=corrupt_members)
+    risk = seat_risk(cohort=cohort, colluders=colluders, members=members, corrupt=corrupt_members)
+    if risk > LARGEST_SEAT_RISK:
+        raise ConfigError(
+            f"{members} seats drawn among {cohort} merchants hold more than {corrupt_members} of the "
+            f"{colluders} colluders with a chance of {risk:.2g}, over {LARGEST_SEAT_RISK:g}: raise "
+            "--corrupt-members (and --committee with it), or lower --colluders"
+        )
+
+
+def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
+    if corrupt < 1:
+        raise ConfigError(
+            "0 corrupt members would let one member open every update together with the server: "
+            "--corrupt-members must be at least 1"
+        )
+    if threshold <= corrupt:
+        raise ConfigError(
+            f"{corrupt} corrupt member(s) reach the threshold of {threshold} by themselves: raise "
+            "--threshold and --committee, or lower --corrupt-members"
+        )
+    if 2 * threshold - members <= corrupt:
+        least = least_threshold(members=members, corrupt=corrupt)
+        way_out = (
+            f"--threshold must be at least {least}"
+            if least <= members
+            else "raise --committee, or lower --corrupt-members"
+        )
+        raise ConfigError(
+            f"threshold {threshold} of {members} lets {corrupt} corrupt member(s) open two different sets: "
+            f"{way_out}"
+        )
 
 
 def check_contributors(*, cohort: int, min_contributors: int, colluders: int) -> None:
@@ -90,20 +113,53 @@ def check_plan(plan: TrainingPlan) -> None:
                 threshold=plan.threshold,
                 min_contributors=plan.min_contributors,
                 colluders=plan.colluders,
+                corrupt_members=plan.corrupt_members,
             )
-            return
-        expected = 1 if opened_by == "holder" else 0
-        if (len(plan.committee), plan.threshold) != (expected, expected):
-            raise RefusedError(
-                f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}",
-                code="plan",
-            )
-        if plan.mode == "distributed" or opened_by == "holder":
-            check_contributors(
-                cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
-            )
+        else:
+            _check_no_committee(plan, expected=1 if opened_by == "holder" else 0)
+            if plan.mode == "distributed" or opened_by == "holder":
+                check_contributors(
+                    cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
+                )
     except ConfigError as error:
         raise RefusedError(str(error), code="plan") from None
+    _check_draw(plan)
+
+
+def _check_no_committee(plan: TrainingPlan, *, expected: int) -> None:
+    if (len(plan.committee), plan.threshold) != (expected, expected):
+        raise RefusedError(
+            f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}",
+            code="plan",
+        )
+    if plan.corrupt_members or plan.seat_risk:
+        raise RefusedError(
+            f"scheme '{plan.scheme}' has no committee of which some may be corrupt: the plan must count none",
+            code="plan",
+        )
+
+
+def _check_draw(plan: TrainingPlan) -> None:
+    """Hold the seats against the roster's own draw, and the stated risk against the law of such a draw."""
+    if plan.committee != seat_order(plan.roster)[: len(plan.committee)]:
+        raise RefusedError(
+            "the committee is not the one that the roster's fingerprint draws: the server must plan anew",
+            code="plan",
+        )
+    if not plan.corrupt_members:
+        return
+    risk = seat_risk(
+        cohort=plan.cohort,
+        colluders=plan.colluders,
+        members=len(plan.committee),
+        corrupt=plan.corrupt_members,
+    )
+    if plan.seat_risk != risk:
+        raise RefusedError(
+            f"the plan states a seat risk of {plan.seat_risk:.3g}, and its numbers give {risk:.3g}: the "
+            "server must plan anew",
+            code="plan",
+        )
 
 
 def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:

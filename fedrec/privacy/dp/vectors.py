@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,15 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 def parameter_count(model: nn.Module) -> int:
     """Count the trainable scalars of ``model``: d, the length of every flat vector."""
     return sum(parameter.numel() for parameter in trainable(model))
+
+
+def count_from_shapes(build: Callable[[], nn.Module]) -> int:
+    """Count the trainable scalars of the model that ``build`` makes, without memory for any of them.
+
+    Its tensors are made on torch's meta device: shapes, and nothing in them.
+    """
+    with torch.device("meta"):
+        return parameter_count(build())
 
 
 def parameter_vector(model: nn.Module) -> NDArray[np.float64]:

@@ -163,6 +163,8 @@ def build_report(
             "trust_limit": derived.scheme.trust_limit,
             "threshold": plan.threshold,
             "committee": len(plan.committee),
+            "corrupt_members": plan.corrupt_members,
+            "seat_risk": plan.seat_risk,
             "min_contributors": plan.min_contributors,
             "value_bits": derived.scheme.parameters.field_bits,
             "ring_degree": derived.scheme.parameters.ring_degree,

@@ -7,7 +7,6 @@ elsewhere, it doesn't know.
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -103,5 +102,8 @@ def _per_merchant(
 
 def _peak_bytes() -> int:
     """Return the largest resident set of this process so far; the kernel tells kilobytes, but for macOS."""
+    # Not everywhere, and this module must be importable where a clear line says what is missing.
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -230,7 +230,15 @@ def _settings(report: Mapping[str, Any]) -> str:
             "Secure aggregation",
             [
                 (name.replace("_", " ").capitalize(), number_format.general(scheme.get(name)))
-                for name in ("scheme", "threshold", "committee", "min_contributors", "value_bits")
+                for name in (
+                    "scheme",
+                    "threshold",
+                    "committee",
+                    "corrupt_members",
+                    "seat_risk",
+                    "min_contributors",
+                    "value_bits",
+                )
             ],
         ),
         (

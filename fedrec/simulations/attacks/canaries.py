@@ -37,7 +37,7 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.aggregation.committee import default_threshold
+from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, choose_seats, seat_order
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
@@ -346,9 +346,11 @@ def _plan(
         sample_rate=options.sample_rate,
         steps=options.rounds,
     )
-    committed = options.scheme == "kahe"
-    members = len(names) if committed else (1 if options.scheme == "ckks" else 0)
-    threshold = default_threshold(members=members, colluders=options.colluders) if committed else members
+    if options.scheme == "kahe":
+        seats = choose_seats(cohort=len(names), colluders=options.colluders)
+    else:
+        seats = ONE_HOLDER if options.scheme == "ckks" else NOBODY
+    roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
     return TrainingPlan(
         server_key=server_key,
         nonce=Randomness.from_os().bytes(16).hex(),
@@ -369,11 +371,13 @@ def _plan(
         noise_multiplier=noise,
         records_total=options.canaries * len(names),
         records_largest=options.canaries,
-        roster=tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names),
-        committee=tuple(names[:members]),
-        threshold=threshold,
+        roster=roster,
+        committee=seat_order(roster)[: seats.members],
+        threshold=seats.threshold,
         min_contributors=options.contributors,
         colluders=options.colluders,
+        corrupt_members=seats.corrupt,
+        seat_risk=seats.risk,
         scheme=options.scheme,
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import kahe, packing, ring, shamir, wire
-from fedrec.privacy.aggregation.committee import default_committee_size, default_threshold
+from fedrec.privacy.aggregation.seats import choose_seats
 from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute
@@ -165,8 +165,8 @@ class Exchange:
         scheme = kahe.KaheScheme(
             kahe.choose_parameters(dimension=step.dimension, cohort=len(values), max_abs_sum=step.max_abs_sum)
         )
-        members = default_committee_size(len(values))
-        threshold = default_threshold(members=members, colluders=defence.colluders)
+        seats = choose_seats(cohort=len(values), colluders=defence.colluders)
+        members, threshold = seats.members, seats.threshold
         total = scheme.new_sum()
         ciphertexts: list[bytes] = []
         held: list[list[bytes]] = [[] for _ in range(members)]

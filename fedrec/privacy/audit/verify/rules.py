@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
@@ -13,6 +12,7 @@ from .epsilons import rdp_epsilon, rdp_step
 from .ledger import costs_of, round_of
 from .outcome import Merchant, Problem
 from .reading import EXACT, parsed, utc
+from .seats import fingerprint
 
 GRACE = timedelta(minutes=5)
 """How much later than the check of the hours a charge may be written: its epsilon is composed in between."""
@@ -99,17 +99,21 @@ def _broken_by_plan(
     largest = rules["largest_training_epsilon"]
     steps = plan["rounds"] * plan["local_steps"]
     kind = (float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]))
-    return {
+    committed = plan["scheme"] == "kahe"
+    return _broken_sizes(rules, plan) | {
         # Whoever opens an encrypted sum may collude too, whatever the mode of the noise.
         "least_colluders": (
             (plan["mode"] == "distributed" or plan["scheme"] != "none")
             and plan["colluders"] < rules["least_colluders"]
         ),
+        "least_committee": committed and len(plan["committee"]) < rules["least_committee"],
+        "least_corrupt_members": committed and plan["corrupt_members"] < rules["least_corrupt_members"],
+        "largest_seat_risk": committed and plan["seat_risk"] > rules["largest_seat_risk"],
         "schemes": plan["scheme"] not in rules["schemes"],
         "initial_models": (
             rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]
         ),
-        "roster_fingerprint": rules["roster_fingerprint"] not in (None, _fingerprint(plan["roster"])),
+        "roster_fingerprint": rules["roster_fingerprint"] not in (None, fingerprint(plan["roster"])),
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
         and rdp_epsilon(rdp_step(*kind) * steps, plan["delta"] - charge["beta"] * steps)
@@ -117,11 +121,17 @@ def _broken_by_plan(
     }
 
 
-def _fingerprint(roster: Sequence[Mapping[str, Any]]) -> str:
-    entries = sorted([peer["name"], peer["signing_key"]] for peer in roster)
-    return hashlib.sha256(
-        json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode()
-    ).hexdigest()
+def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
+    """The rules on a training's size; a limit of none is a simulation's."""
+    pixels = plan["channels"] * plan["image_size"] ** 2
+    sizes = {
+        "largest_steps": plan["rounds"] * plan["local_steps"],
+        "largest_parameters": plan["dimension"],
+        "largest_classes": len(plan["classes"]),
+        "largest_image_size": plan["image_size"],
+        "largest_input_mib": pixels * plan["views"] * plan["records_largest"] * 4 / 2**20,
+    }
+    return {rule: rules[rule] is not None and size > rules[rule] for rule, size in sizes.items()}
 
 
 def _within(created_at: str, spans: Sequence[str]) -> bool:

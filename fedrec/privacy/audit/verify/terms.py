@@ -11,6 +11,7 @@ from typing import Any
 from .ledger import charges_of
 from .outcome import Merchant, Problem
 from .reading import close
+from .seats import seat_problems
 
 FLOAT_SLACK = 2.0**-16
 """How much longer than the clip floating-point error may leave a gradient, relative."""
@@ -30,9 +31,7 @@ def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterat
         yield Problem(None, f"{here} asks for {least} contributors of {len(names)}, {colluders} colluding")
     if plan["mode"] == "distributed" and (colluders < 1 or least - colluders < 2):
         yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
-    members, threshold = len(plan["committee"]), plan["threshold"]
-    if plan["scheme"] == "kahe" and 2 * threshold - members <= min(colluders, members):
-        yield Problem(None, f"{here} lets two overlapping sets of a round be opened")
+    yield from seat_problems(plan, here)
 
 
 def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:

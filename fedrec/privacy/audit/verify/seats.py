@@ -1,0 +1,69 @@
+"""A plan's committee: whether its seats were drawn as they must be, and what corrupt members could open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import comb
+from typing import Any
+
+from .outcome import Problem
+from .reading import close
+
+LARGEST_COHORT, LARGEST_COMMITTEE = 1000, 100
+LARGEST_RISK = 1e-6
+"""The largest chance of too many corrupt seats under which a merchant joins, whatever its policy says."""
+
+
+def fingerprint(roster: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 of a roster's names and keys, in the order of names."""
+    entries = sorted([peer["name"], peer["signing_key"]] for peer in roster)
+    return hashlib.sha256(
+        json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def drawn(roster: Sequence[Mapping[str, Any]], seats: int) -> list[str]:
+    """Names of the ``seats`` merchants with the smallest hashes of the roster's fingerprint and their key."""
+    start = b"fedrec/seats/1" + bytes.fromhex(fingerprint(roster))
+    places = [
+        (hashlib.sha256(start + bytes.fromhex(peer["signing_key"])).hexdigest(), peer["name"])
+        for peer in roster
+    ]
+    return [name for _, name in sorted(places)[:seats]]
+
+
+def risk(*, cohort: int, colluders: int, seats: int, corrupt: int) -> float:
+    """Chance that a fair draw seats more than ``corrupt`` colluders: 1 less that of so many or fewer."""
+    bad = min(colluders, cohort)
+    good = sum(comb(bad, k) * comb(cohort - bad, seats - k) for k in range(min(corrupt, bad, seats) + 1))
+    return float(1 - Fraction(good, comb(cohort, seats)))
+
+
+def seat_problems(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+    """Hold a plan's committee against the roster's draw and the quorum rules; ``here`` names the plan."""
+    roster, committee, threshold = plan["roster"], list(plan["committee"]), plan["threshold"]
+    corrupt, members = plan["corrupt_members"], len(committee)
+    if len(roster) > LARGEST_COHORT or members > LARGEST_COMMITTEE or members > len(roster):
+        yield Problem(None, f"{here} has a committee of {members} among {len(roster)} merchants")
+        return
+    if committee != drawn(roster, members):
+        yield Problem(None, f"{here} has a committee that its roster doesn't draw")
+    if plan["scheme"] != "kahe":
+        expected = {"ckks": 1, "none": 0}.get(plan["scheme"])
+        if (members, threshold) != (expected, expected) or corrupt or plan["seat_risk"]:
+            yield Problem(None, f"{here} counts a committee that scheme {plan['scheme']} doesn't have")
+        return
+    if not 1 <= threshold <= members:
+        yield Problem(None, f"{here} asks for {threshold} of a committee of {members}")
+    if corrupt < 1 or threshold <= corrupt:
+        yield Problem(None, f"{here} lets {corrupt} corrupt members reach the threshold of {threshold}")
+    if 2 * threshold - members <= corrupt:
+        yield Problem(None, f"{here} lets two overlapping sets of a round be opened")
+    found = risk(cohort=len(roster), colluders=plan["colluders"], seats=members, corrupt=corrupt)
+    if not close(plan["seat_risk"], found):
+        yield Problem(None, f"{here} states a seat risk of {plan['seat_risk']:.3g}, not {found:.3g}")
+    if found > LARGEST_RISK:
+        yield Problem(None, f"{here} has a seat risk of {found:.3g}, over {LARGEST_RISK:g}")
