@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig, default_colluders, planned_minimum
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK, check_plan, check_quorum
@@ -24,6 +25,8 @@ from fedrec.privacy.aggregation.seats import (
     seat_risk,
 )
 from fedrec.privacy.audit.verify import seats as outsider
+from fedrec.privacy.audit.verify.rules import _broken_by_plan
+from fedrec.privacy.audit.verify.terms import plan_problems
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.server.planning import settle
@@ -211,6 +214,65 @@ def test_a_merchant_draws_the_seats_itself(tmp_path: Path, changes: dict[str, ob
     with pytest.raises(RefusedError, match=reason):
         cohort.merchants["m0"].join(JoinRequest(plan=cohort.plan(**changes)))
     assert cohort.merchants["m0"].ledger.entries() == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        FRIENDS,
+        {"committee": ("m1", "m0", "m2"), "threshold": 3},
+        {"scheme": "ckks", "committee": ("m1",), "threshold": 1},
+        {"scheme": "ckks", "committee": ("m0", "m1"), "threshold": 1},
+        {"scheme": "none", "committee": (), "threshold": 0, "corrupt_members": 1, "seat_risk": 0.0},
+        {"threshold": 3, "corrupt_members": 2},
+        {"threshold": 4, "corrupt_members": 4},
+        {"corrupt_members": 0, "seat_risk": 0.0},
+        {"threshold": 0},
+        {"seat_risk": 1e-9},
+        {"colluders": 2, "min_contributors": 4},
+    ],
+)
+def test_an_outsider_finds_what_a_merchant_refuses(tmp_path: Path, changes: dict[str, object]) -> None:
+    cohort = Cohort(tmp_path)
+    servers = {cohort.server.public.hex()}
+    for good in ({}, {"scheme": "ckks", "committee": ("m0",), "threshold": 1}):
+        assert not list(plan_problems(cohort.plan(**good).model_dump(mode="json"), servers=servers))
+    plan = cohort.plan(**changes)
+    with pytest.raises(RefusedError):
+        check_plan(plan)
+    assert list(plan_problems(plan.model_dump(mode="json"), servers=servers))
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("least_committee", {"committee": ("m0", "m1"), "threshold": 2}),
+        ("least_corrupt_members", {"corrupt_members": 0, "seat_risk": 0.0}),
+        ("largest_seat_risk", {"seat_risk": 1.1e-8}),
+    ],
+)
+def test_a_policys_own_rules_on_seats(tmp_path: Path, rule: str, changes: dict[str, object]) -> None:
+    cohort, policy = Cohort(tmp_path), MerchantPolicy()
+    plan = cohort.plan(**changes)
+    policy.check(cohort.plan())
+    with pytest.raises(RefusedError, match=f"'{rule}'"):
+        policy.check(plan)
+    charge = {"sample_rate": 1.0, "guaranteed_noise_multiplier": 1.0, "beta": 0.0}
+    found = _broken_by_plan(policy.model_dump(mode="json"), plan.model_dump(mode="json"), charge)
+    assert {name for name, breaks in found.items() if breaks} == {rule}
+    # They are of committees alone.
+    clear = cohort.plan(scheme="none", committee=(), threshold=0)
+    MerchantPolicy(schemes=frozenset({"none"})).check(clear)
+
+
+def test_an_outsider_is_not_kept_busy_by_a_roster_of_millions() -> None:
+    plan = {
+        "roster": [{"name": "m", "signing_key": "0" * 64}] * 1001,
+        "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "scheme": "kahe", "seat_risk": 0.0,
+    }  # fmt: skip
+    assert [problem.reason for problem in outsider.seat_problems(plan, "it")] == [
+        "it has a committee of 500 among 1001 merchants"
+    ]
 
 
 def test_a_roster_that_was_ground_seats_whom_its_maker_likes(tmp_path: Path) -> None:
