@@ -34,7 +34,7 @@ from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
-from tests.test_ledger import CHARGE
+from tests.test_ledger import CHARGE, VERSION
 
 NAME = "merchant-00"
 
@@ -48,7 +48,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def home(photos: Path, tmp_path: Path) -> MerchantHome:
-    home = MerchantHome.create(tmp_path / "home", name=NAME, data=photos, records=30)
+    home = MerchantHome.create(tmp_path / "home", name=NAME, data=photos, units=30)
     home.approve(
         JoinFile(
             address="127.0.0.1:1",
@@ -80,9 +80,9 @@ def opened(home: MerchantHome) -> Iterator[Ledger]:
         yield ledger
 
 
-def charge(home: MerchantHome, cost: Charge) -> None:
+def charge(home: MerchantHome, cost: Charge, *, version: str = VERSION) -> None:
     with opened(home) as ledger:
-        ledger.charge(cost)
+        ledger.charge(cost, version=version)
 
 
 def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
@@ -124,7 +124,7 @@ def test_changed_photos_are_found_before_a_round_is_refused(
     data = photos_for(plan, photos, layout="class", device=torch.device("cpu"))
     key = home.identity().sign(b"", context=b"fedrec/dataset-version/1")
     version = hmac.digest(key, data.content_hash, "sha256").hex()
-    charge(home, replace(CHARGE, training_id=plan.training_id, dataset_version=version))
+    charge(home, replace(CHARGE, training_id=plan.training_id), version=version)
     assert findings(home)["changes"] == (True, "the photos are those of the last charge")
     next(photos.rglob("*.png")).unlink()
     ok, text = findings(home)["changes"]
@@ -171,7 +171,7 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
 
 
 def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
-    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     found = findings(fresh, offline=False)
     assert [what for what, (ok, _) in found.items() if ok is False] == ["joined"]
     assert (
@@ -293,7 +293,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
 
 
 def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Path) -> None:
-    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     text = told(fresh, "status")
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
     assert "nothing was spent" in told(fresh, "budget")
