@@ -15,13 +15,15 @@ from pathlib import Path
 from measure import finish, parse
 
 from fedrec.clients.charging import round_charge
+from fedrec.clients.counting import draw_count
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 
@@ -77,7 +79,6 @@ def charge(planned: TrainingPlan, number: int, round_number: int) -> Charge:
         derive(planned),
         round_number=round_number,
         model_hash=model(number, round_number),
-        data="0" * 64,
         policy_hash=POLICY.hash,
         seeded=False,
     )
@@ -116,6 +117,8 @@ def bundle(folder: Path, merchants: int, trainings: int, rounds: int) -> dict[st
     records, plans, receipts = [], [], []
     for index, (name, identity) in enumerate(list(peers.items())[:merchants]):
         path = folder / f"{name}.sqlite"
+        count = draw_count(1000, unit="record", delta=1e-5, policy_hash=POLICY.hash, rng=Randomness.from_os())
+        create_ledger(path, signer=identity, count=count, epsilon_lifetime=1e4, delta_lifetime=1e-5)
         with Ledger(
             path, signer=identity, verify=verify, epsilon_lifetime=1e4, delta_lifetime=1e-5
         ) as ledger:
@@ -125,9 +128,12 @@ def bundle(folder: Path, merchants: int, trainings: int, rounds: int) -> dict[st
                 plans.append(planned)
                 ledger.prepare(charge(planned, number, 1), charges=rounds)
                 for round_number in range(1, rounds + 1):
-                    ledger.charge(charge(planned, number, round_number))
+                    ledger.charge(charge(planned, number, round_number), version="0" * 64)
                     head = ledger.signed_head(
-                        training_id=planned.training_id, round_number=round_number, merchant=name
+                        training_id=planned.training_id,
+                        round_number=round_number,
+                        merchant=name,
+                        moment="charged",
                     )
                     sealed = server.sign(head.canonical_bytes(), context=RECEIPT_CONTEXT).hex()
                     receipts.append(Receipt(head=head, server_key=server.public.hex(), signature=sealed))

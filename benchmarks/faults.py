@@ -41,12 +41,15 @@ from safetensors.numpy import load_file
 
 from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.home import MerchantHome
+from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, Entry
+from fedrec.privacy.accounting.entries import charges as charges_of
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.statements import LedgerHead
 from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import read_receipts
@@ -242,24 +245,28 @@ def check(federation: Federation, names: list[str], *, struck_until: int) -> dic
     if not np.array_equal(flat, replayed(federation)):
         raise RuntimeError("the model is not the one that the recorded contributors give")
     receipts = read_receipts(federation.server / "receipts.jsonl")
-    heads = Counter((r.head.statement.merchant, r.head.statement.round_number) for r in receipts)
-    if max(heads.values()) > 1:
-        raise RuntimeError("a merchant signed two heads for one round")
+    stated = [receipt.head.statement for receipt in receipts]
+    every = Counter((head.merchant, head.moment, head.round_number) for head in stated)
+    if max(every.values()) > 1:
+        raise RuntimeError("a merchant signed two heads for one moment of a round")
+    heads = {(head.merchant, head.round_number) for head in stated if head.moment == "charged"}
     charges = 0
     for name in names:
         home = MerchantHome.open(federation.home(name))
         outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
         if not outcome.ok:
             raise RuntimeError(f"the ledger of {name} does not verify: {outcome.reason}")
-        charged = Counter(entry.charge.round_number for entry in entries)
+        charged = Counter(entry.charge.round_number for entry in charges_of(entries))
         if max(charged.values(), default=0) > 1:
             raise RuntimeError(f"{name} was charged twice for a round")
-        hashes = {entry.hash.hex(): entry.charge.round_number for entry in entries}
-        for receipt in receipts:
-            stated = receipt.head.statement
-            if stated.merchant == name and hashes.get(stated.head_hash) != stated.round_number:
-                raise RuntimeError(f"{name} uploaded in round {stated.round_number} without a charge")
-        charges += len(entries)
+        answered = Counter(e.answer.round_number for e in entries if isinstance(e, AnswerEntry))
+        if max(answered.values(), default=0) > 1:
+            raise RuntimeError(f"{name} answered twice in a round")
+        hashes = {entry.hash.hex(): entry for entry in entries}
+        for head in stated:
+            if head.merchant == name and not _fits(hashes.get(head.head_hash), head):
+                raise RuntimeError(f"{name} signed a head of round {head.round_number} without its entry")
+        charges += sum(charged.values())
     for line in rounds:
         missing = [name for name in line.merchants if (name, line.round) not in heads]
         if missing:
@@ -279,8 +286,17 @@ def check(federation: Federation, names: list[str], *, struck_until: int) -> dic
         "uploads_taken": sum(line.contributors for line in rounds),
         "receipts": len(receipts),
         "charges": charges,
-        "charged_without_upload": charges - len(receipts),
+        "charged_without_upload": charges - len(heads),
     }
+
+
+def _fits(entry: Entry | None, head: LedgerHead) -> bool:
+    """Whether a head is of the entry that its moment asks for."""
+    if head.moment == "joined":
+        return entry is not None
+    if head.moment == "charged":
+        return isinstance(entry, ChargeEntry) and entry.charge.round_number == head.round_number
+    return isinstance(entry, AnswerEntry) and entry.answer.round_number == head.round_number
 
 
 def _in_order(training: Training, stored: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:

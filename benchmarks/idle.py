@@ -58,7 +58,7 @@ class Counted:
 
 def join(folder: Path, name: str, *, address: str, authority: Path) -> MerchantHome:
     """Make a merchant's folder that has joined the server at ``address``."""
-    home = MerchantHome.create(folder, name=name, data=folder / "photos", records=10)
+    home = MerchantHome.create(folder, name=name, data=folder / "photos", units=10)
     peers = (Peer(name=name, signing_key=home.identity().public.hex()),)
     text = authority.read_text("ascii")
     home.approve(JoinFile(address=address, authority=text, server_key="0" * 64, roster=peers))

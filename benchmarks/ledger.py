@@ -21,8 +21,10 @@ from typing import Any
 from audit import PEERS, charge, plan
 from measure import finish, parse
 
-from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.clients.counting import draw_count
+from fedrec.privacy.accounting.ledger import Answer, Charge, Ledger, create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.randomness import Randomness
 
 ROUNDS = 100
 _NEW = 10_000
@@ -50,6 +52,10 @@ def kind(number: int, round_number: int) -> Charge:
 def open_ledger(path: Path, private: bytes) -> Ledger:
     """Open the ledger with a cap, as a merchant's is."""
     signer = SigningIdentity.from_private_bytes(private)
+    if not path.exists():
+        rng = Randomness.from_os()
+        count = draw_count(1000, unit="record", delta=1e-5, policy_hash="0" * 64, rng=rng)
+        create_ledger(path, signer=signer, count=count, epsilon_lifetime=1e6, delta_lifetime=1e-5)
     return Ledger(path, signer=signer, verify=verify, epsilon_lifetime=1e6, delta_lifetime=1e-5)
 
 
@@ -62,7 +68,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 def measure(path: Path, private: bytes, prepared: bool, answer: Any) -> None:
     """Open the ledger, prepare a training if asked, and charge its rounds."""
-    found: dict[str, list[tuple[float, float]]] = {"open": [], "prepare": [], "charge": []}
+    found: dict[str, list[tuple[float, float]]] = {"open": [], "prepare": [], "charge": [], "answer": []}
     opened: list[Ledger] = []
     found["open"].append(timed(lambda: opened.append(open_ledger(path, private))))
     new = replace(kind(3, 1), training_id=f"{_NEW + prepared:064x}", guaranteed_noise_multiplier=2.05)
@@ -71,7 +77,9 @@ def measure(path: Path, private: bytes, prepared: bool, answer: Any) -> None:
             found["prepare"].append(timed(lambda: ledger.prepare(new, charges=ROUNDS)))
         for number in range(1, (ROUNDS if prepared else 3) + 1):
             one = replace(new, round_number=number)
-            found["charge"].append(timed(lambda one=one: ledger.charge(one)))  # type: ignore[misc]
+            found["charge"].append(timed(lambda one=one: ledger.charge(one, version="v")))  # type: ignore[misc]
+            answer_entry = Answer(new.training_id, number, "0" * 64)
+            found["answer"].append(timed(lambda one=answer_entry: ledger.answer(one)))  # type: ignore[misc]
     answer.send(found)
 
 
@@ -99,7 +107,7 @@ def main() -> None:
             for number in range(kinds):
                 ledger.prepare(kind(number, 1), charges=each)
                 for round_number in range(1, each + 1):
-                    ledger.charge(kind(number, round_number))
+                    ledger.charge(kind(number, round_number), version="v")
         charges: dict[bool, float] = {}
         for prepared in (True, False):
             for what, times in cold(path, private, prepared=prepared).items():

@@ -169,7 +169,9 @@ def body_bytes(ciphertext: bytes, boxes: list[bytes], published: Published) -> i
         degree_proof=published.proof,
     )
     signature = identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
-    head = LedgerHead(training_id=TRAINING, round_number=1, merchant="merchant-000", head_hash="0" * 64)
+    head = LedgerHead(
+        training_id=TRAINING, round_number=1, merchant="merchant-000", moment="charged", head_hash="0" * 64
+    )
     head_signature = identity.sign(head.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
     reply = TrainReply(
         merchant="merchant-000",

@@ -23,12 +23,16 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
-from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.counts import COUNT_SIGMA
+from fedrec.privacy.accounting.entries import ChargeEntry, charges
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import Receipt
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
@@ -75,6 +79,19 @@ class Cohort:
         )
     )
 
+    count: Count = field(
+        default_factory=lambda: Count(
+            number=1,
+            unit="record",
+            size=RECORDS,
+            sigma=COUNT_SIGMA,
+            delta=1e-4,
+            code="fedrec 0",
+            policy_hash="f0" * 32,
+            seeded=False,
+        )
+    )
+
     def __post_init__(self) -> None:
         self.names = [f"m{index}" for index in range(self.size)]
         # Small cohorts sit in the order of their names, so that tests know who has which seat.
@@ -86,7 +103,9 @@ class Cohort:
     def start(self, name: str) -> Merchant:
         """Bring a merchant up from its folder, as a restarted daemon would."""
         home = self.folder / name
-        home.mkdir(parents=True, exist_ok=True)
+        if not home.exists():
+            home.mkdir(parents=True)
+            create_ledger(home / "ledger.sqlite", signer=self.identities[name], count=self.count)
         generator = torch.Generator().manual_seed(self.names.index(name))
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
@@ -118,6 +137,14 @@ class Cohort:
             device=torch.device("cpu"),
             on_event=lambda event: self.on_event(name, event),
         )
+
+    def charges(self, name: str) -> list[ChargeEntry]:
+        """The rounds that a merchant was charged for, in order."""
+        return charges(self.merchants[name].ledger.entries())
+
+    def last_receipt(self, name: str) -> Receipt | None:
+        """The newest receipt of a merchant in the server's book."""
+        return ReceiptBook(self.folder / "receipts.jsonl", identity=self.server).last(name)
 
     def restart(self, name: str) -> None:
         """Stop a merchant and bring it up again from disk."""

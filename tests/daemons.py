@@ -45,7 +45,7 @@ def join_file(home: MerchantHome, *others: Peer, address: str, authority: Path) 
 
 def merchant_home(folder: Path, *, address: str, authority: Path) -> MerchantHome:
     """A merchant's folder that has joined the server at an address."""
-    home = MerchantHome.create(folder, name=NAME, data=folder / "no-photos", records=10)
+    home = MerchantHome.create(folder, name=NAME, data=folder / "no-photos", units=10)
     home.approve(join_file(home, address=address, authority=authority))
     return home
 

@@ -84,7 +84,7 @@ def photos(folder: Path, *, seed: int) -> Path:
 def merchant_homes(folder: Path) -> list[MerchantHome]:
     homes = [
         MerchantHome.create(
-            folder / name, name=name, data=photos(folder / "photos" / name, seed=seed), records=8
+            folder / name, name=name, data=photos(folder / "photos" / name, seed=seed), units=8
         )
         for seed, name in enumerate(NAMES)
     ]

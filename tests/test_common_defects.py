@@ -21,6 +21,7 @@ from torch import nn
 
 from fedrec.clients.data import photos_for
 from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
@@ -37,14 +38,14 @@ from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.models import registry
 from tests.cohort import Cohort, InProcessGrid
-from tests.test_ledger import CHARGE, _Identity, _verify
+from tests.test_ledger import CHARGE, COUNTED, VERSION, _Identity, _made, _verify
 
 PACKAGE = Path(__file__).parents[1] / "fedrec"
 SOURCES = list(PACKAGE.rglob("*.py"))
 
 
 def _open(path: Path) -> Ledger:
-    return Ledger(path, signer=_Identity(), verify=_verify)
+    return Ledger(_made(path), signer=_Identity(), verify=_verify)
 
 
 def _plan(dimension: int, mode: Mode = "off") -> NoisePlan:
@@ -107,10 +108,10 @@ _LIVES = """
 import os, signal, sys; sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from test_ledger import CHARGE, _open
+from test_ledger import CHARGE, VERSION, _open
 for number in range(5):
     if os.fork() == 0:
-        _open(Path({path!r})).charge(replace(CHARGE, round_number=number))
+        _open(Path({path!r})).charge(replace(CHARGE, round_number=number), version=VERSION)
         os.kill(os.getpid(), signal.SIGKILL)
     os.wait()
 """
@@ -122,12 +123,12 @@ def test_opacus_3_five_rounds_in_five_lives_cost_what_five_rounds_cost(tmp_path:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     with _open(tmp_path / "one") as one:
         for number in range(5):
-            one.charge(replace(CHARGE, round_number=number))
+            one.charge(replace(CHARGE, round_number=number), version=VERSION)
         whole = one.epsilon(delta=1e-5), one.epsilon_rdp(delta=1e-5)
-        epsilons = [entry.epsilons for entry in one.entries()]
+        epsilons = [entry.epsilons for entry in charges(one.entries())]
     with _open(tmp_path / "lives") as lives:
         assert (lives.epsilon(delta=1e-5), lives.epsilon_rdp(delta=1e-5)) == whole
-        assert [entry.epsilons for entry in lives.entries()] == epsilons
+        assert [entry.epsilons for entry in charges(lives.entries())] == epsilons
     assert whole[0] > 1.5 * epsilon_pld([CHARGE.event()], delta=1e-5)
 
 
@@ -135,14 +136,14 @@ def test_opacus_4_calibration_cannot_pass_the_history_by(tmp_path: Path) -> None
     """make_private_with_epsilon ignores history; here a plan's noise is its own, and the ledger adds up."""
     sigma = noise_multiplier_for(epsilon=1.0, delta=1e-5, sample_rate=0.1, steps=10)
     with Ledger(
-        tmp_path / "l", signer=_Identity(), verify=_verify, epsilon_lifetime=1.6, delta_lifetime=1e-5
+        _made(tmp_path / "l"), signer=_Identity(), verify=_verify, epsilon_lifetime=1.6, delta_lifetime=1e-5
     ) as ledger:
         taken = 0
         with pytest.raises(Exception, match="lifetime"):
             for training in ("aa", "bb", "cc"):
                 for number in range(10):
                     charge = replace(CHARGE, training_id=training * 32, round_number=number)
-                    ledger.charge(replace(charge, guaranteed_noise_multiplier=sigma))
+                    ledger.charge(replace(charge, guaranteed_noise_multiplier=sigma), version=VERSION)
                     taken += 1
         assert 10 < taken < 30
         assert ledger.epsilon_rdp(delta=1e-5) <= 1.6
@@ -151,13 +152,13 @@ def test_opacus_4_calibration_cannot_pass_the_history_by(tmp_path: Path) -> None
 def test_opacus_5_what_callers_hold_is_no_part_of_the_ledger(tmp_path: Path) -> None:
     """load_state_dict aliases the caller's list; what the ledger hands out can't be written to."""
     with _open(tmp_path / "l") as ledger:
-        ledger.charge(CHARGE)
+        ledger.charge(CHARGE, version=VERSION)
         entries, before = ledger.entries(), ledger.epsilon(delta=1e-5)
         assert isinstance(entries, tuple)
         with pytest.raises(AttributeError):
-            entries[0].charge.steps = 0  # type: ignore[misc]
-        ledger.charge(replace(CHARGE, round_number=1))
-        assert len(entries) == 1
+            charges(entries)[0].charge.steps = 0  # type: ignore[misc]
+        ledger.charge(replace(CHARGE, round_number=1), version=VERSION)
+        assert len(entries) == 2
         assert ledger.epsilon(delta=1e-5) > before
 
 
@@ -214,7 +215,7 @@ def test_steps_are_counted_that_nothing_was_opened_from(tmp_path: Path) -> None:
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask")
     _, records = cohort.train(cohort.plan(rounds=2), grid)
     assert not any(record.opened for record in records)
-    assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [2] * 4
+    assert [len(cohort.charges(name)) for name in cohort.names] == [2] * 4
 
 
 def test_no_message_can_state_a_sensitivity_or_a_seed(tmp_path: Path) -> None:
@@ -358,14 +359,14 @@ def test_who_takes_part_or_drops_out_earns_no_amplification(tmp_path: Path) -> N
     grid = InProcessGrid(thin.app(), 5, drop=lambda kind, group, index: kind == "train" and index in (3, 4))
     thin.train(thin.plan(**plan_of), grid)
     ledgers = [cohort.merchants["m0"].ledger for cohort in (whole, thin)]
-    assert [len(ledger.entries()) for ledger in ledgers] == [4, 4]
+    assert [len(charges(ledger.entries())) for ledger in ledgers] == [4, 4]
     assert ledgers[0].epsilon(delta=1e-4) == ledgers[1].epsilon(delta=1e-4)
     left = 1e-4 - 4e-12
     assert ledgers[0].epsilon(delta=1e-4) == pytest.approx(
-        epsilon_pld([Event(0.5, 1.0, 4)], delta=left), rel=2e-3
+        epsilon_pld([COUNTED, Event(0.5, 1.0, 4)], delta=left), rel=2e-3
     )
     # The rate that is charged is a record's own, in every round: not that times the part of merchants drawn.
-    assert {entry.charge.sample_rate for ledger in ledgers for entry in ledger.entries()} == {0.5}
+    assert {entry.charge.sample_rate for ledger in ledgers for entry in charges(ledger.entries())} == {0.5}
     # A plan for merchants that drop needs more noise of each, never a smaller epsilon.
     noise = [derive(whole.plan(min_contributors=n)).noise for n in (5, 4, 3)]
     assert noise[0].share_std < noise[1].share_std < noise[2].share_std
@@ -398,10 +399,11 @@ def test_a_history_of_many_kinds_is_charged_in_full_and_once(tmp_path: Path) -> 
     with _open(tmp_path / "l") as ledger:
         for number, (rate, noise) in enumerate(kinds * 3):
             ledger.charge(
-                replace(CHARGE, round_number=number, sample_rate=rate, guaranteed_noise_multiplier=noise)
+                replace(CHARGE, round_number=number, sample_rate=rate, guaranteed_noise_multiplier=noise),
+                version=VERSION,
             )
         whole = ledger.epsilon(delta=1e-5)
     events = [Event(rate, noise, 3) for rate, noise in kinds]
     alone = [epsilon_pld([event], delta=1e-5) for event in events]
     assert max(alone) < whole < sum(alone)
-    assert whole == pytest.approx(epsilon_pld(events, delta=1e-5 - 18e-12), rel=1e-9)
+    assert whole == pytest.approx(epsilon_pld([COUNTED, *events], delta=1e-5 - 18e-12), rel=1e-9)

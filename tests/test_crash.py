@@ -19,7 +19,8 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import SignedSealingKey
+from fedrec.protocol.statements import Receipt, SignedSealingKey
+from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 from tests.cohort import DIMENSION, Cohort
 
@@ -57,6 +58,9 @@ class Killed:
             reply.sealing_key for reply in replies if reply.sealing_key is not None
         )
         assert len(self.sealing) == 4
+        self.receipt: Receipt = ReceiptBook(folder / "receipts.jsonl", identity=self.cohort.server).sign(
+            replies[0].head, plan=self.plan, merchant="m0", round_number=0, moment="joined"
+        )
         self.sent_file = folder / "sent"
         merchant = self.cohort.merchants["m0"]
         merchant.ledger.close()
@@ -85,6 +89,7 @@ class Killed:
             round_number=round_number,
             model_hash=sha256_hex(blobs["model"]),
             sealing_keys=self.sealing,
+            receipt=self.receipt,
         )
 
     def another_request(self, round_number: int) -> TrainRequest:
@@ -93,7 +98,7 @@ class Killed:
 
     def charged_rounds(self) -> list[int]:
         assert self.merchant.ledger.verify().ok
-        return [entry.charge.round_number for entry in self.merchant.ledger.entries()]
+        return [entry.charge.round_number for entry in self.cohort.charges("m0")]
 
     def _stored_body(self) -> bytes | None:
         with sqlite3.connect(self.cohort.folder / "m0" / "store.sqlite") as db:
@@ -229,11 +234,11 @@ def test_five_rounds_in_five_lives_cost_what_they_cost_in_one(tmp_path: Path) ->
         process.join(120)
         assert process.exitcode == -signal.SIGKILL
     lives = _cohort(tmp_path / "lives", keys)
-    for name, merchant in lives.merchants.items():
-        entries = merchant.ledger.entries()
+    for name in lives.names:
+        entries = lives.charges(name)
         assert [entry.charge.round_number for entry in entries] == [1, 2, 3, 4, 5]
         # The cost of each life's round stands in its entry on top of those before.
-        for one, other in zip(whole.merchants[name].ledger.entries(), entries, strict=True):
+        for one, other in zip(whole.charges(name), entries, strict=True):
             assert other.epsilons.rdp_after == one.epsilons.rdp_after
             assert other.epsilons.pld_after == pytest.approx(one.epsilons.pld_after, rel=2e-3)
     for name, (pld, rdp, broken) in _ledgers(whole).items():

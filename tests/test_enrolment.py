@@ -29,7 +29,7 @@ def authority(folder: Path, name: str) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path) -> MerchantHome:
-    return MerchantHome.create(tmp_path / "home", name=NAME, data=tmp_path, records=10)
+    return MerchantHome.create(tmp_path / "home", name=NAME, data=tmp_path, units=10)
 
 
 @pytest.fixture
@@ -135,16 +135,16 @@ def test_a_node_key_that_was_revoked_is_never_admitted_again(home: MerchantHome,
     with pytest.raises(ConfigError, match="revoked or replaced before"):
         ServerHome.open(operator.folder).enroll(enrolment)
     assert operator.enrolled() == ()
-    home.rotate(keep_key=False, records=10, products=0)
+    home.rotate()
     operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
     assert [entry.name for entry in operator.enrolled()] == [NAME]
     # A crash between the list of what was taken off and the roster: who is still on it can be renewed.
     roster = (operator.folder / "roster.json").read_bytes()
     operator.revoke(NAME)
     (operator.folder / "roster.json").write_bytes(roster)
-    home.rotate(keep_key=True, records=20, products=0)
+    count = home.recount(10_000)
     operator.enroll(read_file(home.folder / "enrolment.json", Enrolment))
-    assert [entry.records for entry in operator.enrolled()] == [20]
+    assert [entry.size for entry in operator.enrolled()] == [count.size]
 
 
 def test_certificates_are_tried_before_the_server_listens(tmp_path: Path) -> None:

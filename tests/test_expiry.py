@@ -73,7 +73,7 @@ def test_a_restart_does_not_start_the_days_anew(tmp_path: Path) -> None:
 
 
 def home_with_trainings(folder: Path) -> MerchantHome:
-    home = MerchantHome.create(folder / "home", name="m0", data=folder, records=10)
+    home = MerchantHome.create(folder / "home", name="m0", data=folder, units=10)
     store = MerchantStore(home.store)
     for training_id in IDS:
         store.join(

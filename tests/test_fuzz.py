@@ -169,7 +169,9 @@ def holder_targets(
 
 def signed_head() -> tuple[SigningIdentity, SignedLedgerHead]:
     identity = SigningIdentity.generate()
-    head = LedgerHead(training_id=PLAN.training_id, round_number=1, merchant="m0", head_hash=HASH)
+    head = LedgerHead(
+        training_id=PLAN.training_id, round_number=1, merchant="m0", moment="charged", head_hash=HASH
+    )
     signature = identity.sign(head.canonical_bytes(), context=LEDGER_HEAD_CONTEXT).hex()
     return identity, SignedLedgerHead(statement=head, signature=signature)
 
@@ -217,7 +219,7 @@ def ledger_targets() -> tuple[Target, ...]:
 
     def countersign(raw: bytes) -> Receipt:
         reply, _ = read(raw, kind=TrainReply)
-        receipt = book.sign(reply.head, plan=plan, merchant="m0", round_number=1)
+        receipt = book.sign(reply.head, plan=plan, merchant="m0", round_number=1, moment="charged")
         # Spaces and what is beside the head may change; what is countersigned may not.
         assert receipt.head == head
         return receipt

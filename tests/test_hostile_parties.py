@@ -350,7 +350,7 @@ def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(
     coordinator.run()
     assert [(record.opened, record.contributors) for record in records] == [(True, 6), (True, 5)]
     assert "another training or round" in coordinator.refusals["round 2, m2"]
-    assert "contradicts" in coordinator.refusals["round 2, m4"]
+    assert "ledger head is of another" in coordinator.refusals["round 2, m4"]
     for name in ("m2", "m4"):
         assert f"round 2, {name}: {coordinator.refusals[f'round 2, {name}']}" in caplog.messages
 

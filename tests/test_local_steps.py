@@ -12,7 +12,7 @@ from torch import nn
 
 from fedrec.clients.records import TrainingData
 from fedrec.privacy.aggregation.scheme import Scheme
-from fedrec.privacy.derive import derive, rounded_size
+from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.randomness import Randomness
@@ -85,10 +85,6 @@ def _first_step_with_the_last_record(seed: int) -> int:
         if 105 in poisson_sample(106, rate=RATE, rng=rng.child("step", step).child("sampling")):
             return step
     return STEPS
-
-
-def test_the_numbers_on_both_sides_of_a_rounding_are_neighbours() -> None:
-    assert (rounded_size(105), rounded_size(106)) == (100, 110)
 
 
 def test_a_record_more_moves_no_step_that_it_is_not_in(

@@ -96,9 +96,9 @@ def test_a_sealing_key_that_is_not_the_members_for_this_training_costs_nothing(
         merchant = cohort.merchants[name]
         with pytest.raises(ProtocolError, match=r"sealing key"):
             merchant.train(*round_one(plan, given))
-        assert merchant.ledger.entries() == ()
+        assert not merchant.ledger.begun
         reply, _ = merchant.train(*round_one(plan, keys))
-        assert reply.signed is not None and len(merchant.ledger.entries()) == 1
+        assert reply.signed is not None and len(cohort.charges(name)) == 1
 
 
 def replace_key(key: SignedSealingKey, public: bytes) -> SignedSealingKey:
@@ -111,7 +111,7 @@ def test_a_swapped_peer_key_in_the_roster_is_refused_by_a_merchant_that_approved
 ) -> None:
     """The roster comes from the merchant's own home, as its join file set it; the plan swaps a peer's key."""
     cohort = Cohort(tmp_path / "cohort")
-    home = MerchantHome.create(tmp_path / "home", name="m0", data=tmp_path, records=40)
+    home = MerchantHome.create(tmp_path / "home", name="m0", data=tmp_path, units=40)
     (home.folder / "identity.key").write_bytes(cohort.identities["m0"].private_bytes())
     roster = cohort.roster
     home.approve(

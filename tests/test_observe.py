@@ -173,7 +173,8 @@ def home(tmp_path: Path) -> ServerHome:
             name=name,
             signing_key=identity.public.hex(),
             node_key=public_pem(ec.generate_private_key(ec.SECP384R1())).decode("ascii"),
-            records=100,
+            unit="record",
+            size=100,
         )
         signature = identity.sign(statement.canonical_bytes(), context=b"fedrec/enrolment/1").hex()
         made.enroll(Enrolment(statement=statement, signature=signature))

@@ -14,10 +14,12 @@ from torch import nn
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, DataError
+from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.identity import verify
 from fedrec.protocol.enrolment import Enrolment, read_file
+from fedrec.protocol.plan import Unit
 from fedrec.server.home import ServerHome
 from fedrec.simulations.harness import simulate
 from fedrec.vision.datasets import open_folder, resolve_splits
@@ -212,7 +214,7 @@ def test_a_simulation_with_products_charges_and_reports_them(sellers: Path, tmp_
     home = next((result.folder / "merchants").iterdir())
     identity = MerchantHome(home).identity()
     outcome, entries = read_entries(home / "ledger.sqlite", public=identity.public, verify=verify)
-    assert outcome.ok and {entry.charge.unit for entry in entries} == {"product"}
+    assert outcome.ok and {entry.charge.unit for entry in charges(entries)} == {"product"}
 
 
 def test_products_need_folders_of_them(tmp_path: Path) -> None:
@@ -224,17 +226,19 @@ def test_enrolment_states_products_and_a_plan_of_products_needs_them(shop: Path,
     server = ServerHome.create(tmp_path / "server", address="127.0.0.1:1", listen=None)
     found = inspect(shop, layout="product").splits[0]
     assert (found.photos, found.products) == (13, 4)
-    for name, products in (("with", 4), ("without", 0)):
+    units: tuple[Unit, ...] = ("product", "record")
+    for unit, count in zip(units, (4, 13), strict=True):
         home = MerchantHome.create(
-            tmp_path / name, name=name, data=shop, layout="product", records=13, products=products
+            tmp_path / unit, name=unit, data=shop, layout="product", unit=unit, units=count
         )
-        assert home.settings().layout == "product"
+        assert home.settings().layout == "product" and home.released().unit == unit
         server.enroll(read_file(home.folder / "enrolment.json", Enrolment))
-        if products:
-            assert server.sizes("product") == (4,)
-    assert server.sizes("record") == (13, 13)
-    with pytest.raises(ConfigError, match="'without' has no folders of products"):
-        server.sizes("product")
+        if unit == "product":
+            assert server.sizes("product") == (home.released().size,)
+    # An epsilon is of one unit: nobody's ledger is of two.
+    for unit, other in zip(units, units[::-1], strict=True):
+        with pytest.raises(ConfigError, match=f"the ledger of '{other}' is of the unit '{other}'"):
+            server.sizes(unit)
 
 
 def test_photos_that_look_alike_are_named(shop: Path) -> None:

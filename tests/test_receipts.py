@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from fedrec.errors import ProtocolError, TrainingError
+from fedrec.errors import LedgerError, ProtocolError, RefusedError, TrainingError
+from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, CountEntry
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol.messages import TrainReply
+from fedrec.protocol.messages import TrainReply, UnmaskRequest
 from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, SignedLedgerHead
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook, read_receipts
 from tests.cohort import Cohort, InProcessGrid
 
 _LEDGER_FILES = ("ledger.sqlite", "ledger.sqlite.head")
+_HOME_FILES = (*_LEDGER_FILES, "store.sqlite")
 
 
 def test_every_charge_that_was_uploaded_has_a_receipt_that_both_signed(tmp_path: Path) -> None:
@@ -25,11 +27,19 @@ def test_every_charge_that_was_uploaded_has_a_receipt_that_both_signed(tmp_path:
     plan = cohort.plan(rounds=2)
     cohort.train(plan)
     receipts = read_receipts(tmp_path / "receipts.jsonl")
-    assert len(receipts) == 8
+    moments = [receipt.head.statement.moment for receipt in receipts]
+    # Each of the four joined, and uploaded and answered in two rounds, in this order.
+    assert moments == ["joined"] * 4 + (["charged"] * 4 + ["answered"] * 4) * 2
     for receipt in receipts:
         stated = receipt.head.statement
-        entry = cohort.merchants[stated.merchant].ledger.entries()[stated.round_number - 1]
-        assert stated.head_hash == entry.hash.hex()
+        entries = cohort.merchants[stated.merchant].ledger.entries()
+        entry = next(entry for entry in entries if entry.hash.hex() == stated.head_hash)
+        if stated.moment == "joined":
+            assert isinstance(entry, CountEntry) and stated.round_number == 0
+        elif stated.moment == "charged":
+            assert isinstance(entry, ChargeEntry) and entry.charge.round_number == stated.round_number
+        else:
+            assert isinstance(entry, AnswerEntry) and entry.answer.round_number == stated.round_number
         assert verify(
             plan.key_of(stated.merchant),
             stated.canonical_bytes(),
@@ -46,7 +56,7 @@ def test_every_charge_that_was_uploaded_has_a_receipt_that_both_signed(tmp_path:
 
 def _backup(home: Path, to: Path) -> None:
     to.mkdir(exist_ok=True)
-    for name in _LEDGER_FILES:
+    for name in _HOME_FILES:
         shutil.copy(home / name, to / name)
 
 
@@ -58,7 +68,7 @@ def test_a_machine_put_back_to_an_older_state_is_found_out_by_the_next_round(tmp
     # Ledger and head go back together, so nothing on the machine itself contradicts them.
     _backup(tmp_path / "backup", tmp_path / "m1")
     cohort.restart("m1")
-    assert len(cohort.merchants["m1"].ledger.entries()) == 1
+    assert len(cohort.charges("m1")) == 1
     grid = InProcessGrid(cohort.app(), cohort.size)
     _, records = cohort.train(cohort.plan(rounds=2), grid)
     assert [record.contributors for record in records] == [3, 3]
@@ -78,6 +88,91 @@ def test_the_last_receipt_comes_with_the_close(tmp_path: Path) -> None:
     assert b'"receipt":{' in newest
     with pytest.raises(Exception, match="put back to an older state"):
         cohort.restart("m1")
+
+
+@pytest.mark.parametrize("keep", ["ledger.sqlite", "ledger.sqlite.head", "store.sqlite"])
+def test_files_of_two_times_don_t_go_together(tmp_path: Path, keep: str) -> None:
+    """One file is of today, the others are an older copy: nothing of it needs the server."""
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    _backup(tmp_path / "m1", tmp_path / "backup")
+    cohort.train(cohort.plan(rounds=2))
+    newest = (tmp_path / "m1" / keep).read_bytes()
+    _backup(tmp_path / "backup", tmp_path / "m1")
+    (tmp_path / "m1" / keep).write_bytes(newest)
+    if keep == "ledger.sqlite":
+        # The ledger is the newest, and its head is brought up to date: nothing is done twice.
+        cohort.restart("m1")
+        assert len(cohort.charges("m1")) == 3
+    else:
+        with pytest.raises(LedgerError, match="put back to an older state"):
+            cohort.restart("m1")
+
+
+def test_a_home_put_back_from_a_backup_answers_no_second_survivor_set(tmp_path: Path) -> None:
+    """All files are put back to before its answer; the last receipt, which any request brings, shows it."""
+
+    def on_event(name: str, event: str) -> None:
+        if (name, event) == ("m1", "stored") and not (tmp_path / "backup").exists():
+            _backup(tmp_path / "m1", tmp_path / "backup")
+
+    cohort = Cohort(tmp_path, on_event=on_event)
+    plan = cohort.plan(rounds=1)
+    grid = InProcessGrid(cohort.app(), cohort.size)
+    cohort.train(plan, grid)
+    asked = [message for message in grid.requests if message.metadata.message_type == "query.unmask"]
+    request, blobs = unpack(asked[1].content, UnmaskRequest, max_blob_bytes=10**7)
+    last = cohort.last_receipt("m1")
+    assert last is not None and last.head.statement.moment == "answered"
+    fewer = request.model_copy(update={"survivors": request.survivors[:3], "receipt": last})
+    few = {name: blobs[name] for name in ("box-1", "box-2", "box-3")}
+    _backup(tmp_path / "backup", tmp_path / "m1")
+    cohort.restart("m1")
+    merchant = cohort.merchants["m1"]
+    assert not merchant.ledger.has_answer(plan.training_id, 1)
+    # Without a receipt it answers nothing, and with the last one it learns what happened.
+    with pytest.raises(RefusedError, match="brings no ledger receipt"):
+        merchant.unmask(fewer.model_copy(update={"receipt": None}), few)
+    with pytest.raises(LedgerError, match="put back to an older state"):
+        merchant.unmask(fewer, few)
+    with pytest.raises(LedgerError, match="put back to an older state"):
+        merchant.unmask(request, blobs)
+
+
+def test_a_server_that_lost_its_receipts_has_one_again_from_the_next_join(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=2)
+    cohort.train(plan)
+    (tmp_path / "receipts.jsonl").unlink()
+    _, records = cohort.train(cohort.plan(rounds=1))
+    assert [record.contributors for record in records] == [4]
+
+
+def test_a_join_s_head_never_takes_the_place_of_a_receipt(tmp_path: Path) -> None:
+    """Else a merchant that was put back would have its older head countersigned, and go on."""
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    _backup(tmp_path / "m1", tmp_path / "backup")
+    cohort.train(cohort.plan(rounds=1))
+    before = cohort.last_receipt("m1")
+    _backup(tmp_path / "backup", tmp_path / "m1")
+    cohort.restart("m1")
+    plan = cohort.plan(rounds=1)
+    coordinator, records = cohort.coordinator(plan)
+    coordinator.run()
+    assert records[0].contributors == 3 and cohort.last_receipt("m1") == before
+    assert "round 1, m1" in coordinator.refusals
+
+
+def test_a_request_without_a_receipt_is_refused_once_the_ledger_has_begun(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=3))
+    coordinator.receipts.last = lambda merchant: None  # type: ignore[method-assign]
+    coordinator.run()
+    # The first round's uploads are given (nothing had begun), its answers not any more.
+    assert [record.contributors for record in records] == [4, 0, 0]
+    assert not any(record.opened for record in records)
+    assert all(len(cohort.charges(name)) == 1 for name in cohort.names)
 
 
 def _stranger(cohort: Cohort, reply: TrainReply) -> SignedLedgerHead:
@@ -102,6 +197,7 @@ def _restated(cohort: Cohort, reply: TrainReply, **changes: Any) -> SignedLedger
         (lambda cohort, reply: _restated(cohort, reply, round_number=2), "another training, round"),
         (lambda cohort, reply: _restated(cohort, reply, merchant="m1"), "another training, round"),
         (lambda cohort, reply: _restated(cohort, reply, training_id="0" * 64), "another training, round"),
+        (lambda cohort, reply: _restated(cohort, reply, moment="answered"), "another training, round"),
     ],
 )
 def test_an_upload_with_a_bad_head_does_not_count(tmp_path: Path, change: object, reason: str) -> None:
@@ -119,7 +215,8 @@ def test_an_upload_with_a_bad_head_does_not_count(tmp_path: Path, change: object
     coordinator.run()
     assert (records[0].opened, records[0].contributors) == (True, 3)
     assert reason in coordinator.refusals["round 1, m0"]
-    assert len(read_receipts(tmp_path / "receipts.jsonl")) == 3
+    charged = [r for r in read_receipts(tmp_path / "receipts.jsonl") if r.head.statement.moment == "charged"]
+    assert len(charged) == 3
 
 
 def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
@@ -132,7 +229,7 @@ def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_p
     assert first.public != cohort.server.public
     assert records[0].contributors == 0
     assert "another server" in coordinator.refusals["round 1, m0"]
-    assert len(cohort.merchants["m0"].ledger.entries()) == 1
+    assert len(cohort.charges("m0")) == 1
 
 
 def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> None:
@@ -140,11 +237,12 @@ def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> N
     cohort.train(cohort.plan(rounds=1))
     path = tmp_path / "receipts.jsonl"
     whole = path.read_bytes()
+    assert len(read_receipts(path)) == 12
     path.write_bytes(whole[:-20])
-    assert len(read_receipts(path)) == 3
+    assert len(read_receipts(path)) == 11
     again = read_receipts(path)[0]
     ReceiptBook(path, identity=cohort.server).keep([again])
-    assert len(read_receipts(path)) == 4
+    assert len(read_receipts(path)) == 12
     assert path.read_bytes().startswith(whole[: whole[:-1].rfind(b"\n") + 1])
     path.write_bytes(b'{"head": 1}\n' + whole)
     with pytest.raises(TrainingError, match="no receipt"):
@@ -157,9 +255,11 @@ def test_an_older_receipt_never_takes_a_newer_one_s_place(tmp_path: Path) -> Non
     mine = [r for r in read_receipts(tmp_path / "receipts.jsonl") if r.head.statement.merchant == "m1"]
     ledger = cohort.merchants["m1"].ledger
     head_file = tmp_path / "m1" / _LEDGER_FILES[1]
-    assert mine[2].signature.encode() in head_file.read_bytes()
-    ledger.accept_receipt(mine[0])
-    assert mine[2].signature.encode() in head_file.read_bytes()
+    newest = mine[-1].signature.encode()
+    assert newest in head_file.read_bytes()
+    for older in mine[:-1]:
+        ledger.accept_receipt(older)
+        assert newest in head_file.read_bytes()
 
 
 def test_only_a_known_merchant_s_head_is_countersigned(tmp_path: Path) -> None:
@@ -167,7 +267,7 @@ def test_only_a_known_merchant_s_head_is_countersigned(tmp_path: Path) -> None:
     book = ReceiptBook(tmp_path / "book.jsonl", identity=cohort.server)
     plan = cohort.plan()
     head = cohort.merchants["m0"].ledger.signed_head(
-        training_id=plan.training_id, round_number=1, merchant="stranger"
+        training_id=plan.training_id, round_number=1, merchant="stranger", moment="charged"
     )
     with pytest.raises(ProtocolError, match="not on the roster"):
-        book.sign(head, plan=plan, merchant="stranger", round_number=1)
+        book.sign(head, plan=plan, merchant="stranger", round_number=1, moment="charged")

@@ -145,7 +145,7 @@ def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> No
     )
     with pytest.raises(ProtocolError, match="'m2' is of small order"):
         cohort.merchants["m0"].train(request, {"model": bytes(4 * plan.dimension)})
-    assert cohort.merchants["m0"].ledger.entries() == ()
+    assert cohort.charges("m0") == []
 
     def degenerate(reply: Message, index: int) -> Message:
         if reply.metadata.message_type == "query.join" and index == 2:

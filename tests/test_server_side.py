@@ -46,7 +46,9 @@ def public_pem(curve: ec.EllipticCurve) -> str:
 
 def enrolment(name: str, node_key: str) -> Enrolment:
     identity = SigningIdentity.generate()
-    statement = Statement(name=name, signing_key=identity.public.hex(), node_key=node_key, records=100)
+    statement = Statement(
+        name=name, signing_key=identity.public.hex(), node_key=node_key, unit="record", size=100
+    )
     signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
     return Enrolment(statement=statement, signature=signature)
 
@@ -70,7 +72,7 @@ def test_a_node_key_that_flower_could_not_use_is_not_enrolled(home: ServerHome) 
 
 
 def test_a_merchant_s_new_node_key_takes_the_old_one_s_place(home: ServerHome, tmp_path: Path) -> None:
-    merchant = MerchantHome.create(tmp_path / "m", name="m", data=tmp_path, records=10)
+    merchant = MerchantHome.create(tmp_path / "m", name="m", data=tmp_path, units=10)
     first = read_file(merchant.folder / "enrolment.json", Enrolment)
     digest = home.enroll(first)
     renewed = first.statement.model_copy(update={"node_key": public_pem(ec.SECP384R1())})

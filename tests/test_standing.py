@@ -35,7 +35,7 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture
-from tests.test_ledger import CHARGE
+from tests.test_ledger import CHARGE, VERSION
 
 NAME = "merchant-00"
 
@@ -49,7 +49,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def home(photos: Path, tmp_path: Path) -> MerchantHome:
-    home = MerchantHome.create(tmp_path / "home", name=NAME, data=photos, records=30)
+    home = MerchantHome.create(tmp_path / "home", name=NAME, data=photos, units=30)
     home.approve(
         JoinFile(
             address="127.0.0.1:1",
@@ -81,9 +81,9 @@ def opened(home: MerchantHome) -> Iterator[Ledger]:
         yield ledger
 
 
-def charge(home: MerchantHome, cost: Charge) -> None:
+def charge(home: MerchantHome, cost: Charge, *, version: str = VERSION) -> None:
     with opened(home) as ledger:
-        ledger.charge(cost)
+        ledger.charge(cost, version=version)
 
 
 def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
@@ -128,7 +128,7 @@ def test_changed_photos_are_told_before_the_next_training(
     store = MerchantStore(home.store)
     store.put_counted(CountedSet(held=frozenset(map(tags.tag, data.held)), version="ab" * 32))
     store.close()
-    charge(home, replace(CHARGE, training_id=plan.training_id))
+    charge(home, replace(CHARGE, training_id=plan.training_id), version=VERSION)
     assert findings(home)["changes"] == (True, "the records are those of the last charge")
     gone = next(photos.rglob("*.png"))
     kept = gone.read_bytes()
@@ -184,7 +184,7 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
 
 
 def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
-    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     found = findings(fresh, offline=False)
     assert [what for what, (ok, _) in found.items() if ok is False] == ["joined"]
     assert (
@@ -306,7 +306,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
 
 
 def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Path) -> None:
-    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, records=30)
+    fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     text = told(fresh, "status")
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
     assert "nothing was spent" in told(fresh, "budget")

@@ -41,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("start-up")
     ServerHome.create(root / "server", address="127.0.0.1:9443", listen=None)
-    MerchantHome.create(root / "client", name="m0", data=root, records=10)
+    MerchantHome.create(root / "client", name="m0", data=root, units=10)
     return root
 
 

@@ -171,9 +171,12 @@ def test_nothing_but_an_upload_tells_two_folders_apart(
 
 
 def _merchant(cohort: Cohort, home: Path, folder: Path, *, layout: Layout) -> Merchant:
-    """Merchant m0 on a home of its own, with a folder of photos and an unseeded stream."""
+    """Merchant m0 on a home of its own, with the same ledger, a folder of photos and an unseeded stream."""
     another = copy.copy(cohort)
     another.folder, another.seed = home, None
+    (home / "m0").mkdir()
+    for file in ("ledger.sqlite", "ledger.sqlite.head"):
+        shutil.copy(cohort.folder / "m0" / file, home / "m0" / file)
     made = another.start("m0")
     made.build_model = build_model
     made.data_for = lambda plan: photos_for(plan, folder, layout=layout, device=CPU)
@@ -464,7 +467,7 @@ def test_a_draw_of_more_records_than_a_sum_takes_is_cut(
 
 @pytest.fixture
 def home(tmp_path: Path) -> MerchantHome:
-    home = MerchantHome.create(tmp_path / "home", name="anna", data=a_shop(tmp_path / "photos"), records=4)
+    home = MerchantHome.create(tmp_path / "home", name="anna", data=a_shop(tmp_path / "photos"), units=4)
     home.approve(
         JoinFile(
             address="127.0.0.1:1",

@@ -63,7 +63,7 @@ def test_the_person_says_how_long_a_step_may_take(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(daemon, "Daemon", taken)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
-    home = MerchantHome.create(tmp_path / "home", name="merchant-00", data=tmp_path, records=10)
+    home = MerchantHome.create(tmp_path / "home", name="merchant-00", data=tmp_path, units=10)
     arguments = ["start", "--home", str(home.folder), "--device", "cpu", "--step-seconds"]
     assert isinstance(CliRunner().invoke(client.app, [*arguments, "12.5"]).exception, StoppedError)
     assert CliRunner().invoke(client.app, [*arguments, "0"]).exit_code == 2

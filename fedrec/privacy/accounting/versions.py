@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from dataclasses import dataclass
+
+from fedrec.privacy.randomness import Randomness
 
 _CONTEXT = b"fedrec/ledger/data/1"
 _SALT_BYTES = 32
@@ -25,7 +26,7 @@ class Opening:
     @classmethod
     def fresh(cls, version: str) -> Opening:
         """Draw a salt from the operating system, never from a seed."""
-        return cls(os.urandom(_SALT_BYTES), version)
+        return cls(Randomness.from_os().bytes(_SALT_BYTES), version)
 
     @property
     def commitment(self) -> str:

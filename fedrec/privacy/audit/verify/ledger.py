@@ -242,14 +242,14 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
 def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]) -> Iterator[Problem]:
     """See that every head that both sides signed stands in the chain, and by the server of its training."""
     hashes = {entry["hash"]: entry for entry in merchant.entries}
-    rounds = {round_of(entry["charge"]): entry["sequence"] for entry in charges_of(merchant.entries)}
+    places = {_key(entry)[:3]: entry["sequence"] for entry in merchant.entries}
     # A merchant that has only declared a size has met no server yet.
     if not merchant.raw["receipts"] and len(merchant.raw["entries"]) > 1:
         merchant.gaps.append("no receipts: entries may have been cut from the end")
     for receipt in merchant.raw["receipts"]:
         head, stated = receipt["head"], receipt["head"]["statement"]
         where = f"the receipt of round {stated['round_number']} of training {stated['training_id'][:16]}"
-        at = rounds.get(round_of(stated))
+        at = places.get((_KINDS.get(stated["moment"]), *round_of(stated)))
         plan = plans.get(stated["training_id"])
         signers = servers if plan is None else (plan["server_key"],)
         if stated["merchant"] != merchant.name or not signed(
@@ -280,11 +280,14 @@ def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str
             merchant.covered = max(merchant.covered, hashes[stated["head_hash"]]["sequence"])
 
 
+_KINDS = {"charged": "charge", "answered": "answer"}
+
+
 def _is_of(entry: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
     """Whether a head of this moment can be of that entry: at a join, of any that was there already."""
     if stated["moment"] == "joined":
         return bool(stated["round_number"] == 0)
-    kind = {"charged": "charge", "answered": "answer"}[stated["moment"]]
+    kind = _KINDS[stated["moment"]]
     return bool(entry["kind"] == kind and round_of(entry[kind]) == round_of(stated))
 
 
