@@ -241,7 +241,7 @@ def check(federation: Federation, names: list[str], *, struck_until: int) -> dic
     flat = np.concatenate([tensor.reshape(-1) for tensor in _in_order(training, stored)])
     if not np.array_equal(flat, replayed(federation)):
         raise RuntimeError("the model is not the one that the recorded contributors give")
-    receipts = read_receipts(federation.server / "receipts.jsonl")
+    receipts = list(read_receipts(federation.server / "receipts.sqlite"))
     heads = Counter((r.head.statement.merchant, r.head.statement.round_number) for r in receipts)
     if max(heads.values()) > 1:
         raise RuntimeError("a merchant signed two heads for one round")

@@ -157,7 +157,7 @@ class Cohort:
                 ema_decay=0.0,
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
-            receipts=ReceiptBook(self.folder / "receipts.jsonl", identity=self.server),
+            receipts=ReceiptBook(self.folder / "receipts.sqlite", identity=self.server),
             on_round=records.append,
             timeout=20,
         )

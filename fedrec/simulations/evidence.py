@@ -54,7 +54,7 @@ def of_run(run: Path) -> tuple[Evidence, SigningIdentity]:
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),
-        receipts=tuple(read_receipts(run / "receipts.jsonl")),
+        receipts=tuple(read_receipts(run / "receipts.sqlite")),
         refusals={"server": report.get("refusals") or {}, **{home.name: None for home in homes}},
         attachments={"report": shown},
     )
