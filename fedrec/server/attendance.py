@@ -103,8 +103,8 @@ class Attendance:
                 f"the committee is not complete: {told[0] if told else error}"
             ) from None
 
-    def refresh(self, *, excluded: Collection[str]) -> None:
-        """Before a round: let in who has come since, and look whether enough are there for it.
+    def refresh(self, *, excluded: Collection[str]) -> set[str]:
+        """Before a round: let in who has come since, and look whether enough are there for it; return them.
 
         A node that didn't join when it was asked (it was killed just then, or its rules refused) is asked
         again, after pauses that grow from 10 s to 10 minutes.
@@ -129,6 +129,7 @@ class Attendance:
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
+        return there
 
     def _there(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}

@@ -26,7 +26,8 @@ from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
 from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.home import ServerHome
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.receipts import ReceiptBook, read_receipts
+from fedrec.server.patience import Grace
+from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
 from fedrec.server.report.build import epsilon_after
 from fedrec.server.report.deployed import deployed_report
 from fedrec.server.report.page import render
@@ -50,8 +51,8 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and
-    ``most_lost`` the number of rounds lost in a row after which it stops.
+    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it stops
+    once ``most_lost`` more rounds were lost than one in eleven.
     """
 
     home: ServerHome
@@ -100,6 +101,7 @@ class TrainingRun:
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
             on_round=on_round,
             timeout=self.timeout,
+            grace=Grace(),
             most_lost=self.most_lost,
             before_round=self._before_round,
             refusals=self.training.refusals(),
@@ -177,7 +179,7 @@ class TrainingRun:
             lines=self.training.rounds(),
             metrics=metrics,
             sizes={entry.name: entry.size(plan.unit) for entry in self.home.enrolled()},
-            receipts=read_receipts(self.home.receipts),
+            receipts=rounds_with_receipt(self.home.receipts, training_id=plan.training_id),
             seeded=coordinator.seeded,
             refusals=coordinator.refusals,
         )
