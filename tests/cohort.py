@@ -54,7 +54,9 @@ class Cohort:
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
         default_factory=lambda: MerchantPolicy(
-            modes=frozenset({"distributed", "local", "off"}), schemes=frozenset({"kahe", "ckks", "none"})
+            modes=frozenset({"distributed", "local", "off"}),
+            schemes=frozenset({"kahe", "ckks", "none"}),
+            largest_lost_share=1.0,
         )
     )
 

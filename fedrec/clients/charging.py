@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
+from itertools import pairwise
 
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.entries import Charge
+from fedrec.privacy.accounting.entries import Charge, Entry
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views, rounded_size
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
@@ -16,6 +18,17 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
     # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
     key = identity.sign(b"", context=b"fedrec/dataset-version/1")
     return hmac.digest(key, content_hash, "sha256").hex()
+
+
+def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) -> int:
+    """Return how many charged rounds of a training came to nothing, when another starts from this model.
+
+    A sum that is opened moves the model, if by its noise alone. A round was lost if the next one that this merchant
+    is asked in starts from the model that it started from. Lost rounds before one that was opened without this
+    merchant aren't seen.
+    """
+    models = [entry.charge.model_hash for entry in entries if entry.charge.training_id == training_id]
+    return sum(before == after for before, after in pairwise([*models, model_hash]))
 
 
 def round_charge(

@@ -132,7 +132,7 @@ class Conduct:
     def told(self, *, round_number: int) -> dict[str, str]:
         """Return what the operator is told of merchants that stand out, by name."""
         found: dict[str, list[str]] = {}
-        for name, times in self.lateness.in_a_row.items():
+        for name, times in self.lateness.in_a_row.copy().items():
             until = self.lateness.until.get(name, 0)
             rests = f", not asked before round {until}" if round_number < until else ""
             found.setdefault(name, []).append(f"late {times} times in a row{rests}")
@@ -140,7 +140,7 @@ class Conduct:
             found.setdefault(name, []).append("left out in turn, since sums didn't open: one of several")
         for name in self.blame.left_out:
             found.setdefault(name, []).append("left out, since members complained about what it dealt")
-        for name in self.contradicted:
+        for name in self.contradicted.copy():
             found.setdefault(name, []).append("not asked to open while others do: it contradicted them")
         return {name: "; ".join(texts) for name, texts in sorted(found.items())}
 

@@ -75,7 +75,12 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
         self._cohort = Attendance(
-            self.grid, self.plan, self._derived.scheme, timeout=self.timeout, refusals=self.refusals
+            self.grid,
+            self.plan,
+            self._derived.scheme,
+            timeout=self.timeout,
+            refusals=self.refusals,
+            patient=self.grace is None,
         )
         self._conduct = Conduct(self.plan)
         self._there: frozenset[str] = frozenset()

@@ -40,8 +40,8 @@ class Service:
 
     Merchants that are enrolled or revoked while it runs are admitted or locked out within a second.
     ``gather_seconds`` is how long a training waits for its whole cohort before it starts with whoever is
-    there, ``timeout`` how long a phase waits for its replies, and ``most_lost`` the number of rounds lost in
-    a row that stops a training.
+    there, ``timeout`` how long a phase waits for as many replies as it needs, and ``most_lost`` how many
+    more rounds than one in eleven may be lost before a training stops.
     """
 
     def __init__(

@@ -201,7 +201,11 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
     """Return the rules of every simulated merchant: what the options ask for, and no cap."""
-    return MerchantPolicy(modes=frozenset({config.privacy}), schemes=frozenset({config.secure_aggregation}))
+    return MerchantPolicy(
+        modes=frozenset({config.privacy}),
+        schemes=frozenset({config.secure_aggregation}),
+        largest_lost_share=1.0,
+    )
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:
