@@ -39,7 +39,7 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
 """The options that can be derived, and those that each of them follows from."""
 AUGMENTED_VIEWS = 4
 MOST_LOST_ROUNDS = 5
-"""How many more rounds than one in eleven are lost before a deployed training stops: each of them is charged."""
+"""How many more rounds than one in eleven may be lost before a deployed training stops: each is charged."""
 
 
 class TrainingOptions(BaseModel):

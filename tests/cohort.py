@@ -29,6 +29,7 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 
@@ -146,7 +147,12 @@ class Cohort:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
     def coordinator(
-        self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None
+        self,
+        plan: TrainingPlan,
+        grid: Grid | None = None,
+        parameters: NDArray[np.float64] | None = None,
+        *,
+        grace: Grace | None = None,
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
@@ -162,6 +168,7 @@ class Cohort:
             receipts=ReceiptBook(self.folder / "receipts.sqlite", identity=self.server),
             on_round=records.append,
             timeout=20,
+            grace=grace,
         )
         return coordinator, records
 

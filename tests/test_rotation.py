@@ -1,4 +1,4 @@
-"""Who is left out after sums that didn't open: whatever a saboteur does, few rounds are lost, and nobody starves."""
+"""Who is left out after sums that didn't open: few rounds are lost whatever one does; nobody starves."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_saboteur_costs_few_rounds_whatever_it_does(
 ) -> None:
     """It lies at random, or only beside certain others, or only when somebody certain is away."""
     room = min(room, size - 3)
-    chosen = random.Random(seed)  # noqa: S311 (a test's)
+    chosen = random.Random(seed)
     order = names(size)
     saboteur = chosen.choice(order)
     needed = frozenset(chosen.sample(order, beside))
@@ -85,7 +85,7 @@ def test_one_saboteur_costs_few_rounds_whatever_it_does(
 @given(seed=st.integers(0, 2**32), chance=st.sampled_from([0.05, 0.2, 1.0]), room=st.integers(1, 3))
 def test_nobody_is_left_out_for_ever(seed: int, chance: float, room: int) -> None:
     """Neither an honest merchant that a saboteur frames (it lies beside that one alone), nor anybody else."""
-    chosen = random.Random(seed)  # noqa: S311 (a test's)
+    chosen = random.Random(seed)
     order = names(8)
     saboteur, framed = chosen.sample(order, 2)
 
@@ -99,7 +99,8 @@ def test_nobody_is_left_out_for_ever(seed: int, chance: float, room: int) -> Non
             run = run + 1 if name in out else 0
             longest = max(longest, run)
         assert longest <= max(LONGEST_TERM, 20 * (len(order) + 2)) + 5, name
-    # Both look alike, and no more than half of the rounds are for want of telling them apart held against one.
+    # Both look alike, and no more than half of the rounds are for want of telling them apart held against
+    # one.
     late = [out for _, out in played[-700:]]
     assert sum(framed in out for out in late) < 0.95 * len(late)
 
@@ -131,7 +132,7 @@ def test_where_nobody_can_be_left_out_nobody_is() -> None:
 @given(seed=st.integers(0, 2**32), size=st.integers(5, 12))
 def test_two_saboteurs_in_too_little_room_are_known_to_be_more_than_one(seed: int, size: int) -> None:
     order = names(size)
-    chosen = random.Random(seed)  # noqa: S311 (a test's)
+    chosen = random.Random(seed)
     two = set(chosen.sample(order, 2))
     rotation = Rotation(order=order)
     everyone = frozenset(order)
@@ -149,7 +150,7 @@ def test_two_saboteurs_in_too_little_room_are_known_to_be_more_than_one(seed: in
 @given(seed=st.integers(0, 2**32))
 def test_two_saboteurs_in_room_enough_are_both_left_out(seed: int) -> None:
     order = names(12)
-    two = set(random.Random(seed).sample(order, 2))  # noqa: S311 (a test's)
+    two = set(random.Random(seed).sample(order, 2))
     played = play(Rotation(order=order), lambda number, part: bool(two & part), rounds=100, room=6)
     assert sum(lost for lost, _ in played[:50]) <= 35
     assert sum(lost for lost, _ in played[50:]) <= 5

@@ -112,7 +112,9 @@ def plan(
 def start(
     home: Home = _HOME,
     once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds a phase waits for as many replies as it needs.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds a phase waits for as many replies as it needs.")
+    ] = 3600.0,
     gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
     most_lost: Annotated[
         int, typer.Option(min=1, help="Rounds lost, beyond one in eleven, that stop a training.")

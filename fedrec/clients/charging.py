@@ -23,9 +23,9 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
 def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) -> int:
     """Return how many charged rounds of a training came to nothing, when another starts from this model.
 
-    A sum that is opened moves the model, if by its noise alone. A round was lost if the next one that this merchant
-    is asked in starts from the model that it started from. Lost rounds before one that was opened without this
-    merchant aren't seen.
+    A sum that is opened moves the model, if by its noise alone. A round was lost if the next one that this
+    merchant is asked in starts from the model that it started from. Lost rounds before one that was opened
+    without this merchant aren't seen.
     """
     models = [entry.charge.model_hash for entry in entries if entry.charge.training_id == training_id]
     return sum(before == after for before, after in pairwise([*models, model_hash]))

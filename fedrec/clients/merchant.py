@@ -219,9 +219,7 @@ class Merchant:
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
-        lost = lost_rounds(
-            self.ledger.entries(), training_id=plan.training_id, model_hash=request.model_hash
-        )
+        lost = lost_rounds(self.ledger.entries(), training_id=plan.training_id, model_hash=request.model_hash)
         self.policy.check_lost(lost=lost, rounds=plan.rounds)
         self._keep_receipt(plan, request.receipt)
         self._work_out_costs(joined)

@@ -87,12 +87,13 @@ least_colluders = 1
 # hours = ["22:00-06:00"]
 clock = "utc"
 
-# The largest share of a training's rounds that this merchant is charged for and that come to nothing, as it sees when
-# the next one starts from the same model. Where more are lost, some participant spoils them, or nothing is learnt.
+# The largest share of a training's rounds that this merchant is charged for and that come to nothing, as it
+# sees when the next one starts from the same model. Where more are lost, some participant spoils them, or
+# nothing is learnt.
 largest_lost_share = 0.5
 
-# An upload leaves so many seconds after it was asked for, or as soon as it is made where that is later: how long a
-# merchant works tells how many photos it has (at once unless given).
+# An upload leaves so many seconds after it was asked for, or as soon as it is made where that is later: how
+# long a merchant works tells how many photos it has (at once unless given).
 # reply_seconds = 60.0
 
 # After so many days without a request of a training, this merchant finishes it and deletes its keys.
@@ -234,7 +235,7 @@ class MerchantPolicy(Strict):
             raise RefusedError(f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged")
 
     def check_lost(self, *, lost: int, rounds: int) -> None:
-        """Raise ``RefusedError`` where too many of a training's ``rounds`` were charged and came to nothing."""
+        """Raise ``RefusedError`` where too many of a training's ``rounds`` came to nothing."""
         _at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
 
     def _by_clock(self, now: datetime) -> datetime:

@@ -24,8 +24,8 @@ from fedrec.protocol.transport import pack
 from fedrec.server.cohort import Answer, Exchange
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
-"""How long the start of a training waits for who doesn't answer, once enough have joined; and how long a round waits
-for one who is asked between two rounds. Who answers later is let in before the next round."""
+"""How long the start of a training waits for who doesn't answer, once enough have joined; and how long a
+round waits for one who is asked between two rounds. Who answers later is let in before the next round."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 _PAUSE = 0.02
 
@@ -46,8 +46,8 @@ class _Asked:
 class Attendance:
     """The cohort of one training, as it is there now.
 
-    ``timeout`` is in seconds: how long the start of a training waits for as many as it needs, and with ``patient``
-    for everybody. ``refusals`` collects why a merchant didn't join.
+    ``timeout`` is in seconds: how long the start of a training waits for as many as it needs, and with
+    ``patient`` for everybody. ``refusals`` collects why a merchant didn't join.
 
     Attributes:
         nodes: of the merchants that have joined, by name; a merchant stays here while it is away.
@@ -155,7 +155,8 @@ class Attendance:
     def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> list[str]:
         """Ask nodes to join, and note who does; returns why others didn't answer.
 
-        Who hasn't answered after ``seconds`` is waited for no longer, if enough have joined, nor after ``most``.
+        Who hasn't answered after ``seconds`` is waited for no longer, if enough have joined, nor after
+        ``most``.
         """
         now = time.monotonic()
         for node in asked:

@@ -69,7 +69,8 @@ class Checkpoint:
     def reserve(self, round_number: int, *, conduct: Mapping[str, Any] | None = None) -> None:
         """Reserve a round number for good, and keep the merchants' conduct (JSON values) beside it.
 
-        Without ``conduct`` the one that is kept stays. Raises ``TrainingError`` when the round was reserved before.
+        Without ``conduct`` the one that is kept stays. Raises ``TrainingError`` when the round was reserved
+        before.
         """
         last = self.last_reserved()
         if round_number <= last:

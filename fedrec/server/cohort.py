@@ -50,8 +50,8 @@ class Answers(Generic[Reply]):
 class Exchange(Generic[Reply]):
     """One request per node, sent when it is made; :meth:`pull` gives the replies as they come.
 
-    A node that answers twice, or sends a malformed reply, is in ``failed``. ``waiting`` has the nodes that haven't
-    answered. ``timeout`` is in seconds: how long the grid keeps the requests.
+    A node that answers twice, or sends a malformed reply, is in ``failed``. ``waiting`` has the nodes that
+    haven't answered. ``timeout`` is in seconds: how long the grid keeps the requests.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ def ask(
 ) -> Answers[Reply]:
     """Send one request per node and wait for the replies, at most ``timeout`` seconds.
 
-    A node that fails, is late or sends a malformed reply is in ``failed``; it never raises, so that one merchant
-    can't stop a round. With ``take`` every reply is handed over as it comes, in any order, and none is kept: memory
-    is that of the replies on their way. The requests are not kept either, once they are sent. ``end`` is told how
-    many seconds have passed, whenever all that has come was taken, and says at which the exchange ends, if that is
-    known: what comes later is never read.
+    A node that fails, is late or sends a malformed reply is in ``failed``; it never raises, so that one
+    merchant can't stop a round. With ``take`` every reply is handed over as it comes, in any order, and none
+    is kept: memory is that of the replies on their way. The requests are not kept either, once they are sent.
+    ``end`` is told how many seconds have passed, whenever all that has come was taken, and says at which the
+    exchange ends, if that is known: what comes later is never read.
     """
     order = {node_id: position for position, node_id in enumerate(requests)}
     exchange: Exchange[Reply] = Exchange(

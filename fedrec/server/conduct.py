@@ -1,9 +1,9 @@
 """What rounds have shown of a training's merchants, and whom the next one does without because of it.
 
 Four things are noted: complaints about dealt shares (:mod:`fedrec.server.blame`), sums that didn't open for a
-reason that names nobody (:mod:`fedrec.server.rotation`), answers that contradicted the other members', and who was
-late. None of them changes a round that is under way: its set of survivors is what came in time, and is opened or
-lost as it is.
+reason that names nobody (:mod:`fedrec.server.rotation`), answers that contradicted the other members', and
+who was late. None of them changes a round that is under way: its set of survivors is what came in time, and
+is opened or lost as it is.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Conduct:
         }
 
     def left_out(self, there: Collection[str], *, round_number: int) -> LeftOut:
-        """Return whom a round asks for no upload, of those that are ``there``: the minimum of them is asked."""
+        """Return whom a round asks for no upload, of those that are ``there``; the minimum is asked."""
         suspected = self.blame.left_out
         free = set(there) - suspected
         spare = len(free) - self._plan.min_contributors

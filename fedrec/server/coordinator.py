@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class _LostRoundError(TrainingError):
     """The round can't be opened; the training goes on with the next.
 
-    ``refused`` where merchants' own rules took so many away: they will hold for a while. ``stop`` says why the
-    training had better not go on, where it had.
+    ``refused`` where merchants' own rules took so many away: they will hold for a while. ``stop`` says why
+    the training had better not go on, where it had.
     """
 
     def __init__(self, reason: str, *, refused: bool = False, stop: str | None = None) -> None:
@@ -53,11 +53,11 @@ class Coordinator:
     """Runs one training over a Flower Grid.
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
-    ``timeout`` is in seconds, per exchange: how long a round waits for the minimum; how long it then waits for the
-    others, ``grace`` says (for as long, without one). The training stops once ``most_lost`` more rounds were lost
-    than one in eleven, and where sums don't open and who is at fault can't be found out. ``before_round`` is called
-    before every round, with the number of rounds just before it that were lost to refusals: who didn't refuse is
-    charged for each of them.
+    ``timeout`` is in seconds, per exchange: how long a round waits for the minimum; how long it then waits
+    for the others, ``grace`` says (for as long, without one). The training stops once ``most_lost`` more
+    rounds were lost than one in eleven, and where sums don't open and who is at fault can't be found out.
+    ``before_round`` is called before every round, with the number of rounds just before it that were lost to
+    refusals: who didn't refuse is charged for each of them.
     """
 
     grid: Grid
@@ -183,7 +183,8 @@ class Coordinator:
         if self.most_lost is None or self._conduct.losses.level < self.most_lost:
             return None
         return (
-            f"too many rounds are lost, {self.most_lost} more than one in eleven, the last because of: {error}; "
+            f"too many rounds are lost, {self.most_lost} more than one in eleven, the last because of: "
+            f"{error}; "
             "the others would be charged for nothing: mend it, then resume"
         )
 
@@ -260,9 +261,12 @@ class Coordinator:
         late = [name for name, node in self._cohort.nodes.items() if node in answers.late]
         if late:
             _log.warning("round %d goes on without %s: no reply in time", round_number, listed(late))
-        self._conduct.lateness.note(
-            round_number, late=late, replied=self._there - left_out.all - set(late)
-        )
+        replied = [
+            name
+            for name, node in self._cohort.nodes.items()
+            if name not in left_out.all and node not in answers.failed
+        ]
+        self._conduct.lateness.note(round_number, late=late, replied=replied)
         return gathering.close(), gathering.refused
 
     def _open(
@@ -299,7 +303,9 @@ class Coordinator:
                 self._note(round_number, self.plan.committee[x - 1], reason)
             return opening.opened.values
         stop = None
-        if opening.answered >= self.plan.threshold or (opener(self.plan.scheme) == "holder" and opening.refused):
+        if opening.answered >= self.plan.threshold or (
+            opener(self.plan.scheme) == "holder" and opening.refused
+        ):
             reason = f"the sum could not be opened: {opening.failure or next(iter(opening.refused.values()))}"
             suspects = opening.suspects()
             stop = conduct.lost_at_opening(suspects, there=self._there)
@@ -315,7 +321,8 @@ class Coordinator:
                 conduct.lost_for_answers()
         without = conduct.left_out(self._there, round_number=round_number + 1).suspected
         raise _LostRoundError(
-            reason + (f"; the next round does without {listed(sorted(without))}" if without else ""), stop=stop
+            reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),
+            stop=stop,
         )
 
     def _apply(self, opened: NDArray[np.int64]) -> None:

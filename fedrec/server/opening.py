@@ -24,9 +24,9 @@ from fedrec.server.uploads import Upload
 class Opening:
     """One sum and the answers to the one request about it.
 
-    What enough members answered is tried; where it doesn't open, more answers to the same request are waited for,
-    and another set of uploads is never asked about. ``distrusted`` members are asked last, and only where the
-    others' answers aren't enough. Without ``grace`` everybody's answer is waited for.
+    What enough members answered is tried; where it doesn't open, more answers to the same request are waited
+    for, and another set of uploads is never asked about. ``distrusted`` members are asked last, and only
+    where the others' answers aren't enough. Without ``grace`` everybody's answer is waited for.
 
     Attributes:
         opened: the sum and the members that answered wrongly; None while it isn't opened.
@@ -77,8 +77,8 @@ class Opening:
         """Return those of whom one at least is at fault, where enough answered and the sum didn't open.
 
         Dealers prove that their shares fit together, so shares that contradict each other are members' doing.
-        Shares that agree are right if as many honest members as the threshold are among them; then an upload is
-        of another key than the one dealt, or the other way round.
+        Shares that agree are right if as many honest members as the threshold are among them; then an upload
+        is of another key than the one dealt, or the other way round.
         """
         members = {self.plan.committee[x - 1] for x in self._answers} | set(self.refused)
         if isinstance(self.failure, ContradictionError):

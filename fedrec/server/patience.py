@@ -22,8 +22,8 @@ _FIRST_REST, _LONGEST_REST = 4, 32
 class Grace:
     """When a phase of a round, with enough replies, goes on without the others; seconds since it began.
 
-    Its measure is when most had replied, three in four of those asked or as many as the round needs: the median over
-    the last rounds. Fewer than a quarter can't stretch it, however late they reply.
+    Its measure is when most had replied, three in four of those asked or as many as the round needs: the
+    median over the last rounds. Fewer than a quarter can't stretch it, however late they reply.
     """
 
     def __init__(self, *, floor: float = _FLOOR_SECONDS) -> None:
@@ -72,7 +72,8 @@ class Phase:
 class Lateness:
     """Merchants that were late: how often in a row, and the round from which each is asked again.
 
-    Late twice running, one isn't asked, nor charged, for 4 rounds, and if it's late again then for 8, up to 32.
+    Late twice running, one isn't asked, nor charged, for 4 rounds, and if it's late again then for 8, up to
+    32.
     """
 
     in_a_row: dict[str, int] = field(default_factory=dict)

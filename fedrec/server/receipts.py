@@ -1,9 +1,9 @@
 """Receipts: merchants' ledger heads, countersigned and given back, so that an older ledger is found out.
 
-A merchant whose machine was put back to an older state has no way of its own to know. The server keeps
-the last head that each merchant signed, and sends it with the next round, in any training. Every one is kept, also
-of earlier rounds: a merchant that goes on from an older ledger signs another head, and an auditor then finds that
-not both stand in its ledger.
+A merchant whose machine was put back to an older state has no way of its own to know. The server keeps the
+last head that each merchant signed, and sends it with the next round, in any training. Every one is kept,
+also of earlier rounds: a merchant that goes on from an older ledger signs another head, and an auditor then
+finds that not both stand in its ledger.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, Rec
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipt (
-    number INTEGER PRIMARY KEY, merchant TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
-    body TEXT NOT NULL
+    number INTEGER PRIMARY KEY, merchant TEXT NOT NULL, training_id TEXT NOT NULL,
+    round_number INTEGER NOT NULL, body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS receipt_merchant ON receipt (merchant, number);
 CREATE INDEX IF NOT EXISTS receipt_training ON receipt (training_id, merchant, round_number);
@@ -33,8 +33,8 @@ CREATE INDEX IF NOT EXISTS receipt_training ON receipt (training_id, merchant, r
 class ReceiptBook:
     """Every receipt ever given, in one SQLite file; one book serves all trainings of a server.
 
-    Nothing is read before it is asked for, so that a book opens as fast whatever its length. The file is open only
-    while it is used. Methods raise ``TrainingError`` for a file that can't be read.
+    Nothing is read before it is asked for, so that a book opens as fast whatever its length. The file is open
+    only while it is used. Methods raise ``TrainingError`` for a file that can't be read.
     """
 
     def __init__(self, path: Path, *, identity: SigningIdentity) -> None:
@@ -115,7 +115,8 @@ def rounds_with_receipt(path: Path, *, training_id: str) -> dict[str, int]:
     with _opened(path) as db:
         return dict(
             db.execute(
-                "SELECT merchant, count(DISTINCT round_number) FROM receipt WHERE training_id = ? GROUP BY merchant",
+                "SELECT merchant, count(DISTINCT round_number) FROM receipt WHERE training_id = ?"
+                " GROUP BY merchant",
                 (training_id,),
             )
         )

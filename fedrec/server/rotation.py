@@ -1,16 +1,17 @@
 """Whom rounds do without, in turns, after sums that didn't open for a reason that names nobody.
 
-A round that is lost at its opening shows that one of its suspects (contributors, and members whose answers it was
-opened with) is at fault, not which: a dealer whose shares fit together and belong to another key looks as honest
-as the others. So the rounds that follow leave merchants out, as many as the minimum of contributors allows, and
-note what happens without them. A round lost without a merchant speaks for it; a round opened without it speaks
-against it. Those with the least lost without them are left out next. Where one merchant is at fault, whatever its
-strategy, every lost round clears others and never that one, so that fewer rounds than there are merchants are lost
-until it is left out. Where no single one explains them all, groups are left out, as large as they may be.
+A round that is lost at its opening shows that one of its suspects (contributors, and members whose answers it
+was opened with) is at fault, not which: a dealer whose shares fit together and belong to another key looks as
+honest as the others. So the rounds that follow leave merchants out, as many as the minimum of contributors
+allows, and note what happens without them. A round lost without a merchant speaks for it; a round opened
+without it speaks against it. Those with the least lost without them are left out next. Where one merchant is
+at fault, whatever its strategy, every lost round clears others and never that one, so that fewer rounds than
+there are merchants are lost until it is left out. Where no single one explains them all, groups are left out,
+as large as they may be.
 
-Nobody is guilty: a saboteur that spoils sums beside one other merchant makes both look alike, and both are left out
-in turns. Nobody is cleared for good, and nobody is left out for good: after some rounds a merchant is asked again,
-once another lost round would keep the share of lost rounds below one in twenty.
+Nobody is guilty: a saboteur that spoils sums beside one other merchant makes both look alike, and both are
+left out in turns. Nobody is cleared for good, and nobody is left out for good: after some rounds a merchant
+is asked again, once another lost round would keep the share of lost rounds below one in twenty.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FIRST_TERM, LONGEST_TERM = 20, 80
-"""Opened rounds after which a merchant that is left out is asked again: at first, and after it failed twice."""
+"""Opened rounds after which a merchant that is left out is asked again: at first, and at most."""
 _GROUP_TERM = 3
-"""Opened rounds after which half of a group comes back: that costs a lost round or clears the half that came."""
+"""Opened rounds after which half of a group comes back."""
 _TRIAL = 5
 """Opened rounds after which a return has succeeded."""
 _ROUNDS_PER_LOSS = 20
@@ -32,12 +33,12 @@ _ROUNDS_PER_LOSS = 20
 
 @dataclass
 class Rotation:
-    """What is known after a training's rounds so far; ``order`` holds all merchants, who is tried first first.
+    """What is known after a training's rounds so far; ``order`` holds all merchants, the first to try first.
 
-    ``cleared`` counts the rounds lost without a merchant, ``relieved`` those opened without it since the first
-    loss, ``failed`` its returns that a lost round followed. ``aside`` are left out now, and ``run`` counts the
-    rounds that have been opened since; ``returned`` names who came back on trial. With ``choosing`` somebody else
-    is due, and in a ``recess`` everybody is asked: too few were there.
+    ``cleared`` counts the rounds lost without a merchant, ``relieved`` those opened without it since the
+    first loss, ``failed`` its returns that a lost round followed. ``aside`` are left out now, and ``run``
+    counts the rounds that have been opened since; ``returned`` names who came back on trial. With
+    ``choosing`` somebody else is due, and in a ``recess`` everybody is asked: too few were there.
     """
 
     order: tuple[str, ...]

@@ -51,8 +51,8 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it stops
-    once ``most_lost`` more rounds were lost than one in eleven.
+    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it
+    stops once ``most_lost`` more rounds were lost than one in eleven.
     """
 
     home: ServerHome

@@ -1,4 +1,4 @@
-"""The server's part in gathering a round's uploads: who is asked, and what is checked before an upload counts."""
+"""The server's part in gathering a round's uploads: who is asked, and what is checked before one counts."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def train_requests(
 class Gathering:
     """The uploads of one round: every one that is well formed is added to ``total`` as it comes.
 
-    ``note`` is told why another one doesn't count, under the name that its node joined with: the name inside may
-    be anybody's.
+    ``note`` is told why another one doesn't count, under the name that its node joined with: the name inside
+    may be anybody's.
     """
 
     def __init__(
