@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 FIRST_TERM, LONGEST_TERM = 20, 80
@@ -56,14 +56,28 @@ class Rotation:
     @classmethod
     def from_state(cls, state: Mapping[str, Any] | None, *, order: Iterable[str]) -> Rotation:
         """Return what :meth:`state` wrote; nobody is suspected where there is none."""
-        found = dict(state or {})
-        return cls(order=tuple(order), **found | {"aside": tuple(found.get("aside", ()))})
+        rotation = cls(order=tuple(order))
+        if state is None:
+            return rotation
+        return replace(
+            rotation,
+            cleared=dict(state["cleared"]),
+            relieved=dict(state["relieved"]),
+            failed=dict(state["failed"]),
+            aside=tuple(state["aside"]),
+            returned=state["returned"],
+            run=int(state["run"]),
+            rounds=int(state["rounds"]),
+            losses=int(state["losses"]),
+            choosing=bool(state["choosing"]),
+            recess=bool(state["recess"]),
+        )
 
     def state(self) -> dict[str, Any]:
         """Return all of it, but for the order, as JSON values."""
-        return {name: value for name, value in vars(self).items() if name != "order"} | {
-            "aside": list(self.aside)
-        }
+        state = asdict(self)
+        del state["order"]
+        return state
 
     @property
     def undecided(self) -> frozenset[str]:
