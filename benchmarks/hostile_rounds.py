@@ -59,8 +59,8 @@ def sabotaged(name: str, merchants: int, saboteur: Saboteur, *, rounds: int, fol
         device="cpu",
         seed=1,
         workers=1,
-        committee=min(merchants, 10),
-        threshold=2 * min(merchants, 10) // 3 + 1,
+        committee=min(merchants, 4),
+        threshold=3,
         min_contributors=max(merchants - 1, 3),
         out=folder / "run",
     )
@@ -168,7 +168,7 @@ def rounds_rows(*, quick: bool) -> list[Mapping[str, Any]]:
     for name, merchants, saboteur in SABOTEURS:
         with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
             rows.append(
-                sabotaged(name, merchants, saboteur, rounds=14 if quick else 40, folder=Path(scratch))
+                sabotaged(name, merchants, saboteur, rounds=12 if quick else 40, folder=Path(scratch))
             )
     with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
         rows.append(with_a_silent_one(Path(scratch), rounds=12 if quick else 24))

@@ -40,6 +40,8 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
 AUGMENTED_VIEWS = 4
 MOST_LOST_ROUNDS = 5
 """How many more rounds than one in eleven may be lost before a deployed training stops: each is charged."""
+PATIENCE = 2.5
+"""How many times longer than most took a phase waits for the others, unless the operator says otherwise."""
 
 
 class TrainingOptions(BaseModel):

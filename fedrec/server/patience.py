@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedrec.config import PATIENCE
+
 _FLOOR_SECONDS = 2.0
 """A phase is never ended earlier: a daemon asks for messages each 1.5 s while it has nothing to do."""
-_MULTIPLE = 2.5
 _RECENT = 9
 _QUORUM = 0.75
 _LATE_IN_A_ROW = 2
@@ -26,8 +27,8 @@ class Grace:
     median over the last rounds. Fewer than a quarter can't stretch it, however late they reply.
     """
 
-    def __init__(self, *, floor: float = _FLOOR_SECONDS) -> None:
-        self._floor = floor
+    def __init__(self, *, multiple: float = PATIENCE, floor: float = _FLOOR_SECONDS) -> None:
+        self._multiple, self._floor = multiple, floor
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     @contextmanager
@@ -44,7 +45,7 @@ class Grace:
     def end(self, so_far: float) -> float:
         """Return when a phase whose quorum (or minimum) was reached at ``so_far`` seconds ends."""
         usual = statistics.median(self._recent) if self._recent else so_far
-        return max(so_far, self._floor, _MULTIPLE * usual)
+        return max(so_far, self._floor, self._multiple * usual)
 
 
 @dataclass

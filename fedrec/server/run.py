@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from fedrec._internal.files import write_atomically
+from fedrec.config import PATIENCE
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
@@ -52,7 +53,8 @@ class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
     ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it
-    stops once ``most_lost`` more rounds were lost than one in eleven.
+    stops once ``most_lost`` more rounds were lost than one in eleven. ``patience`` is the multiple of
+    :class:`Grace`.
     """
 
     home: ServerHome
@@ -61,6 +63,7 @@ class TrainingRun:
     follow: Callable[[Training, Coordinator], None]
     timeout: float
     most_lost: int
+    patience: float = PATIENCE
 
     def __post_init__(self) -> None:
         self._plan = self.training.plan()
@@ -101,7 +104,7 @@ class TrainingRun:
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
             on_round=on_round,
             timeout=self.timeout,
-            grace=Grace(),
+            grace=Grace(multiple=self.patience),
             most_lost=self.most_lost,
             before_round=self._before_round,
             refusals=self.training.refusals(),

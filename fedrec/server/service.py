@@ -13,7 +13,7 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec._internal.text import listed
-from fedrec.config import MOST_LOST_ROUNDS
+from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
@@ -52,12 +52,14 @@ class Service:
         timeout: float = 3600.0,
         gather_seconds: float = _GATHER_SECONDS,
         most_lost: int = MOST_LOST_ROUNDS,
+        patience: float = PATIENCE,
     ) -> None:
         self._home = home
         self._once = once
         self._timeout = timeout
         self._gather_seconds = gather_seconds
         self._most_lost = most_lost
+        self._patience = patience
         self._stop, self._over = threading.Event(), threading.Event()
         self._gathered: set[str] = set()
         self._names: dict[bytes, str] = {}
@@ -153,6 +155,7 @@ class Service:
             follow=self.observer.follow,
             timeout=self._timeout,
             most_lost=self._most_lost,
+            patience=self._patience,
         )
         attempt, reached = 0, run.reserved
         try:
