@@ -129,7 +129,7 @@ def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> flo
             plan=run.plan,
             optimizer=run.start_optimizer(),
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
-            receipts=ReceiptBook(run.folder / "receipts.jsonl", identity=run.server),
+            receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
             on_round=note,
         )
 

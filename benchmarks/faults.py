@@ -244,7 +244,7 @@ def check(federation: Federation, names: list[str], *, struck_until: int) -> dic
     flat = np.concatenate([tensor.reshape(-1) for tensor in _in_order(training, stored)])
     if not np.array_equal(flat, replayed(federation)):
         raise RuntimeError("the model is not the one that the recorded contributors give")
-    receipts = read_receipts(federation.server / "receipts.jsonl")
+    receipts = list(read_receipts(federation.server / "receipts.sqlite"))
     stated = [receipt.head.statement for receipt in receipts]
     every = Counter((head.merchant, head.moment, head.round_number) for head in stated)
     if max(every.values()) > 1:

@@ -41,7 +41,9 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
 """The options that can be derived, and those that each of them follows from."""
 AUGMENTED_VIEWS = 4
 MOST_LOST_ROUNDS = 5
-"""Rounds lost in a row after which a deployed training stops: each of them is charged."""
+"""How many more rounds than one in eleven may be lost before a deployed training stops: each is charged."""
+PATIENCE = 2.5
+"""How many times longer than most took a phase waits for the others, unless the operator says otherwise."""
 
 
 class TrainingOptions(BaseModel):

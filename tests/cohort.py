@@ -36,6 +36,7 @@ from fedrec.protocol.statements import Receipt
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 
@@ -75,7 +76,9 @@ class Cohort:
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
         default_factory=lambda: MerchantPolicy(
-            modes=frozenset({"distributed", "local", "off"}), schemes=frozenset({"kahe", "ckks", "none"})
+            modes=frozenset({"distributed", "local", "off"}),
+            schemes=frozenset({"kahe", "ckks", "none"}),
+            largest_lost_share=1.0,
         )
     )
 
@@ -204,7 +207,12 @@ class Cohort:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
     def coordinator(
-        self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None
+        self,
+        plan: TrainingPlan,
+        grid: Grid | None = None,
+        parameters: NDArray[np.float64] | None = None,
+        *,
+        grace: Grace | None = None,
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
@@ -217,9 +225,10 @@ class Cohort:
                 ema_decay=0.0,
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
-            receipts=ReceiptBook(self.folder / "receipts.jsonl", identity=self.server),
+            receipts=ReceiptBook(self.folder / "receipts.sqlite", identity=self.server),
             on_round=records.append,
             timeout=20,
+            grace=grace,
         )
         return coordinator, records
 

@@ -83,7 +83,7 @@ class Scene:
         evidence = Evidence(
             merchants=records,
             plans=self.plans,
-            receipts=tuple(read_receipts(self.folder / "receipts.jsonl")),
+            receipts=tuple(read_receipts(self.folder / "receipts.sqlite")),
             servers=(self.cohort.server.public.hex(),),
             attachments={"report": self.report},
         )
@@ -668,7 +668,7 @@ def test_a_lifetime_may_span_several_servers(scene: Scene, tmp_path: Path) -> No
     receipts = [
         receipt
         for folder, name in ((scene.folder, "m1"), (tmp_path / "other", "m2"))
-        for receipt in read_receipts(folder / "receipts.jsonl")
+        for receipt in read_receipts(folder / "receipts.sqlite")
         if receipt.head.statement.merchant == name
     ]
     evidence = Evidence(merchants=tuple(records), plans=(*scene.plans, plan), receipts=tuple(receipts))

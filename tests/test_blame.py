@@ -49,7 +49,7 @@ def test_suspects_that_cannot_all_be_spared_take_turns(
     plan = cohort.plan(rounds=3, min_contributors=4, **SMALL)
     coordinator, records = cohort.coordinator(plan)
     # The member complained about an honest dealer, too: one of its words isn't to be had any more.
-    coordinator.checkpoint.keep_blame(Blame(colluders=1, complaints={"m3": {"m0"}}).state())
+    coordinator.checkpoint.keep_conduct({"blame": Blame(colluders=1, complaints={"m3": {"m0"}}).state()})
     coordinator.run()
     assert [(record.opened, record.contributors) for record in records] == [(False, 5), (False, 4), (True, 4)]
     assert "does without m3" in (records[0].reason or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, read_file
-from fedrec.protocol.messages import JoinReply, JoinRequest, TrainRequest
+from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.tls import Certificates
 from fedrec.server.home import ServerHome
@@ -286,3 +287,22 @@ def test_a_broken_key_is_one_line(home: MerchantHome, file: str, content: bytes 
     with pytest.raises(ConfigError, match=f"{file} can't be used") as told:
         home.node_key() if file == "node.key" else home.identity()
     assert len(str(told.value).splitlines()) == 1
+
+
+def test_an_upload_leaves_at_its_time_and_so_does_a_refusal(
+    server: Server, home: MerchantHome, tmp_path: Path
+) -> None:
+    """However long the work took: its time would tell how much there was."""
+    edit(home, "reply_seconds = 1.5")
+    node = server.host.admit(public_pem(home.node_key()))
+    request = TrainRequest(training_id="0" * 64, round_number=1, model_hash="0" * 64, sealing_keys=())
+    with running(home):
+        eventually(lambda: server.is_up(node))
+        server.ask(node, "query.join", JoinRequest(plan=plan(home, tmp_path)), JoinReply)
+        started = time.monotonic()
+        assert server.ask(node, "train", request, TrainReply).refused
+        slow = time.monotonic() - started
+        edit(home, "")
+        started = time.monotonic()
+        assert server.ask(node, "train", request, TrainReply).refused
+        assert slow >= 1.5 > time.monotonic() - started

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from fedrec.protocol.messages import TrainRequest
 from fedrec.protocol.transport import pack, unpack, with_body
+from fedrec.server.uploads import train_requests
 from tests.cohort import Cohort
 
 
@@ -25,7 +24,15 @@ def test_every_request_of_a_round_holds_the_same_copy_of_the_model(tmp_path: Pat
     assert all(a is b for a, b in zip(one.values(), its.values(), strict=True))
     coordinator, _ = cohort.coordinator(cohort.plan())
     coordinator._cohort.open(())
-    coordinator.optimizer.parameters = np.zeros(2**18)
-    contents = list(coordinator._train_requests(1, model_hash="0" * 64).values())
+    contents = list(
+        train_requests(
+            bytes(2**20),
+            plan=coordinator.plan,
+            round_number=1,
+            cohort=coordinator._cohort,
+            receipts=coordinator.receipts,
+            without=(),
+        ).values()
+    )
     models = [next(iter(content.array_records.values())) for content in contents]
     assert len(models) == 4 and all(next(iter(m.values())) is next(iter(models[0].values())) for m in models)

@@ -250,12 +250,13 @@ def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Train
     running = SimpleNamespace(
         checkpoint=SimpleNamespace(last_reserved=lambda: 5),
         refusals={"round 2, bert": '<script>alert("no")</script>'},
+        told=lambda: {"bert": "late 2 times in a row"},
         receipts=SimpleNamespace(last=lambda name: SimpleNamespace(head=head) if name == "anna" else None),
     )
     observer = ServerObserver(home)
     observer.follow(training, cast(Coordinator, running))
     status = observer.status()["training"]
-    assert status["in_flight"] == 5
+    assert status["in_flight"] == 5 and status["noted"] == {"bert": "late 2 times in a row"}
     assert status["refusals"] == [{"where": "round 2, bert", "reason": '<script>alert("no")</script>'}]
     with served(dict(observer.routes())) as client:
         text = client.get("/metrics").text

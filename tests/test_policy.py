@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedrec.clients.charging import lost_rounds
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.errors import ConfigError, RefusalCode, RefusedError
 from fedrec.privacy.accounting.events import Event
@@ -280,6 +281,25 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
         training_id=plan.training_id, round_number=1, model_hash=plan.initial_model_hash, sealing_keys=keys
     )
     assert merchant.train(request, {"model": bytes(4 * plan.dimension)})[0].signed is not None
+
+
+def test_rounds_that_come_to_nothing_are_capped_and_seen_by_the_model_that_stays(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, policy=_policy(largest_lost_share=0.5))
+    bad = {"1", "2", "4", "5", "6"}
+    grid = InProcessGrid(
+        cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask" and group in bad
+    )
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=8), grid)
+    coordinator.run()
+    # The fifth round that is lost is more than half of eight: what comes after it is refused, and not
+    # charged.
+    assert [record.opened for record in records] == [False, False, True, False, False, False, False, False]
+    assert [record.contributors for record in records] == [4] * 6 + [0, 0]
+    assert "policy 'largest_lost_share': 0.625 > 0.5" in coordinator.refusals["round 7, m0"]
+    entries = cohort.merchants["m0"].ledger.entries()
+    assert len(entries) == 6
+    assert lost_rounds(entries, training_id=coordinator.plan.training_id, model_hash="0" * 64) == 4
+    assert lost_rounds(entries, training_id="0" * 64, model_hash="0" * 64) == 0
 
 
 def test_hash_names_the_rules_and_nothing_else() -> None:

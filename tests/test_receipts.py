@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.messages import TrainReply, UnmaskRequest
 from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, SignedLedgerHead
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server.receipts import ReceiptBook, read_receipts
+from fedrec.server.receipts import ReceiptBook, read_receipts, rounds_with_receipt
 from tests.cohort import Cohort, InProcessGrid
 
 _LEDGER_FILES = ("ledger.sqlite", "ledger.sqlite.head")
@@ -26,7 +31,7 @@ def test_every_charge_that_was_uploaded_has_a_receipt_that_both_signed(tmp_path:
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=2)
     cohort.train(plan)
-    receipts = read_receipts(tmp_path / "receipts.jsonl")
+    receipts = list(read_receipts(tmp_path / "receipts.sqlite"))
     moments = [receipt.head.statement.moment for receipt in receipts]
     # Each of the four joined, and uploaded and answered in two rounds, in this order.
     assert moments == ["joined"] * 4 + (["charged"] * 4 + ["answered"] * 4) * 2
@@ -143,7 +148,7 @@ def test_a_server_that_lost_its_receipts_has_one_again_from_the_next_join(tmp_pa
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=2)
     cohort.train(plan)
-    (tmp_path / "receipts.jsonl").unlink()
+    (tmp_path / "receipts.sqlite").unlink()
     _, records = cohort.train(cohort.plan(rounds=1))
     assert [record.contributors for record in records] == [4]
 
@@ -215,7 +220,7 @@ def test_an_upload_with_a_bad_head_does_not_count(tmp_path: Path, change: object
     coordinator.run()
     assert (records[0].opened, records[0].contributors) == (True, 3)
     assert reason in coordinator.refusals["round 1, m0"]
-    charged = [r for r in read_receipts(tmp_path / "receipts.jsonl") if r.head.statement.moment == "charged"]
+    charged = [r for r in read_receipts(tmp_path / "receipts.sqlite") if r.head.statement.moment == "charged"]
     assert len(charged) == 3
 
 
@@ -232,27 +237,77 @@ def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_p
     assert len(cohort.charges("m0")) == 1
 
 
-def test_a_book_survives_a_line_cut_off_and_refuses_rubbish(tmp_path: Path) -> None:
+def test_a_book_that_is_cut_off_or_rubbish_is_refused_in_one_line(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
-    path = tmp_path / "receipts.jsonl"
+    path = tmp_path / "receipts.sqlite"
     whole = path.read_bytes()
-    assert len(read_receipts(path)) == 12
-    path.write_bytes(whole[:-20])
-    assert len(read_receipts(path)) == 11
-    again = read_receipts(path)[0]
-    ReceiptBook(path, identity=cohort.server).keep([again])
-    assert len(read_receipts(path)) == 12
-    assert path.read_bytes().startswith(whole[: whole[:-1].rfind(b"\n") + 1])
-    path.write_bytes(b'{"head": 1}\n' + whole)
-    with pytest.raises(TrainingError, match="no receipt"):
-        ReceiptBook(path, identity=cohort.server)
+    for content in (b'{"head": 1}\n' + whole, whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match="can't be used"):
+            ReceiptBook(path, identity=cohort.server).last("m0")
+    path.write_bytes(whole)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE receipt SET body = '{}' WHERE merchant = 'm1'")
+    book = ReceiptBook(path, identity=cohort.server)
+    assert book.last("m0") is not None
+    with pytest.raises(TrainingError, match="none"):
+        book.last("m1")
+    with pytest.raises(TrainingError, match="none"):
+        list(read_receipts(path))
+
+
+def test_a_crash_while_receipts_are_kept_leaves_all_of_a_round_or_none(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    path = tmp_path / "receipts.sqlite"
+    again = list(read_receipts(path))
+    program = (
+        "import os, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA cache_size = 1')\n"
+        "db.execute('BEGIN IMMEDIATE')\n"
+        "for n in range(5000):\n"
+        "    db.execute('INSERT INTO receipt (merchant, training_id, round_number, moment, body)'"
+        " ' VALUES (?, ?, ?, ?, ?)',"
+        " ('m0', 'x' * 64, n, 'charged', '{}' * 100))\n"
+        "os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
+    assert path.with_name("receipts.sqlite-journal").exists()
+    assert ReceiptBook(path, identity=cohort.server).last("m0") == again[0]
+    assert list(read_receipts(path)) == again
+
+
+def test_a_book_opens_as_fast_whatever_its_length(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    cohort.train(cohort.plan(rounds=1))
+    path = tmp_path / "receipts.sqlite"
+    first = next(read_receipts(path))
+    body = first.canonical_bytes().decode()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM receipt")
+        db.executemany(
+            "INSERT INTO receipt (merchant, training_id, round_number, moment, body)"
+            " VALUES (?, 't', ?, 'charged', ?)",
+            ((f"m{n % 50}", n // 50, body) for n in range(50_000)),
+        )
+    tracemalloc.start()
+    started = time.process_time()
+    book = ReceiptBook(path, identity=cohort.server)
+    assert all(book.last(f"m{n}") for n in range(50))
+    assert rounds_with_receipt(path, training_id="t") == {f"m{n}": 1000 for n in range(50)}
+    assert sum(1 for _ in zip(read_receipts(path), range(1000), strict=False)) == 1000
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 38 MB of receipts.
+    assert peak < 2_000_000 and seconds < 2
 
 
 def test_an_older_receipt_never_takes_a_newer_one_s_place(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=3))
-    mine = [r for r in read_receipts(tmp_path / "receipts.jsonl") if r.head.statement.merchant == "m1"]
+    mine = [r for r in read_receipts(tmp_path / "receipts.sqlite") if r.head.statement.merchant == "m1"]
     ledger = cohort.merchants["m1"].ledger
     head_file = tmp_path / "m1" / _LEDGER_FILES[1]
     newest = mine[-1].signature.encode()
@@ -264,7 +319,7 @@ def test_an_older_receipt_never_takes_a_newer_one_s_place(tmp_path: Path) -> Non
 
 def test_only_a_known_merchant_s_head_is_countersigned(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
-    book = ReceiptBook(tmp_path / "book.jsonl", identity=cohort.server)
+    book = ReceiptBook(tmp_path / "book.sqlite", identity=cohort.server)
     plan = cohort.plan()
     head = cohort.merchants["m0"].ledger.signed_head(
         training_id=plan.training_id, round_number=1, merchant="stranger", moment="charged"

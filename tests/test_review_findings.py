@@ -180,11 +180,11 @@ def test_a_reply_under_another_name_is_held_against_its_sender(
 def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
-    checkpoint.keep_blame(Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state())
+    checkpoint.keep_conduct({"blame": Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state()})
     again = Checkpoint(tmp_path, training_id="t")
     assert again.last_reserved() == 3
     again.reserve(4)
-    blame = Blame.from_state(Checkpoint(tmp_path, training_id="t").blame(), colluders=1)
+    blame = Blame.from_state((Checkpoint(tmp_path, training_id="t").conduct() or {})["blame"], colluders=1)
     assert blame.left_out == {"m2"}
 
 

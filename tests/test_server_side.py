@@ -276,7 +276,7 @@ def test_rounds_lost_in_a_row_stop_a_training_before_they_eat_the_budget(tmp_pat
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: "unmask" in kind)
     coordinator, records = cohort.coordinator(cohort.plan(rounds=20), grid)
     coordinator.most_lost = 3
-    with pytest.raises(TrainingError, match="3 rounds in a row were lost"):
+    with pytest.raises(TrainingError, match="too many rounds are lost, 3 more than one in eleven"):
         coordinator.run()
     assert [record.opened for record in records] == [False] * 3
     assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [3] * 4

@@ -13,7 +13,7 @@ import typer
 from fedrec._internal import number_format
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format
-from fedrec.config import MOST_LOST_ROUNDS
+from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
@@ -112,11 +112,17 @@ def plan(
 def start(
     home: Home = _HOME,
     once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for replies in a phase.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds a phase waits for as many replies as it needs.")
+    ] = 3600.0,
     gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
     most_lost: Annotated[
-        int, typer.Option(min=1, help="Rounds lost in a row after which a training stops.")
+        int, typer.Option(min=1, help="Rounds lost, beyond one in eleven, that stop a training.")
     ] = MOST_LOST_ROUNDS,
+    patience: Annotated[
+        float,
+        typer.Option(min=1, help="A phase with enough replies ends after so many times what most took."),
+    ] = PATIENCE,
     observe: Annotated[
         str | None, typer.Option(help="Page, health, metrics: [HOST:]PORT; loopback unless with a token.")
     ] = None,
@@ -134,7 +140,14 @@ def start(
     from fedrec.server.service import Service
 
     start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
-    service = Service(opened, once=once, timeout=timeout, gather_seconds=gather, most_lost=most_lost)
+    service = Service(
+        opened,
+        once=once,
+        timeout=timeout,
+        gather_seconds=gather,
+        most_lost=most_lost,
+        patience=patience,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     with observing(observe, token_file=observe_token, routes=service.observer.routes()):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
+from itertools import pairwise
 
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_name
+from fedrec.privacy.accounting.entries import Entry, charges
 from fedrec.privacy.accounting.kinds import Charge
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
@@ -33,6 +36,18 @@ def check_replies(ledger: Ledger, store: MerchantStore) -> None:
                 f"ledger: it was put back to an older state: it lacks round {round_number} of training "
                 f"{training_id[:16]}, which the merchant's store has an {kind} of; put the newest copy back."
             )
+
+
+def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) -> int:
+    """Return how many charged rounds of a training came to nothing, when another starts from this model.
+
+    A sum that is opened moves the model, if by its noise alone. A round was lost if the next one that this
+    merchant is asked in starts from the model that it started from. Lost rounds before one that was opened
+    without this merchant aren't seen.
+    """
+    charged = (entry.charge for entry in charges(entries))
+    models = [charge.model_hash for charge in charged if charge.training_id == training_id]
+    return sum(before == after for before, after in pairwise([*models, model_hash]))
 
 
 def round_charge(

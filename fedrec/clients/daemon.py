@@ -169,12 +169,26 @@ class Daemon:
         with Watchdog(self._options.step_seconds):
             reply = self._reply(message, node_id=link.node_id)
         self.observer.answered(message, reply, seconds=time.monotonic() - started)
+        self._hold(message, started=started)
         # The server is not told how long it took: time is a channel, too.
         link.send(reply, seconds=0.0)
         with Watchdog(self._options.step_seconds):
             # Only now: how long it takes tells how many photos there are.
             self._merchant.prepare()
         return True
+
+    def _hold(self, message: Message, *, started: float) -> None:
+        """Let a reply to ``train`` wait until its time, by the merchant's rule; also a refusal."""
+        seconds = self._merchant.policy.reply_seconds
+        if seconds is None or message.metadata.message_type != "train":
+            return
+        left = started + seconds - time.monotonic()
+        if left < 0:
+            _log.warning(
+                "a step took %.0f s longer than 'reply_seconds': the server sees how long it took", -left
+            )
+        # Also when the daemon is told to stop: an earlier reply would tell what the rule hides.
+        time.sleep(max(0.0, left))
 
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.charging import check_replies, round_charge
+from fedrec.clients.charging import check_replies, lost_rounds, round_charge
 from fedrec.clients.contribution import contribution
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
@@ -232,6 +232,8 @@ class Merchant:
         now = self.now()
         today = self.ledger.rounds_since(self.policy.day_start(now))
         self.policy.check_round(now=now, rounds_today=today)
+        lost = lost_rounds(self.ledger.entries(), training_id=plan.training_id, model_hash=request.model_hash)
+        self.policy.check_lost(lost=lost, rounds=plan.rounds)
         self._keep_receipt(plan, request.receipt)
         self._work_out_costs(joined)
         fixed = self._sets.fix(plan, policy=self.policy)

@@ -110,6 +110,15 @@ largest_seat_risk = 1e-8
 # hours = ["22:00-06:00"]
 clock = "utc"
 
+# The largest share of a training's rounds that this merchant is charged for and that come to nothing, as it
+# sees when the next one starts from the same model. Where more are lost, some participant spoils them, or
+# nothing is learnt.
+largest_lost_share = 0.5
+
+# An upload leaves so many seconds after it was asked for, or as soon as it is made where that is later: how
+# long a merchant works tells how many photos it has (at once unless given).
+# reply_seconds = 60.0
+
 # After so many days without a request of a training, this merchant finishes it and deletes its keys.
 training_expires_days = 30
 
@@ -154,6 +163,8 @@ class MerchantPolicy(Strict):
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
     hours: tuple[Span, ...] | None = None
     clock: Literal["utc", "local"] = "utc"
+    largest_lost_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    reply_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
     training_expires_days: Annotated[int, Field(ge=1, le=36500)] = 30
     changed_data: Literal["refuse", "count_together"] = "refuse"
 
@@ -277,6 +288,10 @@ class MerchantPolicy(Strict):
             raise RefusedError(
                 f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged", code="policy"
             )
+
+    def check_lost(self, *, lost: int, rounds: int) -> None:
+        """Raise ``RefusedError`` where too many of a training's ``rounds`` came to nothing."""
+        _at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
 
     def _by_clock(self, now: datetime) -> datetime:
         return now.astimezone(UTC if self.clock == "utc" else None)

@@ -21,12 +21,14 @@ from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
-from fedrec.server.cohort import Answer, ask
+from fedrec.server.cohort import Answer, Exchange
 from fedrec.server.receipts import ReceiptBook
 
-LATE_SECONDS = 30.0
-"""How long a round waits for one who is asked to join between two rounds."""
+OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
+"""How long the start of a training waits for who doesn't answer, once enough have joined; and how long a
+round waits for one who is asked between two rounds. Who answers later is let in before the next round."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
+_PAUSE = 0.02
 
 
 class CohortIncompleteError(TrainingError):
@@ -45,8 +47,9 @@ class _Asked:
 class Attendance:
     """The cohort of one training, as it is there now.
 
-    ``timeout`` is in seconds, per exchange; ``refusals`` collects why a merchant didn't join; ``receipts`` is
-    the server's book.
+    ``timeout`` is in seconds: how long the start of a training waits for as many as it needs, and with
+    ``patient`` for everybody. ``refusals`` collects why a merchant didn't join; ``receipts`` is the
+    server's book.
 
     Attributes:
         nodes: of the merchants that have joined, by name; a merchant stays here while it is away.
@@ -61,12 +64,14 @@ class Attendance:
     timeout: float
     refusals: dict[str, str]
     receipts: ReceiptBook
+    patient: bool = True
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
     encryption_key: SignedEncryptionKey | None = None
     encryption_key_bytes: bytes = b""
     _keys: dict[str, SignedSealingKey] = field(default_factory=dict)
     _asked: dict[int, _Asked] = field(default_factory=dict)
+    _open: list[Exchange[JoinReply]] = field(default_factory=list)
 
     @property
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
@@ -85,7 +90,7 @@ class Attendance:
         # A committee member that was there once and is away now, at a restart, is missed at openings alone.
         self._keys = {key.statement.merchant: key for key in kept}
         present = self.present()
-        failed = self._ask(sorted(present), present=present, timeout=self.timeout)
+        failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
         if len(self.nodes) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
             silent = sorted({peer.name for peer in self.plan.roster} - {*self.nodes, *self.refusals})
@@ -96,25 +101,38 @@ class Attendance:
                 + (f"; not there: {listed(silent)}" if silent else "")
             )
         try:
-            if isinstance(self.scheme, CommitteeScheme):
-                check_sealing_keys(self.sealing_keys, plan=self.plan)
-            elif isinstance(self.scheme, HolderScheme):
-                check_encryption_key(self.encryption_key, self.encryption_key_bytes, plan=self.plan)
+            self._check_keys()
         except ProtocolError as error:
             told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
             raise CohortIncompleteError(
                 f"the committee is not complete: {told[0] if told else error}"
             ) from None
 
-    def refresh(self, *, excluded: Collection[str]) -> None:
-        """Before a round: let in who has come since, and look whether enough are there for it.
+    def _check_keys(self) -> None:
+        """Raise ``ProtocolError`` where a key is missing that uploads are made under."""
+        if isinstance(self.scheme, CommitteeScheme):
+            check_sealing_keys(self.sealing_keys, plan=self.plan)
+        elif isinstance(self.scheme, HolderScheme):
+            check_encryption_key(self.encryption_key, self.encryption_key_bytes, plan=self.plan)
+
+    def _enough(self) -> bool:
+        """Whether a training could begin with who has joined."""
+        try:
+            self._check_keys()
+        except ProtocolError:
+            return False
+        return len(self.nodes) >= self.plan.min_contributors
+
+    def refresh(self, *, excluded: Collection[str]) -> set[str]:
+        """Before a round: let in who has come since, and look whether enough are there for it; return them.
 
         A node that didn't join when it was asked (it was killed just then, or its rules refused) is asked
-        again, after pauses that grow from 10 s to 10 minutes.
+        again, after pauses that grow from 10 s to 10 minutes; nobody waits long for it.
 
         Raises ``CohortIncompleteError`` before a round that can't have enough contributors is charged.
         """
         present = self.present()
+        self._hear(present)
         if len(self._there(present)) < self.plan.cohort:
             now, joined = time.monotonic(), set(self.nodes.values())
             due = [
@@ -123,7 +141,7 @@ class Attendance:
                 if node not in self._asked or self._asked[node].due <= now
             ]
             if due:
-                self._ask(due, present=present, timeout=min(self.timeout, LATE_SECONDS))
+                self._ask(due, present=present, seconds=LATE_SECONDS, most=LATE_SECONDS)
         there = self._there(present)
         if len(there - set(excluded)) < self.plan.min_contributors:
             away = sorted({peer.name for peer in self.plan.roster} - there)
@@ -132,28 +150,50 @@ class Attendance:
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
+        return there
 
     def _there(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}
 
-    def _ask(self, asked: list[int], *, present: set[int], timeout: float) -> list[str]:
-        """Ask nodes to join, and note who does; returns why others didn't answer."""
-        answers = ask(
+    def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> list[str]:
+        """Ask nodes to join, and note who does; returns why others didn't answer.
+
+        Who hasn't answered after ``seconds`` is waited for no longer, if enough have joined, nor after
+        ``most``.
+        """
+        now = time.monotonic()
+        for node in asked:
+            pause = self._asked[node].pause if node in self._asked else _FIRST_PAUSE
+            self._asked[node] = _Asked(due=now + pause, pause=min(_LONGEST_PAUSE, 2 * pause))
+        exchange: Exchange[JoinReply] = Exchange(
             self.grid,
             dict.fromkeys(asked, pack(JoinRequest(plan=self.plan))),
             message_type="query.join",
             reply_type=JoinReply,
             max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,
-            timeout=timeout,
+            timeout=self.timeout,
             group_id="join",
         )
-        for answer in answers.replies:
-            self._take(answer, present=present)
-        now = time.monotonic()
-        for node in asked:
-            pause = self._asked[node].pause if node in self._asked else _FIRST_PAUSE
-            self._asked[node] = _Asked(due=now + pause, pause=min(_LONGEST_PAUSE, 2 * pause))
-        return list(answers.failed.values())
+        # An older question to the same nodes is dropped: the answer would be the same.
+        self._open = [other for other in self._open if not other.waiting & set(asked)] + [exchange]
+        waited = 0.0
+        while exchange.waiting and waited < most:
+            self._hear(present)
+            waited = time.monotonic() - now
+            if waited >= seconds and not self.patient and self._enough():
+                break
+            if exchange.waiting:
+                time.sleep(_PAUSE)
+        silent = dict.fromkeys(exchange.waiting, f"no reply within {waited:.0f} s")
+        return list((exchange.failed | silent).values())
+
+    def _hear(self, present: set[int]) -> None:
+        """Let in who has answered since, in the order of their nodes."""
+        for exchange in self._open:
+            answers = [answer for answer in exchange.pull() if answer is not None]
+            for answer in sorted(answers, key=lambda answer: answer.node_id):
+                self._take(answer, present=present)
+        self._open = [exchange for exchange in self._open if exchange.waiting]
 
     def _take(self, answer: Answer[JoinReply], *, present: set[int]) -> None:
         """Let a merchant in; one that is in already joins from another node only once its own has gone."""

@@ -43,15 +43,20 @@ class Blame:
         complaints = {dealer: sorted(by) for dealer, by in sorted(self.complaints.items())}
         return {"complaints": complaints, "aside": sorted(self.aside), "turn": self.turn}
 
-    def _believable(self) -> dict[str, set[str]]:
-        """Return the complaints without those of members that complained about too many dealers."""
+    @property
+    def disbelieved(self) -> frozenset[str]:
+        """The members that complained about more dealers than may be at fault."""
         members = set().union(*self.complaints.values())
-        liars = {
+        return frozenset(
             member
             for member in members
             if sum(member in by for by in self.complaints.values()) > self.colluders
-        }
-        return {dealer: by - liars for dealer, by in self.complaints.items() if by - liars}
+        )
+
+    def _believable(self) -> dict[str, set[str]]:
+        """Return the complaints without those of members that complained about too many dealers."""
+        disbelieved = self.disbelieved
+        return {dealer: by - disbelieved for dealer, by in self.complaints.items() if by - disbelieved}
 
     @property
     def excluded(self) -> frozenset[str]:

@@ -52,10 +52,10 @@ class Checkpoint:
         reserved = self._read_reserved()
         return 0 if reserved is None else int(reserved["round"])
 
-    def blame(self) -> dict[str, Any] | None:
-        """Return what was last kept of who is to blame (JSON values), None before the first."""
+    def conduct(self) -> dict[str, Any] | None:
+        """Return what was last kept of the merchants' conduct (JSON values), None before the first."""
         reserved = self._read_reserved()
-        found: dict[str, Any] | None = None if reserved is None else reserved.get("blame")
+        found: dict[str, Any] | None = None if reserved is None else reserved.get("conduct")
         return found
 
     def _read_reserved(self) -> dict[str, Any] | None:
@@ -66,21 +66,25 @@ class Checkpoint:
             raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
         return reserved
 
-    def reserve(self, round_number: int) -> None:
-        """Reserve a round number for good; ``TrainingError`` when it was reserved before."""
+    def reserve(self, round_number: int, *, conduct: Mapping[str, Any] | None = None) -> None:
+        """Reserve a round number for good, and keep the merchants' conduct (JSON values) beside it.
+
+        Without ``conduct`` the one that is kept stays. Raises ``TrainingError`` when the round was reserved
+        before.
+        """
         last = self.last_reserved()
         if round_number <= last:
             raise TrainingError(
                 f"round {round_number} was run before (the last one is {last}): it is never run twice"
             )
-        self._write_reserved(round_number, self.blame())
+        self._write_reserved(round_number, self.conduct() if conduct is None else conduct)
 
-    def keep_blame(self, state: Mapping[str, Any]) -> None:
-        """Record, beside the last reserved round, who is to blame (JSON values)."""
+    def keep_conduct(self, state: Mapping[str, Any]) -> None:
+        """Record the merchants' conduct (JSON values) beside the last reserved round."""
         self._write_reserved(self.last_reserved(), state)
 
-    def _write_reserved(self, round_number: int, blame: Mapping[str, Any] | None) -> None:
-        state = {"training_id": self._training_id, "round": round_number, "blame": blame}
+    def _write_reserved(self, round_number: int, conduct: Mapping[str, Any] | None) -> None:
+        state = {"training_id": self._training_id, "round": round_number, "conduct": conduct}
         write_atomically(self._reserved, json.dumps(state).encode())
 
     def save(self, optimizer: ServerOptimizer, *, round_number: int, record: Mapping[str, Any]) -> None:

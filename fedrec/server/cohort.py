@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrec._internal.text import one_line
@@ -35,12 +35,79 @@ class Answer(Generic[Reply]):
 
 @dataclass(frozen=True)
 class Answers(Generic[Reply]):
-    """What an exchange brought: replies, the nodes that failed with the reason, and bytes both ways."""
+    """What an exchange brought: replies, the nodes that failed with the reason, and bytes both ways.
+
+    ``late`` are those of the failed that said nothing at all in time.
+    """
 
     replies: tuple[Answer[Reply], ...]
     failed: dict[int, str]
+    late: frozenset[int]
     bytes_down: int
     bytes_up: int
+
+
+class Exchange(Generic[Reply]):
+    """One request per node, sent when it is made; :meth:`pull` gives the replies as they come.
+
+    A node that answers twice, or sends a malformed reply, is in ``failed``. ``waiting`` has the nodes that
+    haven't answered. ``timeout`` is in seconds: how long the grid keeps the requests.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        requests: Mapping[int, RecordDict],
+        *,
+        message_type: str,
+        reply_type: type[Reply],
+        max_blob_bytes: int,
+        timeout: float,
+        group_id: str,
+    ) -> None:
+        self._grid, self._reply_type, self._max_blob_bytes = grid, reply_type, max_blob_bytes
+        self.bytes_down = sum(content_bytes(content) for content in requests.values())
+        self.bytes_up = 0
+        self.failed: dict[int, str] = {}
+        messages = [
+            grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
+            for node_id, content in requests.items()
+        ]
+        self._node_of = dict(zip(grid.push_messages(messages), requests, strict=True))
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The nodes that haven't answered yet."""
+        return frozenset(self._node_of.values())
+
+    def pull(self, *, forget: bool = False) -> Iterator[Answer[Reply] | None]:
+        """Yield what has come by now: a well-formed reply, or None for one that failed.
+
+        With ``forget`` a message's own copy of the large bytes is dropped once the next one is asked for.
+        """
+        for message in self._grid.pull_messages(list(self._node_of)):
+            # The reply is matched by the request it answers: the node id of an error reply is not the node's.
+            node_id = self._node_of.pop(message.metadata.reply_to_message_id, None)
+            if node_id is not None:
+                yield self._read(message, node_id)
+                if forget and message.has_content():
+                    # Flower's records hold each other: the large bytes would wait for the garbage collector.
+                    for record in message.content.array_records.values():
+                        record.clear()
+            del message
+
+    def _read(self, message: Message, node_id: int) -> Answer[Reply] | None:
+        if message.has_error():
+            told = one_line(message.error.reason or "", most=MAX_REASON)
+            self.failed[node_id] = told or f"error {message.error.code}"
+            return None
+        self.bytes_up += content_bytes(message.content)
+        try:
+            body, blobs = unpack(message.content, self._reply_type, max_blob_bytes=self._max_blob_bytes)
+        except ProtocolError as error:
+            self.failed[node_id] = one_line(error, most=MAX_REASON)
+            return None
+        return Answer(node_id=node_id, body=body, blobs=blobs)
 
 
 def ask(
@@ -53,69 +120,53 @@ def ask(
     timeout: float,
     group_id: str,
     take: Callable[[Answer[Reply]], None] | None = None,
+    end: Callable[[float], float | None] = lambda seconds: None,
 ) -> Answers[Reply]:
     """Send one request per node and wait for the replies, at most ``timeout`` seconds.
 
-    A node that fails, is late, answers twice or sends a malformed reply is in ``failed``; it never
-    raises, so that one merchant can't stop a round. With ``take`` every reply is handed over as it comes, in
-    any order, and none is kept: memory is that of the replies on their way. The requests are not kept either,
-    once they are sent.
+    A node that fails, is late or sends a malformed reply is in ``failed``; it never raises, so that one
+    merchant can't stop a round. With ``take`` every reply is handed over as it comes, in any order, and none
+    is kept: memory is that of the replies on their way. The requests are not kept either, once they are sent.
+    ``end`` is told how many seconds have passed, whenever all that has come was taken, and says at which the
+    exchange ends, if that is known: what comes later is never read.
     """
     order = {node_id: position for position, node_id in enumerate(requests)}
-    bytes_down = sum(content_bytes(content) for content in requests.values())
-    messages = [
-        grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
-        for node_id, content in requests.items()
-    ]
+    exchange: Exchange[Reply] = Exchange(
+        grid,
+        requests,
+        message_type=message_type,
+        reply_type=reply_type,
+        max_blob_bytes=max_blob_bytes,
+        timeout=timeout,
+        group_id=group_id,
+    )
     del requests
-    node_of = dict(zip(grid.push_messages(messages), order, strict=True))
-    del messages
-    waiting = set(node_of)
     replies: list[Answer[Reply]] = []
-    failed: dict[int, str] = {}
-    bytes_up = 0
     started = time.monotonic()
-    deadline = started + timeout
-    while waiting and time.monotonic() < deadline:
+    waited, last = 0.0, timeout
+    while exchange.waiting and waited < last:
         received = False
-        for message in grid.pull_messages(list(waiting)):
+        for answer in exchange.pull(forget=take is not None):
             received = True
-            # The reply is matched by the request it answers: the node id of an error reply is not the node's.
-            request_id = message.metadata.reply_to_message_id
-            if request_id not in waiting:
-                continue
-            waiting.discard(request_id)
-            node_id = node_of[request_id]
-            if message.has_error():
-                told = one_line(message.error.reason or "", most=MAX_REASON)
-                failed[node_id] = told or f"error {message.error.code}"
-                continue
-            bytes_up += content_bytes(message.content)
-            try:
-                body, blobs = unpack(message.content, reply_type, max_blob_bytes=max_blob_bytes)
-            except ProtocolError as error:
-                failed[node_id] = one_line(error, most=MAX_REASON)
-                continue
-            answer = Answer(node_id=node_id, body=body, blobs=blobs)
-            if take is None:
-                replies.append(answer)
-            else:
-                take(answer)
-                # Flower's records hold each other: the large bytes would wait for the garbage collector.
-                for record in message.content.array_records.values():
-                    record.clear()
-            del message, blobs, answer
-        if waiting and not received:
+            if answer is not None:
+                (replies.append if take is None else take)(answer)
+            del answer
+        waited = time.monotonic() - started
+        ends = end(waited)
+        last = timeout if ends is None else min(timeout, ends)
+        if exchange.waiting and not received and waited < last:
+            pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited))
+            time.sleep(min(pause, last - waited))
             waited = time.monotonic() - started
-            time.sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited)))
-    for request_id in waiting:
-        failed[node_of[request_id]] = f"no reply within {timeout:.0f} s"
+    late = exchange.waiting
+    failed = exchange.failed | dict.fromkeys(late, f"no reply within {waited:.0f} s")
     for node_id, reason in failed.items():
         _log.info("%s of %s: node %d failed (%s)", message_type, group_id, node_id, reason)
     replies.sort(key=lambda answer: order[answer.node_id])
     return Answers(
         replies=tuple(replies),
         failed=failed,
-        bytes_down=bytes_down,
-        bytes_up=bytes_up,
+        late=late,
+        bytes_down=exchange.bytes_down,
+        bytes_up=exchange.bytes_up,
     )

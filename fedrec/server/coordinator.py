@@ -4,61 +4,48 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec.errors import AggregationError, FedrecError, ProtocolError, TrainingError
-from fedrec.privacy.aggregation.committee import check_commitment
+from fedrec._internal.text import listed
+from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.privacy.derive import derive
-from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply, TrainRequest, UnmaskReply
+from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import Receipt, boxes_hash
-from fedrec.protocol.transport import pack, take_blob, with_body
+from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance
-from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.cohort import Answer, Answers, Reply, ask
-from fedrec.server.opening import Upload, gather, unmask_requests
+from fedrec.server.cohort import ask
+from fedrec.server.conduct import Conduct, LeftOut
+from fedrec.server.opening import Opening
 from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.rounds import RoundRecord, read_record
+from fedrec.server.rounds import RoundRecord, Traffic, read_record
+from fedrec.server.uploads import Gathering, Upload, train_requests
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Traffic:
-    bytes_up: int = 0
-    bytes_down: int = 0
-    upload_bytes: int = 0
-    seconds_train: float = 0.0
-    seconds_unmask: float = 0.0
-    contributors: tuple[str, ...] = ()
-    refused: bool = False
-
-    def count(self, answers: Answers[Reply]) -> None:
-        """Add the bytes of one exchange."""
-        self.bytes_down += answers.bytes_down
-        self.bytes_up += answers.bytes_up
 
 
 class _LostRoundError(TrainingError):
     """The round can't be opened; the training goes on with the next.
 
-    ``refused`` where merchants' own rules took so many away: they will hold for a while.
+    ``refused`` where merchants' own rules took so many away: they will hold for a while. ``stop`` says why
+    the training had better not go on, where it had.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, stop: str | None = None) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.stop = stop
 
 
 @dataclass
@@ -66,7 +53,9 @@ class Coordinator:
     """Runs one training over a Flower Grid.
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
-    ``timeout`` is in seconds, per exchange. After ``most_lost`` lost rounds in a row the training stops.
+    ``timeout`` is in seconds, per exchange: how long a round waits for the minimum; how long it then waits
+    for the others, ``grace`` says (for as long, without one). The training stops once ``most_lost`` more
+    rounds were lost than one in eleven, and where sums don't open and who is at fault can't be found out.
     ``before_round`` is called before every round, with the number of rounds just before it that were lost to
     refusals: who didn't refuse is charged for each of them.
     """
@@ -78,6 +67,7 @@ class Coordinator:
     receipts: ReceiptBook
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
+    grace: Grace | None = None
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
     refusals: dict[str, str] = field(default_factory=dict)
@@ -91,8 +81,10 @@ class Coordinator:
             timeout=self.timeout,
             refusals=self.refusals,
             receipts=self.receipts,
+            patient=self.grace is None,
         )
-        self._blame = Blame(colluders=self.plan.colluders)
+        self._conduct = Conduct(self.plan)
+        self._there: frozenset[str] = frozenset()
         self._lost_to_refusals = 0
 
     @property
@@ -100,59 +92,79 @@ class Coordinator:
         """Whether any merchant said, when it joined, that its noise comes from a seed."""
         return self._cohort.seeded
 
+    def told(self) -> dict[str, str]:
+        """Return what is noted of merchants that are slow or left out, by name."""
+        return self._conduct.told(round_number=self.checkpoint.last_reserved() + 1)
+
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
         self._cohort.open(self.checkpoint.sealing_keys())
         if self._cohort.sealing_keys:
             self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
         done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
-        self._blame = Blame.from_state(self.checkpoint.blame(), colluders=self.plan.colluders)
+        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         last = self.checkpoint.last_record()
         if last is not None:
             # A crash may have come between the state, which holds this round, and its report.
             self.on_round(read_record(last))
-        lost = 0
         for round_number in range(done + 1, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
-            self._cohort.refresh(excluded=self._blame.excluded)
-            self.checkpoint.reserve(round_number)
-            record = self._round(round_number)
+            self._there = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
+            self.checkpoint.reserve(round_number, conduct=self._conduct.state())
+            record, stop = self._round(round_number)
             self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
             self.on_round(record)
-            lost = 0 if record.opened else lost + 1
-            if self.most_lost is not None and lost >= self.most_lost and round_number < self.plan.rounds:
-                raise TrainingError(
-                    f"{lost} rounds in a row were lost, the last because of: {record.reason}; the others "
-                    "would be charged for nothing: mend it, then resume"
-                )
+            if stop is not None and round_number < self.plan.rounds:
+                self._conduct.forgive()
+                self.checkpoint.keep_conduct(self._conduct.state())
+                raise TrainingError(stop)
         self.close()
 
     def close(self) -> None:
         """Tell the merchants that the training is over, so that they delete its keys."""
-        ask(
-            self.grid,
-            {
-                node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
-                for name, node in self._cohort.nodes.items()
-            },
-            message_type="query.close",
-            reply_type=CloseReply,
-            max_blob_bytes=0,
-            timeout=self.timeout,
-            group_id="close",
-        )
+        requests = {
+            node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
+            for name, node in self._cohort.nodes.items()
+        }
+        with self._waiting(len(requests), needed=min(self.plan.min_contributors, len(requests))) as end:
+            heard: list[int] = []
+            ask(
+                self.grid,
+                requests,
+                message_type="query.close",
+                reply_type=CloseReply,
+                max_blob_bytes=0,
+                timeout=self.timeout,
+                group_id="close",
+                take=lambda answer: heard.append(answer.node_id),
+                end=lambda seconds: end(len(heard), seconds),
+            )
 
-    def _round(self, round_number: int) -> RoundRecord:
+    @contextmanager
+    def _waiting(self, asked: int, *, needed: int) -> Iterator[Callable[[int, float], float | None]]:
+        """Yield what says, after so many good replies and seconds, when a phase ends; see :class:`Grace`."""
+        if self.grace is None:
+            yield lambda replies, seconds: None
+            return
+        with self.grace.phase(asked=asked, needed=needed) as phase:
+            yield lambda replies, seconds: phase.end(replies, seconds=seconds)
+
+    def _round(self, round_number: int) -> tuple[RoundRecord, str | None]:
+        """Run one round; returns its record, and why the training stops after it, if it does."""
         started = time.monotonic()
-        traffic = _Traffic()
+        traffic = Traffic()
         reason: str | None = None
+        stop: str | None = None
         refused = False
         try:
             self._apply(self._collect(round_number, traffic))
+            self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:
-            reason, refused = str(error), error.refused
+            reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
+            # At once: who is left out must not come back by a restart.
+            self.checkpoint.keep_conduct(self._conduct.state())
         self._lost_to_refusals = self._lost_to_refusals + 1 if refused else 0
-        return RoundRecord(
+        record = RoundRecord(
             round=round_number,
             opened=reason is None,
             contributors=len(traffic.contributors),
@@ -166,16 +178,26 @@ class Coordinator:
             reason=reason,
             merchants=traffic.contributors,
         )
+        return record, stop
 
-    def _collect(self, round_number: int, traffic: _Traffic) -> NDArray[np.int64]:
+    def _too_many(self, error: _LostRoundError) -> str | None:
+        if self.most_lost is None or self._conduct.losses.level < self.most_lost:
+            return None
+        return (
+            f"too many rounds are lost, {self.most_lost} more than one in eleven, the last because of: "
+            f"{error}; "
+            "the others would be charged for nothing: mend it, then resume"
+        )
+
+    def _collect(self, round_number: int, traffic: Traffic) -> NDArray[np.int64]:
         """Return the opened sum, shape (d,), int64; ``_LostRoundError`` when it can't be opened."""
         total = self._derived.scheme.new_sum()
-        uploads = self._train(round_number, traffic, total)
+        left_out = self._conduct.left_out(self._there, round_number=round_number)
+        uploads, refused = self._train(round_number, traffic, total, left_out)
         took_part = {upload.merchant for upload in uploads}
         traffic.contributors = tuple(peer.name for peer in self.plan.roster if peer.name in took_part)
         if len(uploads) < self.plan.min_contributors:
-            self._blame.lost_for_contributors()
-            self.checkpoint.keep_blame(self._blame.state())
+            self._conduct.lost_for_contributors()
             told = [
                 f"{name}: {self.refusals[where]}"
                 for name in self._cohort.nodes
@@ -186,173 +208,124 @@ class Coordinator:
                 + (
                     f" ({told[0]}" + (f"; and {len(told) - 1} more" if told[1:] else "") + ")" if told else ""
                 ),
-                refused=traffic.refused,
+                refused=refused,
             )
         started = time.monotonic()
         try:
-            # A failed opening is final: another survivor set of the same round would differ by one merchant.
-            opened = self._derived.scheme.open(
-                total,
-                answers=self._unmask(round_number, uploads, traffic) if self.plan.committee else {},
-                threshold=self.plan.threshold,
-                contributors=len(uploads),
-                training_id=self.plan.training_id,
-                round_number=round_number,
-            )
-        except AggregationError as error:
-            raise _LostRoundError(f"the sum could not be opened: {error}") from None
+            return self._open(round_number, traffic, total, uploads, left_out)
         finally:
             traffic.seconds_unmask = time.monotonic() - started
-        for x, reason in opened.wrong.items():
-            self._note(round_number, self.plan.committee[x - 1], reason)
-        return opened.values
 
     def _note(self, round_number: int, merchant: str, reason: str) -> None:
         self.refusals[f"round {round_number}, {merchant}"] = reason
         _log.info("round %d, %s: %s", round_number, merchant, reason)
 
-    def _train(self, round_number: int, traffic: _Traffic, total: SumOfCiphertexts) -> list[Upload]:
-        """Gather the round's uploads, every one that is well formed added to ``total``."""
+    def _train(
+        self, round_number: int, traffic: Traffic, total: SumOfCiphertexts, left_out: LeftOut
+    ) -> tuple[list[Upload], bool]:
+        """Gather the round's uploads, and whether any merchant refused."""
         started = time.monotonic()
-        model_hash = sha256_hex(self._model())
-        names = {node: name for name, node in self._cohort.nodes.items()}
-        uploads: dict[str, Upload] = {}
-        receipts: dict[str, Receipt] = {}
-
-        def take(answer: Answer[TrainReply]) -> None:
-            """Add an upload to the sum as it comes: the order of additions doesn't matter to it."""
-            merchant = names[answer.node_id]
-            traffic.refused |= answer.body.refused is not None
-            try:
-                upload = self._check_upload(answer, round_number=round_number, model_hash=model_hash)
-                receipt = self.receipts.sign(
-                    answer.body.head,
-                    plan=self.plan,
-                    merchant=merchant,
-                    round_number=round_number,
-                    moment="charged",
-                )
-                total.add(upload.ciphertext)
-            except FedrecError as error:
-                # By the node that sent it: the name inside may be anybody's.
-                self._note(round_number, merchant, str(error))
-                return
-            if opener(self.plan.scheme) != "holder":
-                upload = replace(upload, ciphertext=b"")
-            uploads[merchant], receipts[merchant] = upload, receipt
-            size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
-            traffic.upload_bytes = max(traffic.upload_bytes, size)
-
-        answers = ask(
-            self.grid,
-            # Not by a name of its own, so that it is gone once it is sent.
-            self._train_requests(round_number, model_hash=model_hash),
-            message_type="train",
-            reply_type=TrainReply,
-            max_blob_bytes=self._derived.upload_bytes,
-            timeout=self.timeout,
-            group_id=str(round_number),
-            take=take,
+        model = self.optimizer.parameters.astype("<f4").tobytes()
+        gathering = Gathering(
+            total,
+            plan=self.plan,
+            round_number=round_number,
+            model_hash=sha256_hex(model),
+            nodes=self._cohort.nodes,
+            receipts=self.receipts,
+            note=lambda merchant, reason: self._note(round_number, merchant, reason),
         )
+        asked = len(self._there - left_out.all)
+        with self._waiting(asked, needed=self.plan.min_contributors) as end:
+            answers = ask(
+                self.grid,
+                # Not by a name of its own, so that it is gone once it is sent.
+                train_requests(
+                    model,
+                    plan=self.plan,
+                    round_number=round_number,
+                    cohort=self._cohort,
+                    receipts=self.receipts,
+                    without=left_out.all,
+                ),
+                message_type="train",
+                reply_type=TrainReply,
+                max_blob_bytes=self._derived.upload_bytes,
+                timeout=self.timeout,
+                group_id=str(round_number),
+                take=gathering.take,
+                end=lambda seconds: end(len(gathering), seconds),
+            )
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
-        order = [name for name in self._cohort.nodes if name in uploads]
-        self.receipts.keep([receipts[name] for name in order])
-        return [uploads[name] for name in order]
-
-    def _model(self) -> bytes:
-        return self.optimizer.parameters.astype("<f4").tobytes()
-
-    def _train_requests(self, round_number: int, *, model_hash: str) -> dict[int, RecordDict]:
-        """Return the request to every node that isn't left out; all of them hold one copy of the model."""
-        request = TrainRequest(
-            training_id=self.plan.training_id,
-            round_number=round_number,
-            model_hash=model_hash,
-            sealing_keys=self._cohort.sealing_keys,
-            encryption_key=self._cohort.encryption_key,
-        )
-        blobs = {"model": self._model()}
-        if self._cohort.encryption_key is not None:
-            blobs["encryption-key"] = self._cohort.encryption_key_bytes
-        left_out, shared = self._blame.left_out, pack(request, blobs)
-        return {
-            node: with_body(shared, request.model_copy(update={"receipt": self.receipts.last(name)}))
+        traffic.upload_bytes = gathering.largest
+        late = [name for name, node in self._cohort.nodes.items() if node in answers.late]
+        if late:
+            _log.warning("round %d goes on without %s: no reply in time", round_number, listed(late))
+        replied = [
+            name
             for name, node in self._cohort.nodes.items()
-            if name not in left_out
-        }
+            if name not in left_out.all and node not in answers.failed
+        ]
+        self._conduct.lateness.note(round_number, late=late, replied=replied)
+        return gathering.close(), gathering.refused
 
-    def _check_upload(self, answer: Answer[TrainReply], *, round_number: int, model_hash: str) -> Upload:
-        if answer.body.refused is not None:
-            raise ProtocolError(str(answer.body.refused))
-        if answer.body.signed is None:
-            raise ProtocolError("neither an upload nor a refusal")
-        if self._cohort.nodes.get(answer.body.merchant) != answer.node_id:
-            raise ProtocolError("an upload came from another node than the merchant joined from")
-        commitment = check_commitment(answer.body.signed, plan=self.plan, round_number=round_number)
-        if commitment.merchant != answer.body.merchant or commitment.model_hash != model_hash:
-            raise ProtocolError("the commitment is of another merchant or model")
-        ciphertext = take_blob(answer.blobs, "ciphertext")
-        if sha256_hex(ciphertext) != commitment.ciphertext_hash:
-            raise ProtocolError("the ciphertext is not the one committed to")
-        boxes = tuple(
-            take_blob(answer.blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1)
-        )
-        if boxes_hash(boxes) != commitment.boxes_hash:
-            raise ProtocolError("the sealed shares are not the ones committed to")
-        return Upload(
-            merchant=commitment.merchant, signed=answer.body.signed, ciphertext=ciphertext, boxes=boxes
-        )
-
-    def _unmask(self, round_number: int, uploads: Sequence[Upload], traffic: _Traffic) -> Mapping[int, bytes]:
-        requests = {
-            self._cohort.nodes[member]: content
-            for member, content in unmask_requests(
-                self.plan, uploads, round_number=round_number, receipts=self.receipts
-            ).items()
-            if member in self._cohort.nodes
-        }
-        answers = ask(
-            self.grid,
-            requests,
-            message_type="query.unmask",
-            reply_type=UnmaskReply,
-            max_blob_bytes=self._derived.scheme.answer_bytes,
-            timeout=self.timeout,
-            group_id=str(round_number),
-        )
-        traffic.count(answers)
-        members = {
-            self._cohort.nodes[name]: name for name in self.plan.committee if name in self._cohort.nodes
-        }
-        gathered = gather(
-            answers,
+    def _open(
+        self,
+        round_number: int,
+        traffic: Traffic,
+        total: SumOfCiphertexts,
+        uploads: Sequence[Upload],
+        left_out: LeftOut,
+    ) -> NDArray[np.int64]:
+        """Open the sum of the round's one set of uploads; another set of it is never tried."""
+        conduct = self._conduct
+        opening = Opening(
+            grid=self.grid,
             plan=self.plan,
-            members=members,
-            dealers={upload.merchant for upload in uploads},
+            scheme=self._derived.scheme,
             round_number=round_number,
+            total=total,
+            uploads=uploads,
+            nodes=self._cohort.nodes,
             receipts=self.receipts,
+            distrusted=conduct.distrusted(left_out),
+            timeout=self.timeout,
+            grace=self.grace,
         )
-        for member, reason in gathered.refused.items():
+        opening.run(traffic.count)
+        for member, reason in opening.refused.items():
             self._note(round_number, member, reason)
-        for dealer, by in gathered.complaints.items():
+        for dealer, by in opening.complaints.items():
             self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
-        lost = len(gathered.answers) < self.plan.threshold
-        if gathered.complaints:
-            self._blame.hear(gathered.complaints)
-            if lost:
-                here = len(self._cohort.nodes.keys() - self._blame.excluded)
-                self._blame.lost_over_complaints(spare=here - self.plan.min_contributors)
-            # At once: whoever is to blame must not come back by a restart.
-            self.checkpoint.keep_blame(self._blame.state())
-        if lost:
-            without = ", ".join(sorted(self._blame.left_out))
-            raise _LostRoundError(
-                f"{len(gathered.answers)} committee members answered, "
+        conduct.blame.hear(opening.complaints)
+        if opening.opened is not None:
+            for x, reason in opening.opened.wrong.items():
+                conduct.contradicted.add(self.plan.committee[x - 1])
+                self._note(round_number, self.plan.committee[x - 1], reason)
+            return opening.opened.values
+        stop = None
+        if opening.answered >= self.plan.threshold or (
+            opener(self.plan.scheme) == "holder" and opening.refused
+        ):
+            reason = f"the sum could not be opened: {opening.failure or next(iter(opening.refused.values()))}"
+            suspects = opening.suspects()
+            stop = conduct.lost_at_opening(suspects, there=self._there)
+            reason += f"; one of these is the cause: {listed(sorted(suspects))}"
+        else:
+            reason = (
+                f"{opening.answered} committee members answered, "
                 f"fewer than the threshold of {self.plan.threshold}"
-                + (f"; the next round does without {without}" if without else "")
             )
-        return gathered.answers
+            if opening.complaints:
+                conduct.lost_over_complaints(there=self._there)
+            else:
+                conduct.lost_for_answers()
+        without = conduct.left_out(self._there, round_number=round_number + 1).suspected
+        raise _LostRoundError(
+            reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),
+            stop=stop,
+        )
 
     def _apply(self, opened: NDArray[np.int64]) -> None:
         mean = opened.astype(np.float64)

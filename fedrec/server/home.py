@@ -58,7 +58,7 @@ class ServerHome:
     @property
     def receipts(self) -> Path:
         """Every receipt given to a merchant."""
-        return self.folder / "receipts.jsonl"
+        return self.folder / "receipts.sqlite"
 
     @classmethod
     def create(

@@ -130,6 +130,7 @@ class ServerObserver:
             "epsilon_aggregation_broken": broken,
             "in_flight": None,
             "refusals": [],
+            "noted": {},
             "heads": [],
             "rounds": [
                 {key: line.get(key) for key in _SHOWN} | {"epsilon": epsilons[line["round"]]}
@@ -145,6 +146,7 @@ class ServerObserver:
                 "refusals": [
                     {"where": where, "reason": told} for where, told in coordinator.refusals.copy().items()
                 ],
+                "noted": coordinator.told(),
                 "heads": [
                     {
                         "merchant": name,

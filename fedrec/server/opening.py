@@ -1,49 +1,195 @@
-"""The server's part in opening a sum: who is asked about which uploads, and what came back."""
+"""The server's part in opening a round's sum: whom it asks about which uploads, and what came back."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from flwr.app import RecordDict
+from flwr.serverapp import Grid
 
-from fedrec.errors import FedrecError, ProtocolError
+from fedrec.errors import AggregationError, ContradictionError, FedrecError, ProtocolError
 from fedrec.privacy.aggregation.registry import opener
+from fedrec.privacy.aggregation.scheme import Opened, Scheme, SumOfCiphertexts
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.statements import Receipt, SignedCommitment
+from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
-from fedrec.server.cohort import Answers
+from fedrec.server.cohort import Answer, Answers, ask
+from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.uploads import Upload
 
 
-@dataclass(frozen=True)
-class Upload:
-    """One merchant's checked upload; ``ciphertext`` is kept only where a holder of the key is asked."""
+@dataclass
+class Opening:
+    """One sum and the answers to the one request about it.
 
-    merchant: str
-    signed: SignedCommitment
-    ciphertext: bytes
-    boxes: tuple[bytes, ...]
+    What enough members answered is tried; where it doesn't open, more answers to the same request are waited
+    for, and another set of uploads is never asked about. ``distrusted`` members are asked last, and only
+    where the others' answers aren't enough. Without ``grace`` everybody's answer is waited for.
 
+    Attributes:
+        opened: the sum and the members that answered wrongly; None while it isn't opened.
+        failure: why it isn't, where enough members answered.
+        refused: why members gave no answer, by name.
+        complaints: members that were dealt shares that don't check, by dealer.
 
-@dataclass(frozen=True)
-class Gathered:
-    """Answers by member number, why members refused, and who complained about which dealer."""
+    """
 
-    answers: Mapping[int, bytes]
-    refused: Mapping[str, str]
-    complaints: Mapping[str, frozenset[str]]
+    grid: Grid
+    plan: TrainingPlan
+    scheme: Scheme
+    round_number: int
+    total: SumOfCiphertexts
+    uploads: Sequence[Upload]
+    nodes: Mapping[str, int]
+    receipts: ReceiptBook
+    distrusted: Collection[str]
+    timeout: float
+    grace: Grace | None
+    opened: Opened | None = None
+    failure: AggregationError | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    complaints: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _answers: dict[int, bytes] = field(default_factory=dict)
+    _signed: list[Receipt] = field(default_factory=list)
+    _tried: int = -1
+
+    @property
+    def answered(self) -> int:
+        """How many members have answered."""
+        return len(self._answers)
+
+    def run(self, count: Callable[[Answers[UnmaskReply]], None]) -> None:
+        """Ask the members and open the sum, if it can be; ``count`` is told of every exchange."""
+        if not self.plan.committee:
+            self._try()
+            return
+        requests = unmask_requests(
+            self.plan, self.uploads, round_number=self.round_number, receipts=self.receipts
+        )
+        there = [member for member in requests if member in self.nodes]
+        first = [member for member in there if member not in self.distrusted]
+        if len(first) < self.plan.threshold:
+            first = there
+        for members in (first, [member for member in there if member not in first]):
+            if members and self.opened is None:
+                asked = {self.nodes[member]: requests.pop(member) for member in members}
+                count(self._ask(asked))
+        self.receipts.keep(self._signed)
+
+    def suspects(self) -> frozenset[str]:
+        """Return those of whom one at least is at fault, where enough answered and the sum didn't open.
+
+        Dealers prove that their shares fit together, so shares that contradict each other are members' doing.
+        Shares that agree are right if as many honest members as the threshold are among them; then an upload
+        is of another key than the one dealt, or the other way round.
+        """
+        members = {self.plan.committee[x - 1] for x in self._answers} | set(self.refused)
+        if isinstance(self.failure, ContradictionError):
+            return frozenset(members)
+        dealers = {upload.merchant for upload in self.uploads}
+        faulty = min(self.plan.colluders, len(self.plan.committee))
+        sure = self.answered - self.plan.threshold >= faulty
+        return frozenset(dealers if sure else dealers | members)
+
+    def _ask(self, requests: Mapping[int, RecordDict]) -> Answers[UnmaskReply]:
+        names = {self.nodes[name]: name for name in self.plan.committee if name in self.nodes}
+
+        def take(answer: Answer[UnmaskReply]) -> None:
+            self._take(names[answer.node_id], answer)
+
+        def exchange(end: Callable[[float], float | None]) -> Answers[UnmaskReply]:
+            return ask(
+                self.grid,
+                requests,
+                message_type="query.unmask",
+                reply_type=UnmaskReply,
+                max_blob_bytes=self.scheme.answer_bytes,
+                timeout=self.timeout,
+                group_id=str(self.round_number),
+                take=take,
+                end=end,
+            )
+
+        if self.grace is None:
+            answers = exchange(lambda seconds: None)
+        else:
+            with self.grace.phase(asked=len(requests), needed=self.plan.threshold) as phase:
+
+                def end(seconds: float) -> float | None:
+                    if self._tried < 0 and self.answered >= self.plan.threshold:
+                        self._try()
+                    return seconds if self.opened else phase.end(self.answered, seconds=seconds)
+
+                answers = exchange(end)
+        if self.opened is None and self.answered >= self.plan.threshold and self._tried != self.answered:
+            self._try()
+        return answers
+
+    def _take(self, member: str, answer: Answer[UnmaskReply]) -> None:
+        dealers = {upload.merchant for upload in self.uploads}
+        for dealer in dealers.intersection(answer.body.complaints):
+            self.complaints[dealer].add(member)
+        try:
+            if answer.body.refused is not None:
+                raise ProtocolError(str(answer.body.refused))
+            # Every answer stands in its member's ledger: one that was put back to before it is found out.
+            self._signed.append(
+                self.receipts.sign(
+                    answer.body.head,
+                    plan=self.plan,
+                    merchant=member,
+                    round_number=self.round_number,
+                    moment="answered",
+                )
+            )
+            if not answer.body.complaints:
+                self._answers[self.plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
+        except FedrecError as error:
+            self.refused[member] = str(error)
+
+    def _try(self) -> None:
+        self._tried = self.answered
+        try:
+            self.opened = self._open(self._answers)
+        except ContradictionError as error:
+            self.failure = error
+            self._leave_one_out()
+        except AggregationError as error:
+            self.failure = error
+
+    def _leave_one_out(self) -> None:
+        """Find one wrong answer where the code alone is too short to: the right key shows by its noise."""
+        if self.answered <= self.plan.threshold:
+            return
+        for x in sorted(self._answers):
+            rest = {other: answer for other, answer in self._answers.items() if other != x}
+            try:
+                opened = self._open(rest)
+            except AggregationError:
+                continue
+            wrong = {**opened.wrong, x: "its key share contradicts the other members'"}
+            self.opened = replace(opened, wrong=wrong)
+            return
+
+    def _open(self, answers: Mapping[int, bytes]) -> Opened:
+        return self.scheme.open(
+            self.total,
+            answers=answers,
+            threshold=self.plan.threshold,
+            contributors=len(self.uploads),
+            training_id=self.plan.training_id,
+            round_number=self.round_number,
+        )
 
 
 def unmask_requests(
     plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int, receipts: ReceiptBook
 ) -> dict[str, RecordDict]:
-    """Return the request to every committee member, by name.
-
-    It holds the survivor set, that member's part, and the last receipt that it was given.
-    """
+    """Return the request to every committee member, by name: the survivor set, and that member's part."""
     request = UnmaskRequest(
         training_id=plan.training_id,
         round_number=round_number,
@@ -63,49 +209,3 @@ def unmask_requests(
 
 def _with_receipt(request: UnmaskRequest, receipts: ReceiptBook, member: str) -> UnmaskRequest:
     return request.model_copy(update={"receipt": receipts.last(member)})
-
-
-def gather(
-    answers: Answers[UnmaskReply],
-    *,
-    plan: TrainingPlan,
-    members: Mapping[int, str],
-    dealers: Collection[str],
-    round_number: int,
-    receipts: ReceiptBook,
-) -> Gathered:
-    """Sort the replies; ``members`` names the committee member at each node, ``dealers`` the survivors.
-
-    A reply without a ledger head of its member counts as a refusal; the others' go into the book.
-    """
-    signed: list[Receipt] = []
-    found: dict[int, bytes] = {}
-    refused: dict[str, str] = {}
-    complaints: dict[str, set[str]] = defaultdict(set)
-    for answer in answers.replies:
-        member = members[answer.node_id]
-        try:
-            if answer.body.refused is not None:
-                raise ProtocolError(str(answer.body.refused))
-            signed.append(
-                receipts.sign(
-                    answer.body.head,
-                    plan=plan,
-                    merchant=member,
-                    round_number=round_number,
-                    moment="answered",
-                )
-            )
-            if not answer.body.complaints:
-                found[plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
-        except FedrecError as error:
-            refused[member] = str(error)
-            continue
-        for dealer in set(answer.body.complaints).intersection(dealers):
-            complaints[dealer].add(member)
-    receipts.keep(signed)
-    return Gathered(
-        answers=found,
-        refused=refused,
-        complaints={dealer: frozenset(by) for dealer, by in complaints.items()},
-    )

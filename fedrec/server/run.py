@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from fedrec._internal.files import write_atomically
+from fedrec.config import PATIENCE
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
@@ -26,7 +27,8 @@ from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
 from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.home import ServerHome
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.receipts import ReceiptBook, read_receipts
+from fedrec.server.patience import Grace
+from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
 from fedrec.server.report.build import epsilon_after
 from fedrec.server.report.deployed import deployed_report
 from fedrec.server.report.page import render
@@ -50,8 +52,9 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and
-    ``most_lost`` the number of rounds lost in a row after which it stops.
+    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it
+    stops once ``most_lost`` more rounds were lost than one in eleven. ``patience`` is the multiple of
+    :class:`Grace`.
     """
 
     home: ServerHome
@@ -60,6 +63,7 @@ class TrainingRun:
     follow: Callable[[Training, Coordinator], None]
     timeout: float
     most_lost: int
+    patience: float = PATIENCE
 
     def __post_init__(self) -> None:
         self._plan = self.training.plan()
@@ -100,6 +104,7 @@ class TrainingRun:
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
             on_round=on_round,
             timeout=self.timeout,
+            grace=Grace(multiple=self.patience),
             most_lost=self.most_lost,
             before_round=self._before_round,
             refusals=self.training.refusals(),
@@ -177,7 +182,7 @@ class TrainingRun:
             lines=self.training.rounds(),
             metrics=metrics,
             sizes={entry.name: entry.size for entry in self.home.enrolled()},
-            receipts=read_receipts(self.home.receipts),
+            receipts=rounds_with_receipt(self.home.receipts, training_id=plan.training_id),
             seeded=coordinator.seeded,
             refusals=coordinator.refusals,
         )

@@ -13,7 +13,7 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec._internal.text import listed
-from fedrec.config import MOST_LOST_ROUNDS
+from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
@@ -40,8 +40,8 @@ class Service:
 
     Merchants that are enrolled or revoked while it runs are admitted or locked out within a second.
     ``gather_seconds`` is how long a training waits for its whole cohort before it starts with whoever is
-    there, ``timeout`` how long a phase waits for its replies, and ``most_lost`` the number of rounds lost in
-    a row that stops a training.
+    there, ``timeout`` how long a phase waits for as many replies as it needs, and ``most_lost`` how many
+    more rounds than one in eleven may be lost before a training stops.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class Service:
         timeout: float = 3600.0,
         gather_seconds: float = _GATHER_SECONDS,
         most_lost: int = MOST_LOST_ROUNDS,
+        patience: float = PATIENCE,
     ) -> None:
         self._home = home
         self._once = once
         self._timeout = timeout
         self._gather_seconds = gather_seconds
         self._most_lost = most_lost
+        self._patience = patience
         self._stop, self._over = threading.Event(), threading.Event()
         self._gathered: set[str] = set()
         self._names: dict[bytes, str] = {}
@@ -153,6 +155,7 @@ class Service:
             follow=self.observer.follow,
             timeout=self._timeout,
             most_lost=self._most_lost,
+            patience=self._patience,
         )
         attempt, reached = 0, run.reserved
         try:

@@ -1,4 +1,4 @@
-"""Faults to inject: who doesn't answer which request of a round, and who crashes at which point of it."""
+"""Faults to inject: who doesn't answer a request of a round, who crashes at which point, and who lies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 Phase = Literal["train", "unmask"]
 CrashPoint = Literal["charged", "stored", "sent"]
+Lie = Literal["key", "share"]
 _POINTS: tuple[CrashPoint, ...] = ("charged", "stored", "sent")
 
 
@@ -44,6 +45,24 @@ class Crashes:
         """Return where this merchant crashes in this round, None where it doesn't."""
         drawn, digest = _draw(f"fedrec/crash/1:{self.seed}:{round_number}:{merchant}")
         return _POINTS[digest[8] % len(_POINTS)] if drawn < self.probability else None
+
+
+@dataclass(frozen=True)
+class Saboteur:
+    """One merchant spoils every sum that it can, but for every ``honest_each``th round (none with 0).
+
+    With ``lie`` "key" it uploads under another key than it deals, which no member can see; with "share" it
+    answers as a member of the committee with a wrong share.
+    """
+
+    merchant: int
+    lie: Lie
+    honest_each: int = 0
+
+    def lies(self, lie: Lie, *, merchant: int, round_number: int) -> bool:
+        """Tell whether this merchant lies so in this round."""
+        honest = self.honest_each > 0 and round_number % self.honest_each == 0
+        return (merchant, lie) == (self.merchant, self.lie) and not honest
 
 
 class InjectedCrashError(RuntimeError):

@@ -210,7 +210,7 @@ def _train(
                 plan=run.plan,
                 optimizer=progress.optimizer,
                 checkpoint=_checkpoint(run),
-                receipts=ReceiptBook(run.folder / "receipts.jsonl", identity=run.server),
+                receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
                 on_round=on_round,
                 refusals=progress.refusals,
             )

@@ -23,9 +23,10 @@ from fedrec.privacy.accounting.kinds import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError
+from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
+from fedrec.simulations.sabotage import under_another_key, wrong_share
 from fedrec.simulations.sources import read_digests
 from fedrec.vision.inputs import to_inputs
 
@@ -60,8 +61,9 @@ def add_cost(path: Path, *, train: float, encrypt: float) -> None:
 
 @dataclass
 class VirtualMerchant(Merchant):
-    """A merchant that crashes, by ``drop``, where ``crash_at`` of the round says so."""
+    """A merchant that crashes, by ``drop``, where ``crash_at`` of the round says so, and lies by ``lies``."""
 
+    lies: Callable[[Lie, int], bool] = lambda lie, round_number: False
     crash_at: Callable[[int], CrashPoint | None] = lambda round_number: None
     drop: Callable[[], None] = lambda: None
     _point: CrashPoint | None = None
@@ -72,7 +74,16 @@ class VirtualMerchant(Merchant):
         reply = super().train(request, blobs)
         if self._point == "sent":
             self.drop()
+        if self.lies("key", request.round_number):
+            return under_another_key(self, *reply)
         return reply
+
+    def unmask(self, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
+        """Answer as :meth:`Merchant.unmask` does, or with a wrong share."""
+        reply, sent = super().unmask(request, blobs)
+        if sent and self.lies("share", request.round_number):
+            return reply, wrong_share(sent)
+        return reply, sent
 
     def reach(self, event: str) -> None:
         """Crash if this is the point: nothing of the step happens after it."""
@@ -99,6 +110,7 @@ class SimulatedMerchants:
     seed: int | None
     keep_open: bool = True
     crashes: Crashes | None = None
+    saboteur: Saboteur | None = None
 
     def __call__(self) -> ClientApp:
         """Return a ClientApp that answers for every merchant of the simulation, brought up on first use."""
@@ -159,6 +171,10 @@ class SimulatedMerchants:
                 return None
             return self.crashes.point(merchant=index, round_number=round_number)
 
+        def lies(lie: Lie, round_number: int) -> bool:
+            saboteur = self.saboteur
+            return saboteur is not None and saboteur.lies(lie, merchant=index, round_number=round_number)
+
         def on_event(event: str) -> None:
             if event == "stored":
                 add_cost(home / COST_FILE, train=merchant.seconds_train, encrypt=merchant.seconds_encrypt)
@@ -183,6 +199,7 @@ class SimulatedMerchants:
             device=torch.device(self.device),
             on_event=on_event,
             crash_at=crash_at,
+            lies=lies,
             drop=drop,
             works_ahead=self.keep_open,
             seconds_train=spent.get("seconds_train", 0.0),

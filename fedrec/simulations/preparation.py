@@ -241,6 +241,7 @@ def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
         largest_image_size=None,
         largest_input_mib=None,
         largest_classes=None,
+        largest_lost_share=1.0,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.errors import AggregationError
+from fedrec.errors import AggregationError, ContradictionError
 from fedrec.privacy.aggregation import reed_solomon
 from fedrec.privacy.randomness import Randomness
 
@@ -98,7 +98,7 @@ def reconstruct(shares: Mapping[int, UInt64Array], *, threshold: int) -> Reconst
 
     ``shares`` maps member numbers to (n,) uint64 below p. Up to that number of wrong shares the vector is
     unique (Reed and Solomon 1960), and who sent them is known. Raises ``AggregationError`` if there are too
-    few shares, or more of them contradict each other than can be told apart.
+    few shares, ``ContradictionError`` if more of them contradict each other than can be told apart.
     """
     if threshold < 1 or len(shares) < threshold:
         raise AggregationError(f"{len(shares)} key shares are too few: the threshold is {threshold}")
@@ -110,7 +110,7 @@ def reconstruct(shares: Mapping[int, UInt64Array], *, threshold: int) -> Reconst
         wrong = _find_wrong(shares, points, threshold)
         points = [x for x in points if x not in wrong]
         if not wrong or not _agree(shares, points, threshold):
-            raise AggregationError(
+            raise ContradictionError(
                 f"the key shares of members {sorted(shares)} contradict each other, "
                 "and too few of them agree to tell which are wrong"
             )

@@ -14,7 +14,6 @@ from typing import Any
 
 from fedrec.privacy.derive import Derived
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.statements import Receipt
 from fedrec.server.report.build import RunFacts, build_report, epsilon_after
 from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
@@ -33,14 +32,14 @@ def deployed_report(
     lines: Sequence[RoundLine],
     metrics: Metrics | None,
     sizes: Mapping[str, int],
-    receipts: Sequence[Receipt],
+    receipts: Mapping[str, int],
     seeded: bool,
     refusals: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the report of a training that has ended.
 
-    ``sizes`` are the numbers of records that merchants declared when they were enrolled, ``receipts`` all
-    that the server has signed.
+    ``sizes`` are the numbers of records that merchants declared when they were enrolled, ``receipts`` of
+    how many of its rounds the server has signed one, by name.
     """
     return build_report(
         plan=plan,
@@ -76,16 +75,10 @@ def _per_merchant(
     derived: Derived,
     *,
     sizes: Mapping[str, int],
-    receipts: Sequence[Receipt],
+    receipts: Mapping[str, int],
     rounds_reserved: int,
 ) -> list[dict[str, Any]]:
     """State the rounds that each merchant is known to be charged for, and the most that they may cost it."""
-    heads = {
-        (receipt.head.statement.merchant, receipt.head.statement.round_number)
-        for receipt in receipts
-        if receipt.head.statement.training_id == plan.training_id
-        and receipt.head.statement.moment == "charged"
-    }
     # A merchant may have been charged in any round that was begun, also where its upload was lost.
     epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)
     return [
@@ -94,7 +87,7 @@ def _per_merchant(
             "records": sizes.get(peer.name),
             "epsilon": epsilon,
             "epsilon_lifetime": None,
-            "rounds_charged": sum(name == peer.name for name, _ in heads),
+            "rounds_charged": receipts.get(peer.name, 0),
         }
         for peer in plan.roster
     ]

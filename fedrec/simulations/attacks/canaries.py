@@ -320,7 +320,7 @@ def _train(
             plan=plan,
             optimizer=recorder,
             checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
-            receipts=ReceiptBook(folder / "receipts.jsonl", identity=server),
+            receipts=ReceiptBook(folder / "receipts.sqlite", identity=server),
             on_round=rounds.append,
         ).run()
     finally:

@@ -1,0 +1,140 @@
+"""The server's part in gathering a round's uploads: who is asked, and what is checked before one counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from flwr.app import RecordDict
+
+from fedrec.errors import FedrecError, ProtocolError
+from fedrec.privacy.aggregation.committee import check_commitment
+from fedrec.privacy.aggregation.registry import opener
+from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
+from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import Receipt, SignedCommitment, boxes_hash
+from fedrec.protocol.transport import pack, take_blob, with_body
+from fedrec.server.attendance import Attendance
+from fedrec.server.cohort import Answer
+from fedrec.server.receipts import ReceiptBook
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One merchant's checked upload; ``ciphertext`` is kept only where a holder of the key is asked."""
+
+    merchant: str
+    signed: SignedCommitment
+    ciphertext: bytes
+    boxes: tuple[bytes, ...]
+
+
+def train_requests(
+    model: bytes,
+    *,
+    plan: TrainingPlan,
+    round_number: int,
+    cohort: Attendance,
+    receipts: ReceiptBook,
+    without: Collection[str],
+) -> dict[int, RecordDict]:
+    """Return the request to every node but those of ``without``; all of them hold one copy of the model."""
+    request = TrainRequest(
+        training_id=plan.training_id,
+        round_number=round_number,
+        model_hash=sha256_hex(model),
+        sealing_keys=cohort.sealing_keys,
+        encryption_key=cohort.encryption_key,
+    )
+    blobs = {"model": model}
+    if cohort.encryption_key is not None:
+        blobs["encryption-key"] = cohort.encryption_key_bytes
+    shared = pack(request, blobs)
+    return {
+        node: with_body(shared, request.model_copy(update={"receipt": receipts.last(name)}))
+        for name, node in cohort.nodes.items()
+        if name not in without
+    }
+
+
+class Gathering:
+    """The uploads of one round: every one that is well formed is added to ``total`` as it comes.
+
+    ``note`` is told why another one doesn't count, under the name that its node joined with: the name inside
+    may be anybody's.
+    """
+
+    def __init__(
+        self,
+        total: SumOfCiphertexts,
+        *,
+        plan: TrainingPlan,
+        round_number: int,
+        model_hash: str,
+        nodes: Mapping[str, int],
+        receipts: ReceiptBook,
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._total, self._plan, self._round, self._model_hash = total, plan, round_number, model_hash
+        self._nodes, self._names = nodes, {node: name for name, node in nodes.items()}
+        self._book, self._note = receipts, note
+        self._uploads: dict[str, Upload] = {}
+        self._receipts: dict[str, Receipt] = {}
+        self.refused = False
+        self.largest = 0
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def take(self, answer: Answer[TrainReply]) -> None:
+        """Check a reply and add its upload; the order of additions doesn't matter to a sum."""
+        merchant = self._names[answer.node_id]
+        self.refused |= answer.body.refused is not None
+        try:
+            upload = self._checked(answer)
+            receipt = self._book.sign(
+                answer.body.head,
+                plan=self._plan,
+                merchant=merchant,
+                round_number=self._round,
+                moment="charged",
+            )
+            self._total.add(upload.ciphertext)
+        except FedrecError as error:
+            self._note(merchant, str(error))
+            return
+        if opener(self._plan.scheme) != "holder":
+            upload = replace(upload, ciphertext=b"")
+        self._uploads[merchant], self._receipts[merchant] = upload, receipt
+        size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
+        self.largest = max(self.largest, size)
+
+    def close(self) -> list[Upload]:
+        """Fix the round's set: keep the receipts, durably, and return the uploads in the cohort's order."""
+        order = [name for name in self._nodes if name in self._uploads]
+        self._book.keep([self._receipts[name] for name in order])
+        return [self._uploads[name] for name in order]
+
+    def _checked(self, answer: Answer[TrainReply]) -> Upload:
+        if answer.body.refused is not None:
+            raise ProtocolError(str(answer.body.refused))
+        if answer.body.signed is None:
+            raise ProtocolError("neither an upload nor a refusal")
+        if self._nodes.get(answer.body.merchant) != answer.node_id:
+            raise ProtocolError("an upload came from another node than the merchant joined from")
+        commitment = check_commitment(answer.body.signed, plan=self._plan, round_number=self._round)
+        if commitment.merchant != answer.body.merchant or commitment.model_hash != self._model_hash:
+            raise ProtocolError("the commitment is of another merchant or model")
+        ciphertext = take_blob(answer.blobs, "ciphertext")
+        if sha256_hex(ciphertext) != commitment.ciphertext_hash:
+            raise ProtocolError("the ciphertext is not the one committed to")
+        boxes = tuple(
+            take_blob(answer.blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1)
+        )
+        if boxes_hash(boxes) != commitment.boxes_hash:
+            raise ProtocolError("the sealed shares are not the ones committed to")
+        return Upload(
+            merchant=commitment.merchant, signed=answer.body.signed, ciphertext=ciphertext, boxes=boxes
+        )

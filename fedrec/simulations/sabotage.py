@@ -1,0 +1,38 @@
+"""What a merchant that lies sends: uploads and answers that only their sum gives away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedrec.clients.merchant import Blobs, Merchant
+from fedrec.errors import ProtocolError
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.messages import TrainReply
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
+
+
+def under_another_key(
+    merchant: Merchant, reply: TrainReply, blobs: Blobs
+) -> tuple[TrainReply, dict[str, bytes]]:
+    """Replace an upload's ciphertext by zeros under a fresh key; the shares stay those of the first."""
+    if reply.signed is None:
+        raise ProtocolError("a refusal holds no upload to spoil")
+    commitment, derived = reply.signed.commitment, merchant.open_derived()
+    other = derived.scheme.encrypt(
+        np.zeros(derived.noise.dimension, dtype=np.int64),
+        training_id=commitment.training_id,
+        round_number=commitment.round_number,
+        rng=Randomness.from_os(),
+    )
+    changed = commitment.model_copy(update={"ciphertext_hash": sha256_hex(other.ciphertext)})
+    signature = merchant.identity.sign(changed.canonical_bytes(), context=COMMITMENT_CONTEXT)
+    signed = SignedCommitment(commitment=changed, signature=signature.hex())
+    return reply.model_copy(update={"signed": signed}), {**blobs, "ciphertext": other.ciphertext}
+
+
+def wrong_share(blobs: Blobs) -> dict[str, bytes]:
+    """Change the last coefficient of a member's answer; it stays well formed."""
+    answer = bytearray(blobs["answer"])
+    answer[-4] ^= 1
+    return {**blobs, "answer": bytes(answer)}
