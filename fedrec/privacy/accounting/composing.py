@@ -9,7 +9,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
 
 from fedrec.privacy.accounting.loss import Floats, Losses
 
@@ -80,7 +79,7 @@ class Sum:
         whole = np.ones(size // 2 + 1, dtype=np.complex128)
         for losses, count in self.parts:
             circle = np.bincount(losses.indices() % size, weights=losses.masses, minlength=size)
-            whole *= np.asarray(rfft(circle)) ** count
+            whole *= np.fft.rfft(circle) ** count
         return whole
 
     def composed(self) -> Losses:
@@ -91,7 +90,7 @@ class Sum:
         return self._unwound(self.spectrum(size), low, size)
 
     def _unwound(self, spectrum: NDArray[np.complex128], low: int, size: int) -> Losses:
-        circle: Floats = irfft(spectrum, size)
+        circle = np.fft.irfft(spectrum, size)
         return Losses(first=low, masses=np.roll(circle, -(low % size)), infinite=self.infinite)
 
     def growing(self, step: Sum, *, last: int) -> Iterator[Losses]:
@@ -129,9 +128,7 @@ class _Moments:
         return _Moments(tilts=tilts, up=up, down=down)
 
     def plus(self, other: _Moments, *, times: int) -> _Moments:
-        return _Moments(
-            tilts=self.tilts, up=self.up + times * other.up, down=self.down + times * other.down
-        )
+        return _Moments(tilts=self.tilts, up=self.up + times * other.up, down=self.down + times * other.down)
 
 
 def _window(total: Sum, moments: _Moments) -> tuple[int, int]:
@@ -139,7 +136,18 @@ def _window(total: Sum, moments: _Moments) -> tuple[int, int]:
     high = sum(count * (losses.first + losses.masses.size - 1) for losses, count in total.parts)
     high = min(high, math.ceil(float(np.min((moments.up + LOG_TAIL) / moments.tilts))))
     low = max(low, math.floor(-float(np.min((moments.down + LOG_TAIL) / moments.tilts))))
-    return low, next_fast_len(max(high - low + 1, 2), real=True)
+    return low, _fast_length(max(high - low + 1, 2))
+
+
+def _fast_length(points: int) -> int:
+    """Return the least product of powers of 2, 3 and 5 that is no smaller: those transform fast."""
+    best = 1 << (points - 1).bit_length()
+    for fives in range(round(math.log(best, 5)) + 1):
+        odd = 5**fives
+        while odd < best:
+            best = min(best, odd << max(0, (-(-points // odd) - 1).bit_length()))
+            odd *= 3
+    return best
 
 
 def _tilts(fewest: Sum, most: Sum) -> Floats:

@@ -1,10 +1,10 @@
-"""From sums of discrete Gaussians to one continuous Gaussian: the lemma that makes the accountants' figures proved.
+"""From sums of discrete Gaussians to one continuous Gaussian: what makes the accountants' figures proved.
 
-A record moves the opened sum by an integer vector of norm at most Delta, under the sum of the honest merchants'
-discrete Gaussians. Let V be that sum's variance parameter. With eta = 3 the sum has, up to factors within
-exp(+-(a1 + a2)) a coordinate, the law of a continuous Gaussian of variance V - eta^2 that is then rounded at random,
-whatever the record did: so the subsampled Gaussian mechanism of noise multiplier sqrt(V - 9) / Delta bounds every
-step. ``docs/accounting.md`` has statement, proof and sources.
+A record moves the opened sum by an integer vector of norm at most Delta, under the sum of the honest
+merchants' discrete Gaussians. Let V be that sum's variance parameter. With eta = 3 the sum has, up to factors
+within exp(+-(a1 + a2)) a coordinate, the law of a continuous Gaussian of variance V - eta^2 that is then
+rounded at random, whatever the record did: so the subsampled Gaussian mechanism of noise multiplier sqrt(V -
+9) / Delta bounds every step. ``docs/accounting.md`` has statement, proof and sources.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fedrec.errors import ConfigError
 SMOOTHING = 3.0
 """eta, in grid units: what of the noise's width the random rounding takes."""
 LEAST_SHARE = 8.0
-"""Least discrete Gaussian of one merchant, in grid units: below it the law of a sum strays from a Gaussian's."""
+"""Least discrete Gaussian of one merchant, in grid units: sums of narrower ones stray from a Gaussian."""
 MAX_DIMENSION = 1 << 27
 MAX_STEPS = 1 << 20
-"""Sizes up to which every factor of the lemma stays below 2**-200 over a whole training (:func:`log_factor`)."""
+"""Sizes up to which the lemma's factor stays below 2**-200 over a whole training (:func:`log_factor`)."""
 RATE_GRID = 2.0**-52
-"""A record's coin is a uniform on a grid of this width held against the rate: it says yes so much too often."""
+"""Grid of the uniform that is a record's coin: it may fall below the rate so much too often."""
 _TERMS = 8
 
 
@@ -53,8 +53,8 @@ def accounted_multiplier(variance: float, *, sensitivity: float) -> float:
         return 0.0
     if variance < LEAST_SHARE**2 * (1 - 1e-12):
         raise ConfigError(
-            f"noise: {math.sqrt(max(variance, 0.0)):.3g} grid units are fewer than the {LEAST_SHARE:g} from which on "
-            "discrete noise hides as continuous noise does; choose a smaller epsilon, or a finer grid."
+            f"noise: {math.sqrt(max(variance, 0.0)):.3g} grid units are fewer than the {LEAST_SHARE:g} from "
+            "which on discrete noise hides as continuous noise does; choose a smaller epsilon."
         )
     return math.sqrt(variance - SMOOTHING**2) / sensitivity
 
@@ -70,12 +70,12 @@ def share_std(noise_multiplier: float, *, sensitivity: float, shares: int) -> fl
 
 
 def smoothing_sum(width: float) -> float:
-    """Return delta(x) = 2 * sum over k >= 1 of exp(-2 pi^2 x^2 k^2), how far a lattice sum of that width strays."""
+    """Return delta(x) = 2 * sum over k >= 1 of exp(-2 pi^2 x^2 k^2), how far a lattice sum strays."""
     return 2.0 * math.fsum(math.exp(-2.0 * (math.pi * width * k) ** 2) for k in range(1, _TERMS))
 
 
 def log_ratio(width: float) -> float:
-    """Return log((1 + delta(x)) / (1 - delta(x))), the largest log ratio of two lattice sums of that width."""
+    """Return log((1 + delta(x)) / (1 - delta(x))), the largest log ratio of two lattice sums."""
     stray = smoothing_sum(width)
     return math.log1p(stray) - math.log1p(-stray) if stray < 1.0 else math.inf
 
@@ -83,8 +83,9 @@ def log_ratio(width: float) -> float:
 def log_factor(*, dimension: int, steps: int, share: float, shares: int) -> float:
     """Return 2 d T (a1 + a2), by which the lemma moves epsilon over a whole training.
 
-    a1 is of the random rounding at eta = 3, a2 of adding up ``shares`` discrete Gaussians of at least ``share`` grid
-    units: the k-th addition has the lattice sum of width share * sqrt(k / (k + 1)). Below 2**-200 in the whole range.
+    a1 is of the random rounding at eta = 3, a2 of adding up ``shares`` discrete Gaussians of at least
+    ``share`` grid units: the k-th addition has the lattice sum of width share * sqrt(k / (k + 1)). Below
+    2**-200 in the whole range.
     """
     adding = math.fsum(log_ratio(share * math.sqrt(k / (k + 1))) for k in range(1, min(shares, 64)))
     # From the 64th on the width is above 0.99 shares: each is at most the last one taken.

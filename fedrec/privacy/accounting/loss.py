@@ -1,10 +1,11 @@
 """The privacy loss of one step of the subsampled Gaussian mechanism, on a grid, in both directions.
 
-With the record the step's output is, up to rotation and scale, the mixture P = sum of w_j N(s_j, sigma^2); without,
-it is N(0, sigma^2). The loss log(dP / dN) grows with the outcome, so that the outcomes whose loss lies in one cell of
-the grid are an interval, and its two masses are differences of normal distribution functions. Each cell's mass goes
-to the two ends of the cell so that both masses are kept: this is "connect the dots" (Doroshenko, Ghazi, Kamath, Kumar
-and Manurangsi 2022), the least pessimistic distribution on the grid that dominates the exact one.
+With the record the step's output is, up to rotation and scale, the mixture P = sum of w_j N(s_j, sigma^2);
+without, it is N(0, sigma^2). The loss log(dP / dN) grows with the outcome, so that the outcomes whose loss
+lies in one cell of the grid are an interval, and its two masses are differences of normal distribution
+functions. Each cell's mass goes to the two ends of the cell so that both masses are kept: this is "connect
+the dots" (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022), the least pessimistic distribution on the
+grid that dominates the exact one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a record adds to a step: ``sensitivities`` s_j, ascending from 0 on, with probabilities ``weights``.
+    """What a record adds to a step: ``sensitivities`` s_j, ascending from 0, with probabilities ``weights``.
 
     Both have one length, and the last weight is above 0. Everything is in units of the sensitivity.
     """
@@ -74,8 +75,8 @@ def loss_at(mixture: Mixture, sigma: float, x: Floats) -> Floats:
 def outcome_at(mixture: Mixture, sigma: float, losses: Floats) -> Floats:
     """Return the outcomes with these losses, -inf where a loss is no larger than any outcome's.
 
-    An error e of an outcome shifts a mass between two cells by a term of order e^2 only, since both masses are taken
-    at the same outcome.
+    An error e of an outcome shifts a mass between two cells by a term of order e^2 only, since both masses
+    are taken at the same outcome.
     """
     s, w = np.asarray(mixture.sensitivities), np.asarray(mixture.weights)
     least = w[0] if s[0] == 0.0 else 0.0
@@ -91,7 +92,7 @@ def outcome_at(mixture: Mixture, sigma: float, losses: Floats) -> Floats:
 
 
 def _by_newton(mixture: Mixture, sigma: float, log_above: Floats) -> Floats:
-    """Solve log(sum over s_j > 0 of w_j exp(...)) = ``log_above``: convex and increasing, so from the right."""
+    """Solve log(sum over s_j > 0 of w_j exp(...)) = ``log_above``, convex and increasing, from the right."""
     s, w = np.asarray(mixture.sensitivities), np.asarray(mixture.weights)
     s, w = s[(s > 0.0) & (w > 0.0)], w[(s > 0.0) & (w > 0.0)]
     found = np.full(log_above.shape, -np.inf)
@@ -124,7 +125,7 @@ def variance_of_loss(mixture: Mixture, sigma: float) -> float:
 
 
 def step_losses(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
-    """Return a distribution of one step's loss that dominates the exact one, on a grid, for both directions."""
+    """Return a distribution on a grid that dominates one step's loss, for both directions."""
     ends = np.array([-_REACH * sigma, mixture.sensitivities[-1] + _REACH * sigma])
     low, high = loss_at(mixture, sigma, ends) / interval
     edges = np.arange(math.floor(low), math.ceil(high) + 1)
@@ -179,7 +180,7 @@ class _Masses:
 
 
 def _split(masses: Floats, others: Floats, *, lower_ends: Floats, interval: float) -> Floats:
-    """Divide each cell's mass between its ends so that the other law's mass, exp(-loss) of it, is kept too."""
+    """Divide each cell's mass between its ends so that the other law's mass is kept too."""
     upper = (masses - np.exp(np.minimum(lower_ends, _LARGEST)) * others) / -math.expm1(-interval)
     # All of it at the upper end is always safe; so is rounding's excess over the ends.
     upper = np.clip(np.where((others > _LEAST) & (lower_ends <= _LARGEST), upper, masses), 0.0, masses)

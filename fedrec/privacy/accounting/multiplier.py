@@ -45,7 +45,8 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, st
             f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
             f"{sample_rate}; allow a larger epsilon, or fewer steps."
         )
-    # A coarse grid is cheap and a little above the fine one, so its answer is a good upper end of the bracket.
+    # A coarse grid is cheap and a little above the fine one, so its answer is a good upper end of the
+    # bracket.
     left, right = low, high
     while right - left > 0.01:
         middle = (left + right) / 2

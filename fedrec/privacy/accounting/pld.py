@@ -1,12 +1,13 @@
 """Epsilon by privacy loss distributions (PLD): the headline, a proved bound for one training.
 
-Steps' losses (:mod:`fedrec.privacy.accounting.loss`) are composed by the fast Fourier transform (Koskela, Jaelkoe and
-Honkela 2020), add and remove apart, and the larger epsilon is taken. For the noise that merchants really draw, sums
-of sampled discrete Gaussians, it holds by the lemma of :mod:`fedrec.privacy.accounting.lemma` at the multiplier
-sqrt(V - 9) / Delta. Where every record is in every step there is a closed form, which is used instead (Balle and
-Wang 2018, theorem 8). Neighbouring data sets differ by one record added or removed; records are sampled by Poisson.
-The rates and step counts must be fixed before the first of the steps: a server that chooses its next training after
-seeing results is beyond this bound, and :mod:`fedrec.privacy.accounting.filter` is for that.
+Steps' losses (:mod:`fedrec.privacy.accounting.loss`) are composed by the fast Fourier transform (Koskela,
+Jaelkoe and Honkela 2020), add and remove apart, and the larger epsilon is taken. For the noise that merchants
+really draw, sums of sampled discrete Gaussians, it holds by the lemma of
+:mod:`fedrec.privacy.accounting.lemma` at the multiplier sqrt(V - 9) / Delta. Where every record is in every
+step there is a closed form, which is used instead (Balle and Wang 2018, theorem 8). Neighbouring data sets
+differ by one record added or removed; records are sampled by Poisson. The rates and step counts must be fixed
+before the first of the steps: a server that chooses its next training after seeing results is beyond this
+bound, and :mod:`fedrec.privacy.accounting.filter` is for that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from fedrec.privacy.accounting.loss import Losses, Mixture, StepLosses, step_los
 FLOAT_DELTA = 1e-14
 """Taken off delta for each step: more than floating point was ever measured to lose."""
 _LEAST_MULTIPLIER = 0.05
-# The grid's excess: first of a step's deviation of the loss, then halved until epsilon moves by less than this.
+# The grid's excess: first of a step's deviation of the loss, then halved until epsilon moves by less than
+# this.
 _FINENESS, _COARSE = 0.08, 0.5
 _SETTLED = 1e-3
 _LEAST_INTERVAL = 1e-9
@@ -43,9 +45,9 @@ Kind = tuple[Mixture, float, int]
 def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
     """Epsilon of all ``events`` together at ``delta``, by PLD: never below the exact one, at most 1% above.
 
-    The grid errs upward by an amount that shrinks with the square of its interval, so the interval is halved until
-    that changes the result by less than 0.1%. (An epsilon below about 1e-5 may stay further above.) 1e-14 a step is
-    taken off ``delta`` for floating point. Results are cached.
+    The grid errs upward by an amount that shrinks with the square of its interval, so the interval is halved
+    until that changes the result by less than 0.1%. (An epsilon below about 1e-5 may stay further above.)
+    1e-14 a step is taken off ``delta`` for floating point. Results are cached.
 
     Infinite if a step has no noise, or a noise multiplier below 0.05, or if nothing is left of ``delta``.
     Raises :class:`ConfigError` when ``delta`` is out of range.
@@ -55,7 +57,7 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
 
 
 def epsilon_rough(event: Event, *, delta: float) -> float:
-    """Epsilon of one event on a coarse grid: a bound too, some percent above :func:`epsilon_pld`, much sooner."""
+    """Epsilon of one event on a coarse grid: a bound too, some percent above :func:`epsilon_pld`."""
     check_delta(delta)
     kinds = _kinds(grouped([event]))
     if not kinds or _whole(kinds) or _without_figure(kinds):
@@ -159,7 +161,7 @@ def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
 
 
 def _first_interval(kinds: tuple[Kind, ...], fineness: float) -> float:
-    """Return so much of the deviation of a step's loss: connecting the dots adds interval^2 / 6 to its variance.
+    """Return so much of the deviation of a step's loss, to whose variance the dots add interval^2 / 6.
 
     Rounded down to a power of two, so that histories that differ little share their steps.
     """

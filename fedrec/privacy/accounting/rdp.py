@@ -1,10 +1,10 @@
 """Renyi divergences (RDP) at real orders: what a lifetime cap adds up, and a cross-check of PLD.
 
 One step's divergence is that of the subsampled continuous Gaussian, which by the lemma of
-:mod:`fedrec.privacy.accounting.lemma` bounds the discrete noise at the multiplier sqrt(V - 9) / Delta, at any order.
-At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2), for a record that
-is removed; one that is added gives less (Mironov, Talwar and Zhang 2019, theorem 5). Neighbouring data sets differ by
-one record added or removed; records are sampled by Poisson.
+:mod:`fedrec.privacy.accounting.lemma` bounds the discrete noise at the multiplier sqrt(V - 9) / Delta, at any
+order. At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2),
+for a record that is removed; one that is added gives less (Mironov, Talwar and Zhang 2019, theorem 5).
+Neighbouring data sets differ by one record added or removed; records are sampled by Poisson.
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ from fedrec.privacy.accounting.events import Event, check_delta
 from fedrec.privacy.accounting.lemma import accounted_rate
 
 _REAL = np.array([*np.arange(105, 200, 5), *np.arange(200, 400, 10), *np.arange(400, 800, 25)]) / 100.0
-_WHOLE = [*range(8, 33), *range(34, 65, 2), *range(68, 129, 4), *range(136, 257, 8), 320, 384, 512, 768, 1024, 2048]
+_WHOLE = [
+    *range(8, 33),
+    *range(34, 65, 2),
+    *range(68, 129, 4),
+    *range(136, 257, 8),
+    320,
+    384,
+    512,
+    768,
+    1024,
+    2048,
+]
 ORDERS: NDArray[np.float64] = np.concatenate([_REAL, np.array(_WHOLE, dtype=np.float64)])
 """Renyi orders at which RDP is kept, from 1.05 to 2048, ascending; an RDP vector has this shape."""
 # Relative and absolute excess, more than the float error of either sum below.
@@ -54,10 +65,10 @@ def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.floa
 def _by_trapezia(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the logarithm of the moment at real orders, by the trapezoidal rule over the whole line.
 
-    The integrand is analytic up to a distance of pi * sigma^2 from the real line, where the mixture has a zero, and
-    falls like a Gaussian of width sigma; the rule is then off by exp(-2 pi * distance / spacing), relatively: below
-    1e-60 at the spacing taken (Trefethen and Weideman 2014, theorem 5.1). Its ends lie 12 deviations beyond the centre
-    of either part of the mixture at the largest order.
+    The integrand is analytic up to a distance of pi * sigma^2 from the real line, where the mixture has a
+    zero, and falls like a Gaussian of width sigma; the rule is then off by exp(-2 pi * distance / spacing),
+    relatively: below 1e-60 at the spacing taken (Trefethen and Weideman 2014, theorem 5.1). Its ends lie 12
+    deviations beyond the centre of either part of the mixture at the largest order.
     """
     spacing = min(sigma, sigma**2) / _PER_WIDTH
     reach = _REACH * sigma

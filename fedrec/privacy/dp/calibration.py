@@ -234,9 +234,9 @@ def plan_noise(
     share = share_std(sigma, sensitivity=bound, shares=shares)
     if mode != "off" and not LEAST_SHARE <= share <= MAX_SIGMA:
         raise ConfigError(
-            f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], where "
-            "discrete noise is proved to hide as continuous noise does; choose another epsilon or noise "
-            "multiplier, or fewer contributors."
+            f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
+            "where discrete noise is proved to hide as continuous noise does; choose another epsilon or "
+            "noise multiplier, or fewer contributors."
         )
     clamp_abs = clamp_for(scale=scale, records=records_per_merchant, sample_rate=sample_rate)
     reach = max_abs_of_sum(
