@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from typing import Any, cast
 
 import dp_accounting
@@ -113,6 +114,22 @@ def test_floating_point_costs_less_than_is_taken_off_delta(steps: int) -> None:
     for epsilon in np.quantile(at, [0.5, 0.6, 0.7]):
         weights = np.maximum(0, -np.expm1(np.minimum(epsilon - at, 0)))
         assert abs(float(composed.masses @ weights - exact @ weights)) < 1e-15 * steps
+
+
+@pytest.mark.parametrize(
+    ("rate", "sigma", "steps"),
+    [(3.2e-5, 0.25, 3234), (3.4e-5, 0.38, 10), (1e-6, 0.06, 10**6), (0.01, 0.05, 1000)],
+)
+def test_rare_and_large_losses_take_no_memory(rate: float, sigma: float, steps: int) -> None:
+    """Anybody may send a plan like this: its epsilon is bounded within a few arrays of 4 million points."""
+    start = time.process_time()
+    tracemalloc.start()
+    epsilon = epsilon_pld([Event(rate, sigma, steps)], delta=1e-7)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 600e6
+    assert time.process_time() - start < 4
+    assert 0 < epsilon <= epsilon_rdp([Event(rate, sigma, steps)], delta=1e-7) * 1.01
 
 
 def test_a_million_rounds_take_no_longer_than_two_seconds() -> None:

@@ -14,7 +14,6 @@ from fedrec.privacy.accounting.loss import Floats, Losses
 
 LOG_TAIL = 38.0
 """Sums outside a window hold at most exp(-38), 3e-17, of the mass on either side."""
-_TILTS = 2.0 ** np.arange(-4.0, 2.5, 0.5)
 
 
 def epsilon_of(losses: Losses, *, delta: float, interval: float) -> float:
@@ -151,12 +150,18 @@ def _fast_length(points: int) -> int:
 
 
 def _tilts(fewest: Sum, most: Sum) -> Floats:
-    """Return tilts around those that are best for normal sums of these deviations."""
-    best = [
-        math.sqrt(2.0 * LOG_TAIL / max(sum(n * _variance(x) for x, n in total.parts), 1e-12))
+    """Return tilts to take Chernoff's bound at: around the best for normal sums of these deviations, and below.
+
+    Rare large losses need smaller ones, down to one over the largest; above 80 no tilt resolves more.
+    """
+    low, high = (
+        min(20.0, math.sqrt(2.0 * LOG_TAIL / max(sum(n * _variance(x) for x, n in total.parts), 1e-12)))
         for total in (most, fewest)
-    ]
-    return np.geomspace(best[0] / 16.0, best[1] * 4.0, 13 + 2 * round(math.log2(best[1] / best[0])))
+    )
+    near = np.geomspace(low / 16.0, high * 4.0, 13 + 2 * round(math.log2(high / low)))
+    reach = max(max(abs(x.first), abs(x.first + x.masses.size)) for x, _ in most.parts)
+    fewer = max(0, math.ceil(math.log(2.0 * reach * near[0], 4.0)))
+    return np.concatenate([near[0] / 4.0 ** np.arange(fewer, 0, -1), near])
 
 
 def _variance(losses: Losses) -> float:

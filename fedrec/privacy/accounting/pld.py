@@ -63,7 +63,10 @@ def epsilon_rough(event: Event, *, delta: float) -> float:
     if not kinds or _whole(kinds) or _without_figure(kinds):
         return _epsilon(kinds, delta)
     left = delta - FLOAT_DELTA * event.steps
-    return _Composition.of(kinds, _first_interval(kinds, _COARSE)).epsilon(left) if left > 0.0 else math.inf
+    if left <= 0.0:
+        return math.inf
+    coarse = _Composition.of(kinds, _first_interval(kinds, _COARSE))
+    return coarse.epsilon(left) if coarse.size <= _MAX_GRID else _epsilon(kinds, delta)
 
 
 def epsilon_of_kinds(kinds: Sequence[Kind], *, delta: float) -> float:
@@ -145,7 +148,10 @@ def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
     if left <= 0.0:
         return math.inf, math.inf
     interval = _first_interval(kinds, _FINENESS)
-    epsilon = _Composition.of(kinds, interval).epsilon(left)
+    while (coarse := _Composition.of(kinds, interval)).size > _MAX_GRID:
+        # Any grid gives a bound.
+        interval *= 2
+    epsilon = coarse.epsilon(left)
     while interval / 2 >= _LEAST_INTERVAL:
         finer = _Composition.of(kinds, interval / 2)
         if finer.size > _MAX_GRID:
@@ -191,7 +197,9 @@ class _Composition:
 
     @property
     def size(self) -> int:
-        return max(direction.window[1] for direction in self.directions)
+        """Points of the largest array that composing takes."""
+        steps = [losses.masses.size for direction in self.directions for losses, _ in direction.parts]
+        return max(*(direction.window[1] for direction in self.directions), *steps)
 
     def epsilon(self, delta: float) -> float:
         return self._larger([direction.composed() for direction in self.directions], delta)
