@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.rdp import RdpAccountant
@@ -26,6 +27,7 @@ from fedrec.privacy.accounting.entries import ChargeEntry, CountEntry, Entry, Sp
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
@@ -328,9 +330,17 @@ def rechained(bundle: Bundle, scene: Scene, row: int, part: str, **changes: Any)
     bundle["body"]["merchants"][1]["receipts"] = []
 
 
+def own_share_of(multiplier: float, *, sensitivity: float) -> float:
+    """What one of two honest shares guarantees alone (docs/accounting.md)."""
+    variance = ((multiplier * sensitivity) ** 2 + 9) / 2
+    return float((variance - 9) ** 0.5 / sensitivity)
+
+
 def another_noise(bundle: Bundle, scene: Scene) -> None:
     noise = dict.fromkeys(("guaranteed_noise_multiplier", "planned_noise_multiplier"), 1.01)
-    rechained(bundle, scene, 1, "charge", **noise, broken_noise_multiplier=1.01 / 2**0.5)
+    delta = json.loads(rows_of(bundle)[1]["payload"])["charge"]["sensitivity"]
+    own = own_share_of(1.01, sensitivity=delta)
+    rechained(bundle, scene, 1, "charge", **noise, broken_noise_multiplier=own)
 
 
 def more_guaranteed(bundle: Bundle, scene: Scene) -> None:
@@ -349,7 +359,9 @@ def sensitivity(bundle: Bundle, scene: Scene) -> None:
 def dimension(bundle: Bundle, scene: Scene) -> None:
     charge = json.loads(rows_of(bundle)[3]["payload"])["charge"]
     smaller = smaller_sensitivity(scale=charge["scale"], dimension=5, beta=charge["beta"], float_slack=2**-16)
-    rechained(bundle, scene, 3, "charge", dimension=5, sensitivity=smaller)
+    own = own_share_of(charge["planned_noise_multiplier"], sensitivity=smaller)
+    changes = {"dimension": 5, "sensitivity": smaller, "broken_noise_multiplier": own}
+    rechained(bundle, scene, 3, "charge", **changes)
 
 
 def adjacency(bundle: Bundle, scene: Scene) -> None:
@@ -757,7 +769,8 @@ def test_a_history_whose_betas_use_up_delta_has_no_bound(tmp_path: Path) -> None
         bound = smaller_sensitivity(
             scale=charge.scale, dimension=charge.dimension, beta=1e-4, float_slack=2**-16
         )
-        ledger.charge(replace(charge, sensitivity=bound), version="v")
+        own = own_share_of(charge.planned_noise_multiplier, sensitivity=bound)
+        ledger.charge(replace(charge, sensitivity=bound, broken_noise_multiplier=own), version="v")
     record = MerchantRecord("m1", identity.public, tmp_path / "l.sqlite")
     bundle = build(Evidence(merchants=(record,)), signer=identity)
     (tmp_path / "audit.json").write_text(json.dumps(bundle))
@@ -792,7 +805,8 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
     folder, identity = tmp_path_factory.mktemp("long"), SigningIdentity.generate()
     first, second = (scene.cohort.charges("m1")[k].charge for k in (0, 3))
     noise: dict[str, Any] = {"planned_noise_multiplier": 3.0, "guaranteed_noise_multiplier": 3.0}
-    second = replace(second, **noise, broken_noise_multiplier=3.0 / 2**0.5)
+    own = own_share_of(3.0, sensitivity=second.sensitivity)
+    second = replace(second, **noise, broken_noise_multiplier=own)
     create_ledger(folder / "ledger.sqlite", signer=identity, count=scene.cohort.count)
     first, second = (replace(charge, rounds=40) for charge in (first, second))
     with Ledger(folder / "ledger.sqlite", signer=identity, verify=verify) as ledger:
@@ -937,6 +951,18 @@ def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("rate", "noise"), [(0.01, 0.6), (0.25, 3.0), (1.0, 2.0)])
 def test_renyi_divergences_are_those_of_google_s_accountant(rate: float, noise: float) -> None:
-    accountant = RdpAccountant(epsilons.ORDERS)
+    whole = epsilons.ORDERS.astype(int) == epsilons.ORDERS
+    accountant = RdpAccountant(epsilons.ORDERS[whole].tolist())
     accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)))
-    assert epsilons.rdp_step(rate, noise) == pytest.approx(accountant.rdp, rel=1e-9)
+    assert epsilons.rdp_step(rate, noise)[whole] == pytest.approx(accountant.rdp, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise"), [(1e-4, 0.5), (0.01, 0.3), (0.05, 0.65), (0.25, 6.7), (0.9, 40.0)]
+)
+def test_both_ways_to_a_divergence_of_real_order_agree(rate: float, noise: float) -> None:
+    """Gauss's rule here, the trapezoidal rule there, which is rounded up: two programs, one figure."""
+    ours = rdp_vector(Event(rate, noise, 1))
+    assert np.array_equal(epsilons.ORDERS, ORDERS)
+    assert np.all(ours >= epsilons.rdp_step(rate, noise))
+    np.testing.assert_allclose(ours, epsilons.rdp_step(rate, noise), rtol=1e-9, atol=2e-12)

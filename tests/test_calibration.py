@@ -48,11 +48,39 @@ def test_the_sensitivity_holds_rounding_and_what_floating_point_may_add(dimensio
 
 def test_opened_noise_is_never_less_than_charged() -> None:
     plan = _plan()
-    honest = plan.share_std * math.sqrt(8 - 2)
-    assert honest / plan.sensitivity == pytest.approx(3.0)
+    honest = plan.share_std**2 * (8 - 2)
+    # Nine grid units squared are set aside: what is left is a continuous Gaussian's (docs/accounting.md).
+    assert math.sqrt(honest - 9) / plan.sensitivity == pytest.approx(3.0, rel=1e-12)
     assert views(plan).server == 3.0
-    assert views(plan).aggregation_broken == pytest.approx(3.0 / math.sqrt(6))
+    own = math.sqrt(plan.share_std**2 - 9) / plan.sensitivity
+    assert views(plan).aggregation_broken == pytest.approx(own, rel=1e-12)
+    assert own < 3.0 / math.sqrt(6)
     assert events(plan, steps=5)[0] == Event(0.25, 3.0, 5)
+
+
+@pytest.mark.parametrize("mode", ["distributed", "local"])
+@pytest.mark.parametrize("multiplier", [0.3, 1.0, 47.0])
+def test_both_views_follow_from_the_noise_that_is_drawn(mode: str, multiplier: float) -> None:
+    plan = _plan(mode=mode, noise_multiplier=multiplier, dimension=50_000)
+    shares = 6 if mode == "distributed" else 1
+    assert math.sqrt(shares * plan.share_std**2 - 9) / plan.sensitivity == pytest.approx(
+        multiplier, rel=1e-12
+    )
+    own = math.sqrt(plan.share_std**2 - 9) / plan.sensitivity
+    assert views(plan).aggregation_broken == pytest.approx(own, rel=1e-12)
+
+
+def test_a_share_too_small_for_the_lemma_is_refused() -> None:
+    smallest = math.sqrt((6 * 64 - 9) / _plan().sensitivity ** 2)
+    assert _plan(noise_multiplier=smallest * 1.0001).share_std >= 8
+    with pytest.raises(ConfigError, match="discrete noise is proved to hide"):
+        _plan(noise_multiplier=smallest * 0.9999)
+
+
+def test_a_training_beyond_the_lemma_s_range_is_refused() -> None:
+    for changes in ({"dimension": 2**27 + 1}, {"steps": 2**20 + 1}):
+        with pytest.raises(ConfigError, match="proved for"):
+            _plan(**changes)
 
 
 def test_epsilon_target_holds_with_rounding_taken_off_delta() -> None:
@@ -64,7 +92,7 @@ def test_epsilon_target_holds_with_rounding_taken_off_delta() -> None:
 
 def test_local_and_off() -> None:
     local = _plan(mode="local", local_steps=3)
-    assert local.share_std == pytest.approx(3.0 * local.sensitivity)
+    assert local.share_std == pytest.approx(math.hypot(3.0 * local.sensitivity, 3.0))
     assert views(local).server == pytest.approx(views(local).aggregation_broken)
     off = _plan(mode="off", noise_multiplier=None)
     assert off.share_std == 0

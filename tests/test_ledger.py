@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dp_accounting.pld import privacy_loss_distribution
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting import history as history_module
+from fedrec.privacy.accounting.composing import Sum
 from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
 from fedrec.privacy.accounting.entries import (
     SIGNING_CONTEXT,
@@ -36,6 +36,7 @@ from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.head import head_of, write_head
 from fedrec.privacy.accounting.kinds import Answer, Count
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger, read_entries, verify_file
+from fedrec.privacy.accounting.loss import Losses
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.accounting.reading import read_openings
@@ -346,18 +347,15 @@ def test_kill_9_after_a_charge_and_one_writer(tmp_path: Path) -> None:
 
 @pytest.fixture
 def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What dp-accounting was asked to compose, in order."""
+    """What was composed afresh, in order."""
     done: list[str] = []
-    kind = privacy_loss_distribution.PrivacyLossDistribution
-    for name in ("compose", "self_compose"):
+    real = Sum.composed
 
-        def counted(
-            self: object, *given: object, name: str = name, real: object = getattr(kind, name)
-        ) -> object:
-            done.append(name)
-            return real(self, *given)  # type: ignore[operator]
+    def counted(self: Sum) -> Losses:
+        done.append("composed")
+        return real(self)
 
-        monkeypatch.setattr(kind, name, counted)
+    monkeypatch.setattr(Sum, "composed", counted)
     return done
 
 
@@ -392,23 +390,6 @@ def test_a_prepared_charge_composes_nothing(tmp_path: Path, compositions: list[s
         del compositions[:]
         ledger.charge(replace(other, round_number=31), version=VERSION)
         assert compositions
-
-
-def test_a_history_is_composed_once_for_whatever_comes_on_top(
-    tmp_path: Path, compositions: list[str]
-) -> None:
-    with _open(tmp_path / "l", 1e6, 1e-5) as ledger:
-        for i in range(12):
-            ledger.charge(
-                replace(CHARGE, round_number=i, guaranteed_noise_multiplier=1.01 + i / 10, steps=2),
-                version=VERSION,
-            )
-        other = replace(CHARGE, training_id="22" * 32, guaranteed_noise_multiplier=1.7)
-        ledger.prepare(other, charges=3)
-        del compositions[:]
-        ledger.prepare(replace(other, guaranteed_noise_multiplier=1.71), charges=3)
-        # Nothing of the twelve kinds: each step of the new kind on top of them, and its own repetitions.
-        assert len(compositions) < 12
 
 
 def test_not_a_ledger(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from dp_accounting.pld import privacy_loss_distribution
 from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.accounting import pld, rdp
+from fedrec.privacy.accounting.composing import Sum
+from fedrec.privacy.accounting.loss import Losses
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
@@ -64,13 +64,12 @@ def test_a_restarted_merchant_composes_what_is_left_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = 0
-    kind = privacy_loss_distribution.PrivacyLossDistribution
-    real = kind.compose
+    real = Sum.composed
 
-    def compose(*given: Any) -> object:
+    def compose(total: Sum) -> Losses:
         nonlocal composed
         composed += 1
-        return real(*given)
+        return real(total)
 
     def forget() -> None:
         """Be as a new process, which has none of an old one's caches."""
@@ -78,7 +77,7 @@ def test_a_restarted_merchant_composes_what_is_left_once(
             if hasattr(kept, "cache_clear"):
                 kept.cache_clear()
 
-    monkeypatch.setattr(kind, "compose", compose)
+    monkeypatch.setattr(Sum, "composed", compose)
     forget()
     cohort = Cohort(tmp_path, size=3)
     coordinator, _ = cohort.coordinator(cohort.plan(rounds=5))

@@ -48,7 +48,7 @@ class Epsilons:
     """Lifetime epsilon, server's view, before and after a cost; None where there is no guarantee.
 
     Both are taken at ``delta`` (the lifetime's if there is one, else the cost's) less the betas spent.
-    ``pld`` is the headline, an approximation from above; ``rdp`` is proved, and what the cap is held against.
+    ``pld`` is the headline; ``rdp`` is looser, and what the cap is held against. Both are proved.
     """
 
     pld_before: float | None

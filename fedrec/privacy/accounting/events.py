@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version
 
 from fedrec.errors import ConfigError
 
@@ -43,10 +41,9 @@ class Event:
             raise ConfigError(f"steps: {self.steps} is outside 0 to {_MAX_STEPS}.")
 
 
-@lru_cache(maxsize=1)
 def accountant_versions() -> str:
     """Name the accountants with their versions, as ledgers and reports record them."""
-    return f"pld dp-accounting {version('dp-accounting')}; rdp integer orders 2-1024 fedrec/1"
+    return "pld connect-the-dots at sqrt(V - 9) fedrec/2; rdp orders 1.05-2048 at sqrt(V - 9) fedrec/2"
 
 
 def check_delta(delta: float) -> None:

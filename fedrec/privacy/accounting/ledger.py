@@ -405,7 +405,7 @@ class Ledger:
             return self._history.totals.pld(delta=delta, view=view)
 
     def epsilon_rdp(self, *, delta: float) -> float:
-        """Epsilon by integer-order RDP of everything charged, server's view: what the cap is held against."""
+        """Epsilon by RDP of everything charged, server's view: what the cap is held against."""
         with self._mutex:
             return self._history.totals.rdp(delta=delta)
 

@@ -8,8 +8,7 @@ from functools import lru_cache
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.events import Event, check_delta
-from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_rough
 
 MIN_NOISE_MULTIPLIER = 0.3
 MAX_NOISE_MULTIPLIER = 1e4
@@ -37,28 +36,30 @@ def noise_multiplier_for(
     if steps < 1:
         raise ConfigError(f"steps: {steps} must be at least 1 to need noise.")
 
-    def by_pld(sigma: float) -> float:
-        return epsilon_pld([Event(sample_rate, sigma, steps), *besides], delta=delta)
+    def events(log_sigma: float) -> list[Event]:
+        return [Event(sample_rate, math.exp(log_sigma), steps), *besides]
 
-    def by_rdp(sigma: float) -> float:
-        return epsilon_rdp([Event(sample_rate, sigma, steps), *besides], delta=delta)
+    def by_pld(log_sigma: float) -> float:
+        return epsilon_pld(events(log_sigma), delta=delta)
 
     low, high = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
-    if by_rdp(MIN_NOISE_MULTIPLIER) <= epsilon:
+    if by_pld(low) <= epsilon:
         return MIN_NOISE_MULTIPLIER
-    # RDP is cheap and a little above PLD, so its answer is a good upper end of the bracket.
+    above = by_pld(high)
+    if above > epsilon:
+        raise UnreachableBudgetError(
+            f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
+            f"{sample_rate}{_of(besides, delta)}; allow a larger epsilon, or fewer steps."
+        )
+    # A coarse grid is cheap and a little above the fine one, so its answer is a good upper end of the
+    # bracket.
     left, right = low, high
-    for _ in range(25):
+    while right - left > 0.01:
         middle = (left + right) / 2
-        left, right = (left, middle) if by_rdp(math.exp(middle)) <= epsilon else (middle, right)
-    high = right
-    while (above := by_pld(math.exp(high))) > epsilon:
-        if high >= math.log(MAX_NOISE_MULTIPLIER):
-            raise UnreachableBudgetError(
-                f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
-                f"{sample_rate}{_of(besides, delta)}; allow a larger epsilon, or fewer steps."
-            )
-        low, high = high, min(high + 0.2, math.log(MAX_NOISE_MULTIPLIER))
+        rough = epsilon_rough(events(middle), delta=delta)
+        left, right = (left, middle) if rough <= epsilon else (middle, right)
+    if right < high:
+        high, above = right, by_pld(right)
     return _narrow(by_pld, epsilon=epsilon, low=low, high=high, above=above)
 
 
@@ -79,7 +80,7 @@ def _narrow(by_pld: _Curve, *, epsilon: float, low: float, high: float, above: f
         # Outside the bracket, or against its end, bisection is the safe step.
         if not low < guess < high:
             guess = (low + high) / 2
-        value = by_pld(math.exp(guess))
+        value = by_pld(guess)
         if value > epsilon:
             low = guess
             slope = (math.log(value) - math.log(max(above, 1e-300))) / (guess - high)

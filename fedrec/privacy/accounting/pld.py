@@ -1,82 +1,131 @@
-"""Epsilon by privacy loss distributions (PLD), from Google's dp-accounting: the headline figure.
+"""Epsilon by privacy loss distributions (PLD): the headline, a proved bound for one training.
 
-Connect-the-dots, pessimistic; it treats the noise as a continuous Gaussian, an approximation for sums of
-sampled discrete Gaussians. Where every record is in every step it has a closed form, which is used instead
-(Balle and Wang 2018, theorem 8). Neighbouring data sets differ by one record added or removed; records are
-sampled by Poisson.
+Steps' losses (:mod:`fedrec.privacy.accounting.loss`) are composed by the fast Fourier transform (Koskela,
+Jaelkoe and Honkela 2020), add and remove apart, and the larger epsilon is taken. For the noise that merchants
+really draw, sums of sampled discrete Gaussians, it holds by the lemma of
+:mod:`fedrec.privacy.accounting.lemma` at the multiplier sqrt(V - 9) / Delta. Where every record is in every
+step there is a closed form, which is used instead (Balle and Wang 2018, theorem 8). Neighbouring data sets
+differ by one record added or removed; records are sampled by Poisson. The rates and step counts must be fixed
+before the first of the steps: a server that chooses its next training after seeing results is beyond this
+bound, and :mod:`fedrec.privacy.accounting.filter` is for that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
+from fedrec.privacy.accounting.composing import Sum, epsilon_of
 from fedrec.privacy.accounting.events import MIN_DELTA, Event, Group, check_delta, grouped
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.lemma import accounted_rate
+from fedrec.privacy.accounting.loss import Losses, Mixture, StepLosses, step_losses, variance_of_loss
 
-if TYPE_CHECKING:
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-
+FLOAT_DELTA = 1e-14
+"""Taken off delta for each step: more than floating point was ever measured to lose."""
 _LEAST_MULTIPLIER = 0.05
-_FIRST_INTERVAL = 3e-3
-_LAST_INTERVAL = 1e-7
-_MAX_GRID = 20_000_000
-# Compositions of at most so many points are kept, 8 of them: 16 bytes a point.
-_MAX_KEPT = 2_000_000
+# The grid's excess: first of a step's deviation of the loss, then halved until epsilon moves by less than
+# this.
+_FINENESS, _COARSE = 0.08, 0.5
+_SETTLED = 1e-3
+_LEAST_INTERVAL = 1e-9
+_MAX_GRID = 1 << 22
 # The closed form is rounded up by this, more than its float error and less than a grid's excess.
 _ROUND_UP = 1e-4
+
+Kind = tuple[Mixture, float, int]
+"""What a record adds to a step, the noise multiplier, and the number of such steps."""
 
 
 def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
     """Epsilon of all ``events`` together at ``delta``, by PLD: never below the exact one, at most 1% above.
 
-    The discretisation errs upward by an amount that shrinks with the square of the interval, so the
-    interval is divided by 3 until that changes the result by less than 0.2%. (An epsilon below about
-    1e-4 may stay further above: the finest interval is 1e-7.) Results are cached.
+    The grid errs upward by an amount that shrinks with the square of its interval, so the interval is halved
+    until that changes the result by less than 0.1%. (An epsilon below about 1e-5 may stay further above.)
+    1e-14 a step is taken off ``delta`` for floating point. Results are cached.
 
-    Infinite if a step has no noise, or a noise multiplier below 0.05: no figure worth the name comes out.
+    Infinite if a step has no noise, or a noise multiplier below 0.05, or if nothing is left of ``delta``.
     Raises :class:`ConfigError` when ``delta`` is out of range.
     """
     check_delta(delta)
-    groups = grouped(events)
-    if not groups:
-        return 0.0
-    if _without_figure(groups):
+    return _epsilon(_kinds(grouped(events)), delta)
+
+
+def epsilon_rough(events: Iterable[Event], *, delta: float) -> float:
+    """Epsilon of all ``events`` on a coarse grid: a bound too, some percent above :func:`epsilon_pld`."""
+    check_delta(delta)
+    kinds = _kinds(grouped(events))
+    if not kinds or _whole(kinds) or _without_figure(kinds):
+        return _epsilon(kinds, delta)
+    left = delta - FLOAT_DELTA * sum(steps for _, _, steps in kinds)
+    if left <= 0.0:
         return math.inf
-    return _settled(groups, None, delta)[0]
+    coarse = _Composition.of(kinds, _first_interval(kinds, _COARSE))
+    return coarse.epsilon(left) if coarse.size <= _MAX_GRID else _epsilon(kinds, delta)
+
+
+def epsilon_of_kinds(kinds: Sequence[Kind], *, delta: float) -> float:
+    """Epsilon of steps to which a record adds any mixture, as :func:`epsilon_pld`."""
+    check_delta(delta)
+    return _epsilon(tuple(kinds), delta)
 
 
 def epsilon_schedule(history: Iterable[Event], step: Event, *, deltas: Sequence[float]) -> tuple[float, ...]:
     """Epsilon by PLD of ``history`` and k times ``step``, at ``deltas[k]``, for k = 0, 1, ...
 
     One composition for each k, on a grid fine enough for the first and for the last, so a step taken later
-    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached, and
-    so is the composed history: another step on top of the same one costs no composition of it.
+    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached.
     """
     return _schedule(grouped(history), step, tuple(deltas))
 
 
-def _without_figure(groups: tuple[Group, ...]) -> bool:
-    return any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in groups)
+def _kinds(groups: tuple[Group, ...]) -> tuple[Kind, ...]:
+    """Turn events into kinds of steps; those without sampling are one Gaussian together."""
+    inverse, found = 0.0, []
+    for rate, sigma, steps in groups:
+        accounted = accounted_rate(rate)
+        if accounted < 1.0:
+            found.append((Mixture.sampled(accounted), sigma, steps))
+        else:
+            inverse += steps / sigma**2 if sigma > 0.0 else math.inf
+    if inverse > 0.0:
+        found.append((Mixture.sampled(1.0), 1.0 / math.sqrt(inverse), 1))
+    return tuple(found)
 
 
-def _every_record(groups: tuple[Group, ...]) -> bool:
-    return all(rate == 1.0 for rate, _, _ in groups)
+def _without_figure(kinds: tuple[Kind, ...]) -> bool:
+    return any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in kinds)
 
 
-def _epsilon_whole(groups: tuple[Group, ...], delta: float) -> float:
-    """Epsilon of Gaussian mechanisms without sampling, exact but for a relative 1e-4 upward.
+def _whole(kinds: tuple[Kind, ...]) -> bool:
+    return len(kinds) == 1 and kinds[0][0] == Mixture.sampled(1.0)
 
-    They compose to one of sensitivity over noise mu, mu^2 the sum of steps / sigma^2, whose delta is
-    Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018, theorem 8).
+
+@lru_cache(maxsize=4096)
+def _epsilon(kinds: tuple[Kind, ...], delta: float) -> float:
+    if not kinds:
+        return 0.0
+    if _whole(kinds):
+        return _epsilon_whole(kinds[0][1], delta)
+    if _without_figure(kinds):
+        return math.inf
+    return _settled(kinds, delta)[0]
+
+
+def _epsilon_whole(sigma: float, delta: float) -> float:
+    """Epsilon of one Gaussian mechanism without sampling, exact but for a relative 1e-4 upward.
+
+    With mu = 1 / sigma its delta is Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018,
+    theorem 8).
     """
-    mu = math.sqrt(sum(steps / sigma**2 for _, sigma, steps in groups))
+    if sigma < _LEAST_MULTIPLIER**2:
+        return math.inf
+    mu = 1.0 / sigma
 
     def excess(epsilon: float) -> float:
         near = math.exp(log_ndtr(mu / 2 - epsilon / mu))
@@ -91,101 +140,104 @@ def _epsilon_whole(groups: tuple[Group, ...], delta: float) -> float:
     return cast(float, root) * (1 + _ROUND_UP)
 
 
-def _grid_size(groups: tuple[Group, ...], interval: float) -> float:
-    """Estimate the points of the composed distribution, to keep memory bounded."""
-    # A step's loss reaches to about 12 standard deviations of the noise; composed losses concentrate.
-    width = sum((1.0 + 12.0 * sigma) / sigma**2 * math.sqrt(steps) for _, sigma, steps in groups)
-    return width / interval
-
-
-@lru_cache(maxsize=4096)
-def _settled(history: tuple[Group, ...], step: Group | None, delta: float) -> tuple[float, float]:
-    """Return epsilon of a history and a step of its own, and the interval of the grid that it settled at."""
-    groups = history if step is None else (*history, step)
-    # A coarse grid does for a large epsilon, whose distribution is wide.
-    whole = _every_record(groups)
-    rough = (
-        _epsilon_whole(groups, delta)
-        if whole
-        else epsilon_rdp((Event(*group) for group in groups), delta=delta)
-    )
-    interval = min(max(_FIRST_INTERVAL, 1e-3 * rough), 0.1)
-    if whole:
-        return rough, interval
-    epsilon = _composed(history, step, interval).get_epsilon_for_delta(delta)
-    while interval / 3 >= _LAST_INTERVAL and _grid_size(groups, interval / 3) <= _MAX_GRID:
-        interval /= 3
-        finer = _composed(history, step, interval).get_epsilon_for_delta(delta)
-        change = abs(epsilon - finer)
-        # Each is an upper bound, so the smaller may be kept.
-        epsilon = min(epsilon, finer)
-        if change <= 0.002 * epsilon:
+@lru_cache(maxsize=256)
+def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
+    """Return epsilon, and the interval of the grid that it settled at."""
+    steps = sum(count for _, _, count in kinds)
+    left = delta - FLOAT_DELTA * steps
+    if left <= 0.0:
+        return math.inf, math.inf
+    interval = _first_interval(kinds, _FINENESS)
+    while (coarse := _Composition.of(kinds, interval)).size > _MAX_GRID:
+        # Any grid gives a bound.
+        interval *= 2
+    epsilon = coarse.epsilon(left)
+    while interval / 2 >= _LEAST_INTERVAL:
+        finer = _Composition.of(kinds, interval / 2)
+        if finer.size > _MAX_GRID:
             break
-    return float(epsilon), interval
+        interval /= 2
+        found = finer.epsilon(left)
+        change = epsilon - found
+        # Each is an upper bound, so the smaller may be kept.
+        epsilon = min(epsilon, found)
+        if not change > _SETTLED * epsilon:
+            break
+    return epsilon, interval
 
 
-@lru_cache(maxsize=128)
-def _step_distribution(rate: float, sigma: float, interval: float) -> PrivacyLossDistribution:
-    # Imported here: it takes a second, and most commands compose nothing.
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+def _first_interval(kinds: tuple[Kind, ...], fineness: float) -> float:
+    """Return so much of the deviation of a step's loss, to whose variance the dots add interval^2 / 6.
 
-    return from_gaussian_mechanism(
-        sigma, sampling_prob=rate, value_discretization_interval=interval, pessimistic_estimate=True
-    )
-
-
-def _composed(history: tuple[Group, ...], step: Group | None, interval: float) -> PrivacyLossDistribution:
-    """Compose a history, which is kept if it isn't too large, and a step on top of it."""
-    kept = _grid_size(history, interval) <= _MAX_KEPT
-    composed = (_kept_history if kept else _compose)(history, interval)
-    return composed if step is None else composed.compose(_repeated(step, interval))
+    Rounded down to a power of two, so that histories that differ little share their steps.
+    """
+    steps = sum(count for _, _, count in kinds)
+    variance = sum(count * variance_of_loss(mixture, sigma) for mixture, sigma, count in kinds) / steps
+    interval = max(fineness * math.sqrt(variance), _LEAST_INTERVAL)
+    return max(2.0 ** math.floor(math.log2(interval)), _LEAST_INTERVAL)
 
 
-def _compose(groups: tuple[Group, ...], interval: float) -> PrivacyLossDistribution:
-    from dp_accounting.pld.privacy_loss_distribution import identity
-
-    composed = identity(interval)
-    for group in groups:
-        composed = composed.compose(_repeated(group, interval))
-    return composed
+@lru_cache(maxsize=256)
+def _step(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
+    return step_losses(mixture, sigma, interval)
 
 
-_kept_history = lru_cache(maxsize=8)(_compose)
+@dataclass(frozen=True)
+class _Composition:
+    """Many steps composed, in both directions, on a grid of one interval."""
 
+    interval: float
+    directions: tuple[Sum, Sum]
 
-def _repeated(group: Group, interval: float) -> PrivacyLossDistribution:
-    rate, sigma, steps = group
-    step = _step_distribution(rate, sigma, interval)
-    return step.self_compose(steps) if steps > 1 else step
+    @staticmethod
+    def of(kinds: Sequence[Kind], interval: float) -> _Composition:
+        steps = [(_step(mixture, sigma, interval), count) for mixture, sigma, count in kinds]
+        removed = Sum(tuple((step.removed, count) for step, count in steps))
+        return _Composition(interval, (removed, Sum(tuple((step.added, count) for step, count in steps))))
+
+    @property
+    def size(self) -> int:
+        """Points of the largest array that composing takes."""
+        steps = [losses.masses.size for direction in self.directions for losses, _ in direction.parts]
+        return max(*(direction.window[1] for direction in self.directions), *steps)
+
+    def epsilon(self, delta: float) -> float:
+        return self._larger([direction.composed() for direction in self.directions], delta)
+
+    def _larger(self, losses: Sequence[Losses], delta: float) -> float:
+        return max(epsilon_of(each, delta=delta, interval=self.interval) for each in losses)
+
+    def growing(self, step: _Composition, deltas: Sequence[float]) -> Iterator[float]:
+        """Yield epsilon of this and 1, 2, ... times ``step``, each at its own delta."""
+        pairs = zip(self.directions, step.directions, strict=True)
+        growing = [earlier.growing(each, last=len(deltas)) for earlier, each in pairs]
+        for delta, *losses in zip(deltas, *growing, strict=True):
+            yield self._larger(losses, delta) if delta > 0.0 else math.inf
 
 
 @lru_cache(maxsize=64)
 def _schedule(history: tuple[Group, ...], step: Event, deltas: tuple[float, ...]) -> tuple[float, ...]:
-    after = [
-        grouped([*(Event(*group) for group in history), replace(step, steps=step.steps * k)])
-        for k in range(len(deltas))
-    ]
-    if not after[-1] or _without_figure(after[-1]) or _every_record(after[-1]):
-        return tuple(
-            epsilon_pld((Event(*group) for group in groups), delta=delta) if delta >= MIN_DELTA else math.inf
-            for groups, delta in zip(after, deltas, strict=True)
-        )
-    usable = [k for k, delta in enumerate(deltas) if delta >= MIN_DELTA and after[k]]
+    def after(k: int) -> tuple[Kind, ...]:
+        more = replace(step, steps=step.steps * k)
+        return _kinds(grouped([*(Event(*group) for group in history), more]))
+
+    def afresh(k: int) -> float:
+        return _epsilon(after(k), deltas[k]) if deltas[k] >= MIN_DELTA else math.inf
+
+    last = len(deltas) - 1
+    whole = after(last)
+    if step.steps == 0 or last == 0 or _without_figure(whole) or accounted_rate(step.sample_rate) == 1.0:
+        return tuple(afresh(k) for k in range(len(deltas)))
+    usable = [k for k in range(1, len(deltas)) if deltas[k] >= MIN_DELTA]
     if not usable:
-        return (math.inf,) * len(deltas)
-    kind = (step.sample_rate, step.noise_multiplier)
-    interval = min(
-        _settled(history, (*kind, step.steps * k) if k else None, deltas[k])[1]
-        for k in (usable[0], usable[-1])
-    )
-    composed = _composed(history, None, interval)
-    each = _repeated((*kind, step.steps), interval)
-    epsilons: list[float] = []
-    for k, delta in enumerate(deltas):
-        if k:
-            composed = composed.compose(each)
-        if delta < MIN_DELTA:
-            epsilons.append(math.inf)
-        else:
-            epsilons.append(float(composed.get_epsilon_for_delta(delta)) if after[k] else 0.0)
-    return tuple(epsilons)
+        return (afresh(0), *(math.inf for _ in deltas[1:]))
+    interval = min(_settled(after(k), deltas[k])[1] for k in (usable[0], usable[-1]))
+    before, rate = _kinds(history), accounted_rate(step.sample_rate)
+    each = _Composition.of([(Mixture.sampled(rate), step.noise_multiplier, step.steps)], interval)
+    done = sum(count for _, _, count in before)
+    left = [
+        deltas[k] - FLOAT_DELTA * (done + k * step.steps) if deltas[k] >= MIN_DELTA else 0.0
+        for k in range(1, usable[-1] + 1)
+    ]
+    found = (afresh(0), *_Composition.of(before, interval).growing(each, left))
+    return (*found, *(math.inf for _ in range(len(deltas) - len(found))))

@@ -1,9 +1,10 @@
-"""Epsilon by Renyi divergences (RDP) of integer orders: the proved figure, which enforces a lifetime cap.
+"""Renyi divergences (RDP) at real orders: what a lifetime cap adds up, and a cross-check of PLD.
 
-It holds for the discrete Gaussian as well, since its Renyi divergence obeys the Gaussian's bound (Canonne,
-Kamath and Steinke 2020, proposition 5) and the integer-order formula needs nothing else (Mironov, Talwar and
-Zhang 2019, section 3.3; Zhu and Wang 2019). Neighbouring data sets differ by one record added or removed;
-records are sampled by Poisson.
+One step's divergence is that of the subsampled continuous Gaussian, which by the lemma of
+:mod:`fedrec.privacy.accounting.lemma` bounds the discrete noise at the multiplier sqrt(V - 9) / Delta, at any
+order. At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2),
+for a record that is removed; one that is added gives less (Mironov, Talwar and Zhang 2019, theorem 5).
+Neighbouring data sets differ by one record added or removed; records are sampled by Poisson.
 """
 
 from __future__ import annotations
@@ -17,36 +18,84 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
 from fedrec.privacy.accounting.events import Event, check_delta
+from fedrec.privacy.accounting.lemma import accounted_rate
 
-ORDERS: NDArray[np.int64] = np.array([*range(2, 257), 320, 384, 512, 768, 1024], dtype=np.int64)
-"""Integer Renyi orders at which RDP is kept; an RDP vector has this shape."""
+_REAL = np.array([*np.arange(105, 200, 5), *np.arange(200, 400, 10), *np.arange(400, 800, 25)]) / 100.0
+_WHOLE = [
+    *range(8, 33),
+    *range(34, 65, 2),
+    *range(68, 129, 4),
+    *range(136, 257, 8),
+    320,
+    384,
+    512,
+    768,
+    1024,
+    2048,
+]
+ORDERS: NDArray[np.float64] = np.concatenate([_REAL, np.array(_WHOLE, dtype=np.float64)])
+"""Renyi orders at which RDP is kept, from 1.05 to 2048, ascending; an RDP vector has this shape."""
+# Relative and absolute excess, more than the float error of either sum below.
+_ROUND_UP, _EXCESS = 1e-12, 1e-12
+_REACH = 12.0
+_PER_WIDTH = 8.0
 
 
 @lru_cache(maxsize=1024)
 def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
-    """RDP of one step at :data:`ORDERS` (Mironov, Talwar and Zhang 2019, equation 6), read-only."""
-    orders = ORDERS.astype(np.float64)
+    """RDP of one step at :data:`ORDERS`, read-only."""
+    rate = accounted_rate(sample_rate)
     if noise_multiplier == 0.0:
-        rdp = np.full(orders.shape, np.inf)
-    elif sample_rate == 1.0:
-        rdp = orders / (2.0 * noise_multiplier**2)
+        rdp = np.full(ORDERS.shape, np.inf)
+    elif rate == 1.0:
+        rdp = ORDERS / (2.0 * noise_multiplier**2)
     else:
-        a = orders[:, None]
-        k = np.arange(ORDERS[-1] + 1, dtype=np.float64)[None, :]
-        with np.errstate(over="ignore", invalid="ignore"):
-            terms = (
-                gammaln(a + 1)
-                - gammaln(k + 1)
-                - gammaln(np.maximum(a - k, 0) + 1)
-                + k * math.log(sample_rate)
-                + (a - k) * math.log1p(-sample_rate)
-                + k * (k - 1) / (2.0 * noise_multiplier**2)
-            )
-            rdp = np.asarray(logsumexp(np.where(k <= a, terms, -np.inf), axis=1)) / (orders - 1)
-    # The sum is at least 1 in exact arithmetic; lgamma's rounding may say a little less, or more.
-    rdp = np.maximum(rdp, 0.0) + 1e-12
+        log_moments = np.concatenate(
+            [
+                _by_trapezia(rate, noise_multiplier, ORDERS[: _REAL.size]),
+                _by_binomials(rate, noise_multiplier, ORDERS[_REAL.size :]),
+            ]
+        )
+        rdp = np.maximum(log_moments, 0.0) / (ORDERS - 1.0)
+    rdp = rdp * (1.0 + _ROUND_UP) + _EXCESS
     rdp.flags.writeable = False
     return np.asarray(rdp)
+
+
+def _by_trapezia(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithm of the moment at real orders, by the trapezoidal rule over the whole line.
+
+    The integrand is analytic up to a distance of pi * sigma^2 from the real line, where the mixture has a
+    zero, and falls like a Gaussian of width sigma; the rule is then off by exp(-2 pi * distance / spacing),
+    relatively: below 1e-60 at the spacing taken (Trefethen and Weideman 2014, theorem 5.1). Its ends lie 12
+    deviations beyond the centre of either part of the mixture at the largest order.
+    """
+    spacing = min(sigma, sigma**2) / _PER_WIDTH
+    reach = _REACH * sigma
+    x = np.arange(-reach, float(orders[-1]) + reach + spacing, spacing)
+    log_density = -(x**2) / (2.0 * sigma**2) - math.log(sigma * math.sqrt(2.0 * math.pi)) + math.log(spacing)
+    log_ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2.0 * x - 1.0) / (2.0 * sigma**2))
+    exponents = log_density + orders[:, None] * log_ratio
+    return np.asarray(logsumexp(exponents, axis=1))
+
+
+def _by_binomials(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithm of the moment at whole orders (Mironov, Talwar and Zhang 2019, section 3.3).
+
+    It is the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 sigma^2)).
+    """
+    a = orders[:, None]
+    k = np.arange(orders[-1] + 1.0)[None, :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        terms = (
+            gammaln(a + 1)
+            - gammaln(k + 1)
+            - gammaln(np.maximum(a - k, 0) + 1)
+            + k * math.log(rate)
+            + (a - k) * math.log1p(-rate)
+            + k * (k - 1) / (2.0 * sigma**2)
+        )
+        return np.asarray(logsumexp(np.where(k <= a, terms, -np.inf), axis=1))
 
 
 def rdp_vector(event: Event) -> NDArray[np.float64]:
@@ -54,6 +103,18 @@ def rdp_vector(event: Event) -> NDArray[np.float64]:
     if event.steps == 0:
         return np.zeros(ORDERS.shape)
     return _rdp_of_step(event.sample_rate, event.noise_multiplier) * event.steps
+
+
+def epsilons_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> NDArray[np.float64]:
+    """Turn an RDP vector into the epsilon that each order alone gives, float64 of the same shape.
+
+    Raises:
+        ConfigError: ``delta`` is out of range.
+
+    """
+    check_delta(delta)
+    epsilons = rdp + np.log1p(-1.0 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1.0)
+    return np.asarray(np.maximum(0.0, epsilons))
 
 
 def epsilon_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> float:
@@ -64,15 +125,11 @@ def epsilon_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> float:
 
     """
     check_delta(delta)
-    if not np.any(rdp):
-        return 0.0
-    orders = ORDERS.astype(np.float64)
-    epsilons = rdp + np.log1p(-1.0 / orders) - np.log(delta * orders) / (orders - 1)
-    return max(0.0, float(np.min(epsilons)))
+    return float(np.min(epsilons_from_rdp(rdp, delta=delta))) if np.any(rdp) else 0.0
 
 
 def epsilon_rdp(events: Iterable[Event], *, delta: float) -> float:
-    """Epsilon of all ``events`` together at ``delta``, by integer-order RDP: the proved figure.
+    """Epsilon of all ``events`` together at ``delta``, by RDP at the best order: at least PLD's.
 
     Infinite if a step has no noise. Raises :class:`ConfigError` when ``delta`` is out of range.
     """

@@ -167,10 +167,9 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
             f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {number_format.delta(summary['delta'])})-"
             f"differential privacy under add-or-remove adjacency of one {last['unit']}, over what was "
             f"charged, for the merchant that spent most ({worst.name}), against {against}; proved by "
-            f"integer-order Renyi accounting. By privacy loss distributions, an approximation for sampled "
-            f"discrete Gaussian noise, epsilon is {epsilon(summary['epsilon_pld'])}. If aggregation were "
-            f"broken and somebody saw each upload alone, epsilon would be "
-            f"{epsilon(summary['epsilon_aggregation_broken'])}."
+            f"Renyi divergences. By privacy loss distributions, proved as well, epsilon is "
+            f"{epsilon(summary['epsilon_pld'])}. If aggregation were broken and somebody saw each upload "
+            f"alone, epsilon would be {epsilon(summary['epsilon_aggregation_broken'])}."
         )
     )
     return found

@@ -1,10 +1,10 @@
 """From a privacy budget to a grid, a noise share and the range that a sum can reach.
 
 The sensitivity Delta of one record (quantise.py) and the noise multiplier sigma of the accountants fix
-the noise: the opened sum must carry at least variance sigma^2 * Delta^2. In ``distributed`` mode only
-the shares of honest survivors count, at least ``min_contributors - colluders`` of them, so each
-merchant's share has variance sigma^2 * Delta^2 / (min_contributors - colluders). In ``local`` mode each
-merchant carries the whole of it.
+the noise: discrete noise of variance V is accounted for at sqrt(V - 9) / Delta (accounting/lemma.py), so the
+opened sum must carry V = sigma^2 * Delta^2 + 9. In ``distributed`` mode only the shares of honest survivors
+count, at least ``min_contributors - colluders`` of them, so each merchant's share has variance
+V / (min_contributors - colluders). In ``local`` mode each merchant carries the whole of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.lemma import LEAST_SHARE, accounted_multiplier, check_range, share_std
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
@@ -24,9 +25,6 @@ from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 Mode = Literal["distributed", "local", "off"]
 BETA = 1e-12
 """Default chance per step that rounding moves the sum by more than the sensitivity; added to delta."""
-# At a share of 4 grid units a sum of discrete Gaussians differs from one by a factor within
-# 1 +- 10 exp(-pi^2 * 16) per coordinate (Kairouz, Liu and Steinke 2021, theorem 9): 10**-67.
-_MIN_SHARE_STD = 4.0
 _WRAP_BITS = 41
 """Half of the 2**-40 that a run may fail by; the other half is for encryption's errors (parameters.py)."""
 
@@ -47,7 +45,8 @@ class NoisePlan:
         clip: C, the bound on one record's gradient.
         dimension: d, the number of trainable parameters.
         sensitivity: Delta, the L2 norm by which one record moves a rounded sum, except with chance ``beta``.
-        noise_multiplier: sigma of the server's view: guaranteed noise over ``sensitivity``; 0 in ``off``.
+        noise_multiplier: sigma of the server's view, as accounted for: the guaranteed noise's
+            sqrt(variance - 9) over ``sensitivity``; 0 in ``off``.
         share_std: the parameter of the discrete Gaussian that one merchant adds per step; 0 in ``off``.
         beta: chance per step that ``sensitivity`` is passed.
         delta: the whole delta; the accountants get :attr:`accounting_delta`.
@@ -83,7 +82,7 @@ class NoisePlan:
 
 @dataclass(frozen=True)
 class Views:
-    """Noise multipliers as the server sees them: of the sum, or of each share if aggregation broke."""
+    """Noise multipliers to account for: of the sum that the server sees, or of one share alone."""
 
     server: float
     aggregation_broken: float
@@ -91,7 +90,10 @@ class Views:
 
 def views(plan: NoisePlan) -> Views:
     """Return both noise multipliers of a plan: 0 stands for no guarantee; in ``local`` they are equal."""
-    return Views(server=plan.noise_multiplier, aggregation_broken=plan.share_std / plan.sensitivity)
+    own = accounted_multiplier(plan.share_std**2, sensitivity=plan.sensitivity)
+    # In ``local`` mode a share is the whole noise; the root of a square would be a last digit off.
+    broken = plan.noise_multiplier if plan.mode == "local" else own
+    return Views(server=plan.noise_multiplier, aggregation_broken=broken)
 
 
 def events(plan: NoisePlan, *, steps: int, aggregation_broken: bool = False) -> tuple[Event, ...]:
@@ -225,22 +227,24 @@ def plan_noise(
                 f"min contributors: {min_contributors} less {colluders} colluders leaves {shares} honest "
                 "shares, but 2 are needed; raise --min-contributors or lower --colluders."
             )
+    check_range(dimension=dimension, steps=steps)
     scale = choose_scale(dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
     bound = sensitivity(scale=scale, dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
     sigma = 0.0
     if mode != "off":
         sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps, besides)
-    share_std = sigma * bound / math.sqrt(shares)
-    if mode != "off" and not _MIN_SHARE_STD <= share_std <= MAX_SIGMA:
+    share = share_std(sigma, sensitivity=bound, shares=shares)
+    if mode != "off" and not LEAST_SHARE <= share <= MAX_SIGMA:
         raise ConfigError(
-            f"noise: one merchant's share of {share_std:.3g} grid units is outside "
-            f"[{_MIN_SHARE_STD}, 2**30]; choose another epsilon or noise multiplier."
+            f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
+            "where discrete noise is proved to hide as continuous noise does; choose another epsilon or "
+            "noise multiplier, or fewer contributors."
         )
     clamp_abs = clamp_for(scale=scale, records=records_per_merchant, sample_rate=sample_rate)
     reach = max_abs_of_sum(
         cohort=cohort,
         clamp_abs=clamp_abs,
-        share_std=share_std,
+        share_std=share,
         dimension=dimension,
         local_steps=local_steps,
         rounds=max(_WRAP_ROUNDS, steps),
@@ -252,7 +256,7 @@ def plan_noise(
         dimension=dimension,
         sensitivity=bound,
         noise_multiplier=sigma,
-        share_std=share_std,
+        share_std=share,
         beta=beta,
         delta=delta,
         steps=steps,

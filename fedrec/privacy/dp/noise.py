@@ -37,7 +37,7 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     exponent's size, and a * exp(-a) stays below 1); where the two are nearer than that, the uniform gets 192
     more bits and the exponential 60 digits. At an acceptance of 0.39 or more a draw's law is within 2**-168
     of the target in total variation, and d coordinates of T steps add at most (1 + exp(epsilon)) d T 2**-168
-    to delta: at d = 2**24, T = 2**14 and epsilon 10 that is 2**-115, and nothing is taken off for it.
+    to delta: up to epsilon 64 and d = 2**27 less than the 1e-14 a step that accounting takes off.
 
     Raises:
         ConfigError: ``n`` is negative, or ``sigma`` is not between 0.01 and 2**30. A step

@@ -1,4 +1,9 @@
-"""Epsilon from the raw history alone, by integer-order RDP and by privacy loss distributions (PLD)."""
+"""Epsilon from the raw history alone, by privacy loss distributions (PLD) and, as a cross-check, by RDP.
+
+Noise multipliers in a history are sqrt(V - 9) / Delta, at which a sum of discrete Gaussians of variance V
+hides no less than a continuous Gaussian (terms.py follows them). Sampling rates count 2**-52 more, the grid
+of the coins.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +23,25 @@ from .outcome import Problem, shown
 Kind = tuple[float, float]
 History = tuple[tuple[float, float, int], ...]
 """(sampling rate, noise multiplier, steps), one for each kind of step, in the order of their last charge."""
-ORDERS = (*range(2, 257), 320, 384, 512, 768, 1024)
-_ORDERS = np.asarray(ORDERS, dtype=np.float64)
-_LOG_FACTORIALS = np.asarray([math.lgamma(k + 1) for k in range(ORDERS[-1] + 1)])
+COIN_GRID = 2.0**-52
+FLOAT_DELTA = 1e-14
+"""Taken off delta for each step that is composed, for floating point."""
+_REAL = [n / 100 for n in (*range(105, 200, 5), *range(200, 400, 10), *range(400, 800, 25))]
+_WHOLE = [
+    *range(8, 33),
+    *range(34, 65, 2),
+    *range(68, 129, 4),
+    *range(136, 257, 8),
+    320,
+    384,
+    512,
+    768,
+    1024,
+    2048,
+]
+ORDERS = np.asarray([*_REAL, *_WHOLE], dtype=np.float64)
+_LOG_FACTORIALS = np.asarray([math.lgamma(k + 1) for k in range(_WHOLE[-1] + 1)])
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 TOLERANCE, LEAST = 1e-3, 1e-5
 """How far a recorded epsilon may lie from the recomputed one: relative, or this much where that is more."""
 MIN_DELTA = 1e-12
@@ -31,37 +52,64 @@ _RATIO = 1.7
 
 @lru_cache(maxsize=256)
 def rdp_step(rate: float, noise: float) -> np.ndarray:
-    """Renyi divergences of one step at ``ORDERS`` (Mironov, Talwar and Zhang 2019, section 3.3).
-
-    At order a: log(sum over k of C(a, k) (1 - rate)^(a - k) rate^k exp(k (k - 1) / (2 noise^2))) / (a - 1).
-    """
+    """Renyi divergences of one step at ``ORDERS``: log E[ratio^a] / (a - 1), a record removed."""
+    rate = min(1.0, rate + COIN_GRID)
     if noise == 0.0:
         return np.full(len(ORDERS), math.inf)
     if rate == 1.0:
-        return _ORDERS / (2 * noise**2)
-    found = []
-    for order in ORDERS:
-        k = np.arange(order + 1)
-        terms = _LOG_FACTORIALS[order] - _LOG_FACTORIALS[k] - _LOG_FACTORIALS[order - k]
-        terms = terms + k * math.log(rate) + (order - k) * math.log1p(-rate) + k * (k - 1) / (2 * noise**2)
-        largest = terms.max()
-        found.append((largest + math.log(np.exp(terms - largest).sum())) / (order - 1))
-    return np.maximum(found, 0.0)
+        return ORDERS / (2 * noise**2)
+    found = [*_log_moments(rate, noise), *(_log_moment(rate, noise, order) for order in _WHOLE)]
+    return np.maximum(found, 0.0) / (ORDERS - 1)
+
+
+def _log_moment(rate: float, noise: float, order: int) -> float:
+    """At a whole order a: log of the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 noise^2)).
+
+    Mironov, Talwar and Zhang 2019, section 3.3.
+    """
+    k = np.arange(order + 1)
+    terms = _LOG_FACTORIALS[order] - _LOG_FACTORIALS[k] - _LOG_FACTORIALS[order - k]
+    terms = terms + k * math.log(rate) + (order - k) * math.log1p(-rate) + k * (k - 1) / (2 * noise**2)
+    return _log_sum(terms)
+
+
+def _log_moments(rate: float, noise: float) -> list[float]:
+    """At the real orders: log of the integral of the mixture times ratio^(a - 1), by Gauss's rule."""
+    panel = min(noise, noise**2)
+    first, last = -12.0 * noise, _REAL[-1] + 12.0 * noise
+    starts = np.arange(math.ceil((last - first) / panel)) * panel + first
+    x = (starts[:, None] + panel * (_NODES + 1) / 2).ravel()
+    weights = np.tile(np.log(_WEIGHTS * panel / 2), len(starts))
+    base = -(x**2) / (2 * noise**2) - math.log(noise * math.sqrt(2 * math.pi))
+    ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * noise**2))
+    # The mixture itself is the base law times the ratio.
+    return [_log_sum(weights + base + ratio + (order - 1) * ratio) for order in _REAL]
+
+
+def _log_sum(terms: np.ndarray) -> float:
+    largest = float(terms.max())
+    return largest + math.log(float(np.exp(terms - largest).sum()))
+
+
+def rdp_epsilons(rdp: np.ndarray, delta: float) -> np.ndarray:
+    """Epsilon that each order gives alone (Canonne, Kamath and Steinke 2020, proposition 12)."""
+    return np.maximum(0.0, rdp + np.log1p(-1 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1))
 
 
 def rdp_epsilon(rdp: np.ndarray, delta: float) -> float:
-    """Epsilon from Renyi divergences at ``ORDERS`` (Canonne, Kamath and Steinke 2020, proposition 12)."""
+    """Epsilon from Renyi divergences at ``ORDERS``, at the best of them."""
     if delta < MIN_DELTA:
         return math.inf
-    if not np.any(rdp):
-        return 0.0
-    return max(0.0, float(np.min(rdp + np.log1p(-1 / _ORDERS) - np.log(delta * _ORDERS) / (_ORDERS - 1))))
+    return float(np.min(rdp_epsilons(rdp, delta))) if np.any(rdp) else 0.0
 
 
 @lru_cache(maxsize=64)
 def _pld_step(rate: float, noise: float, interval: float) -> pld.PrivacyLossDistribution:
     return pld.from_gaussian_mechanism(
-        noise, sampling_prob=rate, value_discretization_interval=interval, pessimistic_estimate=True
+        noise,
+        sampling_prob=min(1.0, rate + COIN_GRID),
+        value_discretization_interval=interval,
+        pessimistic_estimate=True,
     )
 
 
@@ -80,7 +128,8 @@ def _pld_kept(history: History, interval: float) -> pld.PrivacyLossDistribution:
 @lru_cache(maxsize=65536)
 def pld_epsilon(history: History, delta: float, rough: float) -> float:
     """Epsilon by PLD of a history at ``delta``, at most 0.03% above the exact one; ``rough`` is a guess."""
-    if delta < MIN_DELTA or any(noise < 0.05 for _, noise, _ in history):
+    delta_left = delta - FLOAT_DELTA * sum(steps for _, _, steps in history)
+    if delta < MIN_DELTA or delta_left <= 0 or any(noise < 0.05 for _, noise, _ in history):
         return math.inf
     if not history:
         return 0.0
@@ -93,7 +142,7 @@ def pld_epsilon(history: History, delta: float, rough: float) -> float:
         whole = _pld_steps(*last, interval)
         if earlier:
             whole = _pld_kept(earlier, interval).compose(whole)
-        epsilon = float(whole.get_epsilon_for_delta(delta))
+        epsilon = float(whole.get_epsilon_for_delta(delta_left))
         if epsilon >= rough / 2 or rough <= 1e-3 or epsilon == 0.0:
             return epsilon
         rough = epsilon
@@ -159,6 +208,9 @@ def epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
             left = recorded["delta"] - totals.betas
             rough = rdp_epsilon(totals.rdp, left)
             yield from held(recorded[f"rdp_{moment}"], rough, what=f"RDP, {moment} it", entry=number)
+            proved = recorded[f"pld_{moment}"]
+            if math.isfinite(rough) and (proved is None or proved > 1.01 * rough):
+                yield Problem(number, f"its epsilon by PLD, {moment} it, is above the one by RDP")
             points.append(
                 _Point(
                     number,

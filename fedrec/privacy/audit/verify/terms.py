@@ -10,11 +10,16 @@ from typing import Any
 
 from .ledger import charges_of
 from .outcome import Merchant, Problem
-from .reading import close
+from .reading import EXACT, close
 from .seats import seat_problems
 
 FLOAT_SLACK = 2.0**-16
 """How much longer than the clip floating-point error may leave a gradient, relative."""
+INFLATION = 1.025
+BETA = 1e-12
+"""A plan's grid: the coarsest power of two in which the sensitivity is at most so much above the clip."""
+SMOOTHING, LEAST_SHARE = 3.0, 8.0
+"""Grid units: discrete noise of variance V, in shares of 8 and more, counts as a Gaussian's of V - 9."""
 
 
 def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
@@ -37,13 +42,34 @@ def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterat
 def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
     """A plan's noise multipliers: that of the server's view, and that of one merchant's own share."""
     planned = plan["noise_multiplier"] or 0.0
-    own = _share(planned, plan)
+    own = _own(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]))
     return (planned if plan["scheme"] == "kahe" else own), own
 
 
-def _share(planned: float, terms: Mapping[str, Any]) -> float:
+def share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
+    """The discrete Gaussian, in grid units, that each merchant adds for a sum's planned noise multiplier."""
+    if planned == 0:
+        return 0.0
     honest = terms["min_contributors"] - terms["colluders"] if terms["mode"] == "distributed" else 1
-    return float(planned / math.sqrt(max(1, honest)))
+    return math.sqrt(((planned * sensitivity) ** 2 + SMOOTHING**2) / max(1, honest))
+
+
+def _own(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
+    """The noise multiplier of one merchant's own share."""
+    if planned == 0 or terms["mode"] != "distributed":
+        return float(planned)
+    variance = share(planned, terms, sensitivity=sensitivity) ** 2
+    return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
+
+
+@lru_cache(maxsize=256)
+def plan_sensitivity(dimension: int) -> float:
+    """How far one record moves a rounded sum on the grid that follows from a plan, in grid units."""
+    for bits in range(41):
+        bound = sensitivity(scale=1 << bits, dimension=dimension, beta=BETA)
+        if bound <= INFLATION * (1 << bits):
+            return bound
+    raise ValueError(f"there is no grid for {dimension} parameters")
 
 
 def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -54,7 +80,7 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
         if not close(charge["sensitivity"], delta):
             yield Problem(number, f"its sensitivity is {charge['sensitivity']:.6g}, not {delta:.6g}")
         planned = charge["planned_noise_multiplier"]
-        own = _share(planned, charge)
+        own = _own(planned, charge, sensitivity=delta)
         if (planned == 0) != (charge["mode"] == "off"):
             yield Problem(number, f"a noise multiplier of {planned:g} doesn't go with mode {charge['mode']}")
         if not close(charge["broken_noise_multiplier"], own):
@@ -63,6 +89,8 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
                 f"its own share of noise is {charge['broken_noise_multiplier']:.6g}, not the {own:.6g} "
                 "that follows",
             )
+        if planned and share(planned, charge, sensitivity=delta) < LEAST_SHARE * (1 - EXACT):
+            yield Problem(number, f"a merchant's share of its noise is below {LEAST_SHARE:g} grid units")
         if not any(close(charge["guaranteed_noise_multiplier"], value) for value in (planned, own)):
             yield Problem(
                 number,
