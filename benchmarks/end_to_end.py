@@ -55,6 +55,7 @@ from fedrec.simulations.preparation import (
     prepare,
     prepare_inputs,
     scratch_folder,
+    request_signer,
     simulated_merchants,
 )
 from fedrec.simulations.sources import SYNTHETIC_PER_MERCHANT
@@ -130,6 +131,7 @@ def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> flo
             optimizer=run.start_optimizer(),
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
             receipts=ReceiptBook(run.folder / "receipts.jsonl", identity=run.server),
+            signer=request_signer(run, grid),
             on_round=note,
         )
 

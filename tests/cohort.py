@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Merchant, TrainingData
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
@@ -30,6 +31,7 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
@@ -94,6 +96,7 @@ class Cohort:
                 delta_lifetime=self.policy.lifetime_delta,
             ),
             store=MerchantStore(home / "store.sqlite"),
+            gate=RequestGate(home / "requests.bin", merchant=name, server_key=self.server.public.hex()),
             policy=self.policy,
             data_for=lambda plan: data,
             build_model=linear_model,
@@ -143,6 +146,14 @@ class Cohort:
     def app(self) -> ClientApp:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
+    def signer(self) -> RequestSigner:
+        """What signs the server's requests; node 1 is the first merchant's."""
+        return RequestSigner(
+            self.folder / "requests.json",
+            identity=self.server,
+            names=lambda: dict(enumerate(self.names, start=1)),
+        )
+
     def coordinator(
         self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None
     ) -> tuple[Coordinator, list[RoundRecord]]:
@@ -158,6 +169,7 @@ class Cohort:
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
             receipts=ReceiptBook(self.folder / "receipts.jsonl", identity=self.server),
+            signer=self.signer(),
             on_round=records.append,
             timeout=20,
         )

@@ -27,7 +27,7 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import SEALING_KEY_CONTEXT, SealingKey, SignedSealingKey
-from fedrec.protocol.transport import MAX_BODY_BYTES, pack, unpack
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from tests.cohort import Cohort, InProcessGrid

@@ -34,7 +34,7 @@ from fedrec.protocol.messages import (
 from fedrec.protocol.schema import MAX_REASON, Strict
 from fedrec.protocol.transport import pack, unpack
 
-Request = TypeVar("Request", bound=Strict)
+Request = TypeVar("Request", JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
 Blobs = Mapping[str, bytes]
 
 _log = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=reason)
 
-        return _reply(
-            message, JoinRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
-        )
+        return _reply(merchant, message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -87,11 +85,11 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return merchant.open_derived().train_bytes
 
         return _reply(
+            merchant,
             message,
             TrainRequest,
             answer=merchant.train,
             refuse=refuse,
-            store=merchant.store,
             blob_bytes=blob_bytes,
         )
 
@@ -106,11 +104,11 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return merchant.open_derived().unmask_bytes
 
         return _reply(
+            merchant,
             message,
             UnmaskRequest,
             answer=merchant.unmask,
             refuse=refuse,
-            store=merchant.store,
             blob_bytes=blob_bytes,
         )
 
@@ -124,30 +122,34 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(reason: str) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=reason)
 
-        return _reply(
-            message, CloseRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
-        )
+        return _reply(merchant, message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     return app
 
 
 def _reply(
+    merchant: Merchant,
     message: Message,
     kind: type[Request],
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[str], Strict],
-    store: MerchantStore,
     blob_bytes: Callable[[], int],
 ) -> Message:
-    """Answer a message; ``blob_bytes`` says, before it is read, what its blobs may come to."""
+    """Answer a message that the merchant's server signed, and no other.
+
+    ``blob_bytes`` says, before it is read, what its blobs may come to.
+    """
     request: Request | None = None
     try:
+        signed = merchant.gate.check(message.content, kind=message.metadata.message_type)
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
+        if request.subject != (signed.training_id, signed.round_number):
+            raise ProtocolError("a request was signed for another training or round than it names")
         reply, sent = answer(request, blobs)
     except FedrecError as error:
         reply, sent = refuse(_reason(error)), {}
-        _note(store, error, message=message, request=request)
+        _note(merchant.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 
 

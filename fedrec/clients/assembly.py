@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedrec.clients.data import build_model, photos_for
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
@@ -55,6 +56,7 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         identity=identity,
         ledger=ledger,
         store=MerchantStore(home.store),
+        gate=RequestGate(home.requests, merchant=name, server_key=home.joined().server_key),
         policy=policy,
         data_for=lambda plan: photos_for(plan, settings.data, layout=settings.layout, device=device),
         build_model=build_model,

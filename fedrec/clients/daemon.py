@@ -138,6 +138,7 @@ class Daemon:
             self._merchant.suspend("the merchant's policy can't be used; its own log says why")
             return False
         self._merchant.follow(policy)
+        self._merchant.gate.follow(join.server_key)
         self.observer.cap(policy.lifetime_epsilon)
         _log.info("policy and join file were read again, and are in force")
         moved = (join.address, join.authority) != (self._join.address, self._join.authority)

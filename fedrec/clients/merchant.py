@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.charging import dataset_version, round_charge
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
@@ -86,6 +87,7 @@ class _Joined:
 class Merchant:
     """A merchant's side of every training.
 
+    ``gate`` holds the key of the server that this merchant serves, and takes that server's requests alone.
     ``data_for`` gives the records as the plan's model takes them, ``build_model`` that model, and
     ``randomness_for`` a fresh stream per (training, round): from the operating system, unless the
     merchant itself asked for a simulation's. ``on_event`` is told each durable step; tests stop there.
@@ -98,6 +100,7 @@ class Merchant:
     identity: SigningIdentity
     ledger: Ledger
     store: MerchantStore
+    gate: RequestGate
     policy: MerchantPolicy
     data_for: Callable[[TrainingPlan], TrainingData]
     build_model: Callable[[TrainingPlan], nn.Module]
@@ -136,6 +139,7 @@ class Merchant:
         """Join a training, or raise ``RefusedError`` with the rule that the plan breaks."""
         plan = request.plan
         self._check_suspended()
+        self._check_server(plan)
         self.policy.check(plan)
         if plan.mode == "distributed" and plan.cohort < 3:
             raise RefusedError(f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}")
@@ -348,8 +352,14 @@ class Merchant:
             raise RefusedError("this training was closed")
         self.store.see(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
+        self._check_server(plan)
         self._check_seeded(stored, plan)
         return self._prepare(plan)
+
+    def _check_server(self, plan: TrainingPlan) -> None:
+        """Take plans of the merchant's own server alone: a plan may name any key."""
+        if plan.server_key != self.gate.server_key:
+            raise RefusedError("the plan names another server's key than the merchant's join file")
 
     def _check_seeded(self, stored: StoredTraining, plan: TrainingPlan) -> None:
         """Keep to what was said at the join: a report that calls noise unseeded must stay true."""

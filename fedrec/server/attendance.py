@@ -22,6 +22,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
 from fedrec.server.cohort import Answer, ask
+from fedrec.server.requests import RequestSigner
 
 LATE_SECONDS = 30.0
 """How long a round waits for one who is asked to join between two rounds."""
@@ -56,6 +57,7 @@ class Attendance:
     grid: Grid
     plan: TrainingPlan
     scheme: Scheme
+    signer: RequestSigner
     timeout: float
     refusals: dict[str, str]
     nodes: dict[str, int] = field(default_factory=dict)
@@ -134,10 +136,21 @@ class Attendance:
         return {name for name, node in self.nodes.items() if node in present}
 
     def _ask(self, asked: list[int], *, present: set[int], timeout: float) -> list[str]:
-        """Ask nodes to join, and note who does; returns why others didn't answer."""
+        """Ask nodes of the roster's merchants to join, and note who does; returns why others didn't answer."""
+        names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
+        roster = {peer.name for peer in self.plan.roster}
         answers = ask(
             self.grid,
-            dict.fromkeys(asked, pack(JoinRequest(plan=self.plan))),
+            {
+                node: self.signer.sign(
+                    shared,
+                    kind="query.join",
+                    training_id=self.plan.training_id,
+                    recipient=names[node],
+                )
+                for node in asked
+                if names.get(node) in roster
+            },
             message_type="query.join",
             reply_type=JoinReply,
             max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,

@@ -21,7 +21,7 @@ from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply, Train
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, boxes_hash
-from fedrec.protocol.transport import pack, take_blob, with_body
+from fedrec.protocol.transport import hash_blobs, pack, take_blob, with_body
 from fedrec.server.attendance import Attendance
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
@@ -29,6 +29,7 @@ from fedrec.server.cohort import Answer, Answers, Reply, ask
 from fedrec.server.opening import Upload, gather, unmask_requests
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord, read_record
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Coordinator:
     optimizer: ServerOptimizer
     checkpoint: Checkpoint
     receipts: ReceiptBook
+    signer: RequestSigner
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
     most_lost: int | None = None
@@ -85,7 +87,12 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
         self._cohort = Attendance(
-            self.grid, self.plan, self._derived.scheme, timeout=self.timeout, refusals=self.refusals
+            self.grid,
+            self.plan,
+            self._derived.scheme,
+            self.signer,
+            timeout=self.timeout,
+            refusals=self.refusals,
         )
         self._blame = Blame(colluders=self.plan.colluders)
         self._lost_to_refusals = 0
@@ -127,7 +134,12 @@ class Coordinator:
         ask(
             self.grid,
             {
-                node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
+                node: self.signer.sign(
+                    pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name))),
+                    kind="query.close",
+                    training_id=self.plan.training_id,
+                    recipient=name,
+                )
                 for name, node in self._cohort.nodes.items()
             },
             message_type="query.close",
@@ -267,8 +279,16 @@ class Coordinator:
         if self._cohort.encryption_key is not None:
             blobs["encryption-key"] = self._cohort.encryption_key_bytes
         left_out, shared = self._blame.left_out, pack(request, blobs)
+        hashes = hash_blobs(shared)
         return {
-            node: with_body(shared, request.model_copy(update={"receipt": self.receipts.last(name)}))
+            node: self.signer.sign(
+                with_body(shared, request.model_copy(update={"receipt": self.receipts.last(name)})),
+                kind="train",
+                training_id=self.plan.training_id,
+                round_number=round_number,
+                recipient=name,
+                blob_hashes=hashes,
+            )
             for name, node in self._cohort.nodes.items()
             if name not in left_out
         }
@@ -295,7 +315,13 @@ class Coordinator:
 
     def _unmask(self, round_number: int, uploads: Sequence[Upload], traffic: _Traffic) -> Mapping[int, bytes]:
         requests = {
-            self._cohort.nodes[member]: content
+            self._cohort.nodes[member]: self.signer.sign(
+                content,
+                kind="query.unmask",
+                training_id=self.plan.training_id,
+                round_number=round_number,
+                recipient=member,
+            )
             for member, content in unmask_requests(self.plan, uploads, round_number=round_number).items()
             if member in self._cohort.nodes
         }

@@ -40,6 +40,7 @@ from fedrec.simulations.preparation import (
     prepare,
     prepare_inputs,
     scratch_folder,
+    request_signer,
     simulated_merchants,
     worker_count,
 )
@@ -211,6 +212,7 @@ def _train(
                 optimizer=progress.optimizer,
                 checkpoint=_checkpoint(run),
                 receipts=ReceiptBook(run.folder / "receipts.jsonl", identity=run.server),
+                signer=request_signer(run, grid),
                 on_round=on_round,
                 refusals=progress.refusals,
             )

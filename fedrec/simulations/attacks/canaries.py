@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Merchant, TrainingData
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
@@ -45,9 +46,10 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
-from fedrec.simulations.merchants import LEDGER_FILE, create_home
+from fedrec.simulations.merchants import LEDGER_FILE, REQUESTS_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid
 
 SCHEMA = "fedrec.empirical/1"
@@ -284,6 +286,7 @@ def _train(
                 identity=identities[name],
                 ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
                 store=MerchantStore(home / "store.sqlite"),
+                gate=RequestGate(home / REQUESTS_FILE, merchant=name, server_key=server.public.hex()),
                 policy=MerchantPolicy(schemes=frozenset({options.scheme})),
                 data_for=partial(_data, canaries=options.canaries, chosen=chosen),
                 build_model=lambda plan: CanaryModel(options.canaries),
@@ -302,12 +305,15 @@ def _train(
     )
     rounds: list[RoundRecord] = []
     try:
+        grid = _InlineGrid(merchants)
+        nodes = dict(zip(grid.get_node_ids(), names, strict=True))
         Coordinator(
-            grid=_InlineGrid(merchants),
+            grid=grid,
             plan=plan,
             optimizer=recorder,
             checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
             receipts=ReceiptBook(folder / "receipts.jsonl", identity=server),
+            signer=RequestSigner(folder / "requests.json", identity=server, names=lambda: nodes),
             on_round=rounds.append,
         ).run()
     finally:
