@@ -54,8 +54,8 @@ from fedrec.simulations.preparation import (
     Prepared,
     prepare,
     prepare_inputs,
-    scratch_folder,
     request_signer,
+    scratch_folder,
     simulated_merchants,
 )
 from fedrec.simulations.sources import SYNTHETIC_PER_MERCHANT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,11 @@ from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.schema import Strict, sha256_hex
+from fedrec.protocol.statements import RequestKind
+from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
@@ -44,6 +47,32 @@ def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
         model.weight.zero_()
         model.bias.zero_()
     return model
+
+
+KINDS: dict[type[Strict], RequestKind] = {
+    JoinRequest: "query.join",
+    TrainRequest: "train",
+    UnmaskRequest: "query.unmask",
+    CloseRequest: "query.close",
+}
+
+
+def signed_request(
+    signer: RequestSigner,
+    body: JoinRequest | TrainRequest | UnmaskRequest | CloseRequest,
+    blobs: Mapping[str, bytes] | None = None,
+    *,
+    recipient: str,
+) -> RecordDict:
+    """A request as a server sends it."""
+    training_id, round_number = body.subject
+    return signer.sign(
+        pack(body, blobs),
+        kind=KINDS[type(body)],
+        training_id=training_id,
+        round_number=round_number,
+        recipient=recipient,
+    )
 
 
 @dataclass
@@ -153,6 +182,16 @@ class Cohort:
             identity=self.server,
             names=lambda: dict(enumerate(self.names, start=1)),
         )
+
+    def signed(
+        self,
+        body: JoinRequest | TrainRequest | UnmaskRequest | CloseRequest,
+        blobs: Mapping[str, bytes] | None = None,
+        *,
+        recipient: str = "m0",
+    ) -> RecordDict:
+        """A request as the server sends it to a merchant."""
+        return signed_request(self.signer(), body, blobs, recipient=recipient)
 
     def coordinator(
         self, plan: TrainingPlan, grid: Grid | None = None, parameters: NDArray[np.float64] | None = None

@@ -270,7 +270,9 @@ def test_a_message_with_a_third_part_is_refused() -> None:
 
 # --- what comes back -------------------------------------------------------------------------------------
 
-blob_maps = st.dictionaries(st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True), st.binary(max_size=60), max_size=5)
+blob_maps = st.dictionaries(
+    st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True), st.binary(max_size=60), max_size=5
+)
 
 
 @given(body=st.sampled_from(BODIES), blobs=blob_maps)

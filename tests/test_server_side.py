@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedrec.clients.home import MerchantHome
 from fedrec.errors import ConfigError, TrainingError
-from fedrec.flower import guard
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
@@ -36,6 +34,7 @@ from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find
+from tests.callers import Call, admitted
 from tests.cohort import Cohort, InProcessGrid
 
 
@@ -345,31 +344,6 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     assert not any(merchant.ledger.entries() for merchant in cohort.merchants.values())
 
 
-class Call:
-    """One request to an ASGI app, and what came of it."""
-
-    def __init__(
-        self, *, body: tuple[bytes, ...] = (b"",), headers: tuple[tuple[bytes, bytes], ...] = ()
-    ) -> None:
-        self.parts = list(body)
-        self.headers = headers
-        self.status = 0
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        if not self.parts:
-            await asyncio.sleep(3600)
-        part = self.parts.pop(0)
-        return {"type": "http.request", "body": part, "more_body": part != b""}
-
-    async def send(self, event: MutableMapping[str, Any]) -> None:
-        self.status = event.get("status", self.status)
-
-    def to(self, app: Any, path: str = "/v1/fleet/pull-messages") -> int:
-        scope = {"type": "http", "path": path, "headers": self.headers, "client": ("198.51.100.7", 4)}
-        asyncio.run(app(scope, self.receive, self.send))
-        return self.status
-
-
 async def answers_ok(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
 
@@ -381,21 +355,6 @@ def test_the_private_listener_asks_for_its_secret() -> None:
     assert Call(headers=((SECRET_HEADER.encode(), b"right"),)).to(app, "/v1/control/list-runs") == 200
 
 
-def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, str]] = []
-    app = Guard(answers_ok, on_refusal=lambda address, path: told.append((address, path)))
-    monkeypatch.setattr(guard, "MAX_HELD_BYTES", 1000)
-    assert Call(body=(b"x" * 600, b"y" * 600, b"")).to(app) == 503
-    assert Call(body=(b"x" * 900, b"")).to(app) == 200
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
-    assert Call(body=(b"x",)).to(app) == 408
-    assert [path.partition(" ")[2] for _, path in told] == [
-        "(too much is being read)",
-        "(its body did not come)",
-    ]
-    assert Call(body=(b"x" * 999, b"")).to(app) == 200  # what was held is given back
-
-
 def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
     told: list[tuple[str, str]] = []
 
@@ -404,7 +363,7 @@ def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
         async def refuses(scope: Any, receive: Any, send: Any, status: int = status) -> None:
             await send({"type": "http.response.start", "status": status, "headers": []})
 
-        app = Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))
+        app = Guard(refuses, admitted=admitted, on_refusal=lambda address, path: told.append((address, path)))
         assert Call().to(app) == status
         address, what = told.pop()
         assert address == "198.51.100.7" and not told and "a key that is not admitted" in what
@@ -413,7 +372,7 @@ def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
 
 def test_a_path_that_is_refused_brings_no_line_of_its_own_into_a_log() -> None:
     told: list[str] = []
-    app = Guard(answers_ok, on_refusal=lambda address, path: told.append(path))
+    app = Guard(answers_ok, admitted=admitted, on_refusal=lambda address, path: told.append(path))
     assert Call().to(app, "/a\n2026-01-01 00:00:00,000 INFO stopped\x1b[2J" + "c" * 500) == 403
     assert told[0].isprintable() and len(told[0]) == 200
 

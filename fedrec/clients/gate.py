@@ -18,20 +18,20 @@ from fedrec.protocol.transport import content_hash, signed_request
 _KINDS: tuple[str, ...] = get_args(RequestKind)
 _TAKEN = struct.Struct("<Q32s")
 _SLOT_BYTES = 256
-"""A server's key (32 bytes) and, by kind, the last request taken: within one sector, so written as a whole."""
+"""A server's key (32 bytes) and, by kind, the last request taken: within a sector, so written as a whole."""
 _SYNCED = ("query.join", "query.close")
 
 
 class RequestGate:
     """Takes requests that one server signed for one merchant, each in the order in which they were signed.
 
-    A request passes if it was signed after every one that was taken before, or if it is the very one that was
-    taken last of its kind: Flower may deliver twice, and a merchant may stop in between. What it is answered
-    then is the stored reply's business, which goes by content. Anything older is refused.
+    A request passes if it was signed after every one that was taken before, or if it is the very one that
+    was taken last of its kind: Flower may deliver twice, and a merchant may stop in between. What it is
+    answered then is the stored reply's business, which goes by content. Anything older is refused.
 
-    The file keeps this for every server that the merchant has had. It is written before a request is answered,
-    and survives the end of the process. Against loss of power only joins and closes are synced: of the
-    requests between them the ledger's charge and the store's mark, which are synced, know the content.
+    The file keeps this for every server that the merchant has had. It is written before a request is
+    answered, and survives the end of the process. Against loss of power only joins and closes are synced: of
+    the requests between them the ledger's charge and the store's mark, which are synced, know the content.
 
     Attributes:
         server_key: the Ed25519 key of the merchant's join file, 64 hexadecimal digits.
@@ -44,16 +44,17 @@ class RequestGate:
         self.follow(server_key)
 
     def follow(self, server_key: str) -> None:
-        """Take the requests of this server from now on, and of no other; ``LedgerError`` for a broken file."""
+        """Take this server's requests from now on, and no other's; ``LedgerError`` for a broken file."""
         self.server_key = server_key
         self._key = bytes.fromhex(server_key)
         self._slot, self._taken = self._read()
 
     def check(self, content: RecordDict, *, kind: str) -> RequestStatement:
-        """Return what the server signed about a message of this kind; ``RefusedError`` for any other message.
+        """Return what the server signed about a message of this kind.
 
-        Nothing of the message's body is read: its bytes are hashed. Raises ``ProtocolError`` for a message that
-        isn't one of :func:`fedrec.protocol.transport.pack`.
+        Nothing of the message's body is read: its bytes are hashed. Raises ``RefusedError`` for a message
+        that isn't the server's, isn't for this merchant or is an old one, ``ProtocolError`` for what is no
+        message.
         """
         signed = signed_request(content)
         statement = signed.statement

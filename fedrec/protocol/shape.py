@@ -35,8 +35,8 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 class Shape:
     """What one value may be: any of an object, an array, a string, and a number or literal.
 
-    ``longest`` bounds a string, in bytes between its quotes, -1 where there is none. ``bytes`` bounds the whole
-    value as JSON without spaces.
+    ``longest`` bounds a string, in bytes between its quotes, -1 where there is none. ``bytes`` bounds the
+    whole value as JSON without spaces.
     """
 
     fields: Mapping[str, Shape] | None = None
@@ -53,7 +53,7 @@ def shape_of(schema: type[BaseModel]) -> Shape:
     """Return the shape of a schema; ``TypeError`` where a field of it has no bound."""
     fields: dict[str, Shape] = {}
     hints = get_type_hints(schema, include_extras=True)
-    for name, info in schema.model_fields.items():
+    for name in schema.model_fields:
         fields[name] = _of(hints[name], f"{schema.__name__}.{name}")
     return Shape(
         fields=fields,
@@ -133,7 +133,7 @@ def _space(raw: bytes, at: int) -> int:
 
 
 def _value(raw: bytes, at: int, shape: Shape) -> int:
-    """Check the value that begins at a place; return where it ends. It is as deep as the schema, no deeper."""
+    """Check the value that begins at a place, as deep as the schema and no deeper; return where it ends."""
     sign = raw[at : at + 1]
     if sign == b"{" and shape.fields is not None:
         return _object(raw, at + 1, shape, shape.fields)

@@ -104,9 +104,9 @@ class Receipt(Strict):
 class RequestStatement(Strict):
     """What the server signs about a request: to whom it is, what it asks, and that it is a new one.
 
-    ``content_hash`` is that of :func:`fedrec.protocol.transport.content_hash`, over the body as it is sent and
-    every blob by name. ``round_number`` is 0 where the request belongs to no round. ``counter`` grows with
-    every request to the same recipient, over restarts of the server.
+    ``content_hash`` is that of :func:`fedrec.protocol.transport.content_hash`, over the body as it is sent
+    and every blob by name. ``round_number`` is 0 where the request belongs to no round. ``counter`` grows
+    with every request to the same recipient, over restarts of the server.
     """
 
     kind: RequestKind

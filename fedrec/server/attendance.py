@@ -136,7 +136,7 @@ class Attendance:
         return {name for name, node in self.nodes.items() if node in present}
 
     def _ask(self, asked: list[int], *, present: set[int], timeout: float) -> list[str]:
-        """Ask nodes of the roster's merchants to join, and note who does; returns why others didn't answer."""
+        """Ask nodes of the roster's merchants to join, note who does; returns why others didn't answer."""
         names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
         roster = {peer.name for peer in self.plan.roster}
         answers = ask(

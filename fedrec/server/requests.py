@@ -22,14 +22,14 @@ _AHEAD_NS = 60 * 10**9
 class RequestSigner:
     """Signs what merchants are asked, by name.
 
-    The counter is the time in nanoseconds, or one more than the last where the clock stands or went back. What
-    is in use is reserved on disk a minute ahead, one write a minute: a server that starts again, even with a
-    clock that went back, goes on above everything it signed. A home put back from a backup does, too, since
-    the clock has gone on. Merchants don't hold it against clocks of their own.
+    The counter is the time in nanoseconds, or one more than the last where the clock stands or went back.
+    What is in use is reserved on disk a minute ahead, one write a minute: a server that starts again, even
+    with a clock that went back, goes on above everything it signed. A home put back from a backup does, too,
+    since the clock has gone on. Merchants don't hold it against clocks of their own.
 
     ``names`` tells which merchant is at which node, as the server knows them by the keys that they show to
-    Flower; asked anew each time, since merchants come and go. Raises ``TrainingError`` for a file that can't be
-    read.
+    Flower; asked anew each time, since merchants come and go. Raises ``TrainingError`` for a file that can't
+    be read.
     """
 
     def __init__(

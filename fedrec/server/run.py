@@ -51,8 +51,9 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``names`` tells which merchant is at which node; ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and
-    ``most_lost`` the number of rounds lost in a row after which it stops.
+    ``names`` tells which merchant is at which node, ``follow`` is told of the coordinator before the first
+    round, ``timeout`` is in seconds, per phase, and ``most_lost`` the number of rounds lost in a row after
+    which it stops.
     """
 
     home: ServerHome

@@ -39,8 +39,8 @@ from fedrec.simulations.preparation import (
     Prepared,
     prepare,
     prepare_inputs,
-    scratch_folder,
     request_signer,
+    scratch_folder,
     simulated_merchants,
     worker_count,
 )
