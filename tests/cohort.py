@@ -49,6 +49,7 @@ def linear_model(plan: TrainingPlan | None = None) -> nn.Module:
     return model
 
 
+Request = JoinRequest | TrainRequest | UnmaskRequest | CloseRequest
 KINDS: dict[type[Strict], RequestKind] = {
     JoinRequest: "query.join",
     TrainRequest: "train",
@@ -59,7 +60,7 @@ KINDS: dict[type[Strict], RequestKind] = {
 
 def signed_request(
     signer: RequestSigner,
-    body: JoinRequest | TrainRequest | UnmaskRequest | CloseRequest,
+    body: Request,
     blobs: Mapping[str, bytes] | None = None,
     *,
     recipient: str,
@@ -185,7 +186,7 @@ class Cohort:
 
     def signed(
         self,
-        body: JoinRequest | TrainRequest | UnmaskRequest | CloseRequest,
+        body: Request,
         blobs: Mapping[str, bytes] | None = None,
         *,
         recipient: str = "m0",

@@ -325,7 +325,7 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     trainable: ServerHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, stop = planned(trainable), threading.Event()
-    run = TrainingRun(trainable, training, stop, follow=lambda *_: None, timeout=1.0, most_lost=5)
+    run = TrainingRun(trainable, training, stop, names=dict, follow=lambda *_: None, timeout=1.0, most_lost=5)
     run._before_round(0)
     monkeypatch.setattr(server_run, "_LONGEST_PAUSE", 0.2)
     started = time.monotonic()
