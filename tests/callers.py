@@ -41,10 +41,9 @@ def signed_headers(key: ec.EllipticCurvePrivateKey = KEY, *, at: datetime | None
 def pushed(**changes: Any) -> bytes:
     """A push of one reply from node 7; keyword arguments replace its metadata."""
     said: dict[str, Any] = {"src_node_id": NODE, "dst_node_id": 1, "reply_to_message_id": "a" * 64}
+    given = changes.pop("tree", ObjectTree(object_id="b" * 64))
     head = Message(metadata=Metadata(**(said | changes)))
-    request = PushMessagesRequest(
-        node=Node(node_id=NODE), messages_list=[head], message_object_trees=[ObjectTree(object_id="b" * 64)]
-    )
+    request = PushMessagesRequest(node=Node(node_id=NODE), messages_list=[head], message_object_trees=[given])
     encoded: bytes = request.SerializeToString()
     return encoded
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.date import now
 
 from fedrec.flower import door as doors
@@ -66,7 +67,7 @@ def others_key() -> Headers:
         signed_headers(ec.generate_private_key(ec.SECP384R1())),
         others_key(),
         signed_headers(at=now() - timedelta(seconds=400)),
-        signed_headers(at=now() + timedelta(seconds=30)),
+        signed_headers(at=now() + timedelta(days=1)),
         signed_headers(at=now().replace(tzinfo=None)),
         (signed_headers()[0], (b"flwr-timestamp", b"never"), signed_headers()[2]),
         (signed_headers()[0], (b"flwr-timestamp", b"\xff"), signed_headers()[2]),
@@ -157,6 +158,21 @@ def test_a_key_has_so_many_requests_under_way_at_most(monkeypatch: pytest.Monkey
     assert asyncio.run(together()) == [200] * 3 + [429] * 2
 
 
+def doubling(depth: int) -> ObjectTree:
+    """Each level names the next one twice: followed by what the store keeps of it, it has 2^depth nodes."""
+    made = ObjectTree(object_id=f"{depth:064x}")
+    if depth:
+        made.children.extend([doubling(depth - 1), ObjectTree(object_id=f"{depth - 1:064x}")])
+    return made
+
+
+def chain(length: int) -> ObjectTree:
+    made = ObjectTree(object_id=f"{length:064x}")
+    if length > 1:
+        made.children.append(chain(length - 1))
+    return made
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -170,10 +186,13 @@ def test_a_key_has_so_many_requests_under_way_at_most(monkeypatch: pytest.Monkey
         b"",
         b"\xff" * 1000,
         b"\x1a\x00" * 50_000,
+        pushed(tree=ObjectTree(object_id="short")),
+        pushed(tree=doubling(4)),
+        pushed(tree=chain(6)),
     ],
     ids=[
         "no reply", "an instruction", "another's", "the server's", "to another", "two", "cut", "nothing",
-        "garbage", "countless trees",
+        "garbage", "countless trees", "no object", "a tree that doubles", "a deep tree",
     ],
 )  # fmt: skip
 def test_what_is_pushed_is_a_reply_of_the_callers_own_node(body: bytes) -> None:
@@ -186,6 +205,7 @@ def test_an_honest_reply_passes() -> None:
     behind = Behind()
     assert Call(body=(pushed()[:10], pushed()[10:])).to(guarded(behind), PUSH) == 200
     assert behind.bodies == [pushed()]
+    assert Call(body=(pushed(tree=chain(5)),)).to(guarded(behind), PUSH) == 200
 
 
 # --- connections -----------------------------------------------------------------------------------------
@@ -448,6 +468,7 @@ def test_the_admitted_are_those_that_the_host_admits(tmp_path: Path, certificate
         headers = {name.decode(): value.decode() for name, value in signed_headers()}
         with httpx.Client(verify=context_of(certificates)) as client:
             # Flower itself finds nobody's node number in it.
+            headers["content-type"] = "application/protobuf"
             assert client.post(url, content=b"", headers=headers).status_code == 401
             assert told == [f"{PULL} (a key that is not admitted, or a clock that is off)"]
             host.revoke(node)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -456,7 +456,7 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
     set_task_identity(run_id=1, node_id=1)
     replies = {}
     for name in ("slow", "quick"):
-        content = RecordDict({"body": ConfigRecord({"text": name})})
+        content = RecordDict({"body": ConfigRecord({"text": name.encode()})})
         replies[name] = new_message(content, message_type="train", node_id=1, group_id="1", ttl=60)
     objects = {
         key: (name, value.deflate())
@@ -489,9 +489,9 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
     grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
     grid._client = Client()  # type: ignore[assignment]
 
-    def texts(waiting: set[str]) -> list[object]:
+    def texts(waiting: set[str]) -> list[str]:
         found = list(grid.pull_messages(waiting))
-        return [message.content.config_records["body"]["text"] for message in found]
+        return [cast(bytes, message.content.config_records["body"]["text"]).decode() for message in found]
 
     assert texts({"slow", "quick"}) == ["quick"]
     assert texts({"slow"}) == []

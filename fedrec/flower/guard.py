@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from fedrec._internal.text import one_line
 from fedrec.flower.admission import Admitted, Caller, caller_of
 from fedrec.flower.door import Door
+from fedrec.flower.objects import check_tree
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -204,10 +205,15 @@ def _is_own_reply(body: bytes, *, node: int) -> bool:
     the two; without the name of such a message, Flower would take it for an instruction to ``dst_node_id``.
     """
     try:
-        pushed = PushMessagesRequest.FromString(body)
+        pushed = PushMessagesRequest()
+        pushed.ParseFromString(body)
     except DecodeError:
         return False
     if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
+        return False
+    try:
+        check_tree(pushed.message_object_trees[0])
+    except ValueError:
         return False
     said = pushed.messages_list[0].metadata
     return bool(
