@@ -130,6 +130,7 @@ def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> flo
             optimizer=run.start_optimizer(),
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
             receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
+            signer=request_signer(run, grid),
             on_round=note,
         )
 

@@ -17,6 +17,7 @@ import torch
 from measure import peak_memory_bytes
 
 from fedrec.clients.data import build_model
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
@@ -125,6 +126,7 @@ def _merchant(folder: Path, identity: SigningIdentity, policy: MerchantPolicy) -
             delta_lifetime=policy.lifetime_delta,
         ),
         store=MerchantStore(folder / "store.sqlite"),
+        gate=RequestGate(folder / "requests.bin", merchant="m0", server_key="00" * 32),
         policy=policy,
         data_for=photos,
         build_model=build_model,

@@ -37,7 +37,7 @@ from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.faults import Saboteur
 from fedrec.simulations.federation import Federation
-from fedrec.simulations.preparation import prepare, prepare_inputs, simulated_merchants
+from fedrec.simulations.preparation import prepare, prepare_inputs, request_signer, simulated_merchants
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 SABOTEURS = (
@@ -75,6 +75,7 @@ def sabotaged(name: str, merchants: int, saboteur: Saboteur, *, rounds: int, fol
             optimizer=run.start_optimizer(),
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
             receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
+            signer=request_signer(run, grid),
             on_round=records.append,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
@@ -30,14 +31,17 @@ from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import Receipt
+from fedrec.protocol.schema import Strict, sha256_hex
+from fedrec.protocol.statements import Receipt, RequestKind
+from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
@@ -63,6 +67,33 @@ def seated(names: list[str], seats: tuple[str, ...]) -> tuple[dict[str, SigningI
         roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
         if seat_order(roster)[: len(seats)] == seats:
             return identities, roster
+
+
+Request = JoinRequest | TrainRequest | UnmaskRequest | CloseRequest
+KINDS: dict[type[Strict], RequestKind] = {
+    JoinRequest: "query.join",
+    TrainRequest: "train",
+    UnmaskRequest: "query.unmask",
+    CloseRequest: "query.close",
+}
+
+
+def signed_request(
+    signer: RequestSigner,
+    body: Request,
+    blobs: Mapping[str, bytes] | None = None,
+    *,
+    recipient: str,
+) -> RecordDict:
+    """A request as a server sends it."""
+    training_id, round_number = body.subject
+    return signer.sign(
+        pack(body, blobs),
+        kind=KINDS[type(body)],
+        training_id=training_id,
+        round_number=round_number,
+        recipient=recipient,
+    )
 
 
 @dataclass
@@ -133,6 +164,7 @@ class Cohort:
                 delta_lifetime=self.policy.lifetime_delta,
             ),
             store=MerchantStore(home / "store.sqlite"),
+            gate=RequestGate(home / "requests.bin", merchant=name, server_key=self.server.public.hex()),
             policy=self.policy,
             data_for=lambda plan: data,
             build_model=linear_model,
@@ -206,6 +238,24 @@ class Cohort:
     def app(self) -> ClientApp:
         return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
 
+    def signer(self) -> RequestSigner:
+        """What signs the server's requests; node 1 is the first merchant's."""
+        return RequestSigner(
+            self.folder / "requests.json",
+            identity=self.server,
+            names=lambda: dict(enumerate(self.names, start=1)),
+        )
+
+    def signed(
+        self,
+        body: Request,
+        blobs: Mapping[str, bytes] | None = None,
+        *,
+        recipient: str = "m0",
+    ) -> RecordDict:
+        """A request as the server sends it to a merchant."""
+        return signed_request(self.signer(), body, blobs, recipient=recipient)
+
     def coordinator(
         self,
         plan: TrainingPlan,
@@ -226,6 +276,7 @@ class Cohort:
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
             receipts=ReceiptBook(self.folder / "receipts.sqlite", identity=self.server),
+            signer=self.signer(),
             on_round=records.append,
             timeout=20,
             grace=grace,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,15 +20,18 @@ from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
 from fedrec.flower import set_task_identity
 from fedrec.flower.superlink import SuperLinkHost
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer
-from fedrec.protocol.schema import Strict
 from fedrec.protocol.tls import Certificates
-from fedrec.protocol.transport import Body, pack, unpack
+from fedrec.protocol.transport import Body, unpack
 from fedrec.server.certificates import make_server_certificates
+from fedrec.server.requests import RequestSigner
+from tests.cohort import Request, signed_request
 
 NAME = "merchant-00"
-SERVER_KEY = "ab" * 32
+SERVER = SigningIdentity.generate()
+SERVER_KEY = SERVER.public.hex()
 
 
 def make_certificates(folder: Path) -> Certificates:
@@ -102,6 +106,7 @@ class Server:
 
     host: SuperLinkHost
     grid: Grid
+    signer: RequestSigner
 
     @property
     def address(self) -> str:
@@ -110,11 +115,21 @@ class Server:
     def is_up(self, node: int) -> bool:
         return node in list(self.grid.get_node_ids())
 
-    def ask(self, node: int, kind: str, request: Strict, answer: type[Body], *, pause: float = 0.0) -> Body:
-        """Send a request to a connected merchant; returns its reply, asked for after ``pause`` seconds."""
+    def ask(
+        self,
+        node: int,
+        kind: str,
+        request: Request,
+        answer: type[Body],
+        *,
+        pause: float = 0.0,
+        recipient: str = NAME,
+    ) -> Body:
+        """Send a signed request to a connected merchant; returns its reply, pulled ``pause`` seconds on."""
         # The merchant's thread shares Flower's identity of the process.
         set_task_identity(run_id=self.grid.run.run_id, node_id=1)
-        message = self.grid.create_message(pack(request), kind, node, "1", ttl=60)
+        content = signed_request(self.signer, request, recipient=recipient)
+        message = self.grid.create_message(content, kind, node, "1", ttl=60)
         pushed = list(self.grid.push_messages([message]))
         time.sleep(pause)
         replies: list[Message] = []
@@ -134,7 +149,8 @@ def serving(certificates: Certificates) -> Iterator[Server]:
     host = SuperLinkHost(certificates=certificates, private=certificates, host="127.0.0.1", port=0)
     host.start()
     try:
-        with host.open_run() as (grid, _):
-            yield Server(host, grid)
+        with host.open_run() as (grid, _), TemporaryDirectory() as scratch:
+            signer = RequestSigner(Path(scratch) / "requests.json", identity=SERVER, names=dict)
+            yield Server(host, grid, signer)
     finally:
         host.stop()

@@ -56,6 +56,7 @@ def test_a_merchant_that_comes_back_as_another_node_takes_its_place_again(tmp_pa
     app = build_client_app(lambda context: cohort.merchants[speaks_for[int(context.node_id) - 1]])
     grid = Moving(app, 5)
     coordinator, records = cohort.coordinator(cohort.plan(rounds=4), grid)
+    coordinator.signer.names = lambda: dict(enumerate(speaks_for, start=1))
 
     def move(record: RoundRecord) -> None:
         records.append(record)

@@ -81,7 +81,7 @@ def photos(folder: Path, *, seed: int) -> Path:
     return folder
 
 
-def merchant_homes(folder: Path) -> list[MerchantHome]:
+def merchant_homes(folder: Path, *, server_key: str = "ab" * 32) -> list[MerchantHome]:
     homes = [
         MerchantHome.create(
             folder / name, name=name, data=photos(folder / "photos" / name, seed=seed), units=8
@@ -97,7 +97,7 @@ def merchant_homes(folder: Path) -> list[MerchantHome]:
             JoinFile(
                 address="server.example:8443",
                 authority="-----BEGIN CERTIFICATE-----\n",
-                server_key="ab" * 32,
+                server_key=server_key,
                 roster=roster,
             )
         )
@@ -107,7 +107,9 @@ def merchant_homes(folder: Path) -> list[MerchantHome]:
 def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
     """Watch three merchants on disk join, train, open and close: no function of another module runs."""
     watch = Watch()
-    homes = merchant_homes(tmp_path)
+    cohort = Cohort(tmp_path / "cohort", size=3)
+    cohort.names = list(NAMES)
+    homes = merchant_homes(tmp_path, server_key=cohort.server.public.hex())
     with watch.looking():
         merchants = [open_merchant(home, device=torch.device("cpu")) for home in homes]
     app = build_client_app(lambda context: merchants[int(context.node_id) - 1])
@@ -117,9 +119,8 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
             with watch.looking():
                 return app(message, context)
 
-    cohort = Cohort(tmp_path / "cohort", size=3)
     plan = cohort.plan(
-        model="cnn", classes=CLASSES, image_size=8, rounds=1, server_key="ab" * 32, delta=1e-5,
+        model="cnn", classes=CLASSES, image_size=8, rounds=1, delta=1e-5, committee=NAMES,
         noise_multiplier=4.0, roster=homes[0].joined().roster,
     )  # fmt: skip
     parameters = parameter_vector(build_model(plan))

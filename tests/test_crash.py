@@ -28,7 +28,9 @@ MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}
 OTHER_MODEL = {"model": np.ones(DIMENSION, "<f4").tobytes()}
 
 
-def _train_and_die(folder: Path, private: bytes, request: bytes, die_at: str, sent: Path) -> None:
+def _train_and_die(
+    folder: Path, private: bytes, server: bytes, request: bytes, die_at: str, sent: Path
+) -> None:
     """The merchant's process: brought up from its folder, it answers one request and is killed on the way."""
 
     def on_event(name: str, event: str) -> None:
@@ -38,6 +40,7 @@ def _train_and_die(folder: Path, private: bytes, request: bytes, die_at: str, se
     # A cohort of nobody: this process holds one merchant's folder and no other.
     cohort = Cohort(folder, size=0, seed=None, on_event=on_event)
     cohort.names.append("m0")
+    cohort.server = SigningIdentity.from_private_bytes(server)
     cohort.identities["m0"] = SigningIdentity.from_private_bytes(private)
     reply, blobs = cohort.start("m0").train(TrainRequest.model_validate_json(request), MODEL)
     sent.write_bytes(freeze(reply, blobs))
@@ -72,6 +75,7 @@ class Killed:
             args=(
                 folder,
                 self.cohort.identities["m0"].private_bytes(),
+                self.cohort.server.private_bytes(),
                 self.request(1).canonical_bytes(),
                 die_at,
                 self.sent_file,

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from fedrec.server.certificates import make_authority
 from fedrec.simulations.federation import Federation, fedrec
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
+from tests.callers import signed_headers
 from tests.daemons import eventually
 
 MERCHANTS = ("merchant-00", "merchant-01", "merchant-02")
@@ -183,11 +185,18 @@ def test_only_fleet_and_health_answer_the_outside(federation: Federation, path: 
 
 def test_an_oversized_request_is_cut_off(federation: Federation) -> None:
     with httpx.Client(verify=str(authority(federation))) as client:
-        url = f"https://{federation.address}/v1/fleet/push-messages"
-        assert client.post(url, content=bytes(MAX_REQUEST_BYTES + 1)).status_code == 413
-        assert client.post(url, content=b"rubbish").status_code >= 400
+        url = f"https://{federation.address}/v1/fleet/push-object"
+        key = MerchantHome.open(federation.home(MERCHANTS[0])).node_key()
+        known = {name.decode(): value.decode() for name, value in signed_headers(key)}
+        assert client.post(url, content=b"rubbish").status_code == 401
+        assert client.post(url, content=b"rubbish", headers=known).status_code >= 400
         assert client.get(f"https://{federation.address}/health").status_code == 200
-    assert "refused /v1/fleet/push-messages (too large)" in federation.log("server")
+        for headers, status in ((known, 413), ({}, 401)):
+            # The connection ends with the answer, which the client may not come to read any more.
+            with suppress(httpx.TransportError):
+                said = client.post(url, content=bytes(MAX_REQUEST_BYTES + 1), headers=headers)
+                assert said.status_code == status
+    assert "refused /v1/fleet/push-object (too large)" in federation.log("server")
 
 
 def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation: Federation) -> None:
@@ -236,7 +245,7 @@ def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
     with pytest.raises(NotAdmittedError, match="doesn't admit"), link:
         pass
     log = federation.log("server")
-    assert "refused /v1/fleet/activate-node (a key that is not admitted, or one" in log
+    assert "refused /v1/fleet/activate-node (a key that is not admitted, or a clock" in log
     assert "END PUBLIC KEY" not in log
 
 

@@ -129,7 +129,11 @@ def test_blobs_beyond_what_the_plan_allows_are_not_read(tmp_path: Path, scheme: 
     def reason(message_type: str, body: TrainRequest | UnmaskRequest, size: int) -> str:
         set_task_identity(run_id=1, node_id=1)
         message = new_message(
-            pack(body, {"x": bytes(size)}), message_type=message_type, node_id=1, group_id="1", ttl=60
+            cohort.signed(body, {"x": bytes(size)}),
+            message_type=message_type,
+            node_id=1,
+            group_id="1",
+            ttl=60,
         )
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         reply = app(message, context)

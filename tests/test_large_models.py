@@ -31,6 +31,7 @@ def test_every_request_of_a_round_holds_the_same_copy_of_the_model(tmp_path: Pat
             round_number=1,
             cohort=coordinator._cohort,
             receipts=coordinator.receipts,
+            signer=coordinator.signer,
             without=(),
         ).values()
     )

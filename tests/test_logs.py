@@ -23,7 +23,7 @@ from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.transport import pack, unpack
+from fedrec.protocol.transport import unpack
 from tests.cohort import Cohort, InProcessGrid
 
 LOGGERS = ("fedrec", "flwr", "uvicorn")
@@ -96,7 +96,7 @@ def test_files_stay_private_through_rotation(tmp_path: Path, monkeypatch: pytest
 
 def request(cohort: Cohort) -> Message:
     grid = InProcessGrid(cohort.app(), cohort.size)
-    return grid.create_message(pack(JoinRequest(plan=cohort.plan())), "query.join", 1, "1")
+    return grid.create_message(cohort.signed(JoinRequest(plan=cohort.plan())), "query.join", 1, "1")
 
 
 @pytest.mark.parametrize("failure", [DataError(f"{PHOTO} can't be read"), OSError(5, "broken", PHOTO)])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
-from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import ValidationError
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingError
-from fedrec.flower.guard import MAX_REQUEST_BYTES, Guard
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.protocol.messages import (
     CloseReply,
@@ -27,8 +22,9 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
+from fedrec.protocol.shape import shape_of
 from fedrec.protocol.statements import SEALING_KEY_CONTEXT, SealingKey, SignedSealingKey
-from fedrec.protocol.transport import MAX_BODY_BYTES, pack, unpack
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
 from tests.cohort import Cohort, InProcessGrid
@@ -103,7 +99,7 @@ def test_a_join_reply_of_another_training_does_not_count(tmp_path: Path) -> None
 def test_a_malformed_body_costs_little_more_than_its_size(raw: bytes) -> None:
     import resource
 
-    assert len(raw) < MAX_BODY_BYTES
+    assert len(raw) < shape_of(UnmaskRequest).bytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     content = RecordDict({"body": ConfigRecord({"json": raw})})
     with pytest.raises(ProtocolError, match="malformed"):
@@ -186,46 +182,6 @@ def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> Non
     again.reserve(4)
     blame = Blame.from_state((Checkpoint(tmp_path, training_id="t").conduct() or {})["blame"], colluders=1)
     assert blame.left_out == {"m2"}
-
-
-class Asked:
-    """An ASGI exchange: what was answered, and what reached the app behind the guard."""
-
-    def __init__(self, chunks: list[bytes], headers: list[tuple[bytes, bytes]]) -> None:
-        self.chunks, self.headers = list(chunks), headers
-        self.status: int | None = None
-        self.reached: bytes | None = None
-        self.taken = 0
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        self.taken += 1
-        body = self.chunks.pop(0)
-        return {"type": "http.request", "body": body, "more_body": bool(self.chunks)}
-
-    async def send(self, event: MutableMapping[str, Any]) -> None:
-        self.status = event.get("status", self.status)
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        event = await receive()
-        self.reached = event["body"]
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    def run(self) -> Asked:
-        scope = {"type": "http", "path": "/v1/fleet/push-messages", "headers": self.headers}
-        asyncio.run(Guard(self.app, on_refusal=lambda address, path: None)(scope, self.receive, self.send))
-        return self
-
-
-def test_a_request_is_cut_off_at_its_limit_before_flower_sees_it() -> None:
-    small = Asked([b"a" * 1000, b"b" * 1000], []).run()
-    assert (small.status, small.reached) == (200, b"a" * 1000 + b"b" * 1000)
-    chunk = b"x" * 2**20
-    endless = Asked([chunk] * (2 * MAX_REQUEST_BYTES // len(chunk)), []).run()
-    assert (endless.status, endless.reached) == (413, None)
-    assert endless.taken == math.floor(MAX_REQUEST_BYTES / len(chunk)) + 1
-    for length in (b"%d" % (MAX_REQUEST_BYTES + 1), b"-5", b"many"):
-        told = Asked([chunk], [(b"content-length", length)]).run()
-        assert (told.status, told.reached, told.taken) == (413, None, 0)
 
 
 def test_json_of_a_close_reply_still_passes() -> None:

@@ -15,10 +15,16 @@ from fedrec.privacy.accounting import pld, rdp
 from fedrec.privacy.accounting.composing import Sum
 from fedrec.privacy.accounting.loss import Losses
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest, UnmaskRequest
+from fedrec.protocol.messages import (
+    CloseRequest,
+    JoinReply,
+    JoinRequest,
+    TrainReply,
+    TrainRequest,
+    UnmaskRequest,
+)
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
-from fedrec.protocol.schema import Strict
 from fedrec.protocol.statements import SignedCommitment
 from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.checkpoint import Checkpoint
@@ -469,10 +475,15 @@ def test_a_full_budget_is_refused_without_telling_the_server_how_full(tmp_path: 
     assert set(coordinator.refusals.values()) == {BUDGET}
 
 
-def reply_to(cohort: Cohort, kind: str, request: Strict, answer: type[Body]) -> Body:
+def reply_to(
+    cohort: Cohort,
+    kind: str,
+    request: JoinRequest | TrainRequest | UnmaskRequest | CloseRequest,
+    answer: type[Body],
+) -> Body:
     """What merchant m0 answers by way of the ClientApp."""
     grid = InProcessGrid(cohort.app(), cohort.size)
-    message = grid.create_message(pack(request), kind, 1, "1")
+    message = grid.create_message(cohort.signed(request), kind, 1, "1")
     (reply,) = grid.send_and_receive([message])
     return unpack(reply.content, answer, max_blob_bytes=10**7)[0]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +18,6 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedrec.clients.home import MerchantHome
 from fedrec.errors import ConfigError, TrainingError
-from fedrec.flower import guard
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.superlink import SuperLinkHost
@@ -36,6 +34,7 @@ from fedrec.server.home import ServerHome
 from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.server.run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find
+from tests.callers import Call, admitted
 from tests.cohort import Cohort, InProcessGrid
 
 
@@ -328,7 +327,7 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     trainable: ServerHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, stop = planned(trainable), threading.Event()
-    run = TrainingRun(trainable, training, stop, follow=lambda *_: None, timeout=1.0, most_lost=5)
+    run = TrainingRun(trainable, training, stop, names=dict, follow=lambda *_: None, timeout=1.0, most_lost=5)
     run._before_round(0)
     monkeypatch.setattr(server_run, "_LONGEST_PAUSE", 0.2)
     started = time.monotonic()
@@ -347,31 +346,6 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     assert not any(merchant.ledger.entries() for merchant in cohort.merchants.values())
 
 
-class Call:
-    """One request to an ASGI app, and what came of it."""
-
-    def __init__(
-        self, *, body: tuple[bytes, ...] = (b"",), headers: tuple[tuple[bytes, bytes], ...] = ()
-    ) -> None:
-        self.parts = list(body)
-        self.headers = headers
-        self.status = 0
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        if not self.parts:
-            await asyncio.sleep(3600)
-        part = self.parts.pop(0)
-        return {"type": "http.request", "body": part, "more_body": part != b""}
-
-    async def send(self, event: MutableMapping[str, Any]) -> None:
-        self.status = event.get("status", self.status)
-
-    def to(self, app: Any, path: str = "/v1/fleet/pull-messages") -> int:
-        scope = {"type": "http", "path": path, "headers": self.headers, "client": ("198.51.100.7", 4)}
-        asyncio.run(app(scope, self.receive, self.send))
-        return self.status
-
-
 async def answers_ok(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
 
@@ -383,21 +357,6 @@ def test_the_private_listener_asks_for_its_secret() -> None:
     assert Call(headers=((SECRET_HEADER.encode(), b"right"),)).to(app, "/v1/control/list-runs") == 200
 
 
-def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, str]] = []
-    app = Guard(answers_ok, on_refusal=lambda address, path: told.append((address, path)))
-    monkeypatch.setattr(guard, "MAX_HELD_BYTES", 1000)
-    assert Call(body=(b"x" * 600, b"y" * 600, b"")).to(app) == 503
-    assert Call(body=(b"x" * 900, b"")).to(app) == 200
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
-    assert Call(body=(b"x",)).to(app) == 408
-    assert [path.partition(" ")[2] for _, path in told] == [
-        "(too much is being read)",
-        "(its body did not come)",
-    ]
-    assert Call(body=(b"x" * 999, b"")).to(app) == 200  # what was held is given back
-
-
 def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
     told: list[tuple[str, str]] = []
 
@@ -406,7 +365,7 @@ def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
         async def refuses(scope: Any, receive: Any, send: Any, status: int = status) -> None:
             await send({"type": "http.response.start", "status": status, "headers": []})
 
-        app = Guard(refuses, on_refusal=lambda address, path: told.append((address, path)))
+        app = Guard(refuses, admitted=admitted, on_refusal=lambda address, path: told.append((address, path)))
         assert Call().to(app) == status
         address, what = told.pop()
         assert address == "198.51.100.7" and not told and "a key that is not admitted" in what
@@ -415,7 +374,7 @@ def test_a_request_that_flower_itself_turns_away_is_reported() -> None:
 
 def test_a_path_that_is_refused_brings_no_line_of_its_own_into_a_log() -> None:
     told: list[str] = []
-    app = Guard(answers_ok, on_refusal=lambda address, path: told.append(path))
+    app = Guard(answers_ok, admitted=admitted, on_refusal=lambda address, path: told.append(path))
     assert Call().to(app, "/a\n2026-01-01 00:00:00,000 INFO stopped\x1b[2J" + "c" * 500) == 403
     assert told[0].isprintable() and len(told[0]) == 200
 
@@ -499,7 +458,7 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
     set_task_identity(run_id=1, node_id=1)
     replies = {}
     for name in ("slow", "quick"):
-        content = RecordDict({"body": ConfigRecord({"text": name})})
+        content = RecordDict({"body": ConfigRecord({"text": name.encode()})})
         replies[name] = new_message(content, message_type="train", node_id=1, group_id="1", ttl=60)
     objects = {
         key: (name, value.deflate())
@@ -532,9 +491,9 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
     grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
     grid._client = Client()  # type: ignore[assignment]
 
-    def texts(waiting: set[str]) -> list[object]:
+    def texts(waiting: set[str]) -> list[str]:
         found = list(grid.pull_messages(waiting))
-        return [message.content.config_records["body"]["text"] for message in found]
+        return [cast(bytes, message.content.config_records["body"]["text"]).decode() for message in found]
 
     assert texts({"slow", "quick"}) == ["quick"]
     assert texts({"slow"}) == []

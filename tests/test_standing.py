@@ -242,6 +242,7 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     def joins(cap: float) -> bool:
         policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
         merchant = Cohort(tmp_path / f"{cap}", policy=policy).merchants["m0"]
+        merchant.gate.follow(plan.server_key)
         proposed = plan.model_copy(
             update={"roster": (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])}
         )

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedrec._internal.text import one_line
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import DataError, FedrecError, RefusedError
+from fedrec.errors import DataError, FedrecError, ProtocolError, RefusedError
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
@@ -28,7 +28,7 @@ from fedrec.protocol.refusals import Refusal, refusal_of
 from fedrec.protocol.schema import MAX_REASON, Strict
 from fedrec.protocol.transport import pack, unpack
 
-Request = TypeVar("Request", bound=Strict)
+Request = TypeVar("Request", JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
 Blobs = Mapping[str, bytes]
 
 _log = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(refusal: Refusal) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=refusal)
 
-        return _reply(
-            message, JoinRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
-        )
+        return _reply(merchant, message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -79,11 +77,11 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return merchant.open_derived().train_bytes
 
         return _reply(
+            merchant,
             message,
             TrainRequest,
             answer=merchant.train,
             refuse=refuse,
-            store=merchant.store,
             blob_bytes=blob_bytes,
         )
 
@@ -98,11 +96,11 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             return merchant.open_derived().unmask_bytes
 
         return _reply(
+            merchant,
             message,
             UnmaskRequest,
             answer=merchant.unmask,
             refuse=refuse,
-            store=merchant.store,
             blob_bytes=blob_bytes,
         )
 
@@ -116,30 +114,34 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(refusal: Refusal) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=refusal)
 
-        return _reply(
-            message, CloseRequest, answer=answer, refuse=refuse, store=merchant.store, blob_bytes=lambda: 0
-        )
+        return _reply(merchant, message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
 
     return app
 
 
 def _reply(
+    merchant: Merchant,
     message: Message,
     kind: type[Request],
     *,
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[Refusal], Strict],
-    store: MerchantStore,
     blob_bytes: Callable[[], int],
 ) -> Message:
-    """Answer a message; ``blob_bytes`` says, before it is read, what its blobs may come to."""
+    """Answer a message that the merchant's server signed, and no other.
+
+    ``blob_bytes`` says, before it is read, what its blobs may come to.
+    """
     request: Request | None = None
     try:
+        signed = merchant.gate.check(message.content, kind=message.metadata.message_type)
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
+        if request.subject != (signed.training_id, signed.round_number):
+            raise ProtocolError("a request was signed for another training or round than it names")
         reply, sent = answer(request, blobs)
     except FedrecError as error:
         reply, sent = refuse(_told(error)), {}
-        _note(store, error, message=message, request=request)
+        _note(merchant.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedrec.clients.data import build_model, photos_for
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import PAUSED, Merchant
 from fedrec.clients.records import TrainingData
@@ -68,6 +69,7 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         identity=identity,
         ledger=ledger,
         store=store,
+        gate=RequestGate(home.requests, merchant=name, server_key=home.joined().server_key),
         policy=policy,
         data_for=data_for,
         build_model=build_model,

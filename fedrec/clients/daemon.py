@@ -141,6 +141,7 @@ class Daemon:
         self._merchant.follow(policy)
         if self._home.paused:
             self._merchant.suspend(PAUSED)
+        self._merchant.gate.follow(join.server_key)
         self.observer.cap(policy.lifetime_epsilon)
         _log.info(
             "policy and join file are in force as they are now; %s",

@@ -74,6 +74,11 @@ class MerchantHome:
         return self.folder / "store.sqlite"
 
     @property
+    def requests(self) -> Path:
+        """Which of the server's requests were taken last."""
+        return self.folder / "requests.bin"
+
+    @property
     def authority(self) -> Path:
         """The certificate that the server's must come from."""
         return self.folder / "authority.pem"

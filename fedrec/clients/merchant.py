@@ -19,6 +19,7 @@ from torch import nn
 
 from fedrec.clients.charging import check_replies, lost_rounds, round_charge
 from fedrec.clients.contribution import contribution
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.joining import join_reply, make_secrets
 from fedrec.clients.opening import answer_as_holder, answer_as_member, parts_of
 from fedrec.clients.policy import MerchantPolicy
@@ -76,8 +77,8 @@ class _Joined:
 class Merchant:
     """A merchant's side of every training.
 
-    ``data_for`` reads the records as the plan's model takes them, ``build_model`` makes that model,
-    ``declared`` is the size of the merchant's data that others were told, and
+    ``gate`` holds the key of the server that this merchant serves, and takes that server's requests alone.
+    ``data_for`` reads the records as the plan's model takes them, ``build_model`` makes that model, and
     ``randomness_for`` a fresh stream per (training, round): from the operating system, unless the
     merchant itself asked for a simulation's. ``on_event`` is told each durable step; tests stop there.
     ``works_ahead`` has the epsilons of the rounds to come composed once: a waste for a merchant that lives
@@ -89,6 +90,7 @@ class Merchant:
     identity: SigningIdentity
     ledger: Ledger
     store: MerchantStore
+    gate: RequestGate
     policy: MerchantPolicy
     data_for: Callable[[TrainingPlan], TrainingData]
     build_model: Callable[[TrainingPlan], nn.Module]
@@ -139,6 +141,7 @@ class Merchant:
         """
         plan = request.plan
         self._check_suspended()
+        self._check_server(plan)
         self.policy.check(plan)
         if plan.mode == "distributed" and plan.cohort < 3:
             raise RefusedError(
@@ -392,8 +395,14 @@ class Merchant:
             raise RefusedError("this training was closed", code="training")
         self.store.see(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
+        self._check_server(plan)
         self._check_seeded(stored, plan)
         return self._prepare(plan)
+
+    def _check_server(self, plan: TrainingPlan) -> None:
+        """Take plans of the merchant's own server alone: a plan may name any key."""
+        if plan.server_key != self.gate.server_key:
+            raise RefusedError("the plan names another server's key than the merchant's join file")
 
     def _check_seeded(self, stored: StoredTraining, plan: TrainingPlan) -> None:
         """Keep to what was said at the join: a report that calls noise unseeded must stay true."""

@@ -31,6 +31,7 @@ from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
+    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -38,7 +39,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -48,6 +49,7 @@ from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 from fedrec.flower.envelope import set_task_identity
+from fedrec.flower.objects import check_tree, inflate_tree
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest. After a hard stop the same key is locked out for two of these."""
@@ -59,6 +61,10 @@ _OBJECT_BACKOFF_SECONDS = 0.02
 _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
 """Flower's code for a key that it doesn't know, and for one whose node it still holds for active."""
+
+_OBJECT_PATH = "/v1/fleet/pull-object"
+MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
+"""Of an object, and of any other answer of the server's."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +100,7 @@ class FleetLink:
             ) from None
         # A merchant speaks to the server that it joined, wherever that would send it.
         self._client._client.follow_redirects = False
+        self._client._client.event_hooks = {"response": [_check_size]}
         self._node: Node | None = None
         self._lost: FedrecConnectionError | None = None
         self._sent_at: float | None = None
@@ -144,13 +151,20 @@ class FleetLink:
             head = message_from_proto(response.messages_list[0])
             run_id = head.metadata.run_id
             set_task_identity(run_id=run_id, node_id=node.node_id)
-            message = pull_and_inflate_object_from_tree(
-                response.message_object_trees[0],
+            tree = response.message_object_trees[0]
+            check_tree(tree)
+            contents = pull_objects(
+                [part.object_id for part in iterate_object_tree(tree)],
                 make_pull_object_fn_protobuf(self._client.PullObject, node, run_id),
-                make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, run_id),
-                return_type=Message,
                 initial_backoff=_OBJECT_BACKOFF_SECONDS,
             )
+            confirm = make_confirm_message_received_fn_protobuf(
+                self._client.ConfirmMessageReceived, node, run_id
+            )
+            confirm(tree.object_id)
+            message = inflate_tree(tree, contents)
+            if not isinstance(message, Message):
+                raise ValueError("it is no message")
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
 
@@ -234,6 +248,16 @@ class FleetLink:
         return ConnectionLostError(
             f"the server at {self._address} answered with status {response.status_code}"
         )
+
+
+def _check_size(response: httpx.Response) -> None:
+    """Raise ``ValueError``, before it is read, for an answer that is too large, or may be once unpacked."""
+    most = MAX_OBJECT_BYTES if response.request.url.path == _OBJECT_PATH else MAX_ANSWER_BYTES
+    length = response.headers.get("content-length", "0" if response.status_code == 204 else "")
+    if not length.isdecimal() or len(length) > 12 or int(length) > most:
+        raise ValueError("it is too large, or does not say its size")
+    if "content-encoding" in response.headers:
+        raise ValueError("it is compressed")
 
 
 def _code(response: httpx.Response) -> int | None:

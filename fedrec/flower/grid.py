@@ -17,16 +17,9 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.date import now
-from flwr.supercore.inflatable.inflatable_object import (
-    InflatableObject,
-    get_object_head_values_from_object_content,
-)
+from flwr.supercore.inflatable.inflatable_object import InflatableObject
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    inflatable_class_registry,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -35,6 +28,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from google.protobuf.message import DecodeError
 
 from fedrec.flower.guard import SECRET_HEADER
+from fedrec.flower.objects import check_tree, inflate
 
 _MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 """What Flower raises when it reads objects that somebody made up."""
@@ -113,6 +107,7 @@ class PrivateGrid(HttpGrid):
         """Return a reply, or what stands in for one that is no good; None while parts of it are missing."""
         head = arriving.head
         try:
+            check_tree(arriving.tree)
             message = self._inflate(arriving.tree, arriving, run_id=head.metadata.run_id)
         except ObjectUnavailableError as error:
             stalled = time.monotonic() - arriving.grown > _STALLED_SECONDS
@@ -137,8 +132,7 @@ class PrivateGrid(HttpGrid):
             return made[key]
         children = {child.object_id: self._inflate(child, arriving, run_id=run_id) for child in tree.children}
         content = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)(key)
-        kind, _, _ = get_object_head_values_from_object_content(content)
-        made[key] = inflatable_class_registry[kind].inflate(content, children=children)
+        made[key] = inflate(content, children)
         arriving.grown = time.monotonic()
         for child in children:
             made.pop(child, None)

@@ -8,44 +8,86 @@ import time
 import uvicorn
 
 from fedrec.errors import ServiceError
+from fedrec.flower.door import Door, listen
 from fedrec.flower.guard import Asgi
 from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0
+_TICKS = 10
+"""uvicorn ticks every tenth of a second."""
+
+
+class _Server(uvicorn.Server):
+    """Has a door swept every second."""
+
+    def __init__(self, config: uvicorn.Config, door: Door | None) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does every tenth of a second."""
+        if self._door is not None and counter % _TICKS == 0:
+            self._door.sweep()
+        return await super().on_tick(counter)
 
 
 class Listener:
-    """Serves an ASGI app over TLS between ``start`` and ``stop``; ``ServiceError`` where it can't listen."""
+    """Serves an ASGI app over TLS between ``start`` and ``stop``; ``ServiceError`` where it can't listen.
+
+    ``door`` counts the connections, where strangers can open them.
+    """
 
     def __init__(
-        self, app: Asgi, *, host: str, port: int, certificates: Certificates, lifespan: bool
+        self,
+        app: Asgi,
+        *,
+        host: str,
+        port: int,
+        certificates: Certificates,
+        lifespan: bool,
+        door: Door | None = None,
     ) -> None:
-        self._server = uvicorn.Server(
+        self._host, self._asked, self._door = host, port, door
+        self._server = _Server(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 ssl_keyfile=str(certificates.key),
                 ssl_certfile=str(certificates.certificate),
+                # The other loop accepts below Python, and the other parser takes headers without end.
+                loop="asyncio",
+                http="h11",
+                # Who connects is who sends: there is no proxy whose word counts.
+                proxy_headers=False,
                 # Its own configuration would put the process's log handlers away.
                 log_config=None,
                 access_log=False,
                 lifespan="on" if lifespan else "off",
-            )
+            ),
+            door,
         )
-        self._thread = threading.Thread(target=self._server.run, name=f"fedrec-{host}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen; requests are answered when this returns."""
+        try:
+            bound = listen(self._host, self._asked, self._door)
+        except OSError:
+            raise self._unable() from None
+        self._thread = threading.Thread(
+            target=self._server.run, args=([bound],), name=f"fedrec-{self._host}", daemon=True
+        )
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise ServiceError(
-                    f"the server can't listen on {self._server.config.host}:{self._server.config.port}: "
-                    "is the port taken, or the address another machine's?"
-                )
+                raise self._unable()
             time.sleep(0.02)
+
+    def _unable(self) -> ServiceError:
+        return ServiceError(
+            f"the server can't listen on {self._host}:{self._asked}: "
+            "is the port taken, or the address another machine's?"
+        )
 
     @property
     def port(self) -> int:
@@ -55,4 +97,5 @@ class Listener:
     def stop(self) -> None:
         """Stop listening; what is under way is finished first."""
         self._server.should_exit = True
-        self._thread.join(_START_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_START_SECONDS)

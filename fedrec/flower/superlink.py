@@ -20,7 +20,6 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fused_config_from_fab
 from flwr.common.serde import context_from_proto, context_to_proto, fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
-    ListNodesRequest,
     RegisterNodeRequest,
     StartRunRequest,
     UnregisterNodeRequest,
@@ -39,6 +38,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 
 from fedrec.errors import ServiceError
+from fedrec.flower.door import Door
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid, Secret
 from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret
@@ -115,12 +115,15 @@ class SuperLinkHost:
             certificates=private,
             lifespan=True,
         )
+        self._admitted: dict[bytes, int] = {}
+        door = Door()
         self._public = Listener(
-            Guard(app, on_refusal=on_refusal),
+            Guard(app, admitted=self._admitted.get, on_refusal=on_refusal, door=door),
             host=host,
             port=port,
             certificates=certificates,
             lifespan=False,
+            door=door,
         )
         self._authority = authority
 
@@ -155,21 +158,26 @@ class SuperLinkHost:
             yield client
 
     def nodes(self) -> dict[bytes, int]:
-        """Return the node number of every admitted public key (PEM as Flower writes it)."""
-        with self._control() as control:
-            found = control.ListNodes(ListNodesRequest()).nodes_info
-        return {bytes(node.public_key): int(node.node_id) for node in found if node.status != "unregistered"}
+        """Return the node number of every admitted public key (PEM as Flower writes it).
+
+        Flower's state is in this process's memory and keys are admitted here alone, so that this is all.
+        """
+        return dict(self._admitted)
 
     def admit(self, public_key: bytes) -> int:
         """Admit a merchant's P-384 key (PEM as Flower writes it); returns its node number."""
         with self._control() as control:
             try:
-                return int(control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
+                node = int(control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
             except httpx.HTTPStatusError as error:
                 raise ServiceError(f"Flower refuses a merchant's key: {error.response.text}") from None
+        self._admitted[public_key] = node
+        return node
 
     def revoke(self, node_id: int) -> None:
         """Admit a node's key no longer."""
+        for key in [key for key, node in self._admitted.items() if node == node_id]:
+            del self._admitted[key]
         with self._control() as control:
             control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import FailFast, Field, StringConstraints
 
-from fedrec._internal.validation_messages import first_problem
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, ProtocolError
 from fedrec.protocol.plan import Peer, Unit
+from fedrec.protocol.reading import read_json
 from fedrec.protocol.schema import Hash, Name, Signature, Strict, sha256_hex
+from fedrec.protocol.shape import shape_of
 
-MAX_FILE_BYTES = 2**20
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
 
 Pem = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^-----BEGIN [A-Z ]+-----\n")]
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-\[\]:]{1,255}:[0-9]{1,5}$")]
+Address = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-\[\]:]{1,255}:[0-9]{1,5}$", max_length=261)
+]
 
 
 class Statement(Strict):
@@ -52,7 +54,7 @@ class JoinFile(Strict):
     address: Address
     authority: Pem
     server_key: Hash
-    roster: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=1000)]
+    roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=1000)]
 
     @property
     def fingerprint(self) -> str:
@@ -74,13 +76,11 @@ Kind = TypeVar("Kind", bound=Strict)
 def read_file(path: Path, kind: type[Kind]) -> Kind:
     """Read an enrolment or join file; ``ConfigError`` in one line when it isn't one."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path} is too large to be a file of this kind")
-        return kind.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            raw = file.read(shape_of(kind).bytes + 1)
+        return read_json(raw, kind)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except ValidationError as error:
-        problem = first_problem(error)
-        where = ".".join(problem.where) or "the file"
+    except ProtocolError as error:
         what = {"Enrolment": "enrolment file", "JoinFile": "join file"}[kind.__name__]
-        raise ConfigError(f"{path} is no {what} of this version: {where} {problem.text}") from None
+        raise ConfigError(f"{path} is no {what} of this version: {error}") from None

@@ -35,6 +35,11 @@ class JoinRequest(Strict):
 
     plan: TrainingPlan
 
+    @property
+    def subject(self) -> tuple[str, int]:
+        """The training, and round 0, as the server's signature names them."""
+        return self.plan.training_id, 0
+
 
 class JoinReply(Strict):
     """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's.
@@ -67,6 +72,11 @@ class TrainRequest(Strict):
     encryption_key: SignedEncryptionKey | None = None
     receipt: Receipt | None = None
 
+    @property
+    def subject(self) -> tuple[str, int]:
+        """The training and the round, as the server's signature names them."""
+        return self.training_id, self.round_number
+
 
 class TrainReply(Strict):
     """An upload (blobs ``ciphertext``, sealed ``box-1`` ... ``box-m``) and a ledger head, or a refusal."""
@@ -90,6 +100,11 @@ class UnmaskRequest(Strict):
     survivors: Annotated[tuple[SignedCommitment, ...], FailFast(), Field(max_length=MAX_PEERS)]
     receipt: Receipt | None = None
 
+    @property
+    def subject(self) -> tuple[str, int]:
+        """The training and the round, as the server's signature names them."""
+        return self.training_id, self.round_number
+
 
 class UnmaskReply(Strict):
     """An answer about the survivors' sum alone (blob ``answer``), or a refusal.
@@ -109,6 +124,11 @@ class CloseRequest(Strict):
 
     training_id: Hash
     receipt: Receipt | None = None
+
+    @property
+    def subject(self) -> tuple[str, int]:
+        """The training, and round 0, as the server's signature names them."""
+        return self.training_id, 0
 
 
 class CloseReply(Strict):

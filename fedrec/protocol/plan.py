@@ -38,7 +38,7 @@ Clipping = Literal["fixed", "automatic"]
 def _harmless(text: str) -> str:
     """Refuse signs that move a cursor, end a line or turn a text's direction; joiners are letters' own."""
     if any(unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in text):
-        raise ValueError(f"has a control sign in {text!a}")
+        raise ValueError("has a control sign")
     return text
 
 
@@ -63,7 +63,7 @@ class TrainingPlan(Strict):
 
     version: Literal[1] = 1
     server_key: Hash
-    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$", max_length=32)]
     model: Name
     initial_model_hash: Hash
     classes: Annotated[

@@ -18,9 +18,9 @@ MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
 """A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
 
-Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$", max_length=128)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$", max_length=64)]
 MAX_REASON = 500
 Reason = Annotated[
     str,

@@ -27,6 +27,10 @@ SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
 ENCRYPTION_KEY_CONTEXT = b"fedrec/encryption-key/1"
 LEDGER_HEAD_CONTEXT = b"fedrec/ledger-head/1"
 RECEIPT_CONTEXT = b"fedrec/ledger-receipt/1"
+REQUEST_CONTEXT = b"fedrec/request/1"
+
+RequestKind = Literal["query.join", "train", "query.unmask", "query.close"]
+"""What a server may ask of a merchant, by Flower's name of the message type."""
 
 
 class SealingKey(Strict):
@@ -100,6 +104,29 @@ class Receipt(Strict):
 
     head: SignedLedgerHead
     server_key: Hash
+    signature: Signature
+
+
+class RequestStatement(Strict):
+    """What the server signs about a request: to whom it is, what it asks, and that it is a new one.
+
+    ``content_hash`` is that of :func:`fedrec.protocol.transport.content_hash`, over the body as it is sent
+    and every blob by name. ``round_number`` is 0 where the request belongs to no round. ``counter`` grows
+    with every request to the same recipient, over restarts of the server.
+    """
+
+    kind: RequestKind
+    training_id: Hash
+    round_number: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+    recipient: Name
+    counter: Annotated[int, Field(ge=1, lt=2**63)]
+    content_hash: Hash
+
+
+class SignedRequest(Strict):
+    """A :class:`RequestStatement` and the server's Ed25519 signature over its canonical bytes."""
+
+    statement: RequestStatement
     signature: Signature
 
 

@@ -23,6 +23,7 @@ from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionK
 from fedrec.protocol.transport import pack
 from fedrec.server.cohort import Answer, Exchange
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
 """How long the start of a training waits for who doesn't answer, once enough have joined; and how long a
@@ -61,6 +62,7 @@ class Attendance:
     grid: Grid
     plan: TrainingPlan
     scheme: Scheme
+    signer: RequestSigner
     timeout: float
     refusals: dict[str, str]
     receipts: ReceiptBook
@@ -161,13 +163,24 @@ class Attendance:
         Who hasn't answered after ``seconds`` is waited for no longer, if enough have joined, nor after
         ``most``.
         """
+        names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
+        roster = {peer.name for peer in self.plan.roster}
         now = time.monotonic()
         for node in asked:
             pause = self._asked[node].pause if node in self._asked else _FIRST_PAUSE
             self._asked[node] = _Asked(due=now + pause, pause=min(_LONGEST_PAUSE, 2 * pause))
         exchange: Exchange[JoinReply] = Exchange(
             self.grid,
-            dict.fromkeys(asked, pack(JoinRequest(plan=self.plan))),
+            {
+                node: self.signer.sign(
+                    shared,
+                    kind="query.join",
+                    training_id=self.plan.training_id,
+                    recipient=names[node],
+                )
+                for node in asked
+                if names.get(node) in roster
+            },
             message_type="query.join",
             reply_type=JoinReply,
             max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,

@@ -29,6 +29,7 @@ from fedrec.server.opening import Opening
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord, Traffic, read_record
 from fedrec.server.uploads import Gathering, Upload, train_requests
 
@@ -65,6 +66,7 @@ class Coordinator:
     optimizer: ServerOptimizer
     checkpoint: Checkpoint
     receipts: ReceiptBook
+    signer: RequestSigner
     on_round: Callable[[RoundRecord], None]
     timeout: float = 3600.0
     grace: Grace | None = None
@@ -78,6 +80,7 @@ class Coordinator:
             self.grid,
             self.plan,
             self._derived.scheme,
+            self.signer,
             timeout=self.timeout,
             refusals=self.refusals,
             receipts=self.receipts,
@@ -123,7 +126,12 @@ class Coordinator:
     def close(self) -> None:
         """Tell the merchants that the training is over, so that they delete its keys."""
         requests = {
-            node: pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name)))
+            node: self.signer.sign(
+                pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name))),
+                kind="query.close",
+                training_id=self.plan.training_id,
+                recipient=name,
+            )
             for name, node in self._cohort.nodes.items()
         }
         with self._waiting(len(requests), needed=min(self.plan.min_contributors, len(requests))) as end:
@@ -246,6 +254,7 @@ class Coordinator:
                     round_number=round_number,
                     cohort=self._cohort,
                     receipts=self.receipts,
+                    signer=self.signer,
                     without=left_out.all,
                 ),
                 message_type="train",
@@ -289,6 +298,7 @@ class Coordinator:
             uploads=uploads,
             nodes=self._cohort.nodes,
             receipts=self.receipts,
+            signer=self.signer,
             distrusted=conduct.distrusted(left_out),
             timeout=self.timeout,
             grace=self.grace,

@@ -60,6 +60,11 @@ class ServerHome:
         """Every receipt given to a merchant."""
         return self.folder / "receipts.sqlite"
 
+    @property
+    def requests(self) -> Path:
+        """How far the counter of signed requests has come."""
+        return self.folder / "requests.json"
+
     @classmethod
     def create(
         cls,
@@ -144,7 +149,7 @@ class ServerHome:
         renew_server_certificate(self.certificates(), authority_key=self.folder / "authority.key", host=host)
 
     def identity(self) -> SigningIdentity:
-        """Read the key that signs receipts."""
+        """Read the key that signs requests and receipts."""
         try:
             return SigningIdentity.from_private_bytes((self.folder / "identity.key").read_bytes())
         except (OSError, ValueError) as error:

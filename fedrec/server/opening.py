@@ -19,6 +19,7 @@ from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.cohort import Answer, Answers, ask
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.uploads import Upload
 
 
@@ -46,6 +47,7 @@ class Opening:
     uploads: Sequence[Upload]
     nodes: Mapping[str, int]
     receipts: ReceiptBook
+    signer: RequestSigner
     distrusted: Collection[str]
     timeout: float
     grace: Grace | None
@@ -76,9 +78,20 @@ class Opening:
             first = there
         for members in (first, [member for member in there if member not in first]):
             if members and self.opened is None:
-                asked = {self.nodes[member]: requests.pop(member) for member in members}
+                asked = {
+                    self.nodes[member]: self._signed_for(member, requests.pop(member)) for member in members
+                }
                 count(self._ask(asked))
         self.receipts.keep(self._signed)
+
+    def _signed_for(self, member: str, content: RecordDict) -> RecordDict:
+        return self.signer.sign(
+            content,
+            kind="query.unmask",
+            training_id=self.plan.training_id,
+            round_number=self.round_number,
+            recipient=member,
+        )
 
     def suspects(self) -> frozenset[str]:
         """Return those of whom one at least is at fault, where enough answered and the sum didn't open.

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,6 +32,7 @@ from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
 from fedrec.server.report.build import epsilon_after
 from fedrec.server.report.deployed import deployed_report
 from fedrec.server.report.page import render
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.server.trainings import Training
 from fedrec.vision.datasets import open_folder
@@ -52,14 +53,15 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
 
-    ``follow`` is told of the coordinator before the first round, ``timeout`` is in seconds, per phase, and it
-    stops once ``most_lost`` more rounds were lost than one in eleven. ``patience`` is the multiple of
-    :class:`Grace`.
+    ``names`` tells which merchant is at which node, ``follow`` is told of the coordinator before the first
+    round, ``timeout`` is in seconds, per phase, and it stops once ``most_lost`` more rounds were lost than
+    one in eleven. ``patience`` is the multiple of :class:`Grace`.
     """
 
     home: ServerHome
     training: Training
     stop: threading.Event
+    names: Callable[[], Mapping[int, str]]
     follow: Callable[[Training, Coordinator], None]
     timeout: float
     most_lost: int
@@ -102,6 +104,7 @@ class TrainingRun:
             optimizer=optimizer,
             checkpoint=self._checkpoint,
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
+            signer=RequestSigner(self.home.requests, identity=self.home.identity(), names=self.names),
             on_round=on_round,
             timeout=self.timeout,
             grace=Grace(multiple=self.patience),

@@ -152,6 +152,7 @@ class Service:
             home=self._home,
             training=training,
             stop=self._stop,
+            names=self._nodes,
             follow=self.observer.follow,
             timeout=self._timeout,
             most_lost=self._most_lost,
@@ -226,6 +227,11 @@ class Service:
                 training.set_status(stands)
                 return
         self._gathered.add(training.number)
+
+    def _nodes(self) -> dict[int, str]:
+        """Return which enrolled merchant is at which node, by the key that it shows to Flower."""
+        keys = {flower_key(entry.node_key): entry.name for entry in self._home.enrolled()}
+        return {node: keys[key] for key, node in self._host.nodes().items() if key in keys}
 
     def _absent(self, plan: TrainingPlan, there: set[int]) -> list[str]:
         known = {self._names.get(key): node for key, node in self._host.nodes().items()}

@@ -15,10 +15,11 @@ from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedCommitment, boxes_hash
-from fedrec.protocol.transport import pack, take_blob, with_body
+from fedrec.protocol.transport import hash_blobs, pack, take_blob, with_body
 from fedrec.server.attendance import Attendance
 from fedrec.server.cohort import Answer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def train_requests(
     round_number: int,
     cohort: Attendance,
     receipts: ReceiptBook,
+    signer: RequestSigner,
     without: Collection[str],
 ) -> dict[int, RecordDict]:
     """Return the request to every node but those of ``without``; all of them hold one copy of the model."""
@@ -52,8 +54,16 @@ def train_requests(
     if cohort.encryption_key is not None:
         blobs["encryption-key"] = cohort.encryption_key_bytes
     shared = pack(request, blobs)
+    hashes = hash_blobs(shared)
     return {
-        node: with_body(shared, request.model_copy(update={"receipt": receipts.last(name)}))
+        node: signer.sign(
+            with_body(shared, request.model_copy(update={"receipt": receipts.last(name)})),
+            kind="train",
+            training_id=plan.training_id,
+            round_number=round_number,
+            recipient=name,
+            blob_hashes=hashes,
+        )
         for name, node in cohort.nodes.items()
         if name not in without
     }

@@ -39,6 +39,7 @@ from fedrec.simulations.preparation import (
     Prepared,
     prepare,
     prepare_inputs,
+    request_signer,
     scratch_folder,
     simulated_merchants,
     worker_count,
@@ -211,6 +212,7 @@ def _train(
                 optimizer=progress.optimizer,
                 checkpoint=_checkpoint(run),
                 receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
+                signer=request_signer(run, grid),
                 on_round=on_round,
                 refusals=progress.refusals,
             )

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.clients.app import build_client_app
 from fedrec.clients.data import build_model
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
@@ -31,6 +32,7 @@ from fedrec.simulations.sources import read_digests
 from fedrec.vision.inputs import to_inputs
 
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
+REQUESTS_FILE = "requests.bin"
 
 
 def create_home(folder: Path, *, identity: SigningIdentity, count: Count) -> None:
@@ -96,7 +98,8 @@ class VirtualMerchant(Merchant):
 class SimulatedMerchants:
     """Makes the ClientApp of a worker process; picklable.
 
-    ``homes`` holds a folder per merchant, ``arrays`` its model inputs. With a ``seed``, noise, sampling
+    ``homes`` holds a folder per merchant, ``arrays`` its model inputs; ``server_key`` is the key (64
+    hexadecimal digits) of the server whose requests they take. With a ``seed``, noise, sampling
     and keys are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message,
     and its files are closed after it: any process may answer for it next. One that ``crashes`` is dropped
     where it stands: what it had in memory is gone, and its folder is all that the next message finds.
@@ -105,6 +108,7 @@ class SimulatedMerchants:
     homes: Path
     arrays: Path
     names: tuple[str, ...]
+    server_key: str
     policy: MerchantPolicy
     device: str
     seed: int | None
@@ -192,6 +196,7 @@ class SimulatedMerchants:
                 delta_lifetime=self.policy.lifetime_delta,
             ),
             store=MerchantStore(home / STORE_FILE),
+            gate=RequestGate(home / REQUESTS_FILE, merchant=name, server_key=self.server_key),
             policy=self.policy,
             data_for=data_for,
             build_model=build_model,

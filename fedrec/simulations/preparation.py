@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import nn
 
@@ -31,6 +32,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, check_model_size, make_plan, settle
+from fedrec.server.requests import RequestSigner
 from fedrec.server.trainings import Settings
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
@@ -221,12 +223,19 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
         homes=run.homes.resolve(),
         arrays=arrays,
         names=tuple(share.name for share in run.source.shares),
+        server_key=run.server.public.hex(),
         policy=merchant_policy(config),
         device=str(run.device),
         seed=config.seed,
         keep_open=config.engine == "local",
         crashes=Crashes(config.crash, config.seed or 0) if config.crash else None,
     )
+
+
+def request_signer(run: Prepared, grid: Grid) -> RequestSigner:
+    """Return the signer of the server's requests, for a grid whose nodes are the merchants in their order."""
+    names = dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
+    return RequestSigner(run.folder / "server" / "requests.json", identity=run.server, names=lambda: names)
 
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:

@@ -25,6 +25,7 @@ from torch import nn
 
 from fedrec.clients.app import build_client_app
 from fedrec.clients.counting import draw_count
+from fedrec.clients.gate import RequestGate
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
@@ -49,9 +50,10 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
-from fedrec.simulations.merchants import LEDGER_FILE, create_home
+from fedrec.simulations.merchants import LEDGER_FILE, REQUESTS_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid
 
 SCHEMA = "fedrec.empirical/1"
@@ -298,6 +300,7 @@ def _train(
                 ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
                 store=MerchantStore(home / "store.sqlite"),
                 policy=policy,
+                gate=RequestGate(home / REQUESTS_FILE, merchant=name, server_key=server.public.hex()),
                 data_for=partial(_data, canaries=options.canaries, chosen=chosen),
                 build_model=lambda plan: CanaryModel(options.canaries),
                 randomness_for=partial(chance, name),
@@ -315,12 +318,15 @@ def _train(
     )
     rounds: list[RoundRecord] = []
     try:
+        grid = _InlineGrid(merchants)
+        nodes = dict(zip(grid.get_node_ids(), names, strict=True))
         Coordinator(
-            grid=_InlineGrid(merchants),
+            grid=grid,
             plan=plan,
             optimizer=recorder,
             checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
             receipts=ReceiptBook(folder / "receipts.sqlite", identity=server),
+            signer=RequestSigner(folder / "requests.json", identity=server, names=lambda: nodes),
             on_round=rounds.append,
         ).run()
     finally:
