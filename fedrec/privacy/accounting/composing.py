@@ -150,7 +150,7 @@ def _fast_length(points: int) -> int:
 
 
 def _tilts(fewest: Sum, most: Sum) -> Floats:
-    """Return tilts to take Chernoff's bound at: around the best for normal sums of these deviations, and below.
+    """Return tilts to take Chernoff's bound at, around the best for normal sums of these deviations.
 
     Rare large losses need smaller ones, down to one over the largest; above 80 no tilt resolves more.
     """
