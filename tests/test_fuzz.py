@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.flower.grid import _MALFORMED
+from fedrec.flower.objects import inflate
 from fedrec.privacy.aggregation import dealing, registry, shamir
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, Encrypted, HolderScheme, KeyPair
@@ -44,6 +45,9 @@ CI_INPUTS = 3_000
 # A parser may hold its parameters' worth of memory, here far below this, whatever an input claims.
 LARGEST_GROWTH_KIB = 100 * 1024
 DIMENSION = 300
+MOST_TIMES, SLACK_KIB = 20, 4 * 1024
+"""What refusing one input may add to resident memory: so many times its size, and the allocator's pages."""
+BLOATS = (b"[],", b"{},", b"1,", b'"":1,', b"[", b'{"":', b"\x0a\x00", b"\x00", b"9")
 TOKENS = (b"9" * 8, b'"', b"null", b"[[[[[[[[", b"1e999", b"-1", b"{}")
 
 
@@ -244,12 +248,17 @@ def flower_targets() -> tuple[Target, ...]:
 
     def read_body(raw: bytes) -> object:
         with malformed():
-            content = RecordDict({"body": ConfigRecord.inflate(raw)})
+            record = inflate(raw, {})
+            if not isinstance(record, ConfigRecord):
+                raise ValueError("another object")
+            content = RecordDict({"body": record})
         return unpack(content, CloseReply, max_blob_bytes=10)
 
     def read_array(raw: bytes) -> object:
         with malformed():
-            found = Array.inflate(raw, chunks)
+            found = inflate(raw, chunks)
+            if not isinstance(found, Array):
+                raise ValueError("another object")
             content = RecordDict({"body": body, "blobs": ArrayRecord({"large/0": found})})
         return unpack(content, CloseReply, max_blob_bytes=10)
 
@@ -272,7 +281,7 @@ def spoil(data: bytes, chance: random.Random) -> bytes:
     """Change an accepted input in one of the ways in which bytes go wrong, or are made to."""
     out = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 5))):
-        kind = chance.randrange(7)
+        kind = chance.randrange(8) if chance.random() < 0.1 else chance.randrange(7)
         place = chance.randrange(len(out)) if out else 0
         if kind == 0 and out:
             out[place] ^= 1 << chance.randrange(8)
@@ -288,8 +297,10 @@ def spoil(data: bytes, chance: random.Random) -> bytes:
             del out[place : place + chance.choice((1, 4, 16))]
         elif kind == 5:
             out[place:place] = out[place : place + chance.choice((1, 8, 32))]
-        else:
+        elif kind == 6:
             out[place : place + 8] = chance.choice(TOKENS)
+        else:
+            out[place:place] = chance.choice(BLOATS) * chance.choice((1_000, 50_000, 300_000))
     return bytes(out)
 
 
@@ -311,9 +322,12 @@ def fuzz(count: int, seed: int) -> dict[str, int]:
             data = spoil(chance.choice(target.valid), chance)
         if data in target.valid:
             continue
+        peak = resident_kib("VmHWM")
         try:
             target.parse(data)
         except FedrecError:
+            grown = resident_kib("VmHWM") - peak
+            assert grown <= SLACK_KIB + MOST_TIMES * len(data) // 1024, (target.name, len(data), grown)
             continue
         accepted[target.name] += 1
     growth = resident_kib("VmHWM") - before
