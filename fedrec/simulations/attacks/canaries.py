@@ -284,7 +284,8 @@ def _train(
                 identity=identities[name],
                 ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
                 store=MerchantStore(home / "store.sqlite"),
-                policy=MerchantPolicy(schemes=frozenset({options.scheme})),
+                # The model stands still here, so that every round looks like a lost one.
+                policy=MerchantPolicy(schemes=frozenset({options.scheme}), largest_lost_share=1.0),
                 data_for=partial(_data, canaries=options.canaries, chosen=chosen),
                 build_model=lambda plan: CanaryModel(options.canaries),
                 randomness_for=partial(chance, name),
