@@ -54,6 +54,7 @@ from fedrec.simulations.preparation import (
     Prepared,
     prepare,
     prepare_inputs,
+    request_signer,
     scratch_folder,
     simulated_merchants,
 )

@@ -78,10 +78,6 @@ class AggregationError(FedrecError):
     exit_code: ClassVar[int] = 9
 
 
-class ContradictionError(AggregationError):
-    """Key shares contradict each other, and which of them are wrong can't be told."""
-
-
 class ProtocolError(FedrecError):
     """A message from the network is malformed, out of range, or of another training or round."""
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from fedrec.errors import AggregationError, ContradictionError, FedrecError, ProtocolError
+from fedrec.errors import AggregationError, FedrecError, ProtocolError
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import Opened, Scheme, SumOfCiphertexts
+from fedrec.privacy.aggregation.shamir import ContradictionError
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.errors import AggregationError, ContradictionError
+from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import reed_solomon
 from fedrec.privacy.randomness import Randomness
 
@@ -25,6 +25,10 @@ _P = np.uint64(PRIME)
 
 UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
+
+
+class ContradictionError(AggregationError):
+    """Key shares contradict each other, and which of them are wrong can't be told."""
 
 
 def polynomials(secret: Int64Array, *, threshold: int, rng: Randomness) -> UInt64Array:
