@@ -106,10 +106,8 @@ class Cohort:
     seats: tuple[str, ...] = ()
     on_event: Callable[[str, str], None] = lambda name, event: None
     policy: MerchantPolicy = field(
-        default_factory=lambda: MerchantPolicy(
-            modes=frozenset({"distributed", "local", "off"}),
-            schemes=frozenset({"kahe", "ckks", "none"}),
-            largest_lost_share=1.0,
+        default_factory=lambda: MerchantPolicy.without_limits(
+            modes={"distributed", "local", "off"}, schemes={"kahe", "ckks", "none"}
         )
     )
 

@@ -110,7 +110,7 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
 
 
 def _policy(**rules: Any) -> MerchantPolicy:
-    return MerchantPolicy(**rules)
+    return MerchantPolicy(**({"largest_training_epsilon": None} | rules))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_an_overfull_step_is_refused_at_the_join_whatever_the_merchant_holds(coh
     merchant = cohort.merchants["m0"]
     for plan in (
         cohort.plan(records_largest=10**6, records_total=4 * 10**6),
-        cohort.plan(records_largest=400_000, records_total=16 * 10**5, sample_rate=0.31),
+        cohort.plan(records_largest=420_000, records_total=16 * 10**5, sample_rate=0.31),
     ):
         with pytest.raises(RefusedError, match="a step of one merchant takes"):
             merchant.join(JoinRequest(plan=plan))

@@ -22,6 +22,7 @@ from fedrec.protocol import enrolment, messages, statements
 from fedrec.protocol.messages import CloseReply, JoinReply, JoinRequest, TrainReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reading import read_json
+from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import check_shape, shape_of
 from fedrec.protocol.transport import pack, unpack
@@ -63,7 +64,7 @@ def test_a_schema_without_a_bound_is_a_defect() -> None:
 
 def largest() -> list[Strict]:
     """Bodies whose values are as long as they may be."""
-    reason = "\U0001f600" * 500
+    refused = Refusal(code="training", detail="\U0001f600" * 500)
     commitment = SIGNED.commitment.model_copy(
         update={"merchant": "m" * 64, "parcel_hashes": (HASH,) * 100, "degree_proof": "0" * 4000}
     )
@@ -74,10 +75,10 @@ def largest() -> list[Strict]:
         "committee": [f"{n:064}" for n in range(100)],
     }
     return [
-        JoinReply(merchant="m" * 64, refused=reason, seeded=True, signature="a" * 128),
-        TrainReply(merchant="m" * 64, refused=reason, signed=signed),
+        JoinReply(merchant="m" * 64, refused=refused, seeded=True, signature="a" * 128),
+        TrainReply(merchant="m" * 64, refused=refused, signed=signed),
         UnmaskRequest(training_id=HASH, round_number=10**6, survivors=(signed,) * 100),
-        messages.UnmaskReply(merchant="m", refused=reason, complaints=("m" * 64,) * 1000),
+        messages.UnmaskReply(merchant="m", refused=refused, complaints=("m" * 64,) * 1000),
         JoinRequest(plan=TrainingPlan.model_validate_json(json.dumps(plan))),
     ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Collection
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -19,6 +20,7 @@ from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
 from fedrec.protocol.plan import Mode, TrainingPlan, Unit, roster_fingerprint
@@ -49,8 +51,9 @@ TEMPLATE = """\
 lifetime_epsilon = 10.0
 lifetime_delta = 1e-5
 
-# What one training may cost at most (no limit unless given).
-# largest_training_epsilon = 4.0
+# What one training may cost at most: the epsilon that an untouched plan asks for. One that costs more takes
+# nearly all of the lifetime's budget at once. Its own delta has no limit here unless given.
+largest_training_epsilon = 8.0
 # largest_training_delta = 1e-5
 
 # Privacy modes and schemes of secure aggregation that may be used. With schemes = ["kahe"] alone, secure
@@ -62,9 +65,10 @@ schemes = ["kahe"]
 units = ["record", "product"]
 
 # The largest sampling rate, and the least noise that is guaranteed to stand in what the server sees (its
-# standard deviation over the sensitivity).
+# standard deviation over the sensitivity). Less than 0.3 tells nearly all of a photo in the one round that uses
+# it; plans made for epsilon 8 have 0.5 and more. Any rate is safe by itself: it is counted in epsilon.
 largest_sample_rate = 1.0
-least_noise_multiplier = 0.0
+least_noise_multiplier = 0.3
 
 # The largest trainings, judged by the plan's numbers before anything is worked out or allocated, so that no
 # plan takes this machine's memory or days.
@@ -82,8 +86,9 @@ largest_input_mib = 16384
 largest_classes = 1000
 
 # The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
-# 'distributed', and wherever updates are encrypted).
-least_contributors = 1
+# 'distributed', and wherever updates are encrypted). Either of two merchants could take its own part off their
+# sum, and would have the other's.
+least_contributors = 3
 least_colluders = 1
 
 # Where a committee opens sums: its fewest seats, how many corrupt ones it must withstand, and the largest
@@ -139,14 +144,14 @@ class MerchantPolicy(Strict):
 
     lifetime_epsilon: Positive | None = None
     lifetime_delta: Delta | None = None
-    largest_training_epsilon: Positive | None = None
+    largest_training_epsilon: Positive | None = 8.0
     largest_training_delta: Delta | None = None
     modes: Annotated[frozenset[Mode], Field(min_length=1)] = frozenset({"distributed", "local"})
     units: Annotated[frozenset[Unit], Field(min_length=1)] = frozenset({"record", "product"})
     schemes: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"kahe"})
     largest_sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
-    least_contributors: Annotated[int, Field(ge=1)] = 1
+    least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.3
+    least_contributors: Annotated[int, Field(ge=1)] = 3
     least_colluders: Annotated[int, Field(ge=0)] = 1
     least_committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 3
     least_corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 1
@@ -173,6 +178,25 @@ class MerchantPolicy(Strict):
         if (self.lifetime_epsilon is None) != (self.lifetime_delta is None):
             raise ValueError("'lifetime_epsilon' and 'lifetime_delta' go together")
         return self
+
+    @classmethod
+    def without_limits(cls, *, modes: Collection[Mode], schemes: Collection[str]) -> MerchantPolicy:
+        """Return the rules of a virtual merchant: these modes and schemes, and no cap nor limit besides."""
+        return cls(
+            modes=frozenset(modes),
+            schemes=frozenset(schemes),
+            largest_training_epsilon=None,
+            least_noise_multiplier=0.0,
+            least_contributors=1,
+            least_committee=1,
+            largest_seat_risk=LARGEST_SEAT_RISK,
+            largest_steps=None,
+            largest_parameters=None,
+            largest_image_size=None,
+            largest_input_mib=None,
+            largest_classes=None,
+            largest_lost_share=1.0,
+        )
 
     @classmethod
     def load(cls, path: Path) -> MerchantPolicy:

@@ -105,8 +105,7 @@ class Opening:
         if isinstance(self.failure, ContradictionError):
             return frozenset(members)
         dealers = {upload.merchant for upload in self.uploads}
-        faulty = min(self.plan.colluders, len(self.plan.committee))
-        sure = self.answered - self.plan.threshold >= faulty
+        sure = self.answered - self.plan.threshold >= max(1, self.plan.corrupt_members)
         return frozenset(dealers if sure else dealers | members)
 
     def _ask(self, requests: Mapping[int, RecordDict]) -> Answers[UnmaskReply]:

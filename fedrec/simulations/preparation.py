@@ -23,7 +23,6 @@ from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derive import Derived, derive
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
@@ -240,18 +239,7 @@ def request_signer(run: Prepared, grid: Grid) -> RequestSigner:
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
     """Return the rules of every simulated merchant: what the options ask for, and no cap nor limit."""
-    return MerchantPolicy(
-        modes=frozenset({config.privacy}),
-        schemes=frozenset({config.secure_aggregation}),
-        least_committee=1,
-        largest_seat_risk=LARGEST_SEAT_RISK,
-        largest_steps=None,
-        largest_parameters=None,
-        largest_image_size=None,
-        largest_input_mib=None,
-        largest_classes=None,
-        largest_lost_share=1.0,
-    )
+    return MerchantPolicy.without_limits(modes={config.privacy}, schemes={config.secure_aggregation})
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:

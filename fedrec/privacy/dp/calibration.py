@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.lemma import LEAST_SHARE, accounted_multiplier, check_range, share_std
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
@@ -24,15 +25,17 @@ from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 
 Mode = Literal["distributed", "local", "off"]
 BETA = 1e-12
-"""Default chance per step that rounding moves the sum by more than the sensitivity; added to delta."""
+"""Default chance per step that a record moves the sum by more than the sensitivity; added to delta."""
+OVERFULL = 2.0**-60
+"""The part of it that is for draws of more records than a clipped sum takes, which are cut; rounding has the
+rest."""
 _WRAP_BITS = 41
 """Half of the 2**-40 that a run may fail by; the other half is for encryption's errors (parameters.py)."""
 
 _WRAP_ROUNDS = 1000
 _MIN_CLAMP = 8.0
-# A declared size has two significant digits, so that the number behind it is at most 5% larger.
-_ROUNDING = 1.05
-_OVERFULL_BITS = 60
+_COUNT_NOISE = 10.0 * COUNT_SIGMA
+"""A declared size is so much below the true one by chance below 2**-76 only."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class NoisePlan:
         noise_multiplier: sigma of the server's view, as accounted for: the guaranteed noise's
             sqrt(variance - 9) over ``sensitivity``; 0 in ``off``.
         share_std: the parameter of the discrete Gaussian that one merchant adds per step; 0 in ``off``.
-        beta: chance per step that ``sensitivity`` is passed.
+        beta: chance per step that ``sensitivity`` is passed, by rounding or because a draw was cut.
         delta: the whole delta; the accountants get :attr:`accounting_delta`.
         steps: noised steps charged in the training.
         sample_rate: q.
@@ -103,22 +106,16 @@ def events(plan: NoisePlan, *, steps: int, aggregation_broken: bool = False) -> 
     return (Event(plan.sample_rate, multiplier, steps),)
 
 
-def overfull_bits(*, records: int, sample_rate: float) -> float:
-    """Return b such that a step draws more than ``MAX_RECORDS`` of ``records`` by chance below 2**-b.
+def overfull_bits(*, expected: float) -> float:
+    """Return b such that a draw of ``expected`` records passes ``MAX_RECORDS`` by chance below 2**-b.
 
-    Chernoff's bound for a binomial: P(X >= k) <= exp(-n KL(k / n, q)); infinite where n itself is no larger,
-    0 where k is no more than the expectation.
+    Chernoff's bound for sums of independent coins of mean m: P(X >= k) <= exp(-(k log(k / m) - k + m)); 0
+    where k is no more than the mean.
     """
     most = MAX_RECORDS + 1
-    if records < most:
-        return math.inf
-    part = most / records
-    if part <= sample_rate:
+    if most <= expected:
         return 0.0
-    divergence = part * math.log(part / sample_rate)
-    if part < 1.0:
-        divergence += (1.0 - part) * math.log((1.0 - part) / (1.0 - sample_rate))
-    return records * divergence / math.log(2.0)
+    return (most * math.log(most / expected) - most + expected) / math.log(2.0)
 
 
 def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
@@ -174,7 +171,7 @@ def plan_noise(
         mode: ``distributed``, ``local`` or ``off`` (no noise; clipping bound and grid stay).
         epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or the next.
         noise_multiplier: sigma of the server's view; give this or ``epsilon``. Both are ignored in ``off``.
-        delta: the whole delta; beta * steps of it goes to rounding.
+        delta: the whole delta; beta * steps of it goes to rounding and to draws that are cut.
         sample_rate: q, the same for all merchants.
         steps: noised steps that a merchant is charged in the whole training: rounds * ``local_steps``.
         dimension: d, trainable parameters.
@@ -199,10 +196,10 @@ def plan_noise(
         raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
     if not 0.0 < sample_rate <= 1.0:
         raise ConfigError(f"sample rate: {sample_rate} is outside (0, 1]; choose a rate such as 0.1.")
-    # Judged beforehand, by public numbers: a step that failed for what it drew would tell about the records.
-    if overfull_bits(records=math.ceil(_ROUNDING * records_per_merchant), sample_rate=sample_rate) < (
-        _OVERFULL_BITS
-    ):
+    # Judged by public numbers: the plan's largest size, the noise of the count that it follows from, and the
+    # coins by which a merchant that is larger keeps its records.
+    expected = sample_rate * (records_per_merchant + _COUNT_NOISE)
+    if overfull_bits(expected=expected) < 1.0 - math.log2(OVERFULL):
         raise ConfigError(
             f"sample rate: {sample_rate} of {records_per_merchant} records may pass the {MAX_RECORDS} that a "
             "step of one merchant takes; choose a lower rate."
@@ -228,8 +225,9 @@ def plan_noise(
                 "shares, but 2 are needed; raise --min-contributors or lower --colluders."
             )
     check_range(dimension=dimension, steps=steps)
-    scale = choose_scale(dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
-    bound = sensitivity(scale=scale, dimension=dimension, beta=beta, float_slack=FLOAT_SLACK)
+    rounding = beta - OVERFULL
+    scale = choose_scale(dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
+    bound = sensitivity(scale=scale, dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
     sigma = 0.0
     if mode != "off":
         sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps, besides)

@@ -283,8 +283,8 @@ def _train(
     merchants = []
     for name in names:
         home = folder / name
-        # The model stands still here, so that every round looks like a lost one.
-        policy = MerchantPolicy(schemes=frozenset({options.scheme}), largest_lost_share=1.0)
+        # Among them none on lost rounds: the model stands still here, and every round looks like one.
+        policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={options.scheme})
         count = draw_count(
             options.canaries,
             unit=plan.unit,
