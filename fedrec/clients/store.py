@@ -1,9 +1,9 @@
 """What a merchant keeps on disk about its trainings: plans, the exact uploads and answers it gave, its rules.
 
 An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
-bytes if it is identical to the first, and nothing otherwise. What is here comes after an entry of the ledger: a
-round is charged before its upload is made, and an answer written down there before it is computed. Bodies are
-deleted when their round is over; that there was one stays.
+bytes if it is identical to the first, and nothing otherwise. What is here comes after an entry of the
+ledger: a round is charged before its upload is made, and an answer written down there before it is computed.
+Bodies are deleted when their round is over; that there was one stays.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 One unit added or removed moves the count of distinct units by one at most, so a discrete Gaussian of
 parameter sigma makes it a Gaussian mechanism of sensitivity 1 without sampling (Canonne, Kamath and Steinke
-2020). Its Renyi divergences obey the bound of the continuous one at sigma; PLD of the continuous one is proved
-for it at sqrt(sigma^2 - 9), a randomised rounding of that width being a discrete Gaussian of sigma but for a
-factor of 1 + 2^-254.
+2020). Its Renyi divergences obey the bound of the continuous one at sigma. PLD of the continuous one bounds
+it at sqrt(sigma^2 - 9): rounding that one at random with a width of 3 gives the discrete Gaussian of sigma,
+but for a factor of 1 + 2^-254.
 """
 
 from __future__ import annotations

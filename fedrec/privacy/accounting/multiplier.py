@@ -23,7 +23,8 @@ def noise_multiplier_for(
 ) -> float:
     """Find the noise multiplier with 0.995 * ``epsilon`` <= PLD epsilon <= ``epsilon`` after ``steps`` steps.
 
-    ``besides`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3: more privacy than was asked for.
+    ``besides`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3:
+    more privacy than was asked for.
 
     Raises:
         ConfigError: an argument is out of range.

@@ -170,7 +170,8 @@ def plan_noise(
 
     Args:
         mode: ``distributed``, ``local`` or ``off`` (no noise; clipping bound and grid stay).
-        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or ``noise_multiplier``.
+        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or
+            ``noise_multiplier``.
         noise_multiplier: sigma of the server's view; give this or ``epsilon``. Both are ignored in ``off``.
         delta: the whole delta; beta * steps of it goes to rounding.
         sample_rate: q, the same for all merchants.
