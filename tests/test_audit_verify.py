@@ -826,7 +826,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
             {"largest_training_epsilon": 3.0},
             "entry 2: it breaks the policy's rule 'largest_training_epsilon'",
         ),
-        ({"lifetime_delta": 2e-3}, "entry 2: it breaks the policy's rule 'lifetime_delta'"),
+        ({"lifetime_delta": 2e-3}, "entry 1: it breaks the policy's rule 'lifetime_delta'"),
         ({"hours": HOURS_OUT}, "entry 2: it breaks the policy's rule 'hours'"),
     ],
 )
