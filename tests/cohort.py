@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,13 @@ class Cohort:
         home = self.folder / name
         if not home.exists():
             home.mkdir(parents=True)
-            create_ledger(home / "ledger.sqlite", signer=self.identities[name], count=self.count)
+            create_ledger(
+                home / "ledger.sqlite",
+                signer=self.identities[name],
+                count=replace(self.count, policy_hash=self.policy.hash),
+                epsilon_lifetime=self.policy.lifetime_epsilon,
+                delta_lifetime=self.policy.lifetime_delta,
+            )
         generator = torch.Generator().manual_seed(self.names.index(name))
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),

@@ -23,11 +23,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import ChargeEntry, CountEntry, Entry, SpendingEntry, charges, spending
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
+from fedrec.privacy.accounting.versions import Opening
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
@@ -498,20 +500,20 @@ def test_tampering_is_named_where_it_shows(scene: Scene, tmp_path: Path, change:
     assert set(outcome.failures) - {""} == {"m1"}, outcome.failures
     assert says in outcome.failures["m1"]
     # The others' ledgers are judged on their own.
-    assert len([line for line in outcome.lines if "charges hold" in line]) == 3
+    assert len([line for line in outcome.lines if "1 count hold" in line]) == 3
 
 
 def fresh_server(bundle: Bundle, scene: Scene) -> None:
-    """The last round is gone, and receipts for the rest come from a key made up for that."""
+    """The last round is gone, with its answer, and receipts for the rest come from a key made up for that."""
     made_up = SigningIdentity.generate()
     bundle["body"]["servers"] = [made_up.public.hex()]
     merchant = bundle["body"]["merchants"][1]
-    last = json.loads(rows_of(bundle)[-2]["payload"])["epsilons"]
-    del rows_of(bundle)[-1], merchant["receipts"][-1]
-    merchant["summary"] |= {"entries": 5, "head": rows_of(bundle)[-1]["hash"]}
+    last = json.loads(rows_of(bundle)[-4]["payload"])["epsilons"]
+    del rows_of(bundle)[-2:], merchant["receipts"][-2:]
+    merchant["summary"] |= {"entries": 11, "charges": 5, "head": rows_of(bundle)[-1]["hash"]}
     merchant["summary"] |= {"epsilon_pld": last["pld_after"], "epsilon_rdp": last["rdp_after"]}
-    events = [json.loads(row["payload"])["charge"] for row in rows_of(bundle)]
-    broken = [Event(e["sample_rate"], e["broken_noise_multiplier"], 1) for e in events]
+    events = [json.loads(row["payload"])["charge"] for row in rows_of(bundle)[1::2]]
+    broken = [count_event(), *(Event(e["sample_rate"], e["broken_noise_multiplier"], 1) for e in events)]
     merchant["summary"]["epsilon_aggregation_broken"] = epsilon_pld(broken, delta=1e-3)
     bundle["body"]["attachments"] = {}
     for merchant in bundle["body"]["merchants"]:
@@ -559,7 +561,7 @@ def unknown_part(bundle: Bundle, scene: Scene) -> None:
         (same_name, "merchant m1 comes twice"),
         (same_key, "merchant m2 has another merchant's key"),
         (no_name, "merchant number 3 has no name and key"),
-        (other_model, "entry 2 of m1 names another model for round 2"),
+        (other_model, "entry 4 of m1 names another model for round 2"),
         (words, "unknown statement"),
         (key_twice_in_a_plan, "a key comes twice"),
         (unknown_part, "has one that is unknown"),
@@ -628,7 +630,7 @@ def without_receipts(bundle: Bundle) -> None:
     ("remove", "says"),
     [
         (without_plans, "m1: 3 charges of 1 trainings whose plans aren't here"),
-        (without_policies, "m1: 6 charges under policies that aren't here"),
+        (without_policies, "m1: 7 charges or counts under policies that aren't here"),
         (without_receipts, "m1: no receipts: entries may have been cut from the end"),
     ],
 )
@@ -648,7 +650,7 @@ def test_the_newest_receipt_and_absent_merchants_are_named(scene: Scene, tmp_pat
     del bundle["body"]["merchants"][3]
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert outcome.ok, outcome.failures
-    assert "covers entry 4, 2 beyond it: what came after may have been cut" in outcome.lines[2]
+    assert "covers entry 11, 2 beyond it: what came after may have been cut" in outcome.lines[2]
     assert sum("not in this bundle: m3" in line for line in outcome.lines) == 2
 
 
@@ -717,7 +719,7 @@ def test_who_may_open_a_sum_is_a_rule_for_local_noise_too(
     record = MerchantRecord("m1", cohort.identities["m1"].public, ledger, (strict.rules,))
     bundle = build(Evidence(merchants=(record,), plans=(plan,)), signer=scene.signer)
     rows = bundle["body"]["merchants"][0]["entries"]
-    edit(rows[0], "charge", policy_hash=strict.hash)
+    edit(rows[1], "charge", policy_hash=strict.hash)
     scene.chain(rows, identity=cohort.identities["m1"])
     bundle["body"]["merchants"][0]["summary"]["head"] = rows[-1]["hash"]
     told = verifier.verify(scene.write(bundle, tmp_path / "audit.json")).failures.get("m1", "")
@@ -838,7 +840,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
             {"largest_training_epsilon": 3.0},
             "entry 2: it breaks the policy's rule 'largest_training_epsilon'",
         ),
-        ({"lifetime_delta": 2e-3}, "entry 2: it breaks the policy's rule 'lifetime_delta'"),
+        ({"lifetime_delta": 2e-3}, "entry 1: it breaks the policy's rule 'lifetime_delta'"),
         ({"hours": HOURS_OUT}, "entry 2: it breaks the policy's rule 'hours'"),
     ],
 )
@@ -850,11 +852,13 @@ def test_a_charge_that_breaks_its_policy_is_named(
 
 
 def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:
-    """Put m1's charges under other rules; ``changes`` go into its fourth charge."""
+    """Put m1's charges and count under other rules; ``changes`` go into its fourth charge."""
     policy = POLICY.model_copy(update=rules)
     bundle = copy.deepcopy(scene.bundle)
     for row in rows_of(bundle):
-        edit(row, "charge", policy_hash=policy.hash)
+        kind = json.loads(row["payload"])["kind"]
+        if kind != "answer":
+            edit(row, kind, policy_hash=policy.hash)
     edit(rows_of(bundle)[7], "charge", **changes)
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
     merchant = bundle["body"]["merchants"][1]
@@ -881,11 +885,104 @@ def test_rules_that_are_kept_are_no_failure(scene: Scene, tmp_path: Path) -> Non
 
 
 def test_changed_photos_are_held_against_the_rule_for_them(scene: Scene, tmp_path: Path) -> None:
-    changed = {"dataset_version": "3" * 64}
-    outcome = verifier.verify(scene.write(ruled(scene, {}, **changed), tmp_path / "audit.json"))
-    assert "entry 8: it breaks the policy's rule 'changed_data'" in outcome.failures["m1"]
-    rules = {"changed_data": "count_together"}
-    assert verifier.verify(scene.write(ruled(scene, rules, **changed), tmp_path / "audit.json")).ok
+    """Where the merchant discloses which charges were of the same photos; else nobody can tell."""
+
+    def disclosing(rules: dict[str, Any], *, openings: bool = True) -> verifier.Outcome:
+        bundle = ruled(scene, rules)
+        rows, merchant = rows_of(bundle), bundle["body"]["merchants"][1]
+        for number, row in enumerate(rows[1::2]):
+            opening = Opening.fresh("old" if number < 3 else "new")
+            edit(row, "entry", data=opening.commitment)
+            told = {"salt": opening.salt.hex(), "version": opening.version}
+            merchant["openings"] |= {str(2 * number + 2): told} if openings else {}
+        scene.chain(rows, identity=scene.cohort.identities["m1"])
+        merchant["summary"]["head"] = rows[-1]["hash"]
+        return verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+
+    assert "entry 8: it breaks the policy's rule 'changed_data'" in disclosing({}).failures["m1"]
+    assert disclosing({"changed_data": "count_together"}).ok
+    closed = disclosing({}, openings=False)
+    assert closed.ok and "'changed_data' was not checked" in closed.lines[2]
+
+
+def test_what_is_disclosed_is_what_was_committed_to(scene: Scene, tmp_path: Path) -> None:
+    home = scene.folder / "m1"
+    public = scene.cohort.identities["m1"].public
+    record = MerchantRecord("m1", public, home / "ledger.sqlite", (POLICY.rules,), discloses_data=True)
+    good = build(Evidence(merchants=(record,), plans=scene.plans), signer=scene.signer)
+    openings = good["body"]["merchants"][0]["openings"]
+    assert sorted(map(int, openings)) == [2, 4, 6, 8, 10, 12]
+    assert len({opening["version"] for opening in openings.values()}) == 1
+    outcome = verifier.verify(scene.write(good, tmp_path / "audit.json"))
+    assert outcome.ok and "not disclosed" not in outcome.lines[1]
+    for change, says in (
+        ({"version": "0" * 64}, "entry 4: what is disclosed"),
+        ({"salt": "00" * 32}, "entry 4: what is disclosed"),
+        ({"salt": ""}, "entry 4: what is disclosed"),
+    ):
+        bundle = copy.deepcopy(good)
+        bundle["body"]["merchants"][0]["openings"]["4"] |= change
+        outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+        assert says in outcome.failures["m1"]
+    bundle = copy.deepcopy(good)
+    bundle["body"]["merchants"][0]["openings"]["3"] = openings["4"]
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert "for entries that aren't there" in outcome.failures["m1"]
+
+
+def recount(row: Any, **changes: Any) -> None:
+    edit(row, "count", **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"number": 2}, "entry 1: its count is not the next one"),
+        ({"sigma": 40.0}, "entry 1: epsilon by"),
+        ({"sigma": 3.0}, "entry 1: it can't be read (sigma is out of range)"),
+        ({"size": 0}, "entry 1: it can't be read (size is out of range)"),
+        ({"size": 41}, "the summary's size is 40"),
+        ({"unit": "product"}, "entry 2: it hides a record, those before it a product"),
+        ({"seeded": True}, "the summary's seeded is 0"),
+    ],
+)
+def test_a_count_that_was_changed_is_found(
+    scene: Scene, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    rows = rows_of(bundle)
+    recount(rows[0], **change)
+    scene.chain(rows, identity=scene.cohort.identities["m1"])
+    merchant = bundle["body"]["merchants"][1]
+    merchant["receipts"] = []
+    merchant["summary"]["head"] = rows[-1]["hash"]
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert says in outcome.failures["m1"]
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_a_count_or_an_answer_can_t_be_left_out(scene: Scene, tmp_path: Path, gone: int) -> None:
+    """Renumbered and signed anew: without its count it is no ledger; an answer is missed by its receipt."""
+    bundle = copy.deepcopy(scene.bundle)
+    del rows_of(bundle)[gone]
+    for number, row in enumerate(rows_of(bundle), start=1):
+        edit(row, "entry", sequence=number)
+    scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    said = "begins with the count" if gone == 0 else "the ledger lacks an entry"
+    assert said in outcome.failures["m1"]
+
+
+def test_two_answers_of_a_round_are_found(scene: Scene, tmp_path: Path) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    rows = rows_of(bundle)
+    rows.insert(3, copy.deepcopy(rows[2]))
+    edit(rows[3], "answer", request_hash="0" * 64)
+    for number, row in enumerate(rows, start=1):
+        edit(row, "entry", sequence=number)
+    scene.chain(rows, identity=scene.cohort.identities["m1"])
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert "entry 4: its round was answered before" in outcome.failures["m1"]
 
 
 def test_a_bundle_changed_after_it_was_signed_is_refused(scene: Scene, tmp_path: Path) -> None:

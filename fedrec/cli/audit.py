@@ -54,7 +54,7 @@ def report(
         bool,
         typer.Option(
             "--disclose-data",
-            help="Show which charges were of the same photos.",
+            help="Show which charges were of the same photos, so that 'changed_data' can be checked.",
         ),
     ] = False,
     empirical_json: Annotated[

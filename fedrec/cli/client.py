@@ -75,8 +75,8 @@ def _told(units: int, count: Count) -> str:
     """Say what was counted, what was charged for, and what the operator will read."""
     what = "products" if count.unit == "product" else "photos"
     return (
-        f"{units} {what}, copies left out; the operator will be told about {count.size}: a count with noise of "
-        f"standard deviation {count.sigma:g}, drawn once and charged to the ledger."
+        f"{units} {what}, copies left out; the operator will be told about {count.size}: a count with noise "
+        f"of standard deviation {count.sigma:g}, drawn once and charged to the ledger."
     )
 
 

@@ -19,7 +19,7 @@ def check_layout(text: str) -> Layout:
 
 
 def check_unit(text: str | None, *, layout: Layout) -> Unit:
-    """Return ``--unit`` as one of its values, the layout's where none is given; ``ConfigError`` for another."""
+    """Return ``--unit`` as one of its values, the layout's if not given; ``ConfigError`` for another."""
     if text == "product" or (text is None and layout == "product"):
         if layout != "product":
             raise ConfigError("--unit product needs --layout product: a folder per product")

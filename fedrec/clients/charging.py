@@ -28,7 +28,7 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
 
 
 def check_replies(ledger: Ledger, store: MerchantStore) -> None:
-    """See that the ledger has what every stored reply came after; ``LedgerError`` where it is an older copy."""
+    """See that the ledger has what every stored reply came after; ``LedgerError`` if it is an older copy."""
     for kind, training_id, round_number in store.replies():
         known = ledger.has_charge if kind == "upload" else ledger.has_answer
         if not known(training_id, round_number):

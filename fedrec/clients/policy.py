@@ -65,8 +65,8 @@ schemes = ["kahe"]
 units = ["record", "product"]
 
 # The largest sampling rate, and the least noise that is guaranteed to stand in what the server sees (its
-# standard deviation over the sensitivity). Less than 0.3 tells nearly all of a photo in the one round that uses
-# it; plans made for epsilon 8 have 0.5 and more. Any rate is safe by itself: it is counted in epsilon.
+# standard deviation over the sensitivity). Less than 0.3 tells nearly all of a photo in the one round that
+# uses it; plans made for epsilon 8 have 0.5 and more. Any rate is safe by itself: it is counted in epsilon.
 largest_sample_rate = 1.0
 least_noise_multiplier = 0.3
 
@@ -86,8 +86,8 @@ largest_input_mib = 16384
 largest_classes = 1000
 
 # The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
-# 'distributed', and wherever updates are encrypted). Either of two merchants could take its own part off their
-# sum, and would have the other's.
+# 'distributed', and wherever updates are encrypted). Either of two merchants could take its own part off
+# their sum, and would have the other's.
 least_contributors = 3
 least_colluders = 1
 

@@ -2,8 +2,8 @@
 
 One unit added or removed moves the count of distinct units by one at most, so a discrete Gaussian of
 parameter sigma makes it a Gaussian mechanism of sensitivity 1 without sampling (Canonne, Kamath and Steinke
-2020). Its Renyi divergences obey the bound of the continuous one at sigma; PLD of the continuous one is
-proved for it at sqrt(sigma^2 - 9), a randomised rounding of that width being a discrete Gaussian of sigma
+2020). Its Renyi divergences obey the bound of the continuous one at sigma. PLD of the continuous one bounds
+it at sqrt(sigma^2 - 9): rounding that one at random with a width of 3 gives the discrete Gaussian of sigma,
 but for a factor of 1 + 2^-254.
 """
 
@@ -16,7 +16,7 @@ from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.randomness import Randomness
 
 COUNT_SIGMA = 20.0
-"""Standard deviation of a released count, in units: one release costs a training of epsilon 2.69 0.01."""
+"""Standard deviation of a released count, in units: beside a training of epsilon 2.69 it adds 0.01."""
 _ROUNDING_VARIANCE = 9.0
 
 

@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: one writer at a time, rows that can only be added, each durable when written."""
+"""The SQLite file of a ledger: one writer at a time, rows that can only be added, each durable."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LedgerFile:
         self._on_event("committed")
 
     def open(self) -> None:
-        """Open the file that :meth:`create` made; ``LedgerError`` where there is none: it is never made anew."""
+        """Open the file that :meth:`create` made; ``LedgerError`` where it is gone: it is never made anew."""
         if not self.path.exists():
             head = head_path(self.path)
             if head.exists():

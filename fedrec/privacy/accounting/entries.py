@@ -70,7 +70,7 @@ class _Link:
 
 @dataclass(frozen=True)
 class ChargeEntry(_Link):
-    """A round's charge; ``data`` commits to the dataset version (:mod:`fedrec.privacy.accounting.versions`)."""
+    """A round's charge; ``data`` commits to the dataset version, see ``versions.py``."""
 
     charge: Charge
     data: str

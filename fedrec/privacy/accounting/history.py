@@ -20,7 +20,7 @@ from fedrec.privacy.accounting.prepared import Totals
 
 
 class History:
-    """All entries, in order, with what was spent in the accountants' terms; ``versions`` name charged data."""
+    """All entries, in order, and what was spent in the accountants' terms."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []

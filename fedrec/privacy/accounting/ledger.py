@@ -139,7 +139,7 @@ class Ledger:
                 opening = openings.get(entry.sequence)
                 if opening is None or not opening.opens(entry.data):
                     raise LedgerError(
-                        f"ledger: {self._path} is broken: what opens entry {entry.sequence}'s data is not there."
+                        f"ledger: {self._path} is broken: what opens entry {entry.sequence} is not there."
                     )
                 version = opening.version
             history.add(entry, version=version)

@@ -207,7 +207,8 @@ def _said(merchant: Merchant) -> str:
     count = next(entry["count"] for entry in reversed(costs) if entry["kind"] == "count")
     counts = len(costs) - len(charged)
     said = [
-        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, epsilon {shown(epsilons['pld_after'])} by PLD, "
+        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, "
+        f"epsilon {shown(epsilons['pld_after'])} by PLD, "
         f"{shown(epsilons['rdp_after'])} by RDP at delta {epsilons['delta']:.3g}"
     ]
     if epsilons["delta"] * count["size"] >= 1:

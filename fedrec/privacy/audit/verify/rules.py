@@ -53,7 +53,7 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
                     yield Problem(number, f"it breaks the policy's rule '{rule}'")
         previous = merchant.versions.get(number)
     if missing:
-        merchant.gaps.append(f"{missing} charges under policies that aren't here")
+        merchant.gaps.append(f"{missing} charges or counts under policies that aren't here")
     if by_own_clock:
         merchant.gaps.append(f"{by_own_clock} charges whose hours or days go by the merchant's own clock")
 

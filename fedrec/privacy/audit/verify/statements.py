@@ -26,7 +26,7 @@ STATEMENTS = {
     "exclusions": [
         "Choosing models and settings by trial: every training is charged, but what people conclude from its "
         "results is not.",
-        "Metadata: who takes part, when, how long a reply takes, and rounded sizes are visible.",
+        "Metadata: who takes part, when, how long a reply takes, and the sizes of messages are visible.",
         "Metrics on merchants' photos: the software takes none; whoever publishes some adds to the loss.",
         "Copies: the same photo held by k merchants, or near-copies within one, multiply its loss.",
     ],
