@@ -369,6 +369,13 @@ def test_each_server_has_a_counter_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=UNSIGNED):
             one.check(signed[3], kind="query.close")
     assert path.stat().st_mode & 0o777 == 0o600 and path.stat().st_size == 512
+    # What could not be written was not taken.
+    later = signers[0].sign(pack(bodies[0]), kind="query.close", training_id="ab" * 32, recipient="m0")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="disk"):
+        patch.setattr("os.pwrite", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+        again.check(later, kind="query.close")
+    assert again._taken["query.close"][0] < counter(later)
+    again.check(later, kind="query.close")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(LedgerError, match="damaged"):
         gate_at(path, servers[0])

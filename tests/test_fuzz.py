@@ -26,15 +26,19 @@ from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, Encrypted, HolderScheme, KeyPair
 from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.enrolment import Enrolment, JoinFile, Statement
 from fedrec.protocol.messages import CloseReply, CloseRequest, JoinReply, TrainReply, TrainRequest
+from fedrec.protocol.plan import Peer
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.statements import (
     LEDGER_HEAD_CONTEXT,
     EncryptionKey,
     LedgerHead,
     Receipt,
+    RequestStatement,
     SignedEncryptionKey,
     SignedLedgerHead,
+    SignedRequest,
 )
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook
@@ -185,7 +189,17 @@ def more_bodies() -> tuple[Strict, ...]:
     receipt = Receipt(head=signed_head()[1], server_key=HASH, signature="ab" * 64)
     statement = EncryptionKey(training_id=HASH, merchant="m0", key_hash=HASH)
     key = SignedEncryptionKey(statement=statement, signature="ab" * 64)
+    stated = RequestStatement(
+        kind="train", training_id=HASH, round_number=1, recipient="m0", counter=1, content_hash=HASH
+    )
+    peer = Peer(name="m0", signing_key=HASH)
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n"
     return (
+        SignedRequest(statement=stated, signature="ab" * 64),
+        JoinFile(address="server.example:8443", authority=pem, server_key=HASH, roster=(peer,)),
+        Enrolment(
+            statement=Statement(name="m0", signing_key=HASH, node_key=pem, records=10), signature="ab" * 64
+        ),
         CloseRequest(training_id=HASH),
         CloseRequest(training_id=HASH, receipt=receipt),
         TrainRequest(

@@ -74,15 +74,26 @@ class RequestGate:
             return
         if statement.counter <= max(counter for counter, _ in self._taken.values()):
             raise RefusedError("a request is older than one that was taken before")
-        self._taken[statement.kind] = (statement.counter, digest)
-        packed = self._key + b"".join(_TAKEN.pack(*self._taken[kind]) for kind in _KINDS)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        taken = self._taken | {statement.kind: (statement.counter, digest)}
+        self._write(taken, synced=statement.kind in _SYNCED)
+        self._taken = taken
+
+    def _write(self, taken: dict[str, tuple[int, bytes]], *, synced: bool) -> None:
+        packed = self._key + b"".join(_TAKEN.pack(*taken[kind]) for kind in _KINDS)
+        is_new = not self._path.exists()
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, packed.ljust(_SLOT_BYTES, b"\0"), self._slot * _SLOT_BYTES)
-            if statement.kind in _SYNCED:
+            if synced:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if is_new:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def _read(self) -> tuple[int, dict[str, tuple[int, bytes]]]:
         """Return the place of this server in the file, and what was taken of it."""
