@@ -177,6 +177,52 @@ def test_far_values_of_wide_cells_are_accepted_as_often_as_their_density_says() 
         assert ((places - expected) ** 2 / expected).sum() < stats.chi2.ppf(0.9999, width)
 
 
+class Candidates(Randomness):
+    """A stream for :func:`noise._accepted`: offsets in their cells, then uniforms of 48 bits."""
+
+    def __init__(self, offsets: Sequence[int], words: Sequence[int]) -> None:
+        super().__init__(bytes(32), is_seeded=True)
+        self.queue = [offsets, [word % 2**32 for word in words]]
+        self.prefixes = [word >> 32 for word in words]
+
+    def uint16(self, count: int) -> NDArray[np.uint16]:
+        return np.array(self.prefixes, dtype=np.uint16)
+
+    def uint32(self, count: int) -> NDArray[np.uint32]:
+        values = self.queue.pop(0)
+        assert count == len(values)
+        return np.array(values, dtype=np.uint32)
+
+
+@pytest.mark.parametrize("sigma", [1025.0, 3000.5, 2.0**30])
+@pytest.mark.parametrize("near", [2.0**-47, 1.0])
+def test_acceptance_is_the_density_over_the_cells_largest(
+    sigma: float, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By uniforms a hair above and below it, decided in float64 and, with every one of them near, in digits."""
+    monkeypatch.setattr(noise, "_NEAR", near)
+    table = gaussian_table(sigma)
+    width = 1 << table.shift
+    cells, offsets, words, wanted = [], [], [], []
+    for cell in (-table.half, -8000, -400, -3, -2, -1, 0, 1, 2, 399, 8000, table.half - 1):
+        for offset in {0, 1, width // 2, width - 1}:
+            value = cell * width + offset
+            nearest = min(abs(cell * width), abs((cell + 1) * width - 1))
+            with mpmath.workdps(60):
+                ratio = mpmath.exp(-(mpmath.mpf(value) ** 2 - nearest**2) / (2 * mpmath.mpf(sigma) ** 2))
+                border = int(mpmath.floor(ratio * 2**48))
+            for word in (border - 2, border + 2):
+                if word < 2**48:
+                    cells.append(cell)
+                    offsets.append(offset)
+                    words.append(word)
+                    wanted += [value] if word < border else []
+    got = noise._accepted(
+        np.array(cells, dtype=np.int32), table, sigma=sigma, rng=Candidates(offsets, words)
+    )
+    assert got.tolist() == wanted and len(wanted) < len(words) - 10
+
+
 def test_what_is_too_near_to_call_is_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every comparison taken for undecided, the digits decide as float64 does where it's clear."""
     usual = discrete_gaussian(20_000, sigma=1025.0, rng=Randomness.seeded(9))
