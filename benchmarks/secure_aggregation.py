@@ -184,8 +184,8 @@ def body_bytes(ciphertext: bytes, boxes: list[bytes], published: Published) -> i
 def kahe_error_log2(parameters: SchemeParameters) -> float:
     """Bound, as a power of two, the chance of one wrong coefficient in a run of 1,000 rounds."""
     room = parameters.step / 2 - parameters.cohort - 1
-    tail = room**2 / (ring.CBD_ETA * parameters.cohort)
-    return (math.log(2.0 * parameters.coefficients * ROUNDS) - tail) / math.log(2)
+    tail = room**2 / (2 * ring.NOISE_STD**2 * parameters.cohort)
+    return (math.log(2.0 * parameters.noisy_coefficients * ROUNDS) - tail) / math.log(2)
 
 
 def ckks_error_log2(parameters: CkksParameters) -> float:

@@ -210,7 +210,8 @@ def test_later_theft_of_every_long_lived_key_opens_nothing(tmp_path: Path) -> No
     for name in cohort.names:
         stored = cohort.merchants[name].store.training(plan.training_id)
         assert stored.secrets.sealing_private is None
-        stolen = SealingKey.from_private_bytes(cohort.identities[name].private_bytes())
+        signing = cohort.identities[name].private_bytes()
+        stolen = SealingKey.from_private_bytes(signing + 2 * signing)
         with pytest.raises(AggregationError, match="doesn't open"):
             stolen.open(boxes["box-1"], binding=binding)
         for file in (tmp_path / name).iterdir():

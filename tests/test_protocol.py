@@ -76,7 +76,7 @@ COMMITMENT = Commitment(
 )
 SIGNED = SignedCommitment(commitment=COMMITMENT, signature="c" * 128)
 SEALING = SignedSealingKey(
-    statement=SealingKey(training_id=HASH, merchant="m0", public_key=HASH), signature="d" * 128
+    statement=SealingKey(training_id=HASH, merchant="m0", public_key="ab" * 1216), signature="d" * 128
 )
 BODIES: tuple[Strict, ...] = (
     JoinRequest(plan=PLAN),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,20 +127,30 @@ def with_sealing_key(cohort: Cohort, plan: TrainingPlan, name: str, public: byte
     return SignedSealingKey(statement=statement, signature=signature.hex())
 
 
-def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda good: bytes(32) + good[32:], "the X25519 half of a sealing key is of small order"),
+        (lambda good: good[:32] + b"\xff" * 1184, "the ML-KEM-768 half of a sealing key is malformed"),
+    ],
+)
+def test_a_sealing_key_that_seals_nothing_costs_nobody_a_round(
+    tmp_path: Path, spoil: Callable[[bytes], bytes], reason: str
+) -> None:
     """Signed by its own merchant, so that nothing but the key itself is wrong with it."""
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=1)
     replies = [cohort.merchants[name].join(JoinRequest(plan=plan))[0] for name in cohort.names]
     keys = [reply.sealing_key for reply in replies if reply.sealing_key is not None]
-    keys[2] = with_sealing_key(cohort, plan, "m2", bytes(32))
+    public = spoil(bytes.fromhex(keys[2].statement.public_key))
+    keys[2] = with_sealing_key(cohort, plan, "m2", public)
     request = TrainRequest(
         training_id=plan.training_id,
         round_number=1,
         model_hash=plan.initial_model_hash,
         sealing_keys=tuple(keys),
     )
-    with pytest.raises(ProtocolError, match="'m2' is of small order"):
+    with pytest.raises(ProtocolError, match=f"'m2' is refused: {reason}"):
         cohort.merchants["m0"].train(request, {"model": bytes(4 * plan.dimension)})
     assert cohort.charges("m0") == []
 
@@ -150,9 +161,27 @@ def test_a_sealing_key_of_small_order_costs_nobody_a_round(tmp_path: Path) -> No
         return reply
 
     coordinator, _ = cohort.coordinator(plan, InProcessGrid(cohort.app(), 4, tamper=degenerate))
-    with pytest.raises(TrainingError, match="m2: the sealing key of 'm2' is of small order"):
+    with pytest.raises(TrainingError, match=f"m2: the sealing key of 'm2' is refused: {reason}"):
         coordinator.run()
     assert coordinator.checkpoint.sealing_keys() == ()
+
+
+@pytest.mark.parametrize("half", ["X25519", "ML-KEM-768"])
+def test_a_sealing_key_without_one_of_its_halves_is_not_a_sealing_key(tmp_path: Path, half: str) -> None:
+    """Whoever sends it, signed or not: it isn't read, and so nothing is charged or sealed to one half alone."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1)
+    reply, _ = cohort.merchants["m2"].join(JoinRequest(plan=plan))
+    assert reply.sealing_key is not None
+    public = bytes.fromhex(reply.sealing_key.statement.public_key)
+    left = public[32:] if half == "X25519" else public[:32]
+    with pytest.raises(ValidationError, match="public_key"):
+        with_sealing_key(cohort, plan, "m2", left)
+    body = reply.canonical_bytes().replace(public.hex().encode(), left.hex().encode())
+    content = pack(reply)
+    content.config_records["body"]["json"] = body
+    with pytest.raises(ProtocolError, match="malformed"):
+        unpack(content, JoinReply, max_blob_bytes=0)
 
 
 @pytest.mark.parametrize("refused", [Refusal(code="plan"), None])

@@ -1,26 +1,44 @@
-"""A merchant's keys: Ed25519 to sign, X25519 to receive sealed boxes."""
+"""A merchant's keys: Ed25519 to sign; X25519 with ML-KEM-768 to receive sealed boxes.
+
+A box opens to whoever breaks both of X25519 (RFC 7748) and ML-KEM-768 (FIPS 203), and to nobody who breaks one:
+its key is HKDF of both shared secrets and the whole transcript, the concatenation that Giacon, Heuer and
+Poettering 2018 ("KEM Combiners") prove secure while one of the two is.
+"""
 
 from __future__ import annotations
 
 import struct
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedrec.errors import AggregationError
+from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.randomness import Randomness
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
-SEAL_OVERHEAD = 48
-"""Bytes that a sealed box has more than its plaintext: the ephemeral key (32) and the tag (16)."""
+
+_KEM_PUBLIC_BYTES = 1184
+_KEM_SEED_BYTES = 64
+_KEM_CIPHERTEXT_BYTES = 1088
+_TAG_BYTES = 16
+SEALING_KEY_BYTES = KEY_BYTES + _KEM_PUBLIC_BYTES
+"""A public sealing key: the X25519 key, then the ML-KEM-768 encapsulation key."""
+SEALING_SECRET_BYTES = KEY_BYTES + _KEM_SEED_BYTES
+SEAL_OVERHEAD = KEY_BYTES + _KEM_CIPHERTEXT_BYTES + _TAG_BYTES
+"""Bytes that a sealed box has more than its plaintext: ephemeral key, ML-KEM ciphertext and tag, 1136."""
 
 _SIGN_DOMAIN = b"fedrec/sign/1"
-_SEAL_DOMAIN = b"fedrec/seal/1"
+_SEAL_DOMAIN = b"fedrec/seal/2"
+_NO_KEM = (
+    "this build of the package cryptography has no ML-KEM-768: install a wheel of it, 48 or later, or build it "
+    "with OpenSSL 3.5 or later"
+)
 # A box's key is derived from a fresh ephemeral key and used once, so a constant nonce never repeats under it.
 _NONCE = bytes(12)
 
@@ -77,48 +95,51 @@ def verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) -
     return True
 
 
-def _box_cipher(shared: bytes, *, ephemeral: bytes, receiver: bytes, binding: bytes) -> ChaCha20Poly1305:
-    info = _SEAL_DOMAIN + ephemeral + receiver + struct.pack("<Q", len(binding)) + binding
-    derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info)
-    return ChaCha20Poly1305(derive.derive(shared))
-
-
 class SealingKey:
-    """An X25519 key pair (RFC 7748) that sealed boxes are addressed to; made per training, then erased."""
+    """An X25519 and an ML-KEM-768 key pair that sealed boxes are addressed to; made per training, then erased."""
 
-    def __init__(self, key: X25519PrivateKey) -> None:
-        self._key = key
-        self._public = key.public_key().public_bytes_raw()
+    def __init__(self, key: X25519PrivateKey, kem: MLKEM768PrivateKey) -> None:
+        self._key, self._kem = key, kem
+        self._public = key.public_key().public_bytes_raw() + kem.public_key().public_bytes_raw()
 
     @classmethod
     def generate(cls, rng: Randomness | None = None) -> SealingKey:
-        """Make a fresh key, from the operating system's entropy or from the stream given (for simulation)."""
-        if rng is None:
-            return cls(X25519PrivateKey.generate())
-        return cls(X25519PrivateKey.from_private_bytes(rng.bytes(KEY_BYTES)))
+        """Make a fresh key, from the operating system's entropy or from the stream given (for simulation).
+
+        Raises ``ConfigError`` where the installed ``cryptography`` was built without ML-KEM.
+        """
+        try:
+            if rng is not None:
+                return cls.from_private_bytes(rng.bytes(SEALING_SECRET_BYTES))
+            return cls(X25519PrivateKey.generate(), MLKEM768PrivateKey.generate())
+        except UnsupportedAlgorithm:
+            raise ConfigError(_NO_KEM) from None
 
     @classmethod
     def from_private_bytes(cls, data: bytes) -> SealingKey:
-        """Read a private key of 32 raw bytes; raises ``ValueError`` for another length."""
-        return cls(X25519PrivateKey.from_private_bytes(data))
+        """Read :meth:`private_bytes`, 96 raw bytes; raises ``ValueError`` for another length."""
+        key, seed = data[:KEY_BYTES], data[KEY_BYTES:]
+        return cls(X25519PrivateKey.from_private_bytes(key), MLKEM768PrivateKey.from_seed_bytes(seed))
 
     def private_bytes(self) -> bytes:
-        """Return the private key, 32 raw bytes, for the merchant's own disk."""
-        return self._key.private_bytes_raw()
+        """Return the X25519 key and ML-KEM-768's seed, 32 and 64 raw bytes, for the merchant's own disk."""
+        return self._key.private_bytes_raw() + self._kem.private_bytes_raw()
 
     @property
     def public(self) -> bytes:
-        """The public key, 32 raw bytes."""
+        """The public key, 1216 raw bytes: X25519's, then ML-KEM-768's."""
         return self._public
 
     def open(self, box: bytes, *, binding: bytes) -> bytes:
         """Open a box of :func:`seal`; raises ``AggregationError`` unless it is for this key and binding."""
         if len(box) < SEAL_OVERHEAD:
             raise AggregationError("a sealed box is too short to be one")
-        ephemeral, sealed = box[:KEY_BYTES], box[KEY_BYTES:]
+        header, sealed = box[: KEY_BYTES + _KEM_CIPHERTEXT_BYTES], box[KEY_BYTES + _KEM_CIPHERTEXT_BYTES :]
         try:
-            shared = self._key.exchange(X25519PublicKey.from_public_bytes(ephemeral))
-            cipher = _box_cipher(shared, ephemeral=ephemeral, receiver=self._public, binding=binding)
+            shared = self._key.exchange(X25519PublicKey.from_public_bytes(header[:KEY_BYTES]))
+            # A ciphertext that isn't this key's gives a secret that nobody knows (FIPS 203, 6.3), and no error.
+            encapsulated = self._kem.decapsulate(header[KEY_BYTES:])
+            cipher = _box_cipher(encapsulated, shared, receiver=self._public, header=header, binding=binding)
             return cipher.decrypt(_NONCE, sealed, binding)
         except (InvalidTag, ValueError) as error:
             raise AggregationError(
@@ -126,30 +147,53 @@ class SealingKey:
             ) from error
 
     def __repr__(self) -> str:
-        return f"SealingKey(public={self._public.hex()})"
+        return f"SealingKey(public={self._public[:KEY_BYTES].hex()}...)"
 
 
-def can_seal_to(public: bytes) -> bool:
-    """Tell whether :func:`seal` takes this X25519 key: by a trial exchange, which a small order fails."""
+def _box_cipher(
+    encapsulated: bytes, shared: bytes, *, receiver: bytes, header: bytes, binding: bytes
+) -> ChaCha20Poly1305:
+    """Derive a box's cipher from both secrets, 32 bytes each, the receiver's keys and all that the box shows."""
+    info = _SEAL_DOMAIN + receiver + header + struct.pack("<Q", len(binding)) + binding
+    derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info)
+    return ChaCha20Poly1305(derive.derive(encapsulated + shared))
+
+
+def _exchange(public: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Agree on two secrets with a key's holder: X25519's, its ephemeral key, ML-KEM's, its ciphertext."""
+    if len(public) != SEALING_KEY_BYTES:
+        raise AggregationError(
+            f"a sealing key has {len(public)} bytes, not the {SEALING_KEY_BYTES} of X25519 and ML-KEM-768"
+        )
+    ephemeral = X25519PrivateKey.generate()
     try:
-        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(public[:KEY_BYTES]))
     except ValueError:
-        return False
-    return True
+        raise AggregationError(
+            "the X25519 half of a sealing key is of small order: it seals nothing"
+        ) from None
+    try:
+        encapsulated, ciphertext = MLKEM768PublicKey.from_public_bytes(public[KEY_BYTES:]).encapsulate()
+    except ValueError:
+        raise AggregationError("the ML-KEM-768 half of a sealing key is malformed") from None
+    except UnsupportedAlgorithm:
+        raise ConfigError(_NO_KEM) from None
+    return shared, ephemeral.public_key().public_bytes_raw(), encapsulated, ciphertext
+
+
+def check_sealing_public(public: bytes) -> None:
+    """Raise ``AggregationError`` unless :func:`seal` takes this key: by a trial, for both halves."""
+    _exchange(public)
 
 
 def seal(public: bytes, plaintext: bytes, *, binding: bytes) -> bytes:
-    """Seal bytes to the holder of an X25519 key: ephemeral X25519, HKDF-SHA256 (RFC 5869), ChaCha20-Poly1305.
+    """Seal bytes to the holder of a :class:`SealingKey`: X25519, ML-KEM-768, HKDF-SHA256, ChaCha20-Poly1305.
 
     ``binding`` names what the box is for; it enters the key derivation and is authenticated, and the receiver
-    must name the same. Returns ephemeral public key, ciphertext and tag. Raises ``AggregationError`` if
-    ``public`` isn't a usable key.
+    must name the same. Returns ephemeral public key, ML-KEM ciphertext, then ciphertext and tag. Raises
+    ``AggregationError`` if a half of ``public`` isn't a usable key.
     """
-    key = X25519PrivateKey.generate()
-    ephemeral = key.public_key().public_bytes_raw()
-    try:
-        shared = key.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as error:
-        raise AggregationError("a member's sealing key isn't a valid X25519 public key") from error
-    cipher = _box_cipher(shared, ephemeral=ephemeral, receiver=public, binding=binding)
-    return ephemeral + cipher.encrypt(_NONCE, plaintext, binding)
+    shared, ephemeral, encapsulated, ciphertext = _exchange(public)
+    header = ephemeral + ciphertext
+    cipher = _box_cipher(encapsulated, shared, receiver=public, header=header, binding=binding)
+    return header + cipher.encrypt(_NONCE, plaintext, binding)

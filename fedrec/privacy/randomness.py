@@ -75,6 +75,14 @@ class Randomness:
         """Return ``count`` uniform 64-bit integers, shape (count,)."""
         return self._keystream(8 * count).view("<u8").astype(np.uint64, copy=False)
 
+    def uint32(self, count: int) -> NDArray[np.uint32]:
+        """Return ``count`` uniform 32-bit integers, shape (count,)."""
+        return self._keystream(4 * count).view("<u4").astype(np.uint32, copy=False)
+
+    def uint16(self, count: int) -> NDArray[np.uint16]:
+        """Return ``count`` uniform 16-bit integers, shape (count,)."""
+        return self._keystream(2 * count).view("<u2").astype(np.uint16, copy=False)
+
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**52, shape (count,).
 

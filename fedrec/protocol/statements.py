@@ -19,6 +19,8 @@ from fedrec.protocol.schema import (
     sha256_hex,
 )
 
+SEALING_KEY_DIGITS = 2 * (32 + 1184)
+"""Hexadecimal digits of an X25519 and an ML-KEM-768 public key, joined."""
 MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 
 JOINED_CONTEXT = b"fedrec/joined/1"
@@ -34,11 +36,11 @@ RequestKind = Literal["query.join", "train", "query.unmask", "query.close"]
 
 
 class SealingKey(Strict):
-    """A committee member's X25519 public key for one training; signed by its identity key."""
+    """A committee member's public keys for one training, X25519's then ML-KEM-768's; signed by its identity key."""
 
     training_id: Hash
     merchant: Name
-    public_key: Hash
+    public_key: Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{SEALING_KEY_DIGITS}}}$")]
 
 
 class SignedSealingKey(Strict):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedrec.errors import ConfigError, ProtocolError, RefusedError
+from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
-from fedrec.privacy.identity import can_seal_to, verify
+from fedrec.privacy.identity import check_sealing_public, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import MAX_COMMITTEE, sha256_hex
 from fedrec.protocol.statements import (
@@ -163,9 +163,10 @@ def _check_draw(plan: TrainingPlan) -> None:
 
 
 def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
-    """Return a committee member's X25519 key, 32 bytes.
+    """Return a committee member's public sealing key, 1216 bytes.
 
-    Raises ``ProtocolError`` unless the member signed it for this training, and boxes can be sealed to it.
+    Raises ``ProtocolError`` unless the member signed it for this training, and boxes can be sealed to both of
+    its halves.
     """
     statement = key.statement
     if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
@@ -179,13 +180,15 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
         raise ProtocolError(f"the sealing key of '{statement.merchant}' is not signed by its roster key")
     public = bytes.fromhex(statement.public_key)
     # Found out only while sealing, after the charge, it would cost every merchant every round.
-    if not can_seal_to(public):
-        raise ProtocolError(f"the sealing key of '{statement.merchant}' is of small order: it seals nothing")
+    try:
+        check_sealing_public(public)
+    except AggregationError as error:
+        raise ProtocolError(f"the sealing key of '{statement.merchant}' is refused: {error}") from None
     return public
 
 
 def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) -> dict[str, bytes]:
-    """Return each committee member's X25519 key, in the committee's order.
+    """Return each committee member's public sealing key, in the committee's order.
 
     Raises ``ProtocolError`` unless there is exactly one key per member, each as :func:`check_sealing_key`
     asks.

@@ -1,12 +1,12 @@
 """Key-additive encryption from ring learning with errors, opened by a committee: scheme ``kahe``.
 
 Block j of a merchant's packed integers m becomes c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N + 1), with
-public a_j derived from the training and round, a fresh key k and errors e_j, both CBD(42). Ciphertexts add,
-and their sum opens under the sum K of the keys, so K is all that is ever reconstructed: each k is
-Shamir-shared to the committee, whose members add their shares first. Bell et al. 2022 (ACORN), Li et al.
-2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. That the opener sees K and the sum
-of the errors is a Hint-LWE setting: given two honest merchants, each one's noise still has a standard
-deviation of at least 3.24. This is an assumption that independent review has yet to confirm.
+public a_j derived from the training and round, a fresh key k and errors e_j, all of them discrete Gaussians.
+Ciphertexts add, and their sum opens under the sum K of the keys, so K is all that is ever reconstructed: each
+k is Shamir-shared to the committee, whose members add their shares first. Bell et al. 2022 (ACORN), Li et al.
+2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. That the opener sees K and the sum of
+the errors makes it ring learning with errors with hints, which Kim et al. 2023 reduce to the problem without
+them; see :data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import dealing, packing, ring, shamir, wire
-from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters, choose_ring
+from fedrec.privacy.aggregation.parameters import (
+    PublicParameters,
+    SchemeParameters,
+    choose_ring,
+    noise_bound,
+)
 from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Opened, SumOfCiphertexts
 from fedrec.privacy.randomness import Randomness
 
@@ -72,7 +77,7 @@ class KaheScheme:
     name = NAME
     trust_limit = (
         "Nobody sees one merchant's update unless a threshold of the committee works together against it; "
-        "this rests on ring learning with errors with hints, an assumption still under review."
+        "this rests on ring learning with errors, at parameters that nobody else has reviewed yet."
     )
 
     def __init__(self, parameters: PublicParameters) -> None:
@@ -131,7 +136,7 @@ class KaheScheme:
             )
         # Read from the stream, not from a child: a child depends on labels alone, so that encrypting twice
         # with one generator would use one key twice, and the difference of the ciphertexts would be readable.
-        key = ring.centred_binomial(p.ring_degree, rng)
+        key = ring.small(p.ring_degree, rng)
         masks = self._masks(key, training_id=training_id, round_number=round_number)
         ciphertext = np.empty(p.coefficients, dtype=np.uint64)
         for part in self._parts():
@@ -143,7 +148,7 @@ class KaheScheme:
                 stop=part.stop,
             )
             noisy *= np.int64(p.step)  # |m * step| <= (q - 1) / 2
-            noisy += ring.centred_binomial(noisy.size, rng)
+            noisy += ring.small(noisy.size, rng)
             ciphertext[part] = ring.add_modulo(
                 ring.lift(noisy, self._modulus), masks.part(part.start, part.stop), self._modulus
             )
@@ -221,7 +226,7 @@ class KaheScheme:
         reconstruction = shamir.reconstruct(shares, threshold=threshold)
         wrong |= dict.fromkeys(reconstruction.wrong, "its key share contradicts the other members'")
         key = reconstruction.secret
-        if int(np.abs(key).max()) > ring.CBD_ETA * contributors:
+        if int(np.abs(key).max()) > noise_bound(coefficients=p.noisy_coefficients, cohort=contributors):
             raise AggregationError(
                 "the opened key is too large to be a sum of merchants' keys: "
                 "shares are wrong, or of other merchants"
@@ -264,14 +269,14 @@ class KaheScheme:
         """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.
 
         A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
-        errors are sub-Gaussian with proxy 21 n, so that their squares' moment generating function is at most
-        a chi-square's, and among m >= 256 of them the mean square passes twice 21 n with probability below
+        errors are sub-Gaussian with proxy 49 n, so that their squares' moment generating function is at most
+        a chi-square's, and among m >= 256 of them the mean square passes twice 49 n with probability below
         exp(-m (1 - ln 2) / 2) = exp(-0.153 m) by Chernoff's bound; under a wrong key residues are uniform
         over a step, far wider.
         """
         wraps = contributors / 2 + 1
         bound = self.parameters.noise_bound + wraps
-        expected = math.sqrt(2 * (ring.CBD_ETA / 2) * contributors) + wraps
+        expected = ring.NOISE_STD * math.sqrt(2 * contributors) + wraps
         if largest > bound or (
             self.parameters.coefficients >= _FEWEST_RESIDUES and root_mean_square > expected
         ):

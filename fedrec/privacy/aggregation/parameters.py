@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.packing import coefficient_count, packed_bytes
-from fedrec.privacy.aggregation.ring import CBD_ETA
+from fedrec.privacy.aggregation.ring import NOISE_STD
 from fedrec.privacy.aggregation.seal import security_limit_bits
 
 MAX_DIMENSION = 1 << 28
@@ -105,12 +105,12 @@ def canonical_digest(values: Mapping[str, str | int]) -> bytes:
 def noise_bound(*, coefficients: int, cohort: int) -> int:
     """Bound the summed error of every coefficient over ``ROUNDS`` rounds, but for 2**-``FAILURE_BITS``.
 
-    A CBD(eta) error is a sum of 2 * eta independent variables of range 1, so the sum over n merchants has
-    P(|E| >= x) <= 2 exp(-x**2 / (eta * n)) by Hoeffding's inequality (1963, theorem 2); the bound follows by
-    a union over coefficients and rounds.
+    A discrete Gaussian of parameter s has E exp(tX) <= exp(s**2 t**2 / 2): a sum of exp(-(y - c)**2 / 2 s**2)
+    over the integers y is largest at c = 0. So the sum over n merchants has P(|E| >= x) <=
+    2 exp(-x**2 / (2 n s**2)) by Chernoff's bound, and a union over coefficients and rounds gives this one.
     """
     tail = math.log(2) * (FAILURE_BITS + 1) + math.log(coefficients * ROUNDS)
-    return math.ceil(math.sqrt(CBD_ETA * cohort * tail)) + 1
+    return math.ceil(NOISE_STD * math.sqrt(2 * cohort * tail)) + 1
 
 
 def is_prime(number: int) -> bool:
@@ -240,8 +240,13 @@ class SchemeParameters:
 
     @property
     def noise_bound(self) -> int:
-        """The summed error's bound, see :func:`noise_bound`."""
-        return noise_bound(coefficients=self.coefficients, cohort=self.cohort)
+        """The bound of every summed error and summed key's coefficient, see :func:`noise_bound`."""
+        return noise_bound(coefficients=self.noisy_coefficients, cohort=self.cohort)
+
+    @property
+    def noisy_coefficients(self) -> int:
+        """Coefficients that a merchant draws in a round: a ciphertext's errors and a key."""
+        return self.coefficients + self.ring_degree
 
     @property
     def coefficient_bits(self) -> int:

@@ -12,25 +12,27 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.seal import RingEngine
+from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.randomness import Randomness
 
-CBD_ETA = 42
-"""Half-width of the centred binomial distribution of keys and errors: variance 21, sigma 4.58."""
+NOISE_STD = 7.0
+"""Standard deviation of the discrete Gaussians that keys and errors are drawn from.
+
+At this width, opening the sum of two honest merchants' keys and errors leaves each of them as hard to find as in
+ring learning with errors of half the width, 3.5: Kim, Lee, Seo and Song 2023 (ePrint 2023/623), theorem 1, whose
+smoothing condition holds to 2**-173 a coefficient. docs/secure-aggregation.md has the argument.
+"""
 
 _PUBLIC_DOMAIN = b"fedrec/kahe/public-polynomial/1"
-_ETA_MASK = np.uint64((1 << CBD_ETA) - 1)
 _TRAINING_ID_HEX_DIGITS = 64
 
 UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
 
-def centred_binomial(count: int, rng: Randomness) -> Int64Array:
-    """Sample the centred binomial distribution CBD(42): 42 fair bits minus 42 others; (count,) int64."""
-    words = rng.uint64(2 * count)
-    ones = np.bitwise_count(words & _ETA_MASK).view(np.int8)  # at most 42
-    difference: Int64Array = (ones[:count] - ones[count:]).astype(np.int64)
-    return difference
+def small(count: int, rng: Randomness) -> Int64Array:
+    """Draw coefficients of a key or an error: discrete Gaussians of :data:`NOISE_STD`; (count,) int64."""
+    return discrete_gaussian(count, sigma=NOISE_STD, rng=rng)
 
 
 def add_modulo(left: UInt64Array, right: UInt64Array, modulus: int) -> UInt64Array:
