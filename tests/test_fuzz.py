@@ -198,7 +198,8 @@ def more_bodies() -> tuple[Strict, ...]:
         SignedRequest(statement=stated, signature="ab" * 64),
         JoinFile(address="server.example:8443", authority=pem, server_key=HASH, roster=(peer,)),
         Enrolment(
-            statement=Statement(name="m0", signing_key=HASH, node_key=pem, unit="record", size=10), signature="ab" * 64
+            statement=Statement(name="m0", signing_key=HASH, node_key=pem, unit="record", size=10),
+            signature="ab" * 64,
         ),
         CloseRequest(training_id=HASH),
         CloseRequest(training_id=HASH, receipt=receipt),

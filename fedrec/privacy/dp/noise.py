@@ -49,8 +49,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     2**16 of them; a comparison uses all 240 bits of both sides wherever fewer leave it open. In wide cells an
     acceptance is a comparison of 48 bits with a float64 that is off by less than 2**-50, and where they are
     nearer than 2**-47 of 240 bits with 110 digits. So d coordinates of T steps add at most
-    (1 + exp(epsilon)) d T 2**-200 to delta: up to epsilon 64 and d = 2**27 far less than the 1e-14 a step that
-    accounting takes off.
+    (1 + exp(epsilon)) d T 2**-200 to delta: up to epsilon 64 and d = 2**27 far less than the 1e-14 a step
+    that accounting takes off.
 
     Raises:
         ConfigError: ``n`` is negative, or ``sigma`` is not between 0.01 and 2**30. A step
@@ -66,9 +66,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     filled = 0
     while filled < n:
         # Chunks stay in the processor's cache.
-        draws: NDArray[np.int32] | NDArray[np.int64] = _cells(min(_CHUNK, n - filled), table, rng)
-        if table.shift:
-            draws = _accepted(draws, table, sigma=sigma, rng=rng)
+        cells = _cells(min(_CHUNK, n - filled), table, rng)
+        draws = _accepted(cells, table, sigma=sigma, rng=rng) if table.shift else cells.astype(np.int64)
         out[filled : filled + draws.size] = draws
         filled += draws.size
     return out
