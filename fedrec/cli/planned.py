@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
+from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.privacy.derive import Derived, derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
@@ -28,7 +29,15 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     )
     yield f"budget      {_budget(made, derived)}"
     yield f"encryption  {made.scheme}{_committee(made)}"
+    yield f"merchants   with an untouched policy and ledger {_untouched(made, derived)}"
     yield f"fingerprint {fingerprint}"
+
+
+def _untouched(made: TrainingPlan, derived: Derived) -> str:
+    refusal = refusal_by_defaults(made, derived)
+    if refusal is None:
+        return "join it; one that was charged before needs as much of its budget left"
+    return f"refuse it: {refusal}"
 
 
 def _committee(made: TrainingPlan) -> str:

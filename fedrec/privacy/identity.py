@@ -137,7 +137,7 @@ class SealingKey:
         header, sealed = box[: KEY_BYTES + _KEM_CIPHERTEXT_BYTES], box[KEY_BYTES + _KEM_CIPHERTEXT_BYTES :]
         try:
             shared = self._key.exchange(X25519PublicKey.from_public_bytes(header[:KEY_BYTES]))
-            # A ciphertext that isn't this key's gives a secret that nobody knows, and no error (FIPS 203, 6.3).
+            # A ciphertext of another key gives a secret that nobody knows, and no error (FIPS 203, 6.3).
             encapsulated = self._kem.decapsulate(header[KEY_BYTES:])
             cipher = _box_cipher(encapsulated, shared, receiver=self._public, header=header, binding=binding)
             return cipher.decrypt(_NONCE, sealed, binding)
