@@ -40,7 +40,9 @@ class SealingKey(Strict):
 
     training_id: Hash
     merchant: Name
-    public_key: Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{SEALING_KEY_DIGITS}}}$")]
+    public_key: Annotated[
+        str, StringConstraints(pattern=rf"^[0-9a-f]{{{SEALING_KEY_DIGITS}}}$", max_length=SEALING_KEY_DIGITS)
+    ]
 
 
 class SignedSealingKey(Strict):
