@@ -64,7 +64,12 @@ def test_keys_survive_storage_and_never_show() -> None:
         assert key.private_bytes().hex() not in repr(key)
     with pytest.raises(ValueError):
         SigningIdentity.from_private_bytes(b"short")
-    for wrong in (b"", member.private_bytes()[:32], member.private_bytes()[32:], member.private_bytes() + b"0"):
+    for wrong in (
+        b"",
+        member.private_bytes()[:32],
+        member.private_bytes()[32:],
+        member.private_bytes() + b"0",
+    ):
         with pytest.raises(ValueError):
             SealingKey.from_private_bytes(wrong)
 
@@ -181,7 +186,11 @@ def test_a_machine_without_the_algorithm_is_told_so(monkeypatch: pytest.MonkeyPa
 
     for half, name in ((MLKEM768PrivateKey, "generate"), (MLKEM768PublicKey, "from_public_bytes")):
         monkeypatch.setattr(f"fedrec.privacy.identity.{half.__name__}", type("", (), {name: unsupported}))
-    for call in (SealingKey.generate, lambda: seal(public, b"", binding=b""), lambda: check_sealing_public(public)):
+    for call in (
+        SealingKey.generate,
+        lambda: seal(public, b"", binding=b""),
+        lambda: check_sealing_public(public),
+    ):
         with pytest.raises(ConfigError, match="has no ML-KEM-768"):
             call()
 

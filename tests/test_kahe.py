@@ -457,7 +457,9 @@ def test_noise_bound_covers_the_exact_tail(cohort: int) -> None:
         total = np.convolve(total, one)
     middle = total.size // 2
     tail = 2 * total[middle + bound :].sum()
-    assert 0 < tail * coefficients * 1000 <= 2.0**-41  # half of a run's 2**-40; the other: test_calibration.py
+    assert (
+        0 < tail * coefficients * 1000 <= 2.0**-41
+    )  # half of a run's 2**-40; the other: test_calibration.py
     chernoff = bound**2 / (2 * 49 * cohort) / math.log(2)
     assert -46 < math.log2(2 * coefficients * 1000) - chernoff <= -41
 
@@ -466,9 +468,9 @@ def test_noise_bound_covers_the_exact_tail(cohort: int) -> None:
 def test_two_honest_keys_hide_each_other_as_the_reduction_asks(part: float, at_most: int) -> None:
     """The one step of Hint-RLWE's reduction that isn't exact, by its definition, for one coefficient.
 
-    Given the sum z of two keys of width 7, one of them is a discrete Gaussian of width 7 / sqrt(2) around z / 2.
-    The reduction makes it of its own problem's secret, of width 3.5 around zero, and of one around z / 2 that it
-    draws. Of z / 2 the part after the point matters.
+    Given the sum z of two keys of width 7, one of them is a discrete Gaussian of width 7 / sqrt(2) around
+    z / 2. The reduction makes it of its own problem's secret, of width 3.5 around zero, and of one around
+    z / 2 that it draws. Of z / 2 the part after the point matters.
     """
     with mpmath.workdps(150):
 

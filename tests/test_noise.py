@@ -1,4 +1,4 @@
-"""The discrete Gaussian sampler against the law computed from its definition, with mpmath and with integers."""
+"""The discrete Gaussian sampler against the law computed from its definition, with mpmath."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class Candidates(Randomness):
 def test_acceptance_is_the_density_over_the_cells_largest(
     sigma: float, near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By uniforms a hair above and below it, decided in float64 and, with every one of them near, in digits."""
+    """By uniforms a hair above and below it, decided in float64 and, with all of them near, in digits."""
     monkeypatch.setattr(noise, "_NEAR", near)
     table = gaussian_table(sigma)
     width = 1 << table.shift
@@ -217,9 +217,7 @@ def test_acceptance_is_the_density_over_the_cells_largest(
                     offsets.append(offset)
                     words.append(word)
                     wanted += [value] if word < border else []
-    got = noise._accepted(
-        np.array(cells, dtype=np.int32), table, sigma=sigma, rng=Candidates(offsets, words)
-    )
+    got = noise._accepted(np.array(cells, dtype=np.int32), table, sigma=sigma, rng=Candidates(offsets, words))
     assert got.tolist() == wanted and len(wanted) < len(words) - 10
 
 

@@ -31,7 +31,7 @@ RECEIPT_CONTEXT = b"fedrec/ledger-receipt/1"
 
 
 class SealingKey(Strict):
-    """A committee member's public keys for one training, X25519's then ML-KEM-768's; signed by its identity key."""
+    """A committee member's X25519 and ML-KEM-768 keys for one training; signed by its identity key."""
 
     training_id: Hash
     merchant: Name

@@ -49,8 +49,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     2**16 of them; a comparison uses all 240 bits of both sides wherever fewer leave it open. In wide cells an
     acceptance is a comparison of 48 bits with a float64 that is off by less than 2**-50, and where they are
     nearer than 2**-47 of 240 bits with 110 digits. So d coordinates of T steps add at most
-    (1 + exp(epsilon)) d T 2**-200 to delta: at d = 2**24, T = 2**14 and epsilon 10 that is 2**-147, and nothing
-    is taken off for it.
+    (1 + exp(epsilon)) d T 2**-200 to delta: at d = 2**24, T = 2**14 and epsilon 10 that is 2**-147, and
+    nothing is taken off for it.
 
     Raises:
         ConfigError: ``n`` is negative, or ``sigma`` is not between 0.01 and 2**30. A step
