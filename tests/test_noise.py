@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -25,7 +26,7 @@ from fedrec.privacy.randomness import Randomness
 DIGITS = 100
 
 
-def law(sigma: float) -> tuple[int, list[mpmath.mpf]]:
+def law(sigma: float) -> tuple[int, list[Any]]:
     """The reach, 25 sigma, and the probabilities from there to there, to 100 digits."""
     reach = int(25 * sigma) + 2
     with mpmath.workdps(DIGITS):

@@ -66,9 +66,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     filled = 0
     while filled < n:
         # Chunks stay in the processor's cache.
-        draws = _cells(min(_CHUNK, n - filled), table, rng)
-        if table.shift:
-            draws = _accepted(draws, table, sigma=sigma, rng=rng)
+        cells = _cells(min(_CHUNK, n - filled), table, rng)
+        draws = _accepted(cells, table, sigma=sigma, rng=rng) if table.shift else cells
         out[filled : filled + draws.size] = draws
         filled += draws.size
     return out
