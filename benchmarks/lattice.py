@@ -1,9 +1,9 @@
 """What the primal attack costs against the ring of the key-additive scheme: our own estimate, of it alone.
 
 The uSVP estimate of Alkim, Ducas, Poeppelmann and Schwabe 2016 ("Post-quantum Key Exchange: A New Hope",
-section 6.3): BKZ of block size b finds the secret where sigma sqrt(b) <= delta^(2b - d) vol^(1/d), over
-every number m of samples. Costs: core-SVP, 2^(0.292 b) (classical) and 2^(0.265 b) (quantum), which count
-one call of the oracle; and 2^(0.292 b + 16.4) 8 d, sieving of Becker, Ducas, Gama and Laarhoven 2016 as the
+section 6.3): BKZ of block size b finds the secret where sigma sqrt(b) <= delta^(2b - d) vol^(1/d), over every
+number m of samples. Costs: core-SVP, 2^(0.292 b) (classical) and 2^(0.265 b) (quantum), which count one call
+of the oracle; and 2^(0.292 b + 16.4) 8 d, the sieving of Becker, Ducas, Gama and Laarhoven 2016 as the
 lattice estimator (Albrecht, Player and Scott 2015) counts it. Dual and hybrid attacks, and the ring's
 structure, are not looked at.
 
@@ -20,7 +20,7 @@ REDUCED_STD = NOISE_STD / 2
 """The width of the problem that Hint-RLWE at the scheme's width reduces to."""
 
 STANDARD = ("the standard's 128-bit line", 2048, 54, math.sqrt(2 / 3), 3.19)
-"""HomomorphicEncryption.org 2018: ternary secrets, errors of 8 / sqrt(2 pi); 129.7 bits by this model."""
+"""HomomorphicEncryption.org 2018: ternary secrets, errors of 8 / sqrt(2 pi)."""
 
 
 def root_hermite(block: int) -> float:
@@ -31,7 +31,7 @@ def root_hermite(block: int) -> float:
 
 
 def solves(block: int, *, degree: int, samples: int, modulus_bits: int, secret: float, error: float) -> bool:
-    """Tell whether BKZ finds the secret from so many samples, by the estimate; it is scaled to the error."""
+    """Tell whether the estimate has BKZ find the secret from so many samples."""
     dimension = degree + samples + 1
     log_volume = samples * modulus_bits * math.log(2) + degree * math.log(error / secret)
     reach = (2 * block - dimension) * math.log(root_hermite(block)) + log_volume / dimension

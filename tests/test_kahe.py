@@ -474,7 +474,7 @@ def test_two_honest_keys_hide_each_other_as_the_reduction_asks(part: float, at_m
     """
     with mpmath.workdps(150):
 
-        def law(width: mpmath.mpf, around: float) -> dict[int, mpmath.mpf]:
+        def law(width: Any, around: float) -> dict[int, Any]:
             weights = {y: mpmath.exp(-((y - around) ** 2) / (2 * width**2)) for y in range(-120, 121)}
             total = mpmath.fsum(weights.values())
             return {y: weight / total for y, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""The discrete Gaussian sampler against the law from its definition, with mpmath and with integers."""
+"""The discrete Gaussian sampler against the law computed from its definition, with mpmath."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -25,7 +26,7 @@ from fedrec.privacy.randomness import Randomness
 DIGITS = 100
 
 
-def law(sigma: float) -> tuple[int, list[mpmath.mpf]]:
+def law(sigma: float) -> tuple[int, list[Any]]:
     """The reach, 25 sigma, and the probabilities from there to there, to 100 digits."""
     reach = int(25 * sigma) + 2
     with mpmath.workdps(DIGITS):
@@ -199,7 +200,7 @@ class Candidates(Randomness):
 def test_acceptance_is_the_density_over_the_cells_largest(
     sigma: float, near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By uniforms a hair above and below it, decided in float64 and, where all count as near, in digits."""
+    """By uniforms a hair above and below it, decided in float64 and, with all of them near, in digits."""
     monkeypatch.setattr(noise, "_NEAR", near)
     table = gaussian_table(sigma)
     width = 1 << table.shift

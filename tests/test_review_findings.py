@@ -168,7 +168,7 @@ def test_a_sealing_key_that_seals_nothing_costs_nobody_a_round(
 
 @pytest.mark.parametrize("half", ["X25519", "ML-KEM-768"])
 def test_a_sealing_key_without_one_of_its_halves_is_not_a_sealing_key(tmp_path: Path, half: str) -> None:
-    """Whoever sends it, signed or not: it isn't read, so nothing is charged or sealed to one half alone."""
+    """Whoever sends it, signed or not: it isn't read, so nothing is charged, or sealed to one half."""
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=1)
     reply, _ = cohort.merchants["m2"].join(JoinRequest(plan=plan))

@@ -1,8 +1,8 @@
 """A merchant's keys: Ed25519 to sign; X25519 with ML-KEM-768 to receive sealed boxes.
 
-A box opens to whoever breaks both of X25519 (RFC 7748) and ML-KEM-768 (FIPS 203), and to nobody who breaks
-one: its key is HKDF of both shared secrets and the whole transcript, the concatenation that Giacon, Heuer and
-Poettering 2018 ("KEM Combiners") prove secure while one of the two is.
+A box stays closed to whoever breaks one of X25519 (RFC 7748) and ML-KEM-768 (FIPS 203): its key is HKDF of
+both shared secrets and the whole transcript, the concatenation that Giacon, Heuer and Poettering 2018 ("KEM
+Combiners") prove secure while one of the two is.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ SEAL_OVERHEAD = KEY_BYTES + _KEM_CIPHERTEXT_BYTES + _TAG_BYTES
 _SIGN_DOMAIN = b"fedrec/sign/1"
 _SEAL_DOMAIN = b"fedrec/seal/2"
 _NO_KEM = (
-    "this build of the package cryptography has no ML-KEM-768: install a wheel of it, 48 or later, or build "
-    "it with OpenSSL 3.5 or later"
+    "this build of the package cryptography has no ML-KEM-768: "
+    "install a wheel of it, 48 or later, or build it with OpenSSL 3.5 or later"
 )
 # A box's key is derived from a fresh ephemeral key and used once, so a constant nonce never repeats under it.
 _NONCE = bytes(12)
@@ -137,7 +137,7 @@ class SealingKey:
         header, sealed = box[: KEY_BYTES + _KEM_CIPHERTEXT_BYTES], box[KEY_BYTES + _KEM_CIPHERTEXT_BYTES :]
         try:
             shared = self._key.exchange(X25519PublicKey.from_public_bytes(header[:KEY_BYTES]))
-            # A ciphertext of another key gives a secret that nobody knows, and no error (FIPS 203, 6.3).
+            # Another key's ciphertext gives a secret that nobody knows, and no error (FIPS 203, 6.3).
             encapsulated = self._kem.decapsulate(header[KEY_BYTES:])
             cipher = _box_cipher(encapsulated, shared, receiver=self._public, header=header, binding=binding)
             return cipher.decrypt(_NONCE, sealed, binding)
@@ -153,7 +153,7 @@ class SealingKey:
 def _box_cipher(
     encapsulated: bytes, shared: bytes, *, receiver: bytes, header: bytes, binding: bytes
 ) -> ChaCha20Poly1305:
-    """Derive a box's cipher from both secrets, 32 bytes each, the receiver's keys and all that it shows."""
+    """Derive a box's cipher from both secrets (32 bytes each), the receiver's keys and the header."""
     info = _SEAL_DOMAIN + receiver + header + struct.pack("<Q", len(binding)) + binding
     derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info)
     return ChaCha20Poly1305(derive.derive(encapsulated + shared))

@@ -36,7 +36,7 @@ RequestKind = Literal["query.join", "train", "query.unmask", "query.close"]
 
 
 class SealingKey(Strict):
-    """A committee member's public keys for one training, X25519's then ML-KEM-768's; signed by it."""
+    """A committee member's X25519 and ML-KEM-768 keys for one training; signed by its identity key."""
 
     training_id: Hash
     merchant: Name

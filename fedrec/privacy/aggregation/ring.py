@@ -18,10 +18,9 @@ from fedrec.privacy.randomness import Randomness
 NOISE_STD = 7.0
 """Standard deviation of the discrete Gaussians that keys and errors are drawn from.
 
-At this width, opening the sum of two honest merchants' keys and errors leaves each of them as hard to find
-as in ring learning with errors of half the width, 3.5: Kim, Lee, Seo and Song 2023 (ePrint 2023/623),
-theorem 1, whose smoothing condition holds to 2**-173 a coefficient. docs/secure-aggregation.md has the
-argument.
+At this width, opening the sum of two honest merchants' keys and errors leaves each of them as hard to find as
+in ring learning with errors of half the width, 3.5: Kim, Lee, Seo and Song 2023 (ePrint 2023/623), whose
+smoothing condition holds to 2**-173 a coefficient. docs/secure-aggregation.md has the argument.
 """
 
 _PUBLIC_DOMAIN = b"fedrec/kahe/public-polynomial/1"

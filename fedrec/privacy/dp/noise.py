@@ -67,7 +67,7 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     while filled < n:
         # Chunks stay in the processor's cache.
         cells = _cells(min(_CHUNK, n - filled), table, rng)
-        draws = _accepted(cells, table, sigma=sigma, rng=rng) if table.shift else cells.astype(np.int64)
+        draws = _accepted(cells, table, sigma=sigma, rng=rng) if table.shift else cells
         out[filled : filled + draws.size] = draws
         filled += draws.size
     return out

@@ -13,6 +13,8 @@ from .outcome import Merchant, Problem
 from .reading import EXACT, close
 from .seats import seat_problems
 
+CUT = 2.0**-60
+"""The part of beta that rounding doesn't have."""
 FLOAT_SLACK = 2.0**-16
 """How much longer than the clip floating-point error may leave a gradient, relative."""
 INFLATION = 1.025
@@ -103,9 +105,11 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
 def sensitivity(*, scale: int, dimension: int, beta: float) -> float:
     """How far one record moves a rounded sum, in grid units and L2 norm, but for a chance of beta.
 
-    The bound of Kairouz, Liu and Steinke (2021) for stochastic rounding, and the error of floats.
+    The bound of Kairouz, Liu and Steinke (2021) for stochastic rounding, and the error of floats. A part of
+    beta is for draws of more records than a sum takes, which are cut.
     """
-    deviation = math.sqrt(2.0 * math.log(1.0 / beta)) * (scale + math.sqrt(dimension) / 2.0)
+    rounding = beta - CUT if beta > CUT else beta
+    deviation = math.sqrt(2.0 * math.log(1.0 / rounding)) * (scale + math.sqrt(dimension) / 2.0)
     return (1.0 + FLOAT_SLACK) * math.sqrt(scale**2 + dimension / 4.0 + deviation)
 
 
