@@ -31,6 +31,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_hash, hash_modules, step_modules
 from fedrec.privacy.dp.vectors import parameter_vector
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer
 from fedrec.protocol.schema import sha256_hex
@@ -81,7 +82,7 @@ def photos(folder: Path, *, seed: int) -> Path:
     return folder
 
 
-def merchant_homes(folder: Path) -> list[MerchantHome]:
+def merchant_homes(folder: Path, *, server_key: str = "ab" * 32) -> list[MerchantHome]:
     homes = [
         MerchantHome.create(
             folder / name, name=name, data=photos(folder / "photos" / name, seed=seed), units=8
@@ -97,7 +98,7 @@ def merchant_homes(folder: Path) -> list[MerchantHome]:
             JoinFile(
                 address="server.example:8443",
                 authority="-----BEGIN CERTIFICATE-----\n",
-                server_key="ab" * 32,
+                server_key=server_key,
                 roster=roster,
             )
         )
@@ -107,7 +108,8 @@ def merchant_homes(folder: Path) -> list[MerchantHome]:
 def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
     """Watch three merchants on disk join, train, open and close: no function of another module runs."""
     watch = Watch()
-    homes = merchant_homes(tmp_path)
+    server = SigningIdentity.generate()
+    homes = merchant_homes(tmp_path, server_key=server.public.hex())
     with watch.looking():
         merchants = [open_merchant(home, device=torch.device("cpu")) for home in homes]
     app = build_client_app(lambda context: merchants[int(context.node_id) - 1])
@@ -118,8 +120,9 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
                 return app(message, context)
 
     cohort = Cohort(tmp_path / "cohort", size=3)
+    cohort.server = server
     plan = cohort.plan(
-        model="cnn", classes=CLASSES, image_size=8, rounds=1, server_key="ab" * 32, delta=1e-5,
+        model="cnn", classes=CLASSES, image_size=8, rounds=1, delta=1e-5,
         noise_multiplier=4.0, roster=homes[0].joined().roster,
     )  # fmt: skip
     parameters = parameter_vector(build_model(plan))
@@ -130,8 +133,9 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
         }
     )
     _, records = cohort.train(plan, InProcessGrid(Watched(), 3), parameters=parameters)
-    assert [record.opened for record in records] == [True]
-    assert all(len(merchant.ledger.entries()) == 1 for merchant in merchants)
+    assert [record.reason for record in records] == [None]
+    # Its count, the round's charge, and the answer.
+    assert all(len(merchant.ledger.entries()) == 3 for merchant in merchants)
     assert watch.files <= set(COVERED.values())
     for name in (
         "clients.app",

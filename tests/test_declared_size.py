@@ -12,6 +12,7 @@ from click.testing import Result
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from fedrec._internal.files import write_atomically
 from fedrec.cli import client
 from fedrec.clients import home as home_module
 from fedrec.clients.home import MerchantHome
@@ -68,7 +69,10 @@ def law(units: int, *, reach: int = 400) -> NDArray[np.float64]:
     noise = np.arange(-reach, reach + 1)
     weights = np.exp(-(noise.astype(float) ** 2) / (2 * COUNT_SIGMA**2))
     sizes = np.maximum(1, units + noise)
-    return np.bincount(sizes, weights / weights.sum(), minlength=units + reach + 2)
+    found: NDArray[np.float64] = np.bincount(
+        sizes, weights / weights.sum(), minlength=units + reach + 2
+    ).astype(np.float64)
+    return found
 
 
 def test_a_size_has_the_law_that_it_is_accounted_by() -> None:
@@ -146,7 +150,7 @@ def test_one_release_holds_until_the_merchant_asks_for_another(photos: Path, tmp
 def test_a_count_is_on_the_disk_before_the_file_that_tells_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = home_module.write_atomically
+    real = write_atomically
 
     def full(path: Path, data: bytes, *, mode: int | None = None) -> None:
         if path.name == "enrolment.json":

@@ -267,7 +267,7 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     assert any(
         "policy 'largest_rounds_per_day': 2 were charged" in why for why in coordinator.refusals.values()
     )
-    assert len(cohort.merchants["m0"].ledger.entries()) == 2
+    assert len(cohort.charges("m0")) == 2
     # Another day, another two.
     merchant = cohort.merchants["m0"]
     merchant.now = lambda: datetime.now(UTC) + timedelta(days=1)
@@ -275,7 +275,11 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     replies = [other.join(JoinRequest(plan=plan))[0] for other in cohort.merchants.values()]
     keys = tuple(reply.sealing_key for reply in replies if reply.sealing_key is not None)
     request = TrainRequest(
-        training_id=plan.training_id, round_number=1, model_hash=plan.initial_model_hash, sealing_keys=keys
+        training_id=plan.training_id,
+        round_number=1,
+        model_hash=plan.initial_model_hash,
+        sealing_keys=keys,
+        receipt=cohort.last_receipt("m0"),
     )
     assert merchant.train(request, {"model": bytes(4 * plan.dimension)})[0].signed is not None
 
