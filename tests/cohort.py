@@ -31,7 +31,7 @@ from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
+from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import Strict, sha256_hex
 from fedrec.protocol.statements import Receipt, RequestKind
@@ -184,6 +184,11 @@ class Cohort:
     def last_receipt(self, name: str) -> Receipt | None:
         """The newest receipt of a merchant in the server's book."""
         return ReceiptBook(self.folder / "receipts.jsonl", identity=self.server).last(name)
+
+    def first_receipt(self, reply: JoinReply, plan: TrainingPlan) -> Receipt:
+        """What the server makes of the head in a join reply, where it has no receipt."""
+        book = ReceiptBook(self.folder / "none.jsonl", identity=self.server)
+        return book.sign(reply.head, plan=plan, merchant=reply.merchant, round_number=0, moment="joined")
 
     def restart(self, name: str) -> None:
         """Stop a merchant and bring it up again from disk."""

@@ -69,7 +69,7 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Command) -> None:
     code, shown = command("audit", "verify", bundle / "audit.json")
     assert code == 0 and "The record holds." in shown
-    assert shown.count("3 charges hold") == 3 and "MISSING" not in shown
+    assert shown.count("3 charges and 1 count hold") == 3 and "MISSING" not in shown
     key = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]["servers"][0]
     assert f"key     {key} server" in shown
     assert command("audit", "verify", bundle / "audit.json", "--server-key", key)[0] == 0
@@ -178,7 +178,8 @@ def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
     training = sha256_hex(body["plans"][0].encode())
     for row in entries:
         entry = json.loads(row["payload"])
-        row["payload"] = json.dumps(entry | {"charge": entry["charge"] | {"training_id": training}})
+        if entry["kind"] == "charge":
+            row["payload"] = json.dumps(entry | {"charge": entry["charge"] | {"training_id": training}})
     rows = {row[0]: row for row in tables(body)["party"].rows}
     assert rows["The server"][2] == "exposed" and "in clear" in rows["The server"][1]
     assert any("not encrypted" in text for text in alarms(body))
@@ -194,7 +195,7 @@ def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> No
             )
     assert len(alarms(body)) == 1 and "NO privacy guarantee" in alarms(body)[0]
     assert "formal terms" not in texts(body)
-    assert all(row[3] == "no bound" for row in tables(body)["merchant"].rows)
+    assert all(row[4] == "no bound" for row in tables(body)["merchant"].rows)
     page = render_html(body, signer="0" * 64)
     assert "NO privacy guarantee" in page and render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
 
@@ -218,17 +219,18 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
         merchant["policies"] = [text, merchant["policies"][-1]]
         for row in merchant["entries"] if named else ():
             entry = json.loads(row["payload"])
-            row["payload"] = json.dumps(
-                entry | {"charge": entry["charge"] | {"policy_hash": sha256_hex(text.encode())}}
-            )
-        return tables(body)["merchant"].rows[0][4]
+            kind = entry["kind"]
+            if kind != "answer":
+                named_by = {kind: entry[kind] | {"policy_hash": sha256_hex(text.encode())}}
+                row["payload"] = json.dumps(entry | named_by)
+        return tables(body)["merchant"].rows[0][5]
 
     # A policy that no charge names says nothing of what was charged.
     assert left(spent + 1, named=False) == "no cap"
     assert left(spent + 1) in ("0.99", "1.00")
     assert left(spent - 0.5) == f"overrun by {number_format.epsilon(0.5)}"
     merchant["policies"] = []
-    assert tables(body)["merchant"].rows[0][4] == "policy not here"
+    assert tables(body)["merchant"].rows[0][5] == "policy not here"
 
 
 def test_a_weak_epsilon_is_called_weak(bundle: Path) -> None:
@@ -254,7 +256,7 @@ def test_every_merchant_has_a_panel_with_dates_and_its_cap(bundle: Path) -> None
     one = body["merchants"][0]
     for k, row in enumerate(one["entries"]):
         entry = json.loads(row["payload"])
-        row["payload"] = json.dumps(entry | {"created_at": f"2026-0{3 * k + 1}-10T00:00:00+00:00"})
+        row["payload"] = json.dumps(entry | {"created_at": f"2026-0{k + 1}-10T00:00:00+00:00"})
     body["merchants"] = [one | {"merchant": f"m{k}"} for k in range(14)]
     chart = next(b for b in blocks(body, signer="0" * 64) if isinstance(b, Panels))
     assert [panel.name for panel in chart.panels] == [f"m{k}" for k in range(14)]

@@ -283,7 +283,7 @@ def test_an_opening_that_fails_is_never_tried_again_nor_another_set_after_it(tmp
     with pytest.raises(AggregationError, match="doesn't decrypt"):
         cohort.merchants["m0"].unmask(*failing)
     for _ in range(2):
-        with pytest.raises(RefusedError, match="different request"):
+        with pytest.raises(RefusedError, match="already has an answer"):
             cohort.merchants["m0"].unmask(request, blobs)
         with pytest.raises(RefusedError, match="isn't tried again"):
             cohort.merchants["m0"].unmask(*failing)

@@ -131,8 +131,9 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
         }
     )
     _, records = cohort.train(plan, InProcessGrid(Watched(), 3), parameters=parameters)
-    assert [record.opened for record in records] == [True]
-    assert all(len(merchant.ledger.entries()) == 1 for merchant in merchants)
+    assert [record.reason for record in records] == [None]
+    # Its count, the round's charge, and the answer.
+    assert all(len(merchant.ledger.entries()) == 3 for merchant in merchants)
     assert watch.files <= set(COVERED.values())
     for name in (
         "clients.app",

@@ -20,7 +20,6 @@ from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedSealingKey
-from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 from tests.cohort import DIMENSION, Cohort
 
@@ -61,9 +60,7 @@ class Killed:
             reply.sealing_key for reply in replies if reply.sealing_key is not None
         )
         assert len(self.sealing) == 4
-        self.receipt: Receipt = ReceiptBook(folder / "receipts.jsonl", identity=self.cohort.server).sign(
-            replies[0].head, plan=self.plan, merchant="m0", round_number=0, moment="joined"
-        )
+        self.receipt: Receipt = self.cohort.first_receipt(replies[0], self.plan)
         self.sent_file = folder / "sent"
         merchant = self.cohort.merchants["m0"]
         merchant.ledger.close()

@@ -149,6 +149,7 @@ def test_a_suspended_merchant_answers_no_new_round(tmp_path: Path) -> None:
     proposed = cohort.plan()
     replies = [merchant.join(JoinRequest(plan=proposed))[0] for merchant in cohort.merchants.values()]
     keys = tuple(reply.sealing_key for reply in replies if reply.sealing_key is not None)
+    receipt = cohort.first_receipt(replies[0], proposed)
     merchant = cohort.merchants["m0"]
     model = {"model": bytes(4 * proposed.dimension)}
 
@@ -158,13 +159,14 @@ def test_a_suspended_merchant_answers_no_new_round(tmp_path: Path) -> None:
             round_number=number,
             model_hash=proposed.initial_model_hash,
             sealing_keys=keys,
+            receipt=receipt,
         )
 
     first = merchant.train(request(1), model)
     merchant.suspend("not now")
     with pytest.raises(RefusedError, match="not now"):
         merchant.train(request(2), model)
-    assert len(merchant.ledger.entries()) == 1
+    assert len(merchant.ledger.entries()) == 2
     # What was charged and stored is given again.
     assert merchant.train(request(1), model) == first
     # A cap that was lowered meanwhile holds for the next round.

@@ -23,9 +23,11 @@ from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, Statement
@@ -38,6 +40,7 @@ from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
 from fedrec.server.trainings import Training
 from tests.daemons import public_pem
+from tests.test_ledger import COUNT
 
 TOKEN = b"t" * 32
 NAMES = ("anna", "bert", "cleo")
@@ -294,7 +297,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_foreign_script(home: 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite", signer=SigningIdentity.generate(), verify=verify) as opened:
+    identity, path = SigningIdentity.generate(), tmp_path / "ledger.sqlite"
+    create_ledger(path, signer=identity, count=COUNT)
+    with Ledger(path, signer=identity, verify=verify) as opened:
         yield opened
 
 
@@ -329,9 +334,11 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
     assert at(samples, "fedrec_phase_seconds_total", phase="train") == 3.0
     assert at(samples, "fedrec_bytes_total", direction="down") > 300
     assert at(samples, "fedrec_round") == 3
-    assert (at(samples, "fedrec_epsilon_spent"), at(samples, "fedrec_epsilon_left")) == (0, 10)
+    spent = epsilon_rdp([count_event()], delta=COUNT.delta)
+    assert at(samples, "fedrec_epsilon_spent") == pytest.approx(spent)
+    assert at(samples, "fedrec_epsilon_left") == pytest.approx(10 - spent)
     count, digest = ledger.head()
-    assert at(samples, "fedrec_ledger_entries") == count == 0
+    assert at(samples, "fedrec_ledger_entries") == count == 1
     assert at(samples, "fedrec_ledger_head", head=digest[:8].hex()) == 1
     assert "img_0815" not in text
 

@@ -278,7 +278,11 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     replies = [other.join(JoinRequest(plan=plan))[0] for other in cohort.merchants.values()]
     keys = tuple(reply.sealing_key for reply in replies if reply.sealing_key is not None)
     request = TrainRequest(
-        training_id=plan.training_id, round_number=1, model_hash=plan.initial_model_hash, sealing_keys=keys
+        training_id=plan.training_id,
+        round_number=1,
+        model_hash=plan.initial_model_hash,
+        sealing_keys=keys,
+        receipt=cohort.last_receipt("m0"),
     )
     assert merchant.train(request, {"model": bytes(4 * plan.dimension)})[0].signed is not None
 

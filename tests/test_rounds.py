@@ -110,9 +110,8 @@ def test_an_entry_is_enough_to_compute_its_sensitivity_again(tmp_path: Path) -> 
     cohort.train(cohort.plan(rounds=1))
     charge = cohort.charges("m0")[0].charge
     assert charge.dimension == DIMENSION
-    spread = math.sqrt(2 * math.log(1 / (charge.beta - 2**-60))) * (
-        charge.scale + math.sqrt(charge.dimension) / 2
-    )
+    rounding = charge.beta - 2.0**-60
+    spread = math.sqrt(2 * math.log(1 / rounding)) * (charge.scale + math.sqrt(charge.dimension) / 2)
     again = (1 + 2.0**-16) * math.sqrt(charge.scale**2 + charge.dimension / 4 + spread)
     assert charge.sensitivity == pytest.approx(again, rel=1e-12)
 

@@ -263,7 +263,7 @@ def test_no_round_is_charged_while_too_few_merchants_are_there(tmp_path: Path) -
         coordinator.run()
     assert [record.round for record in records] == [1]
     assert coordinator.checkpoint.last_reserved() == 1
-    assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [1] * 4
+    assert [len(cohort.charges(name)) for name in cohort.names] == [1] * 4
     grid.away = frozenset()
     again, later = cohort.coordinator(plan, grid)
     again.run()
@@ -278,7 +278,7 @@ def test_rounds_lost_in_a_row_stop_a_training_before_they_eat_the_budget(tmp_pat
     with pytest.raises(TrainingError, match="too many rounds are lost, 3 more than one in eleven"):
         coordinator.run()
     assert [record.opened for record in records] == [False] * 3
-    assert [len(merchant.ledger.entries()) for merchant in cohort.merchants.values()] == [3] * 4
+    assert [len(cohort.charges(name)) for name in cohort.names] == [3] * 4
 
 
 def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     with pytest.raises(server_run._StoppedError):
         run._before_round(1)
     assert records == [] and coordinator.checkpoint.last_reserved() == 0
-    assert not any(merchant.ledger.entries() for merchant in cohort.merchants.values())
+    assert not any(merchant.ledger.begun for merchant in cohort.merchants.values())
 
 
 async def answers_ok(scope: Any, receive: Any, send: Any) -> None:

@@ -25,6 +25,7 @@ from fedrec.clients.store import CountedSet, MerchantStore, TrainingSecrets, rea
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive
@@ -93,7 +94,9 @@ def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
     for folder in photos.iterdir():
         assert f"{folder.name} {len(list(folder.iterdir()))}" in found["classes"][1]
     assert found["device"][1].startswith("a GPU" if torch.cuda.is_available() else "no GPU")
-    assert "10.000 left of 10" in found["budget"][1]
+    # The count that it declared is charged.
+    left = 10 - epsilon_rdp([count_event()], delta=1e-5)
+    assert f"{left:.3f} left of 10" in found["budget"][1]
     assert "clock" not in found and "server" not in found
 
 
@@ -202,13 +205,13 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
     charge(home, CHARGE)
     older = home.ledger.read_bytes()
     charge(home, replace(CHARGE, round_number=1))
-    assert findings(home)["ledger"] == (True, "2 entries, the chain holds, none is missing")
+    assert findings(home)["ledger"] == (True, "3 entries, the chain holds, none is missing")
     home.ledger.write_bytes(older)
     ok, text = findings(home)["ledger"]
     assert not ok and "put back to an older state" in text
     home.ledger.unlink()
     ok, text = findings(home)["ledger"]
-    assert not ok and "put back to an older state" in text
+    assert not ok and "never anew" in text
 
 
 def test_an_empty_budget_is_told(home: MerchantHome) -> None:
@@ -235,7 +238,7 @@ def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pyt
 def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe = Cohort(tmp_path / "probe")
     plan = probe.plan(rounds=3)
-    shown = summarise(plan, (), lifetime_delta=1e-5)
+    shown = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5)
     assert shown.epsilon is not None and shown.epsilon_lifetime is not None
     assert shown.epsilon < shown.epsilon_lifetime, "the lifetime's delta is the smaller one"
 
@@ -257,7 +260,8 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe.train(plan)
     entries = probe.merchants["m0"].ledger.entries()
     for spent in (1, 2, 3):
-        later = summarise(plan, entries[:spent], lifetime_delta=1e-5)
+        # The count, and a charge and an answer for each round.
+        later = summarise(plan, entries[: 1 + 2 * spent], lifetime_delta=1e-5)
         assert later.last_round == spent
         assert later.epsilon_lifetime == pytest.approx(shown.epsilon_lifetime)
     assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
@@ -284,11 +288,12 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
         shown = json.loads(told(home, "status", "--json"))
         assert shown["running"] and shown["connected"]
         assert shown["training"]["training_id"] == plan.training_id and shown["training"]["last_round"] == 2
-        assert (shown["ledger_entries"], shown["ledger_head"]) == (1, ledger.head()[1].hex())
+        assert (shown["ledger_entries"], shown["ledger_head"]) == (2, ledger.head()[1].hex())
         spent = ledger.epsilon_rdp(delta=CHARGE.delta)
         assert shown["budget"]["spent"] == pytest.approx(spent)
         assert shown["budget"]["left"] == pytest.approx(10 - spent)
-        broken = epsilon_rdp([CHARGE.event("aggregation_broken")], delta=CHARGE.delta - CHARGE.beta)
+        events = [count_event(), CHARGE.event("aggregation_broken")]
+        broken = epsilon_rdp(events, delta=CHARGE.delta - CHARGE.beta)
         assert shown["budget"]["spent_broken"] == pytest.approx(broken) and broken > spent
         (line,) = shown["refusals"]
         assert line["times"] == 3 and line["plan"]["training_id"] == refused.training_id
@@ -310,7 +315,9 @@ def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Pat
     fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     text = told(fresh, "status")
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
-    assert "nothing was spent" in told(fresh, "budget")
+    budget = told(fresh, "budget")
+    assert "charged for no round" in budget and f"{fresh.released().size} photos declared" in budget
+    assert f"epsilon {epsilon_rdp([count_event()], delta=1e-5):.3f} proved by RDP" in budget
 
 
 def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> None:

@@ -14,7 +14,7 @@ _SHOWN_DIGITS = 16
 def budget_lines(budget: Budget) -> Iterator[str]:
     """Yield what was spent by training, and what is left."""
     if not budget.trainings:
-        yield "nothing was spent: this merchant has been charged for no round"
+        yield "this merchant has been charged for no round"
     for training in budget.trainings:
         yield (
             f"training {training.training_id[:_SHOWN_DIGITS]}: {training.charges} charges of "

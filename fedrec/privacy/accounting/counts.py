@@ -16,7 +16,7 @@ from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.randomness import Randomness
 
 COUNT_SIGMA = 20.0
-"""Standard deviation of a released count, in units: beside a training of epsilon 2.69 it adds 0.01."""
+"""Standard deviation of a released count, in units: beside a training of epsilon 2.69 it costs 0.01."""
 _ROUNDING_VARIANCE = 9.0
 
 
