@@ -22,7 +22,9 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import RefusedError
-from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.counts import COUNT_SIGMA
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
@@ -30,6 +32,16 @@ from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
 from fedrec.protocol.schema import MAX_ROUNDS
 
+COUNT = Count(
+    number=1,
+    unit="record",
+    size=100,
+    sigma=COUNT_SIGMA,
+    delta=1e-5,
+    code="fedrec 0",
+    policy_hash="f0" * 32,
+    seeded=False,
+)
 _CAP = {"lifetime_epsilon": 10.0, "lifetime_delta": 1e-5}
 DEFAULT_POLICY = MerchantPolicy(**_CAP)  # type: ignore[arg-type]
 NO_LIMITS = MerchantPolicy(
@@ -115,6 +127,7 @@ def _merchant(folder: Path, identity: SigningIdentity, policy: MerchantPolicy) -
     def photos(plan: TrainingPlan) -> NoReturn:
         raise AssertionError("the photos were read for a plan that must be refused")
 
+    create_ledger(folder / "ledger.sqlite", signer=identity, count=COUNT)
     return Merchant(
         name="m0",
         identity=identity,

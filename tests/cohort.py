@@ -183,11 +183,11 @@ class Cohort:
 
     def last_receipt(self, name: str) -> Receipt | None:
         """The newest receipt of a merchant in the server's book."""
-        return ReceiptBook(self.folder / "receipts.jsonl", identity=self.server).last(name)
+        return ReceiptBook(self.folder / "receipts.sqlite", identity=self.server).last(name)
 
     def first_receipt(self, reply: JoinReply, plan: TrainingPlan) -> Receipt:
         """What the server makes of the head in a join reply, where it has no receipt."""
-        book = ReceiptBook(self.folder / "none.jsonl", identity=self.server)
+        book = ReceiptBook(self.folder / "none.sqlite", identity=self.server)
         return book.sign(reply.head, plan=plan, merchant=reply.merchant, round_number=0, moment="joined")
 
     def restart(self, name: str) -> None:

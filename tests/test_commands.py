@@ -180,7 +180,7 @@ def test_no_word_of_the_statement_can_be_changed(scene: Scene, changes: dict[str
     body = train_request(scene)
     content = altered(scene.cohort.signed(body, MODEL), **changes)
     assert UNSIGNED in scene.refused(content, body)
-    assert scene.cohort.merchants["m0"].ledger.entries() == ()
+    assert scene.cohort.charges("m0") == []
 
 
 def test_a_request_for_one_is_no_request_for_another(scene: Scene) -> None:
@@ -219,7 +219,7 @@ def test_body_and_blobs_are_those_that_were_signed(scene: Scene) -> None:
         other_body(content, body),
     ):
         assert "not what the server signed" in scene.refused(swapped, body)
-    assert scene.cohort.merchants["m0"].ledger.entries() == ()
+    assert scene.cohort.charges("m0") == []
     # None of them has used the request up.
     assert "not what" not in scene.refused(content, body)
 
@@ -296,7 +296,7 @@ def test_the_very_same_request_gets_the_stored_reply(tmp_path: Path, restarted: 
     coordinator._cohort.signer = coordinator.signer
     coordinator.run()
     assert [record.opened for record in records] == [True, True]
-    assert len(replies) == 8 and len(scene.cohort.merchants["m0"].ledger.entries()) == 2
+    assert len(replies) == 8 and len(scene.cohort.charges("m0")) == 2
     for first, other in replies:
         assert first.config_records["body"]["json"] == other.config_records["body"]["json"]
         assert content_hash(first) == content_hash(other)
@@ -504,7 +504,7 @@ def test_one_merchant_cannot_deliver_an_instruction_to_another(
                 eventually(lambda: arrived)
             # The server's own request is answered after whatever stood before it.
             said = started.ask(victim, "query.close", body, CloseReply)
-            assert "has not joined" in (said.refused or "")
+            assert said.refused is not None and said.refused.code == "training"
             assert arrived == ["query.close"] * (1 if guarded else 2)
             assert daemon.is_alive()
         kept = [refusal.reason for refusal in read_store(home.store).refusals]

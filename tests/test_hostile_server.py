@@ -386,7 +386,7 @@ def test_code_that_a_server_offers_is_neither_asked_for_nor_run(
         with running(home) as thread:
             eventually(lambda: started.is_up(node))
             refused = started.ask(node, "query.join", CloseRequest(training_id="ab" * 32), JoinReply).refused
-            assert refused is not None and refused.code == "message" and thread.is_alive()
+            assert refused is not None and refused.code == "request" and thread.is_alive()
         assert "/v1/fleet/pull-messages" in asked and not any("fab" in path for path in asked)
         # The offer stands: whoever asks for the code gets it.
         stranger = ec.generate_private_key(ec.SECP384R1())

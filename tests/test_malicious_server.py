@@ -137,7 +137,9 @@ def test_a_swapped_peer_key_in_the_roster_is_refused_by_a_merchant_that_approved
     # With the key that its owner has it joins; the owner of a swapped key refuses in any case.
     assert merchant.join(JoinRequest(plan=cohort.plan(roster=roster)))[0].sealing_key is not None
     with pytest.raises(RefusedError, match="another key"):
-        Cohort(tmp_path / "other").merchants["m2"].join(JoinRequest(plan=plan))
+        other = Cohort(tmp_path / "other")
+        named = plan.model_copy(update={"server_key": other.server.public.hex()})
+        other.merchants["m2"].join(JoinRequest(plan=named))
 
 
 # The server mixes trainings.

@@ -18,7 +18,7 @@ from fedrec.errors import LedgerError, ProtocolError, RefusedError, TrainingErro
 from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, CountEntry
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.messages import TrainReply, UnmaskRequest
-from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, SignedLedgerHead
+from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, Receipt, SignedLedgerHead
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook, read_receipts, rounds_with_receipt
 from tests.cohort import Cohort, InProcessGrid
@@ -227,11 +227,17 @@ def test_an_upload_with_a_bad_head_does_not_count(tmp_path: Path, change: object
 def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
-    # The same book under another key: the plan names that key, but the receipts are the first server's.
-    first, cohort.server = cohort.server, SigningIdentity.generate()
+    # The same heads, countersigned by somebody else.
+    other = SigningIdentity.generate()
     coordinator, records = cohort.coordinator(cohort.plan(rounds=1))
+    forged = []
+    for name in cohort.names:
+        last = cohort.last_receipt(name)
+        assert last is not None
+        signature = other.sign(last.head.canonical_bytes(), context=RECEIPT_CONTEXT).hex()
+        forged.append(Receipt(head=last.head, server_key=other.public.hex(), signature=signature))
+    coordinator.receipts.keep(forged)
     coordinator.run()
-    assert first.public != cohort.server.public
     assert records[0].contributors == 0
     assert "another server" in coordinator.refusals["round 1, m0"]
     assert len(cohort.charges("m0")) == 1
@@ -275,7 +281,8 @@ def test_a_crash_while_receipts_are_kept_leaves_all_of_a_round_or_none(tmp_path:
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 9
     assert path.with_name("receipts.sqlite-journal").exists()
-    assert ReceiptBook(path, identity=cohort.server).last("m0") == again[0]
+    mine = [receipt for receipt in again if receipt.head.statement.merchant == "m0"]
+    assert ReceiptBook(path, identity=cohort.server).last("m0") == mine[-1]
     assert list(read_receipts(path)) == again
 
 
