@@ -811,7 +811,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
     first, second = (replace(charge, rounds=40) for charge in (first, second))
     with Ledger(folder / "ledger.sqlite", signer=identity, verify=verify) as ledger:
         for charge, count in ((first, 3), (second, 40)):
-            ledger.prepare(charge, charges=count)
+            ledger.prepare(charge)
             for number in range(1, count + 1):
                 ledger.charge(replace(charge, round_number=number), version="v")
     record = MerchantRecord("m1", identity.public, folder / "ledger.sqlite")

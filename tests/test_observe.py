@@ -23,8 +23,9 @@ from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -38,6 +39,7 @@ from fedrec.server.home import ServerHome
 from fedrec.server.observe import ServerObserver
 from fedrec.server.trainings import Training
 from tests.daemons import public_pem
+from tests.test_ledger import COUNT
 
 TOKEN = b"t" * 32
 NAMES = ("anna", "bert", "cleo")
@@ -294,7 +296,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_foreign_script(home: 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite", signer=SigningIdentity.generate(), verify=verify) as opened:
+    signer, path = SigningIdentity.generate(), tmp_path / "ledger.sqlite"
+    create_ledger(path, signer=signer, count=COUNT)
+    with Ledger(path, signer=signer, verify=verify, epsilon_lifetime=10.0, delta_lifetime=1e-5) as opened:
         yield opened
 
 
@@ -305,7 +309,7 @@ def message(kind: str, *, group: str = "3") -> Message:
 
 
 def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger) -> None:
-    observer = MerchantObserver(ledger, epsilon_lifetime=10.0)
+    observer = MerchantObserver(ledger)
     asked = message("train")
     refusal = TrainReply(merchant="anna", refused=Refusal(code="policy", detail="img_0815.png"))
     observer.answered(asked, Message(pack(refusal), reply_to=asked), seconds=2.0)
@@ -317,6 +321,8 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
         observer.connection(up=True)
         assert client.get("/healthz").status_code == 200
         text = client.get("/metrics").text
+        ledger.follow(epsilon_lifetime=5.0, delta_lifetime=1e-9)
+        changed = parsed(client.get("/metrics").text)
         ledger.close()
         assert client.get("/healthz").json() == {"status": "the ledger can't be used"}
         assert client.get("/healthz").status_code == 503
@@ -329,16 +335,22 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
     assert at(samples, "fedrec_phase_seconds_total", phase="train") == 3.0
     assert at(samples, "fedrec_bytes_total", direction="down") > 300
     assert at(samples, "fedrec_round") == 3
-    assert (at(samples, "fedrec_epsilon_spent"), at(samples, "fedrec_epsilon_left")) == (0, 10)
+    spent, left = at(samples, "fedrec_epsilon_spent"), at(samples, "fedrec_epsilon_left")
+    assert spent == pytest.approx(epsilon_pld([count_event()], delta=1e-5 / 32))
+    assert left == pytest.approx(10 - spent)
+    # Another cap and delta of the merchant's own count at once, whatever the entries were written under.
+    assert (at(changed, "fedrec_epsilon_spent"), at(changed, "fedrec_epsilon_left")) == pytest.approx(
+        (stricter := epsilon_pld([count_event()], delta=1e-9 / 32), 5 - stricter)
+    )
     count, digest = ledger.head()
-    assert at(samples, "fedrec_ledger_entries") == count == 0
+    assert at(samples, "fedrec_ledger_entries") == count == 1
     assert at(samples, "fedrec_ledger_head", head=digest[:8].hex()) == 1
     assert "img_0815" not in text
 
 
 @pytest.mark.parametrize("group", ["", "join", "-1", "٣", "9" * 30, 'x"} 1\nfedrec_round 9'])
 def test_the_servers_text_is_never_a_label_nor_a_round(ledger: Ledger, group: str) -> None:
-    observer = MerchantObserver(ledger, epsilon_lifetime=None)
+    observer = MerchantObserver(ledger)
     asked = message("query.anything_at_all", group=group)
     observer.answered(asked, Message(pack(JoinReply(merchant="anna")), reply_to=asked), seconds=0.0)
     with served(dict(observer.routes())) as client:
@@ -350,6 +362,6 @@ def test_the_servers_text_is_never_a_label_nor_a_round(ledger: Ledger, group: st
 
 def test_only_our_own_figures_are_shown(ledger: Ledger) -> None:
     """The library's default registry would add the process's and Python's."""
-    with served(dict(MerchantObserver(ledger, epsilon_lifetime=1.0).routes())) as client:
+    with served(dict(MerchantObserver(ledger).routes())) as client:
         names = {name for name, _ in parsed(client.get("/metrics").text)}
     assert all(name.startswith("fedrec_") for name in names)

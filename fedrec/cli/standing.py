@@ -26,7 +26,8 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         f"size     {budget.declared} {what} declared, with noise"
         + (f"; counted {budget.counts} times, each charged" if budget.counts > 1 else "; charged once")
     )
-    yield f"spent    epsilon {_figure(budget.spent)}{_of(budget)} at delta {budget.delta:g}, as the cap counts it"
+    spent = f"{_figure(budget.spent)}{_of(budget)} at delta {budget.delta:g}"
+    yield f"spent    epsilon {spent}, as the lifetime cap counts it"
     yield f"rating   {budget.sentence}"
     yield f"broken   epsilon {_figure(budget.spent_broken)}, against whoever breaks the encryption"
     if any(training.seeded for training in budget.trainings):

@@ -136,9 +136,10 @@ changed_data = "refuse"
 class MerchantPolicy(Strict):
     """What a merchant lets be done with its photos; :data:`TEMPLATE` explains every rule.
 
-    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings, held by the lifetime filter. None, for no cap, is for
-    simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode ``off``, whatever
-    ``modes`` says. The limits on a training's size are None, for no limit, in simulations alone too.
+    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings, held by the lifetime filter. None,
+    for no cap, is for simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode
+    ``off``, whatever ``modes`` says. The limits on a training's size are None, for no limit, in simulations
+    alone too.
     """
 
     lifetime_epsilon: Positive | None = None
@@ -261,9 +262,9 @@ class MerchantPolicy(Strict):
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.
 
-        Both are the merchant's own derivation, in the view that it reports. Epsilon is the proved one (PLD) of
-        all the plan's steps at the policy's own ``lifetime_delta``: a plan buys nothing by naming a larger.
-        (At the plan's where there is none, as in simulations.)
+        Both are the merchant's own derivation, in the view that it reports. Epsilon is the proved one (PLD)
+        of all the plan's steps at the policy's own ``lifetime_delta``: a plan buys nothing by naming a
+        larger. (At the plan's where there is none, as in simulations.)
         """
         noise = reported_views(plan, derived.noise).server
         _at_least("least_noise_multiplier", noise, self.least_noise_multiplier)
@@ -305,7 +306,7 @@ class MerchantPolicy(Strict):
 
 
 def check_delta(plan: TrainingPlan) -> None:
-    """Raise ``RefusedError`` for a delta above one in the plan's records: it allows whole ones to be shown."""
+    """Raise ``RefusedError`` for a delta above one in the plan's records: it may show whole ones."""
     most = largest_delta(plan.records_total)
     if plan.mode != "off" and plan.delta > most:
         raise RefusedError(

@@ -12,7 +12,7 @@ from fedrec.privacy.accounting.kinds import Charge, Count, View
 from fedrec.privacy.accounting.lifetime import Lifetime
 
 NOMINAL_EPSILON = 10.0
-"""Where no cap is set, as in simulations, the one that the filter's order is chosen for; nothing is refused."""
+"""Where no cap is set, as in simulations: what the filter's order is chosen for. Nothing is refused then."""
 
 
 @dataclass(frozen=True)

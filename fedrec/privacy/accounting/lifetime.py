@@ -72,7 +72,7 @@ class Lifetime:
             )
         if self._with(charge, charges=1).steps > charge.rounds * charge.steps:
             raise LedgerError(
-                f"ledger: training {charge.training_id[:12]} is planned for {charge.rounds} rounds, and no more."
+                f"ledger: training {charge.training_id[:12]} is planned for {charge.rounds} rounds, no more."
             )
 
     def reading(

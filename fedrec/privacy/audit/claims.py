@@ -86,7 +86,7 @@ def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
 
 
 def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Rating:
-    """Rate the run's budget; one without an epsilon, or whose noise came from a seed, is little protection."""
+    """Rate the run's budget; little protection without an epsilon, or where noise came from a seed."""
     epsilon, delta = (number_format.number(privacy.get(name)) for name in ("epsilon", "delta"))
     if privacy.get("mode") == "off" or privacy.get("seeded") is True or epsilon is None or delta is None:
         epsilon, delta = None, 0.0

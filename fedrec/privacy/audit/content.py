@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
     seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
     worst = max(ledgers, key=lambda ledger: _infinite(ledger.summary["training_epsilon"]))
-    summary, last = worst.summary, worst.last
+    last = worst.last
     none = any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
     if not charges:
         text = "No round was charged: beside the noised count of units that each declared, nothing was given."
@@ -149,10 +149,10 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     rated = rate(most.summary["spent"], delta=most.summary["delta"], unit=unit)
     found.append(
         Text(
-            f"Over a lifetime, all trainings and counts together: epsilon {epsilon(most.summary['spent'])} at "
-            f"delta {number_format.delta(most.summary['delta'])} for the merchant that spent most "
-            f"({most.name}), as its lifetime cap counts it, by a filter that holds for a server which chooses "
-            f"each training after seeing the last one's results. {rated.sentence}",
+            "Over a lifetime, all trainings and counts together: epsilon "
+            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} for the merchant that spent most "
+            f"({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
+            f"chooses each training after seeing the last one's results. {rated.sentence}",
             alarm=not rated.protected,
         )
     )
@@ -164,9 +164,9 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found.append(
         Text(
             f"In formal terms: ({epsilon(most.summary['spent'])}, "
-            f"{number_format.delta(most.summary['delta'])})-differential privacy under add-or-remove adjacency "
-            f"of one {last['unit']}, over everything that was charged, against {against}. If aggregation were "
-            f"broken and somebody saw each upload alone, epsilon would be "
+            f"{number_format.delta(most.summary['delta'])})-differential privacy under add-or-remove "
+            f"adjacency of one {last['unit']}, over everything that was charged, against {against}. If "
+            f"aggregation were broken and somebody saw each upload alone, epsilon would be "
             f"{epsilon(most.summary['spent_aggregation_broken'])} by the same rule."
         )
     )
@@ -179,7 +179,9 @@ def _headline(worst: _Ledger, plans: Mapping[str, Any], *, unit: str, given: str
     mine: dict[str, list[Entry]] = {}
     for entry in worst.charges:
         mine.setdefault(entry["charge"]["training_id"], []).append(entry)
-    training_id, entries = max(mine.items(), key=lambda item: _infinite(item[1][-1]["epsilons"]["own_epsilon"]))
+    training_id, entries = max(
+        mine.items(), key=lambda item: _infinite(item[1][-1]["epsilons"]["own_epsilon"])
+    )
     charge, plan = entries[0]["charge"], plans.get(training_id)
     steps, delta = sum(entry["charge"]["steps"] for entry in entries), charge["delta"]
     events = [Event(charge["sample_rate"], charge["guaranteed_noise_multiplier"], steps)]

@@ -145,6 +145,7 @@ def pld_epsilon(history: History, delta: float, rough: float) -> float:
 
 
 def fits(recorded: float | None, computed: float) -> bool:
+    """Whether a recorded epsilon is the recomputed one."""
     value = math.inf if recorded is None else recorded
     if math.isinf(value) or math.isinf(computed):
         return value == computed
@@ -159,7 +160,7 @@ def held(recorded: float | None, computed: float, *, what: str, entry: int | Non
 
 
 def composed(history: History, delta: float) -> float:
-    """Epsilon by PLD of a history at ``delta``, held against its RDP; ``ValueError`` where that is below it."""
+    """Epsilon by PLD of a history at ``delta``; ``ValueError`` where the one by RDP is below it."""
     total = sum(
         (rdp_step(rate, noise) * steps for rate, noise, steps in history), start=np.zeros(len(ORDERS))
     )

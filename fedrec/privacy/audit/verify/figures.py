@@ -54,7 +54,7 @@ def hold_summary(merchant: Merchant) -> Iterator[Problem]:
 
 
 def largest_training(entries: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
-    """The largest epsilon of a training by itself, and the delta that it is at; 0 and None before the first."""
+    """The largest epsilon of one training, and the delta that it is at; 0 and None before the first."""
     last = {entry["charge"]["training_id"]: entry for entry in charges_of(entries)}
     if not last:
         return 0.0, None
@@ -128,7 +128,7 @@ def hold_report(
     by_rdp = math.inf
     if private:
         by_rdp = rdp_epsilon(stepped + rdp_step(1.0, declared), plan["delta"] - steps * beta)
-    word = rating(privacy["epsilon"])
+    word = rating(None if privacy["seeded"] else privacy["epsilon"])
     if privacy["rating"]["word"] != word:
         yield Problem(None, f"the attached report calls its budget {privacy['rating']['word']}, it is {word}")
     events = [

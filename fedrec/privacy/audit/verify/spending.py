@@ -1,5 +1,6 @@
-"""Every figure of a ledger's entries, from the raw history alone: what each training costs by itself, by PLD,
-and what the lifetime filter counts for all of them.
+"""Every figure of a ledger's entries, from the raw history alone.
+
+That is what each training costs by itself, by PLD, and what the lifetime filter counts for all of them.
 """
 
 from __future__ import annotations
