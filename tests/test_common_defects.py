@@ -155,13 +155,13 @@ def test_opacus_5_what_callers_hold_is_no_part_of_the_ledger(tmp_path: Path) -> 
     """load_state_dict aliases the caller's list; what the ledger hands out can't be written to."""
     with _open(tmp_path / "l") as ledger:
         ledger.charge(CHARGE, version=VERSION)
-        entries, before = ledger.entries(), ledger.reading().spent
+        entries, before = ledger.entries(), ledger.reading().renyi
         assert isinstance(entries, tuple)
         with pytest.raises(AttributeError):
             charges(entries)[0].charge.steps = 0  # type: ignore[misc]
         ledger.charge(replace(CHARGE, round_number=1), version=VERSION)
         assert len(entries) == 2
-        assert ledger.reading().spent > before
+        assert ledger.reading().renyi > before
 
 
 def test_opacus_6_an_empty_batch_is_a_step_like_any_other() -> None:

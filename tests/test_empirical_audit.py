@@ -22,6 +22,7 @@ from broken_pipelines import (
 from dp_accounting import get_sigma_gaussian
 from scipy.stats import binom
 
+from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
 from fedrec.simulations.attacks.canaries import AuditOptions, audit

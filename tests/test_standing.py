@@ -26,7 +26,9 @@ from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.ledger import Charge, Ledger
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.filter import Training, read
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.enrolment import JoinFile
@@ -93,7 +95,7 @@ def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
     for folder in photos.iterdir():
         assert f"{folder.name} {len(list(folder.iterdir()))}" in found["classes"][1]
     assert found["device"][1].startswith("a GPU" if torch.cuda.is_available() else "no GPU")
-    assert "10.000 left of 10" in found["budget"][1]
+    assert "9.795 left of 10" in found["budget"][1]
     assert "clock" not in found and "server" not in found
 
 
@@ -202,7 +204,7 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
     charge(home, CHARGE)
     older = home.ledger.read_bytes()
     charge(home, replace(CHARGE, round_number=1))
-    assert findings(home)["ledger"] == (True, "2 entries, the chain holds, none is missing")
+    assert findings(home)["ledger"] == (True, "3 entries, the chain holds, none is missing")
     home.ledger.write_bytes(older)
     ok, text = findings(home)["ledger"]
     assert not ok and "put back to an older state" in text
@@ -236,8 +238,12 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe = Cohort(tmp_path / "probe")
     plan = probe.plan(rounds=3)
     shown = summarise(plan, (), lifetime_delta=1e-5)
-    assert shown.epsilon is not None and shown.epsilon_lifetime is not None
-    assert shown.epsilon < shown.epsilon_lifetime, "the lifetime's delta is the smaller one"
+    assert shown.epsilon is not None and shown.cap_needed is not None
+    assert shown.epsilon < shown.cap_needed, "the lifetime's delta is the smaller one"
+
+    # What a merchant is asked for that has declared its count and no more.
+    needed = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5).cap_needed
+    assert needed is not None and shown.cap_needed < needed < shown.cap_needed + 0.3
 
     def joins(cap: float) -> bool:
         policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
@@ -251,14 +257,13 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
             return False
         return True
 
-    assert joins(shown.epsilon_lifetime * 1.0001) and not joins(shown.epsilon_lifetime * 0.9999)
+    assert joins(needed) and not joins(needed - 0.01)
     # Part of it spent, the same end is foreseen.
     probe.train(plan)
     entries = probe.merchants["m0"].ledger.entries()
     for spent in (1, 2, 3):
-        later = summarise(plan, entries[:spent], lifetime_delta=1e-5)
-        assert later.last_round == spent
-        assert later.epsilon_lifetime == pytest.approx(shown.epsilon_lifetime)
+        later = summarise(plan, entries[: 1 + spent], lifetime_delta=1e-5)
+        assert later.last_round == spent and later.cap_needed == needed
     assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
 
 
@@ -283,16 +288,25 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
         shown = json.loads(told(home, "status", "--json"))
         assert shown["running"] and shown["connected"]
         assert shown["training"]["training_id"] == plan.training_id and shown["training"]["last_round"] == 2
-        assert (shown["ledger_entries"], shown["ledger_head"]) == (1, ledger.head()[1].hex())
-        spent = ledger.epsilon_rdp(delta=CHARGE.delta)
+        assert (shown["ledger_entries"], shown["ledger_head"]) == (2, ledger.head()[1].hex())
+        spent = ledger.reading().spent
         assert shown["budget"]["spent"] == pytest.approx(spent)
         assert shown["budget"]["left"] == pytest.approx(10 - spent)
-        broken = epsilon_rdp([CHARGE.event("aggregation_broken")], delta=CHARGE.delta - CHARGE.beta)
+        broken = ledger.reading(view="aggregation_broken").spent
+        own = epsilon_pld([CHARGE.event()], delta=CHARGE.delta - CHARGE.beta)
+        assert shown["budget"]["trainings"][0]["epsilon"] == pytest.approx(own)
         assert shown["budget"]["spent_broken"] == pytest.approx(broken) and broken > spent
         (line,) = shown["refusals"]
         assert line["times"] == 3 and line["plan"]["training_id"] == refused.training_id
         text = told(home, "status")
-    for part in ("connected since", plan.training_id[:16], "round 2", "3 times", "needs a lifetime_epsilon"):
+    for part in (
+        "connected since",
+        plan.training_id[:16],
+        "round 2",
+        "3 times",
+        "needs a lifetime_epsilon",
+        "rating",
+    ):
         assert part in text
     assert json.loads(told(home, "budget", "--json")) == shown["budget"]
     # Once it is joined, what it would have cost at its refusal is of no use.
@@ -326,3 +340,28 @@ def test_the_log_s_size_is_the_one_that_is_reckoned_with() -> None:
     from fedrec.cli import logs
 
     assert (logs._FILES + 1) * logs._BYTES == checks._LOG_BYTES
+
+
+def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) -> None:
+    """3.25 was shown after lifetime_delta fell, 7.38 was true: no entry of another delta is believed."""
+    for number in range(3):
+        charge(home, replace(CHARGE, round_number=number, rounds=3))
+    policy = home.folder / "policy.toml"
+    rules = policy.read_text("utf-8")
+    training = Training(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta, running=False)
+    seen = []
+    for cap, delta in ((10.0, 1e-5), (10.0, 1e-10), (7.0, 1e-7)):
+        policy.write_text(
+            rules.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {cap}").replace(
+                "lifetime_delta = 1e-5", f"lifetime_delta = {delta}"
+            )
+        )
+        exact = read([training], releases=[count_event()], epsilon=cap, delta=delta)
+        seen.append(exact.spent)
+        shown = json.loads(told(home, "budget", "--json"))
+        assert shown["spent"] == pytest.approx(exact.spent) and shown["delta"] == delta
+        assert shown["left"] == pytest.approx(exact.left) and shown["cap"] == cap
+        assert json.loads(told(home, "status", "--json"))["budget"] == shown
+        assert f"{exact.left:.3f} left of {cap:g}" in findings(home)["budget"][1]
+        assert shown["sentence"] in told(home, "status")
+    assert seen[1] > 1.3 * seen[0]
