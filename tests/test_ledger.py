@@ -275,7 +275,7 @@ def test_a_training_s_charges_are_alike_and_no_more_than_were_planned(tmp_path: 
             {"rounds": 3}, {"beta": 1e-13}, {"delta": 1e-6}, {"steps": 2},
         ):  # fmt: skip
             with pytest.raises(LedgerError, match="begun with other"):
-                ledger.charge(replace(CHARGE, **({"rounds": 2, "round_number": 1} | change)), version=VERSION)  # type: ignore[arg-type]
+                ledger.charge(replace(CHARGE, **({"rounds": 2, "round_number": 1} | change)), version=VERSION)
         ledger.charge(replace(CHARGE, rounds=2, round_number=1), version=VERSION)
         with pytest.raises(LedgerError, match="no more"):
             ledger.charge(replace(CHARGE, rounds=2, round_number=2), version=VERSION)
@@ -837,7 +837,7 @@ def test_a_round_is_answered_once_whatever_the_request(tmp_path: Path) -> None:
         assert ledger.reading() == spent
         assert ledger.begun
         with pytest.raises(LedgerError):
-            ledger.answer(replace(first, round_number=3, request_hash=7))  # type: ignore[arg-type]
+            ledger.answer(replace(first, round_number=3, request_hash=7))
     with _open(tmp_path / "l") as ledger:
         assert ledger.verify().entries == 4
         with pytest.raises(RefusedError, match="already has an answer"):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from fedrec.cli import client
 from fedrec.clients import checks
+from fedrec.clients.charging import round_charge
 from fedrec.clients.checks import look_at
 from fedrec.clients.data import photos_for
 from fedrec.clients.home import MerchantHome
@@ -25,19 +26,20 @@ from fedrec.clients.store import CountedSet, MerchantStore, TrainingSecrets, rea
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
-from fedrec.privacy.accounting.ledger import Charge, Ledger
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.filter import Training, read
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
-from fedrec.privacy.identity import verify
+from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture
-from tests.test_ledger import CHARGE, VERSION
+from tests.test_ledger import CHARGE, COUNT, VERSION
 
 NAME = "merchant-00"
 
@@ -245,16 +247,20 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     needed = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5).cap_needed
     assert needed is not None and shown.cap_needed < needed < shown.cap_needed + 0.3
 
+    cost = round_charge(
+        plan, derive(plan), round_number=1, model_hash="ab" * 32, policy_hash="cd" * 32, seeded=False
+    )
+
     def joins(cap: float) -> bool:
-        policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
-        merchant = Cohort(tmp_path / f"{cap}", policy=policy).merchants["m0"]
-        proposed = plan.model_copy(
-            update={"roster": (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])}
-        )
-        try:
-            merchant.join(JoinRequest(plan=proposed))
-        except BudgetExceededError:
-            return False
+        identity, path = SigningIdentity.generate(), tmp_path / f"{cap}"
+        create_ledger(path, signer=identity, count=COUNT)
+        with Ledger(
+            path, signer=identity, verify=verify, epsilon_lifetime=cap, delta_lifetime=1e-5
+        ) as ledger:
+            try:
+                ledger.check_ahead(cost)
+            except BudgetExceededError:
+                return False
         return True
 
     assert joins(needed) and not joins(needed - 0.01)
@@ -262,7 +268,7 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe.train(plan)
     entries = probe.merchants["m0"].ledger.entries()
     for spent in (1, 2, 3):
-        later = summarise(plan, entries[: 1 + spent], lifetime_delta=1e-5)
+        later = summarise(plan, [entries[0], *charges(entries)[:spent]], lifetime_delta=1e-5)
         assert later.last_round == spent and later.cap_needed == needed
     assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
 

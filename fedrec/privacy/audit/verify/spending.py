@@ -124,8 +124,8 @@ def spending(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
                 delta,
             )
         )
-    for run in runs.values():
-        yield from _hold_run(run)
+    for points in runs.values():
+        yield from _hold_run(points)
 
 
 def _hold_run(run: Sequence[_Point]) -> Iterator[Problem]:
