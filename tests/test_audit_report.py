@@ -69,7 +69,7 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Command) -> None:
     code, shown = command("audit", "verify", bundle / "audit.json")
     assert code == 0 and "The record holds." in shown
-    assert shown.count("3 charges hold") == 3 and "MISSING" not in shown
+    assert shown.count("3 charges and 1 count hold") == 3 and "MISSING" not in shown
     key = json.loads((bundle / "audit.json").read_text("utf-8"))["body"]["servers"][0]
     assert f"key     {key} server" in shown
     assert command("audit", "verify", bundle / "audit.json", "--server-key", key)[0] == 0
@@ -217,9 +217,9 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
         merchant["policies"] = [text, merchant["policies"][-1]]
         for row in merchant["entries"] if named else ():
             entry = json.loads(row["payload"])
-            row["payload"] = json.dumps(
-                entry | {"charge": entry["charge"] | {"policy_hash": sha256_hex(text.encode())}}
-            )
+            part = entry["kind"]
+            named_now = entry[part] | {"policy_hash": sha256_hex(text.encode())}
+            row["payload"] = json.dumps(entry | {part: named_now})
         return tables(body)["merchant"].rows[0][6]
 
     # A policy that no charge names says nothing of what was charged.
