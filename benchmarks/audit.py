@@ -126,7 +126,7 @@ def bundle(folder: Path, merchants: int, trainings: int, rounds: int) -> dict[st
                 number = index * trainings + training
                 planned = plan(number, rounds=rounds, server=server, peers=peers)
                 plans.append(planned)
-                ledger.prepare(charge(planned, number, 1), charges=rounds)
+                ledger.prepare(charge(planned, number, 1))
                 for round_number in range(1, rounds + 1):
                     ledger.charge(charge(planned, number, round_number), version="0" * 64)
                     head = ledger.signed_head(

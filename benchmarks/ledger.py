@@ -74,7 +74,7 @@ def measure(path: Path, private: bytes, prepared: bool, answer: Any) -> None:
     new = replace(kind(3, 1), training_id=f"{_NEW + prepared:064x}", guaranteed_noise_multiplier=2.05)
     with opened[0] as ledger:
         if prepared:
-            found["prepare"].append(timed(lambda: ledger.prepare(new, charges=ROUNDS)))
+            found["prepare"].append(timed(lambda: ledger.prepare(new)))
         for number in range(1, (ROUNDS if prepared else 3) + 1):
             one = replace(new, round_number=number)
             found["charge"].append(timed(lambda one=one: ledger.charge(one, version="v")))  # type: ignore[misc]
@@ -105,7 +105,7 @@ def main() -> None:
         path = Path(folder) / "ledger.sqlite"
         with open_ledger(path, private) as ledger:
             for number in range(kinds):
-                ledger.prepare(kind(number, 1), charges=each)
+                ledger.prepare(kind(number, 1))
                 for round_number in range(1, each + 1):
                     ledger.charge(kind(number, round_number), version="v")
         charges: dict[bool, float] = {}

@@ -111,7 +111,7 @@ def test_a_tampered_bundle_ends_with_its_own_code_and_one_line(
     bundle: Path, command: Command, tmp_path: Path
 ) -> None:
     text = (bundle / "audit.json").read_text("utf-8")
-    (tmp_path / "audit.json").write_text(text.replace('"epsilon_rdp": ', '"epsilon_rdp": 1', 1))
+    (tmp_path / "audit.json").write_text(text.replace('"spent": ', '"spent": 1', 1))
     code, shown = command("audit", "verify", tmp_path / "audit.json")
     assert code == 15 and "signature doesn't hold" in shown and "The record holds" not in shown
 
@@ -130,10 +130,9 @@ def test_the_script_in_the_docs_arrives_at_the_same_epsilons(bundle: Path, tmp_p
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["merchant-00", "merchant-01", "merchant-02"]
-    for _, pld, pld_found, rdp, rdp_found in lines:
-        assert float(pld) == pytest.approx(float(pld_found), rel=1e-3)
-        # Whole orders alone, in the script, are above the best real one.
-        assert float(pld) <= 1.01 * float(rdp) and float(rdp) <= float(rdp_found)
+    for _, recorded, pld, rdp in lines:
+        assert float(recorded) == pytest.approx(float(pld), rel=1e-3)
+        assert float(recorded) <= 1.01 * float(rdp)
 
 
 def loaded(bundle: Path) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
     body = loaded(bundle)
     page = (bundle / "audit.html").read_text("utf-8")
     summary = body["merchants"][0]["summary"]
-    for name in ("epsilon_pld", "epsilon_rdp", "epsilon_aggregation_broken"):
+    for name in ("training_epsilon", "spent", "spent_aggregation_broken"):
         assert number_format.epsilon(summary[name]) in page
     said = (text for part in body["statements"].values() for text in part)
     for text in (*said, "What each party could see", "Threat model", body["servers"][0]):
@@ -188,7 +187,7 @@ def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
 def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> None:
     body = loaded(bundle)
     for merchant in body["merchants"]:
-        merchant["summary"] |= {"epsilon_pld": None, "epsilon_rdp": None, "epsilon_aggregation_broken": None}
+        merchant["summary"] |= {"training_epsilon": None, "spent": None, "spent_aggregation_broken": None}
         for row in merchant["entries"]:
             row["payload"] = re.sub(
                 '"guaranteed_noise_multiplier":[^,]*', '"guaranteed_noise_multiplier":0.0', row["payload"]
@@ -212,33 +211,43 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
     body = loaded(bundle)
     merchant = body["merchants"][0]
     rules = json.loads(merchant["policies"][-1])
-    spent = merchant["summary"]["epsilon_rdp"]
+    spent = merchant["summary"]["spent"]
 
     def left(cap: float, *, named: bool = True) -> str:
         text = json.dumps(rules | {"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
         merchant["policies"] = [text, merchant["policies"][-1]]
         for row in merchant["entries"] if named else ():
             entry = json.loads(row["payload"])
-            kind = entry["kind"]
-            if kind != "answer":
-                named_by = {kind: entry[kind] | {"policy_hash": sha256_hex(text.encode())}}
-                row["payload"] = json.dumps(entry | named_by)
-        return tables(body)["merchant"].rows[0][5]
+            part = entry["kind"]
+            named_now = entry[part] | {"policy_hash": sha256_hex(text.encode())}
+            row["payload"] = json.dumps(entry | {part: named_now})
+        return tables(body)["merchant"].rows[0][6]
 
     # A policy that no charge names says nothing of what was charged.
     assert left(spent + 1, named=False) == "no cap"
     assert left(spent + 1) in ("0.99", "1.00")
     assert left(spent - 0.5) == f"overrun by {number_format.epsilon(0.5)}"
     merchant["policies"] = []
-    assert tables(body)["merchant"].rows[0][5] == "policy not here"
+    assert tables(body)["merchant"].rows[0][6] == "policy not here"
 
 
-def test_a_weak_epsilon_is_called_weak(bundle: Path) -> None:
+def test_little_protection_is_never_called_protected(bundle: Path) -> None:
     body = loaded(bundle)
-    for spent, weak in ((10.5, True), (9.9, False)):
+    for own, word, protects in (
+        (10.5, "Little protection", False),
+        (9.9, "Weak", True),
+        (0.9, "Strong", True),
+    ):
         for merchant in body["merchants"]:
-            merchant["summary"]["epsilon_rdp"] = spent
-        assert any("weak guarantee" in text for text in alarms(body)) is weak
+            merchant["summary"] |= {"training_epsilon": own, "spent": own}
+            for row in merchant["entries"]:
+                row["payload"] = re.sub('"own_epsilon":[^,]*', f'"own_epsilon":{own}', row["payload"])
+        assert f"{word}: whatever anybody concludes" in texts(body) and "at most" in texts(body)
+        assert bool(alarms(body)) is not protects
+        verdicts = {row[2] for row in tables(body)["party"].rows}
+        assert verdicts == ({"protected"} if protects else {"little protection"})
+        page = render_html(body, signer="0" * 64)
+        assert ("<td>protected</td>" in page) is protects
 
 
 def test_refusals_are_grouped_and_those_not_collected_are_said(bundle: Path) -> None:

@@ -23,11 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import ChargeEntry, CountEntry, Entry, SpendingEntry, charges, spending
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
 from fedrec.privacy.accounting.versions import Opening
 from fedrec.privacy.audit import verify as verifier
@@ -40,7 +38,7 @@ from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server.receipts import read_receipts
 from fedrec.server.report.build import RunFacts, build_report
-from fedrec.simulations.report import _ledger_epsilon
+from fedrec.simulations.report import _ledger_epsilon, _spent
 from tests.cohort import Cohort
 
 Bundle = dict[str, Any]
@@ -121,7 +119,7 @@ class Scene:
                     "epsilon": _ledger_epsilon(
                         _with_count(charges(entries)[rounds:], entries), delta=plan.delta
                     ),
-                    "epsilon_lifetime": _ledger_epsilon(spending(entries), delta=plan.delta),
+                    "epsilon_lifetime": _spent(spending(entries)),
                     "rounds_charged": rounds,
                 }
                 for name, entries in ledgers.items()
@@ -238,11 +236,11 @@ runpy.run_module("verify", run_name="__main__", alter_sys=True)
 
 def amount(bundle: Bundle, scene: Scene) -> None:
     row = rows_of(bundle)[5]
-    row["payload"] = row["payload"].replace('"rdp_after":', '"rdp_after": ')
+    row["payload"] = row["payload"].replace('"spent_after":', '"spent_after": ')
 
 
 def amount_unsigned(bundle: Bundle, scene: Scene) -> None:
-    edit(rows_of(bundle)[5], "epsilons", rdp_after=0.5)
+    edit(rows_of(bundle)[5], "epsilons", spent_after=0.5)
 
 
 def amount_signed(bundle: Bundle, scene: Scene) -> None:
@@ -253,12 +251,12 @@ def amount_signed(bundle: Bundle, scene: Scene) -> None:
 
 def pld_signed(bundle: Bundle, scene: Scene) -> None:
     entry = json.loads(rows_of(bundle)[5]["payload"])
-    rechained(bundle, scene, 5, "epsilons", pld_after=entry["epsilons"]["pld_after"] * 0.998)
+    rechained(bundle, scene, 5, "epsilons", own_epsilon=entry["epsilons"]["own_epsilon"] * 0.998)
 
 
 def pld_above(bundle: Bundle, scene: Scene) -> None:
     entry = json.loads(rows_of(bundle)[5]["payload"])
-    rechained(bundle, scene, 5, "epsilons", pld_after=entry["epsilons"]["pld_after"] * 1.002)
+    rechained(bundle, scene, 5, "epsilons", own_epsilon=entry["epsilons"]["own_epsilon"] * 1.002)
 
 
 def dropped(bundle: Bundle, scene: Scene) -> None:
@@ -415,7 +413,7 @@ def changed_in_the_middle(bundle: Bundle, scene: Scene) -> None:
 
 def two_wrongs(bundle: Bundle, scene: Scene) -> None:
     """A figure of entry 5, and the plan's rate at entry 2: checks of different kinds."""
-    edit(rows_of(bundle)[9], "epsilons", rdp_after=0.5)
+    edit(rows_of(bundle)[9], "epsilons", spent_after=0.5)
     edit(rows_of(bundle)[3], "charge", clip=2.0)
     scene.chain(rows_of(bundle), identity=scene.cohort.identities["m1"])
     bundle["body"]["merchants"][1]["receipts"] = []
@@ -426,11 +424,11 @@ def summary_noise(bundle: Bundle, scene: Scene) -> None:
 
 
 def summary_epsilon(bundle: Bundle, scene: Scene) -> None:
-    bundle["body"]["merchants"][1]["summary"]["epsilon_rdp"] -= 0.01
+    bundle["body"]["merchants"][1]["summary"]["spent"] -= 0.01
 
 
 def summary_broken(bundle: Bundle, scene: Scene) -> None:
-    bundle["body"]["merchants"][1]["summary"]["epsilon_aggregation_broken"] *= 0.99
+    bundle["body"]["merchants"][1]["summary"]["spent_aggregation_broken"] *= 0.99
 
 
 def forged_receipt(bundle: Bundle, scene: Scene) -> None:
@@ -480,8 +478,8 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (duplicate_policy, "entry 6: it can't be read (duplicate_policy is out of range)"),
         (first_model, "entry 8: the first round's model is not the one that the plan names"),
         (summary_noise, "the summary's least_noise_multiplier is 1.01"),
-        (summary_epsilon, "the summary's epsilon_rdp"),
-        (summary_broken, "epsilon by PLD, if aggregation were broken"),
+        (summary_epsilon, "the summary's spent"),
+        (summary_broken, "epsilon by the lifetime filter, if aggregation were broken"),
         (forged_receipt, "entry 6: the receipt of round 3"),
         (stranger_s_receipt, "this merchant didn't sign"),
         (not_a_number, "entry 4: it can't be read"),
@@ -508,13 +506,10 @@ def fresh_server(bundle: Bundle, scene: Scene) -> None:
     made_up = SigningIdentity.generate()
     bundle["body"]["servers"] = [made_up.public.hex()]
     merchant = bundle["body"]["merchants"][1]
-    last = json.loads(rows_of(bundle)[-4]["payload"])["epsilons"]
-    del rows_of(bundle)[-2:], merchant["receipts"][-2:]
-    merchant["summary"] |= {"entries": 11, "charges": 5, "head": rows_of(bundle)[-1]["hash"]}
-    merchant["summary"] |= {"epsilon_pld": last["pld_after"], "epsilon_rdp": last["rdp_after"]}
-    events = [json.loads(row["payload"])["charge"] for row in rows_of(bundle)[1::2]]
-    broken = [count_event(), *(Event(e["sample_rate"], e["broken_noise_multiplier"], 1) for e in events)]
-    merchant["summary"]["epsilon_aggregation_broken"] = epsilon_pld(broken, delta=1e-3)
+    last = json.loads(rows_of(bundle)[-2]["payload"])["epsilons"]
+    del rows_of(bundle)[-1], merchant["receipts"][-1]
+    merchant["summary"] |= {"entries": 5, "head": rows_of(bundle)[-1]["hash"]}
+    merchant["summary"] |= {"spent": last["spent_after"]}
     bundle["body"]["attachments"] = {}
     for merchant in bundle["body"]["merchants"]:
         for receipt in merchant["receipts"]:
@@ -584,6 +579,10 @@ def test_what_is_wrong_with_the_whole_is_the_bundle_s(
     [
         ("epsilon", lambda value: value * 0.99),
         ("epsilon_rdp", lambda value: value * 0.99),
+        ("epsilon_at_1e-5", lambda value: value * 0.99),
+        ("epsilon_of_copies", lambda value: value | {"2": value["2"] * 0.95}),
+        ("epsilon_of_copies", lambda value: {"2": value["2"]}),
+        ("rating", lambda value: value | {"word": "strong"}),
         ("epsilon_aggregation_broken", lambda value: value * 0.99),
         ("noise_multiplier", lambda value: value * 1.01),
         ("delta", lambda value: value / 10),
@@ -795,10 +794,10 @@ def test_every_figure_is_held_whether_it_is_composed_anew_or_not(
 
     assert verifier.verify(write()).ok
     rows = rows_of(bundle, 0)
-    for part, row in (("pld_after", rows[number - 1]), ("pld_before", rows[number])):
-        edit(row, "epsilons", **{part: json.loads(row["payload"])["epsilons"][part] * factor})
+    row = rows[number - 1]
+    edit(row, "epsilons", own_epsilon=json.loads(row["payload"])["epsilons"]["own_epsilon"] * factor)
     Scene.chain(rows, identity=identity)
-    assert verifier.verify(write()).failures["m1"].startswith(f"entry {number}: epsilon by PLD, after it")
+    assert verifier.verify(write()).failures["m1"].startswith(f"entry {number}: epsilon by PLD, of its own")
 
 
 @pytest.fixture(scope="module")
@@ -813,7 +812,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
     first, second = (replace(charge, rounds=40) for charge in (first, second))
     with Ledger(folder / "ledger.sqlite", signer=identity, verify=verify) as ledger:
         for charge, count in ((first, 3), (second, 40)):
-            ledger.prepare(charge, charges=count)
+            ledger.prepare(charge)
             for number in range(1, count + 1):
                 ledger.charge(replace(charge, round_number=number), version="v")
     record = MerchantRecord("m1", identity.public, folder / "ledger.sqlite")

@@ -15,6 +15,7 @@ import pytest
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.errors import LedgerError, RefusedError
+from fedrec.privacy.accounting.filter import Reading
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -202,12 +203,11 @@ def _cohort(folder: Path, keys: list[bytes]) -> Cohort:
     return cohort
 
 
-def _ledgers(cohort: Cohort) -> dict[str, tuple[float, float, float]]:
+def _ledgers(cohort: Cohort) -> dict[str, tuple[Reading, Reading]]:
     return {
         name: (
-            merchant.ledger.epsilon(delta=1e-4),
-            merchant.ledger.epsilon_rdp(delta=1e-4),
-            merchant.ledger.epsilon(delta=1e-4, view="aggregation_broken"),
+            merchant.ledger.reading(),
+            merchant.ledger.reading(view="aggregation_broken"),
         )
         for name, merchant in cohort.merchants.items()
     }
@@ -240,9 +240,6 @@ def test_five_rounds_in_five_lives_cost_what_they_cost_in_one(tmp_path: Path) ->
         assert [entry.charge.round_number for entry in entries] == [1, 2, 3, 4, 5]
         # The cost of each life's round stands in its entry on top of those before.
         for one, other in zip(whole.charges(name), entries, strict=True):
-            assert other.epsilons.rdp_after == one.epsilons.rdp_after
-            assert other.epsilons.pld_after == pytest.approx(one.epsilons.pld_after, rel=2e-3)
-    for name, (pld, rdp, broken) in _ledgers(whole).items():
-        again = _ledgers(lives)[name]
-        assert again[1:] == (rdp, broken)
-        assert again[0] == pytest.approx(pld, rel=2e-3)
+            assert other.epsilons.spent_after == one.epsilons.spent_after
+            assert other.epsilons.own_epsilon == pytest.approx(one.epsilons.own_epsilon, rel=2e-3)
+    assert _ledgers(lives) == _ledgers(whole)

@@ -116,7 +116,7 @@ def test_the_enrolment_file_holds_keys_and_one_noised_count_that_was_charged_fir
         (entry,) = counts(home)
         assert (statement["unit"], statement["size"]) == ("record", entry.count.size)
         assert (entry.count.sigma, entry.count.seeded) == (COUNT_SIGMA, False)
-        assert entry.epsilons.pld_after == pytest.approx(epsilon_pld([count_event()], delta=1e-5))
+        assert entry.epsilons.spent_after == pytest.approx(epsilon_pld([count_event()], delta=1e-5 / 32))
         # Nothing in the folder has the exact number: no count of photos or of files.
         kept = {file.name for file in home.folder.iterdir()}
         assert kept == {
@@ -143,8 +143,9 @@ def test_one_release_holds_until_the_merchant_asks_for_another(photos: Path, tmp
     assert enrolment(home).statement.size == again[1].count.size == home.released().size
     # The key that waits stays the one that is asked for, and the second count was charged on top.
     assert enrolment(home).statement.node_key == rotated.node_key
-    assert again[1].epsilons.pld_after == pytest.approx(epsilon_pld([count_event()] * 2, delta=1e-5))
-    assert again[1].epsilons.pld_before == again[0].epsilons.pld_after
+    both = [epsilon_pld([count_event()], delta=1e-5 / 16 / part) for part in (2, 6)]
+    assert again[1].epsilons.spent_after == pytest.approx(sum(both))
+    assert again[1].epsilons.spent_before == again[0].epsilons.spent_after
 
 
 def test_a_count_is_on_the_disk_before_the_file_that_tells_it(

@@ -24,7 +24,7 @@ from scipy.stats import binom
 
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.prepared import Totals
+from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.simulations.attacks.canaries import AuditOptions, audit
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
 
@@ -153,8 +153,8 @@ def test_controls_at_the_defaults(broken: Callable[[], AbstractContextManager[No
 
 def test_the_claim_is_the_ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger that writes down less than the plan's epsilon is a violation, whatever leaks."""
-    real = Totals.pld
-    monkeypatch.setattr(Totals, "pld", lambda self, **options: 0.5 * real(self, **options))
+    real = Lifetime.own_epsilon
+    monkeypatch.setattr(Lifetime, "own_epsilon", lambda self, cost: 0.5 * real(self, cost))
     result = audit(AuditOptions(epsilon=8.0, **SMALL))
     assert result.epsilon_claimed == pytest.approx(4.0, rel=0.01)
     assert any("the ledgers claim an epsilon of" in violation for violation in result.violations)

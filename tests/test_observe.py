@@ -27,7 +27,6 @@ from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, Statement
@@ -297,9 +296,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_foreign_script(home: 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    identity, path = SigningIdentity.generate(), tmp_path / "ledger.sqlite"
-    create_ledger(path, signer=identity, count=COUNT)
-    with Ledger(path, signer=identity, verify=verify) as opened:
+    signer, path = SigningIdentity.generate(), tmp_path / "ledger.sqlite"
+    create_ledger(path, signer=signer, count=COUNT)
+    with Ledger(path, signer=signer, verify=verify, epsilon_lifetime=10.0, delta_lifetime=1e-5) as opened:
         yield opened
 
 
@@ -310,7 +309,7 @@ def message(kind: str, *, group: str = "3") -> Message:
 
 
 def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger) -> None:
-    observer = MerchantObserver(ledger, epsilon_lifetime=10.0)
+    observer = MerchantObserver(ledger)
     asked = message("train")
     refusal = TrainReply(merchant="anna", refused=Refusal(code="policy", detail="img_0815.png"))
     observer.answered(asked, Message(pack(refusal), reply_to=asked), seconds=2.0)
@@ -322,6 +321,8 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
         observer.connection(up=True)
         assert client.get("/healthz").status_code == 200
         text = client.get("/metrics").text
+        ledger.follow(epsilon_lifetime=5.0, delta_lifetime=1e-9)
+        changed = parsed(client.get("/metrics").text)
         ledger.close()
         assert client.get("/healthz").json() == {"status": "the ledger can't be used"}
         assert client.get("/healthz").status_code == 503
@@ -334,9 +335,13 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
     assert at(samples, "fedrec_phase_seconds_total", phase="train") == 3.0
     assert at(samples, "fedrec_bytes_total", direction="down") > 300
     assert at(samples, "fedrec_round") == 3
-    spent = epsilon_rdp([count_event()], delta=COUNT.delta)
-    assert at(samples, "fedrec_epsilon_spent") == pytest.approx(spent)
-    assert at(samples, "fedrec_epsilon_left") == pytest.approx(10 - spent)
+    spent, left = at(samples, "fedrec_epsilon_spent"), at(samples, "fedrec_epsilon_left")
+    assert spent == pytest.approx(epsilon_pld([count_event()], delta=1e-5 / 32))
+    assert left == pytest.approx(10 - spent)
+    # Another cap and delta of the merchant's own count at once, whatever the entries were written under.
+    assert (at(changed, "fedrec_epsilon_spent"), at(changed, "fedrec_epsilon_left")) == pytest.approx(
+        (stricter := epsilon_pld([count_event()], delta=1e-9 / 32), 5 - stricter)
+    )
     count, digest = ledger.head()
     assert at(samples, "fedrec_ledger_entries") == count == 1
     assert at(samples, "fedrec_ledger_head", head=digest[:8].hex()) == 1
@@ -345,7 +350,7 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
 
 @pytest.mark.parametrize("group", ["", "join", "-1", "٣", "9" * 30, 'x"} 1\nfedrec_round 9'])
 def test_the_servers_text_is_never_a_label_nor_a_round(ledger: Ledger, group: str) -> None:
-    observer = MerchantObserver(ledger, epsilon_lifetime=None)
+    observer = MerchantObserver(ledger)
     asked = message("query.anything_at_all", group=group)
     observer.answered(asked, Message(pack(JoinReply(merchant="anna")), reply_to=asked), seconds=0.0)
     with served(dict(observer.routes())) as client:
@@ -357,6 +362,6 @@ def test_the_servers_text_is_never_a_label_nor_a_round(ledger: Ledger, group: st
 
 def test_only_our_own_figures_are_shown(ledger: Ledger) -> None:
     """The library's default registry would add the process's and Python's."""
-    with served(dict(MerchantObserver(ledger, epsilon_lifetime=1.0).routes())) as client:
+    with served(dict(MerchantObserver(ledger).routes())) as client:
         names = {name for name, _ in parsed(client.get("/metrics").text)}
     assert all(name.startswith("fedrec_") for name in names)

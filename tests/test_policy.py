@@ -16,7 +16,7 @@ from fedrec.clients.charging import lost_rounds
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.errors import ConfigError, RefusalCode, RefusedError
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import roster_fingerprint
@@ -169,14 +169,16 @@ def test_no_encrypted_plan_may_assume_that_nobody_colludes(
 def test_the_limits_themselves_are_allowed(cohort: Cohort) -> None:
     plan = cohort.plan()
     derived = derive(plan)
-    left = plan.delta - plan.rounds * derived.noise.beta
-    epsilon = epsilon_rdp([Event(plan.sample_rate, derived.noise.noise_multiplier, plan.rounds)], delta=left)
+    left = 1e-5 - plan.rounds * derived.noise.beta
+    epsilon = epsilon_pld([Event(plan.sample_rate, derived.noise.noise_multiplier, plan.rounds)], delta=left)
     policy = _policy(
         models=frozenset({plan.model}),
         initial_models=frozenset({plan.initial_model_hash}),
         largest_sample_rate=plan.sample_rate,
         largest_training_delta=plan.delta,
         largest_training_epsilon=epsilon,
+        lifetime_epsilon=50.0,
+        lifetime_delta=1e-5,
         least_noise_multiplier=1.0,
         least_contributors=3,
         roster_fingerprint=roster_fingerprint(plan.roster),
@@ -185,6 +187,36 @@ def test_the_limits_themselves_are_allowed(cohort: Cohort) -> None:
     policy.check_cost(plan, derived)
     with pytest.raises(RefusedError, match="largest_training_epsilon"):
         policy.check_cost(cohort.plan(rounds=4), derive(cohort.plan(rounds=4)))
+
+
+@pytest.mark.parametrize("delta", [1e-9, 1e-5, 1e-3, 6e-3])
+def test_a_plan_buys_no_epsilon_by_naming_a_larger_delta(tmp_path: Path, delta: float) -> None:
+    """A plan of epsilon 4.26 passed a cap of 1 by asking for delta 0.3: caps are at the policy's delta."""
+    cohort = Cohort(tmp_path, policy=_policy(lifetime_epsilon=50.0, lifetime_delta=1e-5))
+    plan = cohort.plan(delta=delta)
+    derived = derive(plan)
+    left = 1e-5 - plan.rounds * derived.noise.beta
+    whole = epsilon_pld([Event(plan.sample_rate, 1.0, plan.rounds)], delta=left)
+    for cap, refused in ((whole * 1.001, False), (whole * 0.999, True)):
+        policy = cohort.policy.model_copy(update={"largest_training_epsilon": cap})
+        policy.check(plan)
+        if refused:
+            with pytest.raises(RefusedError, match="largest_training_epsilon"):
+                policy.check_cost(plan, derived)
+        else:
+            policy.check_cost(plan, derived)
+
+
+def test_a_delta_that_allows_whole_records_is_refused_by_any_policy(cohort: Cohort) -> None:
+    total = cohort.plan().records_total
+    _policy().check(cohort.plan(delta=1 / total))
+    for delta in (1.01 / total, 0.3):
+        with pytest.raises(RefusedError, match="allows whole ones to be shown") as refused:
+            _policy(lifetime_epsilon=1e6, lifetime_delta=0.9).check(cohort.plan(delta=delta))
+        assert refused.value.code == "plan"
+    # However few records there are, one in a hundred is the largest.
+    with pytest.raises(RefusedError, match=r"above 0\.01"):
+        _policy().check(cohort.plan(delta=0.02, records_total=4, records_largest=1))
 
 
 def test_without_secure_aggregation_the_noise_of_one_share_is_what_counts(cohort: Cohort) -> None:
@@ -322,8 +354,8 @@ def test_a_fingerprint_is_the_rosters_whatever_its_order(cohort: Cohort) -> None
 def test_an_overfull_step_is_refused_at_the_join_whatever_the_merchant_holds(cohort: Cohort) -> None:
     merchant = cohort.merchants["m0"]
     for plan in (
-        cohort.plan(records_largest=10**6, records_total=4 * 10**6),
-        cohort.plan(records_largest=420_000, records_total=16 * 10**5, sample_rate=0.31),
+        cohort.plan(records_largest=10**6, records_total=4 * 10**6, delta=1e-7),
+        cohort.plan(records_largest=420_000, records_total=16 * 10**5, sample_rate=0.31, delta=1e-7),
     ):
         with pytest.raises(RefusedError, match="a step of one merchant takes"):
             merchant.join(JoinRequest(plan=plan))

@@ -18,7 +18,13 @@ from fedrec.errors import LedgerError, ProtocolError, RefusedError, TrainingErro
 from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, CountEntry
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.messages import TrainReply, UnmaskRequest
-from fedrec.protocol.statements import LEDGER_HEAD_CONTEXT, RECEIPT_CONTEXT, LedgerHead, Receipt, SignedLedgerHead
+from fedrec.protocol.statements import (
+    LEDGER_HEAD_CONTEXT,
+    RECEIPT_CONTEXT,
+    LedgerHead,
+    Receipt,
+    SignedLedgerHead,
+)
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook, read_receipts, rounds_with_receipt
 from tests.cohort import Cohort, InProcessGrid

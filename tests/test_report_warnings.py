@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fedrec.config import load_config
+from fedrec.errors import ConfigError
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.sources import open_source
@@ -92,9 +93,8 @@ def test_rounds_are_not_measured_on_the_final_split_for_want_of_another(run: Run
 @pytest.mark.parametrize(
     ("options", "warning"),
     [
-        ({"epsilon": 1e6, "delta": 1e-5}, "the noise multiplier is the least there is"),
-        ({"delta": 5e-3}, "delta 0.005 is above 0.001"),
-        ({"delta": 0.2}, "records or more for a merchant with"),
+        ({"epsilon": 64.0, "delta": 1e-5}, "the noise multiplier is the least there is"),
+        ({"delta": 5e-3}, "delta 0.005 is above a tenth of 1 /"),
         ({"delta": 1e-4}, None),
     ],
 )
@@ -109,3 +109,22 @@ def test_settings_that_protect_otherwise_than_it_may_seem(
         assert not found
     else:
         assert any(warning in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"epsilon": 1e6, "delta": 0.4}, "epsilon: 1e\\+06 is outside"),
+        ({"epsilon": 65.0}, "epsilon: 65 is outside"),
+        ({"delta": 0.4}, "delta: 0.4 is outside"),
+        ({"delta": 9.9e-3, "records": 200}, "one in the"),
+    ],
+)
+def test_budgets_that_state_nothing_are_refused(
+    run: Run, tmp_path: Path, options: dict[str, object], why: str
+) -> None:
+    for index, label in enumerate(("mug", "shoe")):
+        draw(tmp_path / "photos", label, int(str(options.get("records", 40))), seed=index)
+    given = {name: value for name, value in options.items() if name != "records"}
+    with pytest.raises(ConfigError, match=why):
+        run(merchants=3, **given)

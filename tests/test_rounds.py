@@ -424,7 +424,7 @@ def test_a_plan_is_held_against_the_ledger_before_its_first_round(tmp_path: Path
     plan = probe.plan(rounds=1)
     probe.train(plan)
     (entry,) = probe.charges("m0")
-    spent = entry.epsilons.rdp_after
+    spent = entry.epsilons.spent_after
     assert spent is not None
     policy = probe.policy.model_copy(update={"lifetime_epsilon": 1.05 * spent, "lifetime_delta": plan.delta})
     cohort = Cohort(tmp_path / "cohort", policy=policy)
@@ -443,7 +443,7 @@ def test_a_plan_is_held_against_the_ledger_before_its_first_round(tmp_path: Path
 def test_a_merchant_joins_again_with_just_the_rounds_left(tmp_path: Path) -> None:
     probe = Cohort(tmp_path / "probe")
     probe.train(probe.plan(rounds=3))
-    spent = probe.charges("m0")[-1].epsilons.rdp_after
+    spent = probe.charges("m0")[-1].epsilons.spent_after
     assert spent is not None
     policy = probe.policy.model_copy(update={"lifetime_epsilon": 1.0001 * spent, "lifetime_delta": 1e-4})
     cohort = Cohort(tmp_path / "cohort", policy=policy)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from fedrec.cli import client
 from fedrec.clients import checks
+from fedrec.clients.charging import round_charge
 from fedrec.clients.checks import look_at
 from fedrec.clients.data import photos_for
 from fedrec.clients.home import MerchantHome
@@ -26,17 +27,18 @@ from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.counts import count_event
-from fedrec.privacy.accounting.ledger import Charge, Ledger
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.entries import charges
+from fedrec.privacy.accounting.filter import Training, read
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
-from fedrec.privacy.identity import verify
+from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
-from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture
-from tests.test_ledger import CHARGE, VERSION
+from tests.test_ledger import CHARGE, COUNT, VERSION
 
 NAME = "merchant-00"
 
@@ -94,9 +96,7 @@ def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
     for folder in photos.iterdir():
         assert f"{folder.name} {len(list(folder.iterdir()))}" in found["classes"][1]
     assert found["device"][1].startswith("a GPU" if torch.cuda.is_available() else "no GPU")
-    # The count that it declared is charged.
-    left = 10 - epsilon_rdp([count_event()], delta=1e-5)
-    assert f"{left:.3f} left of 10" in found["budget"][1]
+    assert "9.795 left of 10" in found["budget"][1]
     assert "clock" not in found and "server" not in found
 
 
@@ -238,32 +238,37 @@ def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pyt
 def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe = Cohort(tmp_path / "probe")
     plan = probe.plan(rounds=3)
-    shown = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5)
-    assert shown.epsilon is not None and shown.epsilon_lifetime is not None
-    assert shown.epsilon < shown.epsilon_lifetime, "the lifetime's delta is the smaller one"
+    shown = summarise(plan, (), lifetime_delta=1e-5)
+    assert shown.epsilon is not None and shown.cap_needed is not None
+    assert shown.epsilon < shown.cap_needed, "the lifetime's delta is the smaller one"
+
+    # What a merchant is asked for that has declared its count and no more.
+    needed = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5).cap_needed
+    assert needed is not None and shown.cap_needed < needed < shown.cap_needed + 0.3
+
+    cost = round_charge(
+        plan, derive(plan), round_number=1, model_hash="ab" * 32, policy_hash="cd" * 32, seeded=False
+    )
 
     def joins(cap: float) -> bool:
-        policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
-        merchant = Cohort(tmp_path / f"{cap}", policy=policy).merchants["m0"]
-        merchant.gate.follow(plan.server_key)
-        proposed = plan.model_copy(
-            update={"roster": (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])}
-        )
-        try:
-            merchant.join(JoinRequest(plan=proposed))
-        except BudgetExceededError:
-            return False
+        identity, path = SigningIdentity.generate(), tmp_path / f"{cap}"
+        create_ledger(path, signer=identity, count=COUNT)
+        with Ledger(
+            path, signer=identity, verify=verify, epsilon_lifetime=cap, delta_lifetime=1e-5
+        ) as ledger:
+            try:
+                ledger.check_ahead(cost)
+            except BudgetExceededError:
+                return False
         return True
 
-    assert joins(shown.epsilon_lifetime * 1.0001) and not joins(shown.epsilon_lifetime * 0.9999)
+    assert joins(needed) and not joins(needed - 0.01)
     # Part of it spent, the same end is foreseen.
     probe.train(plan)
     entries = probe.merchants["m0"].ledger.entries()
     for spent in (1, 2, 3):
-        # The count, and a charge and an answer for each round.
-        later = summarise(plan, entries[: 1 + 2 * spent], lifetime_delta=1e-5)
-        assert later.last_round == spent
-        assert later.epsilon_lifetime == pytest.approx(shown.epsilon_lifetime)
+        later = summarise(plan, [entries[0], *charges(entries)[:spent]], lifetime_delta=1e-5)
+        assert later.last_round == spent and later.cap_needed == needed
     assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
 
 
@@ -289,16 +294,24 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
         assert shown["running"] and shown["connected"]
         assert shown["training"]["training_id"] == plan.training_id and shown["training"]["last_round"] == 2
         assert (shown["ledger_entries"], shown["ledger_head"]) == (2, ledger.head()[1].hex())
-        spent = ledger.epsilon_rdp(delta=CHARGE.delta)
+        spent = ledger.reading().spent
         assert shown["budget"]["spent"] == pytest.approx(spent)
         assert shown["budget"]["left"] == pytest.approx(10 - spent)
-        events = [count_event(), CHARGE.event("aggregation_broken")]
-        broken = epsilon_rdp(events, delta=CHARGE.delta - CHARGE.beta)
+        broken = ledger.reading(view="aggregation_broken").spent
+        own = epsilon_pld([CHARGE.event()], delta=CHARGE.delta - CHARGE.beta)
+        assert shown["budget"]["trainings"][0]["epsilon"] == pytest.approx(own)
         assert shown["budget"]["spent_broken"] == pytest.approx(broken) and broken > spent
         (line,) = shown["refusals"]
         assert line["times"] == 3 and line["plan"]["training_id"] == refused.training_id
         text = told(home, "status")
-    for part in ("connected since", plan.training_id[:16], "round 2", "3 times", "needs a lifetime_epsilon"):
+    for part in (
+        "connected since",
+        plan.training_id[:16],
+        "round 2",
+        "3 times",
+        "needs a lifetime_epsilon",
+        "rating",
+    ):
         assert part in text
     assert json.loads(told(home, "budget", "--json")) == shown["budget"]
     # Once it is joined, what it would have cost at its refusal is of no use.
@@ -317,7 +330,7 @@ def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Pat
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
     budget = told(fresh, "budget")
     assert "charged for no round" in budget and f"{fresh.released().size} photos declared" in budget
-    assert f"epsilon {epsilon_rdp([count_event()], delta=1e-5):.3f} proved by RDP" in budget
+    assert f"epsilon {epsilon_pld([count_event()], delta=1e-5 / 32):.3f}" in budget
 
 
 def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> None:
@@ -334,3 +347,28 @@ def test_the_log_s_size_is_the_one_that_is_reckoned_with() -> None:
     from fedrec.cli import logs
 
     assert (logs._FILES + 1) * logs._BYTES == checks._LOG_BYTES
+
+
+def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) -> None:
+    """3.25 was shown after lifetime_delta fell, 7.38 was true: no entry of another delta is believed."""
+    for number in range(3):
+        charge(home, replace(CHARGE, round_number=number, rounds=3))
+    policy = home.folder / "policy.toml"
+    rules = policy.read_text("utf-8")
+    training = Training(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta, running=False)
+    seen = []
+    for cap, delta in ((10.0, 1e-5), (10.0, 1e-10), (7.0, 1e-7)):
+        policy.write_text(
+            rules.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {cap}").replace(
+                "lifetime_delta = 1e-5", f"lifetime_delta = {delta}"
+            )
+        )
+        exact = read([training], releases=[count_event()], epsilon=cap, delta=delta)
+        seen.append(exact.spent)
+        shown = json.loads(told(home, "budget", "--json"))
+        assert shown["spent"] == pytest.approx(exact.spent) and shown["delta"] == delta
+        assert shown["left"] == pytest.approx(exact.left) and shown["cap"] == cap
+        assert json.loads(told(home, "status", "--json"))["budget"] == shown
+        assert f"{exact.left:.3f} left of {cap:g}" in findings(home)["budget"][1]
+        assert shown["sentence"] in told(home, "status")
+    assert seen[1] > 1.3 * seen[0]

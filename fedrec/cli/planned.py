@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from fedrec._internal import number_format
 from fedrec.clients.untouched import refusal_by_defaults
+from fedrec.privacy.accounting.rating import USUAL_DELTA
 from fedrec.privacy.derive import Derived, derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.report.build import epsilon_after, epsilon_rdp_after
+from fedrec.server.report.build import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
 
 
@@ -27,7 +28,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
         f"noise multiplier {view.server:.3f}, delta {made.delta:g}"
     )
-    yield f"budget      {_budget(made, derived)}"
+    yield from _budget(made, derived)
     yield f"encryption  {made.scheme}{_committee(made)}"
     yield f"merchants   with an untouched policy and ledger {_untouched(made, derived)}"
     yield f"fingerprint {fingerprint}"
@@ -53,16 +54,31 @@ def _committee(made: TrainingPlan) -> str:
     )
 
 
-def _budget(made: TrainingPlan, derived: Derived) -> str:
-    """Say what the whole training costs, by the headline figure and by the one that merchants' caps go by."""
+def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
+    """Yield what the whole training costs, what that is worth in words, and what a plan may be warned of."""
     if made.mode == "off":
-        return "none: privacy is off"
+        yield "budget      none: privacy is off"
+        return
     steps = made.rounds * made.local_steps
-    headline = number_format.epsilon(epsilon_after(made, derived, steps=steps))
-    proved = number_format.epsilon(epsilon_rdp_after(made, derived, steps=steps))
+    headline = epsilon_after(made, derived, steps=steps)
     broken = number_format.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
-    return (
-        f"epsilon {headline}, by the proved figure {proved}, at this delta; {broken} against whoever "
-        "breaks the encryption. A merchant's cap must hold the proved figure at its own lifetime_delta, "
-        "often a smaller one: there the training costs more"
+    usual = ""
+    if made.delta != USUAL_DELTA:
+        at = number_format.epsilon(epsilon_after(made, derived, steps=steps, delta=USUAL_DELTA))
+        usual = f"; {at} at delta {USUAL_DELTA:g}"
+    copies = ", ".join(
+        f"{number_format.epsilon(value)} for {count} copies of a photo"
+        for count, value in epsilons_of_copies(made, derived, steps=steps).items()
     )
+    yield (
+        f"budget      epsilon {number_format.epsilon(headline)} at this delta{usual}; {copies}; {broken} "
+        "against whoever breaks the encryption"
+    )
+    yield f"rating      {rate_plan(made, headline).sentence}"
+    yield (
+        "caps        a merchant's lifetime cap counts it at that merchant's own delta, with what was charged "
+        "before, by a filter: a first training alone reads about an eighth more than its epsilon"
+    )
+    warned = delta_warning(made)
+    if warned is not None:
+        yield f"warning     {warned}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from fedrec.clients.standing import Budget, PlanSummary, Standing
@@ -18,8 +17,8 @@ def budget_lines(budget: Budget) -> Iterator[str]:
     for training in budget.trainings:
         yield (
             f"training {training.training_id[:_SHOWN_DIGITS]}: {training.charges} charges of "
-            f"{training.model}, the last at {training.last_at}; lifetime epsilon then "
-            f"{_figure(training.epsilon_lifetime)}"
+            f"{training.model}, the last at {training.last_at}; epsilon "
+            f"{_figure(training.epsilon)} at its delta {training.delta:g}"
             + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
         )
     what = "products" if budget.unit == "product" else "photos"
@@ -27,11 +26,10 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         f"size     {budget.declared} {what} declared, with noise"
         + (f"; counted {budget.counts} times, each charged" if budget.counts > 1 else "; charged once")
     )
-    yield (
-        f"spent    epsilon {_figure(budget.spent)} proved by RDP (about {_figure(budget.spent_pld)} by PLD) "
-        f"of {budget.cap:g} at delta {budget.delta:g}"
-    )
-    yield f"broken   epsilon {_figure(budget.spent_broken)} by RDP, against whoever breaks the encryption"
+    spent = f"{_figure(budget.spent)}{_of(budget)} at delta {budget.delta:g}"
+    yield f"spent    epsilon {spent}, as the lifetime cap counts it"
+    yield f"rating   {budget.sentence}"
+    yield f"broken   epsilon {_figure(budget.spent_broken)}, against whoever breaks the encryption"
     if any(training.seeded for training in budget.trainings):
         yield "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
 
@@ -58,8 +56,9 @@ def status_lines(standing: Standing) -> Iterator[str]:
     if standing.paused:
         yield "paused      no new round is answered: 'fedrec client resume' ends it"
     budget = standing.budget
-    yield f"budget      epsilon {_figure(budget.spent)} spent (RDP){_left(budget)}"
-    yield f"  broken    epsilon {_figure(budget.spent_broken)} against whoever breaks the encryption (RDP)"
+    yield f"budget      epsilon {_figure(budget.spent)} spent{_left(budget)}"
+    yield f"  rating    {budget.sentence}"
+    yield f"  broken    epsilon {_figure(budget.spent_broken)} against whoever breaks the encryption"
     yield f"ledger      {standing.ledger_entries} entries, head {standing.ledger_head[:_SHOWN_DIGITS]}"
     for refused in standing.refusals:
         often = f"{refused.times} times, the last " if refused.times > 1 else ""
@@ -67,6 +66,10 @@ def status_lines(standing: Standing) -> Iterator[str]:
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
             yield f"  cost now  {_cost(refused.plan)}"
+
+
+def _of(budget: Budget) -> str:
+    return "" if budget.cap is None else f" of {budget.cap:g}"
 
 
 def _left(budget: Budget) -> str:
@@ -91,18 +94,11 @@ def _plan(plan: PlanSummary) -> str:
 
 
 def _cost(plan: PlanSummary) -> str:
-    whole = f"epsilon {_figure(plan.epsilon)} for all its rounds, at its delta {plan.delta:g}"
-    if plan.lifetime_delta is None:
-        return whole
+    needed = "no bound" if plan.cap_needed is None else f"{plan.cap_needed:.2f}"
     return (
-        f"{whole}; policy.toml needs a lifetime_epsilon of {_at_least(plan.epsilon_lifetime)} at "
-        f"lifetime_delta {plan.lifetime_delta:g}"
+        f"epsilon {_figure(plan.epsilon)} for all its rounds, at its delta {plan.delta:g} ({plan.word}); "
+        f"policy.toml needs a lifetime_epsilon of {needed} at lifetime_delta {plan.lifetime_delta:g}"
     )
-
-
-def _at_least(epsilon: float | None) -> str:
-    """Give an epsilon rounded up: as a cap, it is enough."""
-    return "no bound" if epsilon is None else f"{math.ceil(epsilon * 100) / 100:.2f}"
 
 
 def _figure(epsilon: float | None) -> str:

@@ -66,9 +66,7 @@ class Daemon:
         self._app: ClientApp = build_client_app(lambda context: self._merchant)
         self._stop = threading.Event()
         self._next_expiry = 0.0
-        self.observer = MerchantObserver(
-            self._merchant.ledger, epsilon_lifetime=self._merchant.policy.lifetime_epsilon
-        )
+        self.observer = MerchantObserver(self._merchant.ledger)
 
     def stop(self) -> None:
         """Ask the daemon to end; what it is answering is finished and sent first."""
@@ -142,7 +140,6 @@ class Daemon:
         if self._home.paused:
             self._merchant.suspend(PAUSED)
         self._merchant.gate.follow(join.server_key)
-        self.observer.cap(policy.lifetime_epsilon)
         _log.info(
             "policy and join file are in force as they are now; %s",
             "paused" if self._home.paused else "taking part",

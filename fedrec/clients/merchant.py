@@ -152,7 +152,7 @@ class Merchant:
             raise RefusedError("the roster has another key under this merchant's name", code="plan")
         joined = self._prepare(plan)
         self.policy.check_cost(plan, joined.derived)
-        self.ledger.check_ahead(self._first_cost(joined), rounds=plan.rounds)
+        self.ledger.check_ahead(self._first_cost(joined))
         self.expire()
         if self.store.is_closed(plan.training_id):
             raise RefusedError("this training was closed", code="training")
@@ -186,14 +186,10 @@ class Merchant:
             self._sets.fix(plan, policy=self.policy)
 
     def _work_out_costs(self, joined: _Joined) -> None:
-        """Have the ledger compose the rounds that are left, once a life: each charge is then a look-up."""
-        plan = joined.plan
-        if plan.training_id in self._worked_out or not self.works_ahead:
-            return
-        self._worked_out = {plan.training_id}
-        charged = self.ledger.rounds_charged(plan.training_id)
-        if charged < plan.rounds:
-            self.ledger.prepare(self._first_cost(joined), charges=plan.rounds - charged)
+        """Have the ledger compose the training's rounds, once a life: each charge is then a look-up."""
+        if joined.plan.training_id not in self._worked_out and self.works_ahead:
+            self._worked_out = {joined.plan.training_id}
+            self.ledger.prepare(self._first_cost(joined))
 
     def _first_cost(self, joined: _Joined) -> Charge:
         """What the first round costs, and so any of them."""

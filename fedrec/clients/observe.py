@@ -15,7 +15,6 @@ from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
-from fedrec.privacy.accounting.entries import spending
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.protocol.transport import content_bytes, is_refusal
 
@@ -26,24 +25,16 @@ _MOST_DIGITS = 9
 
 
 class MerchantObserver:
-    """Counts what the daemon does; ``epsilon_lifetime`` is the cap that the ledger holds, if any.
+    """Counts what the daemon does. Safe to use from several threads."""
 
-    Safe to use from several threads.
-    """
-
-    def __init__(self, ledger: Ledger, *, epsilon_lifetime: float | None) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self.cap(epsilon_lifetime)
         self._mutex = threading.Lock()
         self._connected = False
         self._round = 0
         self._messages: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, float] = {}
         self._bytes = {"down": 0, "up": 0}
-
-    def cap(self, epsilon_lifetime: float | None) -> None:
-        """Show another lifetime cap from now on."""
-        self._cap = math.inf if epsilon_lifetime is None else epsilon_lifetime
 
     def connection(self, *, up: bool) -> None:
         """Note that the connection to the server stands, or was lost."""
@@ -104,11 +95,11 @@ class MerchantObserver:
         yield from self._budget()
 
     def _budget(self) -> Iterator[Metric]:
-        costs = spending(self._ledger.entries())
-        spent = costs[-1].epsilons.rdp_after if costs else 0.0
-        spent = math.inf if spent is None else spent
-        left = max(0.0, self._cap - spent) if math.isfinite(spent) else 0.0
-        yield GaugeMetricFamily(prometheus.EPSILON_SPENT, "Lifetime epsilon spent, proved by RDP.", spent)
+        reading = self._ledger.reading()
+        left = reading.left if self._ledger.has_cap else math.inf
+        yield GaugeMetricFamily(
+            prometheus.EPSILON_SPENT, "Lifetime epsilon spent, as the cap counts it.", reading.spent
+        )
         yield GaugeMetricFamily(prometheus.EPSILON_LEFT, "Lifetime epsilon left below the cap.", left)
         count, digest = self._ledger.head()
         yield GaugeMetricFamily(prometheus.LEDGER_ENTRIES, "Entries of the ledger.", count)

@@ -19,7 +19,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
@@ -46,14 +47,17 @@ TEMPLATE = """\
 # A line that starts with '#' is a comment; a rule that is left out has the value shown here.
 
 # The privacy budget of all trainings together, never refunded. Both lines are required.
-# The proved (RDP) figure is held against it, at this delta: it is larger than the epsilon that a plan names.
-# A training is joined only if all its rounds fit; 'fedrec client status' shows what a refused one would need.
+# It is a filter, which holds for a server that chooses each training after seeing the last one's results
+# (docs/accounting.md); alone in it, a training reads about an eighth more than its own epsilon. A training is
+# joined only if all its rounds fit; 'fedrec client status' shows what a refused one would need.
 lifetime_epsilon = 10.0
 lifetime_delta = 1e-5
 
-# What one training may cost at most: the epsilon that an untouched plan asks for. One that costs more takes
-# nearly all of the lifetime's budget at once. Its own delta has no limit here unless given.
+# What one training may cost at most: its epsilon for all its rounds, at lifetime_delta whatever delta its
+# plan names. 8 is what an untouched plan asks for; one that costs more takes nearly all of the lifetime's budget.
 largest_training_epsilon = 8.0
+# The largest delta that a plan may name (no limit unless given; one above 1 / the records of the training is
+# refused by any policy).
 # largest_training_delta = 1e-5
 
 # Privacy modes and schemes of secure aggregation that may be used. With schemes = ["kahe"] alone, secure
@@ -137,9 +141,10 @@ changed_data = "refuse"
 class MerchantPolicy(Strict):
     """What a merchant lets be done with its photos; :data:`TEMPLATE` explains every rule.
 
-    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings. None, for no cap, is for
-    simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode ``off``, whatever
-    ``modes`` says. The limits on a training's size are None, for no limit, in simulations alone too.
+    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings, held by the lifetime filter. None,
+    for no cap, is for simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode
+    ``off``, whatever ``modes`` says. The limits on a training's size are None, for no limit, in simulations
+    alone too.
     """
 
     lifetime_epsilon: Positive | None = None
@@ -249,6 +254,7 @@ class MerchantPolicy(Strict):
         Sizes come first, and cost a few multiplications whatever the plan asks for.
         """
         self._check_size(plan)
+        check_delta(plan)
         _one_of("modes", plan.mode, self.modes, what="privacy mode")
         _one_of("units", plan.unit, self.units, what="unit")
         _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
@@ -280,20 +286,22 @@ class MerchantPolicy(Strict):
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.
 
-        Both are the merchant's own derivation, in the view that it reports; epsilon is the proved figure of
-        all the plan's steps.
+        Both are the merchant's own derivation, in the view that it reports. Epsilon is the proved one (PLD)
+        of all the plan's steps at the policy's own ``lifetime_delta``: a plan buys nothing by naming a
+        larger. (At the plan's where there is none, as in simulations.)
         """
         noise = reported_views(plan, derived.noise).server
         _at_least("least_noise_multiplier", noise, self.least_noise_multiplier)
         if self.largest_training_epsilon is None:
             return
         steps = plan.rounds * plan.local_steps
-        delta = plan.delta - derived.noise.beta * steps
+        whole = plan.delta if self.lifetime_delta is None else self.lifetime_delta
+        delta = whole - derived.noise.beta * steps
         if noise == 0 or delta < MIN_DELTA:
             raise RefusedError(
                 "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"
             )
-        epsilon = epsilon_rdp([Event(plan.sample_rate, noise, steps)], delta=delta)
+        epsilon = epsilon_pld([Event(plan.sample_rate, noise, steps)], delta=delta)
         _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
 
     def day_start(self, now: datetime) -> datetime:
@@ -319,6 +327,17 @@ class MerchantPolicy(Strict):
 
     def _by_clock(self, now: datetime) -> datetime:
         return now.astimezone(UTC if self.clock == "utc" else None)
+
+
+def check_delta(plan: TrainingPlan) -> None:
+    """Raise ``RefusedError`` for a delta above one in the plan's records: it may show whole ones."""
+    most = largest_delta(plan.records_total)
+    if plan.mode != "off" and plan.delta > most:
+        raise RefusedError(
+            f"the plan's delta of {plan.delta:.3g} is above {most:.3g}: with {plan.records_total} records it "
+            "allows whole ones to be shown",
+            code="plan",
+        )
 
 
 def _within(here: time, span: str) -> bool:

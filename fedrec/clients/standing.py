@@ -9,22 +9,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedrec.clients.charging import round_charge
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
+from fedrec.privacy.accounting.cap import Cap
 from fedrec.privacy.accounting.entries import (
     ChargeEntry,
     Entry,
-    SpendingEntry,
     charges,
     finite,
     genesis,
     last_count,
     spending,
 )
-from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.rating import Word, rate
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import verify
@@ -36,7 +37,7 @@ _SHOWN_REFUSALS = 5
 
 @dataclass(frozen=True)
 class Charged:
-    """What a training was charged; ``epsilon_lifetime`` is the proved one after its last charge.
+    """What a training was charged; ``epsilon`` is the proved one of its charges alone, at its ``delta``.
 
     ``seeded`` counts the charges whose noise came from a seed.
     """
@@ -47,23 +48,28 @@ class Charged:
     seeded: int
     last_round: int
     last_at: str
-    epsilon_lifetime: float | None
+    epsilon: float | None
+    delta: float
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The lifetime budget; an epsilon is None where nothing bounds it, the cap where there is no policy.
+    """The lifetime budget by the policy of today; an epsilon is None where nothing bounds it.
 
-    ``spent_broken`` is the proved epsilon against somebody who saw every single upload in clear. ``declared``
-    is the noised count of units that holds, of ``counts`` that were charged.
+    ``spent`` and ``left`` are what the lifetime filter reads in the ledger's entries for ``cap`` and
+    ``delta``, whatever these were when the entries were written. Where there is no cap, None, they are read
+    for a nominal one, at the delta of the last entry. ``spent_broken`` is the same rule's, against somebody
+    who saw every single upload in clear. ``word`` and ``sentence`` rate what was spent. ``declared`` is the
+    noised count of units that holds, of ``counts`` that were charged.
     """
 
     spent: float | None
-    spent_pld: float | None
     spent_broken: float | None
     left: float | None
     cap: float | None
-    delta: float | None
+    delta: float
+    word: Word
+    sentence: str
     trainings: tuple[Charged, ...]
     counts: int
     declared: int
@@ -74,8 +80,9 @@ class Budget:
 class PlanSummary:
     """A plan and its cost: ``epsilon`` that of all its rounds, proved, at the plan's own ``delta``.
 
-    ``epsilon_lifetime`` is what the ledger would stand at after the rounds that are left, at
-    ``lifetime_delta``. Both are None where nothing bounds them, or the plan can't be carried out.
+    ``cap_needed`` is the least lifetime cap, to the hundredth and at ``lifetime_delta``, which lets in the
+    rounds that are left. Both are None where nothing bounds them, or the plan can't be carried out.
+    ``word`` rates ``epsilon``.
     """
 
     training_id: str
@@ -89,8 +96,9 @@ class PlanSummary:
     last_round: int
     delta: float
     epsilon: float | None
-    epsilon_lifetime: float | None
-    lifetime_delta: float | None
+    word: Word
+    cap_needed: float | None
+    lifetime_delta: float
 
 
 @dataclass(frozen=True)
@@ -139,35 +147,37 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
     for entry in charges(entries):
         trainings.setdefault(entry.charge.training_id, []).append(entry)
     costs = spending(entries)
-    last = costs[-1].epsilons if costs else None
-    spent = 0.0 if last is None else last.rdp_after
+    lifetime = Lifetime.of(costs)
+    cap = Cap() if policy is None else Cap(policy.lifetime_epsilon, policy.lifetime_delta)
+    reading, broken = (
+        cap.read(lifetime, delta=costs[-1].epsilons.delta, view=view)
+        for view in ("server", "aggregation_broken")
+    )
+    _, delta = cap.terms(costs[-1].epsilons.delta)
     declared = last_count(entries)
-    cap = None if policy is None else policy.lifetime_epsilon
-    left = None if cap is None else max(0.0, cap - spent) if spent is not None else 0.0
+    unit = "record" if declared is None else declared.unit
+    rated = rate(finite(reading.spent), delta=delta, unit=_named(unit))
     budget = Budget(
-        spent=spent,
-        spent_pld=0.0 if last is None else last.pld_after,
-        spent_broken=_broken(costs),
-        left=left,
-        cap=cap,
-        delta=None if policy is None else policy.lifetime_delta,
-        trainings=tuple(_charged(charged) for charged in trainings.values()),
+        spent=finite(reading.spent),
+        spent_broken=finite(broken.spent),
+        left=None if cap.epsilon is None else reading.left,
+        cap=cap.epsilon,
+        delta=delta,
+        word=rated.word,
+        sentence=rated.sentence,
+        trainings=tuple(_charged(lifetime, charged) for charged in trainings.values()),
         counts=len(costs) - len(charges(entries)),
         declared=0 if declared is None else declared.size,
-        unit="" if declared is None else declared.unit,
+        unit=unit,
     )
     return budget, entries
 
 
-def _broken(entries: Sequence[SpendingEntry]) -> float | None:
-    if not entries:
-        return 0.0
-    delta = entries[-1].epsilons.delta - sum(entry.cost.delta_used for entry in entries)
-    events = [entry.cost.event("aggregation_broken") for entry in entries]
-    return finite(epsilon_rdp(events, delta=delta)) if delta >= MIN_DELTA else None
+def _named(unit: str) -> str:
+    return "product" if unit == "product" else "photo"
 
 
-def _charged(entries: Sequence[ChargeEntry]) -> Charged:
+def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
     last = entries[-1]
     return Charged(
         training_id=last.charge.training_id,
@@ -176,33 +186,34 @@ def _charged(entries: Sequence[ChargeEntry]) -> Charged:
         seeded=sum(entry.charge.seeded for entry in entries),
         last_round=max(entry.charge.round_number for entry in entries),
         last_at=last.created_at,
-        epsilon_lifetime=last.epsilons.rdp_after,
+        epsilon=finite(lifetime.own_epsilon(last.charge, charges=0)),
+        delta=last.charge.delta,
     )
 
 
-def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float | None) -> PlanSummary:
+def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
     """Work out what a plan costs, alone and on top of what was charged."""
     charged = [entry.charge for entry in charges(entries)]
     last_round = max((c.round_number for c in charged if c.training_id == plan.training_id), default=0)
-    alone, lifetime = math.inf, math.inf
+    alone, needed = math.inf, math.inf
     try:
-        noise = derive(plan).noise
-        multiplier = reported_views(plan, noise).server
+        derived = derive(plan)
     except (ConfigError, AggregationError):
-        noise, multiplier = None, 0.0
-    if noise is not None and multiplier > 0:
-        beta = noise.beta
-
-        def cost(rounds: int, *, before: Sequence[SpendingEntry], delta: float) -> float:
-            steps = rounds * plan.local_steps
-            left = delta - beta * steps - sum(entry.cost.delta_used for entry in before)
-            events = [entry.cost.event() for entry in before]
-            events.append(Event(plan.sample_rate, multiplier, steps))
-            return epsilon_rdp(events, delta=left) if left >= MIN_DELTA else math.inf
-
-        alone = cost(plan.rounds, before=(), delta=plan.delta)
-        if lifetime_delta is not None:
-            lifetime = cost(plan.rounds - last_round, before=spending(entries), delta=lifetime_delta)
+        derived = None
+    if derived is not None and reported_views(plan, derived.noise).server > 0:
+        charge = round_charge(
+            plan,
+            derived,
+            round_number=plan.rounds,
+            model_hash=plan.initial_model_hash,
+            policy_hash="",
+            seeded=False,
+        )
+        alone = Lifetime().own_epsilon(charge, charges=plan.rounds)
+        needed = Lifetime.of(spending(entries)).needed_cap(
+            charge, charges=plan.rounds - last_round, delta=lifetime_delta
+        )
+    rated = rate(finite(alone), delta=plan.delta, unit=_named(plan.unit), public_total=plan.records_total)
     return PlanSummary(
         training_id=plan.training_id,
         model=plan.model,
@@ -215,7 +226,8 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         last_round=last_round,
         delta=plan.delta,
         epsilon=finite(alone),
-        epsilon_lifetime=finite(lifetime),
+        word=rated.word,
+        cap_needed=finite(needed),
         lifetime_delta=lifetime_delta,
     )
 

@@ -19,6 +19,7 @@ from fedrec.config import (
 )
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.rating import check_budget
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
@@ -139,6 +140,8 @@ def make_plan(
     """
     delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
     steps = settings.rounds * options.local_steps
+    if options.privacy != "off":
+        check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
     noise = plan_noise(
         mode=options.privacy,
         epsilon=None if options.privacy == "off" else (options.epsilon or DEFAULT_EPSILON),

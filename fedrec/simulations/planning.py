@@ -9,11 +9,12 @@ from pydantic import ValidationError
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import DataError
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.rating import check_budget
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
-from fedrec.server.planning import settle
+from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.sources import DEFAULT_MERCHANTS
 from fedrec.vision.models.registry import ModelSpec
@@ -33,7 +34,13 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)
     if config.eval_data is not None and not config.eval_data.is_dir():
         raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
-    if config.privacy == "off" or config.delta is None:
+    if config.privacy == "off":
+        return
+    check_budget(
+        epsilon=config.epsilon or DEFAULT_EPSILON,
+        delta=LARGEST_DEFAULT_DELTA if config.delta is None else config.delta,
+    )
+    if config.delta is None:
         return
     steps = (config.rounds or spec.defaults.rounds) * config.local_steps
     if config.delta > BETA * steps:

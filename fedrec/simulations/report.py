@@ -11,6 +11,8 @@ from typing import Any
 from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entries import CountEntry, Entry, SpendingEntry, charges, finite, spending
+from fedrec.privacy.accounting.events import MIN_DELTA
+from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
@@ -44,16 +46,24 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
                 "merchant": peer.name,
                 "records": len(share.indices),
                 "epsilon": _ledger_epsilon(mine, delta=plan.delta) if known else None,
-                "epsilon_lifetime": _ledger_epsilon(spending(entries), delta=plan.delta) if known else None,
+                "epsilon_lifetime": _spent(spending(entries)) if known else None,
                 "rounds_charged": len({entry.charge.round_number for entry in charged}) if known else None,
             }
         )
     return lines, problems
 
 
+def _spent(entries: Sequence[SpendingEntry]) -> float | None:
+    """What the lifetime filter counts, for the cap and at the delta of the last entry."""
+    if not entries:
+        return None
+    at = entries[-1].epsilons
+    return finite(Lifetime.of(entries).reading(epsilon=at.cap_epsilon, delta=at.delta).spent)
+
+
 def _ledger_epsilon(entries: Sequence[SpendingEntry], *, delta: float) -> float | None:
     spent = sum(entry.cost.delta_used for entry in entries)
-    if spent >= delta:
+    if delta - spent < MIN_DELTA:
         return None
     return finite(epsilon_pld([entry.cost.event() for entry in entries], delta=delta - spent))
 

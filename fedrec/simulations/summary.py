@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.rating import USUAL_DELTA
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:
@@ -18,15 +19,24 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
     if privacy["mode"] == "off":
         budget = "none (privacy is off)"
     else:
+        delta, usual = privacy["delta"], ""
+        if delta != USUAL_DELTA:
+            at = number_format.epsilon(privacy["epsilon_at_1e-5"])
+            usual = f", {at} at delta {number_format.delta(USUAL_DELTA)}"
+        copies = ", ".join(
+            f"{number_format.epsilon(value)} for {count} copies of a photo"
+            for count, value in privacy["epsilon_of_copies"].items()
+        )
         budget = (
-            f"{number_format.epsilon(privacy['epsilon'])} at delta {number_format.delta(privacy['delta'])} "
-            f"(proved by RDP: {number_format.epsilon(privacy['epsilon_rdp'])}; "
+            f"{number_format.epsilon(privacy['epsilon'])} at delta {number_format.delta(delta)}{usual} "
+            f"({copies}; "
             f"if aggregation were broken: {number_format.epsilon(privacy['epsilon_aggregation_broken'])})"
         )
     lines += [
         f"accuracy   {number_format.percent(metrics['accuracy'])} on {metrics['split']}, "
         f"macro F1 {number_format.ratio(metrics.get('f1_macro'))}",
         f"epsilon    {budget}",
+        f"rating     {privacy['rating']['sentence']}",
         f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
         f"{opened} of {len(report['rounds'])} rounds opened, {number_format.duration(run['seconds'])}",
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 from fedrec.errors import BudgetExceededError, LedgerError
 from fedrec.privacy.accounting.entries import Epsilons, finite
-from fedrec.privacy.accounting.kinds import Charge, Cost
-from fedrec.privacy.accounting.prepared import Totals
+from fedrec.privacy.accounting.events import MIN_DELTA
+from fedrec.privacy.accounting.filter import Reading
+from fedrec.privacy.accounting.kinds import Charge, Count, View
+from fedrec.privacy.accounting.lifetime import Lifetime
+
+NOMINAL_EPSILON = 10.0
+"""Where no cap is set, as in simulations: what the filter's order is chosen for. Nothing is refused then."""
 
 
 @dataclass(frozen=True)
 class Cap:
-    """No more than ``epsilon`` at ``delta``, less the betas spent; None for no cap, and then for both.
+    """No more than ``epsilon`` at ``delta`` by the lifetime filter; None for no cap, and then for both.
 
     Raises ``LedgerError`` for an impossible one.
     """
@@ -25,42 +30,52 @@ class Cap:
             raise LedgerError("ledger: a lifetime cap needs both epsilon and delta.")
         if self.epsilon is not None and not self.epsilon > 0:
             raise LedgerError(f"ledger: the lifetime epsilon {self.epsilon} must be positive.")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise LedgerError(f"ledger: the lifetime delta {self.delta} is outside (0, 1).")
+        if self.delta is not None and not MIN_DELTA <= self.delta < 1:
+            raise LedgerError(f"ledger: the lifetime delta {self.delta} is outside [{MIN_DELTA}, 1).")
 
-    def whole_delta(self, cost: Cost) -> float:
-        """Return the delta at which epsilons are taken: the cap's, or where there is none the cost's."""
-        return cost.delta if self.delta is None else self.delta
+    def terms(self, delta: float) -> tuple[float, float]:
+        """Return epsilon and delta that the filter is read at; ``delta`` counts where there is no cap."""
+        if self.epsilon is None or self.delta is None:
+            return NOMINAL_EPSILON, delta
+        return self.epsilon, self.delta
 
-    def epsilons(self, totals: Totals, cost: Cost) -> Epsilons:
+    def read(self, lifetime: Lifetime, *, delta: float, view: View = "server") -> Reading:
+        """Read what was spent, and what is left; ``delta`` counts where there is no cap."""
+        epsilon, delta = self.terms(delta)
+        return lifetime.reading(epsilon=epsilon, delta=delta, view=view)
+
+    def epsilons(self, lifetime: Lifetime, cost: Charge | Count) -> Epsilons:
         """Return the epsilons before and after ``cost``.
 
         Raises:
-            BudgetExceededError: the proved one would pass the cap.
+            BudgetExceededError: it would pass the cap.
+            ConfigError: there is no cap, and the cost's own delta is out of range.
 
         """
-        delta = self.whole_delta(cost)
-        after = totals.rdp(delta=delta, adding=cost)
-        if self.epsilon is not None and not after <= self.epsilon:
+        epsilon, delta = self.terms(cost.delta)
+        after = lifetime.reading(epsilon=epsilon, delta=delta, adding=cost)
+        if self.epsilon is not None and not after.fits:
             raise BudgetExceededError(
-                f"privacy budget: this step would bring the lifetime epsilon to {after:.4g} at delta "
+                f"privacy budget: this step would bring the lifetime epsilon to {after.spent:.4g} at delta "
                 f"{delta:.3g}, over the cap of {self.epsilon:g}; the merchant stays out."
             )
         return Epsilons(
-            pld_before=finite(totals.pld(delta=delta)),
-            pld_after=finite(totals.pld(delta=delta, adding=cost)),
-            rdp_before=finite(totals.rdp(delta=delta)),
-            rdp_after=finite(after),
+            spent_before=finite(lifetime.reading(epsilon=epsilon, delta=delta).spent),
+            spent_after=finite(after.spent),
+            own_epsilon=finite(lifetime.own_epsilon(cost)),
+            cap_epsilon=epsilon,
             delta=delta,
         )
 
-    def check_ahead(self, totals: Totals, charge: Charge, *, rounds: int) -> None:
+    def check_ahead(self, lifetime: Lifetime, charge: Charge, *, rounds: int) -> None:
         """Raise ``BudgetExceededError`` unless so many charges like this one would be taken."""
-        delta = self.whole_delta(charge)
-        after = totals.rdp_ahead(charge, charges=rounds, delta=delta)
-        if self.epsilon is not None and rounds > 0 and not after <= self.epsilon:
+        epsilon, delta = self.terms(charge.delta)
+        if self.epsilon is None or rounds < 1:
+            return
+        after = lifetime.reading(epsilon=epsilon, delta=delta, adding=charge, charges=rounds)
+        if not after.fits:
             raise BudgetExceededError(
                 f"policy 'lifetime_epsilon': the {rounds} rounds left of training "
-                f"{charge.training_id[:16]} would bring it to {after:.4g} at delta {delta:.3g}, over the "
-                f"cap of {self.epsilon:g}"
+                f"{charge.training_id[:16]} would bring it to {after.spent:.4g} at delta {delta:.3g}, over "
+                f"the cap of {self.epsilon:g}"
             )

@@ -35,7 +35,7 @@ def create_ledger(
     if path.exists() or head_path(path).exists():
         raise LedgerError(f"ledger: {path} or its head file is there already: a ledger is made once.")
     history, count = History(), replace(count, number=1)
-    epsilons = Cap(epsilon_lifetime, delta_lifetime).epsilons(history.totals, count)
+    epsilons = Cap(epsilon_lifetime, delta_lifetime).epsilons(history.lifetime, count)
     entry, row = to_row(history.new_count(count, epsilons), previous=genesis(signer.public), signer=signer)
     file = LedgerFile(path, on_event=on_event)
     try:

@@ -45,16 +45,18 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True)
 class Epsilons:
-    """Lifetime epsilon, server's view, before and after a cost; None where there is no guarantee.
+    """What a cost brings a ledger to, server's view; None where there is no guarantee.
 
-    Both are taken at ``delta`` (the lifetime's if there is one, else the cost's) less the betas spent.
-    ``pld`` is the headline; ``rdp`` is looser, and what the cap is held against. Both are proved.
+    ``spent_before`` and ``spent_after`` are what the lifetime filter counts against a cap of
+    (``cap_epsilon``, ``delta``): the policy's of the time, or where it sets none a nominal one at the cost's
+    own delta. ``own_epsilon`` is the proved epsilon (PLD) of the entry's training so far, or of the release,
+    by itself, at its own delta less the betas spent.
     """
 
-    pld_before: float | None
-    pld_after: float | None
-    rdp_before: float | None
-    rdp_after: float | None
+    spent_before: float | None
+    spent_after: float | None
+    own_epsilon: float | None
+    cap_epsilon: float
     delta: float
 
 

@@ -27,6 +27,7 @@ from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
 RELEASES_PART = 1 / 16
 """Part of delta that single releases have; the two arms share the rest evenly."""
 ARM_PART = (1 - RELEASES_PART) / 2
+_LARGEST_NEEDED = 1e6
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,26 @@ def read(
         if trainings
         else None,
     )
+
+
+def needed_cap(trainings: Sequence[Training], *, releases: Sequence[Event] = (), delta: float) -> float:
+    """Return the least cap, to the hundredth, at which all of it fits at ``delta``; infinite if none does.
+
+    What arm (a) reads depends on the cap itself, which its order is fixed by.
+    """
+
+    def fits(hundredths: int) -> bool:
+        return read(trainings, releases=releases, epsilon=hundredths / 100, delta=delta).fits
+
+    low, high = 0, 1
+    while not fits(high):
+        low, high = high, 2 * high
+        if high > _LARGEST_NEEDED * 100:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high / 100
 
 
 def part_of(delta: float, position: int) -> float:

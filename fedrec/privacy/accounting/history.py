@@ -16,7 +16,7 @@ from fedrec.privacy.accounting.entries import (
 )
 from fedrec.privacy.accounting.events import accountant_versions
 from fedrec.privacy.accounting.kinds import Answer, Charge, Count, answer_key
-from fedrec.privacy.accounting.prepared import Totals
+from fedrec.privacy.accounting.lifetime import Lifetime
 
 
 class History:
@@ -24,7 +24,7 @@ class History:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.totals = Totals()
+        self.lifetime = Lifetime()
         self._charges: dict[str, ChargeEntry] = {}
         self._answers: set[str] = set()
         self._version: str | None = None
@@ -38,7 +38,7 @@ class History:
         elif not isinstance(entry, CountEntry):
             self._answers.add(entry.answer.key)
             return
-        self.totals.add(entry.cost)
+        self.lifetime.add(entry.cost)
 
     def charge(self, key: str) -> ChargeEntry | None:
         """Return the charge of this key, if it was written."""
@@ -67,11 +67,6 @@ class History:
         """Return the last round of a training that was charged, 0 if none."""
         done = (entry.charge for entry in self._charges.values())
         return max((charge.round_number for charge in done if charge.training_id == training_id), default=0)
-
-    def rounds_charged(self, training_id: str) -> int:
-        """Return how many rounds of a training were charged."""
-        done = (entry.charge for entry in self._charges.values())
-        return len({charge.round_number for charge in done if charge.training_id == training_id})
 
     def rounds_since(self, moment: datetime) -> int:
         """Return how many rounds were charged at ``moment`` (with a time zone) or later."""

@@ -33,8 +33,10 @@ from fedrec.privacy.accounting.entries import (
     Verification,
     Verifier,
     check_rows,
+    spending,
     to_row,
 )
+from fedrec.privacy.accounting.filter import Reading
 from fedrec.privacy.accounting.head import (
     check_head,
     check_receipt,
@@ -45,7 +47,7 @@ from fedrec.privacy.accounting.head import (
     write_head,
 )
 from fedrec.privacy.accounting.history import History
-from fedrec.privacy.accounting.kinds import Answer, Charge, Cost, Count, View
+from fedrec.privacy.accounting.kinds import Answer, Charge, Count, View
 from fedrec.privacy.accounting.reading import read_entries, verify_file
 from fedrec.privacy.accounting.versions import Opening
 from fedrec.protocol.statements import (
@@ -79,7 +81,7 @@ class Ledger:
             ``path`` + ".head" kept beside it.
         signer: the merchant's identity.
         verify: checks signatures of entries already there.
-        epsilon_lifetime: cap on the RDP epsilon of all entries together; needs ``delta_lifetime``.
+        epsilon_lifetime: cap on what the lifetime filter counts for all entries; needs ``delta_lifetime``.
         delta_lifetime: the delta at which the cap holds; every charge's beta * steps comes out of it.
         on_event: told each step of writing, for tests that stop there.
 
@@ -173,14 +175,13 @@ class Ledger:
         if self._file.connection is None:
             raise LedgerError(self._outdated or f"ledger: {self._path} is closed.")
 
-    def prepare(self, charge: Charge, *, charges: int) -> None:
-        """Work out the epsilons of ``charges`` charges like this one to come, so that each is then quick."""
+    def prepare(self, charge: Charge) -> None:
+        """Work out the epsilons of all charges of a training like this one, so that each is then quick."""
         with self._mutex:
-            totals = self._history.totals
-            totals.prepare(charge, charges=charges, delta=self._cap.whole_delta(charge))
+            self._history.lifetime.prepare(charge)
 
-    def check_ahead(self, charge: Charge, *, rounds: int) -> None:
-        """Raise unless all that a training of so many rounds still costs would be taken; writes nothing.
+    def check_ahead(self, charge: Charge) -> None:
+        """Raise unless all that a training still costs would be taken; writes nothing.
 
         ``charge`` is like each of its charges. Rounds up to the last one charged are over.
 
@@ -191,9 +192,9 @@ class Ledger:
         """
         with self._mutex:
             self._check_open()
-            left = rounds - self._history.last_round(charge.training_id)
+            left = charge.rounds - self._history.last_round(charge.training_id)
             self._check_unit(charge)
-            self._cap.check_ahead(self._history.totals, charge, rounds=left)
+            self._cap.check_ahead(self._history.lifetime, charge, rounds=left)
 
     def charge(self, charge: Charge, *, version: str) -> ChargeEntry:
         """Write a charge and return its entry, once it is on disk.
@@ -205,8 +206,9 @@ class Ledger:
         Raises:
             BudgetExceededError: the charge would pass the lifetime cap; nothing is written.
             RefusedError: the unit isn't the ledger's; nothing is written.
-            LedgerError: something else stands under this key, a field is out of range, or the disk fails;
-                then the charge may stand, and nothing may leave.
+            LedgerError: something else stands under this key, a field is out of range, the training was begun
+                with other rates, noise or rounds, or the disk fails; then the charge may stand, and nothing
+                may leave.
 
         """
         with self._mutex:
@@ -224,6 +226,7 @@ class Ledger:
             if charge.steps < 1 or charge.step < 0 or charge.round_number < 0 or not 0 <= charge.beta < 1:
                 raise LedgerError("ledger: a charge needs steps >= 1, step and round >= 0, beta in [0, 1).")
             self._check_unit(charge)
+            self._history.lifetime.check_alike(charge)
             opening = Opening.fresh(version)
             entry = self._history.new_charge(charge, self._spend(charge), data=opening.commitment)
             return self._append(entry, opening)
@@ -277,11 +280,6 @@ class Ledger:
         with self._mutex:
             return self._history.has_answer(training_id, round_number)
 
-    def rounds_charged(self, training_id: str) -> int:
-        """Return how many rounds of a training were charged."""
-        with self._mutex:
-            return self._history.rounds_charged(training_id)
-
     def _check_unit(self, charge: Charge) -> None:
         # An epsilon is of one unit: a bound for photos bounds no product of many, and a photo that comes or
         # goes turns its product into another, which is one product removed and one added.
@@ -293,8 +291,8 @@ class Ledger:
                 code="policy",
             )
 
-    def _spend(self, cost: Cost) -> Epsilons:
-        return self._cap.epsilons(self._history.totals, cost)
+    def _spend(self, cost: Charge | Count) -> Epsilons:
+        return self._cap.epsilons(self._history.lifetime, cost)
 
     def _append(self, entry: NewEntry, opening: Opening | None = None) -> NewEntry:
         written, row = to_row(entry, previous=self.head()[1], signer=self._signer)
@@ -399,15 +397,20 @@ class Ledger:
         with self._mutex:
             return self._history.rounds_since(moment)
 
-    def epsilon(self, *, delta: float, view: View = "server") -> float:
-        """Epsilon by PLD of everything charged, at ``delta`` less what rounding uses; inf if none is left."""
-        with self._mutex:
-            return self._history.totals.pld(delta=delta, view=view)
+    def reading(self, *, view: View = "server") -> Reading:
+        """Read what everything charged counts against the cap, and what is left of it.
 
-    def epsilon_rdp(self, *, delta: float) -> float:
-        """Epsilon by RDP of everything charged, server's view: what the cap is held against."""
+        Without a cap, as in simulations, at a nominal one and the delta of what was charged last.
+        """
         with self._mutex:
-            return self._history.totals.rdp(delta=delta)
+            last = spending(self._history.entries)[-1].cost
+            return self._cap.read(self._history.lifetime, delta=last.delta, view=view)
+
+    @property
+    def has_cap(self) -> bool:
+        """Whether charges are held against a cap."""
+        with self._mutex:
+            return self._cap.epsilon is not None
 
     def verify(self) -> Verification:
         """Check chain and signatures afresh from the disk, naming the first entry that fails.

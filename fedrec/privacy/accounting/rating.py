@@ -23,6 +23,9 @@ MAX_EPSILON = 64.0
 MAX_DELTA = 0.01
 """Largest delta taken where no public total is known: one in a hundred records may be shown whole."""
 
+USUAL_DELTA = 1e-5
+"""Epsilon at this delta stands beside one at any other, so that figures can be compared."""
+
 
 @dataclass(frozen=True)
 class Rating:

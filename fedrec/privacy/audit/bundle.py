@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +20,13 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entries import (
     Entry,
-    SpendingEntry,
     charges,
     finite,
     last_count,
     payload_of,
     spending,
 )
-from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.reading import read_entries, read_openings
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -150,36 +149,35 @@ def _openings(record: MerchantRecord) -> dict[str, dict[str, str]]:
 
 
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the figures of a ledger that people read."""
+    """Return the figures of a ledger that people read.
+
+    ``training_epsilon`` is the largest proved epsilon of a training by itself, at ``training_delta``;
+    ``spent`` what the lifetime filter counts for all of them against a cap of (``cap_epsilon``, ``delta``).
+    """
     costs = spending(entries)
-    last, declared = costs[-1], last_count(entries)
-    charged = [entry.charge for entry in charges(entries)]
+    last, declared = costs[-1].epsilons, last_count(entries)
+    charged = charges(entries)
+    lifetime = Lifetime.of(costs)
+    broken = lifetime.reading(epsilon=last.cap_epsilon, delta=last.delta, view="aggregation_broken")
+    ends = {entry.charge.training_id: entry for entry in charged}
+    worst = max(ends.values(), key=lambda entry: _infinite(entry.epsilons.own_epsilon), default=None)
     return {
         "entries": len(entries),
         "head": entries[-1].hash.hex(),
         "charges": len(charged),
         "size": None if declared is None else declared.size,
-        "delta": last.epsilons.delta,
-        "epsilon_pld": last.epsilons.pld_after,
-        "epsilon_rdp": last.epsilons.rdp_after,
-        "epsilon_aggregation_broken": _broken(costs),
-        "least_noise_multiplier": min((c.guaranteed_noise_multiplier for c in charged), default=None),
-        "largest_sample_rate": max((c.sample_rate for c in charged), default=None),
-        "trainings": len({c.training_id for c in charged}),
+        "training_epsilon": 0.0 if worst is None else worst.epsilons.own_epsilon,
+        "training_delta": None if worst is None else worst.charge.delta,
+        "spent": last.spent_after,
+        "spent_aggregation_broken": finite(broken.spent),
+        "cap_epsilon": last.cap_epsilon,
+        "delta": last.delta,
+        "least_noise_multiplier": min((e.charge.guaranteed_noise_multiplier for e in charged), default=None),
+        "largest_sample_rate": max((e.charge.sample_rate for e in charged), default=None),
+        "trainings": len(ends),
         "seeded": sum(entry.cost.seeded for entry in costs),
     }
 
 
-def _broken(entries: Sequence[SpendingEntry]) -> float | None:
-    """Epsilon by PLD of everything charged, if somebody saw every single upload in clear."""
-    steps: dict[tuple[float, float], int] = {}
-    for entry in entries:
-        event = entry.cost.event("aggregation_broken")
-        kind = event.sample_rate, event.noise_multiplier
-        steps[kind] = steps.get(kind, 0) + event.steps
-    delta = entries[-1].epsilons.delta - sum(entry.cost.delta_used for entry in entries)
-    if delta < MIN_DELTA:
-        # Rounding has used up delta: nothing is bounded, as in the ledger itself.
-        return None
-    events = [Event(rate, noise, count) for (rate, noise), count in steps.items()]
-    return finite(epsilon_pld(events, delta=delta))
+def _infinite(epsilon: float | None) -> float:
+    return math.inf if epsilon is None else epsilon

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.rating import Rating, rate
 
 _SCHEMES = ("kahe", "ckks", "none")
 _MODES = ("distributed", "local", "off")
@@ -82,6 +83,20 @@ def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
         )
     notes.append("The same photo held by several merchants counts once for each of them.")
     return tuple(notes)
+
+
+def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Rating:
+    """Rate the run's budget; little protection without an epsilon, or where noise came from a seed."""
+    epsilon, delta = (number_format.number(privacy.get(name)) for name in ("epsilon", "delta"))
+    if privacy.get("mode") == "off" or privacy.get("seeded") is True or epsilon is None or delta is None:
+        epsilon, delta = None, 0.0
+    unit = "product" if privacy.get("unit") == "product" else "photo"
+    return rate(epsilon, delta=delta, unit=unit, public_total=public_total)
+
+
+def verdict(sight: Sight, rated: Rating) -> str:
+    """Say how single updates stand before this party: a budget of little protection protects nothing."""
+    return "exposed" if sight.exposed else "protected" if rated.protected else "little protection"
 
 
 def sights(privacy: Mapping[str, Any], scheme: Any) -> tuple[Sight, ...]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
+from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.attacks import attack_blocks
 from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text
 from fedrec.privacy.audit.timeline import timeline
 from fedrec.protocol.schema import sha256_hex
 
-WEAK_EPSILON = 10.0
-"""Above this an epsilon says little: a conclusion may become twenty thousand times as likely."""
 SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 NO_BOUND = "no bound"
 
@@ -115,12 +116,13 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found: list[Block] = [Heading("The guarantee")]
     charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
     seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
-    worst = max(ledgers, key=lambda ledger: _infinite(ledger.summary["epsilon_rdp"]))
-    summary, last = worst.summary, worst.last
+    worst = max(ledgers, key=lambda ledger: _infinite(ledger.summary["training_epsilon"]))
+    last = worst.last
+    none = any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
     if not charges:
         text = "No round was charged: beside the noised count of units that each declared, nothing was given."
         found.append(Text(text, strong=True))
-    if summary["epsilon_rdp"] is None:
+    if none:
         bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
         why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
         found.append(Text(f"There is NO privacy guarantee: {why}.", strong=True, alarm=True))
@@ -137,26 +139,23 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     if any(plan["scheme"] == "none" for plan in plans.values()):
         text = "Updates were not encrypted: the server could read every merchant's update."
         found.append(Text(text, strong=True, alarm=True))
-    if summary["epsilon_rdp"] is None:
+    if none:
         return found
-    unit = "product with all its photos" if last["unit"] == "product" else "photo"
+    unit = "product" if last["unit"] == "product" else "photo"
+    given = "Without a seed these settings would give: " if seeded else ""
+    if charges:
+        found += _headline(worst, plans, unit=unit, given=given)
+    most = max(ledgers, key=lambda ledger: _infinite(ledger.summary["spent"]))
+    rated = rate(most.summary["spent"], delta=most.summary["delta"], unit=unit)
     found.append(
         Text(
-            f"{'Without a seed: whatever' if seeded else 'Whatever'} anybody concludes from all that the "
-            f"server saw becomes at most {number_format.factor(summary['epsilon_rdp'])} times as likely, or "
-            f"as unlikely, when any one {unit} is added to or removed from a merchant, give or take a chance "
-            f"of {number_format.delta(summary['delta'])}.",
-            strong=True,
+            "Over a lifetime, all trainings and counts together: epsilon "
+            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} for the "
+            f"merchant that spent most ({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
+            f"chooses each training after seeing the last one's results. {rated.sentence}",
+            alarm=not rated.protected,
         )
     )
-    if summary["epsilon_rdp"] > WEAK_EPSILON:
-        found.append(
-            Text(
-                f"An epsilon above {WEAK_EPSILON:g} is a weak guarantee: it forbids certainty, and little "
-                "else. What protects the photos then is what attacks can't do, not what is proved.",
-                alarm=True,
-            )
-        )
     colluders = max((charge["colluders"] for charge in charges), default=0)
     against = "a server that no merchant sides with"
     if any(charge["mode"] == "distributed" for charge in charges):
@@ -164,45 +163,86 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
         against = f"a server that up to {others} with"
     found.append(
         Text(
-            f"In formal terms: ({epsilon(summary['epsilon_rdp'])}, {number_format.delta(summary['delta'])})-"
-            f"differential privacy under add-or-remove adjacency of one {last['unit']}, over what was "
-            f"charged, for the merchant that spent most ({worst.name}), against {against}; proved by "
-            f"Renyi divergences. By privacy loss distributions, proved as well, epsilon is "
-            f"{epsilon(summary['epsilon_pld'])}. If aggregation were broken and somebody saw each upload "
-            f"alone, epsilon would be {epsilon(summary['epsilon_aggregation_broken'])}."
+            f"In formal terms: ({epsilon(most.summary['spent'])}, "
+            f"{number_format.delta(most.summary['delta'])})-differential privacy under add-or-remove "
+            f"adjacency of one {last['unit']}, over everything that was charged, against {against}. If "
+            f"aggregation were broken and somebody saw each upload alone, epsilon would be "
+            f"{epsilon(most.summary['spent_aggregation_broken'])} by the same rule."
         )
     )
     return found
+
+
+def _headline(worst: _Ledger, plans: Mapping[str, Any], *, unit: str, given: str) -> list[Block]:
+    """State the proved epsilon of the training that cost most, in words and for copies."""
+    summary = worst.summary
+    mine: dict[str, list[Entry]] = {}
+    for entry in worst.charges:
+        mine.setdefault(entry["charge"]["training_id"], []).append(entry)
+    training_id, entries = max(
+        mine.items(), key=lambda item: _infinite(item[1][-1]["epsilons"]["own_epsilon"])
+    )
+    charge, plan = entries[0]["charge"], plans.get(training_id)
+    steps, delta = sum(entry["charge"]["steps"] for entry in entries), charge["delta"]
+    events = [Event(charge["sample_rate"], charge["guaranteed_noise_multiplier"], steps)]
+    betas = steps * charge["beta"]
+    rated = rate(
+        summary["training_epsilon"],
+        delta=delta,
+        unit=unit,
+        public_total=None if plan is None else plan["records_total"],
+    )
+    copies = ", ".join(
+        f"{epsilon(finite(epsilon_of_copies(events, copies=k, delta=delta, betas=betas)))} for {k}"
+        for k in SHOWN
+    )
+    usual = ""
+    if delta != USUAL_DELTA:
+        left = USUAL_DELTA - betas
+        at = finite(epsilon_pld(events, delta=left)) if left >= MIN_DELTA else None
+        usual = f" (at delta {number_format.delta(USUAL_DELTA)}: {epsilon(at)})"
+    return [
+        Text(given + rated.sentence, strong=True, alarm=not rated.protected),
+        Text(
+            f"That is the training that cost most, {training_id[:12]} at {worst.name}: epsilon "
+            f"{epsilon(summary['training_epsilon'])} at delta {number_format.delta(delta)}{usual}, proved by "
+            f"privacy loss distributions. Where there are several copies of a {unit}, epsilon of all of them "
+            f"together is {copies}."
+        ),
+    ]
 
 
 def _spent(ledgers: Sequence[_Ledger]) -> list[Block]:
     rows = []
     for ledger in ledgers:
         summary = ledger.summary
-        spent = summary["epsilon_rdp"]
         rows.append(
             (
                 ledger.name,
                 str(summary["charges"]),
                 str(summary["size"]),
-                epsilon(summary["epsilon_pld"]),
-                epsilon(spent),
-                _left(ledger, spent),
-                epsilon(summary["epsilon_aggregation_broken"]),
+                epsilon(summary["training_epsilon"]),
+                epsilon(summary["spent"]),
+                rate(summary["spent"], delta=summary["delta"]).word,
+                _left(ledger, summary["spent"]),
+                epsilon(summary["spent_aggregation_broken"]),
                 number_format.delta(summary["delta"]),
                 str(ledger.receipts),
             )
         )
-    columns = ("merchant", "charges", "size", "PLD", "proved", "left", "if broken", "delta", "receipts")
+    columns = (
+        "merchant", "charges", "size", "training", "spent", "in words", "left", "if broken", "delta",
+        "receipts",
+    )  # fmt: skip
     return [
         Heading("Spent and left, by merchant"),
         Text(
             "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of "
             "that merchant's photos, over all trainings in its ledger and the noised count of units that it "
-            "declared, 'size'. 'PLD' and 'proved' (by RDP) are "
-            "epsilons. 'Left' is what the lifetime cap allows still, of the policy that the merchant's last "
-            "charge was made under, held against the proved figure. 'If broken' is the epsilon that would be "
-            "left if every upload could be seen alone."
+            "declared, 'size'. 'Training' is the largest epsilon of one training by itself, 'spent' what the "
+            "lifetime cap counts for all of them at 'delta'. 'Left' is what the cap allows still, of the "
+            "policy that the merchant's last charge was made under. 'If broken' is what would be spent "
+            "if every upload could be seen alone."
         ),
         Table(columns, tuple(rows)),
     ]
@@ -248,26 +288,16 @@ def _by_training(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[B
                 str(len(by_merchant)),
                 number_format.general(charge["sample_rate"]),
                 f"{charge['guaranteed_noise_multiplier']:.3f}",
-                epsilon(_largest([_alone(mine) for mine in by_merchant.values()])),
+                epsilon(_largest([mine[-1]["epsilons"]["own_epsilon"] for mine in by_merchant.values()])),
                 min(entry["created_at"] for entry in entries)[:10],
             )
         )
     columns = ("training", "model", "mode", "rounds", "merchants", "rate", "noise", "epsilon", "since")
     note = (
-        "Epsilon of each training by itself, proved, at its own delta: the largest of its merchants. Those "
-        "of several trainings don't simply add up: the table above has them together."
+        "Epsilon of each training by itself, proved by PLD, at its own delta: the largest of its merchants. "
+        "Those of several trainings don't simply add up: the table above has them together."
     )
     return [Heading("By training"), Text(note), Table(columns, tuple(rows))] if rows else []
-
-
-def _alone(entries: Iterable[Entry]) -> float | None:
-    charges = [entry["charge"] for entry in entries]
-    left = charges[0]["delta"] - sum(charge["beta"] * charge["steps"] for charge in charges)
-    if left < MIN_DELTA:
-        return None
-    events = [Event(c["sample_rate"], c["guaranteed_noise_multiplier"], c["steps"]) for c in charges]
-    found = epsilon_rdp(events, delta=left)
-    return found if math.isfinite(found) else None
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
@@ -279,18 +309,27 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 
 def _sights(plans: Mapping[str, Any], ledgers: Sequence[_Ledger]) -> list[Block]:
-    charged = {entry["charge"]["training_id"] for ledger in ledgers for entry in ledger.charges}
-    kinds = {
-        (plan["mode"], plan["scheme"], plan["colluders"])
-        for training_id, plan in plans.items()
-        if training_id in charged
-    }
+    charged: dict[str, list[float | None]] = {}
+    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    for ledger in ledgers:
+        for training_id, own in {
+            entry["charge"]["training_id"]: entry["epsilons"]["own_epsilon"] for entry in ledger.charges
+        }.items():
+            charged.setdefault(training_id, []).append(own)
+    kinds: dict[tuple[str, str, int], list[Rating]] = {}
+    for training_id, owns in charged.items():
+        plan = plans.get(training_id)
+        if plan is not None:
+            own = None if seeded else _largest(owns)
+            rated = rate(own, delta=plan["delta"], public_total=plan["records_total"])
+            kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
     found: list[Block] = []
-    for mode, scheme, colluders in sorted(kinds):
+    for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
         seen = claims.sights({"mode": mode, "colluders": colluders}, scheme)
         if len(kinds) > 1:
             found.append(Text(f"In trainings of mode {mode} with scheme {scheme}:"))
-        rows = tuple((sight.party, sight.sees, "exposed" if sight.exposed else "protected") for sight in seen)
+        worst = next((rated for rated in ratings if not rated.protected), ratings[0])
+        rows = tuple((sight.party, sight.sees, claims.verdict(sight, worst)) for sight in seen)
         found.append(Table(("party", "sees", "single updates"), rows, words=True))
     return [Heading("What each party could see"), *found] if found else []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedrec.privacy.audit.blocks import Block, Heading, Line, Panel, Panels, Points, Table, Text, shortened
 from fedrec.privacy.audit.content import blocks
-from fedrec.privacy.audit.timeline import HEADLINE, PROVED
+from fedrec.privacy.audit.timeline import SPENT, TRAINING
 
 TITLE = "fedrec: privacy audit"
 _WIDTH, _HEIGHT = 300, 170
@@ -17,13 +17,13 @@ _LONGEST_NAME = 28
 _CSP = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f23; --quiet: #5c626d; --line: #d9dde3; --back: #ffffff;
-  --proved: #2a6fbb; --pld: #c4772e; --cap: #b0281e; }
+  --spent: #2a6fbb; --training: #c4772e; --cap: #b0281e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaee; --quiet: #9aa2ae; --line: #3a3f47;
-  --back: #16181c; --proved: #6aa9ee; --pld: #e0a060; --cap: #f07468; } }
+  --back: #16181c; --spent: #6aa9ee; --training: #e0a060; --cap: #f07468; } }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--back); margin: 0; }
 main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
-.strong { font-size: 1.2rem; line-height: 1.45; border-left: 4px solid var(--proved); padding-left: 1rem; }
+.strong { font-size: 1.2rem; line-height: 1.45; border-left: 4px solid var(--spent); padding-left: 1rem; }
 .alarm { border-left: 4px solid var(--cap); padding-left: 1rem; color: var(--cap); font-weight: 600; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
@@ -38,7 +38,7 @@ figure { margin: 1rem 0; } figcaption, .key { color: var(--quiet); font-size: .9
 .panels.one { grid-template-columns: minmax(0, 36rem); }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--quiet); font-size: 11px; }
 svg .name { fill: var(--ink); font-size: 12px; font-weight: 600; } svg .grid { stroke: var(--line); }
-.proved { stroke: var(--proved); stroke-width: 2; } .pld { stroke: var(--pld); stroke-width: 1.4; }
+.spent { stroke: var(--spent); stroke-width: 2; } .training { stroke: var(--training); stroke-width: 1.4; }
 .cap { stroke: var(--cap); stroke-width: 1.4; stroke-dasharray: 5 4; } polyline { fill: none; }
 .key svg { width: 1.8rem; height: .7rem; display: inline-block; } .key span { margin-right: 1.2rem; }
 @media (max-width: 30rem) { main { padding: 1.2rem .8rem 3rem; } th, td { padding: .3rem .4rem; }
@@ -83,7 +83,7 @@ def _panels(chart: Panels) -> str:
     keys = "".join(
         f'<span><svg viewBox="0 0 28 10" aria-hidden="true"><line class="{css}" x1="0" x2="28" y1="5" '
         f'y2="5"/></svg> {escape(label)}</span>'
-        for css, label in (("proved", PROVED), ("pld", HEADLINE), ("cap", "the merchant's lifetime cap"))
+        for css, label in (("spent", SPENT), ("training", TRAINING), ("cap", "the merchant's lifetime cap"))
     )
     css = "panels one" if len(chart.panels) == 1 else "panels"
     inner = "".join(_panel(chart, panel) for panel in chart.panels)
@@ -122,10 +122,10 @@ def _panel(chart: Panels, panel: Panel) -> str:
         spots = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in line)
         return f'<polyline class="{css}" points="{spots}"/>'
 
-    for label, css in ((HEADLINE, "pld"), (PROVED, "proved")):
+    for label, css in ((TRAINING, "training"), (SPENT, "spent")):
         if panel.curves[label]:
             parts.append(curve(panel.curves[label], css))
-    title = f"{panel.name}: {panel.last} by RDP"
+    title = f"{panel.name}: {panel.last} spent"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}'
         f'<text class="name" x="{_LEFT}" y="14">{escape(shortened(panel.name, most=_LONGEST_NAME))}</text>'

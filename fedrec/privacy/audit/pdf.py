@@ -13,11 +13,11 @@ from fpdf.fonts import FontFace
 from fedrec.privacy.audit.blocks import Block, Heading, Panel, Panels, Points, Table, Text, shortened
 from fedrec.privacy.audit.content import blocks
 from fedrec.privacy.audit.pages import TITLE
-from fedrec.privacy.audit.timeline import HEADLINE, PROVED
+from fedrec.privacy.audit.timeline import SPENT, TRAINING
 
 _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _PLAIN = {"–": "-", "’": "'", "“": '"', "”": '"'}
-_PROVED, _PLD, _CAP = (42, 111, 187), (196, 119, 46), (176, 40, 30)
+_SPENT, _TRAINING, _CAP = (42, 111, 187), (196, 119, 46), (176, 40, 30)
 _INDENT, _PANEL_HEIGHT = 4.0, 42.0
 _CHART_HEIGHT = _PANEL_HEIGHT + 40.0
 _LONG_WORD = 40
@@ -170,7 +170,7 @@ class _Pdf(FPDF):
     def _key(self) -> None:
         x, y = self.l_margin, self.get_y() + 3
         self.set_font("Helvetica", size=8)
-        for colour, label in ((_PROVED, PROVED), (_PLD, HEADLINE), (_CAP, "the merchant's lifetime cap")):
+        for colour, label in ((_SPENT, SPENT), (_TRAINING, TRAINING), (_CAP, "the merchant's lifetime cap")):
             self._pen(colour)
             self.line(x, y, x + 7, y)
             self.text(x + 9, y + 1, label)
@@ -180,7 +180,7 @@ class _Pdf(FPDF):
 
     def _pen(self, colour: tuple[int, int, int]) -> None:
         self.set_draw_color(*colour)
-        self.set_line_width(0.5 if colour == _PROVED else 0.35)
+        self.set_line_width(0.5 if colour == _SPENT else 0.35)
         dash = 1.5 if colour == _CAP else 0
         self.set_dash_pattern(dash=dash, gap=dash)
 
@@ -208,7 +208,7 @@ class _Pdf(FPDF):
         if panel.cap is not None and panel.cap <= highest:
             self._pen(_CAP)
             self.line(x0, y(panel.cap), x1, y(panel.cap))
-        for label, colour in ((HEADLINE, _PLD), (PROVED, _PROVED)):
+        for label, colour in ((TRAINING, _TRAINING), (SPENT, _SPENT)):
             if panel.curves[label]:
                 self._pen(colour)
                 self.polyline([(x(place), y(value)) for place, value in panel.curves[label]])

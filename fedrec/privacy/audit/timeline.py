@@ -9,7 +9,7 @@ from typing import Any
 from fedrec._internal import number_format
 from fedrec.privacy.audit.blocks import Line, Panel, Panels
 
-PROVED, HEADLINE = "proved (RDP)", "PLD"
+SPENT, TRAINING = "spent, as the cap counts it", "each training alone (PLD)"
 MOST_PANELS = 24
 _MOST_TICKS = 4
 _FAR_CAP = 4.0
@@ -31,19 +31,19 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
     charged = {name: entries for name, entries in ledgers.items() if entries}
     times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
     start, end = min(times), max(times)
-    spent = {name: _infinite(entries[-1]["epsilons"]["rdp_after"]) for name, entries in charged.items()}
+    spent = {name: _infinite(entries[-1]["epsilons"]["spent_after"]) for name, entries in charged.items()}
     order = sorted(charged, key=lambda name: -spent[name])[:MOST_PANELS]
     shown = [name for name in charged if name in order]
     panels = [
         Panel(
             name=name,
             curves={
-                label: _curve(charged[name], key, start=start, end=end)
-                for label, key in ((HEADLINE, "pld_after"), (PROVED, "rdp_after"))
+                SPENT: _curve(charged[name], "spent_after", start=start, end=end),
+                TRAINING: _curve(charged[name], "own_epsilon", start=start, end=end),
             },
             cap=caps.get(name),
-            last=number_format.epsilon(charged[name][-1]["epsilons"]["rdp_after"])
-            if charged[name][-1]["epsilons"]["rdp_after"] is not None
+            last=number_format.epsilon(charged[name][-1]["epsilons"]["spent_after"])
+            if charged[name][-1]["epsilons"]["spent_after"] is not None
             else "no bound",
         )
         for name in shown
@@ -90,7 +90,8 @@ def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, e
         else k / len(entries)
         for k, entry in enumerate(entries, start=1)
     ]
-    first = (places[0] if span else 0.0, entries[0]["epsilons"][key.replace("after", "before")] or 0.0)
+    before = entries[0]["epsilons"]["spent_before"] or 0.0 if key == "spent_after" else 0.0
+    first = (places[0] if span else 0.0, before)
     return (first, *zip(places, values, strict=True))
 
 

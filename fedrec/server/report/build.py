@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
 from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
 from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.events import Event, accountant_versions
+from fedrec.privacy.accounting.events import MIN_DELTA, Event, accountant_versions
 from fedrec.privacy.accounting.multiplier import MIN_NOISE_MULTIPLIER
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
 from fedrec.privacy.accounting.rdp import epsilon_rdp
 from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
 
 SCHEMA = "fedrec.report/1"
-LARGEST_DELTA = 1e-3
 _SHOWN_REFUSALS = 20
 _SHOWN_CLASSES = 10
 
@@ -54,23 +56,61 @@ class RunFacts:
     seconds_encrypt: float | None = None
 
 
-def epsilon_after(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> float | None:
-    """Return the PLD epsilon of ``steps`` noised steps, and of the count that a merchant declared before.
+def epsilon_after(
+    plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False, delta: float | None = None
+) -> float | None:
+    """Return the proved epsilon of ``steps`` noised steps, and of the count that a merchant declared before.
 
-    In one of the two views; None without a guarantee.
+    By PLD, in one of the two views; at ``delta``, or the plan's own where none is given. None without a
+    guarantee.
     """
     if plan.mode == "off":
         return None
-    delta = plan.delta - derived.noise.beta * steps
-    return finite(epsilon_pld(_events(plan, derived, steps=steps, broken=broken), delta=delta))
-
-
-def epsilon_rdp_after(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
-    """Return the proved (RDP) epsilon, server's view, as :func:`epsilon_after`."""
-    if plan.mode == "off":
+    left = (plan.delta if delta is None else delta) - derived.noise.beta * steps
+    if left < MIN_DELTA:
         return None
-    delta = plan.delta - derived.noise.beta * steps
-    return finite(epsilon_rdp(_events(plan, derived, steps=steps), delta=delta))
+    return finite(epsilon_pld(_events(plan, derived, steps=steps, broken=broken), delta=left))
+
+
+def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> dict[str, float | None]:
+    """Return what :func:`epsilon_after` is for 2 and 4 copies of a photo, server's view, by their number."""
+    if plan.mode == "off":
+        return {str(copies): None for copies in SHOWN}
+    betas, events = derived.noise.beta * steps, _events(plan, derived, steps=steps)
+    return {
+        str(copies): finite(epsilon_of_copies(events, copies=copies, delta=plan.delta, betas=betas))
+        for copies in SHOWN
+    }
+
+
+def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False) -> Rating:
+    """Rate the epsilon of a training of this plan, in words."""
+    privacy = {
+        "mode": plan.mode,
+        "unit": plan.unit,
+        "epsilon": epsilon,
+        "delta": plan.delta,
+        "seeded": seeded,
+    }
+    return claims.rating(privacy, public_total=plan.records_total)
+
+
+def delta_warning(plan: TrainingPlan) -> str | None:
+    """Say where a plan's delta is above a tenth of one in its records; None where it isn't."""
+    if plan.mode == "off" or plan.delta * 10 * plan.records_total <= 1 + 1e-9:
+        return None
+    return (
+        f"delta {plan.delta:.1g} is above a tenth of 1 / {plan.records_total} records: with that chance the "
+        "guarantee may fail, for a tenth of a record or more in the whole"
+    )
+
+
+def _epsilon_rdp(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
+    """Return the cross-check of :func:`epsilon_after` by RDP."""
+    left = plan.delta - derived.noise.beta * steps
+    if plan.mode == "off" or left < MIN_DELTA:
+        return None
+    return finite(epsilon_rdp(_events(plan, derived, steps=steps), delta=left))
 
 
 def _events(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> tuple[Event, ...]:
@@ -113,7 +153,9 @@ def build_report(
     """
     steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
     private = plan.mode != "off"
-    warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan, per_merchant) + list(problems)
+    epsilon = epsilon_after(plan, derived, steps=steps)
+    rated = rate_plan(plan, epsilon, seeded=facts.seeded)
+    warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan) + list(problems)
     warnings += _absent_classes(metrics)
     warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
     records = [line.record for line in lines]
@@ -143,9 +185,12 @@ def build_report(
             "unit": plan.unit,
             "adjacency": ADJACENCY,
             "duplicate_policy": DUPLICATE_POLICY[plan.unit],
-            "epsilon": epsilon_after(plan, derived, steps=steps),
-            "epsilon_rdp": epsilon_rdp_after(plan, derived, steps=steps),
+            "epsilon": epsilon,
+            "epsilon_rdp": _epsilon_rdp(plan, derived, steps=steps),
             "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
+            "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, delta=USUAL_DELTA),
+            "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps),
+            "rating": {"word": rated.word, "sentence": rated.sentence},
             "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
             "clip": plan.clip,
@@ -154,7 +199,7 @@ def build_report(
             "events": _charged(plan, derived, steps=steps),
             "colluders": plan.colluders,
             "min_contributors": plan.min_contributors,
-            "accountant": f"PLD ({accountant_versions()})",
+            "accountant": accountant_versions(),
             "seeded": facts.seeded,
             "per_merchant": list(per_merchant),
         },
@@ -215,7 +260,7 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
     return warnings
 
 
-def _weak_settings(plan: TrainingPlan, per_merchant: Sequence[Mapping[str, Any]]) -> list[str]:
+def _weak_settings(plan: TrainingPlan) -> list[str]:
     """Say where the guarantee is other than a person may think that they asked for."""
     if plan.mode == "off":
         return []
@@ -225,17 +270,8 @@ def _weak_settings(plan: TrainingPlan, per_merchant: Sequence[Mapping[str, Any]]
             f"the noise multiplier is the least there is, {MIN_NOISE_MULTIPLIER:g}: epsilon is smaller than "
             "the one asked for."
         )
-    smallest = min((line["records"] for line in per_merchant if line.get("records")), default=None)
-    if smallest is not None and plan.delta * smallest >= 1:
-        warnings.append(
-            f"delta {plan.delta:.1g} is 1 / records or more for a merchant with {smallest} records: handing "
-            "one of them out whole would be allowed."
-        )
-    elif plan.delta > LARGEST_DELTA:
-        warnings.append(
-            f"delta {plan.delta:.1g} is above {LARGEST_DELTA:g}: the guarantee may fail with that chance."
-        )
-    return warnings
+    warned = delta_warning(plan)
+    return warnings if warned is None else [*warnings, f"{warned}."]
 
 
 def _absent_classes(metrics: Metrics | None) -> list[str]:

@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
 from fedrec.privacy.audit import claims
 from fedrec.server.report import charts, tables
 
@@ -34,16 +35,18 @@ def render(report: Mapping[str, Any]) -> str:
         tables.section(report, "privacy"),
         tables.section(report, "secure_aggregation").get("scheme"),
     )
+    total = number_format.number(tables.section(report, "data").get("records"))
+    rated = claims.rating(privacy, public_total=None if total is None else int(total))
     template = files("fedrec.server.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=escape(f"fedrec report {number_format.general(run.get('id'))}"),
         subtitle=_subtitle(run),
         banner=_banner(claims.alarms(privacy, scheme)),
         warnings=_warnings(report),
-        headline=_headline(run, metrics, privacy, scheme),
-        guarantee=_guarantee(privacy, scheme),
+        headline=_headline(run, metrics, privacy, scheme, rated),
+        guarantee=_guarantee(privacy, scheme, rated),
         rounds=_rounds(report),
-        sights=_sights(privacy, scheme),
+        sights=_sights(privacy, scheme, rated),
         confusion=tables.confusion(metrics),
         per_class=tables.per_class(metrics),
         merchants=tables.merchants(privacy),
@@ -77,7 +80,11 @@ def _warnings(report: Mapping[str, Any]) -> str:
 
 
 def _headline(
-    run: Mapping[str, Any], metrics: Mapping[str, Any], privacy: Mapping[str, Any], scheme: Any
+    run: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    privacy: Mapping[str, Any],
+    scheme: Any,
+    rated: Rating,
 ) -> str:
     off = privacy.get("mode") == "off"
     classes = tables.items(metrics, "per_class")
@@ -89,7 +96,10 @@ def _headline(
         "none" if off else number_format.epsilon(privacy.get(key))
         for key in ("epsilon", "epsilon_aggregation_broken")
     ]
-    delta = "no guarantee" if off else f"δ = {number_format.delta(privacy.get('delta'))}"
+    delta = "no guarantee" if off else f"{rated.word}; δ = {number_format.delta(privacy.get('delta'))}"
+    if not off and privacy.get("delta") != USUAL_DELTA:
+        at = number_format.epsilon(privacy.get("epsilon_at_1e-5"))
+        delta += f"; at δ = {number_format.delta(USUAL_DELTA)}: {at}"
     broken = "one merchant's own noise" if privacy.get("mode") == "distributed" else "the noise on one update"
     if off:
         broken = "no guarantee"
@@ -118,10 +128,25 @@ def _headline(
     return f'<dl class="cards">{cards}</dl><dl class="strip">{strip}</dl>'
 
 
-def _guarantee(privacy: Mapping[str, Any], scheme: Any) -> str:
+def _guarantee(privacy: Mapping[str, Any], scheme: Any, rated: Rating) -> str:
     sentence = f"<p>{escape(claims.guarantee(privacy, scheme))}</p>"
-    notes = " ".join(claims.caveats(privacy, scheme))
-    return sentence + (f'<p class="note">{escape(notes)}</p>' if notes else "")
+    words = f'<p class="rating">{escape(rated.sentence)}</p>'
+    notes = " ".join((*_copies(privacy), *claims.caveats(privacy, scheme)))
+    return sentence + words + (f'<p class="note">{escape(notes)}</p>' if notes else "")
+
+
+def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what epsilon is for several copies of a photo, where the report has it."""
+    found = tables.section(privacy, "epsilon_of_copies")
+    told = [
+        f"{number_format.epsilon(value)} for {copies}"
+        for copies, value in found.items()
+        if number_format.number(value) is not None
+    ]
+    if not told:
+        return ()
+    unit = "product" if privacy.get("unit") == "product" else "photo"
+    return (f"Epsilon of all copies of a {unit} together, where there are several: {', '.join(told)}.",)
 
 
 def _rounds(report: Mapping[str, Any]) -> str:
@@ -172,11 +197,11 @@ def _rounds(report: Mapping[str, Any]) -> str:
     )
 
 
-def _sights(privacy: Mapping[str, Any], scheme: Any) -> str:
+def _sights(privacy: Mapping[str, Any], scheme: Any, rated: Rating) -> str:
     return "".join(
         f'<tr><th scope="row">{escape(sight.party)}</th><td>{escape(sight.sees)}</td><td>'
-        f'<span class="tag {"bad" if sight.exposed else "good"}">'
-        f"{'exposed' if sight.exposed else 'protected'}</span></td></tr>"
+        f'<span class="tag {"good" if rated.protected and not sight.exposed else "bad"}">'
+        f"{escape(claims.verdict(sight, rated))}</span></td></tr>"
         for sight in claims.sights(privacy, scheme)
     )
 
@@ -248,7 +273,7 @@ def _settings(report: Mapping[str, Any]) -> str:
                     (name.replace("_", " ").capitalize(), number_format.general(privacy.get(name)))
                     for name in ("mode", "unit", "adjacency", "duplicate_policy", "accountant", "seeded")
                 ),
-                ("Epsilon, proved (RDP)", number_format.epsilon(privacy.get("epsilon_rdp"))),
+                ("Epsilon by RDP, a cross-check", number_format.epsilon(privacy.get("epsilon_rdp"))),
                 *(
                     (name.replace("_", " ").capitalize(), number_format.general(privacy.get(name)))
                     for name in (

@@ -235,17 +235,17 @@ def audit(
 
 
 def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
-    """Return the epsilon by PLD of each merchant's charges, without its count; infinite where none holds."""
+    """Return the epsilon that each ledger's last charge claims for its training; infinite without one."""
     claims = []
     for peer in plan.roster:
         outcome, entries = read_entries(
             folder / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
         )
-        charged = [entry.charge for entry in charges(entries)]
+        charged = charges(entries)
         if not outcome.ok or len(charged) != plan.rounds:
             raise AuditError(f"the ledger of {peer.name} doesn't hold the audited training: {outcome.reason}")
-        left = plan.delta - sum(charge.delta_used for charge in charged)
-        claims.append(epsilon_pld([charge.event() for charge in charged], delta=left))
+        claimed = charged[-1].epsilons.own_epsilon
+        claims.append(math.inf if claimed is None else claimed)
     return claims
 
 

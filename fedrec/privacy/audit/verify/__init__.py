@@ -15,8 +15,9 @@ every merchant
 - ``terms.py``, each charge: its sensitivity follows from grid, dimension and beta, its noise from what was
   planned, and all of it from its training's plan;
 - ``rules.py``, the merchant's policies: no charge breaks a rule of its time;
-- ``epsilons.py``, every epsilon, before and after each charge, by PLD and by integer-order RDP, from the raw
-  history (sampling rate, noise multiplier, steps, beta, delta) alone, to 0.1%;
+- ``spending.py``, every epsilon from the raw history (sampling rate, noise multiplier, steps, beta, delta)
+  alone, to 0.1%: of each training by itself by PLD, with RDP at real orders as a cross-check
+  (``epsilons.py``), and of the lifetime, before and after each charge, by the two-armed filter (``cap.py``);
 - ``figures.py``, the summary and the attached report: what people read is what the history gives.
 
 What is missing from the bundle is said, and is a verdict of its own: the record then holds as far as it could

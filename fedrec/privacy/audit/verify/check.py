@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .epsilons import epsilons
-from .figures import hold_report, hold_summary
+from .figures import hold_report, hold_summary, largest_training
 from .ledger import chain, charges_of, costs_of, openings, receipts
 from .outcome import (
     NAME,
@@ -25,10 +24,11 @@ from .outcome import (
 )
 from .reading import canonical, parsed, signed, utc
 from .rules import policies
+from .spending import spending
 from .statements import STATEMENTS
 from .terms import charges, follow_plans, plan_problems
 
-SCHEMA = "fedrec.audit/4"
+SCHEMA = "fedrec.audit/5"
 MAX_BYTES = 2**30
 BODY = {
     "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
@@ -194,7 +194,7 @@ def _merchant(
     problems += guarded(charges(merchant.entries))
     problems += guarded(follow_plans(merchant, plans))
     problems += guarded(policies(merchant, plans))
-    problems += guarded(epsilons(merchant.entries))
+    problems += guarded(spending(merchant.entries))
     if whole:
         problems += guarded(hold_summary(merchant))
     return problems
@@ -207,10 +207,12 @@ def _said(merchant: Merchant) -> str:
     count = next(entry["count"] for entry in reversed(costs) if entry["kind"] == "count")
     counts = len(costs) - len(charged)
     said = [
-        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, "
-        f"epsilon {shown(epsilons['pld_after'])} by PLD, "
-        f"{shown(epsilons['rdp_after'])} by RDP at delta {epsilons['delta']:.3g}"
+        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, lifetime epsilon "
+        f"{shown(epsilons['spent_after'])} of {epsilons['cap_epsilon']:g} at delta {epsilons['delta']:.3g}"
     ]
+    if charged:
+        own, training_delta = largest_training(entries)
+        said.append(f"the largest training's epsilon is {shown(own)} at delta {training_delta:.3g}")
     if epsilons["delta"] * count["size"] >= 1:
         said.append(f"that delta alone allows a whole {count['unit']} of {count['size']} to be shown")
     if charged and not merchant.versions:

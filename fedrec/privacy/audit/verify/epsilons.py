@@ -8,19 +8,14 @@ of the coins.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from .ledger import cost, costs_of
 from .outcome import Problem, shown
 
-Kind = tuple[float, float]
 History = tuple[tuple[float, float, int], ...]
 """(sampling rate, noise multiplier, steps), one for each kind of step, in the order of their last charge."""
 COIN_GRID = 2.0**-52
@@ -45,9 +40,10 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 TOLERANCE, LEAST = 1e-3, 1e-5
 """How far a recorded epsilon may lie from the recomputed one: relative, or this much where that is more."""
 MIN_DELTA = 1e-12
+CROSS_CHECK = 1.01
+"""PLD may lie so much above the epsilon by RDP, and no more: its own grid's excess."""
 _FINENESS = 8e-3
-_RATIO = 1.7
-"""PLD is composed anew where the steps of a kind have grown by this; it is interpolated between."""
+_COPIES_FINENESS = 2e-2
 
 
 @lru_cache(maxsize=256)
@@ -148,85 +144,8 @@ def pld_epsilon(history: History, delta: float, rough: float) -> float:
         rough = epsilon
 
 
-@dataclass
-class _Totals:
-    steps: dict[Kind, int] = field(default_factory=dict)
-    rdp: np.ndarray = field(default_factory=lambda: np.zeros(len(ORDERS)))
-    betas: float = 0.0
-
-    def add(self, charge: Mapping[str, Any], noise: str) -> None:
-        kind = (float(charge["sample_rate"]), float(charge[noise]))
-        # The kind charged last comes last, so that the composition of the others is kept.
-        self.steps[kind] = self.steps.pop(kind, 0) + charge["steps"]
-        self.rdp = self.rdp + rdp_step(*kind) * charge["steps"]
-        self.betas += charge["beta"] * charge["steps"]
-
-    def history(self) -> History:
-        return tuple((rate, noise, steps) for (rate, noise), steps in self.steps.items())
-
-    def epsilon(self, *, delta: float) -> float:
-        left = delta - self.betas
-        return pld_epsilon(self.history(), left, rdp_epsilon(self.rdp, left))
-
-
-def total(entries: Iterable[Mapping[str, Any]], noise: str = "guaranteed_noise_multiplier") -> _Totals:
-    """Add up all charges and counts, in the server's view or by another of their noise multipliers."""
-    totals = _Totals()
-    for entry in costs_of(entries):
-        totals.add(cost(entry), noise)
-    return totals
-
-
-class _Point(NamedTuple):
-    """An epsilon by PLD that is recorded before or after an entry, and what it is to follow from."""
-
-    entry: int
-    moment: str
-    recorded: float | None
-    whole_delta: float
-    delta: float
-    rough: float
-    history: History
-
-    @property
-    def steps(self) -> int:
-        return self.history[-1][2] if self.history else 0
-
-    def exact(self) -> float:
-        return pld_epsilon(self.history, self.delta, self.rough)
-
-
-def epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Recompute every epsilon."""
-    totals = _Totals()
-    points: list[_Point] = []
-    for entry in costs_of(entries):
-        recorded, number = entry["epsilons"], entry["sequence"]
-        for moment in ("before", "after"):
-            if moment == "after":
-                totals.add(cost(entry), "guaranteed_noise_multiplier")
-            left = recorded["delta"] - totals.betas
-            rough = rdp_epsilon(totals.rdp, left)
-            yield from held(recorded[f"rdp_{moment}"], rough, what=f"RDP, {moment} it", entry=number)
-            proved = recorded[f"pld_{moment}"]
-            if math.isfinite(rough) and (proved is None or proved > 1.01 * rough):
-                yield Problem(number, f"its epsilon by PLD, {moment} it, is above the one by RDP")
-            points.append(
-                _Point(
-                    number,
-                    moment,
-                    recorded[f"pld_{moment}"],
-                    recorded["delta"],
-                    left,
-                    rough,
-                    totals.history(),
-                )
-            )
-    for run in _runs(points):
-        yield from _hold_run(run)
-
-
-def _fits(recorded: float | None, computed: float) -> bool:
+def fits(recorded: float | None, computed: float) -> bool:
+    """Whether a recorded epsilon is the recomputed one."""
     value = math.inf if recorded is None else recorded
     if math.isinf(value) or math.isinf(computed):
         return value == computed
@@ -235,57 +154,51 @@ def _fits(recorded: float | None, computed: float) -> bool:
 
 def held(recorded: float | None, computed: float, *, what: str, entry: int | None) -> Iterator[Problem]:
     """Yield a problem unless a recorded epsilon is the recomputed one."""
-    if not _fits(recorded, computed):
+    if not fits(recorded, computed):
         reason = f"epsilon by {what}, is recorded as {shown(recorded)}; the history gives {computed:.6g}"
         yield Problem(entry, reason)
 
 
-def _hold_run(run: Sequence[_Point]) -> Iterator[Problem]:
-    """Check PLD's figures in a run of charges of one kind: at knots composed anew, between them by a curve.
+def composed(history: History, delta: float) -> float:
+    """Epsilon by PLD of a history at ``delta``; ``ValueError`` where the one by RDP is below it."""
+    total = sum(
+        (rdp_step(rate, noise) * steps for rate, noise, steps in history), start=np.zeros(len(ORDERS))
+    )
+    rough = rdp_epsilon(total, delta)
+    found = pld_epsilon(history, delta, rough)
+    if found > CROSS_CHECK * rough and math.isfinite(rough):
+        raise ValueError(f"epsilon by PLD, {found:.6g}, is above the one by RDP, {rough:.6g}")
+    return found
 
-    A figure that is off the curve is composed anew too, so that the curve spares time and judges nothing.
+
+def of_copies(history: History, delta: float, *, copies: int) -> float:
+    """Epsilon by PLD for so many copies of a record, each sampled by itself; ``delta`` is what is left of it.
+
+    A step adds the sum of those that are drawn: a mixture over Binomial(copies, rate) of Gaussians
+    (Choquette-Choo and others 2024).
     """
-    by_steps = {point.steps: point for point in run}
-    counts = sorted(by_steps)
-    knots = [0]
-    while knots[-1] < len(counts) - 1:
-        wanted = bisect_left(counts, _RATIO * counts[knots[-1]])
-        knots.append(min(max(wanted, knots[-1] + 1), len(counts) - 1))
-    chosen = [counts[knot] for knot in knots]
-    known = {steps: by_steps[steps].exact() for steps in chosen}
-    for point in run:
-        if point.steps in known or not _fits(point.recorded, _between(chosen, known, point.steps)):
-            what = f"PLD, {point.moment} it"
-            yield from held(point.recorded, point.exact(), what=what, entry=point.entry)
-
-
-def _between(chosen: Sequence[int], known: Mapping[int, float], steps: int) -> float:
-    """Interpolate epsilon at ``steps`` by a cubic through four knots, in logarithms; NaN if it can't be."""
-    first = max(0, min(bisect_left(chosen, steps) - 2, len(chosen) - 4))
-    near = [at for at in chosen[first : first + 4] if at > 0]
-    if len(near) < 4 or not all(0 < known[at] < math.inf for at in near):
-        return math.nan
-    total, here = 0.0, math.log(steps)
-    for at in near:
-        weight = 1.0
-        for other in near:
-            if other != at:
-                weight *= (here - math.log(other)) / (math.log(at) - math.log(other))
-        total += weight * math.log(known[at])
-    return math.exp(total)
-
-
-def _runs(points: Iterable[_Point]) -> Iterator[list[_Point]]:
-    """Cut the points into runs in which only the number of steps of the last kind grows, at one delta."""
-    run: list[_Point] = []
-    previous: tuple[Any, ...] | None = None
-    for point in points:
-        last = point.history[-1][:2] if point.history else None
-        shape = (point.history[:-1], last, point.whole_delta)
-        if run and shape != previous:
-            yield run
-            run = []
-        run.append(point)
-        previous = shape
-    if run:
-        yield run
+    delta -= FLOAT_DELTA * sum(steps for _, _, steps in history)
+    if delta < MIN_DELTA or any(noise < 0.05 for _, noise, _ in history):
+        return math.inf
+    guess = 1.0
+    for _ in range(2):
+        interval = _COPIES_FINENESS * guess / math.sqrt(sum(steps for _, _, steps in history))
+        whole = None
+        for rate, noise, steps in history:
+            drawn = min(1.0, rate + COIN_GRID)
+            weights = [
+                math.comb(copies, j) * drawn**j * (1 - drawn) ** (copies - j) for j in range(copies + 1)
+            ]
+            sizes = [float(j) for j, weight in enumerate(weights) if weight > 0]
+            step = pld.from_mixture_gaussian_mechanism(
+                noise,
+                sizes,
+                [weight for weight in weights if weight > 0],
+                value_discretization_interval=interval,
+            )
+            part = step.self_compose(steps) if steps > 1 else step
+            whole = part if whole is None else whole.compose(part)
+        guess = 0.0 if whole is None else float(whole.get_epsilon_for_delta(delta))
+        if guess <= 1e-3:
+            break
+    return guess

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .epsilons import MIN_DELTA, History, held, pld_epsilon, rdp_epsilon, rdp_step, total
+from .epsilons import MIN_DELTA, composed, held, of_copies, rdp_epsilon, rdp_step
+from .epsilons import History as Steps
 from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, costs_of
 from .outcome import Merchant, Problem
 from .reading import close
+from .spending import BROKEN, History
 from .terms import multipliers
 
 COUNT_SIGMA = 20.0
@@ -22,14 +24,18 @@ def hold_summary(merchant: Merchant) -> Iterator[Problem]:
     costs = costs_of(entries)
     last, counts = costs[-1], [entry["count"] for entry in costs if entry["kind"] == "count"]
     charges = [entry["charge"] for entry in charges_of(entries)]
+    epsilons = last["epsilons"]
+    own, own_delta = largest_training(entries)
     exact = {
         "entries": len(entries),
         "head": entries[-1]["hash"],
         "charges": len(charges),
         "size": counts[-1]["size"],
-        "delta": last["epsilons"]["delta"],
-        "epsilon_pld": last["epsilons"]["pld_after"],
-        "epsilon_rdp": last["epsilons"]["rdp_after"],
+        "training_epsilon": own,
+        "training_delta": own_delta,
+        "spent": epsilons["spent_after"],
+        "cap_epsilon": epsilons["cap_epsilon"],
+        "delta": epsilons["delta"],
         "least_noise_multiplier": min((c["guaranteed_noise_multiplier"] for c in charges), default=None),
         "largest_sample_rate": max((c["sample_rate"] for c in charges), default=None),
         "trainings": len({c["training_id"] for c in charges}),
@@ -38,11 +44,27 @@ def hold_summary(merchant: Merchant) -> Iterator[Problem]:
     for name, value in exact.items():
         if summary[name] != value:
             yield Problem(None, f"the summary's {name} is {summary[name]}, the history's is {value}")
-    if set(summary) != {*exact, "epsilon_aggregation_broken"}:
+    if set(summary) != {*exact, "spent_aggregation_broken"}:
         yield Problem(None, "the summary has other figures than those that can be checked")
-    broken = total(entries, "broken_noise_multiplier").epsilon(delta=last["epsilons"]["delta"])
-    what = "PLD, if aggregation were broken"
-    yield from held(summary["epsilon_aggregation_broken"], broken, what=what, entry=None)
+    broken = History.of(entries).spent(
+        epsilon=float(epsilons["cap_epsilon"]), delta=epsilons["delta"], noise=BROKEN
+    )
+    what = "the lifetime filter, if aggregation were broken"
+    yield from held(summary["spent_aggregation_broken"], broken, what=what, entry=None)
+
+
+def largest_training(entries: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """The largest epsilon of one training, and the delta that it is at; 0 and None before the first."""
+    last = {entry["charge"]["training_id"]: entry for entry in charges_of(entries)}
+    if not last:
+        return 0.0, None
+
+    def size(entry: Mapping[str, Any]) -> float:
+        own = entry["epsilons"]["own_epsilon"]
+        return math.inf if own is None else float(own)
+
+    worst = max(last.values(), key=size)
+    return worst["epsilons"]["own_epsilon"], worst["charge"]["delta"]
 
 
 def hold_report(
@@ -74,23 +96,41 @@ def hold_report(
         same = close(stated, value) if isinstance(value, float) and stated is not None else stated == value
         if not same:
             yield Problem(None, f"the attached report's {name} is {stated}, {value} follows")
-    left = plan["delta"] - steps * max((charge["beta"] for charge in charges), default=MIN_DELTA)
+    beta = max((charge["beta"] for charge in charges), default=MIN_DELTA)
     declared = math.sqrt(COUNT_SIGMA**2 - ROUNDING_VARIANCE)
-    counted = rdp_step(1.0, declared)
-    for name, noise in (("epsilon", guaranteed), ("epsilon_aggregation_broken", own)):
-        history: History = ((1.0, declared, 1), *(((plan["sample_rate"], noise, steps),) if steps else ()))
-        rough = rdp_epsilon(
-            rdp_step(plan["sample_rate"], noise) * steps + counted if steps else counted, left
+
+    def history(noise: float) -> Steps:
+        return ((1.0, declared, 1), *(((plan["sample_rate"], noise, steps),) if steps else ()))
+
+    def proved(noise: float, delta: float) -> float:
+        left = delta - steps * beta
+        return composed(history(noise), left) if private and left >= MIN_DELTA else math.inf
+
+    exact = {
+        "epsilon": proved(guaranteed, plan["delta"]),
+        "epsilon_aggregation_broken": proved(own, plan["delta"]),
+        "epsilon_at_1e-5": proved(guaranteed, 1e-5),
+    }
+    for name, value in exact.items():
+        yield from held(privacy[name], value, what=f"PLD, the attached report's {name}", entry=None)
+    for copies, stated in privacy["epsilon_of_copies"].items():
+        left = plan["delta"] - int(copies) * steps * beta
+        found = of_copies(history(guaranteed), left, copies=int(copies)) if private else math.inf
+        # Either errs upward by its grid.
+        same = (
+            stated is None if math.isinf(found) else stated is not None and close(stated, found, within=0.01)
         )
-        computed = pld_epsilon(history, left, rough)
-        yield from held(
-            privacy[name],
-            computed if private else math.inf,
-            what=f"PLD, the attached report's {name}",
-            entry=None,
-        )
+        if set(privacy["epsilon_of_copies"]) != {"2", "4"} or not same:
+            yield Problem(
+                None, f"the attached report's epsilon for {copies} copies is {stated}, not {found:.4g}"
+            )
     stepped = rdp_step(plan["sample_rate"], guaranteed) * steps if steps else 0.0
-    proved = rdp_epsilon(stepped + counted, left) if private else math.inf
+    by_rdp = math.inf
+    if private:
+        by_rdp = rdp_epsilon(stepped + rdp_step(1.0, declared), plan["delta"] - steps * beta)
+    word = rating(None if privacy["seeded"] else privacy["epsilon"])
+    if privacy["rating"]["word"] != word:
+        yield Problem(None, f"the attached report calls its budget {privacy['rating']['word']}, it is {word}")
     events = [
         {
             "kind": "training",
@@ -102,7 +142,7 @@ def hold_report(
     ]
     if not _same_events(privacy["events"], events):
         yield Problem(None, "the attached report lists other events than plan and counts give")
-    yield from held(privacy["epsilon_rdp"], proved, what="RDP, in the attached report", entry=None)
+    yield from held(privacy["epsilon_rdp"], by_rdp, what="RDP, in the attached report", entry=None)
     known = {merchant.name: merchant for merchant in merchants}
     for line in privacy["per_merchant"]:
         name = str(line["merchant"])[:64]
@@ -111,11 +151,33 @@ def hold_report(
         rounds = len({entry["charge"]["round_number"] for entry in charged[name]})
         if line["rounds_charged"] != rounds:
             yield Problem(None, f"the attached report counts {line['rounds_charged']} rounds of {name}")
-        own_training = [*counts[name], *charged[name]]
-        for figure, entries in (("epsilon", own_training), ("epsilon_lifetime", known[name].entries)):
-            what = f"PLD, {figure} of {name} in the attached report"
-            computed = total(entries).epsilon(delta=plan["delta"])
+        merchant, last = known[name], costs_of(known[name].entries)[-1]["epsilons"]
+        steps_of = sum(entry["charge"]["steps"] for entry in charged[name])
+        left = plan["delta"] - sum(
+            entry["charge"]["beta"] * entry["charge"]["steps"] for entry in charged[name]
+        )
+        own_training: Steps = ((1.0, declared, len(counts[name])),)
+        if charged[name]:
+            noise = charged[name][0]["charge"]["guaranteed_noise_multiplier"]
+            own_training = (*own_training, (plan["sample_rate"], noise, steps_of))
+        figures_of = {
+            "epsilon": (composed(own_training, left) if left >= MIN_DELTA else math.inf, "PLD"),
+            "epsilon_lifetime": (
+                History.of(merchant.entries).spent(epsilon=float(last["cap_epsilon"]), delta=last["delta"]),
+                "the lifetime filter",
+            ),
+        }
+        for figure, (computed, rule) in figures_of.items():
+            what = f"{rule}, {figure} of {name} in the attached report"
             yield from held(line[figure], computed, what=what, entry=None)
+
+
+def rating(epsilon: float | None) -> str:
+    """A budget in words, on the scale that every page uses."""
+    scale = ((1.0, "strong"), (4.0, "moderate"), (10.0, "weak"))
+    return next(
+        (word for most, word in scale if epsilon is not None and epsilon <= most), "little protection"
+    )
 
 
 def _same_events(stated: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> bool:

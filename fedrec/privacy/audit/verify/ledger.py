@@ -62,7 +62,7 @@ ROUNDING_VARIANCE = 9.0
 _DIGITS = re.compile(r"[0-9a-f]{64}")
 
 
-_EPSILONS = ("pld_before", "pld_after", "rdp_before", "rdp_after")
+_EPSILONS = ("spent_before", "spent_after", "own_epsilon")
 
 
 def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
@@ -196,7 +196,7 @@ def _form(entry: Any) -> None:
 
 
 def _form_of_epsilons(epsilons: Mapping[str, Any]) -> None:
-    if set(epsilons) != {*_EPSILONS, "delta"}:
+    if set(epsilons) != {*_EPSILONS, "cap_epsilon", "delta"}:
         raise ValueError("its epsilons have other fields")
     for name in _EPSILONS:
         value = epsilons[name]
@@ -206,6 +206,9 @@ def _form_of_epsilons(epsilons: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} has a wrong type or sign")
     if not isinstance(epsilons["delta"], float) or not 0 < epsilons["delta"] < 1:
         raise ValueError("the delta of its epsilons is outside (0, 1)")
+    cap = epsilons["cap_epsilon"]
+    if not isinstance(cap, _NUMBER) or isinstance(cap, bool) or not 0 < cap < math.inf:
+        raise ValueError("the cap that its epsilons are read for is no positive number")
 
 
 def _count_ranges(count: Mapping[str, Any]) -> dict[str, bool]:

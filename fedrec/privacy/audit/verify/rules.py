@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
 from typing import Any
 
-from .epsilons import rdp_epsilon, rdp_step
+from .epsilons import TOLERANCE, composed
 from .ledger import costs_of, round_of
 from .outcome import Merchant, Problem
-from .reading import EXACT, parsed, utc
+from .reading import parsed, utc
 from .seats import fingerprint
+from .spending import NOMINAL_CAP
 
 GRACE = timedelta(minutes=5)
 """How much later than the check of the hours a charge may be written: its epsilon is composed in between."""
@@ -82,11 +83,13 @@ def _broken_rules(
 def _broken_by_cost(rules: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, bool]:
     """The rules that hold for whatever costs something, a count among them."""
     about, epsilons = entry[entry["kind"]], entry["epsilons"]
-    after, lifetime = epsilons["rdp_after"], rules["lifetime_epsilon"]
+    after, lifetime = epsilons["spent_after"], rules["lifetime_epsilon"]
     whole_delta = about["delta"] if lifetime is None else rules["lifetime_delta"]
+    cap = NOMINAL_CAP if lifetime is None else lifetime
     return {
         "units": about["unit"] not in rules["units"],
-        "lifetime_epsilon": lifetime is not None and (after is None or after > lifetime),
+        "lifetime_epsilon": epsilons["cap_epsilon"] != cap
+        or (lifetime is not None and (after is None or after > lifetime)),
         "lifetime_delta": epsilons["delta"] != whole_delta,
     }
 
@@ -98,7 +101,9 @@ def _broken_by_plan(
         return {}
     largest = rules["largest_training_epsilon"]
     steps = plan["rounds"] * plan["local_steps"]
-    kind = (float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]))
+    history = ((float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]), steps),)
+    # At one delta, the policy's: at the plan's own a costly one would pass by naming a large one.
+    whole_delta = plan["delta"] if rules["lifetime_delta"] is None else rules["lifetime_delta"]
     committed = plan["scheme"] == "kahe"
     return _broken_sizes(rules, plan) | {
         # Whoever opens an encrypted sum may collude too, whatever the mode of the noise.
@@ -116,8 +121,7 @@ def _broken_by_plan(
         "roster_fingerprint": rules["roster_fingerprint"] not in (None, fingerprint(plan["roster"])),
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
-        and rdp_epsilon(rdp_step(*kind) * steps, plan["delta"] - charge["beta"] * steps)
-        > largest * (1 + EXACT),
+        and composed(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 STATEMENTS = {
     "claims": [
         "Each merchant's ledger is whole, in order and signed; each charge was written before anything left.",
-        "Every epsilon follows from the charges' sampling rates, noise, steps and betas.",
+        "Every epsilon follows from the charges' sampling rates, noise, steps and betas. A training's is "
+        "proved by privacy loss distributions; a lifetime's is what a filter counts, which holds for a "
+        "server that chooses each training after seeing the results of those before.",
         "Epsilon is that of the server's view, for the noise of the fewest merchants that a sum may hold, "
         "less the colluders assumed; beside it stands the one that would be left if aggregation were broken.",
     ],

@@ -20,6 +20,7 @@ FLOAT_SLACK = 2.0**-16
 INFLATION = 1.025
 BETA = 1e-12
 """A plan's grid: the coarsest power of two in which the sensitivity is at most so much above the clip."""
+LARGEST_DELTA = 0.01
 SMOOTHING, LEAST_SHARE = 3.0, 8.0
 """Grid units: discrete noise of variance V, in shares of 8 and more, counts as a Gaussian's of V - 9."""
 
@@ -38,6 +39,11 @@ def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterat
         yield Problem(None, f"{here} asks for {least} contributors of {len(names)}, {colluders} colluding")
     if plan["mode"] == "distributed" and (colluders < 1 or least - colluders < 2):
         yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
+    most = min(LARGEST_DELTA, 1 / max(1, plan["records_total"]))
+    if plan["mode"] != "off" and plan["delta"] > most:
+        yield Problem(
+            None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
+        )
     yield from seat_problems(plan, here)
 
 
