@@ -26,7 +26,6 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.entries import ChargeEntry, CountEntry, Entry, SpendingEntry, charges, spending
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal

@@ -22,9 +22,9 @@ from broken_pipelines import (
 from dp_accounting import get_sigma_gaussian
 from scipy.stats import binom
 
-from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.simulations.attacks.canaries import AuditOptions, audit
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
 

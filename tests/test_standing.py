@@ -26,15 +26,14 @@ from fedrec.clients.store import CountedSet, MerchantStore, TrainingSecrets, rea
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.filter import Training, read
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
-from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
