@@ -837,7 +837,7 @@ def test_a_round_is_answered_once_whatever_the_request(tmp_path: Path) -> None:
         assert ledger.reading() == spent
         assert ledger.begun
         with pytest.raises(LedgerError):
-            ledger.answer(replace(first, round_number=3, request_hash=7))
+            ledger.answer(replace(first, round_number=3, request_hash=7))  # type: ignore[arg-type]
     with _open(tmp_path / "l") as ledger:
         assert ledger.verify().entries == 4
         with pytest.raises(RefusedError, match="already has an answer"):

@@ -215,7 +215,7 @@ def test_a_delta_that_allows_whole_records_is_refused_by_any_policy(cohort: Coho
             _policy(lifetime_epsilon=1e6, lifetime_delta=0.9).check(cohort.plan(delta=delta))
         assert refused.value.code == "plan"
     # However few records there are, one in a hundred is the largest.
-    with pytest.raises(RefusedError, match="above 0.01"):
+    with pytest.raises(RefusedError, match=r"above 0\.01"):
         _policy().check(cohort.plan(delta=0.02, records_total=4, records_largest=1))
 
 

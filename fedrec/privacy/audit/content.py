@@ -150,7 +150,8 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found.append(
         Text(
             "Over a lifetime, all trainings and counts together: epsilon "
-            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} for the merchant that spent most "
+            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} "
+            "for the merchant that spent most "
             f"({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
             f"chooses each training after seeing the last one's results. {rated.sentence}",
             alarm=not rated.protected,
