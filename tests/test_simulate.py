@@ -38,8 +38,8 @@ KEYS: dict[str, str] = {
     "data": "records skipped duplicates_dropped",
     "metrics": "accuracy precision_macro recall_macro f1_macro roc_auc_macro confusion split per_class",
     "privacy": "mode unit adjacency duplicate_policy epsilon epsilon_rdp epsilon_aggregation_broken delta"
-    " rating epsilon_at_1e-5 epsilon_of_copies sample_rate clip noise_multiplier steps colluders"
-    " min_contributors accountant seeded per_merchant",
+    " rating epsilon_at_1e-5 epsilon_of_copies"
+    " sample_rate clip noise_multiplier steps colluders min_contributors accountant seeded per_merchant",
     "secure_aggregation": "scheme threshold committee min_contributors value_bits"
     " upload_bytes_per_parameter seconds_encrypt seconds_unmask",
     "cost": "bytes_up bytes_down peak_memory_bytes seconds_train",

@@ -54,7 +54,8 @@ lifetime_epsilon = 10.0
 lifetime_delta = 1e-5
 
 # What one training may cost at most: its epsilon for all its rounds, at lifetime_delta whatever delta its
-# plan names. 8 is what an untouched plan asks for; one that costs more takes nearly all of the lifetime's budget.
+# plan names. 8 is what an untouched plan asks for; one that costs more takes nearly all of the lifetime's
+# budget.
 largest_training_epsilon = 8.0
 # The largest delta that a plan may name (no limit unless given; one above 1 / the records of the training is
 # refused by any policy).

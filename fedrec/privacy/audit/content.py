@@ -150,8 +150,9 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     found.append(
         Text(
             "Over a lifetime, all trainings and counts together: epsilon "
-            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} for the "
-            f"merchant that spent most ({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
+            f"{epsilon(most.summary['spent'])} at delta {number_format.delta(most.summary['delta'])} "
+            "for the merchant that spent most "
+            f"({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
             f"chooses each training after seeing the last one's results. {rated.sentence}",
             alarm=not rated.protected,
         )
