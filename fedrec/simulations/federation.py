@@ -97,6 +97,9 @@ class Federation:
             policy = (home / "policy.toml").read_text("utf-8")
             policy = policy.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {epsilon}")
             policy = policy.replace("lifetime_delta = 1e-5", f"lifetime_delta = {delta}")
+            policy = policy.replace(
+                "largest_training_epsilon = 8.0", f"largest_training_epsilon = {epsilon}"
+            )
             (home / "policy.toml").write_text(policy)
 
     def plan(self, training: str) -> None:
