@@ -108,7 +108,6 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
     """Watch three merchants on disk join, train, open and close: no function of another module runs."""
     watch = Watch()
     cohort = Cohort(tmp_path / "cohort", size=3)
-    cohort.names = list(NAMES)
     homes = merchant_homes(tmp_path, server_key=cohort.server.public.hex())
     with watch.looking():
         merchants = [open_merchant(home, device=torch.device("cpu")) for home in homes]

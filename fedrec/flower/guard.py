@@ -94,7 +94,8 @@ class Guard:
         if caller is None:
             await self._refuse(scope, send, 401, f"{path} ({_TURNED_AWAY[401]})")
             return
-        client = tuple(scope.get("client") or ("unknown", 0))
+        host, port = scope.get("client") or ("unknown", 0)
+        client = (str(host), int(port))
         status, length = _length(headers, most=_MOST.get(path, MAX_OTHER_BYTES))
         if not self._door.recognise(client, caller.key) or self._requests[caller.key] >= MAX_REQUESTS_PER_KEY:
             status = 429
