@@ -231,17 +231,20 @@ def audit(
 
 
 def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
-    """Return the epsilon by PLD of each merchant's charges, without its count; infinite where none holds."""
+    """Return the epsilon by PLD that each merchant's ledger ends with; infinite where it claims none.
+
+    It covers the count that the merchant declared, as well.
+    """
     claims = []
     for peer in plan.roster:
         outcome, entries = read_entries(
             folder / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
         )
-        charged = [entry.charge for entry in charges(entries)]
+        charged = charges(entries)
         if not outcome.ok or len(charged) != plan.rounds:
             raise AuditError(f"the ledger of {peer.name} doesn't hold the audited training: {outcome.reason}")
-        left = plan.delta - sum(charge.delta_used for charge in charged)
-        claims.append(epsilon_pld([charge.event() for charge in charged], delta=left))
+        found = charged[-1].epsilons.pld_after
+        claims.append(math.inf if found is None else found)
     return claims
 
 
