@@ -10,7 +10,7 @@ from fedrec.protocol.plan import Unit
 
 
 def count_chance(seed: int | None, merchant: str) -> Randomness:
-    """Return the stream that a merchant's count is drawn from: a seed's, where there is one, hides nothing."""
+    """Return the stream that a merchant's count is drawn from; a seed's hides nothing."""
     if seed is None:
         return Randomness.from_os()
     return Randomness.seeded(seed, "count", merchant)

@@ -102,8 +102,8 @@ class MerchantHome:
         """Make the folder (mode 0700), fresh keys (0600), a policy to edit, the ledger, the enrolment file.
 
         ``units`` is the exact number of distinct photos or products, whichever the ledger's ``unit`` is. It
-        goes no further: the ledger is charged for one noised count, and that stands in the enrolment file. Its
-        noise is from ``rng``, for tests alone, or else from the operating system.
+        goes no further: the ledger is charged for one noised count, and that stands in the enrolment file.
+        Its noise is the operating system's; another ``rng`` is for tests alone.
         Raises ``ConfigError`` for an impossible name, or a folder that holds something already.
         """
         if folder.exists() and any(folder.iterdir()):
