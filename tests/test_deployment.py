@@ -60,7 +60,7 @@ def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Set up from nothing by the commands, train once, and keep the server up."""
     # In this process: eleven new ones would take half a minute to import what they need.
     made = Federation(tmp_path_factory.mktemp("federation"), run=fedrec_here)
-    made.enrol({name: photos / "train" / name for name in MERCHANTS}, epsilon=200.0, delta=1e-2)
+    made.enrol({name: photos / "train" / name for name in MERCHANTS}, epsilon=200.0, delta=1e-2, seed=SEED)
     made.plan(PLAN.replace("EVALUATION", str(photos / "test")))
     try:
         made.start_server("--gather", 60)

@@ -14,6 +14,7 @@ import typer
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format, check_layout, check_unit
 from fedrec.cli.standing import budget_lines, status_lines
+from fedrec.clients.counting import count_chance
 from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import read_budget, read_standing
@@ -48,12 +49,23 @@ def init(
             "layout's if not given."
         ),
     ] = None,
+    insecure_seed: Annotated[
+        int | None,
+        typer.Option(
+            help="FOR TESTS: the count's noise from a seed hides nothing from whoever knows it; the ledger "
+            "says so for good."
+        ),
+    ] = None,
 ) -> None:
     """Make keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
     hidden = check_unit(unit, layout=chosen)
     units = _counted(data, layout=chosen, unit=hidden)
-    made = MerchantHome.create(home, name=name, data=data, layout=chosen, unit=hidden, units=units)
+    rng = None
+    if insecure_seed is not None:
+        typer.echo("INSECURE: the noise of the count comes from a seed; it hides nothing", err=True)
+        rng = count_chance(insecure_seed, name)
+    made = MerchantHome.create(home, name=name, data=data, layout=chosen, unit=hidden, units=units, rng=rng)
     typer.echo(
         f"{_told(units, made.released())}\nEdit {made.folder / 'policy.toml'}: it says what may be done."
     )

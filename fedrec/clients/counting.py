@@ -9,6 +9,13 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Unit
 
 
+def count_chance(seed: int | None, merchant: str) -> Randomness:
+    """Return the stream that a merchant's count is drawn from; a seed's hides nothing."""
+    if seed is None:
+        return Randomness.from_os()
+    return Randomness.seeded(seed, "count", merchant)
+
+
 def draw_count(units: int, *, unit: Unit, delta: float, policy_hash: str, rng: Randomness) -> Count:
     """Draw a release of an exact number of distinct units, to be charged before it is told to anybody.
 

@@ -103,11 +103,13 @@ class MerchantHome:
         layout: Layout = "class",
         unit: Unit = "record",
         units: int,
+        rng: Randomness | None = None,
     ) -> MerchantHome:
         """Make the folder (mode 0700), fresh keys (0600), a policy to edit, the ledger, the enrolment file.
 
         ``units`` is the exact number of distinct photos or products, whichever the ledger's ``unit`` is. It
         goes no further: the ledger is charged for one noised count, and that stands in the enrolment file.
+        Its noise is the operating system's; another ``rng`` is for tests alone.
         Raises ``ConfigError`` for an impossible name, or a folder that holds something already.
         """
         if folder.exists() and any(folder.iterdir()):
@@ -122,7 +124,7 @@ class MerchantHome:
         write_secret(home.node_key_file, _pem(node))
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
         policy = home._own_policy()
-        count = home._draw(units, unit=unit, policy=policy)
+        count = home._draw(units, unit=unit, policy=policy, rng=rng or Randomness.from_os())
         entry = create_ledger(
             home.ledger,
             signer=identity,
@@ -194,7 +196,8 @@ class MerchantHome:
             delta_lifetime=policy.lifetime_delta,
         ) as ledger:
             unit: Unit = "product" if self.released().unit == "product" else "record"
-            entry = ledger.release(self._draw(units, unit=unit, policy=policy))
+            drawn = self._draw(units, unit=unit, policy=policy, rng=Randomness.from_os())
+            entry = ledger.release(drawn)
         self._write_enrolment(self.settings().name, identity, node, entry.count)
         return entry.count
 
@@ -213,7 +216,7 @@ class MerchantHome:
         """The rules in ``policy.toml`` alone, for what is charged before there is a server."""
         return MerchantPolicy.load(self.folder / "policy.toml")
 
-    def _draw(self, units: int, *, unit: Unit, policy: MerchantPolicy) -> Count:
+    def _draw(self, units: int, *, unit: Unit, policy: MerchantPolicy, rng: Randomness) -> Count:
         # The entry names the rules of its time; an auditor who has only later ones could check nothing.
         store = MerchantStore(self.store)
         try:
@@ -221,7 +224,7 @@ class MerchantHome:
         finally:
             store.close()
         delta = _DELTA if policy.lifetime_delta is None else policy.lifetime_delta
-        return draw_count(units, unit=unit, delta=delta, policy_hash=policy.hash, rng=Randomness.from_os())
+        return draw_count(units, unit=unit, delta=delta, policy_hash=policy.hash, rng=rng)
 
     def _write_enrolment(
         self, name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count

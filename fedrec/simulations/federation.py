@@ -81,12 +81,18 @@ class Federation:
         """A merchant's folder."""
         return self.folder / "homes" / name
 
-    def enrol(self, photos: Mapping[str, Path], *, epsilon: float, delta: float) -> None:
-        """Make the server's and every merchant's folder, and join them, with this lifetime cap."""
+    def enrol(
+        self, photos: Mapping[str, Path], *, epsilon: float, delta: float, seed: int | None = None
+    ) -> None:
+        """Make the server's and every merchant's folder, and join them, with this lifetime cap.
+
+        With a ``seed``, the counts that they declare are those of a simulation with it.
+        """
+        seeded = () if seed is None else ("--insecure-seed", seed)
         self.run("server", "init", "--address", self.address, "--home", self.server)
         told = ""
         for name, data in photos.items():
-            self.run("client", "init", "--name", name, "--data", data, "--home", self.home(name))
+            self.run("client", "init", "--name", name, "--data", data, "--home", self.home(name), *seeded)
             told = self.run("server", "enroll", self.home(name) / "enrolment.json", "--home", self.server)
         found = re.search(r"fingerprint ([0-9a-f ]+)", told)
         if found is None:
@@ -97,9 +103,7 @@ class Federation:
             policy = (home / "policy.toml").read_text("utf-8")
             policy = policy.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {epsilon}")
             policy = policy.replace("lifetime_delta = 1e-5", f"lifetime_delta = {delta}")
-            policy = policy.replace(
-                "largest_training_epsilon = 8.0", f"largest_training_epsilon = {epsilon}"
-            )
+            policy = policy.replace("largest_training_epsilon = 8.0", f"largest_training_epsilon = {epsilon}")
             (home / "policy.toml").write_text(policy)
 
     def plan(self, training: str) -> None:

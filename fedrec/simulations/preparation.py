@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec.clients.counting import draw_count
+from fedrec.clients.counting import count_chance, draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
@@ -26,7 +26,6 @@ from fedrec.privacy.accounting.kinds import Count
 from fedrec.privacy.derive import Derived, derive
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.optimizer import ServerOptimizer
@@ -156,19 +155,13 @@ def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
 
 def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
     """Draw what each merchant declares of its number of units, from the seed if there is one."""
-
-    def chance(name: str) -> Randomness:
-        if config.seed is None:
-            return Randomness.from_os()
-        return Randomness.seeded(config.seed, "count", name)
-
     return {
         share.name: draw_count(
             len(share.indices),
             unit=config.unit,
             delta=LARGEST_DEFAULT_DELTA,
             policy_hash=merchant_policy(config).hash,
-            rng=chance(share.name),
+            rng=count_chance(config.seed, share.name),
         )
         for share in source.shares
     }

@@ -230,6 +230,6 @@ def _alarms(merchant: Merchant) -> Iterator[str]:
     seeded = sum(entry[entry["kind"]]["seeded"] for entry in costs_of(merchant.entries))
     bare = sum(e["charge"]["guaranteed_noise_multiplier"] == 0 for e in charges_of(merchant.entries))
     if seeded:
-        yield f"seeded ({seeded} charges of {merchant.name})"
+        yield f"seeded ({seeded} charges or counts of {merchant.name})"
     if bare:
         yield f"no noise ({bare} charges of {merchant.name})"
