@@ -27,6 +27,7 @@ from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.ledger import Charge, Ledger
 from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.enrolment import JoinFile
@@ -229,9 +230,8 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     def joins(cap: float) -> bool:
         policy = probe.policy.model_copy(update={"lifetime_epsilon": cap, "lifetime_delta": 1e-5})
         merchant = Cohort(tmp_path / f"{cap}", policy=policy).merchants["m0"]
-        proposed = plan.model_copy(
-            update={"roster": (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])}
-        )
+        roster = (Peer(name="m0", signing_key=merchant.identity.public.hex()), *plan.roster[1:])
+        proposed = plan.model_copy(update={"roster": roster, "committee": seat_order(roster)})
         try:
             merchant.join(JoinRequest(plan=proposed))
         except BudgetExceededError:
