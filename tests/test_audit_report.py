@@ -22,6 +22,7 @@ from fedrec.privacy.audit.blocks import Panels, Table, Text
 from fedrec.privacy.audit.content import blocks
 from fedrec.privacy.audit.pages import render_html
 from fedrec.privacy.audit.pdf import _Pdf, render_pdf
+from fedrec.privacy.audit.timeline import SPENT
 from fedrec.protocol.schema import sha256_hex
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
@@ -272,7 +273,7 @@ def test_every_merchant_has_a_panel_with_dates_and_its_cap(bundle: Path) -> None
     assert chart.x_ticks and all("2026" in label for _, label in chart.x_ticks)
     assert all(0.0 <= place <= 1.0 for place, _ in chart.x_ticks)
     for panel in chart.panels:
-        places = [place for place, _ in panel.curves["proved (RDP)"]]
+        places = [place for place, _ in panel.curves[SPENT]]
         assert places == sorted(places) and places[0] == 0.0 and places[-1] == 1.0
     page = render_html(body, signer="0" * 64)
     assert all(f">m{k}</text>" in page for k in range(14))

@@ -451,11 +451,11 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
     [
         (amount, "entry 6: it can't be read (it is not in its one encoding)"),
         (amount_unsigned, "entry 6: its hash doesn't follow"),
-        (amount_signed, "entry 6: epsilon by RDP, after it"),
-        (pld_signed, "entry 6: epsilon by PLD, after it"),
-        (pld_above, "entry 6: epsilon by PLD, after it"),
+        (amount_signed, "entry 6: epsilon by the lifetime filter, after it"),
+        (pld_signed, "entry 6: epsilon by PLD, of its own"),
+        (pld_above, "entry 6: epsilon by PLD, of its own"),
         (dropped, "entry 8: it is numbered 9"),
-        (renumbered, "entry 9: epsilon by RDP, before it"),
+        (renumbered, "entry 9: epsilon by the lifetime filter, before it"),
         (reordered, "entry 4: it is numbered 5"),
         (duplicated, "entry 5: it is numbered 4"),
         (charged_twice, "entry 5: its training, round and step were charged before"),
@@ -776,7 +776,7 @@ def test_a_history_whose_betas_use_up_delta_has_no_bound(tmp_path: Path) -> None
     bundle = build(Evidence(merchants=(record,)), signer=identity)
     (tmp_path / "audit.json").write_text(json.dumps(bundle))
     outcome = verifier.verify(tmp_path / "audit.json")
-    assert outcome.ok and "without a bound by PLD" in outcome.lines[1], outcome
+    assert outcome.ok and "epsilon is without a bound" in outcome.lines[1], outcome
 
 
 @pytest.mark.parametrize("factor", [0.998, 1.002])
@@ -829,7 +829,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
         ({"least_colluders": 2}, "'least_colluders'"),
         ({"largest_training_delta": 1e-5}, "'largest_training_delta'"),
         ({"largest_rounds_per_day": 4}, "entry 10: it breaks the policy's rule 'largest_rounds_per_day'"),
-        ({"lifetime_epsilon": 4.5}, "entry 6: it breaks the policy's rule 'lifetime_epsilon'"),
+        ({"lifetime_epsilon": 4.5}, "entry 1: it breaks the policy's rule 'lifetime_epsilon'"),
         ({"units": frozenset({"product"})}, "'units'"),
         ({"schemes": frozenset({"none"})}, "entry 2: it breaks the policy's rule 'schemes'"),
         ({"initial_models": frozenset({"0" * 64})}, "'initial_models'"),

@@ -30,7 +30,8 @@ from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
-from fedrec.server.rounds import RoundRecord, Traffic, read_record
+from fedrec.server.rounds import RoundRecord, read_record
+from fedrec.server.traffic import Traffic
 from fedrec.server.uploads import Gathering, Upload, train_requests
 
 _log = logging.getLogger(__name__)

@@ -6,25 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedrec.server.cohort import Answers, Reply
-
-
-@dataclass
-class Traffic:
-    """What a round that is under way has moved so far, and taken."""
-
-    bytes_up: int = 0
-    bytes_down: int = 0
-    upload_bytes: int = 0
-    seconds_train: float = 0.0
-    seconds_unmask: float = 0.0
-    contributors: tuple[str, ...] = ()
-
-    def count(self, answers: Answers[Reply]) -> None:
-        """Add the bytes of one exchange."""
-        self.bytes_down += answers.bytes_down
-        self.bytes_up += answers.bytes_up
-
 
 @dataclass(frozen=True)
 class RoundRecord:

@@ -171,6 +171,7 @@ def composed(history: History, delta: float) -> float:
     return found
 
 
+@lru_cache(maxsize=64)
 def of_copies(history: History, delta: float, *, copies: int) -> float:
     """Epsilon by PLD for so many copies of a record, each sampled by itself; ``delta`` is what is left of it.
 

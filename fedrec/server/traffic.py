@@ -1,0 +1,24 @@
+"""What the exchanges of a round have moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedrec.server.cohort import Answers, Reply
+
+
+@dataclass
+class Traffic:
+    """What a round that is under way has moved so far, and taken."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    upload_bytes: int = 0
+    seconds_train: float = 0.0
+    seconds_unmask: float = 0.0
+    contributors: tuple[str, ...] = ()
+
+    def count(self, answers: Answers[Reply]) -> None:
+        """Add the bytes of one exchange."""
+        self.bytes_down += answers.bytes_down
+        self.bytes_up += answers.bytes_up
