@@ -4,6 +4,8 @@
 
 Everything runs on loopback, and nothing is larger than what a peer may send. ``memory`` is the growth of a
 process's resident memory at its peak, in MiB, and ``times_size`` that growth over the size of what was sent.
+Rows of hostile plans, and, unless ``--quick``, of saboteurs and a silent merchant come from the files beside
+this one.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from typing import Any
 
 os.environ.setdefault("FLWR_HOME", tempfile.mkdtemp(prefix="fedrec-flower-"))
 
+import hostile_plans
 import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import ConfigRecord, RecordDict
 from flwr.supercore.date import now
+from hostile_rounds import rounds_rows
 from measure import Options, finish, parse, peak_bytes, resident_bytes
 
 from fedrec.clients.gate import RequestGate
@@ -251,6 +255,9 @@ def main(options: Options) -> None:
     rows = bodies(5 * MIB) + objects(2 * MIB)
     rows += [signing(size, 50 if options.quick else 500) for size in (0, 4 * 10**6)]
     rows += strangers(60 if options.quick else 200, 5 if options.quick else 20)
+    rows += hostile_plans.rows()
+    if not options.quick:
+        rows += map(dict, rounds_rows(quick=False))
     finish("hostile", options, rows=rows, ratios={})
 
 

@@ -143,7 +143,7 @@ def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federat
         outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
         assert outcome.ok and [entry.charge.round_number for entry in charges(entries)] == [1, 2]
         shown = fedrec("client", "budget", "--home", home.folder)
-        assert "2 charges of cnn" in shown and "proved by RDP" in shown
+        assert "2 charges of cnn" in shown and "as the lifetime cap counts it" in shown
         assert "2 of them SEEDED, which guarantee nothing" in shown
 
 

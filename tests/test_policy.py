@@ -110,7 +110,8 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
 
 
 def _policy(**rules: Any) -> MerchantPolicy:
-    return MerchantPolicy(**({"largest_training_epsilon": None} | rules))
+    given: dict[str, Any] = {"largest_training_epsilon": None} | rules
+    return MerchantPolicy(**given)
 
 
 @pytest.mark.parametrize(
