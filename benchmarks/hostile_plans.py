@@ -104,7 +104,7 @@ def _row(folder: Path, name: str) -> dict[str, Any]:
         started = time.perf_counter()
         refusal = refusal_of(merchant, request)
         seconds = time.perf_counter() - started
-        peak = peak_memory_bytes(lambda: refusal_of(merchant, request))
+        peak = peak_memory_bytes(lambda: refusal_of(merchant, request), warm=True)
     return {
         "plan": name,
         "milliseconds": 1000 * seconds,

@@ -32,7 +32,6 @@ from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
-from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
@@ -206,8 +205,7 @@ def audit(
         possible = lower_bound(known, coins, delta=options.delta, error=error, bound=bound_gaussian)
     claimed = max(claims)
     view = reported_views(plan, noise).server
-    spent = [Event(options.sample_rate, view, options.rounds), count_event()]
-    planned = epsilon_pld(spent, delta=noise.accounting_delta)
+    planned = epsilon_pld([Event(options.sample_rate, view, options.rounds)], delta=noise.accounting_delta)
     violations = []
     if any(not math.isclose(claim, planned, rel_tol=_SAME_CLAIM) for claim in claims):
         violations.append(
