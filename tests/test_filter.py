@@ -25,14 +25,13 @@ NEXT = (Event(0.01, 0.6, 1), Event(0.2, 1.6, 1), Event(1.0, 12.0, 1))
 COUNT = Event(1.0, math.sqrt(20**2 - 9), 1)
 
 
-def training(
-    step: Event, *, planned: int, charged: int = 0, running: bool = True, beta: float = 0.0
-) -> Training:
-    return Training(replace(step, steps=1), planned=planned, charged=charged, beta=beta, running=running)
+def training(step: Event, *, planned: int, charged: int | None = None, beta: float = 0.0) -> Training:
+    charged = planned if charged is None else charged
+    return Training(replace(step, steps=1), planned=planned, charged=charged, beta=beta)
 
 
 def done(event: Event) -> Training:
-    return training(event, planned=event.steps, charged=event.steps, running=False)
+    return training(event, planned=event.steps, charged=event.steps)
 
 
 def most(fits: object, *, above: int = 20_000) -> int:
@@ -93,9 +92,9 @@ def test_both_arms_say_what_the_rule_says() -> None:
     """The rule written out once more, over a lifetime of several trainings, betas and two noised counts."""
     step, beta = Event(0.1, 1.3, 1), 1e-10
     trainings = [
-        training(step, planned=200, charged=150, running=False, beta=beta),
-        training(Event(0.02, 0.8, 1), planned=400, charged=400, running=False, beta=beta),
-        training(Event(0.3, 4.0, 1), planned=100, charged=20, running=True, beta=beta),
+        training(step, planned=200, charged=150, beta=beta),
+        training(Event(0.02, 0.8, 1), planned=400, charged=400, beta=beta),
+        training(Event(0.3, 4.0, 1), planned=100, charged=20, beta=beta),
     ]
     reading = read(trainings, releases=[COUNT, COUNT], epsilon=20.0, delta=DELTA)
     releases = sum(epsilon_pld([COUNT], delta=DELTA / 16 / part) for part in (2, 6))
@@ -105,9 +104,9 @@ def test_both_arms_say_what_the_rule_says() -> None:
         for t, part in zip(trainings, (2, 6, 12), strict=True)
     )
     assert reading.basic == pytest.approx(basic, rel=1e-12)
-    # The closed training counts what ran, the running one all that it may still run.
-    rdp = sum(rdp_vector(replace(t.step, steps=n)) for t, n in zip(trainings, (150, 400, 100), strict=True))
-    by_order = epsilons_from_rdp(np.asarray(rdp), delta=DELTA * 15 / 32 - 650 * beta)
+    # This arm counts what was charged, the other all that was planned.
+    rdp = sum(rdp_vector(replace(t.step, steps=n)) for t, n in zip(trainings, (150, 400, 20), strict=True))
+    by_order = epsilons_from_rdp(np.asarray(rdp), delta=DELTA * 15 / 32 - 570 * beta)
     assert reading.order is not None
     assert reading.renyi == pytest.approx(by_order[ORDERS.tolist().index(reading.order)], rel=1e-9)
     assert reading.spent == reading.releases + min(reading.renyi, reading.basic)
@@ -130,19 +129,20 @@ def test_the_order_is_fixed_by_the_first_training_and_no_later_one() -> None:
 
 def test_what_stands_in_a_ledger_only_grows() -> None:
     """Charging, planning and releasing more never lower what is spent: what was refused stays refused."""
-    history = [done(Event(0.05, 1.0, 100)), training(Event(0.1, 2.0, 1), planned=100, charged=10)]
+    history = [done(Event(0.05, 1.0, 100)), training(Event(0.1, 2.0, 1), planned=100, charged=60)]
     before = read(history, epsilon=CAP, delta=DELTA)
     for more in (
         [*history, training(Event(0.01, 0.9, 1), planned=10)],
-        [history[0], replace(history[1], planned=101)],
-        [*history, training(Event(0.01, 0.9, 1), planned=1, charged=1, running=False)],
+        [history[0], replace(history[1], charged=61)],
+        [*history, training(Event(0.01, 0.9, 1), planned=1)],
     ):
         assert read(more, epsilon=CAP, delta=DELTA).spent > before.spent
     assert read(history, releases=[COUNT], epsilon=CAP, delta=DELTA).spent > before.spent
-    # A training that ends early gives arm (a) what it didn't use; arm (b) counts it whole.
-    ended = read([history[0], replace(history[1], running=False)], epsilon=CAP, delta=DELTA)
-    assert ended.renyi < before.renyi and ended.basic == before.basic
-    assert read([replace(history[1], charged=0).after_another()], epsilon=CAP, delta=DELTA).renyi > 0
+    # A training that ends early costs arm (a) what was charged; arm (b) counts it whole.
+    whole = read([history[0], replace(history[1], charged=100)], epsilon=CAP, delta=DELTA)
+    assert before.renyi < whole.renyi and before.basic == whole.basic
+    longer = read([history[0], replace(history[1], planned=101)], epsilon=CAP, delta=DELTA)
+    assert longer.renyi == before.renyi and longer.basic > before.basic
 
 
 def test_the_first_training_is_let_in_by_its_own_epsilon() -> None:
@@ -187,8 +187,7 @@ def test_a_stranger_s_program_reads_the_same() -> None:
     kinds = [Event(0.05, 0.7, 60), Event(0.25, 3.0, 100), Event(1.0, 40.0, 20)]
     for order, cap in itertools.product(itertools.permutations(kinds, 2), (6.0, 12.0)):
         trainings = [
-            training(event, planned=event.steps, charged=event.steps // 2, running=False, beta=1e-11)
-            for event in order
+            training(event, planned=event.steps, charged=event.steps // 2, beta=1e-11) for event in order
         ]
         ours = read(trainings, releases=[COUNT], epsilon=cap, delta=DELTA)
         theirs = cap_spent(

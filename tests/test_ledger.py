@@ -117,9 +117,7 @@ STEP = Event(0.1, 2.0, 1)
 def _filtered(charged: Sequence[int], *, epsilon: float = NOMINAL_EPSILON, broken: bool = False) -> float:
     """What the filter reads after one count and trainings of so many charges like CHARGE, at delta 1e-5."""
     step = replace(STEP, noise_multiplier=0.7) if broken else STEP
-    trainings = [
-        Training(step, planned=CHARGE.rounds, charged=steps, beta=1e-12, running=False) for steps in charged
-    ]
+    trainings = [Training(step, planned=CHARGE.rounds, charged=steps, beta=1e-12) for steps in charged]
     return read(trainings, releases=[COUNTED], epsilon=epsilon, delta=1e-5).spent
 
 
@@ -173,7 +171,7 @@ def test_a_training_that_can_t_be_ended_is_refused_before_its_first_charge(tmp_p
 
     def fits(planned: int, charged: int, *others: int) -> bool:
         each = [(planned, charged), *((other, other) for other in others)]
-        trainings = [Training(STEP, planned=n, charged=k, beta=1e-12, running=False) for n, k in each]
+        trainings = [Training(STEP, planned=n, charged=k, beta=1e-12) for n, k in each]
         return read(trainings, releases=[COUNTED], epsilon=cap, delta=1e-5).fits
 
     most = max(n for n in range(1, 60) if fits(n, n))
@@ -260,8 +258,8 @@ def test_a_server_that_chooses_plans_after_seeing_results_gets_less_than_composi
             assert low > 1 and not fits(next_plan(low))
             taken = next(n for n in (low // 2, low // 4, low // 8, 1) if fits(next_plan(n)))
             trainings = [
-                Training(Event(0.05, 1.0, 1), planned=300, charged=300, beta=1e-14, running=False),
-                Training(Event(rate, noise, 1), planned=taken, charged=taken, beta=1e-14, running=False),
+                Training(Event(0.05, 1.0, 1), planned=300, charged=300, beta=1e-14),
+                Training(Event(rate, noise, 1), planned=taken, charged=taken, beta=1e-14),
             ]
             assert read(trainings, releases=[COUNTED], epsilon=8.0, delta=1e-5).fits
 

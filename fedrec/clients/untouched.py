@@ -25,12 +25,12 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
     except RefusedError as error:
         return str(error)
     multiplier = reported_views(plan, derived.noise).server
+    steps = plan.rounds * plan.local_steps
     training = Training(
         step=Event(plan.sample_rate, multiplier, 1),
-        planned=plan.rounds * plan.local_steps,
-        charged=0,
+        planned=steps,
+        charged=steps,
         beta=derived.noise.beta,
-        running=True,
     )
     epsilon, delta = policy.lifetime_epsilon or math.inf, policy.lifetime_delta or 0.0
     reading = read([training], releases=[count_event()], epsilon=epsilon, delta=delta)

@@ -35,30 +35,20 @@ class Training:
     """What one training costs: ``planned`` noised steps like ``step``, ``charged`` of them so far.
 
     ``step`` is one noised step (its ``steps`` is 1) in the view that the cap is held in, ``beta`` the chance
-    that rounding passes the sensitivity in it. ``running`` says that the steps still planned may yet be
-    charged.
+    that rounding passes the sensitivity in it. Arm (a) counts the steps charged, arm (b) all that are
+    planned. Who asks whether more would fit counts them as charged.
     """
 
     step: Event
     planned: int
     charged: int
     beta: float
-    running: bool
 
     def __post_init__(self) -> None:
         if self.step.steps != 1 or not 0 <= self.charged <= self.planned or not 0.0 <= self.beta < 1.0:
             raise ConfigError(
                 f"lifetime cap: a training of {self.planned} steps, {self.charged} charged, is no training."
             )
-
-    @property
-    def counted(self) -> int:
-        """Steps that arm (a) counts: those charged, and while it runs those to come."""
-        return self.planned if self.running else self.charged
-
-    def after_another(self, steps: int = 1) -> Training:
-        """Return this training with so many more steps charged, and none to come: what one charge needs."""
-        return replace(self, charged=self.charged + steps, running=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ def read(
     """Hold trainings and single releases against a cap of (``epsilon``, ``delta``).
 
     Args:
-        trainings: in the order of their first charges; one that asks to join comes last, with none charged.
+        trainings: in the order of their first charges; one that asks to join comes last.
         releases: single releases, such as a noised count, in the order of their charges.
         epsilon: the cap.
         delta: the cap's delta; all betas come out of it too.
@@ -172,13 +162,13 @@ def order_index(step: Event, *, epsilon: float, delta: float) -> int:
 
 
 def _renyi(trainings: Sequence[Training], *, epsilon: float, delta: float) -> float:
-    if not any(training.counted for training in trainings):
+    if not any(training.charged for training in trainings):
         return 0.0
     index = order_index(trainings[0].step, epsilon=epsilon, delta=delta)
-    left = delta * ARM_PART - math.fsum(training.beta * training.counted for training in trainings)
+    left = delta * ARM_PART - math.fsum(training.beta * training.charged for training in trainings)
     if left < MIN_DELTA:
         return math.inf
-    total = sum(rdp_vector(replace(training.step, steps=training.counted)) for training in trainings)
+    total = sum(rdp_vector(replace(training.step, steps=training.charged)) for training in trainings)
     return float(epsilons_from_rdp(np.asarray(total), delta=left)[index])
 
 

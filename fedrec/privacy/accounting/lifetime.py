@@ -32,7 +32,6 @@ class _Spent:
             planned=charge.rounds * charge.steps,
             charged=self.steps,
             beta=charge.beta,
-            running=False,
         )
 
 
