@@ -355,7 +355,7 @@ def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) ->
         charge(home, replace(CHARGE, round_number=number, rounds=3))
     policy = home.folder / "policy.toml"
     rules = policy.read_text("utf-8")
-    training = Training(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta, running=False)
+    training = Training(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta)
     seen = []
     for cap, delta in ((10.0, 1e-5), (10.0, 1e-10), (7.0, 1e-7)):
         policy.write_text(
