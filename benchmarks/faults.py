@@ -69,7 +69,7 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 def plan(rounds: int) -> str:
     """A training of many quick rounds that can spare two merchants."""
     return (
-        f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = 8\nsample_rate = 0.1\nepsilon = 1000\n'
+        f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = 8\nsample_rate = 0.1\nepsilon = 64\n'
         f"delta = 1e-3\nmin_contributors = 3\nclasses = {json.dumps(list(CLASSES))}\n"
     )
 

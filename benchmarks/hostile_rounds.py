@@ -132,7 +132,7 @@ def with_a_silent_one(folder: Path, *, rounds: int) -> Mapping[str, Any]:
     federation = Federation(folder, run=fedrec_here)
     federation.enrol({name: folder / "photos" / "train" / name for name in names}, epsilon=1e5, delta=1e-2)
     federation.plan(
-        f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = 8\nsample_rate = 0.1\nepsilon = 1000\n'
+        f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = 8\nsample_rate = 0.1\nepsilon = 64\n'
         f"delta = 1e-3\nmin_contributors = 3\nclasses = {json.dumps(list(CLASSES))}\n"
     )
     lines = federation.training() / "rounds.jsonl"
