@@ -54,11 +54,16 @@ def replacing(
     on_event("synced")
     scratch.replace(path)
     on_event("replaced")
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; ``OSError`` when the disk fails."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_secret(path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import get_args
 
 from flwr.app import RecordDict
 
+from fedrec._internal.files import sync_folder
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import verify
 from fedrec.protocol.schema import sha256_hex
@@ -89,11 +90,7 @@ class RequestGate:
         finally:
             os.close(descriptor)
         if is_new:
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._path.parent)
 
     def _read(self) -> tuple[int, dict[str, tuple[int, bytes]]]:
         """Return the place of this server in the file, and what was taken of it."""

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedrec._internal.files import sync_folder
 from fedrec.errors import ConfigError
 from fedrec.vision.transforms import TRANSFORM_ID, augmented_views, to_model_input
 
@@ -272,7 +273,7 @@ def _write(path: Path, fresh: Entries, *, shape: tuple[int, int]) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         _LOG.warning(
             "features can't be kept in %s, so they will be computed again next time: %s", path, error
@@ -281,11 +282,3 @@ def _write(path: Path, fresh: Entries, *, shape: tuple[int, int]) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
