@@ -22,8 +22,7 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
 
     A ledger's entries hold a commitment to it alone.
     """
-    # Ed25519 signatures are deterministic, so this key is the merchant's own and always the same.
-    key = identity.sign(b"", context=b"fedrec/dataset-version/1")
+    key = identity.own_secret(context=b"fedrec/dataset-version/1")
     return hmac.digest(key, content_hash, "sha256").hex()
 
 

@@ -41,8 +41,7 @@ class RecordTags:
     """Names records by a keyed hash: what is kept about them tells nothing without the merchant's key."""
 
     def __init__(self, identity: SigningIdentity) -> None:
-        # Ed25519 signatures are deterministic: the key is the merchant's own, and always the same.
-        self._key = identity.sign(b"", context=b"fedrec/record-tag/1")
+        self._key = identity.own_secret(context=b"fedrec/record-tag/1")
 
     def tag(self, digest: bytes) -> bytes:
         """Return the tag of a record or photo, 16 bytes."""
@@ -97,14 +96,15 @@ class TrainingSets:
         found = self._store.fixed_set(plan.training_id)
         if found is not None:
             return found
-        data = self._load(plan)
-        if data is None:
+        loaded = self._load(plan)
+        if loaded is None:
             fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", told=self._problem)
         else:
-            fixed = self._chosen(plan, data, policy=policy)
+            fixed = self._chosen(plan, loaded, policy=policy)
         return self._store.put_fixed_set(plan.training_id, fixed)
 
-    def _chosen(self, plan: TrainingPlan, data: TrainingData, *, policy: MerchantPolicy) -> FixedSet:
+    def _chosen(self, plan: TrainingPlan, loaded: _Loaded, *, policy: MerchantPolicy) -> FixedSet:
+        data = loaded.data
         held = frozenset(map(self._tags.tag, data.held))
         version = dataset_version(self._identity, hash_of_digests(data.held))
         counted = self._store.counted()
@@ -116,8 +116,8 @@ class TrainingSets:
         declared = self._declared(plan.unit)
         share = 1.0 if declared is None else kept_share(plan, declared=declared)
         tags = frozenset(
-            self._tags.tag(digest)
-            for digest in data.digests
+            tag
+            for tag, digest in zip(loaded.tags, data.digests, strict=True)
             if self._tags.share(digest, training_id=plan.training_id) < share
         )
         few = "" if share == 1.0 else f", about {share:.0%} of each size as the plan is for smaller merchants"
@@ -132,10 +132,9 @@ class TrainingSets:
         """Return the records of a training's set that are there now; none where the folder can't be read."""
         loaded = self._loaded
         if loaded is None or loaded.training_id != plan.training_id:
-            data = self._load(plan) if fixed.tags else None
-            if data is None:
+            loaded = self._load(plan) if fixed.tags else None
+            if loaded is None:
                 return Records.none(self._device)
-            loaded = self._keep(plan, data)
         forgotten = self._store.forgotten()
         data = loaded.data
         left = [
@@ -155,7 +154,7 @@ class TrainingSets:
         if self._loaded is not None and self._loaded.training_id == training_id:
             self._loaded = None
 
-    def _load(self, plan: TrainingPlan) -> TrainingData | None:
+    def _load(self, plan: TrainingPlan) -> _Loaded | None:
         try:
             data = self._data_for(plan)
         # Whatever the photos make it fail with, the server must see no difference.
@@ -169,10 +168,6 @@ class TrainingSets:
             )
             _log.debug("what it was: %s", error)
             return None
-        self._keep(plan, data)
-        return data
-
-    def _keep(self, plan: TrainingPlan, data: TrainingData) -> _Loaded:
         self._loaded = _Loaded(
             training_id=plan.training_id, data=data, tags=tuple(map(self._tags.tag, data.digests))
         )

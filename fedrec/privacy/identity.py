@@ -80,6 +80,13 @@ class SigningIdentity:
         """Sign a message for one purpose, named by ``context``; returns 64 bytes."""
         return self._key.sign(_signed(message, context))
 
+    def own_secret(self, *, context: bytes) -> bytes:
+        """Return 64 bytes that only this key gives, for one purpose, named by ``context``; keys a MAC.
+
+        Ed25519 signatures are deterministic (RFC 8032, section 5.1.6), so they are always the same.
+        """
+        return self.sign(b"", context=context)
+
     def __repr__(self) -> str:
         return f"SigningIdentity(public={self._public.hex()})"
 
