@@ -195,7 +195,7 @@ class MerchantHome:
             epsilon_lifetime=policy.lifetime_epsilon,
             delta_lifetime=policy.lifetime_delta,
         ) as ledger:
-            unit: Unit = "product" if self.released().unit == "product" else "record"
+            unit: Unit = "record" if ledger.declared("product") is None else "product"
             drawn = self._draw(units, unit=unit, policy=policy, rng=Randomness.from_os())
             entry = ledger.release(drawn)
         self._write_enrolment(self.settings().name, identity, node, entry.count)
