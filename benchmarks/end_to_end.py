@@ -115,14 +115,8 @@ class InlineGrid(VirtualGrid):
         """Nothing is left running."""
 
 
-def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> float:
-    """Return the CPU seconds of a round of a prepared run."""
-    stamps = Stamps()
-
-    def note(record: RoundRecord) -> None:
-        if not record.opened:
-            raise RuntimeError(f"round {record.round} was lost: {record.reason}")
-        stamps.take()
+def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecord], None]) -> None:
+    """Run a prepared run's server over merchants in this process, to the end of its training."""
 
     def make_coordinator(grid: Grid, context: Context) -> Coordinator:
         return Coordinator(
@@ -132,11 +126,24 @@ def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> flo
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
             receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
             signer=request_signer(run, grid),
-            on_round=note,
+            on_round=on_round,
         )
 
+    grid = InlineGrid(merchants, merchants=run.plan.cohort)
+    build_server_app(make_coordinator)(grid, _server_context())
+
+
+def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> float:
+    """Return the CPU seconds of a round of a prepared run."""
+    stamps = Stamps()
+
+    def note(record: RoundRecord) -> None:
+        if not record.opened:
+            raise RuntimeError(f"round {record.round} was lost: {record.reason}")
+        stamps.take()
+
     app = simulated_merchants(run, config, arrays=inputs.arrays)()
-    build_server_app(make_coordinator)(InlineGrid(app, merchants=run.plan.cohort), _server_context())
+    serve(run, app, on_round=note)
     return stamps.seconds()
 
 

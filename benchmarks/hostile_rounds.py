@@ -21,23 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from end_to_end import InlineGrid
-from flwr.app import Context, RecordDict
-from flwr.serverapp import Grid
+from end_to_end import serve
 from measure import fedrec_here, finish, parse
 
 from fedrec.clients.home import MerchantHome
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink
-from fedrec.server.app import build_server_app
-from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator
-from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.faults import Saboteur
 from fedrec.simulations.federation import Federation
-from fedrec.simulations.preparation import prepare, prepare_inputs, request_signer, simulated_merchants
+from fedrec.simulations.preparation import prepare, prepare_inputs, simulated_merchants
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 SABOTEURS = (
@@ -68,22 +62,10 @@ def sabotaged(name: str, merchants: int, saboteur: Saboteur, *, rounds: int, fol
     inputs = prepare_inputs(run, config, arrays=folder / "arrays", tell=lambda stage: None)
     records: list[RoundRecord] = []
 
-    def make_coordinator(grid: Grid, context: Context) -> Coordinator:
-        return Coordinator(
-            grid=grid,
-            plan=run.plan,
-            optimizer=run.start_optimizer(),
-            checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
-            receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
-            signer=request_signer(run, grid),
-            on_round=records.append,
-        )
-
     merchants_app = replace(simulated_merchants(run, config, arrays=inputs.arrays), saboteur=saboteur)()
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     stopped = None
     try:
-        build_server_app(make_coordinator)(InlineGrid(merchants_app, merchants=merchants), context)
+        serve(run, merchants_app, on_round=records.append)
     except TrainingError as error:
         stopped = str(error)
     lost = [record.round for record in records if not record.opened]
