@@ -25,7 +25,7 @@ from fedrec.privacy.accounting.entries import (
     spending,
 )
 from fedrec.privacy.accounting.lifetime import Lifetime
-from fedrec.privacy.accounting.rating import Word, rate
+from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import verify
@@ -156,7 +156,7 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
     _, delta = cap.terms(costs[-1].epsilons.delta)
     declared = last_count(entries)
     unit = "record" if declared is None else declared.unit
-    rated = rate(finite(reading.spent), delta=delta, unit=_named(unit))
+    rated = rate(finite(reading.spent), delta=delta, unit=unit_in_words(unit))
     budget = Budget(
         spent=finite(reading.spent),
         spent_broken=finite(broken.spent),
@@ -171,10 +171,6 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
         unit=unit,
     )
     return budget, entries
-
-
-def _named(unit: str) -> str:
-    return "product" if unit == "product" else "photo"
 
 
 def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
@@ -213,7 +209,9 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         needed = Lifetime.of(spending(entries)).needed_cap(
             charge, charges=plan.rounds - last_round, delta=lifetime_delta
         )
-    rated = rate(finite(alone), delta=plan.delta, unit=_named(plan.unit), public_total=plan.records_total)
+    rated = rate(
+        finite(alone), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
+    )
     return PlanSummary(
         training_id=plan.training_id,
         model=plan.model,

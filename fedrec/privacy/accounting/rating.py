@@ -69,6 +69,11 @@ def rate(
     return Rating(word, f"{word[0].upper()}{word[1:]}: {told[0].lower()}{told[1:]}")
 
 
+def unit_in_words(unit: object) -> str:
+    """Return what a sentence calls one unit of a plan or report: a product, or else a photo."""
+    return "product" if unit == "product" else "photo"
+
+
 def largest_delta(public_total: int | None) -> float:
     """Return the largest delta that means anything: one in the public total, and 0.01 at most."""
     return MAX_DELTA if public_total is None else min(MAX_DELTA, 1.0 / max(1, public_total))

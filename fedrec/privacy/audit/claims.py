@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.accounting.rating import Rating, rate
+from fedrec.privacy.accounting.rating import Rating, rate, unit_in_words
 
 _SCHEMES = ("kahe", "ckks", "none")
 _MODES = ("distributed", "local", "off")
@@ -90,8 +90,7 @@ def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Ra
     epsilon, delta = (number_format.number(privacy.get(name)) for name in ("epsilon", "delta"))
     if privacy.get("mode") == "off" or privacy.get("seeded") is True or epsilon is None or delta is None:
         epsilon, delta = None, 0.0
-    unit = "product" if privacy.get("unit") == "product" else "photo"
-    return rate(epsilon, delta=delta, unit=unit, public_total=public_total)
+    return rate(epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total)
 
 
 def verdict(sight: Sight, rated: Rating) -> str:

@@ -13,7 +13,7 @@ from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.attacks import attack_blocks
 from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text
@@ -141,7 +141,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
         found.append(Text(text, strong=True, alarm=True))
     if none:
         return found
-    unit = "product" if last["unit"] == "product" else "photo"
+    unit = unit_in_words(last["unit"])
     given = "Without a seed these settings would give: " if seeded else ""
     if charges:
         found += _headline(worst, plans, unit=unit, given=given)

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, unit_in_words
 from fedrec.privacy.audit import claims
 from fedrec.server.report import charts, tables
 
@@ -145,7 +145,7 @@ def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     if not told:
         return ()
-    unit = "product" if privacy.get("unit") == "product" else "photo"
+    unit = unit_in_words(privacy.get("unit"))
     return (f"Epsilon of all copies of a {unit} together, where there are several: {', '.join(told)}.",)
 
 
