@@ -62,7 +62,7 @@ def _steps(
     rng: Randomness,
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
-    if plan.mode == "local" or plan.local_steps > 1:
+    if plan.sends_moves:
         return local_update(
             model,
             records.inputs,

@@ -122,6 +122,11 @@ class TrainingPlan(Strict):
         return len(self.roster)
 
     @property
+    def sends_moves(self) -> bool:
+        """Whether an upload is how far a merchant moved the model in steps of its own, no single gradient."""
+        return self.mode == "local" or self.local_steps > 1
+
+    @property
     def input_bytes(self) -> int:
         """What the largest merchant's inputs take as float32 pictures (n, views, channels, size, size)."""
         return 4 * self.records_largest * self.views * self.channels * self.image_size**2

@@ -341,7 +341,7 @@ class Coordinator:
     def _apply(self, opened: NDArray[np.int64]) -> None:
         mean = opened.astype(np.float64)
         mean *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
-        if self.plan.local_steps > 1 or self.plan.mode == "local":
+        if self.plan.sends_moves:
             self.optimizer.move(-self.plan.local_learning_rate * mean)
         else:
             self.optimizer.step(mean)
