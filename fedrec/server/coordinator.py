@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -27,7 +26,7 @@ from fedrec.server.cohort import ask
 from fedrec.server.conduct import Conduct, LeftOut
 from fedrec.server.opening import Opening
 from fedrec.server.optimizer import ServerOptimizer
-from fedrec.server.patience import Grace
+from fedrec.server.patience import Grace, waiting
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord, read_record
@@ -135,7 +134,8 @@ class Coordinator:
             )
             for name, node in self._cohort.nodes.items()
         }
-        with self._waiting(len(requests), needed=min(self.plan.min_contributors, len(requests))) as end:
+        needed = min(self.plan.min_contributors, len(requests))
+        with waiting(self.grace, asked=len(requests), needed=needed) as end:
             heard: list[int] = []
             ask(
                 self.grid,
@@ -148,15 +148,6 @@ class Coordinator:
                 take=lambda answer: heard.append(answer.node_id),
                 end=lambda seconds: end(len(heard), seconds),
             )
-
-    @contextmanager
-    def _waiting(self, asked: int, *, needed: int) -> Iterator[Callable[[int, float], float | None]]:
-        """Yield what says, after so many good replies and seconds, when a phase ends; see :class:`Grace`."""
-        if self.grace is None:
-            yield lambda replies, seconds: None
-            return
-        with self.grace.phase(asked=asked, needed=needed) as phase:
-            yield lambda replies, seconds: phase.end(replies, seconds=seconds)
 
     def _round(self, round_number: int) -> tuple[RoundRecord, str | None]:
         """Run one round; returns its record, and why the training stops after it, if it does."""
@@ -245,7 +236,7 @@ class Coordinator:
             note=lambda merchant, reason: self._note(round_number, merchant, reason),
         )
         asked = len(self._there - left_out.all)
-        with self._waiting(asked, needed=self.plan.min_contributors) as end:
+        with waiting(self.grace, asked=asked, needed=self.plan.min_contributors) as end:
             answers = ask(
                 self.grid,
                 # Not by a name of its own, so that it is gone once it is sent.

@@ -18,7 +18,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.cohort import Answer, Answers, ask
-from fedrec.server.patience import Grace
+from fedrec.server.patience import Grace, waiting
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
 from fedrec.server.uploads import Upload
@@ -114,8 +114,14 @@ class Opening:
         def take(answer: Answer[UnmaskReply]) -> None:
             self._take(names[answer.node_id], answer)
 
-        def exchange(end: Callable[[float], float | None]) -> Answers[UnmaskReply]:
-            return ask(
+        with waiting(self.grace, asked=len(requests), needed=self.plan.threshold) as ends:
+
+            def end(seconds: float) -> float | None:
+                if self.grace is not None and self._tried < 0 and self.answered >= self.plan.threshold:
+                    self._try()
+                return seconds if self.opened else ends(self.answered, seconds)
+
+            answers = ask(
                 self.grid,
                 requests,
                 message_type="query.unmask",
@@ -126,18 +132,6 @@ class Opening:
                 take=take,
                 end=end,
             )
-
-        if self.grace is None:
-            answers = exchange(lambda seconds: None)
-        else:
-            with self.grace.phase(asked=len(requests), needed=self.plan.threshold) as phase:
-
-                def end(seconds: float) -> float | None:
-                    if self._tried < 0 and self.answered >= self.plan.threshold:
-                        self._try()
-                    return seconds if self.opened else phase.end(self.answered, seconds=seconds)
-
-                answers = exchange(end)
         if self.opened is None and self.answered >= self.plan.threshold and self._tried != self.answered:
             self._try()
         return answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +67,18 @@ class Phase:
         if self._enough is None:
             return None
         return self.grace.end(self._enough if self.reached is None else self.reached)
+
+
+@contextmanager
+def waiting(
+    grace: Grace | None, *, asked: int, needed: int
+) -> Iterator[Callable[[int, float], float | None]]:
+    """Yield what says, after so many good replies and seconds, when a phase ends: never, without a grace."""
+    if grace is None:
+        yield lambda replies, seconds: None
+        return
+    with grace.phase(asked=asked, needed=needed) as phase:
+        yield lambda replies, seconds: phase.end(replies, seconds=seconds)
 
 
 @dataclass
