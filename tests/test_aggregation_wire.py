@@ -41,7 +41,7 @@ def refuses(scheme: Scheme, blob: bytes) -> None:
 @settings(max_examples=60, deadline=None)
 @given(bits=st.integers(2, 60), groups=st.integers(1, 5), seed=st.integers(0, 2**32))
 def test_bit_packing_is_exact_and_as_small_as_stated(bits: int, groups: int, seed: int) -> None:
-    values = np.random.default_rng(seed).integers(0, 1 << bits, 64 * groups).astype(np.uint64)
+    values = np.random.default_rng(seed).integers(0, 1 << bits, packing.GROUP * groups).astype(np.uint64)
     values[0], values[-1] = (1 << bits) - 1, 0
     data = packing.to_bytes(values, bits)
     assert len(data) * 8 == values.size * bits

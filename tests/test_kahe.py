@@ -131,11 +131,11 @@ def test_none_opens_bit_identically_even_where_sums_overflow(seed: int, cohort: 
 
 
 def test_overflow_wraps_its_field_and_moves_the_neighbour_by_one() -> None:
-    values = np.zeros(128, dtype=np.int64)
-    values[5] = 8  # one more than a 4-bit field holds; value 5's neighbour is value 64 + 5
+    values = np.zeros(512, dtype=np.int64)
+    values[5] = 8  # one more than a 4-bit field holds; value 5's neighbour is value 256 + 5
     packed = packing.pack(values, fields=2, field_bits=4)
-    back = packing.unpack(packed, dimension=128, fields=2, field_bits=4)
-    assert back[5] == -8 and back[69] == 1
+    back = packing.unpack(packed, dimension=512, fields=2, field_bits=4)
+    assert back[5] == -8 and back[261] == 1
     assert np.count_nonzero(back) == 2
 
 
@@ -332,6 +332,34 @@ def test_a_wrong_key_or_missing_key_does_not_open() -> None:
         trial.open([0], answers=trial.answers([0]), training=OTHER)
     with pytest.raises(AggregationError, match="doesn't open"):
         trial.open([0], round_number=4)
+
+
+@pytest.mark.parametrize("max_abs_sum", [1, 100_000, 1 << 30])
+def test_a_wrong_key_does_not_open_however_small_the_model(max_abs_sum: int) -> None:
+    """One coefficient of the key moved by one: residues are uniform, and few of them could pass by chance."""
+    scheme = make("kahe", dimension=1, cohort=3, max_abs_sum=max_abs_sum)
+    assert scheme.parameters.coefficients >= 256
+    opened = 0
+    for _ in range(60):
+        trial = Round(scheme, [np.ones(1, dtype=np.int64)] * 3)
+        answers = trial.answers([0, 1, 2])
+        x, share = shamir.decode_share(answers[3], count=scheme.parameters.ring_degree)
+        share[-1] = (share[-1] + np.uint64(1)) % np.uint64(shamir.PRIME)
+        try:
+            trial.open([0, 1, 2], answers={**answers, x: shamir.encode_share(x, share)})
+            opened += 1
+        except AggregationError:
+            pass
+    assert opened == 0
+
+
+@pytest.mark.parametrize("cohort", [2, 3, 10, 100, 1000, 4096])
+def test_uniform_residues_are_far_from_noise_in_every_cohort(cohort: int) -> None:
+    for bits in range(8, 34, 5):
+        p = make("kahe", dimension=1, cohort=cohort, max_abs_sum=1 << bits).parameters
+        assert isinstance(p, SchemeParameters)
+        limit = ring.NOISE_STD * math.sqrt(2 * cohort) + cohort / 2 + 1
+        assert p.step / math.sqrt(12) > 1.5 * limit
 
 
 def test_noise_that_is_too_wide_all_over_is_told_though_no_coefficient_stands_out() -> None:

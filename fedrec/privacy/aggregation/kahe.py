@@ -30,9 +30,6 @@ from fedrec.privacy.randomness import Randomness
 
 NAME = "kahe"
 
-_FEWEST_RESIDUES = 256
-"""From this many coefficients on, the chi-square test of :meth:`KaheScheme.open` errs below 2**-56."""
-
 _PART = 1 << 15
 """Coefficients worked on at once, a multiple of every ring degree: 256 KiB, which fits caches."""
 
@@ -270,16 +267,15 @@ class KaheScheme:
 
         A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
         errors are sub-Gaussian with proxy 49 n, so that their squares' moment generating function is at most
-        a chi-square's, and among m >= 256 of them the mean square passes twice 49 n with probability below
-        exp(-m (1 - ln 2) / 2) = exp(-0.153 m) by Chernoff's bound; under a wrong key residues are uniform
-        over a step, far wider.
+        a chi-square's, and among m of them the mean square passes twice 49 n with probability below
+        exp(-m (1 - ln 2) / 2) = exp(-0.153 m) by Chernoff's bound: below 2**-56, for m is at least
+        ``packing.GROUP``. Under a wrong key residues are uniform over a step, whose root mean square is more
+        than 1.5 times the limit in every cohort.
         """
         wraps = contributors / 2 + 1
         bound = self.parameters.noise_bound + wraps
         expected = ring.NOISE_STD * math.sqrt(2 * contributors) + wraps
-        if largest > bound or (
-            self.parameters.coefficients >= _FEWEST_RESIDUES and root_mean_square > expected
-        ):
+        if largest > bound or root_mean_square > expected:
             raise AggregationError(
                 "the sum doesn't open under the committee's key: a ciphertext or key share is of "
                 "another round, of another merchant, or was changed on its way"

@@ -12,8 +12,12 @@ from fedrec.errors import AggregationError
 UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
-GROUP = 64
-"""Coefficients are counted in whole groups of 64: b bits each then fill b words of 64 bits."""
+GROUP = 256
+"""Coefficients are counted in whole groups of 256.
+
+A multiple of 64 fills whole words of 64 bits, whatever the bits of one. Even the smallest sum then has enough
+residues to tell a wrong key by, see :meth:`fedrec.privacy.aggregation.kahe.KaheScheme.open`.
+"""
 
 
 def coefficient_count(dimension: int, fields: int) -> int:
@@ -77,7 +81,7 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def to_bytes(coefficients: UInt64Array, bits: int) -> bytes:
-    """Write coefficients below 2**bits in ``bits`` bits each; (count,) uint64, count a multiple of 64.
+    """Write coefficients below 2**bits in ``bits`` bits each; (count,) uint64, count in whole groups.
 
     With 64 = g * gcd and bits = w * gcd, coefficient number r * (count / g) + i is row r of lane i; the g
     rows of a lane, joined little end first, are its w words; the bytes are all first words, all second words

@@ -83,7 +83,7 @@ class PublicParameters(Protocol):
 
     @property
     def coefficients(self) -> int:
-        """Coefficients of one ciphertext, a multiple of 64."""
+        """Coefficients of one ciphertext, in whole groups of 256."""
         ...
 
     @property
@@ -221,7 +221,7 @@ class SchemeParameters:
 
     @property
     def coefficients(self) -> int:
-        """Coefficients of one ciphertext, a multiple of 64."""
+        """Coefficients of one ciphertext, in whole groups of 256."""
         return coefficient_count(self.dimension, self.values_per_coefficient)
 
     @property

@@ -35,7 +35,7 @@ def ciphertext_bytes(parameters: PublicParameters) -> int:
 
 
 def frame(kind: bytes, words: UInt64Array, *, bits: int, parameters: PublicParameters) -> bytes:
-    """Write (count,) uint64, each below 2**bits, count a multiple of 64."""
+    """Write (count,) uint64, each below 2**bits, count in whole groups."""
     return _HEADER.pack(kind, _VERSION, 0, words.size, parameters.digest()) + to_bytes(words, bits)
 
 
