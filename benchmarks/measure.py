@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import itertools
 import json
 import multiprocessing
 import os
@@ -128,18 +129,26 @@ def machine() -> dict[str, Any]:
 
 
 def finish(name: str, options: Options, *, rows: Sequence[Row], ratios: Mapping[str, float]) -> None:
-    """Print the table and the ratios, and write the JSON if a file was named."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    for line in (columns, *cells):
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    """Print the rows and the ratios, and write the JSON if a file was named.
+
+    Rows that follow each other with the same columns share a table.
+    """
+    for columns, alike in itertools.groupby(rows, key=lambda row: tuple(row)):
+        _print_table(columns, list(alike))
     print()
     for key, value in ratios.items():
         print(f"{key:<48} {value:8.3f}")
     if options.json is not None:
         results = {"benchmark": name, "machine": machine(), "rows": list(rows), "ratios": dict(ratios)}
         options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    print()
+    for line in (columns, *cells):
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
 
 
 def _cell(value: Any) -> str:
