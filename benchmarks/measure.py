@@ -133,7 +133,7 @@ def finish(name: str, options: Options, *, rows: Sequence[Row], ratios: Mapping[
 
     Rows that follow each other with the same columns share a table.
     """
-    for columns, alike in itertools.groupby(rows, key=lambda row: tuple(row)):
+    for columns, alike in itertools.groupby(rows, key=_columns):
         _print_table(columns, list(alike))
     print()
     for key, value in ratios.items():
@@ -141,6 +141,10 @@ def finish(name: str, options: Options, *, rows: Sequence[Row], ratios: Mapping[
     if options.json is not None:
         results = {"benchmark": name, "machine": machine(), "rows": list(rows), "ratios": dict(ratios)}
         options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _columns(row: Row) -> tuple[str, ...]:
+    return tuple(row)
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Row]) -> None:

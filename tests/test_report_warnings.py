@@ -103,7 +103,8 @@ def test_settings_that_protect_otherwise_than_it_may_seem(
 ) -> None:
     for index, label in enumerate(("mug", "shoe")):
         draw(tmp_path / "photos", label, 40, seed=index)
-    report = run(merchants=3, **options)
+    # Seeded, for the counts that merchants declare decide too: 80 photos with noise of deviation 35 in all.
+    report = run(merchants=3, seed=3, **options)
     found = [text for text in report["warnings"] if "delta" in text or "least there is" in text]
     if warning is None:
         assert not found
