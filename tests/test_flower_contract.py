@@ -18,7 +18,7 @@ import flwr.proto.fleet_pb2 as fleet_pb2
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedResponse,
@@ -33,6 +33,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedrec.flower import error_reply, message_from_bytes, message_to_bytes, new_message
 
 FOLDER = Path(__file__).parents[1] / "fedrec" / "flower"
 TREES = {path.name: ast.parse(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.py"))}
@@ -238,6 +240,19 @@ def test_a_message_goes_out_and_comes_back_piece_by_piece(client: FleetHttpClien
         tree, pieces.__getitem__, confirmed.append, return_type=Message, initial_backoff=0.02
     )
     assert back.metadata.group_id == "2" and back.has_content() and confirmed == [message.object_id]
+
+
+def test_a_message_survives_its_encoding() -> None:
+    """What workers answer goes to the server's process like this: nothing is unpickled there."""
+    content = RecordDict({"blobs": ArrayRecord({"a/0": Array("uint8", (3,), "fedrec.bytes/1", b"abc")})})
+    sent = new_message(content, message_type="train", node_id=7, group_id="3", ttl=60.0)
+    found = message_from_bytes(message_to_bytes(sent))
+    assert found.content == content and found.metadata == sent.metadata
+    failed = message_from_bytes(message_to_bytes(error_reply(sent, code=5, reason="gone")))
+    assert failed.has_error() and failed.error.reason == "gone"
+    assert failed.metadata.reply_to_message_id == sent.metadata.message_id
+    with pytest.raises(ValueError, match="no message"):
+        message_from_bytes(b"\xff" * 9)
 
 
 def ids(tree: ObjectTree) -> Iterator[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec.config import load_config
+from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
+from fedrec.simulations import worker_process
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.virtual_grid import FIRST_NODE, MOST_DEATHS, EngineFailedError
@@ -41,8 +46,12 @@ class MakeProbe:
         return app
 
 
-@pytest.fixture
-def grid(tmp_path: Path) -> Iterator[LocalGrid]:
+@pytest.fixture(params=["forked", "started"])
+def grid(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalGrid]:
+    """Have workers as Linux has them, and as a system without a safe fork."""
+    monkeypatch.setattr(worker_process, "FORKS", request.param == "forked" and worker_process.FORKS)
     made = LocalGrid(MakeProbe(tmp_path), merchants=MERCHANTS, workers=1)
     yield made
     made.close()
@@ -111,3 +120,58 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_merchant_back_in_the_next
     assert any("1 worker process(es) died" in warning for warning in report["warnings"])
     # The message never reached the merchant that dropped out, so that it was charged for two rounds.
     assert sorted(line["rounds_charged"] for line in report["privacy"]["per_merchant"]) == [2, 3, 3, 3]
+
+
+def test_what_a_worker_runs_may_be_defined_anywhere_and_what_it_raises_is_told(tmp_path: Path) -> None:
+    """A closure can't be pickled by name: it goes by value, with the module path of this process."""
+    told = "told by a closure"
+
+    def make_app() -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            if context.node_config["partition-id"] == 1:
+                raise ValueError(told)
+            return Message(RecordDict({"pid": ConfigRecord({"pid": os.getpid()})}), reply_to=message)
+
+        return app
+
+    grid = LocalGrid(make_app, merchants=MERCHANTS, workers=2)
+    try:
+        answers = ask(grid, 1)
+    finally:
+        grid.close()
+    assert answers[1] == f"WorkerFailedError: ValueError: {told}"
+    assert isinstance(answers[0], int) and answers[0] == answers[2] != answers[3]
+
+
+def test_an_app_that_cant_be_made_or_sent_ends_the_start_in_one_line() -> None:
+    def broken() -> ClientApp:
+        raise KeyError("no such layer")
+
+    with pytest.raises(EngineFailedError, match="can't start: KeyError: 'no such layer'"):
+        LocalGrid(broken, merchants=2, workers=2)
+    lock = threading.Lock()
+    with pytest.raises(ConfigError, match="can't be sent to the worker processes"):
+        LocalGrid(lambda: lock, merchants=2, workers=2)  # type: ignore[arg-type, return-value]
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """A parent that is killed can tell its workers nothing."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from flwr.clientapp import ClientApp\n"
+        "from fedrec.simulations.local_grid import LocalGrid\n"
+        "grid = LocalGrid(lambda: ClientApp(), merchants=2, workers=2)\n"
+        "print('started', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "started\n"
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) >= 2
+        parent.kill()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []

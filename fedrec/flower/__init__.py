@@ -19,6 +19,8 @@ from fedrec.flower.envelope import (
     NODE_GONE,
     Run,
     error_reply,
+    message_from_bytes,
+    message_to_bytes,
     new_message,
     set_task_identity,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "RayActors",
     "Run",
     "error_reply",
+    "message_from_bytes",
+    "message_to_bytes",
     "new_message",
     "require_ray",
     "set_task_identity",

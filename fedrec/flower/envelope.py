@@ -5,8 +5,11 @@ from __future__ import annotations
 import uuid
 
 from flwr.app import DEFAULT_TTL, Error, Message, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from google.protobuf.message import DecodeError
 
 __all__ = [
     "APP_FAILED",
@@ -14,6 +17,8 @@ __all__ = [
     "NODE_GONE",
     "Run",
     "error_reply",
+    "message_from_bytes",
+    "message_to_bytes",
     "new_message",
     "set_task_identity",
 ]
@@ -41,3 +46,19 @@ def new_message(
 def error_reply(message: Message, *, code: int, reason: str) -> Message:
     """Build the reply that Flower delivers when a node can't answer ``message``."""
     return Message(error=Error(code=code, reason=reason), reply_to=message)
+
+
+def message_to_bytes(message: Message) -> bytes:
+    """Return a message as Flower's own encoding, at most 2 GiB."""
+    encoded: bytes = message_to_proto(message).SerializeToString()
+    return encoded
+
+
+def message_from_bytes(data: bytes) -> Message:
+    """Return the message of :func:`message_to_bytes`; raises ``ValueError`` for anything else."""
+    proto = MessageProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ValueError("this is no message") from None
+    return message_from_proto(proto)

@@ -7,61 +7,21 @@ depend on how many workers there are.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
-import torch
-from flwr.app import Context, Message
+from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from fedrec.flower import set_task_identity
 from fedrec.simulations.faults import Dropouts
-from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, VirtualGrid, WorkerDiedError, node_context
+from fedrec.simulations.virtual_grid import VirtualGrid, WorkerDiedError
+from fedrec.simulations.worker_process import WorkerProcess, packed
 
 AppFactory = Callable[[], ClientApp]
 
-
 _PATIENCE_SECONDS = 10.0
-
-
-class _Worker:
-    """The worker process's side: one ClientApp, and a context per node."""
-
-    app: ClientApp
-    contexts: dict[int, Context]
-
-    @classmethod
-    def start(cls, make_app: AppFactory) -> None:
-        """Prepare this process; Ctrl-C is the parent's to handle."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, name="fedrec-parent", daemon=True).start()
-        torch.set_num_threads(1)
-        set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
-        cls.app = make_app()
-        cls.contexts = {}
-
-    @classmethod
-    def handle(cls, message: Message, index: int) -> Message:
-        """Answer one message as the merchant with this index."""
-        set_task_identity(run_id=RUN_ID, node_id=message.metadata.dst_node_id)
-        return cls.app(message, cls.contexts.setdefault(index, node_context(index)))
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone: it holds both ends of its queue, so no read would fail."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _Lane:
@@ -70,53 +30,40 @@ class _Lane:
     The message that it was at fails; what waits behind it is for the next process.
     """
 
-    def __init__(self, make_app: AppFactory, *, on_death: Callable[[], None]) -> None:
-        self._make_app = make_app
+    def __init__(self, app: bytes, *, on_death: Callable[[], None]) -> None:
+        self._app = app
         self._on_death = on_death
         self._lock = threading.Lock()
         self._closing = False
-        self._pool = self._start()
+        self._worker = WorkerProcess(app)
         self._thread = ThreadPoolExecutor(1)
+
+    def ready(self) -> None:
+        """Wait until its process can answer; ``EngineFailedError`` where it can't."""
+        self._worker.ready()
 
     def submit(self, message: Message, index: int) -> Future[Message]:
         return self._thread.submit(self._handle, message, index)
 
-    def end(self) -> Sequence[BaseProcess]:
+    def end(self) -> WorkerProcess:
         """Drop what waits, and return the process, which ends when it has finished its message."""
         with self._lock:
             self._closing = True
             self._thread.shutdown(wait=False, cancel_futures=True)
-            processes = list((self._pool._processes or {}).values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        return processes
+            self._worker.stop()
+        return self._worker
 
     def _handle(self, message: Message, index: int) -> Message:
         try:
-            return self._pool.submit(_Worker.handle, message, index).result()
-        except BrokenProcessPool:
+            return self._worker.ask(message, index)
+        except WorkerDiedError:
             with self._lock:
                 if not self._closing:
-                    self._pool = self._start()
                     self._on_death()
-            raise WorkerDiedError("its worker process died") from None
-
-    def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            1, mp_context=_start_method(), initializer=_Worker.start, initargs=(self._make_app,)
-        )
-
-
-def _start_method() -> BaseContext:
-    """Return how workers are started: from a server that has imported torch and Flower once, where it can.
-
-    That saves each worker seconds, and shares the memory. Elsewhere than on Linux, forking a process that
-    has loaded the system's numerical libraries isn't safe.
-    """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fedrec.simulations.merchants"])
-    return context
+                    self._worker.wait(_PATIENCE_SECONDS)
+                    self._worker = WorkerProcess(self._app)
+                    self._worker.ready()
+            raise
 
 
 class LocalGrid(VirtualGrid):
@@ -125,13 +72,26 @@ class LocalGrid(VirtualGrid):
     Where a worker dies (out of memory, killed), the merchant that it was answering for drops out of the
     round, as one whose machine went down: homes survive that. ``pull_messages`` raises ``EngineFailedError``
     once that has happened too often.
+
+    Making one raises ``EngineFailedError`` when the processes can't be started, and ``ConfigError`` when
+    what ``make_app`` holds can't be sent to them.
     """
 
     def __init__(
         self, make_app: AppFactory, *, merchants: int, workers: int, dropouts: Dropouts | None = None
     ) -> None:
         super().__init__(merchants=merchants, dropouts=dropouts)
-        self._lanes = [_Lane(make_app, on_death=self._count_death) for _ in range(min(workers, merchants))]
+        app = packed(make_app)
+        self._lanes: list[_Lane] = []
+        try:
+            # All at once: each may take seconds to start.
+            for _ in range(min(workers, merchants)):
+                self._lanes.append(_Lane(app, on_death=self._count_death))
+            for lane in self._lanes:
+                lane.ready()
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, message: Message, index: int) -> Future[Message]:
         """Hand a message to the worker of its merchant."""
@@ -142,13 +102,10 @@ class LocalGrid(VirtualGrid):
 
         A worker is let finish its message, so that a ledger is not left in the middle of a write.
         """
-        processes = [process for lane in self._lanes for process in lane.end()]
+        workers = [lane.end() for lane in self._lanes]
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.terminate()
-                process.join()
+        for worker in workers:
+            worker.wait(max(0.0, deadline - time.monotonic()))
 
     def _count_death(self) -> None:
         self.worker_deaths += 1

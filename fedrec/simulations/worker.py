@@ -1,0 +1,119 @@
+"""A worker process of a simulation: ``python -m fedrec.simulations.worker serve|fork DESCRIPTOR``.
+
+The descriptor is this process's end of a socket pair. ``serve`` answers messages over it as the merchants of
+one simulation; ``fork`` waits for descriptors and forks a process that serves for each, so that torch and
+Flower are imported once. What runs here, and on which module path, the first two frames say; nothing of the
+parent's main program is run again. Only the parent's frames are unpickled, never anything that goes back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+
+from fedrec._internal.text import one_line
+from fedrec.flower import message_to_bytes, set_task_identity
+
+# Imported for the processes that are forked from this one.
+from fedrec.simulations import merchants as merchants
+from fedrec.simulations.pipes import receive_frame, send_frame
+from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, node_context
+
+SETTING, APP, READY, MESSAGE, STOP, FAILED = b"s", b"a", b"r", b"m", b"x", b"f"
+"""The kinds of frames: where to run, what to run, it runs, a message and its reply, end, and what failed."""
+PID = struct.Struct(">Q")
+
+Frames = SimpleQueue[tuple[bytes, bytes]]
+
+
+def serve(pipe: socket.socket) -> None:
+    """Answer one message after another until told to stop; end at once when the parent is gone."""
+    frames: Frames = SimpleQueue()
+    threading.Thread(target=_read, args=(pipe, frames), name="fedrec-parent", daemon=True).start()
+    try:
+        _settle(frames.get()[1])
+        make_app: Callable[[], ClientApp] = pickle.loads(frames.get()[1])  # noqa: S301 (our parent's)
+        app = make_app()
+    # Whatever a user's own model makes Python raise: the parent tells it.
+    except Exception as error:
+        send_frame(pipe, FAILED, _told(error))
+        return
+    send_frame(pipe, READY)
+    contexts: dict[int, Context] = {}
+    while (frame := frames.get())[0] == MESSAGE:
+        try:
+            message, index = pickle.loads(frame[1])  # noqa: S301 (our parent's)
+            set_task_identity(run_id=RUN_ID, node_id=message.metadata.dst_node_id)
+            reply = app(message, contexts.setdefault(index, node_context(index)))
+            kind, data = MESSAGE, message_to_bytes(reply)
+        except Exception as error:
+            kind, data = FAILED, _told(error)
+        send_frame(pipe, kind, data)
+
+
+def _told(error: Exception) -> bytes:
+    return f"{type(error).__name__}: {one_line(error)}".encode()
+
+
+def _read(pipe: socket.socket, frames: Frames) -> None:
+    """Hand over every frame up to the last; without a last one the parent is gone, and so is this process."""
+    try:
+        while (frame := receive_frame(pipe))[0] != STOP:
+            frames.put(frame)
+    except EOFError:
+        os._exit(1)
+    frames.put(frame)
+
+
+def _settle(data: bytes) -> None:
+    """Take on the parent's working folder, module path and environment."""
+    setting = json.loads(data)
+    os.chdir(setting["folder"])
+    sys.path[:] = setting["path"]
+    os.environ.clear()
+    os.environ.update(setting["environment"])
+    torch.set_num_threads(1)
+    set_task_identity(run_id=RUN_ID, node_id=FIRST_NODE)
+
+
+def fork_workers(control: socket.socket) -> None:
+    """Fork a process for every descriptor that comes, and tell its number; return when the parent is gone."""
+    # Nobody waits for them here: the system forgets them as they end.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        child = os.fork()
+        if child == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with socket.socket(fileno=descriptors[0]) as pipe:
+                serve(pipe)
+            return
+        os.close(descriptors[0])
+        control.sendall(PID.pack(child))
+
+
+def main() -> None:
+    """Run as the arguments say; Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = {"serve": serve, "fork": fork_workers}[sys.argv[1]]
+    with socket.socket(fileno=int(sys.argv[2])) as pipe:
+        run(pipe)
+
+
+if __name__ == "__main__":
+    main()
