@@ -155,6 +155,8 @@ def test_a_wheel_holds_the_package_and_nothing_else(built: Built, kind: str) -> 
     assert names == {name for name in tracked() if name.startswith("fedrec/")}
     assert {
         "fedrec/py.typed",
+        "fedrec/report/templates/document.html",
+        "fedrec/report/templates/style.css",
         "fedrec/server/status.html",
         "fedrec/simulations/attacks/inversion.html",
     } <= names

@@ -24,6 +24,7 @@ FLOORS = {
     "flower": 1,
     "observability": 1,
     "protocol": 1,
+    "report": 1,
     "vision": 1,
     "privacy": 2,
     "clients": 4,

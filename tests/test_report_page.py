@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec._internal import number_format
-from fedrec.server.report import charts
+from fedrec.report.charts import Chart, Line, draw, y_axis
 from fedrec.server.report.page import render
 
 CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
@@ -380,15 +380,14 @@ def test_ticks_are_even_and_reach_the_top(top: float) -> None:
 @settings(max_examples=50)
 def test_chart_points_stand_where_their_values_say(values: list[float], first: int) -> None:
     rounds = range(first, first + len(values))
-    svg = charts.line_chart(
-        list(zip(rounds, values, strict=True)),
-        rounds=rounds,
-        lost=[],
-        name="x",
-        css_class="c",
-        show=str,
-        show_last=str,
-        top=1.0,
+    svg = draw(
+        Chart(
+            describes="x over rounds",
+            x_range=(first, first + len(values) - 1),
+            x_ticks=(),
+            y_ticks=y_axis(1.0),
+            lines=(Line(tuple((float(n), value) for n, value in zip(rounds, values, strict=True))),),
+        )
     )
     dots = [(float(a), float(b)) for a, b in re.findall(r'<circle[^>]*cx="([^"]+)" cy="([^"]+)"', svg)]
     assert len(dots) == (len(values) if len(values) <= 40 else 1)

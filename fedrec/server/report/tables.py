@@ -1,21 +1,37 @@
-"""The tables of the report page, as HTML: confusion matrix, classes, merchants, pairs of name and value.
+"""The tables of a training's report: confusion matrix, classes, merchants, cost and settings.
 
 Whatever a report holds in place of a table (null, ragged rows, other types) gives a sentence instead.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.report.bidi import isolated
+from fedrec.report.document import (
+    Bar,
+    Block,
+    Bullets,
+    Column,
+    FactGroups,
+    Facts,
+    Matrix,
+    Paragraph,
+    Table,
+)
 
 _LARGEST_MATRIX = 40
-_LONG_TABLE = 40
 _SHOWN_SKIPPED = 12
 _SHOWN_MISTAKES = 5
+_NO_EVALUATION = "No evaluation was finished."
+_RUN = ("id", "dataset", "partition", "model", "engine", "workers")
+_AGGREGATION = (
+    "scheme", "threshold", "committee", "corrupt_members", "seat_risk", "min_contributors", "value_bits",
+)  # fmt: skip
+_GUARANTEE = ("mode", "unit", "adjacency", "duplicate_policy", "accountant", "seeded")
+_NOISE = ("sample_rate", "clip", "noise_multiplier", "steps", "colluders", "min_contributors")
 
 
 def section(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -30,127 +46,143 @@ def items(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []
 
 
-def confusion(metrics: Mapping[str, Any]) -> str:
-    """Build the heat table of ``confusion[true][predicted]``, each row tinted by its share."""
+def confusion(metrics: Mapping[str, Any]) -> list[Block]:
+    """Lay out ``confusion[true][predicted]`` with its most frequent mistakes."""
     raw = metrics.get("confusion")
     rows = [row for row in raw if isinstance(row, Sequence)] if isinstance(raw, Sequence) else []
     # A negative count can only come from a broken report; it must not break the page.
-    matrix = [[max(number_format.number(cell) or 0.0, 0.0) for cell in row] for row in rows]
-    size = len(matrix)
-    if not size or any(len(row) != size for row in matrix):
-        return '<p class="empty">No evaluation was finished.</p>'
-    known = [str(item.get("label")) for item in items(metrics, "per_class")]
-    labels = known if len(known) == size else [str(index) for index in range(size)]
-    mistakes = _mistakes(matrix, labels)
+    counts = tuple(tuple(max(number_format.number(cell) or 0.0, 0.0) for cell in row) for row in rows)
+    size = len(counts)
+    if not size or any(len(row) != size for row in counts):
+        return [Paragraph(_NO_EVALUATION, "note")]
+    known = tuple(str(item.get("label")) for item in items(metrics, "per_class"))
+    labels = known if len(known) == size else tuple(map(str, range(size)))
+    mistakes = _mistakes(counts, labels)
     if size > _LARGEST_MATRIX:
-        return (
-            f'<p class="note">{size} classes are too many for a table here; report.json has it.</p>{mistakes}'
-        )
-    heads = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
-    body = []
-    for index, (label, row) in enumerate(zip(labels, matrix, strict=True)):
-        cells = []
-        total = sum(row)
-        for column, cell in enumerate(row):
-            share = cell / total if total else 0.0
-            # Only the diagonal's colour is dark enough for white figures.
-            css = "miss" if column != index else "hit hot" if share > 0.78 else "hit"
-            # The root makes a mistake of a few per cent visible beside a diagonal near one.
-            tint = share if column == index else math.sqrt(share)
-            shown = f"{cell:.0f}" if cell else ""
-            hover = escape(f"{label} taken for {labels[column]}: {cell:.0f} ({100 * share:.1f}%)")
-            cells.append(f'<td class="{css}" style="--v:{tint:.3f}" title="{hover}">{shown}</td>')
-        body.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
-    dense = " dense" if size > 14 else ""
-    return (
-        f'<div class="scroll"><table class="confusion{dense}"><thead><tr>'
-        f'<th class="corner">true ↓ &nbsp; predicted →</th>'
-        f"{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{mistakes}"
-    )
+        text = f"{size} classes are too many for a table here; report.json has it."
+        return [Paragraph(text, "note"), *mistakes]
+    return [Matrix(labels, counts), *mistakes]
 
 
-def per_class(metrics: Mapping[str, Any]) -> str:
-    """Build the table of precision, recall, F1 and support of each class."""
-    rows = []
-    for item in items(metrics, "per_class"):
-        f1 = number_format.number(item.get("f1")) or 0.0
-        bar = f'<span class="bar" style="--w:{min(max(f1, 0.0), 1.0):.3f}"></span>'
-        rows.append(
-            (
-                escape(str(item.get("label"))),
-                number_format.ratio(item.get("precision")),
-                number_format.ratio(item.get("recall")),
-                f"{bar}{number_format.ratio(item.get('f1'))}",
-                number_format.count(item.get("support")),
-            )
-        )
-    return _table(("Class", "Precision", "Recall", "F1", "Images"), rows, empty="No evaluation was finished.")
-
-
-def merchants(privacy: Mapping[str, Any]) -> str:
-    """Build the table of what each merchant spent."""
-    rows = [
+def per_class(metrics: Mapping[str, Any]) -> Table:
+    """Lay out precision, recall, F1 and support of each class."""
+    rows = tuple(
         (
-            escape(str(item.get("merchant"))),
+            str(item.get("label")),
+            number_format.ratio(item.get("precision")),
+            number_format.ratio(item.get("recall")),
+            Bar(number_format.ratio(item.get("f1")), number_format.number(item.get("f1")) or 0.0),
+            number_format.count(item.get("support")),
+        )
+        for item in items(metrics, "per_class")
+    )
+    return Table(_columns("Class", "Precision", "Recall", "F1", "Images"), rows, empty=_NO_EVALUATION)
+
+
+def merchants(privacy: Mapping[str, Any]) -> Table:
+    """Lay out what each merchant spent."""
+    rows = tuple(
+        (
+            str(item.get("merchant")),
             number_format.count(item.get("records")),
             number_format.epsilon(item.get("epsilon")),
             number_format.epsilon(item.get("epsilon_lifetime")),
             number_format.count(item.get("rounds_charged")),
         )
         for item in items(privacy, "per_merchant")
-    ]
-    heads = ("Merchant", "Records", "Epsilon, this run", "Epsilon, lifetime", "Rounds charged")
-    return _table(heads, rows, empty="No merchant has reported.")
+    )
+    columns = _columns("Merchant", "Records", "Epsilon, this run", "Epsilon, lifetime", "Rounds charged")
+    return Table(columns, rows, empty="No merchant has reported.")
 
 
-def skipped(files: Sequence[Mapping[str, Any]]) -> str:
+def cost(report: Mapping[str, Any]) -> Facts:
+    """Lay out traffic, memory and time."""
+    spent, scheme, run = (section(report, name) for name in ("cost", "secure_aggregation", "run"))
+    each = number_format.number(scheme.get("upload_bytes_per_parameter"))
+    parameters = number_format.number(run.get("parameters"))
+    upload = None if each is None or parameters is None else each * parameters
+    return Facts(
+        (
+            ("Sent by merchants", number_format.size(spent.get("bytes_up"))),
+            ("Sent to merchants", number_format.size(spent.get("bytes_down"))),
+            ("Upload of a merchant in a round", number_format.size(upload)),
+            ("Upload per parameter", f"{number_format.general(each)} bytes"),
+            ("Peak memory", number_format.size(spent.get("peak_memory_bytes"))),
+            ("Training", number_format.duration(spent.get("seconds_train"))),
+            ("Encryption", number_format.duration(scheme.get("seconds_encrypt"))),
+            ("Unmasking", number_format.duration(scheme.get("seconds_unmask"))),
+        )
+    )
+
+
+def settings(report: Mapping[str, Any]) -> list[Block]:
+    """Lay out what was asked for, and the files that could not be used."""
+    run, data, privacy, scheme = (
+        section(report, name) for name in ("run", "data", "privacy", "secure_aggregation")
+    )
+    skipped = items(data, "skipped")
+    left_out = None if data.get("duplicates_dropped") is None else len(skipped)
+    # A seed is a name, not an amount: no thousands separators.
+    seed = number_format.MISSING if run.get("seed") is None else str(run.get("seed"))
+    groups = (
+        Facts((*_named(run, _RUN), ("Seed", seed)), title="Run"),
+        Facts(
+            (
+                ("Records", number_format.count(data.get("records"))),
+                ("Skipped", number_format.count(left_out)),
+                ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
+            ),
+            title="Data",
+        ),
+        Facts(_named(scheme, _AGGREGATION), title="Secure aggregation"),
+        Facts(
+            (
+                *_named(privacy, _GUARANTEE),
+                ("Epsilon by RDP, a cross-check", number_format.epsilon(privacy.get("epsilon_rdp"))),
+                *_named(privacy, _NOISE),
+            ),
+            title="Differential privacy",
+        ),
+    )
+    return [FactGroups(groups), *_skipped(skipped)]
+
+
+def _named(values: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name.replace("_", " ").capitalize(), number_format.general(values.get(name))) for name in names
+    )
+
+
+def _skipped(files: Sequence[Mapping[str, Any]]) -> list[Block]:
     """List the first of the files that could not be used, with their reasons."""
     if not files:
-        return ""
-    lines = "".join(
-        f"<li><code>{escape(str(item.get('name')))}</code> "
-        f"{escape(number_format.general(item.get('reason')))}</li>"
+        return []
+    lines = [
+        f"{isolated(str(item.get('name')))}: {number_format.general(item.get('reason'))}"
         for item in files[:_SHOWN_SKIPPED]
-    )
+    ]
     more = len(files) - _SHOWN_SKIPPED
-    rest = f"<li>and {more:,} more, in report.json</li>" if more > 0 else ""
-    return f'<h3>Skipped files</h3><ul class="skipped">{lines}{rest}</ul>'
+    if more > 0:
+        lines.append(f"and {more:,} more, in report.json")
+    return [Bullets(tuple(lines), title="Skipped files")]
 
 
-def pairs(named: Iterable[tuple[str, str]]) -> str:
-    """Build a list of names and values, both plain text."""
-    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in named)
-    return f'<dl class="pairs">{lines}</dl>'
-
-
-def _mistakes(matrix: Sequence[Sequence[float]], labels: Sequence[str]) -> str:
+def _mistakes(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> list[Block]:
     wrong = [
         (cell, labels[i], labels[j])
-        for i, row in enumerate(matrix)
+        for i, row in enumerate(counts)
         for j, cell in enumerate(row)
         if i != j and cell
     ]
     wrong.sort(key=lambda item: -item[0])
     if not wrong:
-        return ""
+        return []
     texts = (
-        f"{escape(true)} taken for {escape(other)} ({cell:,.0f})"
+        f"{isolated(true)} taken for {isolated(other)} ({cell:,.0f})"
         for cell, true, other in wrong[:_SHOWN_MISTAKES]
     )
-    return f'<p class="note">Most frequent mistakes: {"; ".join(texts)}.</p>'
+    return [Paragraph(f"Most frequent mistakes: {'; '.join(texts)}.", "note")]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> str:
-    """Build a table whose first column is text and whose others are figures; cells are HTML already."""
-    if not rows:
-        return f'<p class="empty">{escape(empty)}</p>'
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    tall = " tall" if len(rows) > _LONG_TABLE else ""
-    return (
-        f'<div class="scroll{tall}"><table class="figures"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+def _columns(first: str, *others: str) -> tuple[Column, ...]:
+    return (Column(first), *(Column(title, "number") for title in others))
