@@ -122,7 +122,7 @@ def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecor
         return Coordinator(
             grid=grid,
             plan=run.plan,
-            optimizer=run.start_optimizer(),
+            weights=run.start_weights(),
             checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
             receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
             signer=request_signer(run, grid),

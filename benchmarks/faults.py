@@ -51,7 +51,7 @@ from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.statements import LedgerHead
 from fedrec.server.filing import initial_model, starting_parameters
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.registry import start_weights
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import Training
 from fedrec.simulations.federation import Federation
@@ -191,7 +191,7 @@ class Fire:
 def replayed(federation: Federation) -> NDArray[np.float32]:
     """Compute the model again from the rounds that were opened and their contributors, in clear."""
     training = Training(federation.training())
-    made, settings = training.plan(), training.settings()
+    made = training.plan()
     derived = derive(made)
     model = initial_model(
         registry.get(made.model),
@@ -199,12 +199,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
         shape=InputShape(channels=made.channels, size=made.image_size),
         seed=training.initial_seed(),
     )
-    optimizer = ServerOptimizer.start(
-        starting_parameters(model),
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        ema_decay=settings.ema,
-    )
+    weights = start_weights(made.server_update, starting_parameters(model))
     data = {}
     for peer in made.roster:
         held = MerchantHome.open(federation.home(peer.name)).settings()
@@ -213,7 +208,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     for line in training.rounds():
         if not line.record.opened:
             continue
-        load_parameter_vector(work, optimizer.parameters.astype("<f4").astype(np.float64))
+        load_parameter_vector(work, weights.parameters.astype("<f4").astype(np.float64))
         total = np.zeros(made.dimension, dtype=np.int64)
         for name in line.record.merchants:
             total += contribute(
@@ -226,8 +221,8 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
                 sample_rate=made.sample_rate,
                 rng=Randomness.seeded(SEED, "merchant", name, line.record.round),
             )
-        optimizer.step(total.astype(np.float64) * (derived.unit / (made.sample_rate * made.records_total)))
-    return optimizer.model.astype(np.float32)
+        weights.step(total.astype(np.float64) * (derived.unit / (made.sample_rate * made.records_total)))
+    return weights.reported.astype(np.float32)
 
 
 def check(federation: Federation, names: list[str], *, struck_until: int) -> dict[str, Any]:

@@ -24,10 +24,14 @@ _ASKED, _DERIVED = "simulate", "derived"
 _PATHS = ("data", "data_root", "eval_data")
 _SOURCE = frozenset({"data", "dataset", "data_root", "partition"})
 _COHORT = _SOURCE | {"merchants"}
+_STEPS = frozenset({"model", "optimizer", "privacy", "local_steps"})
 _FOLLOWS: Mapping[str, frozenset[str]] = {
     "merchants": _SOURCE,
     "rounds": frozenset({"model"}),
-    "learning_rate": frozenset({"model"}),
+    "learning_rate": _STEPS,
+    "optimizer": _STEPS - {"optimizer"},
+    "server_learning_rate": _STEPS,
+    "averaging": frozenset({"model"}),
     "sample_rate": frozenset({"model"}),
     "clip": frozenset({"model"}),
     "epsilon": frozenset({"privacy"}),
@@ -55,6 +59,9 @@ class TrainingOptions(BaseModel):
     unit: Unit = "record"
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = None
+    optimizer: str | None = None
+    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = None
+    averaging: Annotated[float, Field(ge=0, lt=1)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     augment: bool = False
     privacy: PrivacyMode = "distributed"
@@ -83,7 +90,17 @@ class TrainingOptions(BaseModel):
             raise ValueError(
                 "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
             )
+        if self.server_learning_rate is not None and not self.sends_moves:
+            raise ValueError(
+                "--server-learning-rate needs --privacy local, or --local-steps above 1: the server takes "
+                "its steps of --learning-rate where merchants take none of their own"
+            )
         return self
+
+    @property
+    def sends_moves(self) -> bool:
+        """Whether merchants take steps of their own, as :attr:`TrainingPlan.sends_moves` says of the plan."""
+        return self.privacy == "local" or self.local_steps > 1
 
     @property
     def planned_dropouts(self) -> Fraction:
@@ -208,7 +225,7 @@ def _meaningless(flags: Mapping[str, Any]) -> set[str]:
     if flags.get("privacy") == "off":
         found |= {"epsilon", "delta"}
     if flags.get("privacy") == "distributed":
-        found |= {"local_steps"}
+        found |= {"local_steps", "server_learning_rate"}
     if flags.get("secure_aggregation", "kahe") != "kahe":
         found |= {"committee", "threshold", "corrupt_members"}
     return found - flags.keys()

@@ -38,11 +38,12 @@ from fedrec.protocol.statements import Receipt, RequestKind
 from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
+from fedrec.server.weights import Weights
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
 DIMENSION = FEATURES * CLASSES + CLASSES
@@ -277,11 +278,10 @@ class Cohort:
         coordinator = Coordinator(
             grid=grid or InProcessGrid(self.app(), self.size),
             plan=plan,
-            optimizer=ServerOptimizer.start(
+            weights=Weights.start(
                 np.zeros(DIMENSION) if parameters is None else parameters,
-                learning_rate=0.5,
-                momentum=0.0,
-                ema_decay=0.0,
+                Sgd(DIMENSION, learning_rate=1.0 if plan.sends_moves else 0.5),
+                averaging=0.0,
             ),
             checkpoint=Checkpoint(self.folder / "server" / plan.training_id, training_id=plan.training_id),
             receipts=ReceiptBook(self.folder / "receipts.sqlite", identity=self.server),
@@ -298,7 +298,7 @@ class Cohort:
         """Run a whole training; returns the final parameters and what the server recorded."""
         coordinator, records = self.coordinator(plan, grid, parameters)
         coordinator.run()
-        return coordinator.optimizer.parameters, records
+        return coordinator.weights.parameters, records
 
 
 class InProcessGrid(Grid):

@@ -16,7 +16,8 @@ from fedrec.config import load_config
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.server.evaluation import EvaluationData, accuracy
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.sgd import Sgd
+from fedrec.server.weights import Weights
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.sources import open_source
 from fedrec.vision.datasets import ImageSet
@@ -59,21 +60,18 @@ def central_accuracy(root: Path) -> float:
         EPSILON,
         DELTA,
     )
-    optimizer = ServerOptimizer.start(
-        parameter_vector(model),
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        ema_decay=settings.ema,
-    )
+    initial = parameter_vector(model)
+    rule = Sgd(initial.size, learning_rate=settings.learning_rate, momentum=settings.momentum)
+    weights = Weights.start(initial, rule, averaging=settings.ema)
     chance = np.random.default_rng()
     with RecordClipper(model, clip=clip) as clipper:
         for _ in range(rounds):
-            load_parameter_vector(model, optimizer.parameters)
+            load_parameter_vector(model, weights.parameters)
             chosen = np.flatnonzero(chance.random(len(labels)) < rate)
             total = clipper.clipped_sum(inputs[chosen], labels[chosen])
             total += chance.normal(0, noise * clip, total.size)
-            optimizer.step(total / (rate * len(labels)))
-    return accuracy(model, optimizer.model, evaluation)
+            weights.step(total / (rate * len(labels)))
+    return accuracy(model, weights.reported, evaluation)
 
 
 def simulated(root: Path, out: Path, **options: Any) -> tuple[float, float]:

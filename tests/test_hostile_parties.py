@@ -86,7 +86,7 @@ def test_a_member_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None
     assert list(coordinator.refusals) == ["round 1, m1"]
     assert "contradicts" in coordinator.refusals["round 1, m1"]
     expected = expected_without(tmp_path / "b", 6, set())
-    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
+    np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
 
 def test_members_that_lie_in_greater_number_lose_the_round_but_choose_nothing(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_dealer_that_cheats_one_member_costs_that_members_answer_alone(
     assert f"says {coordinator.plan.committee[3]}" in coordinator.refusals["round 1, m2"]
     monkeypatch.undo()
     expected = expected_without(tmp_path / "b", 6, set(), rounds=2)
-    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
+    np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
 
 def test_excluded_dealers_stay_excluded_after_a_restart(
@@ -314,7 +314,7 @@ def test_a_hundred_merchants_lose_requests_replies_and_a_stored_answer_on_the_wa
     charged = {name for name in cohort.names if cohort.merchants[name].ledger.entries()}
     assert charged == set(cohort.names) - {f"m{index}" for index in unasked}
     expected = expected_without(tmp_path / "b", 100, unasked | unheard, min_contributors=90)
-    np.testing.assert_array_equal(coordinator.optimizer.parameters, expected)
+    np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
 
 def test_one_dropout_more_than_that_loses_the_round(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from fedrec.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.plan import Peer, ServerUpdate, TrainingPlan
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
@@ -325,6 +325,7 @@ CHANGES: dict[str, Any] = {
     "rounds": 4,
     "local_steps": 2,
     "local_learning_rate": 0.25,
+    "server_update": ServerUpdate(optimizer="adam", learning_rate=1.0),
     "sample_rate": 0.25,
     "clip": 2.0,
     "clipping": "automatic",

@@ -20,6 +20,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     view = reported_views(made, derived.noise)
     yield f"training    {training.number} ({made.training_id[:16]})"
     yield f"model       {made.model}, {made.dimension:,} parameters, {made.rounds} rounds"
+    yield f"optimizer   {made.server_update.text}"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
         f"{made.colluders} of them assumed to collude"

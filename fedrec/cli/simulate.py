@@ -38,6 +38,16 @@ def simulate(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds (the model's default).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Step size (the model's default).")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="sgd (default), adam, adamw or yogi, and settings: sgd:momentum=0.9,..."),
+    ] = None,
+    server_learning_rate: Annotated[
+        float | None, typer.Option(help="Step size of the server, where merchants take their own (1).")
+    ] = None,
+    averaging: Annotated[
+        float | None, typer.Option(help="Decay of the parameters' moving average (the model's); 0 for none.")
+    ] = None,
     local_steps: Annotated[
         int | None, typer.Option(help="Noised steps a round, with --privacy local or off.")
     ] = None,
@@ -89,6 +99,9 @@ def simulate(
         "unit": unit,
         "rounds": rounds,
         "learning_rate": learning_rate,
+        "optimizer": optimizer,
+        "server_learning_rate": server_learning_rate,
+        "averaging": averaging,
         "local_steps": local_steps,
         "augment": augment,
         "privacy": privacy,

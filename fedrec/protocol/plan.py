@@ -49,6 +49,38 @@ class Peer(Strict):
     signing_key: Hash
 
 
+class ServerSetting(Strict):
+    """One number that a server optimizer is set by."""
+
+    name: Name
+    value: float
+
+
+class ServerUpdate(Strict):
+    """How the server moves the model along an opened sum; no merchant's privacy depends on it.
+
+    ``averaging`` is the decay of the moving average whose parameters the training results in, 0 for none.
+    """
+
+    optimizer: Name
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
+    settings: Annotated[tuple[ServerSetting, ...], FailFast(), Field(max_length=16)] = ()
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def text(self) -> str:
+        """All of it in one line, for reports and terminals."""
+        settings = "".join(f"{setting.name} {setting.value:g}, " for setting in self.settings)
+        return (
+            f"{self.optimizer}, learning rate {self.learning_rate:g}, {settings}averaging {self.averaging:g}"
+        )
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The settings by name."""
+        return {setting.name: setting.value for setting in self.settings}
+
+
 class TrainingPlan(Strict):
     """Everything that a training's parties must agree on; ``training_id`` is the hash of all of it.
 
@@ -80,6 +112,7 @@ class TrainingPlan(Strict):
     rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]
     local_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
+    server_update: ServerUpdate = ServerUpdate(optimizer="sgd", learning_rate=1.0)
     sample_rate: Fraction
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)]
     clipping: Clipping = "fixed"

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -15,13 +15,15 @@ from numpy.lib.npyio import NpzFile
 from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
+from fedrec.server.optimizers.protocol import State
+from fedrec.server.weights import Weights
 
-if TYPE_CHECKING:
-    from fedrec.server.optimizer import ServerOptimizer
+_STATE = "state."
+"""What the names of the global model's arrays begin with, in the file."""
 
 
 class Checkpoint:
-    """Reserved round and optimizer state of one training, in a folder of its own."""
+    """Reserved round and global model of one training, in a folder of its own."""
 
     def __init__(self, folder: Path, *, training_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,16 +89,21 @@ class Checkpoint:
         state = {"training_id": self._training_id, "round": round_number, "conduct": conduct}
         write_atomically(self._reserved, json.dumps(state).encode())
 
-    def save(self, optimizer: ServerOptimizer, *, round_number: int, record: Mapping[str, Any]) -> None:
-        """Store the state after a round, and the round's record (JSON values) with it, as one."""
+    def save(self, weights: Weights, *, round_number: int, record: Mapping[str, Any]) -> None:
+        """Store the state after a round, and the round's record (JSON values) with it, as one.
+
+        Raises ``TrainingError`` for a state that isn't all numbers: nothing is ever pickled.
+        """
+        state = {f"{_STATE}{name}": array for name, array in weights.state().items()}
+        if any(array.dtype.kind not in "biuf" for array in state.values()):
+            raise TrainingError("the server's optimizer has a state that isn't all numeric arrays")
         with replacing(self._state) as file:
             np.savez(
                 file,
-                parameters=optimizer.parameters,
-                velocity=optimizer.velocity,
-                average=optimizer.average,
-                counters=np.array([optimizer.steps, round_number], dtype=np.int64),
+                allow_pickle=False,
+                round=np.array([round_number], dtype=np.int64),
                 record=np.frombuffer(json.dumps(record).encode(), dtype=np.uint8),
+                **state,
             )
 
     def last_record(self) -> dict[str, Any] | None:
@@ -107,20 +114,16 @@ class Checkpoint:
             record: dict[str, Any] = json.loads(state["record"].tobytes())
         return record
 
-    def restore(self, optimizer: ServerOptimizer) -> int:
-        """Load the stored state into ``optimizer`` and return its round number, 0 when there is none."""
+    def restore(self, weights: Weights) -> int:
+        """Load the stored state into ``weights`` and return its round number, 0 when there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return 0
-        with self._stored() as state:
-            found = {name: state[name] for name in ("parameters", "velocity", "average")}
-            steps, round_number = map(int, state["counters"])
-        wanted = (optimizer.parameters.shape, np.dtype(np.float64))
-        if any((vector.shape, vector.dtype) != wanted for vector in found.values()):
-            raise TrainingError("the checkpoint is of another model")
-        optimizer.parameters = found["parameters"]
-        optimizer.velocity = found["velocity"]
-        optimizer.average = found["average"]
-        optimizer.steps = steps
+        with self._stored() as stored:
+            found = {name[len(_STATE) :]: stored[name] for name in stored.files if name.startswith(_STATE)}
+            round_number = int(stored["round"][0])
+        if _layout(found) != _layout(weights.state()):
+            raise TrainingError("the checkpoint is of another model, or of another optimizer")
+        weights.load(found)
         return round_number
 
     @contextmanager
@@ -132,3 +135,8 @@ class Checkpoint:
         # A damaged head of the archive asks for what zipfile doesn't implement, a RuntimeError.
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
+
+
+def _layout(state: State) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of each array."""
+    return {name: (array.shape, array.dtype) for name, array in state.items()}

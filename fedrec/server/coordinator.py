@@ -25,13 +25,13 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import ask
 from fedrec.server.conduct import Conduct, LeftOut
 from fedrec.server.opening import Opening
-from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.patience import Grace, waiting
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord, read_record
 from fedrec.server.traffic import Traffic
 from fedrec.server.uploads import Gathering, Upload, train_requests
+from fedrec.server.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Coordinator:
 
     grid: Grid
     plan: TrainingPlan
-    optimizer: ServerOptimizer
+    weights: Weights
     checkpoint: Checkpoint
     receipts: ReceiptBook
     signer: RequestSigner
@@ -104,7 +104,7 @@ class Coordinator:
         self._cohort.open(self.checkpoint.sealing_keys())
         if self._cohort.sealing_keys:
             self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
-        done = max(self.checkpoint.restore(self.optimizer), self.checkpoint.last_reserved())
+        done = max(self.checkpoint.restore(self.weights), self.checkpoint.last_reserved())
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         last = self.checkpoint.last_record()
         if last is not None:
@@ -115,7 +115,7 @@ class Coordinator:
             self._there = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number)
-            self.checkpoint.save(self.optimizer, round_number=round_number, record=asdict(record))
+            self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
             self.on_round(record)
             if stop is not None and round_number < self.plan.rounds:
                 self._conduct.forgive()
@@ -225,7 +225,7 @@ class Coordinator:
     ) -> tuple[list[Upload], bool]:
         """Gather the round's uploads, and whether any merchant refused."""
         started = time.monotonic()
-        model = self.optimizer.parameters.astype("<f4").tobytes()
+        model = self.weights.parameters.astype("<f4").tobytes()
         gathering = Gathering(
             total,
             plan=self.plan,
@@ -330,9 +330,9 @@ class Coordinator:
         )
 
     def _apply(self, opened: NDArray[np.int64]) -> None:
-        mean = opened.astype(np.float64)
-        mean *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
+        gradient = opened.astype(np.float64)
+        gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
         if self.plan.sends_moves:
-            self.optimizer.move(-self.plan.local_learning_rate * mean)
-        else:
-            self.optimizer.step(mean)
+            # Merchants sum the gradients of their steps; their mean move is against it.
+            gradient *= self.plan.local_learning_rate
+        self.weights.step(gradient)

@@ -6,7 +6,6 @@ import json
 import re
 import tempfile
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -115,7 +114,6 @@ def file_training(
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
         write_atomically(made.folder / "plan.json", plan.canonical_bytes())
-        write_atomically(made.folder / "settings.json", json.dumps(asdict(settings)).encode())
         evaluation = None if options.eval_data is None else str(options.eval_data.resolve())
         own = {"eval_data": evaluation, "initial_seed": options.initial_seed}
         write_atomically(made.folder / "own.json", json.dumps(own).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,13 @@ from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_s
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.privacy.dp.vectors import count_from_shapes
-from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.server.optimizers.protocol import OptimizerSpec
+from fedrec.server.optimizers.registry import read_choice
 from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
 from fedrec.vision.products import PRODUCT_PHOTOS
 
 LARGEST_DEFAULT_DELTA = 1e-5
@@ -58,19 +60,49 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
         minimum = max(1, planned_minimum(merchants=merchants, colluders=colluders, drop=drop))
     seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
     defaults = spec.defaults
+    optimizer, chosen = read_choice(options.optimizer)
     return Settings(
         rounds=options.rounds or defaults.rounds,
         sample_rate=options.sample_rate or defaults.sample_rate,
         clip=options.clip or defaults.clip,
-        learning_rate=options.learning_rate or defaults.learning_rate,
-        momentum=defaults.momentum,
-        ema=defaults.ema,
+        learning_rate=options.learning_rate or _default_rate(options, optimizer, defaults),
+        update=_settle_update(options, optimizer, chosen, defaults),
         committee=seats.members,
         threshold=seats.threshold,
         corrupt_members=seats.corrupt,
         seat_risk=seats.risk,
         min_contributors=minimum,
         colluders=colluders,
+    )
+
+
+def _default_rate(options: TrainingOptions, optimizer: OptimizerSpec, defaults: TrainingDefaults) -> float:
+    """Return the length of a step along a gradient, by whoever takes it: merchants' own steps are SGD's."""
+    if options.sends_moves or optimizer.learning_rate is None:
+        return defaults.learning_rate
+    return optimizer.learning_rate
+
+
+def _settle_update(
+    options: TrainingOptions,
+    optimizer: OptimizerSpec,
+    chosen: Mapping[str, float],
+    defaults: TrainingDefaults,
+) -> ServerUpdate:
+    """Settle the server's step: of the model's own defaults where merchants send gradients."""
+    settings = {name: setting.default for name, setting in optimizer.settings.items()}
+    if options.sends_moves:
+        rate = options.server_learning_rate or optimizer.learning_rate or 1.0
+    else:
+        rate = options.learning_rate or _default_rate(options, optimizer, defaults)
+        if optimizer.learning_rate is None and "momentum" in settings:
+            settings["momentum"] = defaults.momentum
+    settings |= chosen
+    return ServerUpdate(
+        optimizer=optimizer.name,
+        learning_rate=rate,
+        settings=tuple(ServerSetting(name=name, value=value) for name, value in settings.items()),
+        averaging=defaults.ema if options.averaging is None else options.averaging,
     )
 
 
@@ -175,6 +207,7 @@ def make_plan(
             rounds=settings.rounds,
             local_steps=options.local_steps,
             local_learning_rate=settings.learning_rate,
+            server_update=settings.update,
             sample_rate=settings.sample_rate,
             clip=settings.clip,
             delta=delta,

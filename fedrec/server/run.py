@@ -26,7 +26,7 @@ from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
 from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.home import ServerHome
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.registry import start_weights
 from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
 from fedrec.server.report.build import epsilon_after
@@ -35,6 +35,7 @@ from fedrec.server.report.page import render
 from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundLine, RoundRecord
 from fedrec.server.trainings import Training
+from fedrec.server.weights import Weights
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.metrics import evaluate
@@ -80,28 +81,23 @@ class TrainingRun:
 
     def __call__(self, grid: Grid, context: Context) -> None:
         """Run every round that is left, and write model and report; raises as :class:`Coordinator` does."""
-        plan, settings = self._plan, self.training.settings()
+        plan = self._plan
         spec = registry.get(plan.model)
         shape = InputShape(channels=plan.channels, size=plan.image_size)
         model = initial_model(spec, classes=len(plan.classes), shape=shape, seed=self.training.initial_seed())
-        optimizer = ServerOptimizer.start(
-            starting_parameters(model),
-            learning_rate=settings.learning_rate,
-            momentum=settings.momentum,
-            ema_decay=settings.ema,
-        )
+        weights = start_weights(plan.server_update, starting_parameters(model))
         evaluation = _evaluation(self.training, plan, spec, shape)
 
         def on_round(record: RoundRecord) -> None:
             if record.round not in self._told:
-                shown = None if evaluation is None else accuracy(model, optimizer.model, evaluation)
+                shown = None if evaluation is None else accuracy(model, weights.reported, evaluation)
                 self._record(record, shown)
             self.training.keep_refusals(coordinator.refusals)
 
         coordinator = Coordinator(
             grid=grid,
             plan=plan,
-            optimizer=optimizer,
+            weights=weights,
             checkpoint=self._checkpoint,
             receipts=ReceiptBook(self.home.receipts, identity=self.home.identity()),
             signer=RequestSigner(self.home.requests, identity=self.home.identity(), names=self.names),
@@ -122,7 +118,7 @@ class TrainingRun:
         finally:
             self.training.keep_refusals(coordinator.refusals)
         self._begin()
-        self._finish(model, optimizer, evaluation, coordinator)
+        self._finish(model, weights, evaluation, coordinator)
 
     def _begin(self) -> None:
         """Say that it runs, and waits for nobody any more."""
@@ -165,16 +161,16 @@ class TrainingRun:
     def _finish(
         self,
         model: nn.Module,
-        optimizer: ServerOptimizer,
+        weights: Weights,
         evaluation: EvaluationData | None,
         coordinator: Coordinator,
     ) -> None:
         plan, folder = self._plan, self.training.folder
         metrics = None
         if evaluation is not None:
-            scores = probabilities(model, optimizer.model, evaluation)
+            scores = probabilities(model, weights.reported, evaluation)
             metrics = evaluate(scores, evaluation.labels, classes=plan.classes)
-        load_parameter_vector(model, optimizer.model)
+        load_parameter_vector(model, weights.reported)
         write_atomically(folder / "model.safetensors", save(named_parameters(model)))
         report = deployed_report(
             number=self.training.number,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fedrec._internal.files import append_lines, read_lines, write_atomically
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.server.rounds import RoundLine
 
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
@@ -27,8 +27,7 @@ class Settings:
     sample_rate: float
     clip: float
     learning_rate: float
-    momentum: float
-    ema: float
+    update: ServerUpdate
     committee: int
     threshold: int
     corrupt_members: int
@@ -54,10 +53,6 @@ class Training:
             return TrainingPlan.model_validate_json((self.folder / "plan.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise ServiceError(f"{self.folder / 'plan.json'} can't be used: {error}") from None
-
-    def settings(self) -> Settings:
-        """Return the server's own settings of the training."""
-        return Settings(**json.loads((self.folder / "settings.json").read_text("utf-8")))
 
     def eval_data(self) -> Path | None:
         """Return the folder of public photos to evaluate on, if there is one."""

@@ -24,11 +24,11 @@ from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import accuracy, probabilities
-from fedrec.server.optimizer import ServerOptimizer
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.report.build import RunFacts, build_report, epsilon_after
 from fedrec.server.report.page import render
 from fedrec.server.rounds import RoundLine, RoundRecord
+from fedrec.server.weights import Weights
 from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
@@ -61,7 +61,7 @@ class SimulationResult:
 class _Progress:
     """What a run has so far, whole at any interruption."""
 
-    optimizer: ServerOptimizer
+    weights: Weights
     lines: list[RoundLine] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
     inputs: Inputs | None = None
@@ -82,7 +82,7 @@ def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> Si
     with MemoryMeter() as memory, Interrupts() as interrupts:
         with interrupts.allowed():
             run = prepare(config, tell=tell)
-        progress = _Progress(run.start_optimizer())
+        progress = _Progress(run.start_weights())
         with _kept(progress), interrupts.allowed():
             _work(run, config, progress, tell=tell)
         with _kept(progress):
@@ -194,7 +194,7 @@ def _train(
         def on_round(record: RoundRecord) -> None:
             shown = None
             if inputs.validation is not None:
-                shown = accuracy(run.model, progress.optimizer.model, inputs.validation)
+                shown = accuracy(run.model, progress.weights.reported, inputs.validation)
             line = RoundLine(
                 record=record,
                 accuracy=shown,
@@ -209,7 +209,7 @@ def _train(
             return Coordinator(
                 grid=grid,
                 plan=run.plan,
-                optimizer=progress.optimizer,
+                weights=progress.weights,
                 checkpoint=_checkpoint(run),
                 receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
                 signer=request_signer(run, grid),
@@ -241,7 +241,7 @@ def _checkpoint(run: Prepared) -> Checkpoint:
 def _store_model(run: Prepared, progress: _Progress) -> None:
     """Store the model as it is, if there was a round at all."""
     if progress.lines:
-        load_parameter_vector(run.model, progress.optimizer.model)
+        load_parameter_vector(run.model, progress.weights.reported)
         write_atomically(run.folder / "model.safetensors", save(named_parameters(run.model)))
 
 
@@ -250,7 +250,7 @@ def _final_metrics(run: Prepared, progress: _Progress) -> Metrics | None:
     if not progress.lines or progress.inputs is None:
         return None
     data = progress.inputs.metrics
-    scores = probabilities(run.model, progress.optimizer.model, data)
+    scores = probabilities(run.model, progress.weights.reported, data)
     return evaluate(scores, data.labels, classes=run.source.classes)
 
 

@@ -14,6 +14,7 @@ from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
+from fedrec.server.optimizers.registry import write_choice
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.sources import DEFAULT_MERCHANTS
@@ -59,11 +60,15 @@ def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Sett
         "merchants": plan.cohort,
         "rounds": plan.rounds,
         "learning_rate": settings.learning_rate,
+        "optimizer": write_choice(settings.update),
+        "averaging": settings.update.averaging,
         "sample_rate": plan.sample_rate,
         "clip": plan.clip,
         "min_contributors": plan.min_contributors,
         "colluders": plan.colluders,
     }
+    if plan.sends_moves:
+        found["server_learning_rate"] = settings.update.learning_rate
     if plan.mode != "off":
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
     if schemes.opener(plan.scheme) == "committee":

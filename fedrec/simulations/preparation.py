@@ -28,10 +28,11 @@ from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.registry import start_weights
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, check_model_size, make_plan, settle
 from fedrec.server.requests import RequestSigner
 from fedrec.server.trainings import Settings
+from fedrec.server.weights import Weights
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
@@ -62,14 +63,9 @@ class Prepared:
     model: nn.Module
     initial: NDArray[np.float64]
 
-    def start_optimizer(self) -> ServerOptimizer:
-        """Return the server's optimizer at the initial parameters."""
-        return ServerOptimizer.start(
-            self.initial,
-            learning_rate=self.settings.learning_rate,
-            momentum=self.settings.momentum,
-            ema_decay=self.settings.ema,
-        )
+    def start_weights(self) -> Weights:
+        """Return the server's global model at the initial parameters."""
+        return start_weights(self.plan.server_update, self.initial)
 
 
 @dataclass(frozen=True)

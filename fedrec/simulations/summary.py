@@ -39,6 +39,7 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"rating     {privacy['rating']['sentence']}",
         f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
         f"{opened} of {len(report['rounds'])} rounds opened, {number_format.duration(run['seconds'])}",
+        f"optimizer  {run['optimizer']}",
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
         f"colluders {privacy['colluders']}",

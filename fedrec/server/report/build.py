@@ -174,6 +174,7 @@ def build_report(
             "dataset": facts.dataset,
             "partition": facts.partition,
             "model": plan.model,
+            "optimizer": plan.server_update.text,
             "parameters": plan.dimension,
             "seed": facts.seed,
             "training_id": plan.training_id,

@@ -48,10 +48,11 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.protocol import State, Vector
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.requests import RequestSigner
 from fedrec.server.rounds import RoundRecord
+from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
 from fedrec.simulations.merchants import LEDGER_FILE, REQUESTS_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid
@@ -66,7 +67,6 @@ _SAME_CLAIM = 1e-3
 _DEVIATIONS = 6.0
 """How far above 0, in standard deviations of independent rounds, the part of noise that two share may lie."""
 
-Vector = NDArray[np.float64]
 RandomnessFor = Callable[[str, TrainingPlan, int], Randomness]
 """Gives a merchant, by name, its chance for a round of a plan."""
 
@@ -136,14 +136,21 @@ class CanaryModel(nn.Module):
 
 
 @dataclass
-class _Recorder(ServerOptimizer):
-    """Keeps what was opened, and leaves the model where it was."""
+class _Recorder:
+    """A server optimizer that keeps what was opened, and leaves the model where it was."""
 
     seen: list[Vector] = field(default_factory=list)
 
-    def step(self, gradient: Vector) -> None:
+    def step(self, parameters: Vector, gradient: Vector) -> None:
         """Keep one opened mean, shape (d,)."""
         self.seen.append(gradient)
+
+    def state(self) -> State:
+        """Return nothing: no step depends on what was seen."""
+        return {}
+
+    def load(self, state: State) -> None:
+        """Take over nothing."""
 
 
 class _InlineGrid(VirtualGrid):
@@ -308,15 +315,7 @@ def _train(
                 device=torch.device("cpu"),
             )
         )
-    recorder = _Recorder(
-        parameters=np.zeros(plan.dimension),
-        velocity=np.zeros(plan.dimension),
-        average=np.zeros(plan.dimension),
-        steps=0,
-        learning_rate=0.0,
-        momentum=0.0,
-        ema_decay=0.0,
-    )
+    recorder = _Recorder()
     rounds: list[RoundRecord] = []
     try:
         grid = _InlineGrid(merchants)
@@ -324,7 +323,7 @@ def _train(
         Coordinator(
             grid=grid,
             plan=plan,
-            optimizer=recorder,
+            weights=Weights.start(np.zeros(plan.dimension), recorder, averaging=0.0),
             checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
             receipts=ReceiptBook(folder / "receipts.sqlite", identity=server),
             signer=RequestSigner(folder / "requests.json", identity=server, names=lambda: nodes),

@@ -18,7 +18,8 @@ from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
-from fedrec.server.optimizer import ServerOptimizer
+from fedrec.server.optimizers.sgd import Sgd
+from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.lira import margins
 
 Floats = NDArray[np.float64]
@@ -133,13 +134,12 @@ def _train(
     """Return the final parameters of a training on the records ``mine``."""
     chosen = torch.from_numpy(np.flatnonzero(mine))
     own_inputs, own_labels = inputs[chosen], labels[chosen]
-    optimizer = ServerOptimizer.start(
-        parameter_vector(model), learning_rate=recipe.learning_rate, momentum=0.0, ema_decay=0.0
-    )
+    initial = parameter_vector(model)
+    weights = Weights.start(initial, Sgd(initial.size, learning_rate=recipe.learning_rate), averaging=0.0)
     # A public number: how many a half holds would tell about its last record.
     denominator = recipe.sample_rate * len(inputs) / 2
     for step in range(recipe.steps):
-        load_parameter_vector(model, optimizer.parameters)
+        load_parameter_vector(model, weights.parameters)
         total = contribute(
             model,
             own_inputs,
@@ -149,5 +149,5 @@ def _train(
             sample_rate=recipe.sample_rate,
             rng=rng.child("step", step),
         )
-        optimizer.step(total.astype(np.float64) * (plan.clip / plan.scale / denominator))
-    return optimizer.model
+        weights.step(total.astype(np.float64) * (plan.clip / plan.scale / denominator))
+    return weights.reported

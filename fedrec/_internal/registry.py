@@ -1,0 +1,100 @@
+"""Choices by name: the package's own, and those that installed packages add through entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from fedrec._internal.validation_messages import first_problem
+from fedrec.errors import ConfigError
+
+
+class Named(Protocol):
+    """A specification that says its own name."""
+
+    @property
+    def name(self) -> str:
+        """The name in configurations, plans and reports."""
+        ...
+
+
+Spec = TypeVar("Spec", bound=Named)
+
+
+class Registry(Generic[Spec]):
+    """The specifications of one kind of choice, by name.
+
+    A package adds one by an entry point of ``group`` whose name is the specification's and whose object is
+    the specification. It is loaded when it is first asked for. None can take another's name.
+
+    Args:
+        kind: the class of the specifications.
+        what: what one is called in messages, such as "aggregation scheme".
+        group: the group of entry points, such as "fedrec.schemes".
+        builtin: the package's own, the default first.
+    """
+
+    def __init__(self, kind: type[Spec], *, what: str, group: str, builtin: Sequence[Spec]) -> None:
+        self._kind = kind
+        self._what = what
+        self._group = group
+        self._builtin = {spec.name: spec for spec in builtin}
+        self._loaded: dict[str, Spec] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """Return all names, the default first; raises ``ConfigError`` where two are the same."""
+        return (*self._builtin, *self._added)
+
+    def get(self, name: str) -> Spec:
+        """Return a specification.
+
+        Raises:
+            ConfigError: the name is unknown, or what a package registers under it can't be used; the message
+                says what is wrong or missing.
+        """
+        added = self._added
+        if name in self._builtin:
+            return self._builtin[name]
+        if name not in added:
+            raise ConfigError(f"there is no {self._what} {name!r}; choose one of {', '.join(self.names())}")
+        if name not in self._loaded:
+            self._loaded[name] = self._load(added[name])
+        return self._loaded[name]
+
+    @cached_property
+    def _added(self) -> Mapping[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in sorted(entry_points(group=self._group), key=lambda entry: entry.name):
+            if entry.name in self._builtin or entry.name in found:
+                raise ConfigError(
+                    f"{_package(entry)} registers {self._what} {entry.name!r}, a name that is taken: "
+                    "uninstall it, or give its entry point another name"
+                )
+            found[entry.name] = entry
+        return found
+
+    def _load(self, entry: EntryPoint) -> Spec:
+        where = f"{self._what} {entry.name!r} of {_package(entry)} can't be used"
+        try:
+            spec = entry.load()
+        except ValidationError as error:
+            problem = first_problem(error)
+            raise ConfigError(f"{where}: {'.'.join(problem.where)} {problem.text}".rstrip()) from error
+        # Whatever a package's own code raises as it is imported: one line is what a person can use.
+        except Exception as error:
+            raise ConfigError(f"{where}: {error}") from error
+        if not isinstance(spec, self._kind):
+            raise ConfigError(
+                f"{where}: its entry point is a {type(spec).__name__}, no {self._kind.__name__}"
+            )
+        if spec.name != entry.name:
+            raise ConfigError(f"{where}: its specification has another name, {spec.name!r}")
+        return spec
+
+
+def _package(entry: EntryPoint) -> str:
+    return "a package" if entry.dist is None else f"package {entry.dist.name}"

@@ -1,0 +1,65 @@
+"""The optimizers that a training can name: the package's own, and installed ones (``fedrec.optimizers``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from fedrec._internal.registry import Registry
+from fedrec.errors import ConfigError
+from fedrec.protocol.plan import ServerUpdate
+from fedrec.server.optimizers import adam, adamw, sgd, yogi
+from fedrec.server.optimizers.protocol import OptimizerSpec, Setting, Vector
+from fedrec.server.weights import Weights
+
+REGISTRY: Final = Registry(
+    OptimizerSpec,
+    what="server optimizer",
+    group="fedrec.optimizers",
+    builtin=(sgd.SPEC, adam.SPEC, adamw.SPEC, yogi.SPEC),
+)
+
+
+def read_choice(text: str | None) -> tuple[OptimizerSpec, Mapping[str, float]]:
+    """Read ``NAME`` or ``NAME:SETTING=VALUE,...``, the default optimizer where ``text`` is None.
+
+    Returns:
+        The optimizer, and the settings that the text gives.
+
+    Raises:
+        ConfigError: the optimizer or a setting is unknown, or a value is no number in its range.
+
+    """
+    name, _, rest = (text or REGISTRY.names()[0]).partition(":")
+    spec = REGISTRY.get(name)
+    given: dict[str, float] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key not in spec.settings or key in given:
+            known = ", ".join(spec.settings) or "none at all"
+            raise ConfigError(f"--optimizer {text}: {name} takes these settings, each once: {known}")
+        given[key] = _in_range(value, spec.settings[key], where=f"--optimizer {text}: {key}")
+    return spec, given
+
+
+def write_choice(update: ServerUpdate) -> str:
+    """Return the text that :func:`read_choice` reads as a plan's optimizer with all its settings."""
+    settings = ",".join(f"{name}={value!r}" for name, value in update.values.items())
+    return f"{update.optimizer}:{settings}" if settings else update.optimizer
+
+
+def _in_range(text: str, setting: Setting, *, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not setting.least <= value < setting.limit:
+        raise ConfigError(f"{where} is a number from {setting.least:g} to below {setting.limit:g}")
+    return value
+
+
+def start_weights(update: ServerUpdate, initial: Vector) -> Weights:
+    """Return the global model of a plan at its initial parameters; ``ConfigError`` as :class:`Registry`."""
+    spec = REGISTRY.get(update.optimizer)
+    optimizer = spec.make(initial.size, update.learning_rate, update.values)
+    return Weights.start(initial, optimizer, averaging=update.averaging)

@@ -1,0 +1,42 @@
+"""Stochastic gradient descent with momentum (Polyak 1964)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedrec.server.optimizers.protocol import DECAY, OptimizerSpec, Setting, State, Vector
+
+
+class Sgd:
+    """v = momentum * v + g; w = w - learning_rate * v. Without momentum no v is kept."""
+
+    def __init__(self, dimension: int, *, learning_rate: float, momentum: float = 0.0) -> None:
+        self._learning_rate = learning_rate
+        self._momentum = momentum
+        self._velocity = np.zeros(dimension) if momentum else None
+
+    def step(self, parameters: Vector, gradient: Vector) -> None:
+        """Move the parameters in place, against the velocity."""
+        if self._velocity is not None:
+            self._velocity *= self._momentum
+            self._velocity += gradient
+            gradient = self._velocity
+        parameters -= self._learning_rate * gradient
+
+    def state(self) -> State:
+        """Return the velocity, where there is momentum."""
+        return {} if self._velocity is None else {"velocity": self._velocity}
+
+    def load(self, state: State) -> None:
+        """Take over a velocity."""
+        if self._velocity is not None:
+            self._velocity = state["velocity"]
+
+
+def _make(dimension: int, learning_rate: float, settings: Mapping[str, float]) -> Sgd:
+    return Sgd(dimension, learning_rate=learning_rate, momentum=settings["momentum"])
+
+
+SPEC = OptimizerSpec(name="sgd", settings={"momentum": Setting(0.0, *DECAY)}, learning_rate=None, make=_make)
