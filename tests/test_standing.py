@@ -141,7 +141,7 @@ def test_changed_photos_are_told_before_the_next_training(
     assert ok and text.startswith("1 record(s) of the last charge are gone")
     picture(photos / own[0] / "new.png", 77)
     ok, text = findings(home)["changes"]
-    assert not ok and "1 record(s) came" in text and "count_together" in text
+    assert ok and "1 record(s) came" in text and "are left out" in text and "count_together" in text
     rules = (home.folder / "policy.toml").read_text("utf-8")
     (home.folder / "policy.toml").write_text(
         rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import Records, TrainingData
-from fedrec.clients.store import FixedSet, MerchantStore, read_store
+from fedrec.clients.store import CountedSet, FixedSet, MerchantStore, read_store
 from fedrec.clients.training_set import RecordTags, TrainingSets, kept_share
 from fedrec.errors import RefusedError
 from fedrec.privacy.derive import derive
@@ -351,7 +352,7 @@ def test_a_photo_that_is_gone_drops_out_and_a_new_one_waits(
     assert used() == ["hat", "mug"]
 
 
-def test_new_photos_need_a_rule_and_without_it_noise_alone_is_sent(
+def test_new_photos_need_a_rule_and_without_it_they_alone_are_left_out(
     tmp_path: Path, shop_plan: Callable[[], TrainingPlan]
 ) -> None:
     folder = a_shop(tmp_path / "photos")
@@ -371,15 +372,57 @@ def test_new_photos_need_a_rule_and_without_it_noise_alone_is_sent(
     picture(folder / "mug" / "1.png", 49)
     assert charged().version == first.version
     picture(folder / "mug" / "new.png", 200)
-    refused = charged()
-    assert not refused.tags and refused.version == first.version and "changed_data" in refused.told
-    assert shop.sets.records(shop_plan(), refused).labels.shape == (0,)
+    without = charged()
+    assert (without.tags, without.version) == (first.tags, first.version) and "changed_data" in without.told
+    assert shop.sets.records(shop_plan(), without).labels.shape == (4,)
     # Once all are counted together, the new one is as good as the others.
     shop.policy = MerchantPolicy(changed_data="count_together")
     counted = charged()
     assert len(counted.tags) == 5 and counted.version != first.version and counted.held > first.held
     shop.policy = MerchantPolicy()
     assert len(charged().tags) == 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    days=st.lists(
+        st.tuples(st.sets(st.integers(0, 6)), st.booleans(), st.sampled_from(["refuse", "count_together"])),
+        min_size=1,
+        max_size=5,
+    ),
+    data=st.data(),
+)
+def test_a_record_that_comes_or_goes_between_trainings_changes_its_own_use_alone(
+    cohort: Cohort,
+    tmp_path_factory: pytest.TempPathFactory,
+    days: list[tuple[set[int], bool, Literal["refuse", "count_together"]]],
+    data: st.DataObject,
+) -> None:
+    """Over any history of a folder and its rule, with the record there on any of the days, or never."""
+    present = data.draw(st.lists(st.booleans(), min_size=len(days), max_size=len(days)))
+    extra = hashlib.sha256(b"the record").digest()
+    used: dict[bool, list[frozenset[bytes]]] = {}
+    for there in (False, True):
+        shop = Shop(tmp_path_factory.mktemp("home"), Path())
+        used[there] = []
+        for (numbers, charged, rule), comes in zip(days, present, strict=True):
+            found = [hashlib.sha256(b"%d" % number).digest() for number in sorted(numbers)]
+            digests = tuple(found + [extra] * (there and comes))
+            records = TrainingData(
+                inputs=torch.zeros(len(digests), 1, 1),
+                labels=torch.zeros(len(digests), dtype=torch.int64),
+                digests=digests,
+                held=digests,
+            )
+            shop.sets._data_for = lambda plan, records=records: records  # type: ignore[misc]
+            shop.policy = MerchantPolicy(changed_data=rule)
+            fixed = shop.fix(cohort.plan())
+            used[there].append(fixed.tags)
+            if charged:
+                shop.store.put_counted(CountedSet(held=fixed.held, version=fixed.version))
+        shop.store.close()
+    own = RecordTags(SigningIdentity.from_private_bytes(bytes(range(32)))).tag(extra)
+    assert [tags - {own} for tags in used[True]] == used[False]
 
 
 def test_a_folder_that_can_not_be_read_counts_as_no_change(

@@ -154,13 +154,12 @@ class _Checks:
         left = f"{gone} {plan.unit}(s) of the last charge are gone, and take part in no step" if gone else ""
         if not fresh:
             return left or f"the {plan.unit}s are those of the last charge"
-        new = f"{fresh} {plan.unit}(s) came since the last charge, and wait for the next training"
+        new = f"{fresh} {plan.unit}(s) came since the last charge"
         if self._policy().changed_data == "refuse":
-            raise ConfigError(
-                f"{new}; as policy 'changed_data' is 'refuse', that one would be sent noise alone: put the "
-                "photos back as they were, or set it to 'count_together'"
-            )
-        return f"{new}, which counts all of them together" + (f"; {left}" if left else "")
+            new += ", and are left out: policy 'changed_data' is 'refuse', 'count_together' would let them in"
+        else:
+            new += ", and wait for the next training, which counts all of them together"
+        return new + (f"; {left}" if left else "")
 
     def device(self) -> str:
         device = pick_device("auto")

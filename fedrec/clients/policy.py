@@ -132,9 +132,10 @@ largest_lost_share = 0.5
 # After so many days without a request of a training, this merchant finishes it and deletes its keys.
 training_expires_days = 30
 
-# When there are photos that weren't there at the last charge: "refuse" joins a training and sends noise
-# alone ('fedrec client check' and 'status' say so, the server isn't told); "count_together" charges new
-# photos as if they had been there from the start. A photo that went needs no rule: no step uses it any more.
+# Photos that weren't there at the last charge: "refuse" leaves them out of every training and goes on with
+# the others ('fedrec client check' and 'status' say so, the server isn't told); "count_together" lets them
+# in, and charges them as if they had been there from the start. A photo that went needs no rule: no step uses
+# it any more.
 changed_data = "refuse"
 """
 

@@ -2,8 +2,10 @@
 
 The set is fixed outside the join's answer, whose time and words would otherwise tell of the photos. Before
 every charge a record that was deleted, edited, can't be read or was forgotten drops out; one that comes back
-as it was is used again; a new one waits for the next training. Each of these depends on the record alone, so
-that two neighbouring folders still differ in that record alone in every step.
+as it was is used again; a new one waits for the next training, or for the merchant's rule to let it in. Each
+of these depends on the record alone, so that two neighbouring folders still differ in that record alone in
+every step, also where the record comes after the first training: were a new one to keep the others out, its
+presence would move a sum by all of them.
 
 A merchant that holds more records than its plan allows for uses each by a keyed hash of the record against a
 threshold. The threshold follows from the noised size that it declared, never from the number of its records:
@@ -30,11 +32,6 @@ from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.imageset import hash_of_digests
 
 _log = logging.getLogger(__name__)
-
-_CHANGED = (
-    "noise alone is sent: there are photos that weren't there at the last charge, and policy 'changed_data' "
-    "is 'refuse'; set it to 'count_together', or put the photos back as they were"
-)
 
 
 class RecordTags:
@@ -107,18 +104,20 @@ class TrainingSets:
         data = loaded.data
         held = frozenset(map(self._tags.tag, data.held))
         version = dataset_version(self._identity, hash_of_digests(data.held))
-        counted = self._store.counted()
-        if counted is not None and held <= counted.held:
-            # What went away is no change: everything that is left was counted before.
+        counted, new = self._store.counted(), 0
+        if counted is not None and (held <= counted.held or policy.changed_data == "refuse"):
+            # What went away is no change: everything that is used was counted before.
+            new = len(held - counted.held)
             held, version = counted.held, counted.version
-        elif counted is not None and policy.changed_data == "refuse":
-            return FixedSet(tags=frozenset(), held=counted.held, version=counted.version, told=_CHANGED)
+        elif counted is not None:
+            # What is gone may come back: that another record came in between must not matter to it.
+            held |= counted.held
         declared = self._declared(plan.unit)
         share = 1.0 if declared is None else kept_share(plan, declared=declared)
         tags = frozenset(
             tag
             for tag, digest in zip(loaded.tags, data.digests, strict=True)
-            if self._tags.share(digest, training_id=plan.training_id) < share
+            if tag in held and self._tags.share(digest, training_id=plan.training_id) < share
         )
         few = "" if share == 1.0 else f", about {share:.0%} of each size as the plan is for smaller merchants"
         told = (
@@ -126,6 +125,11 @@ class TrainingSets:
             if tags
             else f"noise alone is sent: none of {len(data.held)} {plan.unit}s is of the training's classes"
         )
+        if new:
+            told += (
+                f"; {new} that came since the last charge are left out: policy 'changed_data' is 'refuse', "
+                "'count_together' would let them in"
+            )
         return FixedSet(tags=tags, held=held, version=version, told=told)
 
     def records(self, plan: TrainingPlan, fixed: FixedSet) -> Records:
