@@ -10,6 +10,9 @@ from fedrec.errors import ConfigError
 
 MIN_DELTA = 1e-12
 """Smallest delta: below it the float error of composing privacy loss distributions would count."""
+LEAST_MULTIPLIER = 0.05
+"""Below it a sampled step has no figure, which is infinite: it would be in the hundreds, on a grid whose size
+grows with the square of one over the multiplier."""
 _MAX_STEPS = 1_000_000
 
 Group = tuple[float, float, int]

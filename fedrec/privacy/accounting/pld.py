@@ -22,13 +22,12 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from fedrec.privacy.accounting.composing import Sum, epsilon_of
-from fedrec.privacy.accounting.events import MIN_DELTA, Event, Group, check_delta, grouped
+from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, MIN_DELTA, Event, Group, check_delta, grouped
 from fedrec.privacy.accounting.lemma import accounted_rate
 from fedrec.privacy.accounting.loss import Losses, Mixture, StepLosses, step_losses, variance_of_loss
 
 FLOAT_DELTA = 1e-14
 """Taken off delta for each step: more than floating point was ever measured to lose."""
-_LEAST_MULTIPLIER = 0.05
 # The grid's excess: first of a step's deviation of the loss, then halved until epsilon moves by less than
 # this.
 _FINENESS, _COARSE = 0.08, 0.5
@@ -99,7 +98,7 @@ def _kinds(groups: tuple[Group, ...]) -> tuple[Kind, ...]:
 
 
 def _without_figure(kinds: tuple[Kind, ...]) -> bool:
-    return any(sigma < _LEAST_MULTIPLIER for _, sigma, _ in kinds)
+    return any(sigma < LEAST_MULTIPLIER for _, sigma, _ in kinds)
 
 
 def _whole(kinds: tuple[Kind, ...]) -> bool:
@@ -123,7 +122,7 @@ def _epsilon_whole(sigma: float, delta: float) -> float:
     With mu = 1 / sigma its delta is Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018,
     theorem 8).
     """
-    if sigma < _LEAST_MULTIPLIER**2:
+    if sigma < LEAST_MULTIPLIER**2:
         return math.inf
     mu = 1.0 / sigma
 

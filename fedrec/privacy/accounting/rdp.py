@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from fedrec.privacy.accounting.events import Event, check_delta
+from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, Event, check_delta
 from fedrec.privacy.accounting.lemma import accounted_rate
 
 _REAL = np.array([*np.arange(105, 200, 5), *np.arange(200, 400, 10), *np.arange(400, 800, 25)]) / 100.0
@@ -45,7 +45,7 @@ _PER_WIDTH = 8.0
 def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
     """RDP of one step at :data:`ORDERS`, read-only."""
     rate = accounted_rate(sample_rate)
-    if noise_multiplier == 0.0:
+    if noise_multiplier == 0.0 or (rate < 1.0 and noise_multiplier < LEAST_MULTIPLIER):
         rdp = np.full(ORDERS.shape, np.inf)
     elif rate == 1.0:
         rdp = ORDERS / (2.0 * noise_multiplier**2)
@@ -131,7 +131,8 @@ def epsilon_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> float:
 def epsilon_rdp(events: Iterable[Event], *, delta: float) -> float:
     """Epsilon of all ``events`` together at ``delta``, by RDP at the best order: at least PLD's.
 
-    Infinite if a step has no noise. Raises :class:`ConfigError` when ``delta`` is out of range.
+    Infinite if a step has no noise, or is sampled at a noise multiplier below 0.05. Raises
+    :class:`ConfigError` when ``delta`` is out of range.
     """
     total = np.zeros(ORDERS.shape)
     for event in events:

@@ -30,6 +30,9 @@ from .terms import charges, follow_plans, plan_problems
 
 SCHEMA = "fedrec.audit/5"
 MAX_BYTES = 2**30
+BYTES_PER_VALUE = 8
+"""A bundle has no more values than one in so many bytes: it has far fewer, and a parser's tree of ``[[],[],``
+would take forty times its text."""
 BODY = {
     "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
     "pages",
@@ -57,7 +60,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableError(f"{path} is larger than {MAX_BYTES} bytes")
-        bundle = parsed(path.read_bytes())
+        data = path.read_bytes()
+        if not data.isascii() or sum(map(data.count, (b"[", b"{", b","))) > len(data) // BYTES_PER_VALUE:
+            raise UnusableError(f"{path} is no audit bundle: it is no such text, or has too many values")
+        bundle = parsed(data)
     except OSError as error:
         raise UnusableError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -44,13 +44,18 @@ CROSS_CHECK = 1.01
 """PLD may lie so much above the epsilon by RDP, and no more: its own grid's excess."""
 _FINENESS = 8e-3
 _COPIES_FINENESS = 2e-2
+LEAST_NOISE, MOST_STEPS = 0.05, 10**6
+"""Below the one a sampled step has no figure; of more than the other none is stated. A stranger's bundle may
+name any."""
+_MOST_POINTS = 2**20
+"""Of the grid of one step: a coarser one errs upward."""
 
 
 @lru_cache(maxsize=256)
 def rdp_step(rate: float, noise: float) -> np.ndarray:
     """Renyi divergences of one step at ``ORDERS``: log E[ratio^a] / (a - 1), a record removed."""
     rate = min(1.0, rate + COIN_GRID)
-    if noise == 0.0:
+    if noise == 0.0 or (rate < 1.0 and noise < LEAST_NOISE):
         return np.full(len(ORDERS), math.inf)
     if rate == 1.0:
         return ORDERS / (2 * noise**2)
@@ -109,6 +114,20 @@ def _pld_step(rate: float, noise: float, interval: float) -> pld.PrivacyLossDist
     )
 
 
+def _counted(history: History) -> int:
+    """Steps in all; ``ValueError`` for more than are ever stated."""
+    steps = sum(steps for _, _, steps in history)
+    if steps > MOST_STEPS:
+        raise ValueError(f"{steps} steps are more than the {MOST_STEPS} that there may be")
+    return steps
+
+
+def _least_interval(history: History, *, copies: int = 1) -> float:
+    """The least interval at which no step's losses, out to 12 deviations, take too many points."""
+    noise = min((noise for _, noise, _ in history), default=math.inf) / copies
+    return (12.0 / noise + 0.5 / noise**2) / _MOST_POINTS
+
+
 def _pld_steps(rate: float, noise: float, steps: int, interval: float) -> pld.PrivacyLossDistribution:
     step = _pld_step(rate, noise, interval)
     return step.self_compose(steps) if steps > 1 else step
@@ -124,16 +143,17 @@ def _pld_kept(history: History, interval: float) -> pld.PrivacyLossDistribution:
 @lru_cache(maxsize=65536)
 def pld_epsilon(history: History, delta: float, rough: float) -> float:
     """Epsilon by PLD of a history at ``delta``, at most 0.03% above the exact one; ``rough`` is a guess."""
-    delta_left = delta - FLOAT_DELTA * sum(steps for _, _, steps in history)
-    if delta < MIN_DELTA or delta_left <= 0 or any(noise < 0.05 for _, noise, _ in history):
+    steps = _counted(history)
+    delta_left = delta - FLOAT_DELTA * steps
+    if delta < MIN_DELTA or delta_left <= 0 or any(noise < LEAST_NOISE for _, noise, _ in history):
         return math.inf
     if not history:
         return 0.0
     # The grid's excess grows with the steps and the square of the interval, over the square of epsilon. A
     # power of two, so that neighbouring charges share their steps' distributions.
-    wanted = _FINENESS / math.sqrt(sum(steps for _, _, steps in history))
+    wanted, least = _FINENESS / math.sqrt(steps), _least_interval(history)
     while True:
-        interval = 2.0 ** math.floor(math.log2(min(wanted * max(rough, 1e-3), 0.02)))
+        interval = 2.0 ** math.floor(math.log2(max(least, min(wanted * max(rough, 1e-3), 0.02))))
         earlier, last = history[:-1], history[-1]
         whole = _pld_steps(*last, interval)
         if earlier:
@@ -178,12 +198,13 @@ def of_copies(history: History, delta: float, *, copies: int) -> float:
     A step adds the sum of those that are drawn: a mixture over Binomial(copies, rate) of Gaussians
     (Choquette-Choo and others 2024).
     """
-    delta -= FLOAT_DELTA * sum(steps for _, _, steps in history)
-    if delta < MIN_DELTA or any(noise < 0.05 for _, noise, _ in history):
+    total = _counted(history)
+    delta -= FLOAT_DELTA * total
+    if delta < MIN_DELTA or any(noise < LEAST_NOISE for _, noise, _ in history):
         return math.inf
-    guess = 1.0
+    guess, least = 1.0, _least_interval(history, copies=copies)
     for _ in range(2):
-        interval = _COPIES_FINENESS * guess / math.sqrt(sum(steps for _, _, steps in history))
+        interval = max(least, _COPIES_FINENESS * guess / math.sqrt(total))
         whole = None
         for rate, noise, steps in history:
             drawn = min(1.0, rate + COIN_GRID)

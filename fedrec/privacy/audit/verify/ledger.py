@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from .epsilons import MOST_STEPS
 from .outcome import UNREADABLE, Merchant, Problem
 from .reading import canonical, parsed, signed, utc
 
@@ -226,7 +227,7 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
         "planned_noise_multiplier": 0 <= charge["planned_noise_multiplier"] <= 1e6,
         "beta": 0 < charge["beta"] < 1,
         "delta": 0 < charge["delta"] < 1,
-        "steps": 1 <= charge["steps"] <= 10**6,
+        "steps": charge["steps"] >= 1 and charge["rounds"] * charge["steps"] <= MOST_STEPS,
         "step": charge["step"] >= 0,
         "clip": charge["clip"] > 0,
         "scale": 1 <= charge["scale"] <= 2**40,

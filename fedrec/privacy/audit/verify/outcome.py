@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError,
-    ZeroDivisionError,
+    ZeroDivisionError, MemoryError,
 )  # fmt: skip
 """Whatever a stranger's file can make Python raise."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
