@@ -120,7 +120,7 @@ def wire(message: Any) -> bytes:
     return encoded
 
 
-def offer() -> bytes:
+def offer(*, objects: int = 1) -> bytes:
     """A message on offer, as it comes from the server: its head, and the tree of its objects."""
     metadata: dict[str, Any] = {
         "run_id": 1,
@@ -131,7 +131,8 @@ def offer() -> bytes:
     }
     metadata |= {"message_type": "query.join", "created_at": time.time(), "src_task_id": 1}
     head = MessageProto(metadata=Metadata(**metadata), content=RecordDictProto())
-    tree = ObjectTree(object_id="a" * 64)
+    children = [ObjectTree(object_id=f"{number:064x}") for number in range(1, objects)]
+    tree = ObjectTree(object_id="a" * 64, children=children)
     return wire(PullMessagesResponse(messages_list=[head], message_object_trees=[tree]))
 
 
@@ -205,6 +206,22 @@ def test_a_message_that_cant_be_put_together_is_a_lost_connection(
     with pytest.raises(ConnectionLostError), link_to(server, certificates) as link:
         link.receive()
     assert (OBJECT in server.asked) == (pull != only_head())
+
+
+def test_of_countless_objects_no_more_is_held_than_the_training_that_is_open_allows(
+    server: HostileServer, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Each of them is as large as any may be; all together would fill the merchant's memory."""
+    server.answers |= {PULL: Told(offer(objects=200)), OBJECT: Told(found(bytes(2**20)))}
+    with pytest.raises(ConnectionLostError, match="larger than"), link_to(server, certificates) as link:
+        link.receive(most_bytes=lambda: 5 * 2**20)
+    assert 6 <= server.asked.count(OBJECT) <= 8
+    server.asked.clear()
+    home = merchant_home(tmp_path / "home", address=server.address, authority=certificates.authority)
+    with running(home):
+        # It is lost, and tries again: of a join no more than the largest plan is read.
+        server.wait_for(ACTIVATE, times=2)
+    assert 10 < server.asked.count(OBJECT) < 30
 
 
 def test_a_reply_that_the_server_wont_store_is_a_lost_connection(

@@ -19,9 +19,11 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import PAUSED
 from fedrec.clients.observe import MerchantObserver
 from fedrec.clients.watchdog import Watchdog
-from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
+from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
+from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
+from fedrec.protocol.shape import shape_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,11 @@ IDLE_SECONDS = 1.5
 _IDLE_AFTER = 30.0
 _EXPIRY_SECONDS = 3600.0
 """How often trainings are looked for that the server has left alone."""
+
+_LARGEST_BODY = 2**21 + max(
+    shape_of(kind).bytes for kind in (JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
+)
+"""Of any request, with its signature and the heads of Flower's objects."""
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 
@@ -160,7 +167,7 @@ class Daemon:
 
     def answer_next(self, link: FleetLink) -> bool:
         """Answer the next message on a connection, if there is one; raises as :class:`FleetLink` does."""
-        message = link.receive()
+        message = link.receive(most_bytes=self._most_bytes)
         if message is None:
             return False
         started = time.monotonic()
@@ -174,6 +181,14 @@ class Daemon:
             # Only now: how long it takes tells how many photos there are.
             self._merchant.prepare()
         return True
+
+    def _most_bytes(self) -> int:
+        """Return how large a message may be: its body, and the blobs of the training that is open."""
+        try:
+            derived = self._merchant.open_derived()
+        except RefusedError:
+            return _LARGEST_BODY
+        return _LARGEST_BODY + max(derived.train_bytes, derived.unmask_bytes)
 
     def _hold(self, message: Message, *, started: float) -> None:
         """Let a reply to ``train`` wait until its time, by the merchant's rule; also a refusal."""

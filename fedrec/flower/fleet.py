@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +65,8 @@ _NOT_ADMITTED = 2004
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
 """Of an object, and of any other answer of the server's."""
+MAX_MESSAGE_BYTES = 2**30
+"""Of all objects of a message, for whoever knows no lower bound."""
 
 _log = logging.getLogger(__name__)
 
@@ -139,8 +141,12 @@ class FleetLink:
         """The number that the server knows this merchant's key by."""
         return self._active().node_id
 
-    def receive(self) -> Message | None:
-        """Return the next message for this merchant, whole; None when there is none."""
+    def receive(self, *, most_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES) -> Message | None:
+        """Return the next message for this merchant, whole; None when there is none.
+
+        ``most_bytes`` is asked, where there is one, how many bytes it may have; of a larger one no more than
+        so many, and two objects, are ever held.
+        """
         node = self._active()
         if self._lost is not None:
             raise self._lost
@@ -155,7 +161,7 @@ class FleetLink:
             check_tree(tree)
             contents = pull_objects(
                 [part.object_id for part in iterate_object_tree(tree)],
-                make_pull_object_fn_protobuf(self._client.PullObject, node, run_id),
+                _at_most(most_bytes(), make_pull_object_fn_protobuf(self._client.PullObject, node, run_id)),
                 initial_backoff=_OBJECT_BACKOFF_SECONDS,
             )
             confirm = make_confirm_message_received_fn_protobuf(
@@ -248,6 +254,25 @@ class FleetLink:
         return ConnectionLostError(
             f"the server at {self._address} answered with status {response.status_code}"
         )
+
+
+def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Return a function that pulls objects, also from several threads, up to so many bytes in all.
+
+    Raises ``ValueError`` for the one that passes them: each by itself may be as large as any.
+    """
+    mutex, left = threading.Lock(), most
+
+    def pulled(object_id: str) -> bytes:
+        nonlocal left
+        content = pull(object_id)
+        with mutex:
+            left -= len(content)
+            if left < 0:
+                raise ValueError(f"a message is larger than {most} bytes")
+        return content
+
+    return pulled
 
 
 def _check_size(response: httpx.Response) -> None:
