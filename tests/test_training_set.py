@@ -39,7 +39,7 @@ from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
-from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.plan import Peer, TrainingPlan, Unit
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.transport import pack
 from fedrec.vision.folders import Layout
@@ -423,6 +423,42 @@ def test_a_record_that_comes_or_goes_between_trainings_changes_its_own_use_alone
         shop.store.close()
     own = RecordTags(SigningIdentity.from_private_bytes(bytes(range(32)))).tag(extra)
     assert [tags - {own} for tags in used[True]] == used[False]
+
+
+@pytest.mark.parametrize("layout", ["class", "product"])
+def test_a_picture_in_a_wrong_place_leaves_the_others_in(
+    tmp_path: Path, shop_plan: Callable[[], TrainingPlan], layout: Layout
+) -> None:
+    """Were it to make the folder unusable, its presence would move a sum by all the others."""
+    folder = a_shop(tmp_path / "photos", layout=layout)
+    unit: Unit = "product" if layout == "product" else "record"
+    plan = shop_plan().model_copy(update={"unit": unit})
+
+    def held() -> tuple[bytes, ...]:
+        return photos_for(plan, folder, layout=layout, device=CPU).digests
+
+    before = held()
+    assert len(before) == (3 if layout == "product" else 4)
+    picture(folder / "mug" / "deeper" / "still" / "9.png", 200)
+    picture(folder / "loose.png", 201)
+    (folder / "sock" / "gone.png").symlink_to(folder / "nowhere")
+    assert held() == before
+    (folder / "mug" / "broken.png").write_bytes(b"no picture")
+    assert held() == before
+
+
+def test_a_class_folder_that_can_not_be_listed_leaves_the_others_in(
+    tmp_path: Path, shop_plan: Callable[[], TrainingPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed = a_shop(tmp_path / "photos"), Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "mug":
+            raise PermissionError(13, "no")
+        return iter(list(listed(path)))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert len(photos_for(shop_plan(), folder, layout="class", device=CPU).digests) == 2
 
 
 def test_a_folder_that_can_not_be_read_counts_as_no_change(

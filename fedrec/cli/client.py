@@ -79,7 +79,7 @@ def _counted(data: Path, *, layout: Layout, unit: Unit) -> int:
     """Count the distinct units below a folder, exactly."""
     from fedrec.vision.inspection import inspect
 
-    found = inspect(data, layout=layout).splits[0]
+    found = inspect(data, layout=layout, one_merchant=True).splits[0]
     return found.products if unit == "product" else found.photos
 
 

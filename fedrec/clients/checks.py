@@ -91,7 +91,7 @@ class _Checks:
         self._found: FolderSummary | None = None
 
     def photos(self) -> str:
-        self._found = found = inspect(self._settings.data, layout=self._settings.layout)
+        self._found = found = inspect(self._settings.data, layout=self._settings.layout, one_merchant=True)
         train = found.splits[0]
         named = [f"{skip.name} ({skip.reason})" for skip in found.skipped[:_SHOWN]]
         more = len(found.skipped) - len(named)
@@ -147,6 +147,7 @@ class _Checks:
             layout=self._settings.layout,
             unit=plan.unit,
             may_be_empty=True,
+            one_merchant=True,
         )
         tags = RecordTags(self._home.identity())
         fresh = len(set(map(tags.tag, splits.held)) - view.counted.held)

@@ -59,6 +59,7 @@ def photos_for(
             unit=plan.unit,
             leave_out=leave_out,
             may_be_empty=True,
+            one_merchant=True,
         )
         if not len(splits.train):
             none = Records.none(device)

@@ -34,7 +34,7 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
 
     """
     settings = home.settings()
-    splits = open_folder(settings.data, layout=settings.layout, may_be_empty=True)
+    splits = open_folder(settings.data, layout=settings.layout, may_be_empty=True, one_merchant=True)
     names = _digests_by_name(splits.train)
     root = settings.data.resolve()
     wanted: dict[str, bytes] = {}

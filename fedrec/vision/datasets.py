@@ -56,19 +56,20 @@ def open_folder(
     unit: Unit = "record",
     leave_out: Callable[[bytes], bool] = lambda digest: False,
     may_be_empty: bool = False,
+    one_merchant: bool = False,
     workers: int = 2,
 ) -> DataSplits:
     """Load a folder of photos.
 
     ``path`` holds ``train/`` and, if wanted, ``validation/`` and ``test/``, or is the training split
     itself. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
-    :func:`fedrec.vision.folders.list_pictures`); in ``layout`` "product" there is a folder per product, and
-    with ``unit`` "product" the splits are of :class:`fedrec.vision.products.ProductSet`. Classes are the
-    sorted union over the splits, unless ``classes`` gives them, as a training's plan does: then pictures
-    of other classes are skipped, once they have been read for ``held``, and the folder may hold one class
-    only. So are photos whose digest is one to ``leave_out``. Exact copies in the training
-    split are dropped, the first by name stays. Files stay on disk and are decoded again on use,
-    ``workers`` threads at loading.
+    :func:`fedrec.vision.folders.list_pictures`), only the former where all are ``one_merchant``'s; in
+    ``layout`` "product" there is a folder per product, and with ``unit`` "product" the splits are of
+    :class:`fedrec.vision.products.ProductSet`. Classes are the sorted union over the splits, unless
+    ``classes`` gives them, as a training's plan does: then pictures of other classes are skipped, once they
+    have been read for ``held``, and the folder may hold one class only. So are photos whose digest is one to
+    ``leave_out``. Exact copies in the training split are dropped, the first by name stays. Files stay on disk
+    and are decoded again on use, ``workers`` threads at loading.
 
     Raises:
         ConfigError: products are asked of a layout without them.
@@ -86,7 +87,7 @@ def open_folder(
     split = (root / "train").is_dir()
     folders = {name: root / name if split else root for name in ("train", "validation", "test")}
     listings = {
-        name: list_pictures(folder, layout=layout)
+        name: list_pictures(folder, layout=layout, one_merchant=one_merchant)
         for name, folder in folders.items()
         if name == "train" or (split and folder.is_dir())
     }

@@ -118,25 +118,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def list_pictures(root: Path, *, layout: Layout = "class") -> Listing:
+def list_pictures(root: Path, *, layout: Layout = "class", one_merchant: bool = False) -> Listing:
     """Find the pictures below ``root``: ``CLASS/picture``, or ``MERCHANT/CLASS/picture``.
 
     In layout "product" a class holds a folder per product: ``CLASS/PRODUCT/picture``, or
     ``MERCHANT/CLASS/PRODUCT/picture``. It is a folder per merchant when all pictures lie that much
-    deeper. Hidden files and folders are ignored; a folder's name in NFC form is its class. A picture is a
-    regular file, or a link to one: anything else could block whoever opens it.
+    deeper, never where they are ``one_merchant``'s. Hidden files and folders are ignored; a folder's name in
+    NFC form is its class. A picture is a regular file, or a link to one: anything else could block whoever
+    opens it. What of one merchant's can't be used, a folder that can't be listed or a picture in another
+    place, leaves the others as they are.
 
     Raises:
         DataError: ``root`` cannot be listed, or mixes depths.
 
     """
     least = 1 if layout == "class" else 2
+    most = least if one_merchant else least + 1
     found: dict[bool, list[Picture]] = {False: [], True: []}
     unusable: list[Unusable] = []
-    for folders, files in _walk(root, (), deepest=least + 2):
+    walked = _walk(root, (), deepest=least + 2, unlisted=unusable if one_merchant else None)
+    for folders, files in walked:
         nested = len(folders) > least
-        merchant = _name(folders[0]) if nested else None
-        if not least <= len(folders) <= least + 1:
+        merchant = _name(folders[0]) if nested and not one_merchant else None
+        if not least <= len(folders) <= most:
             where = "not in a class folder" if layout == "class" else "not in a product folder"
             unusable += [Unusable(path, where, merchant) for path in files]
             continue
@@ -170,14 +174,23 @@ def _not_read(path: Path) -> str | None:
 
 
 def _walk(
-    folder: Path, above: tuple[Path, ...], *, deepest: int
+    folder: Path, above: tuple[Path, ...], *, deepest: int, unlisted: list[Unusable] | None
 ) -> Iterator[tuple[tuple[Path, ...], list[Path]]]:
-    """Yield (folders from the root down, files that look like pictures in the last) to this depth."""
-    files, folders = _children(folder)
+    """Yield (folders from the root down, files that look like pictures in the last) to this depth.
+
+    A folder below the root that can't be listed is added to ``unlisted``, or raised where that is None.
+    """
+    try:
+        files, folders = _children(folder)
+    except DataError:
+        if unlisted is None or not above:
+            raise
+        unlisted.append(Unusable(folder, "can't be listed: check its permissions"))
+        return
     yield above, files
     if len(above) < deepest:
         for inner in folders:
-            yield from _walk(inner, (*above, inner), deepest=deepest)
+            yield from _walk(inner, (*above, inner), deepest=deepest, unlisted=unlisted)
 
 
 def _name(folder: Path) -> str:
@@ -190,8 +203,16 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
     """Files that look like pictures, and folders, in ``folder``, each sorted, hidden ones left out."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry in entries if _is_folder(entry)]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
     looks, inner = SUFFIXES | UNREAD_SUFFIXES, set(folders)
     return [entry for entry in entries if entry.suffix.lower() in looks and entry not in inner], folders
+
+
+def _is_folder(entry: Path) -> bool:
+    """Whether an entry is a folder; a link that leads where nobody may look is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

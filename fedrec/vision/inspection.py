@@ -42,9 +42,14 @@ class FolderSummary:
     skipped: tuple[Skipped, ...]
 
 
-def inspect(folder: Path, *, layout: Layout = "class") -> FolderSummary:
+def inspect(folder: Path, *, layout: Layout = "class", one_merchant: bool = False) -> FolderSummary:
     """Read every photo below a folder as a training would; see :func:`open_folder` for what it raises."""
-    splits = open_folder(folder, layout=layout, unit="product" if layout == "product" else "record")
+    splits = open_folder(
+        folder,
+        layout=layout,
+        unit="product" if layout == "product" else "record",
+        one_merchant=one_merchant,
+    )
     loaded = [
         (name, images)
         for name, images in (
