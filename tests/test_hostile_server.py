@@ -146,6 +146,7 @@ def found(content: bytes) -> bytes:
 
 DEEP = b'{"detail": ' + b"[" * 60_000
 LONG = b'{"code": ' + b"9" * 5_000 + b', "detail": ""}'
+CHUNKED = {"Transfer-Encoding": "chunked"}
 ELSEWHERE = {"Location": "http://127.0.0.1:9/elsewhere"}
 
 
@@ -158,10 +159,21 @@ ELSEWHERE = {"Location": "http://127.0.0.1:9/elsewhere"}
         Told(LONG, 412),
         Told(b"", 307, ELSEWHERE),
         Told(b"\x1f\x8bnot gzip", 200, {"Content-Encoding": "gzip"}),
+        Told(b"a" + GARBAGE, 200, CHUNKED),
         Told(GARBAGE, 200, {"Date": "never"}),
         Told(GARBAGE, 401, {"Date": "Mon, 99 Foo 99999 99:99:99 GMT"}),
     ],
-    ids=["garbage", "error", "deep", "long number", "elsewhere", "gzip", "date", "refused with a date"],
+    ids=[
+        "garbage",
+        "error",
+        "deep",
+        "long number",
+        "elsewhere",
+        "gzip",
+        "chunked",
+        "date",
+        "refused with a date",
+    ],
 )
 @pytest.mark.parametrize("path", [ACTIVATE, PULL, PUSH, HEARTBEAT])
 def test_an_answer_that_cant_be_read_is_a_lost_connection(
@@ -206,6 +218,20 @@ def test_a_message_that_cant_be_put_together_is_a_lost_connection(
     with pytest.raises(ConnectionLostError), link_to(server, certificates) as link:
         link.receive()
     assert (OBJECT in server.asked) == (pull != only_head())
+
+
+def test_a_body_in_chunks_is_not_read_whatever_size_is_stated_beside_them(
+    server: HostileServer, certificates: Certificates
+) -> None:
+    """Chunks go before the stated size: without end they would fill the merchant's memory."""
+    link = link_to(server, certificates)
+    answer = PullMessagesResponse().SerializeToString()
+    with link:
+        server.answers[PULL] = Told(answer)
+        assert link.receive() is None
+        server.answers[PULL] = Told(b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer), 200, CHUNKED)
+        with pytest.raises(ConnectionLostError, match="chunks"):
+            link.receive()
 
 
 def test_of_countless_objects_no_more_is_held_than_the_training_that_is_open_allows(
@@ -296,6 +322,11 @@ def test_a_server_s_clock_is_asked_for_without_a_key(
     ahead = ask_clock(server.address, ca=certificates.authority)
     assert ahead is not None and 99 < ahead < 105
     assert clock_fault(ahead) is not None and clock_fault(-ahead) is None and clock_fault(None) is None
+    # Nothing of the answer but its headers is read, of which these promise more than ever comes.
+    server.answers["/health"] = Told(b"ffffffff\r\n", headers=header(seconds=100) | CHUNKED)
+    started = time.monotonic()
+    assert ask_clock(server.address, ca=certificates.authority) is not None
+    assert time.monotonic() - started < 5
     server.answers["/health"] = Told(headers={"Date": "today"})
     assert ask_clock(server.address, ca=certificates.authority) is None
 

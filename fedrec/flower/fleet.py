@@ -283,6 +283,9 @@ def _check_size(response: httpx.Response) -> None:
         raise ValueError("it is too large, or does not say its size")
     if "content-encoding" in response.headers:
         raise ValueError("it is compressed")
+    # Where a body comes in chunks, nothing holds it to the size that is stated beside them.
+    if "transfer-encoding" in response.headers:
+        raise ValueError("it comes in chunks")
 
 
 def _code(response: httpx.Response) -> int | None:
