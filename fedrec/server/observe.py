@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
+from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_schedule
@@ -225,13 +226,13 @@ def _broken(plan: TrainingPlan, *, rounds: int) -> float | None:
 
 @lru_cache(maxsize=4)
 def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
-    """Epsilon by PLD after 0, 1, ... rounds of a plan, server's view; None where there is no guarantee."""
+    """Epsilon by PLD of the declared count and 0, 1, ... rounds, server's view; None without a guarantee."""
     if plan.mode == "off":
         return (None,) * (plan.rounds + 1)
     noise = derive(plan).noise
     step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)
     deltas = [plan.delta - noise.beta * plan.local_steps * k for k in range(plan.rounds + 1)]
-    return tuple(finite(epsilon) for epsilon in epsilon_schedule((), step, deltas=deltas))
+    return tuple(finite(epsilon) for epsilon in epsilon_schedule((count_event(),), step, deltas=deltas))
 
 
 def _number(epsilon: float | None) -> float:
