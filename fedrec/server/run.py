@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from safetensors.numpy import save
 from torch import nn
 
+from fedrec._internal import number_format
 from fedrec._internal.files import write_atomically
 from fedrec.config import PATIENCE
 from fedrec.privacy.derive import derive
@@ -154,7 +155,7 @@ class TrainingRun:
             plan.rounds,
             "opened" if record.opened else f"lost ({record.reason})",
             record.contributors,
-            "" if epsilon is None else f", epsilon {epsilon:.3f}",
+            "" if epsilon is None else f", epsilon {number_format.epsilon(epsilon)}",
             "" if shown is None else f", accuracy {shown:.1%}",
         )
 

@@ -15,6 +15,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 from safetensors.numpy import save
 
+from fedrec._internal import number_format
 from fedrec._internal.files import append_lines, write_atomically
 from fedrec.config import SimulationConfig
 from fedrec.errors import FedrecError, InterruptedRunError, TrainingError
@@ -257,7 +258,7 @@ def _final_metrics(run: Prepared, progress: _Progress) -> Metrics | None:
 def _round_stage(line: RoundLine, total: int) -> Stage:
     record = line.record
     shown = "-" if line.accuracy is None else f"{line.accuracy:.1%}"
-    budget = "" if line.epsilon is None else f", epsilon {line.epsilon:.2f}"
+    budget = "" if line.epsilon is None else f", epsilon {number_format.epsilon(line.epsilon)}"
     note = f"accuracy {shown}{budget}" + ("" if record.opened else f", lost: {record.reason}")
     plain = f"round {record.round}/{total}: {note}, {record.seconds:.1f} s"
     return Stage("training", record.round, total, note=note, plain=plain)
