@@ -257,6 +257,9 @@ def test_refusals_are_grouped_and_those_not_collected_are_said(bundle: Path) -> 
     (row,) = tables(body)["recorded by"].rows
     assert row[:2] == ("server", "policy 'hours'") and row[2].startswith("9 x: ") and "6 more" in row[2]
     assert "Not collected from: m1." in texts(body)
+    body["refusals"] = {"m1": {"train, 6 times, the last at noon": "policy 'hours'"}}
+    (row,) = tables(body)["recorded by"].rows
+    assert row[2] == "train, 6 times, the last at noon"
     body["refusals"] = {"m1": {}}
     assert "Recorded by m1: none." in texts(body) and "Not collected from: the server." in texts(body)
 

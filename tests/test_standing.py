@@ -35,6 +35,7 @@ from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.simulations.evidence import of_client
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture
@@ -341,6 +342,19 @@ def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> 
     kept = read_store(home.store).refusals
     assert [line.reason for line in kept] == [f"number {number}" for number in range(80, 100)]
     assert {line.plan for line in kept} == {None}
+
+
+def test_a_bundle_says_how_often_a_merchant_refused(home: MerchantHome, tmp_path: Path) -> None:
+    join(home, a_plan(tmp_path))
+    store = MerchantStore(home.store)
+    for reason in ("hours", "hours", "rate"):
+        store.note_refusal(kind="train", reason=reason)
+    store.close()
+    evidence, _ = of_client(home.folder)
+    told = evidence.refusals[NAME]
+    assert told is not None
+    often, once = sorted(told, key=lambda where: told[where])
+    assert often.startswith("train, 2 times, the last at 20") and once.startswith("train at 20")
 
 
 def test_the_log_s_size_is_the_one_that_is_reckoned_with() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.store import MerchantStore, read_store
+from fedrec.clients.store import MerchantStore, Refusal, read_store
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
@@ -86,9 +86,14 @@ def of_client(folder: Path, *, discloses_data: bool = False) -> tuple[Evidence, 
         plans=plans,
         receipts=receipts,
         servers=(home.joined().server_key,),
-        refusals={record.name: {f"{told.kind} at {told.at}": told.reason for told in refused}},
+        refusals={record.name: {_when(told): told.reason for told in refused}},
     )
     return evidence, identity
+
+
+def _when(refusal: Refusal) -> str:
+    often = f", {refusal.times} times, the last" if refusal.times > 1 else ""
+    return f"{refusal.kind}{often} at {refusal.at}"
 
 
 def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:

@@ -344,7 +344,8 @@ def _refusals(refusals: Mapping[str, Mapping[str, str] | None]) -> list[Block]:
     rows = []
     for (who, reason), places in list(reasons.items())[:SHOWN_REFUSALS]:
         more = f" and {len(places) - SHOWN_PLACES} more" if len(places) > SHOWN_PLACES else ""
-        rows.append((who, reason, f"{len(places)} x: {'; '.join(places[:SHOWN_PLACES])}{more}"))
+        count = f"{len(places)} x: " if len(places) > 1 else ""
+        rows.append((who, reason, f"{count}{'; '.join(places[:SHOWN_PLACES])}{more}"))
     result: list[Block] = [Heading("Refusals")]
     if rows:
         result.append(Table(("recorded by", "reason", "where"), tuple(rows), words=True))
