@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from fedrec.cli import client
 from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_merchant
+from fedrec.clients.checks import look_at
 from fedrec.clients.contribution import contribution
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.data import build_model, photos_for
@@ -588,6 +589,8 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
         assert used() == ["hat", "mug", "mug", "sock"]
         said = run(home, "forget", "--photo", str(photos / "mug" / "0.png"))
         assert "mug/0.png" in said and "1 copies" in said and "can't be undone" in said
+        photos_checked = next(found.text for found in look_at(home, offline=True) if found.what == "photos")
+        assert "; 1 forgotten: in no step" in photos_checked
         # The daemon that runs finds it before its next charge, and so does the next training.
         assert used() == ["hat", "mug", "sock"]
         plan = shop_plan()

@@ -95,12 +95,18 @@ class _Checks:
         train = found.splits[0]
         named = [f"{skip.name} ({skip.reason})" for skip in found.skipped[:_SHOWN]]
         more = len(found.skipped) - len(named)
+        forgotten = read_store(self._home.store).forgotten
         listed = f": {'; '.join(named)}" + (f"; and {more} more" if more > 0 else "") if named else ""
         return (
             f"{train.photos} photos, {found.duplicates_dropped} copies, "
             f"{sum(map(len, found.near_duplicates))} that look like another"
             + (f", {len(found.in_several_products)} in several products" if train.products else "")
             + f", {len(found.skipped)} unusable{listed}"
+            + (
+                f"; {forgotten} forgotten: in no step, but counted here while the file lies there"
+                if forgotten
+                else ""
+            )
         )
 
     def store(self) -> str:

@@ -109,7 +109,8 @@ class Refusal:
 class StoreView:
     """A store's plans, the open one if there is one, and its last refusals; nothing secret.
 
-    ``told`` says what became of the photos in the open training, None before its set is fixed.
+    ``told`` says what became of the photos in the open training, None before its set is fixed; ``forgotten``
+    is how many photos the merchant leaves out of every step.
     """
 
     plans: tuple[bytes, ...] = ()
@@ -117,6 +118,7 @@ class StoreView:
     refusals: tuple[Refusal, ...] = ()
     told: str | None = None
     counted: CountedSet | None = None
+    forgotten: int = 0
 
 
 def read_store(path: Path) -> StoreView:
@@ -145,6 +147,7 @@ def read_store(path: Path) -> StoreView:
                 refusals=tuple(Refusal(*row) for row in rows),
                 told=None if told is None else told[0],
                 counted=_counted(db),
+                forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
             )
         finally:
             db.close()
