@@ -136,7 +136,8 @@ class Service:
             if key not in wanted:
                 self._host.revoke(node_id)
                 _log.info(
-                    "locked out %s, which is not on the roster", self._names.get(key, f"node {node_id}")
+                    "locked out %s: this node key is not on the roster",
+                    self._names.get(key, f"node {node_id}"),
                 )
         for key, name in wanted.items():
             if key not in known:
