@@ -18,6 +18,7 @@ from fedrec.clients.charging import round_charge
 from fedrec.clients.counting import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
+from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
@@ -64,6 +65,7 @@ def plan(
         corrupt_members=1,
         seat_risk=0.0,
         scheme="kahe",
+        trust=schemes.get("kahe").trust,
     )
 
 

@@ -25,6 +25,7 @@ from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.kinds import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
@@ -180,6 +181,7 @@ def _plan(identity: SigningIdentity, changes: Mapping[str, Any]) -> TrainingPlan
         "corrupt_members": 1,
         "seat_risk": 0.0,
         "scheme": "kahe",
+        "trust": schemes.get("kahe").trust,
     }
     values |= changes
     if values["committee"] is None:

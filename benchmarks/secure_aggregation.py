@@ -152,6 +152,7 @@ def plan_for(clients: int, *, scheme: str, dimension: int, members: int) -> Trai
         corrupt_members=1,
         seat_risk=0.0,
         scheme=scheme,
+        trust=registry.get(scheme).trust,
     )
 
 

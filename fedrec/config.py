@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
+from fedrec.protocol import modes
+from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Unit
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
-PrivacyMode = Literal["distributed", "local", "off"]
 DEFAULT_EPSILON = 8.0
+DEFAULT_SCHEME = "kahe"
 _ASKED, _DERIVED = "simulate", "derived"
 _PATHS = ("data", "data_root", "eval_data")
 _SOURCE = frozenset({"data", "dataset", "data_root", "partition"})
@@ -64,13 +66,13 @@ class TrainingOptions(BaseModel):
     averaging: Annotated[float, Field(ge=0, lt=1)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     augment: bool = False
-    privacy: PrivacyMode = "distributed"
+    privacy: Mode = modes.DISTRIBUTED.name
     epsilon: Annotated[float, Field(gt=0)] | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = None
     clipping: Literal["fixed", "automatic"] = "fixed"
-    secure_aggregation: str = "kahe"
+    secure_aggregation: str = DEFAULT_SCHEME
     committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
     threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
@@ -80,15 +82,16 @@ class TrainingOptions(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.local_steps > 1 and self.privacy == "distributed":
+        mode = modes.get(self.privacy)
+        if self.local_steps > 1 and not mode.several_steps:
             raise ValueError(
-                "--local-steps above 1 needs --privacy local or off: 'distributed' takes one step a round"
+                f"--local-steps above 1 needs --privacy local or off: '{mode.name}' takes one step a round"
             )
-        if self.privacy == "off" and (self.epsilon is not None or self.delta is not None):
-            raise ValueError("--epsilon and --delta have no meaning with --privacy off")
-        if self.privacy == "distributed" and self.colluders == 0:
+        if not mode.private and (self.epsilon is not None or self.delta is not None):
+            raise ValueError(f"--epsilon and --delta have no meaning with --privacy {mode.name}")
+        if mode.shares_noise and self.colluders == 0:
             raise ValueError(
-                "--colluders must be at least 1 in 'distributed' mode: a member knows its own noise"
+                f"--colluders must be at least 1 in '{mode.name}' mode: a member knows its own noise"
             )
         if self.server_learning_rate is not None and not self.sends_moves:
             raise ValueError(
@@ -100,7 +103,7 @@ class TrainingOptions(BaseModel):
     @property
     def sends_moves(self) -> bool:
         """Whether merchants take steps of their own, as :attr:`TrainingPlan.sends_moves` says of the plan."""
-        return self.privacy == "local" or self.local_steps > 1
+        return modes.get(self.privacy).sends_moves or self.local_steps > 1
 
     @property
     def planned_dropouts(self) -> Fraction:
@@ -203,7 +206,7 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
             raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
         values, derived = _tables(tables, path)
     overrides = {name: value for name, value in flags.items() if value is not None}
-    for name in _meaningless(overrides):
+    for name in _meaningless(overrides, scheme=values.get("secure_aggregation", DEFAULT_SCHEME)):
         values.pop(name, None)
         derived.pop(name, None)
     for name, value in derived.items():
@@ -215,18 +218,22 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
         raise ConfigError(_first_line(error)) from None
 
 
-def _meaningless(flags: Mapping[str, Any]) -> set[str]:
-    """Name the options of a file that have no meaning beside these flags."""
+def _meaningless(flags: Mapping[str, Any], *, scheme: Any) -> set[str]:
+    """Name the options of a file, whose training is encrypted by ``scheme``, that go with no such flags.
+
+    What a committee is made of was chosen for the file's scheme.
+    """
     found: set[str] = set()
     if "data" in flags:
         found |= {"dataset", "data_root"}
     if "dataset" in flags:
         found |= {"data"} | ({"data_root"} if flags["dataset"] == "synthetic" else set())
-    if flags.get("privacy") == "off":
+    mode = modes.find(flags.get("privacy"))
+    if mode is not None and not mode.private:
         found |= {"epsilon", "delta"}
-    if flags.get("privacy") == "distributed":
+    if mode is not None and not mode.several_steps:
         found |= {"local_steps", "server_learning_rate"}
-    if flags.get("secure_aggregation", "kahe") != "kahe":
+    if flags.get("secure_aggregation", scheme) != scheme:
         found |= {"committee", "threshold", "corrupt_members"}
     return found - flags.keys()
 

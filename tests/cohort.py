@@ -28,6 +28,7 @@ from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.entries import ChargeEntry, charges
 from fedrec.privacy.accounting.kinds import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
@@ -228,6 +229,10 @@ class Cohort:
             "scheme": "kahe",
         }
         values |= changes
+        if values["scheme"] in schemes.names():
+            values.setdefault("trust", schemes.get(str(values["scheme"])).trust)
+        else:
+            values.setdefault("trust", schemes.get("kahe").trust)
         roster: tuple[Peer, ...] = values["roster"]  # type: ignore[assignment]
         values.setdefault("committee", seat_order(roster)[:members])
         if values["scheme"] != "kahe":

@@ -17,6 +17,7 @@ import pytest
 from fedrec._internal import number_format
 from fedrec.cli import app as cli
 from fedrec.config import load_config
+from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.blocks import Panels, Table, Text
 from fedrec.privacy.audit.content import blocks
@@ -173,7 +174,7 @@ def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
     body = loaded(bundle)
     assert "The server with up to 1 merchant" in [row[0] for row in tables(body)["party"].rows]
     plan, entries = json.loads(body["plans"][0]), body["merchants"][0]["entries"]
-    body["plans"] = [json.dumps(plan | {"scheme": "none"})]
+    body["plans"] = [json.dumps(plan | {"scheme": "none", "trust": clear.SPEC.trust.model_dump()})]
     body["merchants"] = body["merchants"][:1]
     training = sha256_hex(body["plans"][0].encode())
     for row in entries:

@@ -126,7 +126,7 @@ class Scene:
             ],
             refusals={},
         )
-        return {name: whole[name] for name in ("run", "privacy", "warnings")}
+        return {name: whole[name] for name in ("run", "privacy", "secure_aggregation", "warnings")}
 
     def write(self, bundle: Bundle, path: Path, *, resign: bool = True) -> Path:
         """Write a bundle; whoever made it can sign whatever it holds."""

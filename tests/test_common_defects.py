@@ -28,13 +28,14 @@ from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.book_keeping import covers
-from fedrec.privacy.dp.calibration import Mode, NoisePlan, plan_noise
+from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest
+from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.models import registry
 from tests.cohort import Cohort, InProcessGrid

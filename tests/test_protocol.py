@@ -31,6 +31,7 @@ from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
 from fedrec.protocol.statements import Commitment, SealingKey, SignedCommitment, SignedSealingKey
 from fedrec.protocol.transport import pack, request_hash, unpack
+from fedrec.protocol.trust import TrustModel
 
 BLOB = "fedrec.bytes/1"
 HASH, OTHER_HASH = "a" * 64, "b" * 64
@@ -63,6 +64,7 @@ PLAN = TrainingPlan(
     corrupt_members=1,
     seat_risk=0.0,
     scheme="kahe",
+    trust=TrustModel(opened_by="committee", reads_single_updates="nobody_below_threshold", epsilon_of="sum"),
 )
 COMMITMENT = Commitment(
     training_id=HASH,
@@ -341,6 +343,7 @@ CHANGES: dict[str, Any] = {
     "corrupt_members": 2,
     "seat_risk": 0.5,
     "scheme": "none",
+    "trust": TrustModel(opened_by="committee", reads_single_updates="server", epsilon_of="share"),
 }
 
 

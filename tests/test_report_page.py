@@ -22,6 +22,19 @@ CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker"
 VOID = {"meta", "line", "circle", "path", "link", "br", "img"}
 
 
+TRUST: dict[str, dict[str, str]] = {
+    "kahe": {
+        "opened_by": "committee", "reads_single_updates": "nobody_below_threshold", "epsilon_of": "sum",
+    },
+    "ckks": {"opened_by": "holder", "reads_single_updates": "key_holder", "epsilon_of": "share"},
+    "none": {"opened_by": "nobody", "reads_single_updates": "server", "epsilon_of": "share"},
+}  # fmt: skip
+
+
+def aggregation(scheme: str) -> dict[str, Any]:
+    return {"scheme": scheme, "trust": TRUST[scheme]}
+
+
 def fake_report(*, classes: int = 10, merchants: int = 8, rounds: int = 100, seed: int = 7) -> dict[str, Any]:
     """A report as a real run would write it, with lost rounds and rounds that were not evaluated."""
     rng = random.Random(seed)
@@ -88,7 +101,7 @@ def fake_report(*, classes: int = 10, merchants: int = 8, rounds: int = 100, see
             ],
         },
         "secure_aggregation": {
-            "scheme": "kahe", "threshold": 5, "committee": merchants,
+            **aggregation("kahe"), "threshold": 5, "committee": merchants,
             "min_contributors": max(merchants - 1, 3), "value_bits": 19, "upload_bytes_per_parameter": 2.94,
             "seconds_encrypt": 11.3, "seconds_unmask": 4.9,
         },
@@ -196,9 +209,12 @@ def test_hostile_text_stays_text(hostile: str) -> None:
             return [replace(item) for item in value]
         return hostile if isinstance(value, str) else value
 
+    # A mode and a scheme that nobody knows are alarmed, which takes a banner of its own.
+    unknown = Outline(render(changed(privacy={"mode": "x"}, secure_aggregation={"trust": "x"})))
     plain, outline = Outline(render(fake_report())), Outline(render(replace(fake_report())))
-    assert not set(outline.tags) - set(plain.tags)
-    assert not {name for name, _ in outline.attributes} - {name for name, _ in plain.attributes}
+    assert not set(outline.tags) - set(plain.tags) - set(unknown.tags)
+    known = {name for name, _ in (*plain.attributes, *unknown.attributes)}
+    assert not {name for name, _ in outline.attributes} - known
     assert hostile in "".join(outline.texts)
     assert any(row[0] == hostile for row in outline.rows)
 
@@ -295,7 +311,7 @@ def test_any_value_may_be_null() -> None:
     ],
 )
 def test_watermark_where_a_run_is_not_private(privacy: dict[str, Any], scheme: str, words: str) -> None:
-    text = Outline(render(changed(privacy=privacy, secure_aggregation={"scheme": scheme}))).text
+    text = Outline(render(changed(privacy=privacy, secure_aggregation=aggregation(scheme)))).text
     assert re.search(rf"NOT PRIVATE: [^.]*{words}", text)
 
 
@@ -315,7 +331,7 @@ def test_the_guarantee_states_factor_delta_and_condition() -> None:
 
 
 def exposed(mode: str, scheme: str) -> dict[str, bool]:
-    rows = Outline(render(changed(privacy={"mode": mode}, secure_aggregation={"scheme": scheme}))).rows
+    rows = Outline(render(changed(privacy={"mode": mode}, secure_aggregation=aggregation(scheme)))).rows
     start = next(i for i, row in enumerate(rows) if row[0] == "The server")
     end = next(i for i, row in enumerate(rows) if row[0] == "The network")
     return {row[0]: row[2] == "exposed" for row in rows[start : end + 1]}
@@ -335,7 +351,19 @@ def test_what_each_party_sees_follows_scheme_and_mode() -> None:
     for scheme in ("kahe", "ckks", "none"):
         shown = exposed("off", scheme)
         assert not shown.pop("The network") and all(shown.values())
-    assert "Nothing is claimed" in render(changed(secure_aggregation={"scheme": "rot13"}))
+
+
+@pytest.mark.parametrize("said", [None, {}, "kahe", {"opened_by": "committee"}, {**TRUST["kahe"], "more": 1}])
+def test_a_scheme_that_does_not_say_who_reads_updates_is_alarmed(said: Any) -> None:
+    page = render(changed(secure_aggregation={"scheme": "kahe", "trust": said}))
+    assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
+    assert re.search(r"NOT PRIVATE: [^.]*take it that updates were not encrypted", Outline(page).text)
+
+
+def test_a_mode_that_nobody_knows_is_alarmed() -> None:
+    page = render(changed(privacy={"mode": "quiet"}))
+    assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
+    assert re.search(r"NOT PRIVATE: [^.]*take it that no noise was added", Outline(page).text)
 
 
 @given(st.floats(min_value=0, max_value=1e6))

@@ -268,7 +268,7 @@ def test_a_policys_own_rules_on_seats(tmp_path: Path, rule: str, changes: dict[s
 def test_an_outsider_is_not_kept_busy_by_a_roster_of_millions() -> None:
     plan = {
         "roster": [{"name": "m", "signing_key": "0" * 64}] * 1001,
-        "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "scheme": "kahe", "seat_risk": 0.0,
+        "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "trust": {}, "seat_risk": 0.0,
     }  # fmt: skip
     assert [problem.reason for problem in outsider.seat_problems(plan, "it")] == [
         "it has a committee of 500 among 1001 merchants"

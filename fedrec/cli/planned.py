@@ -57,7 +57,7 @@ def _committee(made: TrainingPlan) -> str:
 
 def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
     """Yield what the whole training costs, what that is worth in words, and what a plan may be warned of."""
-    if made.mode == "off":
+    if not made.privacy_mode.private:
         yield "budget      none: privacy is off"
         return
     steps = made.rounds * made.local_steps

@@ -183,7 +183,7 @@ def _standing(training: Training) -> Iterator[str]:
             f"  round     {last.record.round} of {made.rounds}: {last.record.contributors} contributors, "
             f"{lost} rounds lost so far{shown}"
         )
-        if made.mode == "off":
+        if not made.privacy_mode.private:
             yield "  epsilon   none: privacy is off"
         else:
             epsilon, delta = number_format.epsilon(last.epsilon), number_format.delta(made.delta)

@@ -143,9 +143,10 @@ class Merchant:
         self._check_suspended()
         self._check_server(plan)
         self.policy.check(plan)
-        if plan.mode == "distributed" and plan.cohort < 3:
+        least = plan.privacy_mode.least_merchants
+        if plan.cohort < least:
             raise RefusedError(
-                f"'distributed' needs at least 3 merchants, the plan has {plan.cohort}", code="plan"
+                f"'{plan.mode}' needs at least {least} merchants, the plan has {plan.cohort}", code="plan"
             )
         check_plan(plan)
         if plan.key_of(self.name) != self.identity.public:

@@ -22,9 +22,9 @@ from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
-from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.derive import Derived, reported_views
-from fedrec.protocol.plan import Mode, TrainingPlan, Unit, roster_fingerprint
+from fedrec.protocol.modes import Mode
+from fedrec.protocol.plan import TrainingPlan, Unit, roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Strict, sha256_hex
 
 _MAX_BYTES = 1 << 20
@@ -265,9 +265,9 @@ class MerchantPolicy(Strict):
         _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
         _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
         _at_least("least_contributors", plan.min_contributors, self.least_contributors)
-        if plan.mode == "distributed" or opener(plan.scheme) != "nobody":
+        if plan.privacy_mode.shares_noise or plan.trust.opened_by != "nobody":
             _at_least("least_colluders", plan.colluders, self.least_colluders)
-        if opener(plan.scheme) == "committee":
+        if plan.trust.opened_by == "committee":
             _at_least("least_committee", len(plan.committee), self.least_committee)
             _at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
             _at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
@@ -334,7 +334,7 @@ class MerchantPolicy(Strict):
 def check_delta(plan: TrainingPlan) -> None:
     """Raise ``RefusedError`` for a delta above one in the plan's records: it may show whole ones."""
     most = largest_delta(plan.records_total)
-    if plan.mode != "off" and plan.delta > most:
+    if plan.privacy_mode.private and plan.delta > most:
         raise RefusedError(
             f"the plan's delta of {plan.delta:.3g} is above {most:.3g}: with {plan.records_total} records it "
             "allows whole ones to be shown",

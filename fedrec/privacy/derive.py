@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedrec.privacy.aggregation.registry import choose_parameters, create, opener
+from fedrec.privacy.aggregation.registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
@@ -42,9 +42,10 @@ class Derived:
 def derive(plan: TrainingPlan) -> Derived:
     """Derive noise plan and scheme from a plan.
 
-    Raises ``ConfigError`` when the plan's numbers don't go together, ``AggregationError`` when no
-    encryption parameters fit them.
+    Raises ``ConfigError`` when the plan's numbers don't go together, or it states of its scheme what the one
+    installed here doesn't say, ``AggregationError`` when no encryption parameters fit them.
     """
+    check_trust(plan)
     noise = plan_noise(
         mode=plan.mode,
         epsilon=None,
@@ -79,11 +80,11 @@ def derive(plan: TrainingPlan) -> Derived:
 
 
 def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:
-    """Return the noise multipliers to charge and to report; without a committee the two are equal.
+    """Return the noise multipliers to charge and to report.
 
-    With ``none`` the server sees every merchant's own share, and with ``ckks`` it could, with one merchant.
+    The two are equal where single updates can be read: then the server's view is that of one share.
     """
     both = views(noise)
-    if opener(plan.scheme) == "committee":
+    if plan.trust.epsilon_of == "sum":
         return both
     return Views(server=both.aggregation_broken, aggregation_broken=both.aggregation_broken)

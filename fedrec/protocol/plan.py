@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
 from fedrec.errors import ProtocolError
+from fedrec.protocol import modes
+from fedrec.protocol.modes import Mode, ModeSpec
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_PEERS,
@@ -20,6 +22,7 @@ from fedrec.protocol.schema import (
     Strict,
     sha256_hex,
 )
+from fedrec.protocol.trust import TrustModel
 
 MAX_CLASSES = 10_000
 MAX_CLASS_NAME = 200
@@ -29,7 +32,6 @@ MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Far beyond any use; further out, float arithmetic would no longer keep the bound that a clip stands for."""
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-Mode = Literal["distributed", "local", "off"]
 Unit = Literal["record", "product"]
 """What differential privacy hides: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
@@ -90,7 +92,7 @@ class TrainingPlan(Strict):
     Of the roster, ``colluders`` are taken to side with the server: their noise isn't counted. Of the
     committee's seats, ``corrupt_members`` are withstood, and ``seat_risk`` is the chance that its draw seats
     more colluders than that; both are 0 where no committee opens sums. The committee stands in the order of
-    the draw.
+    the draw. ``trust`` is what the scheme says of itself: every merchant holds it against its own.
     """
 
     version: Literal[1] = 1
@@ -128,6 +130,7 @@ class TrainingPlan(Strict):
     corrupt_members: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)]
     seat_risk: Annotated[float, Field(ge=0, le=1)]
     scheme: Name
+    trust: TrustModel
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -136,10 +139,10 @@ class TrainingPlan(Strict):
             raise ValueError("the roster names a merchant or a key twice")
         if len(set(self.committee)) != len(self.committee) or not set(self.committee) <= set(names):
             raise ValueError("the committee is not a set of merchants of the roster")
-        if (self.noise_multiplier is None) != (self.mode == "off"):
+        if (self.noise_multiplier is not None) != self.privacy_mode.private:
             raise ValueError("a noise multiplier is given exactly where the mode is private")
-        if self.local_steps != 1 and self.mode == "distributed":
-            raise ValueError("'distributed' takes one step per round")
+        if self.local_steps != 1 and not self.privacy_mode.several_steps:
+            raise ValueError(f"'{self.mode}' takes one step per round")
         if self.min_contributors > len(names):
             raise ValueError("more contributors are required than the roster has")
         return self
@@ -150,6 +153,11 @@ class TrainingPlan(Strict):
         return sha256_hex(self.canonical_bytes())
 
     @property
+    def privacy_mode(self) -> ModeSpec:
+        """What the plan's mode says of noise and uploads."""
+        return modes.get(self.mode)
+
+    @property
     def cohort(self) -> int:
         """The number of merchants on the roster."""
         return len(self.roster)
@@ -157,7 +165,7 @@ class TrainingPlan(Strict):
     @property
     def sends_moves(self) -> bool:
         """Whether an upload is how far a merchant moved the model in steps of its own, no single gradient."""
-        return self.mode == "local" or self.local_steps > 1
+        return self.privacy_mode.sends_moves or self.local_steps > 1
 
     @property
     def input_bytes(self) -> int:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from fedrec._internal.text import listed
 from fedrec.errors import TrainingError
-from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.privacy.derive import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply
@@ -308,7 +307,7 @@ class Coordinator:
             return opening.opened.values
         stop = None
         if opening.answered >= self.plan.threshold or (
-            opener(self.plan.scheme) == "holder" and opening.refused
+            self.plan.trust.opened_by == "holder" and opening.refused
         ):
             reason = f"the sum could not be opened: {opening.failure or next(iter(opening.refused.values()))}"
             suspects = opening.suspects()

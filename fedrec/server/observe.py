@@ -227,7 +227,7 @@ def _broken(plan: TrainingPlan, *, rounds: int) -> float | None:
 @lru_cache(maxsize=4)
 def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
     """Epsilon by PLD of the declared count and 0, 1, ... rounds, server's view; None without a guarantee."""
-    if plan.mode == "off":
+    if not plan.privacy_mode.private:
         return (None,) * (plan.rounds + 1)
     noise = derive(plan).noise
     step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)

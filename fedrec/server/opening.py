@@ -10,7 +10,6 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedrec.errors import AggregationError, FedrecError, ProtocolError
-from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import Opened, Scheme, SumOfCiphertexts
 from fedrec.privacy.aggregation.shamir import ContradictionError
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
@@ -202,7 +201,7 @@ def unmask_requests(
         round_number=round_number,
         survivors=tuple(upload.signed for upload in uploads),
     )
-    if opener(plan.scheme) == "holder":
+    if plan.trust.opened_by == "holder":
         blobs = {f"ciphertext-{n}": upload.ciphertext for n, upload in enumerate(uploads, start=1)}
         return {plan.committee[0]: pack(_with_receipt(request, receipts, plan.committee[0]), blobs)}
     return {

@@ -26,6 +26,7 @@ from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_s
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
 from fedrec.privacy.dp.vectors import count_from_shapes
+from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.optimizers.protocol import OptimizerSpec
@@ -48,9 +49,10 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
         raise ConfigError(
             f"--secure-aggregation '{options.secure_aggregation}' is unknown: choose one of {known}"
         )
-    if options.privacy == "distributed" and merchants < 3:
+    mode = modes.get(options.privacy)
+    if merchants < mode.least_merchants:
         raise ConfigError(
-            f"--privacy distributed needs at least 3 merchants, not {merchants}: "
+            f"--privacy {mode.name} needs at least {mode.least_merchants} merchants, not {merchants}: "
             "raise --merchants, or choose --privacy local with --secure-aggregation none"
         )
     colluders = default_colluders(merchants) if options.colluders is None else options.colluders
@@ -108,7 +110,7 @@ def _settle_update(
 
 def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
     """Settle who opens sums, and check the quorum; ``ConfigError`` when the options can't go together."""
-    opened_by = schemes.opener(options.secure_aggregation)
+    opened_by = schemes.get(options.secure_aggregation).trust.opened_by
     if opened_by == "committee":
         seats = choose_seats(
             cohort=merchants,
@@ -131,7 +133,7 @@ def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, m
             "--committee, --threshold and --corrupt-members have no meaning with --secure-aggregation "
             f"{options.secure_aggregation}"
         )
-    if opened_by == "holder" or options.privacy == "distributed":
+    if opened_by == "holder" or modes.get(options.privacy).shares_noise:
         check_contributors(cohort=merchants, min_contributors=minimum, colluders=colluders)
     elif minimum > merchants:
         raise ConfigError(f"--min-contributors {minimum} is more than the {merchants} merchants there are")
@@ -172,11 +174,12 @@ def make_plan(
     """
     delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
     steps = settings.rounds * options.local_steps
-    if options.privacy != "off":
+    private = modes.get(options.privacy).private
+    if private:
         check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
     noise = plan_noise(
         mode=options.privacy,
-        epsilon=None if options.privacy == "off" else (options.epsilon or DEFAULT_EPSILON),
+        epsilon=(options.epsilon or DEFAULT_EPSILON) if private else None,
         noise_multiplier=None,
         delta=delta,
         sample_rate=settings.sample_rate,
@@ -222,6 +225,7 @@ def make_plan(
             corrupt_members=settings.corrupt_members,
             seat_risk=settings.seat_risk,
             scheme=options.secure_aggregation,
+            trust=schemes.get(options.secure_aggregation).trust,
             clipping=options.clipping,
         )
     except ValidationError as error:

@@ -9,7 +9,6 @@ from flwr.app import RecordDict
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.privacy.aggregation.committee import check_commitment
-from fedrec.privacy.aggregation.registry import opener
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
@@ -115,7 +114,7 @@ class Gathering:
         except FedrecError as error:
             self._note(merchant, str(error))
             return
-        if opener(self._plan.scheme) != "holder":
+        if self._plan.trust.opened_by != "holder":
             upload = replace(upload, ciphertext=b"")
         self._uploads[merchant], self._receipts[merchant] = upload, receipt
         size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))

@@ -51,7 +51,7 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
         )
         for home in homes
     )
-    shown = {name: report.get(name) for name in ("run", "privacy", "warnings")}
+    shown = {name: report.get(name) for name in ("run", "privacy", "secure_aggregation", "warnings")}
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),

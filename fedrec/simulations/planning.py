@@ -10,9 +10,9 @@ from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import DataError
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.rating import check_budget
-from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.optimizers.registry import write_choice
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
@@ -35,7 +35,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)
     if config.eval_data is not None and not config.eval_data.is_dir():
         raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
-    if config.privacy == "off":
+    if not modes.get(config.privacy).private:
         return
     check_budget(
         epsilon=config.epsilon or DEFAULT_EPSILON,
@@ -69,9 +69,9 @@ def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Sett
     }
     if plan.sends_moves:
         found["server_learning_rate"] = settings.update.learning_rate
-    if plan.mode != "off":
+    if plan.privacy_mode.private:
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}
-    if schemes.opener(plan.scheme) == "committee":
+    if plan.trust.opened_by == "committee":
         found |= {
             "committee": len(plan.committee),
             "threshold": plan.threshold,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.rating import USUAL_DELTA
+from fedrec.protocol import modes
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:
@@ -16,7 +17,8 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
     scheme, cost = report["secure_aggregation"], report["cost"]
     opened = sum(1 for line in report["rounds"] if line["opened"])
     lines = [f"warning: {warning}" for warning in report["warnings"]]
-    if privacy["mode"] == "off":
+    mode = modes.find(privacy["mode"])
+    if mode is None or not mode.private:
         budget = "none (privacy is off)"
     else:
         delta, usual = privacy["delta"], ""

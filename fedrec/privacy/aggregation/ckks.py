@@ -32,7 +32,9 @@ from fedrec.privacy.aggregation.parameters import (
 )
 from fedrec.privacy.aggregation.scheme import Encrypted, KeyPair, Opened, SumOfCiphertexts
 from fedrec.privacy.aggregation.seal import CkksEngine, security_limit_bits
+from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.trust import TrustModel
 
 NAME = "ckks"
 DEGREE = 4096
@@ -207,10 +209,6 @@ class CkksScheme:
     """
 
     name = NAME
-    trust_limit = (
-        "One merchant holds the key; if it, or any other merchant, sides with the server, the two together "
-        "can open every merchant's own update."
-    )
 
     def __init__(self, parameters: PublicParameters) -> None:
         if not isinstance(parameters, CkksParameters):
@@ -335,3 +333,15 @@ class CkksScheme:
         shift = np.int64(64 - p.field_bits)
         values = (words[: p.dimension].view(np.int64) << shift) >> shift
         return Opened(values=values, wrong={})
+
+
+SPEC = SchemeSpec(
+    name=NAME,
+    trust=TrustModel(opened_by="holder", reads_single_updates="key_holder", epsilon_of="share"),
+    trust_limit=(
+        "One merchant holds the key; if it, or any other merchant, sides with the server, the two together "
+        "can open every merchant's own update."
+    ),
+    create=CkksScheme,
+    choose_parameters=choose_parameters,
+)

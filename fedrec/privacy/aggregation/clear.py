@@ -17,7 +17,9 @@ from fedrec.privacy.aggregation import packing, wire
 from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters, choose_ring
 from fedrec.privacy.aggregation.ring import is_training_id
 from fedrec.privacy.aggregation.scheme import Encrypted, Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.trust import TrustModel
 
 NAME = "none"
 
@@ -60,7 +62,6 @@ class ClearScheme:
     """
 
     name = NAME
-    trust_limit = "The server sees every merchant's own noisy update."
 
     def __init__(self, parameters: PublicParameters) -> None:
         if not isinstance(parameters, SchemeParameters) or parameters.name != NAME or parameters.ring_degree:
@@ -129,3 +130,12 @@ class ClearScheme:
             field_bits=p.field_bits,
         )
         return Opened(values=values, wrong={})
+
+
+SPEC = SchemeSpec(
+    name=NAME,
+    trust=TrustModel(opened_by="nobody", reads_single_updates="server", epsilon_of="share"),
+    trust_limit="The server sees every merchant's own noisy update.",
+    create=ClearScheme,
+    choose_parameters=choose_parameters,
+)

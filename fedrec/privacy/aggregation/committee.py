@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation.registry import opener
+from fedrec.privacy.aggregation.registry import check_trust
 from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
 from fedrec.privacy.identity import check_sealing_public, verify
 from fedrec.protocol.plan import TrainingPlan
@@ -103,9 +103,10 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
 
 
 def check_plan(plan: TrainingPlan) -> None:
-    """Raise ``RefusedError`` unless a merchant may join under this plan's committee and minimum."""
+    """Raise ``RefusedError`` unless a merchant may join under this plan's scheme, committee and minimum."""
     try:
-        opened_by = opener(plan.scheme)
+        check_trust(plan)
+        opened_by = plan.trust.opened_by
         if opened_by == "committee":
             check_quorum(
                 cohort=plan.cohort,
@@ -117,7 +118,7 @@ def check_plan(plan: TrainingPlan) -> None:
             )
         else:
             _check_no_committee(plan, expected=1 if opened_by == "holder" else 0)
-            if plan.mode == "distributed" or opened_by == "holder":
+            if plan.privacy_mode.shares_noise or opened_by == "holder":
                 check_contributors(
                     cohort=plan.cohort, min_contributors=plan.min_contributors, colluders=plan.colluders
                 )
@@ -225,7 +226,7 @@ def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_numb
     commitment = signed.commitment
     if commitment.training_id != plan.training_id or commitment.round_number != round_number:
         raise ProtocolError("a commitment is of another training or round")
-    dealt_to = len(plan.committee) if opener(plan.scheme) == "committee" else 0
+    dealt_to = len(plan.committee) if plan.trust.opened_by == "committee" else 0
     if len(commitment.parcel_hashes) != dealt_to:
         raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of shares")
     if not verify(

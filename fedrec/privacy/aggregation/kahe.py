@@ -26,7 +26,9 @@ from fedrec.privacy.aggregation.parameters import (
     noise_bound,
 )
 from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.trust import TrustModel
 
 NAME = "kahe"
 
@@ -72,10 +74,6 @@ class KaheScheme:
     """
 
     name = NAME
-    trust_limit = (
-        "Nobody sees one merchant's update unless a threshold of the committee works together against it; "
-        "this rests on ring learning with errors, at parameters that nobody else has reviewed yet."
-    )
 
     def __init__(self, parameters: PublicParameters) -> None:
         if (
@@ -280,3 +278,15 @@ class KaheScheme:
                 "the sum doesn't open under the committee's key: a ciphertext or key share is of "
                 "another round, of another merchant, or was changed on its way"
             )
+
+
+SPEC = SchemeSpec(
+    name=NAME,
+    trust=TrustModel(opened_by="committee", reads_single_updates="nobody_below_threshold", epsilon_of="sum"),
+    trust_limit=(
+        "Nobody sees one merchant's update unless a threshold of the committee works together against it; "
+        "this rests on ring learning with errors, at parameters that nobody else has reviewed yet."
+    ),
+    create=KaheScheme,
+    choose_parameters=choose_parameters,
+)

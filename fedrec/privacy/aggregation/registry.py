@@ -1,52 +1,44 @@
-"""Aggregation schemes by name; a new scheme is one module and one line here."""
+"""Aggregation schemes by name: the package's own, and those of entry points in group ``fedrec.schemes``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
-
+from fedrec._internal.registry import Registry
 from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.aggregation import ckks, clear, kahe
 from fedrec.privacy.aggregation.parameters import PublicParameters
 from fedrec.privacy.aggregation.scheme import Scheme
+from fedrec.privacy.aggregation.spec import SchemeSpec
+from fedrec.protocol.plan import TrainingPlan
 
-Opener = Literal["nobody", "committee", "holder"]
-"""Who has to answer before a sum opens; see :mod:`fedrec.privacy.aggregation.scheme`."""
-
-
-class _Chooser(Protocol):
-    def __call__(self, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters: ...
-
-
-@dataclass(frozen=True)
-class _Entry:
-    create: Callable[[PublicParameters], Scheme]
-    choose: _Chooser
-    opener: Opener
-
-
-_SCHEMES = {
-    kahe.NAME: _Entry(create=kahe.KaheScheme, choose=kahe.choose_parameters, opener="committee"),
-    ckks.NAME: _Entry(create=ckks.CkksScheme, choose=ckks.choose_parameters, opener="holder"),
-    clear.NAME: _Entry(create=clear.ClearScheme, choose=clear.choose_parameters, opener="nobody"),
-}
+GROUP = "fedrec.schemes"
+_REGISTRY = Registry(
+    SchemeSpec, what="aggregation scheme", group=GROUP, builtin=(kahe.SPEC, ckks.SPEC, clear.SPEC)
+)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all schemes, the default first."""
-    return tuple(_SCHEMES)
+    return _REGISTRY.names()
 
 
-def _entry(name: str) -> _Entry:
-    if name not in _SCHEMES:
-        raise ConfigError(f"there is no aggregation scheme {name!r}; choose one of {', '.join(names())}")
-    return _SCHEMES[name]
+def get(name: str) -> SchemeSpec:
+    """Return a scheme's specification; ``ConfigError`` for one that is unknown or can't be used."""
+    return _REGISTRY.get(name)
 
 
-def opener(name: str) -> Opener:
-    """Return who opens a scheme's sums. Raises ``ConfigError`` for an unknown name."""
-    return _entry(name).opener
+def check_trust(plan: TrainingPlan) -> None:
+    """Raise ``ConfigError`` unless a plan states of its scheme what the one installed here says of itself."""
+    installed = get(plan.scheme).trust
+    if plan.trust != installed:
+        different = [
+            f"{field} '{getattr(plan.trust, field)}', not '{getattr(installed, field)}'"
+            for field in type(installed).model_fields
+            if getattr(plan.trust, field) != getattr(installed, field)
+        ]
+        raise ConfigError(
+            f"the plan states of scheme '{plan.scheme}' what the one installed here doesn't say: "
+            + "; ".join(different)
+        )
 
 
 def create(name: str, parameters: PublicParameters) -> Scheme:
@@ -54,10 +46,10 @@ def create(name: str, parameters: PublicParameters) -> Scheme:
 
     Raises ``ConfigError`` for an unknown name, ``AggregationError`` for another scheme's parameters.
     """
-    entry = _entry(name)
+    spec = get(name)
     if parameters.name != name:
         raise AggregationError(f"the parameters are of scheme {parameters.name}, not of {name}")
-    return entry.create(parameters)
+    return spec.create(parameters)
 
 
 def choose_parameters(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters:
@@ -66,4 +58,4 @@ def choose_parameters(name: str, *, dimension: int, cohort: int, max_abs_sum: in
     ``cohort`` is the most merchants in one sum. Raises ``ConfigError`` for an unknown name,
     ``AggregationError`` if no parameters fit.
     """
-    return _entry(name).choose(dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
+    return get(name).choose_parameters(dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)

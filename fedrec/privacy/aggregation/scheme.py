@@ -98,11 +98,6 @@ class Scheme(Protocol):
         ...
 
     @property
-    def trust_limit(self) -> str:
-        """One sentence for people: whom a merchant has to trust, and with what."""
-        ...
-
-    @property
     def parameters(self) -> PublicParameters:
         """The public parameters, the same for whoever derives them from one training plan."""
         ...

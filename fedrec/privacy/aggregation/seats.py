@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from fedrec.protocol.plan import Peer, roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE
+from fedrec.protocol.trust import OpenedBy
 
 SEATS_CONTEXT = b"fedrec/seats/1"
 SMALLEST_DEFAULT = 10
@@ -113,6 +114,13 @@ def choose_seats(
     seated = min(members, cohort)
     risk = seat_risk(cohort=cohort, colluders=colluders, members=seated, corrupt=corrupt)
     return Seats(members=members, threshold=threshold, corrupt=corrupt, risk=risk)
+
+
+def seats_for(opened_by: OpenedBy, *, cohort: int, colluders: int) -> Seats:
+    """Return the seats that a cohort has by default, by who opens sums."""
+    if opened_by == "committee":
+        return choose_seats(cohort=cohort, colluders=colluders)
+    return ONE_HOLDER if opened_by == "holder" else NOBODY
 
 
 def _two_thirds(members: int) -> int:

@@ -1,8 +1,8 @@
 """What a report may claim: the guarantee in words, the alarms, and what each party could see.
 
-The words follow from the mode (``distributed``, ``local``, ``off``) and the aggregation scheme
-(``kahe``, ``ckks``, ``none``) of the run. A scheme or mode that is unknown here claims nothing.
-All texts are plain: whoever shows them escapes them.
+The words follow from what the privacy mode says of noise, and from what the plan states of the aggregation
+scheme: who can read a single update. Where either is not said or not known, nothing is claimed, and the
+alarms say so. All texts are plain: whoever shows them escapes them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.rating import Rating, rate, unit_in_words
-
-_SCHEMES = ("kahe", "ckks", "none")
-_MODES = ("distributed", "local", "off")
+from fedrec.protocol import modes
+from fedrec.protocol.modes import ModeSpec
+from fedrec.protocol.trust import TrustModel
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,48 @@ class Sight:
     exposed: bool
 
 
-def alarms(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
+def trust_of(aggregation: Mapping[str, Any]) -> TrustModel | None:
+    """Read what a report's section on secure aggregation states; None where it states nothing of use."""
+    return TrustModel.read(aggregation.get("trust"))
+
+
+def exposure(trust: TrustModel | None) -> str | None:
+    """Say in a clause that single updates lie open to the server; None where the scheme keeps them closed."""
+    if trust is None:
+        return (
+            "nothing says who can read a single update: take it that updates were not encrypted, and the "
+            "server could read every merchant's"
+        )
+    if trust.encrypted:
+        return None
+    return "updates were not encrypted; the server could read every merchant's update"
+
+
+def scheme_warning(trust: TrustModel | None, *, trust_limit: str = "", holder: str = "") -> str | None:
+    """Give the warning that a scheme's trust model asks for wherever a run is told of; None for none.
+
+    Args:
+        trust: what the plan states.
+        trust_limit: the scheme's own sentence on whom a merchant has to trust.
+        holder: the merchant that holds the key, where one does.
+    """
+    if trust is None:
+        return "NOT ENCRYPTED, as far as is known: nothing says who can read a single update."
+    if not trust.encrypted:
+        return "NOT ENCRYPTED: the server sees every merchant's own update; epsilon is that of one share."
+    if trust.reads_single_updates != "nobody_below_threshold":
+        said = " ".join(text for text in (trust_limit, f"The holder is {holder};" if holder else "") if text)
+        return f"ONE KEY: {said} epsilon is that of one share."
+    return None
+
+
+def alarms(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, ...]:
     """Give the reasons why nobody may treat the run as private; empty when there is none."""
     reasons = []
-    if privacy.get("mode") == "off":
+    mode = modes.find(privacy.get("mode"))
+    if mode is None:
+        reasons.append("no known privacy mode is named; take it that no noise was added.")
+    elif not mode.private:
         reasons.append(
             "differential privacy was off; no noise was added, and photos may be read off the model."
         )
@@ -42,14 +80,18 @@ def alarms(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
             "noise and sampling came from a seed; whoever has the seed can take the noise away again. "
             "Such a run is for comparison only."
         )
-    if scheme == "none":
-        reasons.append("updates were not encrypted; the server could read every merchant's update.")
+    exposed = exposure(trust)
+    if exposed is not None:
+        reasons.append(f"{exposed}.")
     return tuple(reasons)
 
 
-def guarantee(privacy: Mapping[str, Any], scheme: Any) -> str:
+def guarantee(privacy: Mapping[str, Any], trust: TrustModel | None) -> str:
     """Give the (epsilon, delta) guarantee of the run as one plain sentence."""
-    if privacy.get("mode") == "off":
+    mode = modes.find(privacy.get("mode"))
+    if mode is None or trust is None:
+        return "There is no privacy guarantee: who adds noise, or who can read a single update, is not said."
+    if not mode.private:
         return "There is no privacy guarantee: the run added no noise."
     epsilon = number_format.number(privacy.get("epsilon"))
     if epsilon is None:
@@ -61,22 +103,23 @@ def guarantee(privacy: Mapping[str, Any], scheme: Any) -> str:
     return (
         f"{seeded}{change if seeded else change[0].upper() + change[1:]} makes anything that the server "
         f"sees, or that can be learnt from the model, at most {number_format.factor(epsilon)} times as "
-        f"likely or as unlikely{beyond}{_condition(privacy, scheme)}."
+        f"likely or as unlikely{beyond}{_condition(privacy, mode, trust)}."
     )
 
 
-def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
+def caveats(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, ...]:
     """Give the sentences without which the guarantee would be misread."""
-    if privacy.get("mode") == "off" or number_format.number(privacy.get("epsilon")) is None:
+    mode = modes.find(privacy.get("mode"))
+    if mode is None or not mode.private or number_format.number(privacy.get("epsilon")) is None:
         return ()
     notes = []
     broken = number_format.number(privacy.get("epsilon_aggregation_broken"))
-    if scheme == "kahe" and broken is not None and privacy.get("mode") == "distributed":
+    if trust is not None and trust.epsilon_of == "sum" and broken is not None and mode.shares_noise:
         notes.append(
             f"If encrypted aggregation were broken altogether, epsilon {number_format.epsilon(broken)} "
             "would be left, from the noise that each merchant adds itself."
         )
-    if scheme == "ckks":
+    if trust is not None and trust.reads_single_updates == "key_holder":
         notes.append(
             "If any one merchant sides with the server, the one that holds the key or another, the two open "
             "single updates; epsilon counts on that."
@@ -88,7 +131,9 @@ def caveats(privacy: Mapping[str, Any], scheme: Any) -> tuple[str, ...]:
 def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Rating:
     """Rate the run's budget; little protection without an epsilon, or where noise came from a seed."""
     epsilon, delta = (number_format.number(privacy.get(name)) for name in ("epsilon", "delta"))
-    if privacy.get("mode") == "off" or privacy.get("seeded") is True or epsilon is None or delta is None:
+    mode = modes.find(privacy.get("mode"))
+    bare = mode is None or not mode.private
+    if bare or privacy.get("seeded") is True or epsilon is None or delta is None:
         epsilon, delta = None, 0.0
     return rate(epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total)
 
@@ -98,28 +143,25 @@ def verdict(sight: Sight, rated: Rating) -> str:
     return "exposed" if sight.exposed else "protected" if rated.protected else "little protection"
 
 
-def sights(privacy: Mapping[str, Any], scheme: Any) -> tuple[Sight, ...]:
+def sights(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[Sight, ...]:
     """Give what the server, the server with merchants, a merchant and the network could see."""
-    mode = privacy.get("mode")
-    if scheme not in _SCHEMES or mode not in _MODES:
-        return (Sight("Every party", "Nothing is claimed: the report names no known mode and scheme.", True),)
-    bare = mode == "off"
-    single = _single_update(privacy)
-    total = {
-        "distributed": "the sum of the updates of each opened round, with the noise that epsilon counts",
-        "local": "the sum of the updates of each opened round, each with the full noise of its merchant",
-        "off": "the exact sum of the updates of each opened round, without noise",
-    }[mode]
+    mode = modes.find(privacy.get("mode"))
+    if trust is None or mode is None:
+        said = "Nothing is claimed: who adds noise, or who can read a single update, is not said."
+        return (Sight("Every party", said, True),)
+    bare = not mode.private
+    single = _single_update(privacy, mode)
+    total = mode.sum_in_words
     traces = "Who took part, when, and how much was sent"
     merchant = "The model of every round, the roster, and its own photos"
     harm = " A model trained without noise may give photos away." if bare else ""
-    if scheme == "kahe":
+    if trust.reads_single_updates == "nobody_below_threshold":
         rows = [
             Sight("The server", f"{traces}; {total}. Never a single merchant's update.", bare),
-            _kahe_coalition(privacy, bare),
+            _coalition(privacy, mode),
             Sight("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
         ]
-    elif scheme == "ckks":
+    elif trust.reads_single_updates == "key_holder":
         rows = [
             Sight(
                 "The server",
@@ -148,7 +190,7 @@ def sights(privacy: Mapping[str, Any], scheme: Any) -> tuple[Sight, ...]:
             Sight("The server with merchants", "No more than the server alone: it has every update.", True),
             Sight("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
         ]
-    only = " Nothing but TLS protects the updates on their way." if scheme == "none" else ""
+    only = "" if trust.encrypted else " Nothing but TLS protects the updates on their way."
     rows.append(
         Sight("The network", f"TLS traffic: who talks to the server, when, and how much.{only}", False)
     )
@@ -163,27 +205,21 @@ def _change(privacy: Mapping[str, Any]) -> str:
     return f"adding or removing any one {unit} of any merchant"
 
 
-def _condition(privacy: Mapping[str, Any], scheme: Any) -> str:
+def _condition(privacy: Mapping[str, Any], mode: ModeSpec, trust: TrustModel) -> str:
     colluders = number_format.number(privacy.get("colluders"))
-    if scheme != "kahe" or privacy.get("mode") != "distributed" or colluders is None:
+    if trust.epsilon_of != "sum" or not mode.shares_noise or colluders is None:
         return ""
     noun = "merchant sides" if colluders == 1 else "merchants side"
     return f", as long as at most {colluders:.0f} {noun} with the server"
 
 
-def _single_update(privacy: Mapping[str, Any]) -> str:
-    mode = privacy.get("mode")
-    if mode == "off":
-        return "without noise"
-    own = (
-        "the full noise of its merchant" if mode == "local" else "only its merchant's own share of the noise"
-    )
-    broken = number_format.number(privacy.get("epsilon_aggregation_broken"))
+def _single_update(privacy: Mapping[str, Any], mode: ModeSpec) -> str:
+    broken = number_format.number(privacy.get("epsilon_aggregation_broken")) if mode.private else None
     left = "" if broken is None else f" (epsilon {number_format.epsilon(broken)})"
-    return f"with {own}{left}"
+    return f"{mode.update_in_words}{left}"
 
 
-def _kahe_coalition(privacy: Mapping[str, Any], bare: bool) -> Sight:
+def _coalition(privacy: Mapping[str, Any], mode: ModeSpec) -> Sight:
     colluders = number_format.number(privacy.get("colluders"))
     party = "The server with colluding merchants"
     if colluders is not None:
@@ -191,6 +227,6 @@ def _kahe_coalition(privacy: Mapping[str, Any], bare: bool) -> Sight:
     return Sight(
         party,
         "The same, less what those merchants put in themselves. With more merchants than that on its "
-        f"side it may come to single updates, {_single_update(privacy)}.",
-        bare,
+        f"side it may come to single updates, {_single_update(privacy, mode)}.",
+        not mode.private,
     )

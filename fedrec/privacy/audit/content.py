@@ -18,7 +18,10 @@ from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.attacks import attack_blocks
 from fedrec.privacy.audit.blocks import Block, Heading, Points, Table, Text
 from fedrec.privacy.audit.timeline import timeline
+from fedrec.protocol import modes
+from fedrec.protocol.modes import ModeSpec
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.trust import TrustModel
 
 SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 NO_BOUND = "no bound"
@@ -136,9 +139,11 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
                 alarm=True,
             )
         )
-    if any(plan["scheme"] == "none" for plan in plans.values()):
-        text = "Updates were not encrypted: the server could read every merchant's update."
-        found.append(Text(text, strong=True, alarm=True))
+    for training_id, plan in plans.items():
+        exposed = claims.exposure(claims.trust_of(plan))
+        if exposed is not None:
+            text = f"NOT ENCRYPTED: in training {training_id[:12]}, {exposed}."
+            found.append(Text(text, strong=True, alarm=True))
     if none:
         return found
     unit = unit_in_words(last["unit"])
@@ -159,7 +164,7 @@ def _guarantee(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[Blo
     )
     colluders = max((charge["colluders"] for charge in charges), default=0)
     against = "a server that no merchant sides with"
-    if any(charge["mode"] == "distributed" for charge in charges):
+    if any(mode is not None and mode.shares_noise for mode in map(_mode, charges)):
         others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
         against = f"a server that up to {others} with"
     found.append(
@@ -301,6 +306,10 @@ def _by_training(ledgers: Sequence[_Ledger], plans: Mapping[str, Any]) -> list[B
     return [Heading("By training"), Text(note), Table(columns, tuple(rows))] if rows else []
 
 
+def _mode(charge: Mapping[str, Any]) -> ModeSpec | None:
+    return modes.find(charge["mode"])
+
+
 def _largest(values: Sequence[float | None]) -> float | None:
     return (
         None
@@ -318,15 +327,19 @@ def _sights(plans: Mapping[str, Any], ledgers: Sequence[_Ledger]) -> list[Block]
         }.items():
             charged.setdefault(training_id, []).append(own)
     kinds: dict[tuple[str, str, int], list[Rating]] = {}
+    trusts: dict[str, TrustModel | None] = {}
     for training_id, owns in charged.items():
         plan = plans.get(training_id)
         if plan is not None:
             own = None if seeded else _largest(owns)
             rated = rate(own, delta=plan["delta"], public_total=plan["records_total"])
             kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
+            trust = claims.trust_of(plan)
+            if trusts.setdefault(plan["scheme"], trust) != trust:
+                trusts[plan["scheme"]] = None
     found: list[Block] = []
     for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
-        seen = claims.sights({"mode": mode, "colluders": colluders}, scheme)
+        seen = claims.sights({"mode": mode, "colluders": colluders}, trusts[scheme])
         if len(kinds) > 1:
             found.append(Text(f"In trainings of mode {mode} with scheme {scheme}:"))
         worst = next((rated for rated in ratings if not rated.protected), ratings[0])

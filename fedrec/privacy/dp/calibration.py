@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
@@ -21,9 +20,10 @@ from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
+from fedrec.protocol import modes
+from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 
-Mode = Literal["distributed", "local", "off"]
 BETA = 1e-12
 """Default chance per step that a record moves the sum by more than the sensitivity; added to delta."""
 OVERFULL = 2.0**-60
@@ -95,7 +95,7 @@ def views(plan: NoisePlan) -> Views:
     """Return both noise multipliers of a plan: 0 stands for no guarantee; in ``local`` they are equal."""
     own = accounted_multiplier(plan.share_std**2, sensitivity=plan.sensitivity)
     # In ``local`` mode a share is the whole noise; the root of a square would be a last digit off.
-    broken = plan.noise_multiplier if plan.mode == "local" else own
+    broken = own if modes.get(plan.mode).shares_noise else plan.noise_multiplier
     return Views(server=plan.noise_multiplier, aggregation_broken=broken)
 
 
@@ -190,7 +190,8 @@ def plan_noise(
         UnreachableBudgetError: no noise keeps within ``epsilon``.
 
     """
-    if mode not in ("distributed", "local", "off"):
+    noised = modes.find(mode)
+    if noised is None:
         raise ConfigError(f"privacy mode: '{mode}' is unknown; choose distributed, local or off.")
     if steps < 1 or local_steps < 1 or cohort < 1 or records_per_merchant < 1:
         raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
@@ -212,10 +213,10 @@ def plan_noise(
         )
     if not 1 <= min_contributors <= cohort:
         raise ConfigError(f"min contributors: {min_contributors} is outside 1 to the cohort's {cohort}.")
-    if local_steps > 1 and mode == "distributed":
+    if local_steps > 1 and not noised.several_steps:
         raise ConfigError("local steps: distributed noise takes one step per round; set 1, or use local.")
     shares = 1
-    if mode == "distributed":
+    if noised.shares_noise:
         if colluders < 1:
             raise ConfigError("colluders: distributed noise must assume at least 1, who knows its own share.")
         shares = min_contributors - colluders
@@ -229,10 +230,10 @@ def plan_noise(
     scale = choose_scale(dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
     bound = sensitivity(scale=scale, dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
     sigma = 0.0
-    if mode != "off":
+    if noised.private:
         sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps, besides)
     share = share_std(sigma, sensitivity=bound, shares=shares)
-    if mode != "off" and not LEAST_SHARE <= share <= MAX_SIGMA:
+    if noised.private and not LEAST_SHARE <= share <= MAX_SIGMA:
         raise ConfigError(
             f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
             "where discrete noise is proved to hide as continuous noise does; choose another epsilon or "

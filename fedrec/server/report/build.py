@@ -64,7 +64,7 @@ def epsilon_after(
     By PLD, in one of the two views; at ``delta``, or the plan's own where none is given. None without a
     guarantee.
     """
-    if plan.mode == "off":
+    if not plan.privacy_mode.private:
         return None
     left = (plan.delta if delta is None else delta) - derived.noise.beta * steps
     if left < MIN_DELTA:
@@ -74,7 +74,7 @@ def epsilon_after(
 
 def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> dict[str, float | None]:
     """Return what :func:`epsilon_after` is for 2 and 4 copies of a photo, server's view, by their number."""
-    if plan.mode == "off":
+    if not plan.privacy_mode.private:
         return {str(copies): None for copies in SHOWN}
     betas, events = derived.noise.beta * steps, _events(plan, derived, steps=steps)
     return {
@@ -97,7 +97,7 @@ def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False
 
 def delta_warning(plan: TrainingPlan) -> str | None:
     """Say where a plan's delta is above a tenth of one in its records; None where it isn't."""
-    if plan.mode == "off" or plan.delta * 10 * plan.records_total <= 1 + 1e-9:
+    if not plan.privacy_mode.private or plan.delta * 10 * plan.records_total <= 1 + 1e-9:
         return None
     return (
         f"delta {plan.delta:.1g} is above a tenth of 1 / {plan.records_total} records: with that chance the "
@@ -108,7 +108,7 @@ def delta_warning(plan: TrainingPlan) -> str | None:
 def _epsilon_rdp(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
     """Return the cross-check of :func:`epsilon_after` by RDP."""
     left = plan.delta - derived.noise.beta * steps
-    if plan.mode == "off" or left < MIN_DELTA:
+    if not plan.privacy_mode.private or left < MIN_DELTA:
         return None
     return finite(epsilon_rdp(_events(plan, derived, steps=steps), delta=left))
 
@@ -152,7 +152,7 @@ def build_report(
     names, and ``problems`` go among the warnings.
     """
     steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
-    private = plan.mode != "off"
+    private = plan.privacy_mode.private
     epsilon = epsilon_after(plan, derived, steps=steps)
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
     warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan) + list(problems)
@@ -206,7 +206,8 @@ def build_report(
         },
         "secure_aggregation": {
             "scheme": plan.scheme,
-            "trust_limit": derived.scheme.trust_limit,
+            "trust": plan.trust.model_dump(mode="json"),
+            "trust_limit": schemes.get(plan.scheme).trust_limit,
             "threshold": plan.threshold,
             "committee": len(plan.committee),
             "corrupt_members": plan.corrupt_members,
@@ -231,17 +232,15 @@ def build_report(
 
 def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequence[RoundLine]) -> list[str]:
     warnings: list[str] = []
-    if plan.mode == "off":
+    if not plan.privacy_mode.private:
         warnings.append("NOT PRIVATE: privacy is off; updates carry no noise.")
-    if plan.scheme == "none":
-        warnings.append(
-            "NOT ENCRYPTED: the server sees every merchant's own update; epsilon is that of one share."
-        )
-    if schemes.opener(plan.scheme) == "holder":
-        warnings.append(
-            f"ONE KEY: {derived.scheme.trust_limit} The holder is {plan.committee[0]}; epsilon is that of "
-            "one share."
-        )
+    warned = claims.scheme_warning(
+        plan.trust,
+        trust_limit=schemes.get(plan.scheme).trust_limit,
+        holder=plan.committee[0] if plan.trust.opened_by == "holder" else "",
+    )
+    if warned is not None:
+        warnings.append(warned)
     if facts.seeded:
         warnings.append(
             "SEEDED: noise, sampling and keys come from a seed; whoever knows it can subtract the noise."
@@ -263,7 +262,7 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
 
 def _weak_settings(plan: TrainingPlan) -> list[str]:
     """Say where the guarantee is other than a person may think that they asked for."""
-    if plan.mode == "off":
+    if not plan.privacy_mode.private:
         return []
     warnings: list[str] = []
     if plan.noise_multiplier is not None and plan.noise_multiplier <= MIN_NOISE_MULTIPLIER:

@@ -12,6 +12,8 @@ from typing import Any
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, unit_in_words
 from fedrec.privacy.audit import claims
+from fedrec.protocol import modes
+from fedrec.protocol.trust import TrustModel
 from fedrec.report.document import (
     Alert,
     Block,
@@ -37,20 +39,20 @@ def render(report: Mapping[str, Any]) -> str:
 def training_document(report: Mapping[str, Any]) -> Document:
     """Lay out a report (schema ``fedrec.report/1``); any of its values may be null or absent."""
     run, metrics = tables.section(report, "run"), tables.section(report, "metrics")
-    privacy = tables.section(report, "privacy")
-    scheme = tables.section(report, "secure_aggregation").get("scheme")
+    privacy, aggregation = tables.section(report, "privacy"), tables.section(report, "secure_aggregation")
+    trust = claims.trust_of(aggregation)
     total = number_format.number(tables.section(report, "data").get("records"))
     rated = claims.rating(privacy, public_total=None if total is None else int(total))
     return Document(
         title=f"fedrec report {number_format.general(run.get('id'))}",
         subtitle=_subtitle(run),
         blocks=(
-            *_alarms(claims.alarms(privacy, scheme)),
-            *_headline(run, metrics, privacy, scheme, rated),
-            Section("The guarantee", tuple(_guarantee(privacy, scheme, rated))),
+            *_alarms(claims.alarms(privacy, trust)),
+            *_headline(run, metrics, privacy, aggregation, rated),
+            Section("The guarantee", tuple(_guarantee(privacy, trust, rated))),
             *_warnings(report),
             Section("Round by round", tuple(rounds.round_blocks(report))),
-            Section("What each party could see", tuple(_sights(privacy, scheme, rated))),
+            Section("What each party could see", tuple(_sights(privacy, trust, rated))),
             Section("Confusion matrix", tuple(tables.confusion(metrics))),
             Section("Classes", (tables.per_class(metrics),)),
             Section("Merchants", (tables.merchants(privacy),)),
@@ -84,10 +86,11 @@ def _headline(
     run: Mapping[str, Any],
     metrics: Mapping[str, Any],
     privacy: Mapping[str, Any],
-    scheme: Any,
+    aggregation: Mapping[str, Any],
     rated: Rating,
 ) -> tuple[Block, ...]:
-    off = privacy.get("mode") == "off"
+    mode, trust = modes.find(privacy.get("mode")), claims.trust_of(aggregation)
+    off = mode is not None and not mode.private
     classes = tables.items(metrics, "per_class")
     supports = [number_format.number(item.get("support")) or 0.0 for item in classes]
     basis = [f"on {metrics.get('split')}"] if metrics.get("split") else []
@@ -101,11 +104,13 @@ def _headline(
     if not off and privacy.get("delta") != USUAL_DELTA:
         at = number_format.epsilon(privacy.get("epsilon_at_1e-5"))
         delta += f"; at δ = {number_format.delta(USUAL_DELTA)}: {at}"
-    broken = "one merchant's own noise" if privacy.get("mode") == "distributed" else "the noise on one update"
-    if off:
+    broken = "the noise on one update"
+    if off or mode is None or trust is None:
         broken = "no guarantee"
-    elif scheme in ("none", "ckks"):
-        broken = f"counts already with scheme {scheme}"
+    elif trust.epsilon_of == "share":
+        broken = f"counts already with scheme {number_format.general(aggregation.get('scheme'))}"
+    elif mode.shares_noise:
+        broken = "one merchant's own noise"
     macro_f1 = number_format.ratio(metrics.get("f1_macro"))
     big = (
         Figure("Accuracy", number_format.percent(metrics.get("accuracy")), "; ".join(basis), "accuracy"),
@@ -124,12 +129,12 @@ def _headline(
     return Figures(big), Figures(small, small=True)
 
 
-def _guarantee(privacy: Mapping[str, Any], scheme: Any, rated: Rating) -> list[Block]:
+def _guarantee(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
     found: list[Block] = [
-        Paragraph(claims.guarantee(privacy, scheme), "lead"),
+        Paragraph(claims.guarantee(privacy, trust), "lead"),
         Paragraph(rated.sentence),
     ]
-    notes = " ".join((*_copies(privacy), *claims.caveats(privacy, scheme)))
+    notes = " ".join((*_copies(privacy), *claims.caveats(privacy, trust)))
     return [*found, Paragraph(notes, "note")] if notes else found
 
 
@@ -147,14 +152,14 @@ def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"Epsilon of all copies of a {unit} together, where there are several: {', '.join(told)}.",)
 
 
-def _sights(privacy: Mapping[str, Any], scheme: Any, rated: Rating) -> list[Block]:
+def _sights(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
     rows = tuple(
         (
             sight.party,
             sight.sees,
             Tag(claims.verdict(sight, rated), "good" if rated.protected and not sight.exposed else "bad"),
         )
-        for sight in claims.sights(privacy, scheme)
+        for sight in claims.sights(privacy, trust)
     )
     columns = (Column("Party"), Column("Sees"), Column("Single updates", "verdict"))
     note = (

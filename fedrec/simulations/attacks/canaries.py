@@ -30,6 +30,7 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
+from fedrec.config import DEFAULT_SCHEME
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.entries import charges
@@ -38,7 +39,8 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, choose_seats, seat_order
+from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation.seats import seat_order, seats_for
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
@@ -86,7 +88,7 @@ class AuditOptions:
     sample_rate: float = 1.0
     contributors: int = 3
     colluders: int = 1
-    scheme: str = "kahe"
+    scheme: str = DEFAULT_SCHEME
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
@@ -352,10 +354,8 @@ def _plan(
         sample_rate=options.sample_rate,
         steps=options.rounds,
     )
-    if options.scheme == "kahe":
-        seats = choose_seats(cohort=len(names), colluders=options.colluders)
-    else:
-        seats = ONE_HOLDER if options.scheme == "ckks" else NOBODY
+    trust = schemes.get(options.scheme).trust
+    seats = seats_for(trust.opened_by, cohort=len(names), colluders=options.colluders)
     roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
     return TrainingPlan(
         server_key=server_key,
@@ -385,6 +385,7 @@ def _plan(
         corrupt_members=seats.corrupt,
         seat_risk=seats.risk,
         scheme=options.scheme,
+        trust=trust,
     )
 
 

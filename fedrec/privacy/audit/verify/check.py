@@ -27,6 +27,7 @@ from .rules import policies
 from .spending import spending
 from .statements import STATEMENTS
 from .terms import charges, follow_plans, plan_problems
+from .trust import readable_by_server
 
 SCHEMA = "fedrec.audit/5"
 MAX_BYTES = 2**30
@@ -124,6 +125,7 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
         outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
         outcome.alarms += _alarms(merchant)
     problems += guarded(_one_model_a_round(merchants))
+    outcome.exposures += _exposures(plans)
     report = body["attachments"].get("report")
     if report is not None:
         if report["run"]["training_id"] in plans:
@@ -230,6 +232,12 @@ def _said(merchant: Merchant) -> str:
             + (f", {beyond} beyond it: what came after may have been cut" if beyond else "")
         )
     return "; ".join(said)
+
+
+def _exposures(plans: Mapping[str, Any]) -> Iterator[str]:
+    for training_id, plan in plans.items():
+        if readable_by_server(plan):
+            yield f"NOT ENCRYPTED: the server could read every update of training {training_id[:16]}"
 
 
 def _alarms(merchant: Merchant) -> Iterator[str]:

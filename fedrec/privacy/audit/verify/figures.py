@@ -9,6 +9,7 @@ from typing import Any
 from .epsilons import MIN_DELTA, composed, held, of_copies, rdp_epsilon, rdp_step
 from .epsilons import History as Steps
 from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, costs_of
+from .modes import MODES
 from .outcome import Merchant, Problem
 from .reading import close
 from .spending import BROKEN, History
@@ -78,7 +79,7 @@ def hold_report(
     }
     charges = [entry["charge"] for entries in charged.values() for entry in entries]
     counts = {m.name: [e for e in m.entries if e["kind"] == "count"] for m in merchants}
-    private, steps = plan["mode"] != "off", privacy["steps"]
+    private, steps = MODES[plan["mode"]].private, privacy["steps"]
     least = max((charge["round_number"] * charge["steps"] for charge in charges), default=0)
     if not isinstance(steps, int) or not least <= steps <= plan["rounds"] * plan["local_steps"]:
         yield Problem(None, f"the attached report's steps are {steps}; {least} were charged")
@@ -91,6 +92,12 @@ def hold_report(
     figures |= {"noise_multiplier": guaranteed if private else None}
     if any(charge["seeded"] for charge in charges):
         figures["seeded"] = True
+    aggregation = report["secure_aggregation"]
+    for name in ("scheme", "trust"):
+        if aggregation[name] != plan[name]:
+            yield Problem(
+                None, f"the attached report's {name} is not the plan's: {str(aggregation[name])[:200]}"
+            )
     for name, value in figures.items():
         stated = privacy[name]
         same = close(stated, value) if isinstance(value, float) and stated is not None else stated == value

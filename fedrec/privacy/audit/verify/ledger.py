@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .epsilons import MOST_STEPS
+from .modes import MODES
 from .outcome import UNREADABLE, Merchant, Problem
 from .reading import canonical, parsed, signed, utc
 
@@ -235,7 +236,7 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
         "min_contributors": charge["min_contributors"] >= 1,
         "colluders": charge["colluders"] >= 0,
         "round_number": 1 <= charge["round_number"] <= charge["rounds"],
-        "mode": charge["mode"] in ("distributed", "local", "off"),
+        "mode": charge["mode"] in MODES,
         "clipping": charge["clipping"] in ("fixed", "automatic"),
         "adjacency": charge["adjacency"] == "add-or-remove",
         "unit": charge["unit"] in DUPLICATES,

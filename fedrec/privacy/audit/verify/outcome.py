@@ -44,7 +44,7 @@ class Outcome:
 
     ``keys`` are all public keys in it by whose they are, ``lines`` says what holds, ``failures`` the first
     thing that doesn't, by merchant ("" for the bundle itself), ``gaps`` what could not be checked, ``alarms``
-    why there is no guarantee although the record holds.
+    why there is no guarantee although the record holds, ``exposures`` where single updates lay open.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -52,6 +52,7 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    exposures: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -69,7 +70,8 @@ class Outcome:
         if not self.ok:
             return "The record does NOT hold."
         text = "The record holds" if self.complete else "The record holds as far as it could be checked"
-        return f"{text}; no guarantee: {'; '.join(self.alarms)}." if self.alarms else f"{text}."
+        noted = [f"no guarantee: {'; '.join(self.alarms)}"] if self.alarms else []
+        return f"{'; '.join([text, *noted, *self.exposures])}."
 
     def fail(self, where: str, problems: Sequence[Problem]) -> bool:
         """Keep the first of these problems, by entry; return whether there was one."""

@@ -10,10 +10,12 @@ from typing import Any
 
 from .epsilons import TOLERANCE, composed
 from .ledger import costs_of, round_of
+from .modes import MODES
 from .outcome import Merchant, Problem
 from .reading import parsed, utc
 from .seats import fingerprint
 from .spending import NOMINAL_CAP
+from .trust import has_committee, opens_in_clear
 
 GRACE = timedelta(minutes=5)
 """How much later than the check of the hours a charge may be written: its epsilon is composed in between."""
@@ -69,9 +71,7 @@ def _broken_rules(
         "largest_sample_rate": charge["sample_rate"] > rules["largest_sample_rate"],
         "least_noise_multiplier": charge["guaranteed_noise_multiplier"] < rules["least_noise_multiplier"],
         "least_contributors": charge["min_contributors"] < rules["least_contributors"],
-        "least_colluders": (
-            charge["mode"] == "distributed" and charge["colluders"] < rules["least_colluders"]
-        ),
+        "least_colluders": (MODES[charge["mode"]].shared and charge["colluders"] < rules["least_colluders"]),
         "largest_training_delta": charge["delta"] > (rules["largest_training_delta"] or 1),
         "largest_rounds_per_day": most is not None and utc and rounds_today > most,
         "hours": rules["hours"] is not None and utc and not _within(entry["created_at"], rules["hours"]),
@@ -104,11 +104,11 @@ def _broken_by_plan(
     history = ((float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]), steps),)
     # At one delta, the policy's: at the plan's own a costly one would pass by naming a large one.
     whole_delta = plan["delta"] if rules["lifetime_delta"] is None else rules["lifetime_delta"]
-    committed = plan["scheme"] == "kahe"
+    committed = has_committee(plan)
     return _broken_sizes(rules, plan) | {
         # Whoever opens an encrypted sum may collude too, whatever the mode of the noise.
         "least_colluders": (
-            (plan["mode"] == "distributed" or plan["scheme"] != "none")
+            (MODES[plan["mode"]].shared or not opens_in_clear(plan))
             and plan["colluders"] < rules["least_colluders"]
         ),
         "least_committee": committed and len(plan["committee"]) < rules["least_committee"],

@@ -11,6 +11,7 @@ from typing import Any
 
 from .outcome import Problem
 from .reading import close
+from .trust import MEMBERS, has_committee
 
 LARGEST_COHORT, LARGEST_COMMITTEE = 1000, 100
 LARGEST_RISK = 1e-6
@@ -51,8 +52,8 @@ def seat_problems(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
         return
     if committee != drawn(roster, members):
         yield Problem(None, f"{here} has a committee that its roster doesn't draw")
-    if plan["scheme"] != "kahe":
-        expected = {"ckks": 1, "none": 0}.get(plan["scheme"])
+    if not has_committee(plan):
+        expected = MEMBERS[plan["trust"]["opened_by"]]
         if (members, threshold) != (expected, expected) or corrupt or plan["seat_risk"]:
             yield Problem(None, f"{here} counts a committee that scheme {plan['scheme']} doesn't have")
         return

@@ -27,6 +27,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield from (f"ok      {line}" for line in outcome.lines)
     yield from (f"MISSING {gap}" for gap in outcome.gaps)
     yield from (f"ALARM   no guarantee: {alarm}" for alarm in outcome.alarms)
+    yield from (f"ALARM   {exposure}" for exposure in outcome.exposures)
     yield from (f"FAILED  {name or 'bundle'}: {reason}" for name, reason in outcome.failures.items())
     yield LIMIT
 

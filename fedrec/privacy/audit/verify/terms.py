@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 from .ledger import charges_of
+from .modes import MODES
 from .outcome import Merchant, Problem
 from .reading import EXACT, close
 from .seats import seat_problems
+from .trust import counts_sum, trust_problems
 
 CUT = 2.0**-60
 """The part of beta that rounding doesn't have."""
@@ -37,13 +39,14 @@ def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterat
         yield Problem(None, f"{here} has a merchant or a key twice on its roster")
     if not 1 <= least <= len(names) or not 0 <= colluders <= len(names):
         yield Problem(None, f"{here} asks for {least} contributors of {len(names)}, {colluders} colluding")
-    if plan["mode"] == "distributed" and (colluders < 1 or least - colluders < 2):
+    if MODES[plan["mode"]].shared and (colluders < 1 or least - colluders < 2):
         yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
     most = min(LARGEST_DELTA, 1 / max(1, plan["records_total"]))
-    if plan["mode"] != "off" and plan["delta"] > most:
+    if MODES[plan["mode"]].private and plan["delta"] > most:
         yield Problem(
             None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
         )
+    yield from trust_problems(plan, here)
     yield from seat_problems(plan, here)
 
 
@@ -51,20 +54,20 @@ def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
     """A plan's noise multipliers: that of the server's view, and that of one merchant's own share."""
     planned = plan["noise_multiplier"] or 0.0
     own = _own(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]))
-    return (planned if plan["scheme"] == "kahe" else own), own
+    return (planned if counts_sum(plan) else own), own
 
 
 def share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
     """The discrete Gaussian, in grid units, that each merchant adds for a sum's planned noise multiplier."""
     if planned == 0:
         return 0.0
-    honest = terms["min_contributors"] - terms["colluders"] if terms["mode"] == "distributed" else 1
+    honest = terms["min_contributors"] - terms["colluders"] if MODES[terms["mode"]].shared else 1
     return math.sqrt(((planned * sensitivity) ** 2 + SMOOTHING**2) / max(1, honest))
 
 
 def _own(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
     """The noise multiplier of one merchant's own share."""
-    if planned == 0 or terms["mode"] != "distributed":
+    if planned == 0 or not MODES[terms["mode"]].shared:
         return float(planned)
     variance = share(planned, terms, sensitivity=sensitivity) ** 2
     return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
@@ -89,7 +92,7 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
             yield Problem(number, f"its sensitivity is {charge['sensitivity']:.6g}, not {delta:.6g}")
         planned = charge["planned_noise_multiplier"]
         own = _own(planned, charge, sensitivity=delta)
-        if (planned == 0) != (charge["mode"] == "off"):
+        if (planned != 0) != MODES[charge["mode"]].private:
             yield Problem(number, f"a noise multiplier of {planned:g} doesn't go with mode {charge['mode']}")
         if not close(charge["broken_noise_multiplier"], own):
             yield Problem(
