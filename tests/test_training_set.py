@@ -602,6 +602,30 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
     assert "or give --all or --photo" in run(home, "forget", code=2)
 
 
+def test_a_plan_for_smaller_merchants_has_a_larger_one_read_no_more_than_it_uses(
+    home: MerchantHome, shop_plan: Callable[[], TrainingPlan]
+) -> None:
+    """Its sizes are judged by the largest merchant that it names: of one photo, in sixteen large views."""
+    tags, merchant = RecordTags(home.identity()), open_merchant(home, device=CPU)
+    try:
+        everything = merchant.data_for(shop_plan())
+        assert len(everything.digests) == len(everything.held) == 4
+        plans = [shop_plan().model_copy(update={"records_largest": 1, "views": 2}) for _ in range(12)]
+        found = [merchant.data_for(plan) for plan in plans]
+        # It declared 4, so that each photo is used in one such training of four.
+        assert [set(data.digests) for data in found] == [
+            {d for d in everything.digests if tags.share(d, training_id=plan.training_id) < 0.25}
+            for plan in plans
+        ]
+        assert 0 < sum(len(data.inputs) for data in found) < 12 * 4
+        assert all(len(data.inputs) == len(data.digests) and data.held == everything.held for data in found)
+        used = [merchant._sets.fix(plan, policy=merchant.policy).tags for plan in plans]
+        assert used == [frozenset(map(tags.tag, data.digests)) for data in found]
+    finally:
+        merchant.ledger.close()
+        merchant.store.close()
+
+
 def test_a_pause_ends_rounds_and_survives_a_restart(home: MerchantHome, cohort: Cohort) -> None:
     daemon = Daemon(home, DaemonOptions(device=CPU))
     request = JoinRequest(plan=cohort.plan())

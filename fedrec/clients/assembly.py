@@ -10,7 +10,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import PAUSED, Merchant
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.training_set import RecordTags
+from fedrec.clients.training_set import RecordTags, keeping
 from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
@@ -62,6 +62,7 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
             layout=settings.layout,
             device=device,
             leave_out=lambda digest: tags.tag(digest) in forgotten,
+            keep=keeping(plan, tags, declared=ledger.declared(plan.unit)),
         )
 
     merchant = Merchant(

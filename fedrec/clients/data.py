@@ -13,10 +13,10 @@ from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
+from fedrec.vision.imageset import ImageSet
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
-from fedrec.vision.splits import DataSplits
 
 _ATTEMPTS = 3
 """How often a folder is read from the start while its photos change."""
@@ -43,10 +43,12 @@ def photos_for(
     layout: Layout,
     device: torch.device,
     leave_out: Callable[[bytes], bool] = lambda digest: False,
+    keep: Callable[[bytes], bool] = lambda digest: True,
 ) -> TrainingData:
     """Read a folder of photos as the plan's model takes it; photos of other classes are left out.
 
-    ``leave_out`` says of a photo's digest whether the merchant has forgotten it.
+    ``leave_out`` says of a photo's digest whether the merchant has forgotten it, ``keep`` of a record's
+    whether the training uses it: of the others nothing is held but the digest.
 
     Raises ``ConfigError`` if the plan's unit is the product and there are no folders of products, and
     ``DataError`` if the folder can't be read, or photos go on changing while they are read.
@@ -61,11 +63,12 @@ def photos_for(
             may_be_empty=True,
             one_merchant=True,
         )
-        if not len(splits.train):
+        kept = [index for index, record in enumerate(splits.train.records) if keep(record.digest)]
+        if not kept:
             none = Records.none(device)
             return TrainingData(inputs=none.inputs, labels=none.labels, digests=(), held=splits.held)
         try:
-            return _read(plan, splits, device=device)
+            return _read(plan, splits.train.subset(kept), held=splits.held, device=device)
         except DataError:
             # A photo went or changed just now; the next look finds what is left.
             if attempt + 1 == _ATTEMPTS:
@@ -73,8 +76,9 @@ def photos_for(
     raise DataError(f"{folder} can't be read")
 
 
-def _read(plan: TrainingPlan, splits: DataSplits, *, device: torch.device) -> TrainingData:
-    images = splits.train
+def _read(
+    plan: TrainingPlan, images: ImageSet, *, held: tuple[bytes, ...], device: torch.device
+) -> TrainingData:
     inputs = model_inputs(
         images,
         registry.get(plan.model),
@@ -86,7 +90,7 @@ def _read(plan: TrainingPlan, splits: DataSplits, *, device: torch.device) -> Tr
         inputs=to_inputs(inputs, plan.model).to(device),
         labels=torch.tensor(images.labels).to(device),
         digests=tuple(record.digest for record in images.records),
-        held=splits.held,
+        held=held,
         photos=images.photo_digests() if isinstance(images, ProductSet) else (),
         holds=images.holds,
     )

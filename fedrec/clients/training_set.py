@@ -55,6 +55,16 @@ def kept_share(plan: TrainingPlan, *, declared: int) -> float:
     return min(1.0, plan.records_largest / max(1, declared))
 
 
+def keeping(plan: TrainingPlan, tags: RecordTags, *, declared: int | None) -> Callable[[bytes], bool]:
+    """Return what says of a record's digest whether its merchant, of this declared size, uses it in a plan.
+
+    Asked before pixels are read: a plan for small merchants, which its sizes are judged by, would else have a
+    large one hold all its photos as inputs.
+    """
+    share = 1.0 if declared is None else kept_share(plan, declared=declared)
+    return lambda digest: tags.share(digest, training_id=plan.training_id) < share
+
+
 @dataclass
 class _Loaded:
     training_id: str
@@ -114,10 +124,11 @@ class TrainingSets:
             held |= counted.held
         declared = self._declared(plan.unit)
         share = 1.0 if declared is None else kept_share(plan, declared=declared)
+        keeps = keeping(plan, self._tags, declared=declared)
         tags = frozenset(
             tag
             for tag, digest in zip(loaded.tags, data.digests, strict=True)
-            if tag in held and self._tags.share(digest, training_id=plan.training_id) < share
+            if tag in held and keeps(digest)
         )
         few = "" if share == 1.0 else f", about {share:.0%} of each size as the plan is for smaller merchants"
         told = (
