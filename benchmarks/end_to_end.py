@@ -58,8 +58,8 @@ from fedrec.simulations.preparation import (
     scratch_folder,
     simulated_merchants,
 )
-from fedrec.simulations.sources import SYNTHETIC_PER_MERCHANT
 from fedrec.simulations.virtual_grid import VirtualGrid, node_context
+from fedrec.vision.dataset_registry import SYNTHETIC_PER_MERCHANT
 from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models import registry
 

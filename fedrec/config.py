@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +19,9 @@ from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Unit
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
+
+if TYPE_CHECKING:
+    from fedrec.vision.dataset_registry import DatasetSpec
 
 DEFAULT_EPSILON = 8.0
 DEFAULT_SCHEME = "kahe"
@@ -52,33 +55,90 @@ PATIENCE = 2.5
 """How many times longer than most took a phase waits for the others, unless the operator says otherwise."""
 
 
+class DataOptions(BaseModel):
+    """The options of a simulation that say which photos there are, and who has them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: Path | None = Field(
+        default=None, description="Folder of class folders, or of merchant folders with class folders."
+    )
+    dataset: str = Field(
+        default="synthetic", description="synthetic (default), fashion-mnist or cifar10, or an installed one."
+    )
+    data_root: Path | None = Field(default=None, description="Where the named data set is kept.")
+    eval_data: Path | None = Field(default=None, description="Public class folders to evaluate on instead.")
+    merchants: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = Field(
+        default=None, description="Virtual merchants (8, or the folders there are)."
+    )
+    partition: str = Field(default="iid", description="iid, dirichlet:ALPHA or folder.")
+
+
 class TrainingOptions(BaseModel):
     """The options of any training, simulated or deployed; None means that model or cohort decides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str = "cnn"
-    unit: Unit = "record"
-    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = None
-    optimizer: str | None = None
-    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = None
-    averaging: Annotated[float, Field(ge=0, lt=1)] | None = None
-    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
-    augment: bool = False
-    privacy: Mode = modes.DISTRIBUTED.name
-    epsilon: Annotated[float, Field(gt=0)] | None = None
-    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = None
-    clipping: Literal["fixed", "automatic"] = "fixed"
-    secure_aggregation: str = DEFAULT_SCHEME
-    committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
-    threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
-    min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
-    corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = None
-    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)] | None = None
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    model: str = Field(
+        default="cnn", description="cnn, cnn-ws, resnet18 or effnet-lite0-head, or an installed one."
+    )
+    unit: Unit = Field(
+        default="record", description="What is hidden: record (default), or product, a folder in a class."
+    )
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Rounds (the model's default)."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size (the model's default)."
+    )
+    optimizer: str | None = Field(
+        default=None, description="sgd (default), adam, adamw or yogi, and settings: sgd:momentum=0.9,..."
+    )
+    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size of the server, where merchants take their own (1)."
+    )
+    averaging: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Decay of the parameters' moving average (the model's); 0 for none."
+    )
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Noised steps a round, with --privacy local or off."
+    )
+    augment: bool = Field(default=False, description="Average augmented views of a record.")
+    privacy: Mode = Field(default=modes.DISTRIBUTED.name, description="distributed (default), local or off.")
+    epsilon: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Privacy budget of the run (8)."
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="1 / (10 x all records), and 1e-5 at most, unless given."
+    )
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Poisson sampling rate of a round."
+    )
+    clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = Field(
+        default=None, description="Largest L2 norm of one record's gradient."
+    )
+    clipping: Literal["fixed", "automatic"] = Field(
+        default="fixed", description="fixed (default), or automatic (AUTO-S): every norm is brought to C."
+    )
+    secure_aggregation: str = Field(default=DEFAULT_SCHEME, description="kahe (default), ckks or none.")
+    committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
+        default=None, description="Merchants that hold key shares."
+    )
+    threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
+        default=None, description="Committee members needed to open a sum."
+    )
+    corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
+        default=None, description="Committee members, at most, that are withstood if corrupt."
+    )
+    min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = Field(
+        default=None, description="Fewest merchants in an opened sum."
+    )
+    colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)] | None = Field(
+        default=None, description="Merchants assumed to side with the server (5%, at least 1)."
+    )
+    drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Chance that a merchant drops out of a round."
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -111,21 +171,21 @@ class TrainingOptions(BaseModel):
         return _exact(self.drop)
 
 
-class SimulationConfig(TrainingOptions):
+class SimulationConfig(TrainingOptions, DataOptions):
     """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
 
-    data: Path | None = None
-    dataset: Literal["synthetic", "fashion-mnist", "cifar10"] = "synthetic"
-    data_root: Path | None = None
-    eval_data: Path | None = None
-    merchants: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
-    partition: str = "iid"
-    crash: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    engine: Literal["local", "ray"] = "local"
-    workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    device: str = "auto"
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
-    out: Path | None = None
+    crash: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Chance that a merchant crashes in its step of a round."
+    )
+    engine: Literal["local", "ray"] = Field(default="local", description="local (default) or ray.")
+    workers: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="Worker processes (one per core)."
+    )
+    device: str = Field(default="auto", description="auto (default), cpu or cuda[:i].")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(
+        default=None, description="Make the run repeatable; its noise is then no secret."
+    )
+    out: Path | None = Field(default=None, description="Run directory (runs/TIME).")
 
     @model_validator(mode="after")
     def _combine(self) -> Self:
@@ -133,11 +193,12 @@ class SimulationConfig(TrainingOptions):
             raise ValueError(f"--device '{self.device}' is unknown: give auto, cpu or cuda[:i]")
         if self.data is not None and "dataset" in self.model_fields_set:
             raise ValueError("--data and --dataset both name the photos: give one of them")
-        if self.dataset == "synthetic" and self.data_root is not None:
+        root = _dataset(self.dataset).root
+        if root == "unused" and self.data_root is not None:
             raise ValueError(
                 "--data-root is where --dataset fashion-mnist or cifar10 is kept: name the data set too"
             )
-        if self.data is None and self.dataset != "synthetic" and self.data_root is None:
+        if self.data is None and root == "required" and self.data_root is None:
             raise ValueError(f"--dataset {self.dataset} needs --data-root, the folder it is kept in")
         return self
 
@@ -160,6 +221,14 @@ class SimulationConfig(TrainingOptions):
             if path is not None:
                 values[name] = str(path.absolute())
         return tomli_w.dumps({_ASKED: values, _DERIVED: dict(derived)})
+
+
+def _dataset(name: str) -> DatasetSpec:
+    """Look a data set up; ``ConfigError`` for an unknown one."""
+    # Here: commands that read no photos need none of the libraries for them.
+    from fedrec.vision.dataset_registry import REGISTRY
+
+    return REGISTRY.get(name)
 
 
 def default_colluders(merchants: int) -> int:
@@ -227,7 +296,7 @@ def _meaningless(flags: Mapping[str, Any], *, scheme: Any) -> set[str]:
     if "data" in flags:
         found |= {"dataset", "data_root"}
     if "dataset" in flags:
-        found |= {"data"} | ({"data_root"} if flags["dataset"] == "synthetic" else set())
+        found |= {"data"} | ({"data_root"} if _dataset(flags["dataset"]).root == "unused" else set())
     mode = modes.find(flags.get("privacy"))
     if mode is not None and not mode.private:
         found |= {"epsilon", "delta"}

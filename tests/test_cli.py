@@ -94,7 +94,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "code", "says"),
     [
         ("--model vgg", CONFIG, "choose one of cnn"),
-        ("--dataset imagenet", CONFIG, "--dataset 'imagenet'"),
+        ("--dataset imagenet", CONFIG, "no data set 'imagenet'; choose one of synthetic"),
         ("--dataset cifar10", CONFIG, "--data-root"),
         ("--data-root here", CONFIG, "name the data set too"),
         ("--data here --dataset cifar10", CONFIG, "give one of them"),

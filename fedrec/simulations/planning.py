@@ -17,7 +17,7 @@ from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.optimizers.registry import write_choice
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
-from fedrec.simulations.sources import DEFAULT_MERCHANTS
+from fedrec.simulations.sources import DEFAULT_MERCHANTS, chosen_dataset
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.partition import parse_partition
 
@@ -31,7 +31,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     if spec.backbone is not None:
         spec.backbone.create()
     by_folder = parse_partition(config.partition).kind == "folder"
-    if not by_folder or (config.data is None and config.dataset == "synthetic"):
+    if not by_folder or chosen_dataset(config)[0].any_cohort:
         settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)
     if config.eval_data is not None and not config.eval_data.is_dir():
         raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")

@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.server.report.deployed import EVALUATION_SPLIT
-from fedrec.vision.datasets import DataSplits, open_folder, open_torchvision
+from fedrec.vision.dataset_registry import FOLDER, REGISTRY, DatasetRequest, DatasetSpec
+from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
 from fedrec.vision.near import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
 from fedrec.vision.splits import ResolvedSplits, resolve_splits
-from fedrec.vision.synthetic import generate
 
 DEFAULT_MERCHANTS = 8
-SYNTHETIC_PER_MERCHANT = 750
-SYNTHETIC_EVALUATION = 1000
 _SPLIT_KEY = b"fedrec/simulation/split/1"
 
 DIGESTS_FILE = "digests"
@@ -69,6 +67,13 @@ class Source:
         return self.splits.train.classes
 
 
+def chosen_dataset(config: SimulationConfig) -> tuple[DatasetSpec, Path | None]:
+    """Return the data set that the options name, and the folder that it is in."""
+    if config.data is not None:
+        return FOLDER, config.data
+    return REGISTRY.get(config.dataset), config.data_root
+
+
 def open_source(config: SimulationConfig) -> Source:
     """Load the data that the options name and divide it among merchants.
 
@@ -77,34 +82,24 @@ def open_source(config: SimulationConfig) -> Source:
     seed = config.seed or 0
     wanted = config.merchants
     layout: Layout = "product" if config.unit == "product" else "class"
-    if config.unit == "product" and config.data is None:
+    spec, root = chosen_dataset(config)
+    if config.unit == "product" and not spec.products:
         raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
-    if config.data is not None:
-        name, splits = str(config.data), open_folder(config.data, layout=layout, unit=config.unit)
-    elif config.dataset == "synthetic":
-        name = "synthetic"
-        splits = generate(
-            merchants=wanted or DEFAULT_MERCHANTS,
-            per_merchant=SYNTHETIC_PER_MERCHANT,
-            seed=seed,
-            validation=SYNTHETIC_EVALUATION,
-            test=SYNTHETIC_EVALUATION,
-        )
-    else:
-        if config.data_root is None:
-            raise ConfigError(f"--dataset {config.dataset} needs --data-root, the folder it is kept in")
-        name, splits = config.dataset, open_torchvision(config.dataset, config.data_root)
+    name = spec.name if config.data is None else str(config.data)
+    splits = spec.open(
+        DatasetRequest(root=root, merchants=wanted or DEFAULT_MERCHANTS, seed=seed, unit=config.unit)
+    )
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
         # It takes the place of a test split: nothing is held out of training, and copies are left out.
         splits = replace(splits, test=public.train, test_name=EVALUATION_SPLIT)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
-    spec = parse_partition(config.partition)
+    division = parse_partition(config.partition)
     absent: tuple[str, ...] = ()
     merchants: int | None = wanted or DEFAULT_MERCHANTS
-    if spec.kind == "folder":
+    if division.kind == "folder":
         merchants, absent = _by_folder(splits.train, resolved.train, wanted=wanted)
-    shares = partition(resolved.train, spec=spec, merchants=merchants, seed=seed)
+    shares = partition(resolved.train, spec=division, merchants=merchants, seed=seed)
     return Source(
         name=name,
         splits=resolved,
