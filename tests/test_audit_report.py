@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from html import escape
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from fedrec.cli import app as cli
 from fedrec.config import load_config
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.blocks import Panels, Table, Text
-from fedrec.privacy.audit.content import blocks
-from fedrec.privacy.audit.pages import render_html
-from fedrec.privacy.audit.pdf import _Pdf, render_pdf
-from fedrec.privacy.audit.timeline import SPENT
+from fedrec.privacy.audit.document import audit_document
 from fedrec.protocol.schema import sha256_hex
+from fedrec.report import pdf
+from fedrec.report.document import Alert, Code, Named, Paragraph, Plots, Table, Tag
+from fedrec.report.html import render_html
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
 
@@ -142,17 +142,47 @@ def loaded(bundle: Path) -> dict[str, Any]:
     return found
 
 
+def parts(value: Any) -> Iterator[Any]:
+    """Everything that a document is made of, blocks in blocks too."""
+    if is_dataclass(value):
+        yield value
+        for field in fields(value):
+            yield from parts(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from parts(item)
+
+
+def found(body: dict[str, Any]) -> list[Any]:
+    return list(parts(audit_document(body, signer="0" * 64)))
+
+
+def html(body: dict[str, Any]) -> str:
+    return render_html(audit_document(body, signer="0" * 64))
+
+
 def alarms(body: dict[str, Any]) -> list[str]:
-    return [b.text for b in blocks(body, signer="0" * 64) if isinstance(b, Text) and b.alarm]
+    return [text for part in found(body) if isinstance(part, Alert) for text in part.texts]
 
 
 def texts(body: dict[str, Any]) -> str:
-    return " ".join(b.text for b in blocks(body, signer="0" * 64) if isinstance(b, Text))
+    paragraphs = [part.text for part in found(body) if isinstance(part, Paragraph)]
+    return " ".join([*alarms(body), *paragraphs])
 
 
-def tables(body: dict[str, Any]) -> dict[str, Table]:
-    """Tables by their first column's title."""
-    return {b.columns[0]: b for b in blocks(body, signer="0" * 64) if isinstance(b, Table)}
+def plain(cell: Any) -> str:
+    if isinstance(cell, (Tag, Code)):
+        return cell.text
+    return cell.name if isinstance(cell, Named) else str(cell)
+
+
+def tables(body: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:
+    """The rows of tables, as plain text, by their first column's title."""
+    return {
+        part.columns[0].title: [tuple(map(plain, row)) for row in part.rows]
+        for part in found(body)
+        if isinstance(part, Table)
+    }
 
 
 def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
@@ -163,7 +193,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
         assert number_format.epsilon(summary[name]) in page
     said = (text for part in body["statements"].values() for text in part)
     for text in (*said, "What each party could see", "Threat model", body["servers"][0]):
-        assert escape(text) in page
+        assert text in unescape(page)
     for name in ("fedrec", "torch", "dp-accounting"):
         assert body["software"][name] in page
     assert "<script" not in page and "http://" not in page and "https://" not in page
@@ -172,7 +202,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
 
 def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
     body = loaded(bundle)
-    assert "The server with up to 1 merchant" in [row[0] for row in tables(body)["party"].rows]
+    assert "The server with up to 1 merchant" in [row[0] for row in tables(body)["party"]]
     plan, entries = json.loads(body["plans"][0]), body["merchants"][0]["entries"]
     body["plans"] = [json.dumps(plan | {"scheme": "none", "trust": clear.SPEC.trust.model_dump()})]
     body["merchants"] = body["merchants"][:1]
@@ -181,7 +211,7 @@ def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
         entry = json.loads(row["payload"])
         if entry["kind"] == "charge":
             row["payload"] = json.dumps(entry | {"charge": entry["charge"] | {"training_id": training}})
-    rows = {row[0]: row for row in tables(body)["party"].rows}
+    rows = {row[0]: row for row in tables(body)["party"]}
     assert rows["The server"][2] == "exposed" and "in clear" in rows["The server"][1]
     assert any("not encrypted" in text for text in alarms(body))
 
@@ -196,17 +226,19 @@ def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> No
             )
     assert len(alarms(body)) == 1 and "NO privacy guarantee" in alarms(body)[0]
     assert "formal terms" not in texts(body)
-    assert all(row[4] == "no bound" for row in tables(body)["merchant"].rows)
-    page = render_html(body, signer="0" * 64)
-    assert "NO privacy guarantee" in page and render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
+    assert all(row[4] == "no bound" for row in tables(body)["merchant"])
+    assert "NO privacy guarantee" in html(body)
 
 
 def test_seeded_noise_alarms(bundle: Path) -> None:
     body = loaded(bundle)
     assert not any("seed" in text for text in alarms(body))
     body["merchants"][1]["summary"]["seeded"] = 3
-    (found,) = (text for text in alarms(body) if "seed" in text)
-    assert "came from a seed" in found and "merchant-01" in found and "merchant-00" not in found
+    (told,) = (text for text in alarms(body) if "seed" in text)
+    assert "came from a seed" in told and "merchant-01" in told and "merchant-00" not in told
+    # No card may show an epsilon in large letters that nobody guarantees.
+    page = html(body)
+    assert page.count("<dd>none</dd>") == 3 and "no guarantee: noise came from a seed" in page
 
 
 def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
@@ -223,14 +255,14 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
             part = entry["kind"]
             named_now = entry[part] | {"policy_hash": sha256_hex(text.encode())}
             row["payload"] = json.dumps(entry | {part: named_now})
-        return tables(body)["merchant"].rows[0][6]
+        return tables(body)["merchant"][0][6]
 
     # A policy that no charge names says nothing of what was charged.
     assert left(spent + 1, named=False) == "no cap"
     assert left(spent + 1) in ("0.99", "1.00")
     assert left(spent - 0.5) == f"overrun by {number_format.epsilon(0.5)}"
     merchant["policies"] = []
-    assert tables(body)["merchant"].rows[0][6] == "policy not here"
+    assert tables(body)["merchant"][0][6] == "policy not here"
 
 
 def test_little_protection_is_never_called_protected(bundle: Path) -> None:
@@ -246,20 +278,19 @@ def test_little_protection_is_never_called_protected(bundle: Path) -> None:
                 row["payload"] = re.sub('"own_epsilon":[^,]*', f'"own_epsilon":{own}', row["payload"])
         assert f"{word}: whatever anybody concludes" in texts(body) and "at most" in texts(body)
         assert bool(alarms(body)) is not protects
-        verdicts = {row[2] for row in tables(body)["party"].rows}
+        verdicts = {row[2] for row in tables(body)["party"]}
         assert verdicts == ({"protected"} if protects else {"little protection"})
-        page = render_html(body, signer="0" * 64)
-        assert ("<td>protected</td>" in page) is protects
+        assert (">protected</span>" in html(body)) is protects
 
 
 def test_refusals_are_grouped_and_those_not_collected_are_said(bundle: Path) -> None:
     body = loaded(bundle)
     body["refusals"] = {"server": {f"m{k}, round {k}": "policy 'hours'" for k in range(9)}, "m1": None}
-    (row,) = tables(body)["recorded by"].rows
+    (row,) = tables(body)["recorded by"]
     assert row[:2] == ("server", "policy 'hours'") and row[2].startswith("9 x: ") and "6 more" in row[2]
     assert "Not collected from: m1." in texts(body)
     body["refusals"] = {"m1": {"train, 6 times, the last at noon": "policy 'hours'"}}
-    (row,) = tables(body)["recorded by"].rows
+    (row,) = tables(body)["recorded by"]
     assert row[2] == "train, 6 times, the last at noon"
     body["refusals"] = {"m1": {}}
     assert "Recorded by m1: none." in texts(body) and "Not collected from: the server." in texts(body)
@@ -272,26 +303,34 @@ def test_every_merchant_has_a_panel_with_dates_and_its_cap(bundle: Path) -> None
         entry = json.loads(row["payload"])
         row["payload"] = json.dumps(entry | {"created_at": f"2026-0{k + 1}-10T00:00:00+00:00"})
     body["merchants"] = [one | {"merchant": f"m{k}"} for k in range(14)]
-    chart = next(b for b in blocks(body, signer="0" * 64) if isinstance(b, Panels))
-    assert [panel.name for panel in chart.panels] == [f"m{k}" for k in range(14)]
-    assert chart.x_ticks and all("2026" in label for _, label in chart.x_ticks)
-    assert all(0.0 <= place <= 1.0 for place, _ in chart.x_ticks)
-    for panel in chart.panels:
-        places = [place for place, _ in panel.curves[SPENT]]
-        assert places == sorted(places) and places[0] == 0.0 and places[-1] == 1.0
-    page = render_html(body, signer="0" * 64)
-    assert all(f">m{k}</text>" in page for k in range(14))
-    assert render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
+    (drawn,) = (part for part in found(body) if isinstance(part, Plots))
+    assert [plot.name for plot in drawn.items] == [f"m{k}" for k in range(14)]
+    spent = number_format.epsilon(one["summary"]["spent"])
+    for plot in drawn.items:
+        assert plot.value == spent and plot.chart.y_ticks == drawn.items[0].chart.y_ticks
+        assert plot.chart.x_ticks and all("2026" in tick.text for tick in plot.chart.x_ticks)
+        assert all(0.0 <= tick.at <= 1.0 for tick in plot.chart.x_ticks)
+        for line in plot.chart.lines:
+            places = [place for place, _ in line.points]
+            assert places == sorted(places) and places[0] == 0.0 and places[-1] == 1.0
+    assert all(f"<b>m{k}</b>" in html(body) for k in range(14))
 
 
 def test_names_of_strangers_are_escaped(bundle: Path) -> None:
     body = loaded(bundle)
     body["refusals"] = {"server": {"<script>alert(1)</script>": "\u2028 & \u4e16"}}
-    page = render_html(body, signer="0" * 64)
+    page = html(body)
     assert "<script>" not in page and "&lt;script&gt;" in page and "\u4e16" in page
-    pdf = _Pdf()
-    assert pdf.plain("\u4e16 10\u207b\u2075") == "\\u4e16 10^-5" and pdf.lacked_letters
-    assert render_pdf(body, signer="0" * 64).startswith(b"%PDF-")
+
+
+def test_without_the_extra_the_bundle_has_no_pdf_and_says_so(
+    run: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdf, "find_spec", lambda name: None)
+    code, shown = command("audit", "report", "--run", run, "--out", tmp_path / "out")
+    assert code == 0 and "pip install 'fedrec[pdf]'" in shown
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"audit.json", "audit.html"}
+    assert command("audit", "verify", tmp_path / "out" / "audit.json")[0] == 0
 
 
 def test_the_attacks_figures_are_tables(bundle: Path) -> None:
@@ -307,8 +346,8 @@ def test_the_attacks_figures_are_tables(bundle: Path) -> None:
         "exposed": ["opened_sum at batch 8"],
         "batches": [{"photos": 8, "grey_psnr": 15.9, "grey_ssim": 0.1, "views": [view]}],
     }
-    found = tables(body)
-    assert found["noise"].rows[0] == (
+    shown = tables(body)
+    assert shown["noise"][0] == (
         "no noise",
         "21.8% (19.9% to 23.8%)",
         "0.876",
@@ -316,8 +355,8 @@ def test_the_attacks_figures_are_tables(bundle: Path) -> None:
         "–",
         "98.0% / 69.0%",
     )
-    assert found["noise"].rows[1][4] == "35.0%"
-    assert found["8 photos"].rows[0] == ("raw update", "46.1", "47.0", "0.99", "yes")
+    assert shown["noise"][1][4] == "35.0%"
+    assert shown["8 photos"][0] == ("raw update", "46.1", "47.0", "0.99", "yes")
     assert any("opened sum at batch 8" in text for text in alarms(body))
 
 

@@ -66,7 +66,7 @@ def test_without_protection_the_photo_comes_back_and_with_it_nothing_does(tmp_pa
     page = render(result)
     assert page.count("<img ") == len(VIEWS) + 1
     assert set(re.findall(r'src="([a-z]+:)', page)) == {"data:"} and "://" not in page
-    assert "comes back" in page
+    assert "comes back" in page and page.count("shows nothing") == len(VIEWS) - 2
 
 
 def test_one_photo_of_many_that_shows_through_is_enough() -> None:

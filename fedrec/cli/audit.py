@@ -69,8 +69,9 @@ def report(
 ) -> None:
     """Put ledgers, receipts, rules and plans into one signed bundle, with a page to read and one to print."""
     from fedrec.privacy.audit.bundle import body_of, seal
-    from fedrec.privacy.audit.pages import render_html
-    from fedrec.privacy.audit.pdf import render_pdf
+    from fedrec.privacy.audit.document import audit_document
+    from fedrec.report.html import render_html
+    from fedrec.report.pdf import can_render_pdf, render_pdf
     from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
 
     parts = [of_run(run, discloses_data=disclose_data)] if run is not None else []
@@ -87,11 +88,12 @@ def report(
             attachments[name] = attachment(path, schema=f"fedrec.{name}/1")
     signer = parts[-1][1]
     body = body_of(replace(evidence, attachments=attachments))
-    signed_by = signer.public.hex()
-    pages = {
-        PAGE: render_html(body, signer=signed_by).encode(),
-        PRINT: render_pdf(body, signer=signed_by),
-    }
+    document = audit_document(body, signer=signer.public.hex())
+    pages = {PAGE: render_html(document).encode()}
+    if can_render_pdf():
+        pages[PRINT] = render_pdf(document)
+    else:
+        typer.echo(f"{PRINT} is left out, it needs an extra: pip install 'fedrec[pdf]'", err=True)
     bundle = seal(body, signer=signer, pages=pages)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / BUNDLE, json.dumps(bundle, indent=1, allow_nan=False).encode())

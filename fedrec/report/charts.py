@@ -1,8 +1,9 @@
 """The one chart maker: lines and bars over an axis, as SVG that needs no script and nothing from outside.
 
-Matplotlib was tried beside it. Its SVG is ten times the size, carries its own colours (so a page in dark
-mode shows a white box), differs between versions in its bytes, and brings 20 MB for four kinds of line.
-Colours stand in the SVG as attributes, for the PDF; a page's style sheet overrides them by class.
+Matplotlib was tried beside it: a line of twelve points is 11 kB (16 kB with its letters as paths) against
+3.5 kB here, carries its own colours (so that a page in dark mode shows a white box), and brings 35 MB and
+half a second of import for four kinds of mark. Here colours stand in the SVG as attributes, for the PDF; a
+page's style sheet overrides them by class.
 """
 
 from __future__ import annotations
@@ -236,6 +237,6 @@ def _lines(frame: _Frame) -> Iterator[str]:
         line = frame.chart.lines[-1]
         x, y = line.points[-1]
         yield (
-            f'<text class="{line.colour} fill end" fill="{COLOURS[line.colour]}" font-weight="650" '
+            f'<text class="{line.colour} fill end" fill="{COLOURS[line.colour]}" font-weight="700" '
             f'x="{frame.x(x) + 8:.1f}" y="{frame.y(y) + 4:.1f}">{escape(frame.chart.end_text)}</text>'
         )

@@ -1,4 +1,4 @@
-"""Epsilon over time, a panel for each merchant: what is drawn, whatever it is drawn with."""
+"""Epsilon over time, a small chart for each merchant on common axes: any number of them can be told apart."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.audit.blocks import Line, Panel, Panels
+from fedrec.report.charts import Chart, Line, Tick, y_axis
+from fedrec.report.document import Key, Plot, Plots
 
-SPENT, TRAINING = "spent, as the cap counts it", "each training alone (PLD)"
+_KEY: Key = (
+    ("spent, as the cap counts it", "blue"),
+    ("each training alone (PLD)", "orange"),
+    ("the merchant's lifetime cap", "limit"),
+)
 MOST_PANELS = 24
+
+Curve = tuple[tuple[float, float], ...]
+"""Points: how far across, 0 to 1, and the epsilon."""
 _MOST_TICKS = 4
 _FAR_CAP = 4.0
 """A cap so many times higher than all that was spent would flatten the curves: it is named instead."""
@@ -23,10 +31,13 @@ _STEPS = (
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[str, float | None]) -> Panels:
-    """Draw the epsilons of ledgers: entries by merchant, at least one of them with an entry.
+def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[str, float | None]) -> Plots:
+    """Draw the epsilons of ledgers.
 
-    ``caps`` are the merchants' lifetime caps; None for no cap.
+    Args:
+        ledgers: entries by merchant, at least one of them with an entry.
+        caps: the merchants' lifetime caps; None for no cap.
+
     """
     charged = {name: entries for name, entries in ledgers.items() if entries}
     times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
@@ -34,51 +45,58 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
     spent = {name: _infinite(entries[-1]["epsilons"]["spent_after"]) for name, entries in charged.items()}
     order = sorted(charged, key=lambda name: -spent[name])[:MOST_PANELS]
     shown = [name for name in charged if name in order]
-    panels = [
-        Panel(
-            name=name,
-            curves={
-                SPENT: _curve(charged[name], "spent_after", start=start, end=end),
-                TRAINING: _curve(charged[name], "own_epsilon", start=start, end=end),
-            },
-            cap=caps.get(name),
-            last=number_format.epsilon(charged[name][-1]["epsilons"]["spent_after"])
-            if charged[name][-1]["epsilons"]["spent_after"] is not None
-            else "no bound",
+    lines = {
+        name: (
+            Line(_curve(charged[name], "own_epsilon", start=start, end=end), "orange"),
+            Line(_curve(charged[name], "spent_after", start=start, end=end), "blue"),
         )
         for name in shown
-    ]
-    highest = max((y for panel in panels for line in panel.curves.values() for _, y in line), default=0.0)
+    }
+    highest = max((y for drawn in lines.values() for line in drawn for _, y in line.points), default=0.0)
     highest = highest or 1.0
-    notes = []
     far = {name: cap for name in shown if (cap := caps.get(name)) is not None and cap > _FAR_CAP * highest}
     near = [cap for name in shown if (cap := caps.get(name)) is not None and name not in far]
-    if far and len(set(far.values())) == 1 and len(far) == len(shown):
+    x_ticks, x_title = _time_ticks(start, end)
+    y_ticks = y_axis(max([highest, *near]), about=4)
+    plots = []
+    for name in shown:
+        last = charged[name][-1]["epsilons"]["spent_after"]
+        value = "no bound" if last is None else number_format.epsilon(last)
+        chart = Chart(
+            describes=f"{name}: {value} spent",
+            x_range=(0.0, 1.0),
+            x_ticks=x_ticks,
+            y_ticks=y_ticks,
+            lines=lines[name],
+            limit=caps.get(name),
+            small=True,
+        )
+        plots.append(Plot(chart, name, value=value))
+    caption = (
+        f"Lifetime epsilon over time. Upward: epsilon, the same scale for all. Across: {x_title}. "
+        + _notes(far, shown=len(shown), charged=len(charged))
+    )
+    return Plots(tuple(plots), caption=caption.strip(), small=True, key=_KEY)
+
+
+def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:
+    """Name the caps that lie too far above to be drawn, and say where merchants are left out."""
+    notes = []
+    if far and len(set(far.values())) == 1 and len(far) == shown:
         notes.append(f"The lifetime cap, {next(iter(far.values())):g}, lies far above.")
     elif far:
         named = ", ".join(f"{name} {cap:g}" for name, cap in far.items())
         notes.append(f"Lifetime caps that lie far above: {named}.")
-    if len(charged) > len(shown):
-        notes.append(
-            f"The {len(shown)} of {len(charged)} merchants that spent most; the table above has all of them."
-        )
-    ticks, title = _time_ticks(start, end)
-    return Panels(
-        title="Lifetime epsilon over time",
-        x_title=title,
-        y_title="epsilon",
-        x_ticks=ticks,
-        y_ticks=number_format.nice_ticks(max([highest, *near]), about=4),
-        panels=tuple(panels),
-        note=" ".join(notes),
-    )
+    if charged > shown:
+        notes.append(f"The {shown} of {charged} merchants that spent most; the table above has all of them.")
+    return " ".join(notes)
 
 
 def _infinite(value: float | None) -> float:
     return float("inf") if value is None else value
 
 
-def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, end: datetime) -> Line:
+def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, end: datetime) -> Curve:
     values = [entry["epsilons"][key] for entry in entries]
     if any(value is None for value in values):
         return ()
@@ -95,8 +113,8 @@ def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, e
     return (first, *zip(places, values, strict=True))
 
 
-def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[tuple[float, str], ...], str]:
-    """Return round moments between two, as (how far across, label), and the axis' title."""
+def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[Tick, ...], str]:
+    """Return round moments between two, at how far across they lie, and the axis' title."""
     day = f"{start.day} {_MONTHS[start.month - 1]} {start.year}"
     span = end - start
     if not span:
@@ -106,7 +124,7 @@ def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[tuple[float, str]
     moment = origin + step * -((origin - start) // step)
     ticks = []
     while moment <= end:
-        ticks.append(((moment - start) / span, _label(moment, step)))
+        ticks.append(Tick((moment - start) / span, _label(moment, step)))
         moment += step
     title = "date (UTC)" if step >= timedelta(days=1) else f"time (UTC), from {day}"
     if step >= timedelta(days=1) and start.year == end.year and step < timedelta(days=30):

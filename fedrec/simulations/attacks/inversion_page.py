@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import io
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedrec.report.document import (
+    Alert,
+    Block,
+    Cell,
+    Column,
+    Document,
+    Facts,
+    Named,
+    Paragraph,
+    Pictures,
+    Section,
+    Table,
+    Tag,
+)
+from fedrec.report.html import render_html
 from fedrec.simulations.attacks.inversion import SUCCESS_PSNR, BatchResult, InversionResult, Reconstruction
 
 SHOWN = 8
@@ -53,13 +64,20 @@ _ATTACK: Final = (
 
 def render(result: InversionResult) -> str:
     """Return the page: one HTML file that loads nothing from anywhere."""
-    template = files("fedrec.simulations.attacks").joinpath("inversion.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        introduction=escape(_INTRODUCTION),
-        verdict=_verdict(result),
-        batches="".join(map(_batch, result.batches)),
-        attack=escape(_ATTACK),
-        settings=_settings(result),
+    return render_html(inversion_document(result))
+
+
+def inversion_document(result: InversionResult) -> Document:
+    """Lay out every batch with its pictures, the verdict first and the attack's settings last."""
+    works = result.attack_works and not result.exposed
+    return Document(
+        title="What an update shows of a photo",
+        subtitle=_INTRODUCTION,
+        blocks=(
+            Alert((verdict(result),), "good" if works else "bad"),
+            *map(_batch, result.batches),
+            Section("The attack", (Paragraph(_ATTACK, "note"), _settings(result))),
+        ),
     )
 
 
@@ -76,12 +94,7 @@ def verdict(result: InversionResult) -> str:
     return f"{works} What leaves the merchant shows no more than a plain grey picture does."
 
 
-def _verdict(result: InversionResult) -> str:
-    css = "good" if result.attack_works and not result.exposed else "bad"
-    return f'<p class="verdict {css}" role="status">{escape(verdict(result))}</p>'
-
-
-def _batch(batch: BatchResult) -> str:
+def _batch(batch: BatchResult) -> Section:
     count = len(batch.photos)
     title = "One photo in the step" if count == 1 else f"{count} photos in the step"
     shown = (
@@ -89,57 +102,60 @@ def _batch(batch: BatchResult) -> str:
         if count > SHOWN
         else ""
     )
-    chosen = list(batch.order[:SHOWN])
-    rows = [
-        _row("The photos" if count > 1 else "The photo", "", batch.photos[chosen], "", "", ""),
-        *(_view(view, chosen) for view in batch.views),
-    ]
-    return (
-        f'<section><h2>{title}</h2><p class="note">Mean PSNR in dB (higher is nearer; identical is 100) and '
-        f"SSIM (1 is identical). Plain grey scores {batch.grey_psnr:.1f} dB and {batch.grey_ssim:.2f}."
-        f'{shown}</p><table class="{"single" if count == 1 else "several"}"><thead><tr><th>Who holds it</th>'
-        '<th>Pictures</th><th class="number">PSNR</th><th class="number">SSIM</th><th></th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></section>"
+    note = (
+        "Mean PSNR in dB (higher is nearer; identical is 100) and SSIM (1 is identical). Plain grey scores "
+        f"{batch.grey_psnr:.1f} dB and {batch.grey_ssim:.2f}.{shown}"
     )
+    chosen = list(batch.order[:SHOWN])
+    name = "The photos" if count > 1 else "The photo"
+    photos = Pictures(_files(batch.photos[chosen]), name, large=count == 1)
+    rows: list[tuple[Cell, ...]] = [(name, photos, "", "", "")]
+    rows += [_view(view, chosen) for view in batch.views]
+    columns = (
+        Column("Who holds it"),
+        Column("Pictures", "verdict"),
+        Column("PSNR", "number"),
+        Column("SSIM", "number"),
+        Column("", "verdict"),
+    )
+    blocks: tuple[Block, ...] = (Paragraph(note, "note"), Table(columns, tuple(rows), stacks=True))
+    return Section(title, blocks)
 
 
-def _view(view: Reconstruction, chosen: list[int]) -> str:
+def _view(view: Reconstruction, chosen: list[int]) -> tuple[Cell, ...]:
     name, holder = _PARTIES[view.name]
     text = f"shows {view.shown} of {len(view.gains)}" if view.shows_something else "shows nothing"
-    tag = f'<span class="tag {"bad" if view.shows_something else "good"}">{text}</span>'
-    return _row(name, holder, view.pictures[chosen], f"{view.psnr:.1f}", f"{view.ssim:.2f}", tag)
-
-
-def _row(name: str, note: str, pictures: NDArray[np.float64], ratio: str, likeness: str, tag: str) -> str:
-    images = "".join(
-        f'<img src="{_data_address(picture)}" alt="{escape(name)}, picture {number}">'
-        for number, picture in enumerate(pictures, start=1)
-    )
     return (
-        f'<tr><th scope="row">{escape(name)}<span>{escape(note)}</span></th>'
-        f'<td class="pictures">{images}</td>'
-        f'<td class="number">{ratio}</td><td class="number">{likeness}</td><td>{tag}</td></tr>'
+        Named(name, holder),
+        Pictures(_files(view.pictures[chosen]), name, large=len(view.pictures) == 1),
+        f"{view.psnr:.1f}",
+        f"{view.ssim:.2f}",
+        Tag(text, "bad" if view.shows_something else "good"),
     )
 
 
-def _data_address(picture: NDArray[np.float64]) -> str:
-    """Write a picture, float64 (H, W, 1) in 0 to 1, as a PNG in a data: address."""
-    pixels = np.round(np.clip(picture[..., 0], 0.0, 1.0) * 255.0).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _files(pictures: NDArray[np.float64]) -> tuple[bytes, ...]:
+    """Write pictures, float64 (n, H, W, 1) in 0 to 1, as PNG files."""
+    found = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        pixels = np.round(np.clip(picture[..., 0], 0.0, 1.0) * 255.0).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+        found.append(buffer.getvalue())
+    return tuple(found)
 
 
-def _settings(result: InversionResult) -> str:
+def _settings(result: InversionResult) -> Facts:
     defence = result.settings.defence
-    pairs = (
-        ("Photos", f"{result.photo_source}, grey, {result.settings.size} pixels a side"),
-        ("Model", f"cnn, {result.parameters:,} parameters"),
-        ("Epsilon of the training", f"{defence.epsilon:g} at delta {defence.delta:.2g}"),
-        ("Noise multiplier", f"{result.noise_multiplier:.3f}"),
-        ("Clip", f"{defence.clip:g}"),
-        ("Merchants", f"{defence.merchants}, of whom {defence.colluders} may side with the server"),
-        ("Encryption", "kahe"),
-        ("Search", f"{result.settings.search_steps} steps, seed {result.settings.seed}"),
+    return Facts(
+        (
+            ("Photos", f"{result.photo_source}, grey, {result.settings.size} pixels a side"),
+            ("Model", f"cnn, {result.parameters:,} parameters"),
+            ("Epsilon of the training", f"{defence.epsilon:g} at delta {defence.delta:.2g}"),
+            ("Noise multiplier", f"{result.noise_multiplier:.3f}"),
+            ("Clip", f"{defence.clip:g}"),
+            ("Merchants", f"{defence.merchants}, of whom {defence.colluders} may side with the server"),
+            ("Encryption", "kahe"),
+            ("Search", f"{result.settings.search_steps} steps, seed {result.settings.seed}"),
+        )
     )
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)

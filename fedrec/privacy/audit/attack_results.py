@@ -1,4 +1,4 @@
-"""The attacks' figures on an audit's pages; whatever an attachment lacks shows as a dash."""
+"""What attacks found, for an audit's pages; whatever an attachment lacks shows as a dash."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.audit.blocks import Block, Heading, Table, Text
+from fedrec.report.document import Alert, Block, Cell, Code, Column, Paragraph, Section, Table, Tag
 
 _COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference", "inversion": "Inversion"}
 
 
-def attack_blocks(attachments: Mapping[str, Any]) -> list[Block]:
+def attack_sections(attachments: Mapping[str, Any]) -> list[Section]:
     """Return a section for each attack that a bundle may hold figures of."""
-    found: list[Block] = []
+    makers = {"empirical": _empirical, "membership": _membership, "inversion": _inversion}
+    found = []
     for name, title in _COMMANDS.items():
-        found.append(Heading(title))
         figures_of = attachments.get(name)
+        blocks: list[Block] = [Paragraph(f"Not part of this bundle: 'fedrec audit {name}' makes it.", "note")]
         if isinstance(figures_of, Mapping):
-            found += {"empirical": _empirical, "membership": _membership, "inversion": _inversion}[name](
-                figures_of
-            )
-        else:
-            found.append(Text(f"Not part of this bundle: 'fedrec audit {name}' makes it."))
+            blocks = makers[name](figures_of)
+        found.append(Section(title, tuple(blocks)))
     return found
 
 
@@ -38,9 +36,9 @@ def _empirical(found: Mapping[str, Any]) -> list[Block]:
     result: list[Block] = []
     if violations:
         text = f"The installed pipeline leaked more than it claims: {violations:.0f} violation(s)."
-        result.append(Text(text, alarm=True))
+        result.append(Alert((text,)))
     result.append(
-        Text(
+        Paragraph(
             "Canaries went through the installed clip, noise, encryption and opening, and the opened sums "
             f"were searched for them. Epsilon is at least {bound} with {confidence} "
             f"confidence; {claimed} was claimed. A bound below the claim is no proof of it: this attack "
@@ -48,25 +46,27 @@ def _empirical(found: Mapping[str, Any]) -> list[Block]:
         )
     )
     names = ("runs", "canaries", "rounds", "sample_rate", "contributors", "colluders", "scheme")
-    rows = [(name.replace("_", " "), number_format.general(found.get(name))) for name in names]
+    rows: list[tuple[Cell, ...]] = [
+        (name.replace("_", " "), number_format.general(found.get(name))) for name in names
+    ]
     rows += [
         ("delta", number_format.delta(found.get("delta"))),
         ("noise multiplier", _number(found.get("noise_multiplier"), 3)),
         ("median bound", _number(found.get("epsilon_lower_bound_median"))),
-        ("code", number_format.general(found.get("code"))),
+        ("code", Code(number_format.general(found.get("code")))),
     ]
-    return [*result, Table(("setting", "value"), tuple(rows), words=True)]
+    return [*result, Table((Column("setting"), Column("value")), tuple(rows))]
 
 
 def _membership(found: Mapping[str, Any]) -> list[Block]:
     result: list[Block] = []
     if found.get("attack_works") is False:
-        result.append(Text("The attack did not work without noise: it says nothing.", alarm=True))
+        result.append(Alert(("The attack did not work without noise: it says nothing.",)))
     if found.get("exposed"):
         text = "Models gave away more than these budgets allow: "
-        result.append(Text(text + ", ".join(map(str, found["exposed"])), alarm=True))
+        result.append(Alert((text + ", ".join(map(str, found["exposed"])),)))
     result.append(
-        Text(
+        Paragraph(
             "Who was in the training, told from the final model alone (LiRA with shadow models, and the "
             "plain loss threshold as the floor), where "
             f"{number_format.percent(found.get('fpr'))} of the others are taken for members. "
@@ -90,19 +90,19 @@ def _membership(found: Mapping[str, Any]) -> list[Block]:
                 f"{number_format.percent(level.get('accuracy_others'))}",
             )
         )
-    columns = ("noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out")
+    columns = _columns("noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out")
     return [*result, Table(columns, tuple(rows))] if rows else result
 
 
 def _inversion(found: Mapping[str, Any]) -> list[Block]:
     result: list[Block] = []
     if found.get("attack_works") is False:
-        result.append(Text("The attack did not work on an unprotected update: it says nothing.", alarm=True))
+        result.append(Alert(("The attack did not work on an unprotected update: it says nothing.",)))
     if found.get("exposed"):
         text = "Photos showed through: "
-        result.append(Text(text + ", ".join(map(str, found["exposed"])).replace("_", " "), alarm=True))
+        result.append(Alert((text + ", ".join(map(str, found["exposed"])).replace("_", " "),)))
     result.append(
-        Text(
+        Paragraph(
             "What each party holds of one step, turned back into photos by one attack (PSNR in dB: higher is "
             "nearer to the photo). A plain grey picture is what anybody can guess."
         )
@@ -110,13 +110,13 @@ def _inversion(found: Mapping[str, Any]) -> list[Block]:
     batches = found.get("batches")
     for batch in batches if isinstance(batches, list) else ():
         views = batch.get("views")
-        rows = [
+        rows: list[tuple[Cell, ...]] = [
             (
                 str(view.get("view")).replace("_", " "),
                 _number(view.get("psnr"), 1),
                 _number(view.get("best_psnr"), 1),
                 _number(view.get("ssim")),
-                "yes" if view.get("shows_something") else "no",
+                Tag("yes", "warn") if view.get("shows_something") else "no",
             )
             for view in (views if isinstance(views, list) else ())
         ]
@@ -124,9 +124,13 @@ def _inversion(found: Mapping[str, Any]) -> list[Block]:
             ("plain grey", _number(batch.get("grey_psnr"), 1), "", _number(batch.get("grey_ssim")), "")
         )
         photos = number_format.count(batch.get("photos"))
-        columns = (f"{photos} photos", "PSNR", "best", "SSIM", "shows a photo")
+        columns = _columns(f"{photos} photos", "PSNR", "best", "SSIM", "shows a photo")
         result.append(Table(columns, tuple(rows)))
     return result
+
+
+def _columns(first: str, *others: str) -> tuple[Column, ...]:
+    return (Column(first), *(Column(title, "number") for title in others))
 
 
 def _part(level: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,0 +1,146 @@
+"""What was spent and what is left, by merchant and by training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedrec._internal import number_format
+from fedrec.privacy.accounting.rating import rate
+from fedrec.privacy.audit.ledger_view import Entry, LedgerView, largest, or_infinite, shown_epsilon
+from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
+
+_BY_MERCHANT = (
+    "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of that "
+    "merchant's photos, over all trainings in its ledger and the noised count of units that it declared, "
+    "'size'. 'Training' is the largest epsilon of one training by itself, 'spent' what the lifetime cap "
+    "counts for all of them at 'delta'. 'Left' is what the cap allows still, of the policy that the "
+    "merchant's last charge was made under. 'If broken' is what would be spent if every upload could be "
+    "seen alone."
+)
+_BY_TRAINING = (
+    "Epsilon of each training by itself, proved by PLD, at its own delta: the largest of its merchants. "
+    "Those of several trainings don't simply add up: the table above has them together."
+)
+
+
+def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
+    """Show the largest budgets and how much was charged; seeded noise has no epsilon."""
+    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
+    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
+    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    rounds = sum(len(ledger.charges) for ledger in ledgers)
+    broken = largest([ledger.summary["spent_aggregation_broken"] for ledger in ledgers])
+    return (
+        Figures(
+            (
+                Figure(
+                    "Training that cost most",
+                    _headline(worst.summary["training_epsilon"], seeded=seeded),
+                    _note(worst, "training_epsilon", "training_delta", seeded=seeded),
+                    "epsilon",
+                ),
+                Figure(
+                    "Spent over a lifetime",
+                    _headline(most.summary["spent"], seeded=seeded),
+                    _note(most, "spent", "delta", seeded=seeded),
+                    "epsilon",
+                ),
+                Figure(
+                    "If aggregation were broken",
+                    _headline(broken, seeded=seeded),
+                    "lifetime epsilon of the merchant that it would cost most",
+                    "epsilon",
+                ),
+                Figure("Merchants", str(len(ledgers)), f"{rounds:,} charges in their ledgers"),
+            )
+        ),
+    )
+
+
+def _headline(epsilon: float | None, *, seeded: bool) -> str:
+    return "none" if seeded else shown_epsilon(epsilon)
+
+
+def _note(ledger: LedgerView, epsilon: str, delta: str, *, seeded: bool) -> str:
+    if seeded:
+        return "no guarantee: noise came from a seed"
+    value, at = ledger.summary[epsilon], ledger.summary[delta]
+    if at is None:
+        return "no round was charged"
+    word = rate(value, delta=at).word
+    return f"epsilon; {word}; δ = {number_format.delta(at)}"
+
+
+def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
+    """Lay out what each merchant spent, and what its cap leaves."""
+    rows = tuple(
+        (
+            ledger.name,
+            str(ledger.summary["charges"]),
+            str(ledger.summary["size"]),
+            shown_epsilon(ledger.summary["training_epsilon"]),
+            shown_epsilon(ledger.summary["spent"]),
+            rate(ledger.summary["spent"], delta=ledger.summary["delta"]).word,
+            _left(ledger, ledger.summary["spent"]),
+            shown_epsilon(ledger.summary["spent_aggregation_broken"]),
+            number_format.delta(ledger.summary["delta"]),
+            str(ledger.receipts),
+        )
+        for ledger in ledgers
+    )
+    columns = (
+        Column("merchant"),
+        *(Column(name, "number") for name in ("charges", "size", "training", "spent")),
+        Column("in words", "verdict"),
+        *(Column(name, "number") for name in ("left", "if broken", "delta", "receipts")),
+    )
+    return Section("Spent and left, by merchant", (Paragraph(_BY_MERCHANT, "note"), Table(columns, rows)))
+
+
+def _left(ledger: LedgerView, spent: float | None) -> str:
+    if ledger.policy_hash not in ledger.policies:
+        return "policy not here"
+    if ledger.cap is None:
+        return "no cap"
+    if spent is None:
+        return "none"
+    left = ledger.cap - spent
+    return f"overrun by {number_format.epsilon(-left)}" if left < 0 else f"{math.floor(left * 100) / 100:.2f}"
+
+
+def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> tuple[Section, ...]:
+    """Lay out every training that was charged for; none where nothing was."""
+    charges: dict[str, dict[str, list[Entry]]] = {}
+    for ledger in ledgers:
+        for entry in ledger.charges:
+            charges.setdefault(entry["charge"]["training_id"], {}).setdefault(ledger.name, []).append(entry)
+    rows = tuple(_training(key, mine, plans.get(key)) for key, mine in charges.items())
+    columns = (
+        Column("training"),
+        Column("model", "text"),
+        Column("mode", "text"),
+        *(Column(name, "number") for name in ("rounds", "merchants", "rate", "noise", "epsilon", "since")),
+    )
+    blocks = (Paragraph(_BY_TRAINING, "note"), Table(columns, rows))
+    return (Section("By training", blocks),) if rows else ()
+
+
+def _training(
+    training_id: str, by_merchant: Mapping[str, Sequence[Entry]], plan: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    entries = [entry for mine in by_merchant.values() for entry in mine]
+    charge = entries[0]["charge"]
+    rounds = {entry["charge"]["round_number"] for entry in entries}
+    return (
+        training_id[:12],
+        charge["model"],
+        f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
+        f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else ""),
+        str(len(by_merchant)),
+        number_format.general(charge["sample_rate"]),
+        f"{charge['guaranteed_noise_multiplier']:.3f}",
+        shown_epsilon(largest([mine[-1]["epsilons"]["own_epsilon"] for mine in by_merchant.values()])),
+        min(entry["created_at"] for entry in entries)[:10],
+    )

@@ -1,0 +1,50 @@
+"""An audit bundle's body as the document that people read, as HTML and as PDF."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fedrec.privacy.audit.attack_results import attack_sections
+from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
+from fedrec.privacy.audit.exposure import refusals_section, sights_section, warnings_section
+from fedrec.privacy.audit.guarantee import guarantee_blocks
+from fedrec.privacy.audit.ledger_view import LedgerView
+from fedrec.privacy.audit.provenance import keys_section, software_section
+from fedrec.privacy.audit.timeline import timeline
+from fedrec.protocol.schema import sha256_hex
+from fedrec.report.document import Bullets, Document, Section
+
+TITLE = "fedrec: privacy audit"
+
+
+def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
+    """Lay out a bundle's body, top to bottom; ``signer`` is the key that will sign it."""
+    ledgers = [LedgerView.read(merchant) for merchant in body["merchants"]]
+    plans = {sha256_hex(text.encode()): json.loads(text) for text in body["plans"]}
+    said = body["statements"]
+    costs = {ledger.name: ledger.costs for ledger in ledgers}
+    caps = {ledger.name: ledger.cap for ledger in ledgers}
+    held = "1 ledger" if len(ledgers) == 1 else f"{len(ledgers)} ledgers"
+    return Document(
+        title=TITLE,
+        subtitle=f"{held}; made at {body['created_at']}",
+        blocks=(
+            *headline_figures(ledgers),
+            Section("The guarantee", tuple(guarantee_blocks(ledgers, plans))),
+            budgets_by_merchant(ledgers),
+            Section("Over time", (timeline(costs, caps),)),
+            *budgets_by_training(ledgers, plans),
+            *sights_section(plans, ledgers),
+            Section("Threat model", (Bullets(tuple(said["threat_model"])),)),
+            refusals_section(body["refusals"]),
+            *warnings_section(body["attachments"].get("report")),
+            *attack_sections(body["attachments"]),
+            Section("What is claimed", (Bullets(tuple(said["claims"])),)),
+            Section("What is assumed", (Bullets(tuple(said["assumptions"])),)),
+            Section("What is not covered", (Bullets(tuple(said["exclusions"])),)),
+            software_section(body["software"], ledgers),
+            keys_section(body, ledgers, signer=signer),
+        ),
+    )

@@ -1,0 +1,93 @@
+"""What each party could see of a bundle's trainings, what was refused, and what the run warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedrec.privacy.accounting.rating import Rating, rate
+from fedrec.privacy.audit import claims
+from fedrec.privacy.audit.ledger_view import LedgerView, largest
+from fedrec.protocol.trust import TrustModel
+from fedrec.report.document import Block, Bullets, Column, Paragraph, Section, Table, Tag
+
+SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
+
+
+def sights_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> tuple[Section, ...]:
+    """Lay out the sights of every kind of training that was charged for and whose plan is here."""
+    charged: dict[str, list[float | None]] = {}
+    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    for ledger in ledgers:
+        for training_id, own in {
+            entry["charge"]["training_id"]: entry["epsilons"]["own_epsilon"] for entry in ledger.charges
+        }.items():
+            charged.setdefault(training_id, []).append(own)
+    kinds: dict[tuple[str, str, int], list[Rating]] = {}
+    trusts: dict[str, TrustModel | None] = {}
+    for training_id, owns in charged.items():
+        plan = plans.get(training_id)
+        if plan is not None:
+            own = None if seeded else largest(owns)
+            rated = rate(own, delta=plan["delta"], public_total=plan["records_total"])
+            kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
+            trust = claims.trust_of(plan)
+            if trusts.setdefault(plan["scheme"], trust) != trust:
+                trusts[plan["scheme"]] = None
+    found: list[Block] = []
+    columns = (Column("party"), Column("sees"), Column("single updates", "verdict"))
+    for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
+        seen = claims.sights({"mode": mode, "colluders": colluders}, trusts[scheme])
+        if len(kinds) > 1:
+            found.append(Paragraph(f"In trainings of mode {mode} with scheme {scheme}:"))
+        worst = next((rated for rated in ratings if not rated.protected), ratings[0])
+        rows = tuple(
+            (
+                sight.party,
+                sight.sees,
+                Tag(claims.verdict(sight, worst), "good" if worst.protected and not sight.exposed else "bad"),
+            )
+            for sight in seen
+        )
+        found.append(Table(columns, rows, stacks=True))
+    return (Section("What each party could see", tuple(found)),) if found else ()
+
+
+def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> Section:
+    """Group refusals by who recorded them and why, and say whose were not collected."""
+    missing = [who for who, found in refusals.items() if found is None]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for who, found in refusals.items():
+        for where, reason in (found or {}).items():
+            reasons.setdefault((who, reason), []).append(where)
+    rows = []
+    for (who, reason), places in list(reasons.items())[:SHOWN_REFUSALS]:
+        more = f" and {len(places) - SHOWN_PLACES} more" if len(places) > SHOWN_PLACES else ""
+        count = f"{len(places)} x: " if len(places) > 1 else ""
+        rows.append((who, reason, f"{count}{'; '.join(places[:SHOWN_PLACES])}{more}"))
+    blocks: list[Block] = []
+    if rows:
+        columns = (Column("recorded by"), Column("reason"), Column("where"))
+        blocks.append(Table(columns, tuple(rows), stacks=True))
+    elif any(found is not None for found in refusals.values()):
+        blocks.append(
+            Paragraph(f"Recorded by {', '.join(w for w, f in refusals.items() if f is not None)}: none.")
+        )
+    if len(reasons) > SHOWN_REFUSALS:
+        blocks.append(Paragraph(f"{len(reasons) - SHOWN_REFUSALS} more reasons stand in audit.json.", "note"))
+    if "server" not in refusals:
+        missing.insert(0, "the server")
+    if missing:
+        blocks.append(Paragraph(f"Not collected from: {', '.join(missing)}.", "note"))
+    return Section("Refusals", tuple(blocks))
+
+
+def warnings_section(report: Mapping[str, Any] | None) -> tuple[Section, ...]:
+    """List the warnings of the training's own report, where it is attached and has any."""
+    warnings = (report or {}).get("warnings")
+    if not isinstance(warnings, list) or not warnings:
+        return ()
+    shown = [str(text) for text in warnings[:SHOWN_WARNINGS]]
+    if len(warnings) > SHOWN_WARNINGS:
+        shown.append(f"and {len(warnings) - SHOWN_WARNINGS} more, all of them in audit.json")
+    return (Section("Warnings of the training's own report", (Bullets(tuple(shown)),), tone="warn"),)

@@ -1,0 +1,135 @@
+"""The guarantee of an audit in words: of the training that cost most, and over a lifetime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedrec._internal import number_format
+from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
+from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.accounting.events import MIN_DELTA, Event
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
+from fedrec.privacy.audit import claims
+from fedrec.privacy.audit.ledger_view import Entry, LedgerView, or_infinite, shown_epsilon
+from fedrec.protocol import modes
+from fedrec.report.document import Alert, Block, Paragraph
+
+
+def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Block]:
+    """State what is guaranteed, the alarms first; nothing else where there is no guarantee.
+
+    Args:
+        ledgers: of every merchant in the bundle.
+        plans: by training id, as far as the bundle has them.
+
+    """
+    found: list[Block] = []
+    charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
+    seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
+    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
+    none = any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
+    if not charges:
+        text = "No round was charged: beside the noised count of units that each declared, nothing was given."
+        found.append(Paragraph(text, "lead"))
+    if none:
+        bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
+        why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
+        found.append(Alert((f"There is NO privacy guarantee: {why}.",)))
+    if seeded:
+        found.append(
+            Alert(
+                (
+                    f"There is NO privacy guarantee: noise and sampling of {', '.join(seeded)} came from a "
+                    "seed; whoever has it can take the noise away again. The figures below are those that "
+                    "unseeded noise would have had.",
+                )
+            )
+        )
+    for training_id, plan in plans.items():
+        exposed = claims.exposure(claims.trust_of(plan))
+        if exposed is not None:
+            found.append(Alert((f"NOT ENCRYPTED: in training {training_id[:12]}, {exposed}.",)))
+    if none:
+        return found
+    if charges:
+        given = "Without a seed these settings would give: " if seeded else ""
+        found += _of_training(worst, plans, unit=unit_in_words(worst.last["unit"]), given=given)
+    return [*found, *_over_lifetime(ledgers, charges, worst)]
+
+
+def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
+    """Show a rated budget: as an alarm where it protects little."""
+    return Paragraph(text, "lead" if lead else "plain") if rated.protected else Alert((text,))
+
+
+def _over_lifetime(
+    ledgers: Sequence[LedgerView], charges: Sequence[Mapping[str, Any]], worst: LedgerView
+) -> list[Block]:
+    """State what the merchant that spent most has spent, in words and in formal terms."""
+    unit = unit_in_words(worst.last["unit"])
+    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
+    spent, delta = most.summary["spent"], most.summary["delta"]
+    rated = rate(spent, delta=delta, unit=unit)
+    colluders = max((charge["colluders"] for charge in charges), default=0)
+    against = "a server that no merchant sides with"
+    found = [modes.find(charge["mode"]) for charge in charges]
+    if any(mode is not None and mode.shares_noise for mode in found):
+        others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
+        against = f"a server that up to {others} with"
+    return [
+        _sentence(
+            rated,
+            "Over a lifetime, all trainings and counts together: epsilon "
+            f"{shown_epsilon(spent)} at delta {number_format.delta(delta)} for the merchant that spent most "
+            f"({most.name}), as its lifetime cap counts it, by a filter that holds for a server which "
+            f"chooses each training after seeing the last one's results. {rated.sentence}",
+        ),
+        Paragraph(
+            f"In formal terms: ({shown_epsilon(spent)}, {number_format.delta(delta)})-differential privacy "
+            f"under add-or-remove adjacency of one {worst.last['unit']}, over everything that was charged, "
+            f"against {against}. If aggregation were broken and somebody saw each upload alone, epsilon "
+            f"would be {shown_epsilon(most.summary['spent_aggregation_broken'])} by the same rule.",
+            "note",
+        ),
+    ]
+
+
+def _of_training(worst: LedgerView, plans: Mapping[str, Any], *, unit: str, given: str) -> list[Block]:
+    """State the proved epsilon of the training that cost most, in words and for copies."""
+    summary = worst.summary
+    mine: dict[str, list[Entry]] = {}
+    for entry in worst.charges:
+        mine.setdefault(entry["charge"]["training_id"], []).append(entry)
+    training_id, entries = max(
+        mine.items(), key=lambda item: or_infinite(item[1][-1]["epsilons"]["own_epsilon"])
+    )
+    charge, plan = entries[0]["charge"], plans.get(training_id)
+    steps, delta = sum(entry["charge"]["steps"] for entry in entries), charge["delta"]
+    events = [Event(charge["sample_rate"], charge["guaranteed_noise_multiplier"], steps)]
+    betas = steps * charge["beta"]
+    rated = rate(
+        summary["training_epsilon"],
+        delta=delta,
+        unit=unit,
+        public_total=None if plan is None else plan["records_total"],
+    )
+    copies = ", ".join(
+        f"{shown_epsilon(finite(epsilon_of_copies(events, copies=k, delta=delta, betas=betas)))} for {k}"
+        for k in SHOWN
+    )
+    usual = ""
+    if delta != USUAL_DELTA:
+        left = USUAL_DELTA - betas
+        at = finite(epsilon_pld(events, delta=left)) if left >= MIN_DELTA else None
+        usual = f" (at delta {number_format.delta(USUAL_DELTA)}: {shown_epsilon(at)})"
+    return [
+        _sentence(rated, given + rated.sentence, lead=True),
+        Paragraph(
+            f"That is the training that cost most, {training_id[:12]} at {worst.name}: epsilon "
+            f"{shown_epsilon(summary['training_epsilon'])} at delta {number_format.delta(delta)}{usual}, "
+            f"proved by privacy loss distributions. Where there are several copies of a {unit}, epsilon of "
+            f"all of them together is {copies}."
+        ),
+    ]
