@@ -157,7 +157,6 @@ def test_a_wheel_holds_the_package_and_nothing_else(built: Built, kind: str) -> 
         "fedrec/py.typed",
         "fedrec/report/templates/document.html",
         "fedrec/report/templates/style.css",
-        "fedrec/server/status.html",
         "fedrec/report/templates/document.typ",
     } <= names
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedrec._internal import number_format
 from fedrec.clients.observe import MerchantObserver
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
@@ -40,6 +41,7 @@ from fedrec.server.observe import ServerObserver
 from fedrec.server.trainings import Training
 from tests.daemons import public_pem
 from tests.test_ledger import COUNT
+from tests.test_report_page import Outline
 
 TOKEN = b"t" * 32
 NAMES = ("anna", "bert", "cleo")
@@ -217,6 +219,7 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
         assert client.get("/healthz").json() == {"status": "ok"}
         samples = parsed(client.get("/metrics").text)
         status = client.get("/status.json").json()
+        shown = Outline(client.get("/status.html").text)
     number = training.number
     assert at(samples, "fedrec_merchants_enrolled") == 3
     assert at(samples, "fedrec_round", training=number) == 4
@@ -233,10 +236,10 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     plan = training.plan()
     noise = derive(plan).noise
     multiplier = reported_views(plan, noise).server
-    for steps, shown in ((4, status["training"]["epsilon"]), (5, status["training"]["epsilon_planned"])):
+    for steps, told in ((4, status["training"]["epsilon"]), (5, status["training"]["epsilon_planned"])):
         event = Event(plan.sample_rate, multiplier, steps)
         left = plan.delta - steps * noise.beta
-        assert shown == pytest.approx(epsilon_pld([event, count_event()], delta=left), rel=1e-4)
+        assert told == pytest.approx(epsilon_pld([event, count_event()], delta=left), rel=1e-4)
     broken = Event(plan.sample_rate, reported_views(plan, noise).aggregation_broken, 4)
     assert at(samples, "fedrec_epsilon_aggregation_broken", training=number) == pytest.approx(
         epsilon_pld([broken, count_event()], delta=plan.delta - 4 * noise.beta), rel=1e-4
@@ -245,6 +248,10 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     assert spent == status["training"]["epsilon"]
     assert spent + left == pytest.approx(status["training"]["epsilon_planned"])
     assert status["turned_away"]["last"][0]["path"] == "/v1/control/start-run"
+    (newest, *_) = [row for row in shown.rows if row[:2] == ["4", "opened"]]
+    assert newest[2:] == ["3", "0", "1.50", "0.50", "1.0 kB", "10 B", number_format.epsilon(spent), "50.0%"]
+    assert any(row[:1] == ["2"] and row[1] == "losttoo few" for row in shown.rows)
+    assert "/v1/control/start-run from 192.0.2.7" in shown.text
 
 
 def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Training) -> None:
@@ -263,6 +270,10 @@ def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Train
     assert status["refusals"] == [{"where": "round 2, bert", "reason": '<script>alert("no")</script>'}]
     with served(dict(observer.routes())) as client:
         text = client.get("/metrics").text
+        shown = Outline(client.get("/status.html").text)
+    assert ["round 2, bert", '<script>alert("no")</script>'] in shown.rows
+    assert ["anna", "member", "ab" * prometheus.HEAD_BYTES, "4", ""] in shown.rows
+    assert "script" not in shown.tags and "round 5 under way" in shown.text
     samples = parsed(text)
     assert at(samples, "fedrec_refusals_total", where="training") == 1
     assert at(samples, "fedrec_ledger_head", merchant="anna", head="ab" * prometheus.HEAD_BYTES) == 4
@@ -274,12 +285,14 @@ def test_a_server_with_nothing_to_show_shows_that(home: ServerHome) -> None:
     assert observer.status()["training"] is None
     with served(dict(observer.routes())) as client:
         assert at(parsed(client.get("/metrics").text), "fedrec_merchants_enrolled") == 3
+        assert "nothing has been run yet" in client.get("/status.html").text
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_no_foreign_script(home: ServerHome) -> None:
     with served(dict(ServerObserver(home).routes()), token=TOKEN) as client:
         first, second = client.get("/"), client.get("/")
-        assert client.get("/status.json").status_code == client.get("/metrics").status_code == 401
+        for path in ("/status.json", "/status.html", "/metrics"):
+            assert client.get(path).status_code == 401
     policy = first.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "unsafe" not in policy
     nonce = re.search(r"script-src 'nonce-([^']+)'", policy)

@@ -19,7 +19,7 @@ from fedrec.report.charts import Chart, Line, draw, y_axis
 from fedrec.server.report.page import render
 
 CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
-VOID = {"meta", "line", "circle", "path", "link", "br", "img"}
+VOID = {"meta", "line", "circle", "path", "link", "br", "img", "input"}
 
 
 TRUST: dict[str, dict[str, str]] = {

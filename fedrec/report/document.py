@@ -37,6 +37,7 @@ class Named:
 
     name: str
     note: str = ""
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True)

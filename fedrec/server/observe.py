@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -25,9 +24,11 @@ from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_schedule
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.home import ServerHome
 from fedrec.server.report.build import epsilon_after
+from fedrec.server.status_page import TITLE, status_blocks
 from fedrec.server.trainings import Status, Training, all_trainings
 
 _LAST_REQUESTS = 20
@@ -36,10 +37,6 @@ _SHOWN = (
     "round", "opened", "contributors", "dropouts", "seconds", "seconds_train", "seconds_unmask",
     "bytes_up", "bytes_down", "reason", "accuracy",
 )  # fmt: skip
-_CSP = (
-    "default-src 'none'; img-src data:; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ class ServerObserver:
             "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
             "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
             "/status.json": Route(lambda: _json(self.status())),
+            "/status.html": Route(lambda: _html(render_blocks(status_blocks(self.status())))),
             # The page itself holds no figure: it asks for them, with the token that its reader gives it.
             "/": Route(_page, open=True),
         }
@@ -247,8 +245,12 @@ def _json(document: Mapping[str, Any]) -> Answer:
     return Answer(json.dumps(document, allow_nan=False).encode(), "application/json")
 
 
+def _html(text: str, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(text.encode(), "text/html; charset=utf-8", headers=headers or {})
+
+
 def _page() -> Answer:
     nonce = secrets.token_urlsafe(16)
-    text = files("fedrec.server").joinpath("status.html").read_text("utf-8").replace("{{nonce}}", nonce)
-    headers = {"Content-Security-Policy": _CSP.format(nonce=nonce), "Referrer-Policy": "no-referrer"}
-    return Answer(text.encode(), "text/html; charset=utf-8", headers=headers)
+    page = render_live(title=TITLE, source="status.html", nonce=nonce)
+    policy = LIVE_POLICY.format(nonce=nonce)
+    return _html(page, {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
