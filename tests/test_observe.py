@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from fedrec._internal import number_format
 from fedrec.clients.observe import MerchantObserver
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
+from fedrec.observability import endpoint as endpoint_module
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
 from fedrec.privacy.accounting.counts import count_event
@@ -88,7 +90,8 @@ def test_a_token_is_asked_for_and_nothing_less_will_do() -> None:
         right = {"Authorization": f"Bearer {TOKEN.decode()}"}
         assert client.get("/closed", headers=right).text == "figures"
         assert client.get("/elsewhere", headers=right).status_code == 404
-        assert client.post("/closed", headers=right).status_code == 501
+        assert client.post("/closed", headers=right).status_code == 405
+        assert client.post("/closed").status_code == 401
 
 
 def test_another_sites_name_for_this_machine_is_turned_away() -> None:
@@ -96,7 +99,8 @@ def test_another_sites_name_for_this_machine_is_turned_away() -> None:
     with served(SAID) as client:
         assert client.get("/closed").text == "figures"
         for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:9464", ""):
-            assert client.get("/closed", headers={"Host": host}).status_code == 403
+            refused = client.get("/closed", headers={"Host": host})
+            assert refused.status_code == 400 and "figures" not in refused.text
         assert client.get("/closed", headers={"Host": "localhost:1"}).status_code == 200
 
 
@@ -113,6 +117,44 @@ def test_a_failing_figure_is_an_error_and_tells_nothing() -> None:
     with served({"/": Route(fail)}) as client:
         assert client.get("/").status_code == 500
         assert "secret" not in client.get("/").text
+
+
+def test_every_answer_is_never_stored_nor_guessed_at(home: ServerHome) -> None:
+    with served(dict(ServerObserver(home).routes()), token=TOKEN) as client:
+        for path, status in (("/healthz", 200), ("/", 200), ("/metrics", 401), ("/nowhere", 401)):
+            answer = client.get(path)
+            assert answer.status_code == status
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Connection"] == "close" and "Server" not in answer.headers
+
+
+def test_a_connection_without_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_REQUEST_SECONDS", 0.2)
+    endpoint = Endpoint(host="127.0.0.1", port=0, token=None, routes=SAID)
+    endpoint.start()
+    try:
+        with socket.create_connection(("127.0.0.1", endpoint.port), timeout=20) as waiting:
+            waiting.sendall(b"GET /open HTTP/1.1\r\nHost: localhost\r\n")
+            assert waiting.recv(1) == b""
+    finally:
+        endpoint.stop()
+
+
+def test_loopback_of_ipv6_is_served_too() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        endpoint = Endpoint(host="::1", port=0, token=None, routes=SAID)
+    except ServiceError:
+        pytest.skip("this machine has no IPv6 loopback")
+    endpoint.start()
+    try:
+        with httpx.Client(base_url=f"http://[::1]:{endpoint.port}", trust_env=False) as client:
+            assert client.get("/open").text == "hello"
+            assert client.get("/open", headers={"Host": "evil.example"}).status_code == 400
+    finally:
+        endpoint.stop()
 
 
 def test_a_taken_port_is_one_line() -> None:

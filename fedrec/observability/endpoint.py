@@ -6,6 +6,7 @@ nobody else can read. It is plain HTTP: a token crosses a network only behind TL
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -15,9 +16,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import h11
+import uvicorn
+from starlette import routing
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedrec.errors import ConfigError, ServiceError
 
@@ -27,6 +38,8 @@ LOOPBACK = "127.0.0.1"
 LEAST_TOKEN = 32
 _MOST_TOKEN = 1024
 _REQUEST_SECONDS = 10.0
+_STOP_SECONDS = 3
+_MOST_CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -77,19 +90,6 @@ def read_token(path: Path) -> bytes:
     return token
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        # A client that went away is no matter for the log.
-        _log.debug("a request to the endpoint broke off", exc_info=True)
-
-
 class Endpoint:
     """Serves ``routes`` in a thread, between ``start`` and ``stop``.
 
@@ -101,15 +101,35 @@ class Endpoint:
         if token is None and not is_loopback(host):
             raise ConfigError(f"--observe on {host} needs --observe-token: it can be reached from outside")
         try:
-            self._server = _Server((host, port), _handler(host=host, token=token, routes=routes))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            bound = socket.create_server((host, port), family=family)
         except OSError as error:
             raise ServiceError(f"--observe can't listen on {host}:{port}: {error.strerror}") from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="fedrec-observe", daemon=True)
+        self._port = int(bound.getsockname()[1])
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                _application(host=host, token=token, routes=routes),
+                loop="asyncio",
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                limit_concurrency=_MOST_CONNECTIONS,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+                server_header=False,
+                proxy_headers=False,
+                # A health check asks every few seconds: requests are not logged.
+                access_log=False,
+                log_config=None,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([bound],), name="fedrec-observe", daemon=True
+        )
 
     @property
     def port(self) -> int:
         """The port, also where 0 was asked for."""
-        return int(self._server.server_address[1])
+        return self._port
 
     def start(self) -> None:
         """Answer from now on."""
@@ -117,71 +137,88 @@ class Endpoint:
 
     def stop(self) -> None:
         """Answer no longer."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.should_exit = True
         self._thread.join()
 
 
-def _handler(*, host: str, token: bytes | None, routes: Mapping[str, Route]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _REQUEST_SECONDS
-        server_version, sys_version = "fedrec", ""
+class _Protocol(H11Protocol):
+    """Ends a connection that brings no whole request in time."""
 
-        def do_GET(self) -> None:
-            route = routes.get(urlsplit(self.path).path)
-            if not self._named_as_itself():
-                self._send(_plain(HTTPStatus.FORBIDDEN))
-            elif not (route is not None and route.open) and not self._allowed():
-                self._send(_plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}))
-            elif route is None:
-                self._send(_plain(HTTPStatus.NOT_FOUND))
-            else:
-                self._send(self._made(route))
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_REQUEST_SECONDS, self._end_without_request)
 
-        def _named_as_itself(self) -> bool:
-            # A web page that has its own name resolved to 127.0.0.1 must not read this one.
-            if token is not None:
-                return True
-            named = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-            return is_loopback(named) or named == host
-
-        def _allowed(self) -> bool:
-            if token is None:
-                return True
-            given = self.headers.get("Authorization", "").encode("utf-8", "replace")
-            return hmac.compare_digest(given, b"Bearer " + token)
-
-        @staticmethod
-        def _made(route: Route) -> Answer:
-            # Whatever is wrong with a figure, the daemon's work goes on; its log says what it was.
-            try:
-                return route.answer()
-            except Exception:
-                _log.exception("the endpoint could not answer")
-                return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-        def _send(self, answer: Answer) -> None:
-            self.send_response(answer.status)
-            fixed = {
-                "Content-Type": answer.content_type,
-                "Content-Length": str(len(answer.body)),
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-            }
-            for name, value in (fixed | dict(answer.headers)).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            # Requests are not logged: a health check asks every few seconds.
-            return
-
-    return Handler
+    def _end_without_request(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
 
 
-def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(f"{status.phrase}\n".encode(), "text/plain; charset=utf-8", status, headers or {})
+def _application(*, host: str, token: bytes | None, routes: Mapping[str, Route]) -> Starlette:
+    middleware = [Middleware(_Headers)]
+    if token is None:
+        # A web page that has its own name resolved to 127.0.0.1 must not read this one. The middleware cuts a
+        # name at its first colon, so an address of IPv6, which no page can have as its name, is its bracket.
+        names = ["[" if ":" in host else host, LOOPBACK, "localhost"]
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
+    else:
+        opened = frozenset(path for path, route in routes.items() if route.open)
+        middleware.append(Middleware(_Token, token=token, opened=opened))
+    return Starlette(
+        routes=[routing.Route(path, _endpoint(route), methods=["GET"]) for path, route in routes.items()],
+        middleware=middleware,
+    )
+
+
+def _endpoint(route: Route) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        # Whatever is wrong with a figure, the daemon's work goes on; its log says what it was.
+        try:
+            made = route.answer()
+        except Exception:
+            _log.exception("the endpoint could not answer")
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+        headers = {"Content-Type": made.content_type, **made.headers}
+        return Response(made.body, status_code=made.status, headers=headers)
+
+    return answer
+
+
+class _Headers:
+    """Puts on every answer what all of them have."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # Each answer ends its connection: nobody holds one of the few by waiting.
+                MutableHeaders(scope=message).update(
+                    {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
+                )
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+class _Token:
+    """Asks for the token before anything is said, also on whether a path exists."""
+
+    def __init__(self, app: ASGIApp, *, token: bytes, opened: frozenset[str]) -> None:
+        self._app, self._token, self._opened = app, token, opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Headers(scope=scope).get("Authorization", "").encode("utf-8", "replace")
+        allowed = hmac.compare_digest(given, b"Bearer " + self._token)
+        if allowed or scope["path"] in self._opened:
+            await self._app(scope, receive, send)
+        else:
+            refusal = _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+
+
+def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{status.phrase}\n", status_code=status, headers=headers)
 
 
 @contextmanager
