@@ -17,7 +17,7 @@ from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode
-from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Unit
+from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Clipping, Unit
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TrainingOptions(BaseModel):
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = Field(
         default=None, description="Largest L2 norm of one record's gradient."
     )
-    clipping: Literal["fixed", "automatic"] = Field(
+    clipping: Clipping = Field(
         default="fixed", description="fixed (default), or automatic (AUTO-S): every norm is brought to C."
     )
     secure_aggregation: str = Field(default=DEFAULT_SCHEME, description="kahe (default), ckks or none.")

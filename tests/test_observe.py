@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedrec._internal import number_format
+from fedrec.cli.planned import plan_lines
+from fedrec.cli.server import _standing
 from fedrec.clients.observe import MerchantObserver
+from fedrec.clients.standing import summarise
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
 from fedrec.observability import endpoint as endpoint_module
@@ -294,6 +297,25 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     assert newest[2:] == ["3", "0", "1.50", "0.50", "1.0 kB", "10 B", number_format.epsilon(spent), "50.0%"]
     assert any(row[:1] == ["2"] and row[1] == "losttoo few" for row in shown.rows)
     assert "/v1/control/start-run from 192.0.2.7" in shown.text
+
+
+def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: ServerHome) -> None:
+    options = TrainingFile.model_validate(
+        {"model": "cnn", "rounds": 5, "sample_rate": 0.1, "delta": 1e-4, "privacy": "local"}
+        | {"secure_aggregation": "none", "classes": ["a", "b"], "image_size": 16}
+    )
+    key, sizes = home.identity().public.hex(), home.sizes("record")
+    made = file_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
+    made.set_status("running")
+    with served(dict(ServerObserver(home).routes())) as client:
+        status, page = client.get("/status.json").json(), client.get("/status.html").text
+    (alarm,) = status["training"]["alarms"]
+    assert "not encrypted" in alarm and "NOT PRIVATE" in page and alarm in Outline(page).text
+    assert any(f"NOT PRIVATE: {alarm}" in told for told in _standing(made))
+    warned = [told for told in plan_lines(made, fingerprint="f") if told.startswith("warning")]
+    assert any("NOT ENCRYPTED" in told for told in warned)
+    seen = summarise(made.plan(), (), lifetime_delta=1e-5)
+    assert seen.alarms == (alarm,)
 
 
 def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Training) -> None:

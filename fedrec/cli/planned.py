@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from fedrec._internal import number_format
 from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.privacy.accounting.rating import USUAL_DELTA
+from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import Derived, derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.report.build import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
@@ -31,6 +33,9 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     )
     yield from _budget(made, derived)
     yield f"encryption  {made.scheme}{_committee(made)}"
+    exposed = claims.scheme_warning(made.trust, trust_limit=schemes.get(made.scheme).trust_limit)
+    if exposed is not None:
+        yield f"warning     {exposed}"
     yield f"merchants   with an untouched policy and ledger {_untouched(made, derived)}"
     yield f"fingerprint {fingerprint}"
 

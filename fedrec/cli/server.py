@@ -15,6 +15,7 @@ from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
+from fedrec.privacy.audit import claims
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
 from fedrec.server.home import JOIN_FILE, ServerHome
@@ -171,6 +172,8 @@ def _standing(training: Training) -> Iterator[str]:
     stands, reason = training.status()
     made, rounds = training.plan(), training.rounds()
     yield f"training    {training.number} {stands}" + (f" ({reason})" if reason else "")
+    for alarm in claims.alarms({"mode": made.mode}, made.trust):
+        yield f"  alarm     NOT PRIVATE: {alarm}"
     cohort = ", ".join(peer.name for peer in made.roster)
     yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
     if not rounds:

@@ -52,6 +52,7 @@ def status_lines(standing: Standing) -> Iterator[str]:
     else:
         yield f"training    {_plan(standing.training)}; charged up to round {standing.training.last_round}"
         yield f"  cost      {_cost(standing.training)}"
+        yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in standing.training.alarms)
         yield f"  photos    {standing.photos or 'are looked through once the join is answered'}"
     if standing.paused:
         yield "paused      no new round is answered: 'fedrec client resume' ends it"
@@ -66,6 +67,7 @@ def status_lines(standing: Standing) -> Iterator[str]:
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
             yield f"  cost now  {_cost(refused.plan)}"
+            yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in refused.plan.alarms)
 
 
 def _of(budget: Budget) -> str:

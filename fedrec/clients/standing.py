@@ -27,6 +27,7 @@ from fedrec.privacy.accounting.entries import (
 from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
 from fedrec.privacy.accounting.reading import in_use, read_entries
+from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
@@ -82,7 +83,7 @@ class PlanSummary:
 
     ``cap_needed`` is the least lifetime cap, to the hundredth and at ``lifetime_delta``, which lets in the
     rounds that are left. Both are None where nothing bounds them, or the plan can't be carried out.
-    ``word`` rates ``epsilon``.
+    ``word`` rates ``epsilon``; ``alarms`` say where no noise is added, or the server reads single updates.
     """
 
     training_id: str
@@ -99,6 +100,7 @@ class PlanSummary:
     word: Word
     cap_needed: float | None
     lifetime_delta: float
+    alarms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,7 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         word=rated.word,
         cap_needed=finite(needed),
         lifetime_delta=lifetime_delta,
+        alarms=claims.alarms({"mode": plan.mode}, plan.trust),
     )
 
 

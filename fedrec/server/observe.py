@@ -22,6 +22,7 @@ from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_schedule
+from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
@@ -118,6 +119,7 @@ class ServerObserver:
             "mode": plan.mode,
             "unit": plan.unit,
             "scheme": plan.scheme,
+            "alarms": list(claims.alarms({"mode": plan.mode}, plan.trust)),
             "cohort": [peer.name for peer in plan.roster],
             "committee": list(plan.committee),
             "threshold": plan.threshold,

@@ -8,6 +8,7 @@ from typing import Any
 from fedrec._internal import number_format
 from fedrec.report.charts import Bars, Chart, Line, round_axis, y_axis
 from fedrec.report.document import (
+    Alert,
     Block,
     Code,
     Column,
@@ -39,6 +40,7 @@ def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
         tiles = Figures((Figure("Training", "none", "nothing has been run yet"),))
         return Paragraph(standing, "note"), tiles, Section("Refusals", (_turned_away(status),))
     return (
+        *_alarms(training["alarms"]),
         Paragraph(standing, "note"),
         Figures(_tiles(training)),
         Section("Epsilon and seconds by round", (Plots((_epsilon(training), _seconds(training))),)),
@@ -46,6 +48,10 @@ def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
         Section("Refusals", (_refusals(training), _turned_away(status))),
         Section("Rounds", (_rounds(training["rounds"]),)),
     )
+
+
+def _alarms(reasons: Sequence[str]) -> tuple[Block, ...]:
+    return (Alert(tuple(reasons), label="NOT PRIVATE"),) if reasons else ()
 
 
 def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:

@@ -37,7 +37,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,16 +47,13 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
+from fedrec.privacy.dp.clipping_rules import RULES
 from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
 from fedrec.privacy.dp.vectors import parameter_count, trainable
+from fedrec.protocol.plan import Clipping
 
 if TYPE_CHECKING:
     from opacus.grad_sample import GradSampleModule
-
-Clipping = Literal["fixed", "automatic"]
-"""``fixed``: g * min(1, C / |g|). ``automatic``: g * C / (|g| + 0.01), below C (AUTO-S, Bu et al. 2023)."""
-
-_AUTOMATIC_GAMMA = 0.01
 
 CPU_BATCH = 16
 """Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
@@ -158,7 +155,7 @@ class RecordClipper:
         if any(p.dtype not in (torch.float32, torch.float64) for p in self._parameters):
             raise ConfigError("model: trainable parameters must be float32 or float64 to be clipped.")
         self._clip = clip
-        self._clipping = clipping
+        self._rule = RULES[clipping]
         self._physical_batch = physical_batch
         self._device = self._parameters[0].device
         self._modes = [(module, module.training) for module in model.modules()]
@@ -302,10 +299,7 @@ class RecordClipper:
 
     def _factors(self, square_norms: Tensor) -> Tensor:
         """Return what each record's gradient is multiplied by, float64 [n]."""
-        norms = square_norms.sqrt()
-        if self._clipping == "automatic":
-            return self._clip / (norms + _AUTOMATIC_GAMMA)
-        return torch.clamp(self._clip / norms.clamp(min=torch.finfo(torch.float64).tiny), max=1.0)
+        return self._rule.factors(square_norms.sqrt(), self._clip)
 
     def _hooked_gradients(
         self, images: Tensor, loss_of: Callable[[Tensor], Tensor], *, views: int

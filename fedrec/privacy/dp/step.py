@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
 from fedrec.privacy.dp.calibration import NoisePlan
-from fedrec.privacy.dp.clipping import Clipping, RecordClipper
+from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.plan import Clipping
 
 _PART = 1 << 20
 """Coordinates that are rounded and noised at once, 8 MiB of each vector."""

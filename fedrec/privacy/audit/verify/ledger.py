@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .epsilons import MOST_STEPS
-from .modes import MODES
+from .modes import CLIPPINGS, MODES
 from .outcome import UNREADABLE, Merchant, Problem
 from .reading import canonical, parsed, signed, utc
 
@@ -237,7 +237,7 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
         "colluders": charge["colluders"] >= 0,
         "round_number": 1 <= charge["round_number"] <= charge["rounds"],
         "mode": charge["mode"] in MODES,
-        "clipping": charge["clipping"] in ("fixed", "automatic"),
+        "clipping": charge["clipping"] in CLIPPINGS,
         "adjacency": charge["adjacency"] == "add-or-remove",
         "unit": charge["unit"] in DUPLICATES,
         "duplicate_policy": charge["duplicate_policy"] == DUPLICATES.get(charge["unit"]),

@@ -1,4 +1,4 @@
-"""The privacy modes that plans and charges name: whether there is noise, and whether merchants share it."""
+"""What plans and charges name: privacy modes, which say who adds noise, and ways to bring a gradient to C."""
 
 from __future__ import annotations
 
@@ -17,3 +17,5 @@ MODES = {
     "local": Mode(private=True, shared=False),
     "off": Mode(private=False, shared=False),
 }
+CLIPPINGS = ("fixed", "automatic")
+"""Either bounds a record's gradient by C, which is all that a figure rests on."""
