@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from measure import finish, parse
 from opacus import PrivacyEngine
@@ -45,16 +44,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedrec.clients.data import build_model
 from fedrec.config import SimulationConfig
 from fedrec.server.app import build_server_app
-from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator
-from fedrec.server.receipts import ReceiptBook
 from fedrec.server.rounds import RoundRecord
 from fedrec.simulations.preparation import (
     Inputs,
     Prepared,
+    node_names,
     prepare,
     prepare_inputs,
-    request_signer,
     scratch_folder,
     simulated_merchants,
 )
@@ -117,23 +113,15 @@ class InlineGrid(VirtualGrid):
 
 def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecord], None]) -> None:
     """Run a prepared run's server over merchants in this process, to the end of its training."""
-
-    def make_coordinator(grid: Grid, context: Context) -> Coordinator:
-        return Coordinator(
-            grid=grid,
-            plan=run.plan,
-            weights=run.start_weights(),
-            checkpoint=Checkpoint(run.folder / "server", training_id=run.plan.training_id),
-            receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
-            signer=request_signer(run, grid),
-            on_round=on_round,
-        )
-
     grid = InlineGrid(merchants, merchants=run.plan.cohort)
-    build_server_app(make_coordinator)(grid, _server_context())
+    names = node_names(run, grid)
+    coordinator = run.session().coordinator(grid, names=lambda: names)
+    # A round ends here: what a report tells of it is not measured.
+    coordinator.on_round = on_round
+    build_server_app(lambda grid, context: coordinator)(grid, _server_context())
 
 
-def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> float:
+def fedrec_round(run: Prepared, inputs: Inputs) -> float:
     """Return the CPU seconds of a round of a prepared run."""
     stamps = Stamps()
 
@@ -142,7 +130,7 @@ def fedrec_round(run: Prepared, config: SimulationConfig, inputs: Inputs) -> flo
             raise RuntimeError(f"round {record.round} was lost: {record.reason}")
         stamps.take()
 
-    app = simulated_merchants(run, config, arrays=inputs.arrays)()
+    app = simulated_merchants(run, arrays=inputs.arrays)()
     serve(run, app, on_round=note)
     return stamps.seconds()
 
@@ -254,7 +242,7 @@ def _data(run: Prepared, inputs: Inputs, index: int) -> Data:
     folder = inputs.arrays / run.source.shares[index].name
     images = np.load(folder / "inputs.npy", allow_pickle=False)
     return Data(
-        inputs=to_inputs(images, run.plan.model)[:, 0],
+        inputs=to_inputs(images, registry.get(run.plan.model))[:, 0],
         labels=torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False)),
         sample_rate=run.plan.sample_rate,
         clip=run.plan.clip,
@@ -281,8 +269,8 @@ def measure(case: Case, folder: Path) -> tuple[list[dict[str, Any]], dict[str, f
         run = prepare(config, tell=lambda stage: None)
         arrays = scratch_folder()
         try:
-            inputs = prepare_inputs(run, config, arrays=arrays, tell=lambda stage: None)
-            seconds[side] = fedrec_round(run, config, inputs)
+            inputs = prepare_inputs(run, arrays=arrays, tell=lambda stage: None)
+            seconds[side] = fedrec_round(run, inputs)
             if side == "full":
                 seconds["plain"] = flower_round(run, inputs, make_step=plain_step)
                 seconds["flower_opacus"] = flower_round(run, inputs, make_step=opacus_step)

@@ -50,12 +50,11 @@ from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.statements import LedgerHead
-from fedrec.server.filing import initial_model, starting_parameters
 from fedrec.server.optimizers.registry import start_weights
+from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import Training
 from fedrec.simulations.federation import Federation
-from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry
 from fedrec.vision.synthetic import CLASSES, generate, write
 
@@ -193,12 +192,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     training = Training(federation.training())
     made = training.plan()
     derived = derive(made)
-    model = initial_model(
-        registry.get(made.model),
-        classes=len(made.classes),
-        shape=InputShape(channels=made.channels, size=made.image_size),
-        seed=training.initial_seed(),
-    )
+    model = Task.of_plan(made, registry.get(made.model), seed=training.initial_seed()).model()
     weights = start_weights(made.server_update, starting_parameters(model))
     data = {}
     for peer in made.roster:

@@ -59,10 +59,10 @@ def sabotaged(name: str, merchants: int, saboteur: Saboteur, *, rounds: int, fol
         out=folder / "run",
     )
     run = prepare(config, tell=lambda stage: None)
-    inputs = prepare_inputs(run, config, arrays=folder / "arrays", tell=lambda stage: None)
+    inputs = prepare_inputs(run, arrays=folder / "arrays", tell=lambda stage: None)
     records: list[RoundRecord] = []
 
-    merchants_app = replace(simulated_merchants(run, config, arrays=inputs.arrays), saboteur=saboteur)()
+    merchants_app = replace(simulated_merchants(run, arrays=inputs.arrays), saboteur=saboteur)()
     stopped = None
     try:
         serve(run, merchants_app, on_round=records.append)

@@ -91,7 +91,7 @@ def test_a_file_that_is_no_bundle_is_a_wrong_command_line(command: Command, tmp_
 def test_what_is_missing_has_a_code_of_its_own(run: Path, command: Command, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
-    (copied / "receipts.sqlite").unlink()
+    (copied / "server" / "receipts.sqlite").unlink()
     assert command("audit", "report", "--run", copied, "--out", tmp_path / "out")[0] == 0
     code, shown = command("audit", "verify", tmp_path / "out" / "audit.json")
     assert code == 17 and "MISSING merchant-00: no receipts" in shown and "--allow-missing" in shown

@@ -83,7 +83,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if any data is read or drawn: options that need none must be checked before."""
 
-    def refuse(config: object) -> None:
+    def refuse(*given: object, **options: object) -> None:
         raise AssertionError("data was read before the options were checked")
 
     monkeypatch.setattr(preparation, "open_source", refuse)
@@ -380,7 +380,7 @@ def test_what_the_system_refuses_is_one_line_that_names_the_file(capsys: pytest.
 
 
 def test_ctrl_c_in_a_command_ends_with_its_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(config: object) -> None:
+    def interrupted(*given: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(preparation, "open_source", interrupted)

@@ -47,9 +47,11 @@ def central_accuracy(root: Path) -> float:
     settings = spec.defaults
     source = open_source(load_config(None, {**OPTIONS, "data_root": root}))
     train, test = source.splits.train, source.splits.metrics
-    inputs = to_inputs(pixels(train)[:, None], "cnn")
+    inputs = to_inputs(pixels(train)[:, None], registry.get("cnn"))
     labels = torch.from_numpy(train.labels)
-    evaluation = EvaluationData(inputs=to_inputs(pixels(test)[:, None], "cnn")[:, 0], labels=test.labels)
+    evaluation = EvaluationData(
+        inputs=to_inputs(pixels(test)[:, None], registry.get("cnn"))[:, 0], labels=test.labels
+    )
     model = spec.build(classes=10, channels=1, size=28, seed=0)
     rate, rounds, clip = settings.sample_rate, settings.rounds, settings.clip
     noise = dp_accounting.calibrate_dp_mechanism(

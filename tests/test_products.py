@@ -171,7 +171,7 @@ def naive_sum(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, c
 
 def test_a_product_moves_the_sum_by_at_most_the_clip_however_many_photos_it_has(shop: Path) -> None:
     products = products_of(shop)
-    inputs = to_inputs(inputs_of(products), "cnn")
+    inputs = to_inputs(inputs_of(products), registry.get("cnn"))
     labels = torch.from_numpy(products.labels.copy())
     model = registry.get("cnn").build(classes=2, channels=3, size=16, seed=1)
     clip = 0.01

@@ -22,6 +22,7 @@ from fedrec.errors import DataError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.server import session, trainings
 from fedrec.server.evaluation import probabilities
 from fedrec.server.report.page import render
 from fedrec.simulations import harness, local_grid, preparation
@@ -96,7 +97,7 @@ def test_more_ctrl_c_while_a_stopped_run_is_closed_change_nothing(
         return render(found)
 
     monkeypatch.setattr(local_grid.LocalGrid, "close", close_interrupted)
-    monkeypatch.setattr(harness, "render", render_interrupted)
+    monkeypatch.setattr(session, "render", render_interrupted)
 
     def tell(stage: Stage) -> None:
         if stage.name == "training" and stage.done == 1:
@@ -116,7 +117,7 @@ def test_ctrl_c_in_the_final_figures_leaves_report_and_model_without_them(
     def evaluate_interrupted(*arguments: object, **options: object) -> None:
         ctrl_c()
 
-    monkeypatch.setattr(harness, "evaluate", evaluate_interrupted)
+    monkeypatch.setattr(session, "evaluate", evaluate_interrupted)
     with pytest.raises(InterruptedRunError):
         start()
     found = report(tmp_path)
@@ -148,7 +149,7 @@ def test_scores_that_are_not_finite_are_no_figures_but_a_warning(
     def diverged(*arguments: Any) -> Any:
         return np.full_like(probabilities(*arguments), np.nan)
 
-    monkeypatch.setattr(harness, "probabilities", diverged)
+    monkeypatch.setattr(session, "probabilities", diverged)
     with pytest.raises(DataError, match="not finite"):
         start()
     found = report(tmp_path)
@@ -182,8 +183,8 @@ def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_wher
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write_atomically(path, data)
 
-    monkeypatch.setattr(harness, "append_lines", lines_do_not_fit)
-    monkeypatch.setattr(harness, "write_atomically", nothing_fits)
+    monkeypatch.setattr(trainings, "append_lines", lines_do_not_fit)
+    monkeypatch.setattr(session, "write_atomically", nothing_fits)
     # What ended the run is told, not that the report could not be written after it.
     with pytest.raises(OSError, match=r"No space left on device: .*rounds\.jsonl"):
         start()

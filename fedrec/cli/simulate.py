@@ -12,6 +12,7 @@ import typer
 from fedrec.cli.console import progress_bar
 from fedrec.cli.schema_options import options_of
 from fedrec.config import SimulationConfig, load_config
+from fedrec.simulations.harness import resume as resume_simulation
 from fedrec.simulations.harness import simulate as run_simulation
 from fedrec.simulations.summary import summarise
 
@@ -22,10 +23,17 @@ def simulate(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [simulate] table; flags override it.")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a run that was stopped; its own options hold.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a whole federated training on this machine: real noise, real encryption, real ledgers."""
-    resolved = load_config(config, flags)
     with progress_bar(quiet=as_json) as tell:
-        result = run_simulation(resolved, tell=tell)
+        if resume is None:
+            result = run_simulation(load_config(config, flags), tell=tell)
+        else:
+            asked = {"config": config, **flags}
+            changed = {name: value for name, value in asked.items() if value is not None}
+            result = resume_simulation(resume, changed=changed, tell=tell)
     typer.echo(json.dumps(result.report, indent=2) if as_json else summarise(result.report, result.folder))

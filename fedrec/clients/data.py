@@ -16,19 +16,20 @@ from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.models import registry
+from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 
 _ATTEMPTS = 3
 """How often a folder is read from the start while its photos change."""
 
 
-def build_model(plan: TrainingPlan) -> nn.Module:
-    """Build the plan's model; its initial weights come from the server with the first round.
+def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
+    """Build the plan's model, or ``spec``; its initial weights come from the server with the first round.
 
     Raises ``ConfigError`` where the plan's numbers don't go with the model, ``MissingExtraError`` where a
     package that its inputs need isn't installed: told of the plan, before a photo is looked at.
     """
-    spec = registry.get(plan.model)
+    spec = registry.get(plan.model) if spec is None else spec
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
         raise ConfigError(f"{plan.views} views of a product are no multiple of its {PRODUCT_PHOTOS} photos")
     if spec.backbone is not None:
@@ -79,15 +80,16 @@ def photos_for(
 def _read(
     plan: TrainingPlan, images: ImageSet, *, held: tuple[bytes, ...], device: torch.device
 ) -> TrainingData:
+    spec = registry.get(plan.model)
     inputs = model_inputs(
         images,
-        registry.get(plan.model),
+        spec,
         InputShape(channels=plan.channels, size=plan.image_size),
         views=plan.views,
         progress=lambda done, total: None,
     )
     return TrainingData(
-        inputs=to_inputs(inputs, plan.model).to(device),
+        inputs=to_inputs(inputs, spec).to(device),
         labels=torch.tensor(images.labels).to(device),
         digests=tuple(record.digest for record in images.records),
         held=held,

@@ -19,7 +19,7 @@ from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.transport import pack
-from fedrec.server.attendance import Attendance
+from fedrec.server.attendance import Attendance, CohortIncompleteError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.cohort import ask
 from fedrec.server.conduct import Conduct, LeftOut
@@ -53,6 +53,7 @@ class Coordinator:
     """Runs one training over a Flower Grid.
 
     ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
+    Where it returns true, the training ends with that round.
     ``timeout`` is in seconds, per exchange: how long a round waits for the minimum; how long it then waits
     for the others, ``grace`` says (for as long, without one). The training stops once ``most_lost`` more
     rounds were lost than one in eleven, and where sums don't open and who is at fault can't be found out.
@@ -66,7 +67,7 @@ class Coordinator:
     checkpoint: Checkpoint
     receipts: ReceiptBook
     signer: RequestSigner
-    on_round: Callable[[RoundRecord], None]
+    on_round: Callable[[RoundRecord], bool | None]
     timeout: float = 3600.0
     grace: Grace | None = None
     most_lost: int | None = None
@@ -100,27 +101,38 @@ class Coordinator:
 
     def run(self) -> None:
         """Join the cohort, run every round that is left, close the training."""
-        self._cohort.open(self.checkpoint.sealing_keys())
-        if self._cohort.sealing_keys:
-            self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
         done = max(self.checkpoint.restore(self.weights), self.checkpoint.last_reserved())
-        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
-        last = self.checkpoint.last_record()
+        last, over = self.checkpoint.last_record(), done >= self.plan.rounds
         if last is not None:
             # A crash may have come between the state, which holds this round, and its report.
-            self.on_round(read_record(last))
-        for round_number in range(done + 1, self.plan.rounds + 1):
+            over |= bool(self.on_round(read_record(last)))
+        try:
+            self._cohort.open(self.checkpoint.sealing_keys())
+        except CohortIncompleteError:
+            # Where no round is left, whoever is missing may have closed the training before a crash.
+            if not over:
+                raise
+        if self._cohort.sealing_keys:
+            self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
+        if not over:
+            self._rounds(done + 1)
+        self.close()
+
+    def _rounds(self, first: int) -> None:
+        """Run the rounds from ``first`` on, until the last or ``on_round`` says that it is over."""
+        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
+        for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
             self._there = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number)
             self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
-            self.on_round(record)
+            if self.on_round(record):
+                return
             if stop is not None and round_number < self.plan.rounds:
                 self._conduct.forgive()
                 self.checkpoint.keep_conduct(self._conduct.state())
                 raise TrainingError(stop)
-        self.close()
 
     def close(self) -> None:
         """Tell the merchants that the training is over, so that they delete its keys."""

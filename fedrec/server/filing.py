@@ -9,18 +9,14 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
-from torch import nn
 
 from fedrec._internal.files import write_atomically
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
-from fedrec.privacy.dp.vectors import parameter_vector
-from fedrec.protocol.plan import Peer
-from fedrec.server.planning import check_model_size, make_plan, settle
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.trainings import Training, numbered
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry
@@ -36,16 +32,6 @@ class TrainingFile(TrainingOptions):
     image_size: int | None = Field(default=None, ge=8, le=1024)
     eval_data: Path | None = None
     initial_seed: int = Field(default=0, ge=0, le=2**63 - 1)
-
-
-def initial_model(spec: registry.ModelSpec, *, classes: int, shape: InputShape, seed: int) -> nn.Module:
-    """Build the model that a training starts from."""
-    return spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=seed)
-
-
-def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
-    """Return a model's parameters as they travel: rounded to float32."""
-    return parameter_vector(model).astype(np.float32).astype(np.float64)
 
 
 def _as_key(option: re.Match[str]) -> str:
@@ -89,34 +75,48 @@ def file_training(
     if options.eval_data is not None and not options.eval_data.is_dir():
         raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
     spec = registry.get(options.model)
-    shape = InputShape(channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE)
-    classes = tuple(sorted(options.classes))
+    task = Task(
+        spec=spec,
+        classes=tuple(sorted(options.classes)),
+        shape=InputShape(
+            channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
+        ),
+        seed=options.initial_seed,
+    )
     try:
-        settings = settle(options, spec, merchants=len(roster))
+        planned = plan_training(options, task, Enrolled(server_key, roster, sizes))
     except ConfigError as error:
         # These are said in the options of 'fedrec simulate'; the file's keys have the same names.
-        raise ConfigError(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
-    check_model_size(spec, classes=len(classes), shape=shape)
-    model = initial_model(spec, classes=len(classes), shape=shape, seed=options.initial_seed)
-    plan = make_plan(
-        options,
-        settings,
-        server_key=server_key,
-        roster=roster,
-        sizes=sizes,
-        classes=classes,
-        spec=spec,
-        shape=shape,
-        initial=starting_parameters(model),
-    )
+        raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
     number = f"{1 + max((int(path.name) for path in numbered(folder)), default=0):04d}"
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
-        write_atomically(made.folder / "plan.json", plan.canonical_bytes())
-        evaluation = None if options.eval_data is None else str(options.eval_data.resolve())
-        own = {"eval_data": evaluation, "initial_seed": options.initial_seed}
-        write_atomically(made.folder / "own.json", json.dumps(own).encode())
-        made.set_status("filed")
+        file_plan(made, planned.plan, seed=options.initial_seed, eval_data=options.eval_data)
         # Only now can a running server see it.
         return Training(made.folder.rename(folder / number))
+
+
+def file_plan(
+    training: Training,
+    plan: TrainingPlan,
+    *,
+    seed: int,
+    eval_data: Path | None = None,
+    run_id: str | None = None,
+) -> None:
+    """Write a plan, and what the server keeps beside it, into a training's folder; its state comes last.
+
+    Args:
+        training: the training, whose folder is there.
+        plan: the plan.
+        seed: of the initial weights.
+        eval_data: the operator's own public photos, if any.
+        run_id: what a simulation's report calls the run.
+
+    """
+    write_atomically(training.folder / "plan.json", plan.canonical_bytes())
+    evaluation = None if eval_data is None else str(eval_data.resolve())
+    own = {"eval_data": evaluation, "initial_seed": seed} | ({} if run_id is None else {"run_id": run_id})
+    write_atomically(training.folder / "own.json", json.dumps(own).encode())
+    training.set_status("filed")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import nn
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import (
@@ -25,7 +27,7 @@ from fedrec.privacy.aggregation.committee import check_contributors, check_quoru
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
-from fedrec.privacy.dp.vectors import count_from_shapes
+from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
@@ -37,6 +39,78 @@ from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
 from fedrec.vision.products import PRODUCT_PHOTOS
 
 LARGEST_DEFAULT_DELTA = 1e-5
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt: ``spec``'s model, over pictures of ``shape`` of these ``classes``.
+
+    ``seed`` determines the initial weights, which are public.
+    """
+
+    spec: ModelSpec
+    classes: tuple[str, ...]
+    shape: InputShape
+    seed: int = 0
+
+    @classmethod
+    def of_plan(cls, plan: TrainingPlan, spec: ModelSpec, *, seed: int) -> Task:
+        """Return the task of a plan."""
+        shape = InputShape(channels=plan.channels, size=plan.image_size)
+        return cls(spec=spec, classes=plan.classes, shape=shape, seed=seed)
+
+    def model(self) -> nn.Module:
+        """Build the model that the training starts from."""
+        return self.spec.build(
+            classes=len(self.classes), channels=self.shape.channels, size=self.shape.size, seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """The merchants of a training, the noised counts of units that they declared, and their server's key.
+
+    ``server_key`` (64 hexadecimal digits) signs the server's requests and receipts.
+    """
+
+    server_key: str
+    roster: tuple[Peer, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and the server's own settings beside it."""
+
+    plan: TrainingPlan
+    settings: Settings
+
+
+def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
+    """Return a model's parameters as they travel: rounded to float32."""
+    return parameter_vector(model).astype(np.float32).astype(np.float64)
+
+
+def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> Planned:
+    """Settle every default and make the plan.
+
+    Args:
+        options: what was asked for.
+        task: what is learnt.
+        enrolled: who takes part.
+
+    Returns:
+        The plan and the server's settings.
+
+    Raises:
+        ConfigError: the options can't go together, or no plan can hold them.
+        UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
+
+    """
+    settings = settle(options, task.spec, merchants=len(enrolled.roster))
+    _check_model_size(task)
+    initial = starting_parameters(task.model())
+    return Planned(plan=_make_plan(options, settings, task, enrolled, initial=initial), settings=settings)
 
 
 def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
@@ -140,38 +214,27 @@ def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, m
     return ONE_HOLDER if opened_by == "holder" else NOBODY
 
 
-def check_model_size(spec: ModelSpec, *, classes: int, shape: InputShape) -> None:
+def _check_model_size(task: Task) -> None:
     """Raise ``ConfigError`` for a model too large for any plan; from its shapes, before it is built."""
-    count = count_from_shapes(
-        lambda: spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=0)
-    )
+    count = count_from_shapes(task.model)
     if count > MAX_DIMENSION:
         raise ConfigError(
-            f"model {spec.name} has {count:,} parameters for {classes} classes and pictures of {shape.size} "
-            f"pixels a side, and a plan holds at most {MAX_DIMENSION:,}: use smaller pictures (image_size), "
-            "fewer classes or another model"
+            f"model {task.spec.name} has {count:,} parameters for {len(task.classes)} classes and pictures "
+            f"of {task.shape.size} pixels a side, and a plan holds at most {MAX_DIMENSION:,}: use smaller "
+            "pictures (image_size), fewer classes or another model"
         )
 
 
-def make_plan(
+def _make_plan(
     options: TrainingOptions,
     settings: Settings,
+    task: Task,
+    enrolled: Enrolled,
     *,
-    server_key: str,
-    roster: Sequence[Peer],
-    sizes: Sequence[int],
-    classes: tuple[str, ...],
-    spec: ModelSpec,
-    shape: InputShape,
     initial: NDArray[np.float64],
 ) -> TrainingPlan:
-    """Calibrate the noise and write the plan.
-
-    ``server_key`` signs the server's receipts, ``sizes`` are the noised counts of units that the merchants
-    declared; their cost is part of ``epsilon``.
-    Raises ``ConfigError``, or ``UnreachableBudgetError`` when no noise that fits the widest ring reaches
-    the budget.
-    """
+    """Calibrate the noise and write the plan; the cost of the declared sizes is part of ``epsilon``."""
+    roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
     delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
     steps = settings.rounds * options.local_steps
     private = modes.get(options.privacy).private
@@ -195,11 +258,11 @@ def make_plan(
     )
     try:
         plan = TrainingPlan(
-            server_key=server_key,
+            server_key=enrolled.server_key,
             nonce=secrets.token_hex(16),
-            model=spec.name,
+            model=task.spec.name,
             initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),
-            classes=classes,
+            classes=task.classes,
             channels=3 if shape.channels == 3 else 1,
             image_size=shape.size,
             dimension=initial.size,
@@ -217,7 +280,7 @@ def make_plan(
             noise_multiplier=noise.noise_multiplier or None,
             records_total=sum(sizes),
             records_largest=max(sizes),
-            roster=tuple(roster),
+            roster=roster,
             committee=seat_order(roster)[: settings.committee],
             threshold=settings.threshold,
             min_contributors=settings.min_contributors,

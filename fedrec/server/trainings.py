@@ -63,6 +63,10 @@ class Training:
         """Return the seed of the initial weights, which are public."""
         return int(self._own()["initial_seed"])
 
+    def run_id(self) -> str:
+        """Return what a report calls this training."""
+        return str(self._own().get("run_id", f"{self.number}-{self.plan().training_id[:12]}"))
+
     def _own(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "own.json").read_text("utf-8"))
         return found
@@ -124,7 +128,8 @@ class Training:
 
     def keep_refusals(self, refusals: Mapping[str, str]) -> None:
         """Record the refusals of the training, durably."""
-        write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
+        if dict(refusals) != self.refusals():
+            write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:

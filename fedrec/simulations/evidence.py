@@ -55,7 +55,7 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),
-        receipts=tuple(read_receipts(run / "receipts.sqlite")),
+        receipts=tuple(read_receipts(ServerHome(run / "server").receipts)),
         refusals={"server": report.get("refusals") or {}, **{home.name: None for home in homes}},
         attachments={"report": shown},
     )

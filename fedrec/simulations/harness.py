@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
-from flwr.serverapp import Grid
-from safetensors.numpy import save
 
 from fedrec._internal import number_format
-from fedrec._internal.files import append_lines, write_atomically
+from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec.config import SimulationConfig
-from fedrec.errors import FedrecError, InterruptedRunError, TrainingError
+from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
-from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
-from fedrec.server.app import build_server_app
-from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator
-from fedrec.server.evaluation import accuracy, probabilities
-from fedrec.server.receipts import ReceiptBook
-from fedrec.server.report.build import RunFacts, build_report, epsilon_after
-from fedrec.server.report.page import render
-from fedrec.server.rounds import RoundLine, RoundRecord
-from fedrec.server.weights import Weights
+from fedrec.server.report.build import RunFacts, build_report
+from fedrec.server.rounds import RoundLine
+from fedrec.server.session import RoundCallback, RoundOutcome, Session
 from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory import MemoryMeter
 from fedrec.simulations.preparation import (
+    BY_NAME,
     Inputs,
+    Materials,
     Prepared,
+    node_names,
     prepare,
     prepare_inputs,
-    request_signer,
+    read_options,
+    reopen,
     scratch_folder,
     simulated_merchants,
     worker_count,
 )
 from fedrec.simulations.ray_engine import RayGrid
 from fedrec.simulations.report import data_problems, data_section, merchants_cost, per_merchant
-from fedrec.vision.metrics import Metrics, evaluate
+from fedrec.vision.metrics import Metrics
+
+LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
@@ -58,67 +55,152 @@ class SimulationResult:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Watching:
+    """Who is told of a run while it is under way: of its stages, and of every round."""
+
+    tell: Tell = lambda stage: None
+    callbacks: Sequence[RoundCallback] = ()
+
+
 @dataclass
 class _Progress:
-    """What a run has so far, whole at any interruption."""
+    """What ended a run's work, if anything did, and what else its report tells."""
 
-    weights: Weights
-    lines: list[RoundLine] = field(default_factory=list)
-    refusals: dict[str, str] = field(default_factory=dict)
     inputs: Inputs | None = None
     metrics: Metrics | None = None
     interrupted: bool = False
     failure: FedrecError | OSError | None = None
     worker_deaths: int = 0
+    earlier_seconds: float = 0.0
 
 
-def simulate(config: SimulationConfig, *, tell: Tell = lambda stage: None) -> SimulationResult:
+def simulate(
+    config: SimulationConfig,
+    *,
+    tell: Tell = lambda stage: None,
+    callbacks: Sequence[RoundCallback] = (),
+    materials: Materials = BY_NAME,
+) -> SimulationResult:
     """Run a simulation and write its run directory.
 
-    Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong,
-    ``InterruptedRunError`` after Ctrl-C, and ``TrainingError`` when no round at all was opened. Once the run
-    directory is made, it gets its report, and the model as far as it came, whatever ends the run.
+    Args:
+        config: every option.
+        tell: told of the progress.
+        callbacks: told of every round; each may end the training.
+        materials: the model or the data, where they are given as objects.
+
+    Returns:
+        The report, and the folder that holds it.
+
+    Raises:
+        FedrecError: with one clear line for anything that the options or the data get wrong.
+        InterruptedRunError: after Ctrl-C.
+        TrainingError: no round at all was opened.
+
+    Once the run directory is made, it gets its report, and the model as far as it came, whatever ends the
+    run; :func:`resume` then goes on with it.
     """
+    watching = Watching(tell, callbacks)
+    return _carry_out(lambda: prepare(config, tell=tell, materials=materials), watching)
+
+
+def resume(
+    folder: Path,
+    *,
+    changed: Mapping[str, object] | None = None,
+    tell: Tell = lambda stage: None,
+    callbacks: Sequence[RoundCallback] = (),
+    materials: Materials = BY_NAME,
+) -> SimulationResult:
+    """Go on with a run that was stopped, killed, or failed: with the next round, never with one again.
+
+    Args:
+        folder: the run directory.
+        changed: ``workers`` or ``device``, where they are others now.
+        tell: told of the progress.
+        callbacks: told of every round to come, and once more of the last one that is over.
+        materials: the same objects as those that the run was begun with.
+
+    Returns:
+        What :func:`simulate` returns.
+
+    Raises:
+        ConfigError: there is no such run, it is finished, or another process is at it.
+        FedrecError: as :func:`simulate` does.
+
+    """
+    watching = Watching(tell, callbacks)
+    return _carry_out(
+        lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials), watching
+    )
+
+
+def _carry_out(make: Callable[[], Prepared], watching: Watching) -> SimulationResult:
     started = time.monotonic()
-    with MemoryMeter() as memory, Interrupts() as interrupts:
+    with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
-            run = prepare(config, tell=tell)
-        progress = _Progress(run.start_weights())
+            run = make()
+        opened.callback(os.close, _lock(run))
+        run.training.set_status("running")
+        session = run.session()
+        progress = _Progress(earlier_seconds=sum(line.record.seconds for line in session.lines))
         with _kept(progress), interrupts.allowed():
-            _work(run, config, progress, tell=tell)
+            _work(run, session, progress, watching)
         with _kept(progress):
-            _store_model(run, progress)
+            session.store_model()
         with _kept(progress), interrupts.allowed():
-            progress.metrics = _final_metrics(run, progress)
+            progress.metrics = session.measure(None if progress.inputs is None else progress.inputs.metrics)
         report = _report(
             run,
-            config,
+            session,
             progress,
-            seconds=time.monotonic() - started,
+            seconds=time.monotonic() - started + progress.earlier_seconds,
             peak_memory_bytes=memory.peak_bytes,
         )
         try:
-            document = json.dumps(report, indent=2, allow_nan=False)
-            write_atomically(run.folder / "report.json", document.encode())
-            write_atomically(run.folder / "report.html", render(report).encode())
+            session.store_report(report)
+            _keep_status(run, progress)
         except OSError as error:
             # What ended the run says more than that its report could not be written either.
             raise progress.failure or error from None
+    _raise(run, session, progress)
+    return SimulationResult(report=report, folder=run.folder)
+
+
+def _lock(run: Prepared) -> int:
+    """Keep the run to this process; returns what ends that when it is closed."""
+    try:
+        return take_lock(run.home.folder / LOCK_FILE)
+    except LockedElsewhereError:
+        raise ConfigError(f"{run.folder}: another process is at this run") from None
+
+
+def _keep_status(run: Prepared, progress: _Progress) -> None:
+    """Note whether the run is over; one that was interrupted goes on for being under way."""
+    if progress.failure is not None:
+        run.training.set_status("failed", str(progress.failure))
+    elif not progress.interrupted:
+        run.training.set_status("done")
+
+
+def _raise(run: Prepared, session: Session, progress: _Progress) -> None:
+    """Raise what the run ended with, if it was other than its last round."""
     if progress.interrupted:
         raise InterruptedRunError(
-            f"stopped after {len(progress.lines)} of {run.plan.rounds} rounds; {run.folder} holds the results"
+            f"stopped after {len(session.lines)} of {run.plan.rounds} rounds; {run.folder} holds the results "
+            f"('fedrec simulate --resume {run.folder}' goes on)"
         )
     if isinstance(progress.failure, FedrecError):
         said = str(progress.failure).rstrip(".")
         raise type(progress.failure)(f"{said}; {run.folder} holds what was finished")
     if progress.failure is not None:
         raise progress.failure
-    if not any(line.record.opened for line in progress.lines):
+    if not any(line.record.opened for line in session.lines):
         raise TrainingError(
-            f"not one of {run.plan.rounds} rounds was opened ({progress.lines[0].record.reason}): "
+            f"not one of {run.plan.rounds} rounds was opened ({session.lines[0].record.reason}): "
             f"the model is untrained; {run.folder} holds the report"
         )
-    return SimulationResult(report=report, folder=run.folder)
 
 
 @contextmanager
@@ -132,19 +214,19 @@ def _kept(progress: _Progress) -> Iterator[None]:
         progress.failure = progress.failure or error
 
 
-def _work(run: Prepared, config: SimulationConfig, progress: _Progress, *, tell: Tell) -> None:
+def _work(run: Prepared, session: Session, progress: _Progress, watching: Watching) -> None:
     arrays = scratch_folder()
     try:
-        progress.inputs = prepare_inputs(run, config, arrays=arrays, tell=tell)
-        _train(run, config, progress, progress.inputs, tell=tell)
+        progress.inputs = prepare_inputs(run, arrays=arrays, tell=watching.tell)
+        _train(run, session, progress, progress.inputs, watching)
     finally:
         shutil.rmtree(arrays, ignore_errors=True)
 
 
 def _report(
-    run: Prepared, config: SimulationConfig, progress: _Progress, *, seconds: float, peak_memory_bytes: int
+    run: Prepared, session: Session, progress: _Progress, *, seconds: float, peak_memory_bytes: int
 ) -> dict[str, Any]:
-    reserved = _checkpoint(run).last_reserved()
+    config = run.config
     merchants, problems = per_merchant(run.plan, run.source, run.homes)
     problems += data_problems(run.source)
     if progress.failure is not None:
@@ -156,14 +238,15 @@ def _report(
         )
     return build_report(
         plan=run.plan,
-        derived=run.derived,
+        derived=session.derived,
         facts=RunFacts(
-            id=run.run_id,
+            id=run.training.run_id(),
             engine=config.engine,
             seconds=seconds,
             peak_memory_bytes=peak_memory_bytes,
             interrupted=progress.interrupted,
-            rounds_reserved=reserved,
+            rounds_reserved=session.reserved,
+            stopped_early=session.stopped,
             seeded=config.seed is not None,
             workers=worker_count(config, merchants=run.plan.cohort),
             dataset=run.source.name,
@@ -172,55 +255,35 @@ def _report(
             seconds_train=merchants_cost(run.homes, "seconds_train"),
             seconds_encrypt=merchants_cost(run.homes, "seconds_encrypt"),
         ),
-        lines=progress.lines,
+        lines=session.lines,
         metrics=progress.metrics,
         split=run.source.splits.metrics_split,
         data=data_section(run.source),
         per_merchant=merchants,
-        refusals=progress.refusals,
+        refusals=session.refusals,
         problems=problems,
     )
 
 
-def _train(
-    run: Prepared, config: SimulationConfig, progress: _Progress, inputs: Inputs, *, tell: Tell
-) -> None:
-    """Run every round over the engine that the options name."""
-    cohort, rounds = run.plan.cohort, run.plan.rounds
-    tell(Stage("training", 0, rounds, plain=f"training: {cohort} merchants, {rounds} rounds"))
+def _train(run: Prepared, session: Session, progress: _Progress, inputs: Inputs, watching: Watching) -> None:
+    """Run every round that is left over the engine that the options name."""
+    config, cohort, rounds = run.config, run.plan.cohort, run.plan.rounds
+    done = len(session.lines)
+    plain = f"training: {cohort} merchants, {rounds} rounds" + (f", {done} of them done" if done else "")
+    watching.tell(Stage("training", done, rounds, plain=plain))
     with ExitStack() as opened:
         events = EventWriter(run.folder)
         opened.callback(events.close)
 
-        def on_round(record: RoundRecord) -> None:
-            shown = None
-            if inputs.validation is not None:
-                shown = accuracy(run.model, progress.weights.reported, inputs.validation)
-            line = RoundLine(
-                record=record,
-                accuracy=shown,
-                epsilon=epsilon_after(run.plan, run.derived, steps=record.round * run.plan.local_steps),
-            )
-            progress.lines.append(line)
-            append_lines(run.folder / "rounds.jsonl", [json.dumps(line.to_dict()).encode()])
-            events.write(line)
-            tell(_round_stage(line, rounds))
+        def show(outcome: RoundOutcome) -> None:
+            events.write(outcome.line)
+            watching.tell(_round_stage(outcome.line, rounds))
 
-        def make_coordinator(grid: Grid, context: Context) -> Coordinator:
-            return Coordinator(
-                grid=grid,
-                plan=run.plan,
-                weights=progress.weights,
-                checkpoint=_checkpoint(run),
-                receipts=ReceiptBook(run.folder / "receipts.sqlite", identity=run.server),
-                signer=request_signer(run, grid),
-                on_round=on_round,
-                refusals=progress.refusals,
-            )
-
+        session.evaluation = inputs.validation
+        session.callbacks = (show, *watching.callbacks)
         engine = RayGrid if config.engine == "ray" else LocalGrid
         grid = engine(
-            simulated_merchants(run, config, arrays=inputs.arrays),
+            simulated_merchants(run, arrays=inputs.arrays),
             merchants=cohort,
             workers=worker_count(config, merchants=cohort),
             dropouts=Dropouts(config.drop, config.seed or 0) if config.drop else None,
@@ -231,28 +294,9 @@ def _train(
             progress.worker_deaths = grid.worker_deaths
 
         opened.callback(note_deaths)
+        names = node_names(run, grid)
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-        build_server_app(make_coordinator)(grid, context)
-
-
-def _checkpoint(run: Prepared) -> Checkpoint:
-    return Checkpoint(run.folder / "server", training_id=run.plan.training_id)
-
-
-def _store_model(run: Prepared, progress: _Progress) -> None:
-    """Store the model as it is, if there was a round at all."""
-    if progress.lines:
-        load_parameter_vector(run.model, progress.weights.reported)
-        write_atomically(run.folder / "model.safetensors", save(named_parameters(run.model)))
-
-
-def _final_metrics(run: Prepared, progress: _Progress) -> Metrics | None:
-    """Evaluate the model, if there was a round at all; ``DataError`` where its scores are not finite."""
-    if not progress.lines or progress.inputs is None:
-        return None
-    data = progress.inputs.metrics
-    scores = probabilities(run.model, progress.weights.reported, data)
-    return evaluate(scores, data.labels, classes=run.source.classes)
+        session.run(session.coordinator(grid, names=lambda: names), context)
 
 
 def _round_stage(line: RoundLine, total: int) -> Stage:

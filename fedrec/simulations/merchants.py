@@ -30,6 +30,7 @@ from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError, L
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from fedrec.simulations.sources import read_digests
 from fedrec.vision.inputs import to_inputs
+from fedrec.vision.models.registry import ModelSpec
 
 KEY_FILE, LEDGER_FILE, STORE_FILE, COST_FILE = "identity.key", "ledger.sqlite", "store.sqlite", "cost.json"
 REQUESTS_FILE = "requests.bin"
@@ -98,11 +99,11 @@ class VirtualMerchant(Merchant):
 class SimulatedMerchants:
     """Makes the ClientApp of a worker process; picklable.
 
-    ``homes`` holds a folder per merchant, ``arrays`` its model inputs; ``server_key`` is the key (64
-    hexadecimal digits) of the server whose requests they take. With a ``seed``, noise, sampling
-    and keys are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message,
-    and its files are closed after it: any process may answer for it next. One that ``crashes`` is dropped
-    where it stands: what it had in memory is gone, and its folder is all that the next message finds.
+    ``homes`` holds a folder per merchant, ``arrays`` the inputs of its ``model``; ``server_key`` is the key
+    (64 hexadecimal digits) of the server whose requests they take. With a ``seed``, noise, sampling and keys
+    are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message, and its files
+    are closed after it: any process may answer for it next. One that ``crashes`` is dropped where it stands:
+    what it had in memory is gone, and its folder is all that the next message finds.
     """
 
     homes: Path
@@ -110,6 +111,7 @@ class SimulatedMerchants:
     names: tuple[str, ...]
     server_key: str
     policy: MerchantPolicy
+    model: ModelSpec
     device: str
     seed: int | None
     keep_open: bool = True
@@ -156,7 +158,7 @@ class SimulatedMerchants:
             labels = np.load(arrays / "labels.npy", allow_pickle=False)
             digests = read_digests(arrays)
             return TrainingData(
-                inputs=to_inputs(inputs, plan.model).to(device),
+                inputs=to_inputs(inputs, self.model).to(device),
                 labels=torch.from_numpy(labels).to(device),
                 digests=digests,
                 held=digests,
@@ -199,7 +201,7 @@ class SimulatedMerchants:
             gate=RequestGate(home / REQUESTS_FILE, merchant=name, server_key=self.server_key),
             policy=self.policy,
             data_for=data_for,
-            build_model=build_model,
+            build_model=lambda plan: build_model(plan, self.model),
             randomness_for=randomness_for,
             device=torch.device(self.device),
             on_event=on_event,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,26 +14,23 @@ import numpy as np
 import torch
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-from torch import nn
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.counting import count_chance, draw_count
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.config import SimulationConfig
+from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.derive import Derived, derive
-from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
-from fedrec.server.optimizers.registry import start_weights
-from fedrec.server.planning import LARGEST_DEFAULT_DELTA, check_model_size, make_plan, settle
-from fedrec.server.requests import RequestSigner
-from fedrec.server.trainings import Settings
-from fedrec.server.weights import Weights
+from fedrec.server.filing import file_plan
+from fedrec.server.home import ServerHome
+from fedrec.server.planning import LARGEST_DEFAULT_DELTA, Enrolled, Task, plan_training
+from fedrec.server.session import Session
+from fedrec.server.trainings import Training
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, create_home
 from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
@@ -42,30 +40,71 @@ from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
 from fedrec.vision.models import registry
+from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.splits import DataSplits
 
 VALIDATION_RECORDS = 500
 """The accuracy of each round is measured on at most this many validation records."""
 
 
 @dataclass(frozen=True)
+class Materials:
+    """What a run is made of where it is given as an object; what is None is found by the options.
+
+    Attributes:
+        model: the model, under the name that the options have for it.
+        data: the splits; with ``--partition folder`` its records name their merchants.
+
+    """
+
+    model: ModelSpec | None = None
+    data: DataSplits | None = None
+
+    def spec(self, config: SimulationConfig) -> ModelSpec:
+        """Return the model of a run."""
+        return registry.get(config.model) if self.model is None else self.model
+
+
+BY_NAME = Materials()
+"""Nothing is given as an object."""
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A run that is ready for its first round."""
+    """A run that is ready for its first round, or for the next: a training and the homes in its folder.
 
-    run_id: str
-    folder: Path
-    homes: Path
-    server: SigningIdentity
-    device: torch.device
-    source: Source
-    settings: Settings
+    Attributes:
+        config: the options.
+        training: the run directory.
+        home: the server's folder in it.
+        task: what is learnt.
+        plan: the training's plan.
+        source: the data.
+        device: where models are trained and evaluated.
+
+    """
+
+    config: SimulationConfig
+    training: Training
+    home: ServerHome
+    task: Task
     plan: TrainingPlan
-    derived: Derived
-    model: nn.Module
-    initial: NDArray[np.float64]
+    source: Source
+    device: torch.device
 
-    def start_weights(self) -> Weights:
-        """Return the server's global model at the initial parameters."""
-        return start_weights(self.plan.server_update, self.initial)
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.training.folder
+
+    @property
+    def homes(self) -> Path:
+        """A folder per merchant."""
+        return self.folder / "merchants"
+
+    def session(self) -> Session:
+        """Return the server's session, at the initial weights or where the last one ended."""
+        return Session(home=self.home, training=self.training, model=self.task.model().to(self.device))
 
 
 @dataclass(frozen=True)
@@ -80,73 +119,115 @@ class Inputs:
     validation: EvaluationData | None
 
 
-def prepare(config: SimulationConfig, *, tell: Tell) -> Prepared:
+def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> Prepared:
     """Load the data, make the run directory and the merchants' homes, and write the plan.
 
     Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong;
     options that can be judged without the data are judged first.
     """
-    spec = registry.get(config.model)
+    spec = materials.spec(config)
     device = pick_device(config.device)
     check_options(config, spec)
     check_run_folder(config.out)
     if config.engine == "ray":
         require_ray()
-    tell(Stage("reading the data", 0, 1))
-    source = open_source(config)
-    tell(Stage("reading the data", 1, 1))
-    check_classes(source.classes)
-    settings = settle(config, spec, merchants=len(source.shares))
-    shape = input_shape(source.splits.train, spec)
-    check_model_size(spec, classes=len(source.classes), shape=shape)
-    model = spec.build(
-        classes=len(source.classes), channels=shape.channels, size=shape.size, seed=config.seed or 0
-    ).to(device)
-    # The model travels as float32: the server starts from what the merchants will read.
-    initial = parameter_vector(model).astype(np.float32).astype(np.float64)
-    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
+    source = _read_data(config, materials, tell=tell)
+    seed = config.seed or 0
+    task = Task(spec, source.classes, input_shape(source.splits.train, spec), seed)
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
     server = SigningIdentity.generate()
     counts = _draw_counts(config, source)
-    plan = make_plan(
+    planned = plan_training(
         config,
-        settings,
-        server_key=server.public.hex(),
-        roster=make_roster(identities),
-        sizes=[count.size for count in counts.values()],
-        classes=source.classes,
-        spec=spec,
-        shape=shape,
-        initial=initial,
+        task,
+        Enrolled(
+            server_key=server.public.hex(),
+            roster=make_roster(identities),
+            sizes=tuple(count.size for count in counts.values()),
+        ),
     )
-    derived = derive(plan)
+    plan = planned.plan
     # Nothing is left behind by options that don't work, so that --out can be given again.
-    folder = make_run_folder(config.out, run_id)
-    options = config.to_toml(derived=derived_options(config, plan, settings))
-    write_atomically(folder / "config.toml", options.encode())
-    (folder / "server").mkdir()
-    write_secret(folder / "server" / "identity.key", server.private_bytes())
-    write_atomically(folder / "policy.json", merchant_policy(config).rules.encode())
-    homes = folder / "merchants"
-    homes.mkdir()
+    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
+    training = Training(make_run_folder(config.out, run_id))
+    options = config.to_toml(derived=derived_options(config, plan, planned.settings))
+    write_atomically(training.folder / "config.toml", options.encode())
+    run = Prepared(config, training, _server_home(training), task, plan, source, device)
+    run.home.folder.mkdir()
+    write_secret(run.home.folder / "identity.key", server.private_bytes())
+    write_atomically(run.folder / "policy.json", merchant_policy(config).rules.encode())
+    run.homes.mkdir()
     for name, identity in identities.items():
-        create_home(homes / name, identity=identity, count=replace(counts[name], delta=plan.delta))
-    # The sizes are in it: they are charged first.
-    write_atomically(folder / "plan.json", plan.canonical_bytes())
-    write_own_reports(source, homes)
-    return Prepared(
-        run_id=run_id,
-        folder=folder,
-        homes=homes,
-        server=server,
-        device=device,
-        source=source,
-        settings=settings,
-        plan=plan,
-        derived=derived,
-        model=model,
-        initial=initial,
-    )
+        create_home(run.homes / name, identity=identity, count=replace(counts[name], delta=plan.delta))
+    write_own_reports(source, run.homes)
+    # The sizes are in it: they are charged first. Its state comes last: a run without one was never begun.
+    file_plan(training, plan, seed=seed, run_id=run_id)
+    return run
+
+
+def reopen(folder: Path, config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> Prepared:
+    """Open a run that was stopped, to go on with it: nothing is drawn or charged anew.
+
+    Args:
+        folder: the run directory.
+        config: the run's options; see :func:`read_options`.
+        tell: told of the progress.
+        materials: the same objects as those that the run was begun with.
+
+    Returns:
+        The run, as its files say.
+
+    Raises:
+        ConfigError: it is no run directory, was never begun, is finished, or its data has other merchants or
+            classes now.
+        DataError: the data can't be read.
+
+    """
+    training = Training(folder)
+    status, _ = training.status()
+    if status == "done":
+        raise ConfigError(f"--resume {folder}: that run is finished; its report is {folder / 'report.html'}")
+    plan, spec = training.plan(), materials.spec(config)
+    if config.engine == "ray":
+        require_ray()
+    source = _read_data(config, materials, tell=tell)
+    if source.classes != plan.classes:
+        raise ConfigError(f"--resume {folder}: the data has other classes than when the run was begun")
+    if [share.name for share in source.shares] != [peer.name for peer in plan.roster]:
+        raise ConfigError(f"--resume {folder}: the data has other merchants than when the run was begun")
+    task = Task.of_plan(plan, spec, seed=training.initial_seed())
+    device = pick_device(config.device)
+    return Prepared(config, training, _server_home(training), task, plan, source, device)
+
+
+def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfig:
+    """Return the options of a run, with those of how it is carried out that are others now.
+
+    Raises ``ConfigError`` where the folder holds no run that was begun, or others than ``workers`` and
+    ``device`` changed.
+    """
+    other = sorted(changed.keys() - {"workers", "device"})
+    if other:
+        raise ConfigError(
+            f"--resume goes on with the run's own options: leave out --{other[0].replace('_', '-')}"
+        )
+    if not (folder / "state.json").is_file() or not (folder / "config.toml").is_file():
+        raise ConfigError(
+            f"--resume {folder} holds no run that was begun: its first round never came; start it again"
+        )
+    return load_config(folder / "config.toml", changed)
+
+
+def _server_home(training: Training) -> ServerHome:
+    return ServerHome(training.folder / "server")
+
+
+def _read_data(config: SimulationConfig, materials: Materials, *, tell: Tell) -> Source:
+    tell(Stage("reading the data", 0, 1))
+    source = open_source(config, given=materials.data)
+    tell(Stage("reading the data", 1, 1))
+    check_classes(source.classes)
+    return source
 
 
 def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
@@ -163,10 +244,9 @@ def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
     }
 
 
-def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tell: Tell) -> Inputs:
+def prepare_inputs(run: Prepared, *, arrays: Path, tell: Tell) -> Inputs:
     """Turn photos into model inputs, the merchants' written below ``arrays``."""
-    spec, splits = registry.get(config.model), run.source.splits
-    shape = input_shape(splits.train, spec)
+    spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
 
     def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.uint8] | NDArray[np.float32]:
         return model_inputs(
@@ -178,7 +258,7 @@ def prepare_inputs(run: Prepared, config: SimulationConfig, *, arrays: Path, tel
         )
 
     def evaluation(images: ImageSet, name: str) -> EvaluationData:
-        inputs = to_inputs(features(images, name, views=1), spec.name)
+        inputs = to_inputs(features(images, name, views=1), spec)
         return EvaluationData(inputs=inputs[:, 0], labels=images.labels)
 
     train = features(splits.train, "preparing photos", views=run.plan.views)
@@ -205,14 +285,16 @@ def scratch_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="fedrec-"))
 
 
-def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path) -> SimulatedMerchants:
+def simulated_merchants(run: Prepared, *, arrays: Path) -> SimulatedMerchants:
     """Return the recipe by which workers bring the merchants up."""
+    config = run.config
     return SimulatedMerchants(
         homes=run.homes.resolve(),
         arrays=arrays,
         names=tuple(share.name for share in run.source.shares),
-        server_key=run.server.public.hex(),
+        server_key=run.plan.server_key,
         policy=merchant_policy(config),
+        model=run.task.spec,
         device=str(run.device),
         seed=config.seed,
         keep_open=config.engine == "local",
@@ -220,10 +302,9 @@ def simulated_merchants(run: Prepared, config: SimulationConfig, *, arrays: Path
     )
 
 
-def request_signer(run: Prepared, grid: Grid) -> RequestSigner:
-    """Return the signer of the server's requests, for a grid whose nodes are the merchants in their order."""
-    names = dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
-    return RequestSigner(run.folder / "server" / "requests.json", identity=run.server, names=lambda: names)
+def node_names(run: Prepared, grid: Grid) -> dict[int, str]:
+    """Return which merchant is at which node of a grid whose nodes are the merchants in their order."""
+    return dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
 
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:

@@ -74,21 +74,15 @@ def chosen_dataset(config: SimulationConfig) -> tuple[DatasetSpec, Path | None]:
     return REGISTRY.get(config.dataset), config.data_root
 
 
-def open_source(config: SimulationConfig) -> Source:
-    """Load the data that the options name and divide it among merchants.
+def open_source(config: SimulationConfig, *, given: DataSplits | None = None) -> Source:
+    """Load the data that the options name, unless it is ``given``, and divide it among merchants.
 
     Raises ``DataError`` or ``ConfigError`` with one clear line.
     """
     seed = config.seed or 0
     wanted = config.merchants
     layout: Layout = "product" if config.unit == "product" else "class"
-    spec, root = chosen_dataset(config)
-    if config.unit == "product" and not spec.products:
-        raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
-    name = spec.name if config.data is None else str(config.data)
-    splits = spec.open(
-        DatasetRequest(root=root, merchants=wanted or DEFAULT_MERCHANTS, seed=seed, unit=config.unit)
-    )
+    name, splits = ("given", given) if given is not None else _named_data(config)
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
         # It takes the place of a test split: nothing is held out of training, and copies are left out.
@@ -110,6 +104,15 @@ def open_source(config: SimulationConfig) -> Source:
         + sum(share.duplicates_dropped for share in shares),
         absent=absent,
     )
+
+
+def _named_data(config: SimulationConfig) -> tuple[str, DataSplits]:
+    spec, root = chosen_dataset(config)
+    if config.unit == "product" and not spec.products:
+        raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
+    merchants, seed = config.merchants or DEFAULT_MERCHANTS, config.seed or 0
+    splits = spec.open(DatasetRequest(root=root, merchants=merchants, seed=seed, unit=config.unit))
+    return spec.name if config.data is None else str(config.data), splits
 
 
 def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[int | None, tuple[str, ...]]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fedrec.errors import DataError
 from fedrec.vision.features import default_cache_dir, feature_matrix
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.models import registry
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.transforms import augmented_views, normalise, to_model_input
@@ -84,11 +83,10 @@ def model_inputs(
     return augmented_views(pixels, views=views, seeds=digests)
 
 
-def to_inputs(array: NDArray[np.generic], model: str) -> torch.Tensor:
+def to_inputs(array: NDArray[np.generic], spec: ModelSpec) -> torch.Tensor:
     """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
     # Mapped read-only from disk; torch wants memory it could write to.
     tensor = torch.from_numpy(np.array(array))
     if tensor.dtype != torch.uint8:
         return tensor
-    spec = registry.get(model)
     return normalise(tensor, mean=spec.mean, std=spec.std)

@@ -37,7 +37,8 @@ class RunFacts:
     """How a training was run, and what was measured of it.
 
     ``rounds_reserved`` counts the rounds that may have been charged: one that was under way at an
-    interruption is. ``seeded`` is whether any merchant's noise came from a seed, as far as it is known.
+    interruption is. With ``stopped_early`` results ended the training: then only the whole plan's epsilon
+    holds. ``seeded`` is whether any merchant's noise came from a seed, as far as it is known.
     ``seconds_train`` and ``seconds_encrypt`` are CPU seconds of all merchants together.
     """
 
@@ -48,6 +49,7 @@ class RunFacts:
     interrupted: bool
     rounds_reserved: int
     seeded: bool
+    stopped_early: bool = False
     workers: int | None = None
     dataset: str | None = None
     partition: str | None = None
@@ -151,7 +153,9 @@ def build_report(
     ``split`` names what ``metrics`` were taken on, ``data`` and ``per_merchant`` are the sections of those
     names, and ``problems`` go among the warnings.
     """
-    steps = max(len(lines), facts.rounds_reserved) * plan.local_steps
+    # The epsilon of so many rounds as were run holds for a number that no result has a say in.
+    counted = plan.rounds if facts.stopped_early else max(len(lines), facts.rounds_reserved)
+    steps = counted * plan.local_steps
     private = plan.privacy_mode.private
     epsilon = epsilon_after(plan, derived, steps=steps)
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
@@ -249,6 +253,11 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
     if lost:
         warnings.append(
             f"{len(lost)} round(s) were not opened and stay charged; the first: {lost[0].reason}."
+        )
+    if facts.stopped_early:
+        warnings.append(
+            f"STOPPED EARLY: a callback ended the training after {len(lines)} of {plan.rounds} rounds. Its "
+            "results had a say in that, so the privacy figures are those of all the rounds that were planned."
         )
     unfinished = facts.rounds_reserved - len(lines)
     if unfinished > 0 and not facts.interrupted:

@@ -24,7 +24,7 @@ EVALUATION_SPLIT = "eval-data"
 
 def deployed_report(
     *,
-    number: str,
+    run_id: str,
     plan: TrainingPlan,
     derived: Derived,
     started: datetime,
@@ -45,7 +45,7 @@ def deployed_report(
         plan=plan,
         derived=derived,
         facts=RunFacts(
-            id=f"{number}-{plan.training_id[:12]}",
+            id=run_id,
             engine="deployment",
             seconds=(datetime.now(UTC) - started).total_seconds(),
             peak_memory_bytes=_peak_bytes(),

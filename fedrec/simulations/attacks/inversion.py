@@ -265,7 +265,7 @@ def _cohort(
     for chosen in (own, *others):
         pixels = _grey_pixels(images, chosen, size=settings.size)
         labels = torch.tensor([images.records[int(index)].label for index in chosen])
-        cohort.append(Photos(to_inputs(pixels[:, None], MODEL), labels))
+        cohort.append(Photos(to_inputs(pixels[:, None], registry.get(MODEL)), labels))
     photos: NDArray[np.float64] = _grey_pixels(images, own, size=settings.size) / 255.0
     return cohort, photos
 

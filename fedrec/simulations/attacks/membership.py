@@ -143,7 +143,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     chosen = images.subset([int(i) for i in order])
     shape = _shape(settings, spec)
     taken = model_inputs(chosen, spec, shape, views=1, progress=lambda done, total: None)
-    inputs = to_inputs(taken, spec.name)
+    inputs = to_inputs(taken, spec)
     labels = torch.tensor(chosen.labels)
     classes = len(images.classes)
 
