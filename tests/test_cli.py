@@ -75,7 +75,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return Outcome(int(stopped.value.code or 0), printed.out, printed.err)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local_grid, "ProcessPoolExecutor", no_workers)
+    monkeypatch.setattr(local_grid, "WorkerProcess", no_workers)
     return run
 
 

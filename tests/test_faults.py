@@ -17,7 +17,7 @@ from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Crashes, CrashPoint
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
-from tests.test_simulate import InlinePool
+from tests.inline import InlineWorker
 
 MERCHANTS, ROUNDS, PROBABILITY = 4, 3, 0.3
 SILENT = ("charged", "stored")
@@ -58,7 +58,7 @@ def run(photos: Path, out: Path, **options: object) -> dict[str, Any]:
     flags: dict[str, object] = {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1}
     flags |= {"device": "cpu", "seed": SEED, "min_contributors": 3, "crash": PROBABILITY, "out": out}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
         return simulate(load_config(None, flags | options)).report
 
 

@@ -16,7 +16,7 @@ from fedrec.errors import ConfigError
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.sources import open_source
-from tests.test_simulate import InlinePool
+from tests.inline import InlineWorker
 
 Run = Callable[..., dict[str, Any]]
 
@@ -31,7 +31,7 @@ def draw(folder: Path, label: str, count: int, *, seed: int) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+    monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
 
     def start(**options: object) -> dict[str, Any]:
         flags: dict[str, object] = {"data": tmp_path / "photos", "rounds": 1, "workers": 1, "device": "cpu"}

@@ -33,7 +33,7 @@ from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import resume, simulate
 from fedrec.simulations.merchants import LEDGER_FILE, STORE_FILE, VirtualMerchant, load_identity
 from fedrec.vision.synthetic import generate, write
-from tests.test_simulate import InlinePool
+from tests.inline import InlineWorker
 
 MERCHANTS, ROUNDS, ENDED = 3, 3, 2
 """The run is ended in, or after, its second round."""
@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merchants in this process, whose ledgers stay locked until it ends."""
-    monkeypatch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+    monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
 
 
 def model(folder: Path) -> bytes:
@@ -78,7 +78,7 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one go."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
         simulate(load_config(None, options(photos, out)))
     return out
 
@@ -92,7 +92,7 @@ def without_second(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         return round_number == ENDED and phase == "train"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
         patch.setattr(Dropouts, "drops", drops)
         simulate(load_config(None, {**options(photos, out), "drop": 0.1, "min_contributors": 3}))
     return out
@@ -118,7 +118,7 @@ def at_the_second(function: Callable[..., Any], *, when: Callable[..., bool]) ->
 
 def _run_and_die(photos: Path, out: Path, point: str) -> None:
     """Server and merchants in one process, which is killed at a point of its second round."""
-    local_grid.ProcessPoolExecutor = InlinePool  # type: ignore[assignment,misc]
+    local_grid.WorkerProcess = InlineWorker  # type: ignore[assignment,misc]
     callbacks: tuple[Callable[[RoundOutcome], object], ...] = ()
     if point in {"charged", "stored", "marked", "answered"}:
 

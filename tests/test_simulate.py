@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.merchants import load_identity
 from fedrec.vision.synthetic import generate, write
+from tests.inline import InlineWorker
 
 MERCHANTS, ROUNDS, PHOTOS = 4, 2, 30
 OWNERS = tuple(f"merchant-{index:02d}" for index in range(MERCHANTS))
@@ -64,23 +63,6 @@ class Run:
 Start = Callable[..., Run]
 
 
-class InlinePool:
-    """Stands for a worker process where it is of no interest that it is one: it saves starting Python."""
-
-    def __init__(self, workers: int, *, mp_context: object, initializer: Any, initargs: Any) -> None:
-        self._processes: dict[int, object] = {}
-        before = signal.getsignal(signal.SIGINT)
-        initializer(*initargs)
-        signal.signal(signal.SIGINT, before)
-
-    def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(function(*arguments))
-        return future
-
-    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder per merchant of small photos, one of them broken and one twice."""
@@ -101,7 +83,7 @@ def start(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
             flags |= {"device": "cpu", "seed": SEED}
         with pytest.MonkeyPatch.context() as patch:
             if not processes:
-                patch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+                patch.setattr(local_grid, "WorkerProcess", InlineWorker)
             result = simulate(load_config(config, flags | options))
         return Run(result.folder, json.loads((result.folder / "report.json").read_text("utf-8")))
 

@@ -27,7 +27,7 @@ from fedrec.server.evaluation import probabilities
 from fedrec.server.report.page import render
 from fedrec.simulations import harness, local_grid, preparation
 from fedrec.vision.synthetic import generate, write
-from tests.test_simulate import InlinePool
+from tests.inline import InlineWorker
 
 MERCHANTS, ROUNDS = 4, 3
 
@@ -49,7 +49,7 @@ Start = Callable[..., None]
 
 @pytest.fixture
 def start(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    monkeypatch.setattr(local_grid, "ProcessPoolExecutor", InlinePool)
+    monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
 
     def run(*, tell: Callable[[Stage], None] = lambda stage: None) -> None:
         flags = {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1, "device": "cpu"}
