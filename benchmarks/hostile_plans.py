@@ -16,18 +16,18 @@ from typing import Any, NoReturn
 import torch
 from measure import peak_memory_bytes
 
+from fedrec.clients.assembly import open_context
+from fedrec.clients.context import Means
 from fedrec.clients.data import build_model
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store import MerchantStore
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
-from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
@@ -128,25 +128,14 @@ def _merchant(folder: Path, identity: SigningIdentity, policy: MerchantPolicy) -
     def photos(plan: TrainingPlan) -> NoReturn:
         raise AssertionError("the photos were read for a plan that must be refused")
 
-    create_ledger(folder / "ledger.sqlite", signer=identity, count=COUNT)
-    return Merchant(
-        name="m0",
-        identity=identity,
-        ledger=Ledger(
-            folder / "ledger.sqlite",
-            signer=identity,
-            verify=verify,
-            epsilon_lifetime=policy.lifetime_epsilon,
-            delta_lifetime=policy.lifetime_delta,
-        ),
-        store=MerchantStore(folder / "store.sqlite"),
-        gate=RequestGate(folder / "requests.bin", merchant="m0", server_key="00" * 32),
-        policy=policy,
+    home = MerchantHome.begin(folder, identity=identity, count=COUNT, policy=policy)
+    means = Means(
         data_for=photos,
         build_model=build_model,
         randomness_for=lambda plan, round_number: Randomness.from_os(),
         device=torch.device("cpu"),
     )
+    return Merchant(open_context(home, name="m0", server_key="00" * 32, policy=policy, means=means))
 
 
 def _plan(identity: SigningIdentity, changes: Mapping[str, Any]) -> TrainingPlan:

@@ -24,7 +24,7 @@ import tenseal
 from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
 
-from fedrec.clients.opening import deal_to_committee
+from fedrec.clients.uploading import deal_to_committee
 from fedrec.privacy.aggregation import ckks, registry, ring
 from fedrec.privacy.aggregation.ckks import CkksParameters
 from fedrec.privacy.aggregation.dealing import Dealing, Published

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.app import build_client_app
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.assembly import open_context
+from fedrec.clients.context import Means
+from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
-from fedrec.clients.store import MerchantStore
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.entries import ChargeEntry, charges
 from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
-from fedrec.privacy.identity import SigningIdentity, verify
+from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -98,6 +99,11 @@ def signed_request(
     )
 
 
+def change_means(merchant: Merchant, **changes: Any) -> None:
+    """Let a merchant come by its records, models or chance in another way from now on."""
+    merchant.context.means = replace(merchant.context.means, **changes)
+
+
 @dataclass
 class Cohort:
     """Merchants m0, m1, ... on disk below ``folder``."""
@@ -136,16 +142,10 @@ class Cohort:
 
     def start(self, name: str) -> Merchant:
         """Bring a merchant up from its folder, as a restarted daemon would."""
-        home = self.folder / name
-        if not home.exists():
-            home.mkdir(parents=True)
-            create_ledger(
-                home / "ledger.sqlite",
-                signer=self.identities[name],
-                count=replace(self.count, policy_hash=self.policy.hash),
-                epsilon_lifetime=self.policy.lifetime_epsilon,
-                delta_lifetime=self.policy.lifetime_delta,
-            )
+        home = MerchantHome(self.folder / name)
+        if not home.folder.exists():
+            count = replace(self.count, policy_hash=self.policy.hash)
+            MerchantHome.begin(home.folder, identity=self.identities[name], count=count, policy=self.policy)
         generator = torch.Generator().manual_seed(self.names.index(name))
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
@@ -159,25 +159,20 @@ class Cohort:
                 return Randomness.from_os()
             return Randomness.seeded(self.seed, name, round_number)
 
-        return Merchant(
+        context = open_context(
+            home,
             name=name,
-            identity=self.identities[name],
-            ledger=Ledger(
-                home / "ledger.sqlite",
-                signer=self.identities[name],
-                verify=verify,
-                epsilon_lifetime=self.policy.lifetime_epsilon,
-                delta_lifetime=self.policy.lifetime_delta,
-            ),
-            store=MerchantStore(home / "store.sqlite"),
-            gate=RequestGate(home / "requests.bin", merchant=name, server_key=self.server.public.hex()),
+            server_key=self.server.public.hex(),
             policy=self.policy,
-            data_for=lambda plan: data,
-            build_model=linear_model,
-            randomness_for=randomness_for,
-            device=torch.device("cpu"),
-            on_event=lambda event: self.on_event(name, event),
+            means=Means(
+                data_for=lambda plan: data,
+                build_model=linear_model,
+                randomness_for=randomness_for,
+                device=torch.device("cpu"),
+            ),
         )
+        context.on_event = lambda event: self.on_event(name, event)
+        return Merchant(context)
 
     def charges(self, name: str) -> list[ChargeEntry]:
         """The rounds that a merchant was charged for, in order."""
@@ -194,8 +189,7 @@ class Cohort:
 
     def restart(self, name: str) -> None:
         """Stop a merchant and bring it up again from disk."""
-        self.merchants[name].ledger.close()
-        self.merchants[name].store.close()
+        self.merchants[name].close()
         self.merchants[name] = self.start(name)
 
     def plan(self, **changes: object) -> TrainingPlan:

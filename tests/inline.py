@@ -1,4 +1,4 @@
-"""Stands for a worker process of a simulation where it is of no interest that it is one: it saves starting it."""
+"""Stands in for a simulation's worker process where it is of no interest that it is one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from fedrec.clients.gate import RequestGate
-from fedrec.clients.store import read_store
+from fedrec.clients.store_view import read_store
 from fedrec.errors import (
     FedrecError,
     LedgerError,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fedrec.cli import client
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
-from fedrec.clients.store import read_store
+from fedrec.clients.store_view import read_store
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.reading import in_use
 from fedrec.privacy.aggregation.seats import seat_order

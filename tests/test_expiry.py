@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from fedrec.cli.client import app
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.store import MerchantStore, TrainingSecrets
+from fedrec.clients.store import MerchantStore
+from fedrec.clients.stored import TrainingSecrets
 from fedrec.errors import ConnectionLostError, RefusedError
 from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.identity import SealingKey
@@ -33,12 +34,12 @@ def sealing_key(cohort: Cohort, training_id: str) -> bytes | None:
 def test_a_training_that_the_server_leaves_alone_is_finished(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     merchant, plan = cohort.merchants["m0"], cohort.plan()
-    merchant.now = lambda: NOW
+    merchant.context.now = lambda: NOW
     merchant.join(JoinRequest(plan=plan))
     for days in (1, 30):
-        merchant.now = lambda days=days: NOW + days * DAY  # type: ignore[misc]
+        merchant.context.now = lambda days=days: NOW + days * DAY  # type: ignore[misc]
         assert merchant.expire() == [] and sealing_key(cohort, plan.training_id) is not None
-    merchant.now = lambda: NOW + 30 * DAY + timedelta(seconds=1)
+    merchant.context.now = lambda: NOW + 30 * DAY + timedelta(seconds=1)
     assert merchant.expire() == [plan.training_id]
     assert sealing_key(cohort, plan.training_id) is None
 
@@ -47,14 +48,14 @@ def test_every_request_starts_the_days_anew_and_a_late_one_finds_the_training_cl
     cohort = Cohort(tmp_path)
     merchant, plan = cohort.merchants["m0"], cohort.plan()
     request = TrainRequest(training_id=plan.training_id, round_number=1, model_hash="0" * 64, sealing_keys=())
-    merchant.now = lambda: NOW
+    merchant.context.now = lambda: NOW
     merchant.join(JoinRequest(plan=plan))
-    merchant.now = lambda: NOW + 29 * DAY
+    merchant.context.now = lambda: NOW + 29 * DAY
     with pytest.raises(RefusedError, match="first round's model"):
         merchant.train(request, {})
-    merchant.now = lambda: NOW + 58 * DAY
+    merchant.context.now = lambda: NOW + 58 * DAY
     assert merchant.expire() == []
-    merchant.now = lambda: NOW + 60 * DAY
+    merchant.context.now = lambda: NOW + 60 * DAY
     with pytest.raises(RefusedError, match="was closed"):
         merchant.train(request, {})
     assert sealing_key(cohort, plan.training_id) is None
@@ -65,10 +66,10 @@ def test_every_request_starts_the_days_anew_and_a_late_one_finds_the_training_cl
 def test_a_restart_does_not_start_the_days_anew(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     plan = cohort.plan()
-    cohort.merchants["m0"].now = lambda: NOW
+    cohort.merchants["m0"].context.now = lambda: NOW
     cohort.merchants["m0"].join(JoinRequest(plan=plan))
     cohort.restart("m0")
-    cohort.merchants["m0"].now = lambda: NOW + 31 * DAY
+    cohort.merchants["m0"].context.now = lambda: NOW + 31 * DAY
     assert cohort.merchants["m0"].expire() == [plan.training_id]
 
 

@@ -91,7 +91,7 @@ def _made(path: Path, signer: Signer | None = None, *, unit: str = "record") -> 
 
 
 def _database(ledger: Ledger) -> sqlite3.Connection:
-    connection = ledger._file.connection
+    connection = ledger._chain._file.connection
     assert connection is not None
     return connection
 
@@ -528,7 +528,7 @@ def test_a_receipt_catches_what_a_restored_disk_hides(
     for file, content in whole_disk.items():
         file.write_bytes(content)
     with _open_real(path, identity) as ledger, monkeypatch.context() as patch:
-        patch.setattr(ledger, "_write_head", _raise_full)
+        patch.setattr(ledger._chain, "_write_head", _raise_full)
         with pytest.raises(LedgerError, match="full"):
             ledger.accept_receipt(receipt)
         assert not ledger.usable

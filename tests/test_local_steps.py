@@ -19,7 +19,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, linear_model, record_digests
+from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, change_means, linear_model, record_digests
 
 STEPS, RATE = 4, 0.1
 
@@ -58,8 +58,7 @@ def _round(
         scheme="none", committee=(), threshold=0, records_total=400, records_largest=110, nonce="ab" * 16,
     )  # fmt: skip
     model, merchant = _Watched(), cohort.merchants["m0"]
-    merchant.data_for = lambda plan: _records(count)
-    merchant.build_model = lambda plan: model
+    change_means(merchant, data_for=lambda plan: _records(count), build_model=lambda plan: model)
     merchant.join(JoinRequest(plan=plan))
     sent: list[NDArray[np.int64]] = []
     kind: type[Scheme] = type(derive(plan).scheme)
@@ -125,13 +124,13 @@ def test_the_servers_move_is_the_plain_average_of_the_merchants_differences(tmp_
     )
     models = {name: _Watched() for name in cohort.names}
     for name, merchant in cohort.merchants.items():
-        merchant.build_model = lambda plan, name=name: models[name]  # type: ignore[misc]
+        change_means(merchant, build_model=lambda plan, name=name: models[name])
     moved, _ = cohort.train(plan)
     # The same round once more with a fourth step shows each merchant's point after its third.
     again = Cohort(tmp_path / "again", seed=cohort.seed)
     for name, merchant in again.merchants.items():
         models[name] = _Watched()
-        merchant.build_model = lambda plan, name=name: models[name]  # type: ignore[misc]
+        change_means(merchant, build_model=lambda plan, name=name: models[name])
     again.train(
         again.plan(
             mode="local", local_steps=4, rounds=1, scheme="none", committee=(), threshold=0,

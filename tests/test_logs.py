@@ -18,13 +18,13 @@ from fedrec.cli import logs
 from fedrec.clients.app import build_client_app
 from fedrec.clients.daemon import Daemon
 from fedrec.clients.records import TrainingData
-from fedrec.clients.store import read_store
+from fedrec.clients.store_view import read_store
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.transport import unpack
-from tests.cohort import Cohort, InProcessGrid
+from tests.cohort import Cohort, InProcessGrid, change_means
 
 LOGGERS = ("fedrec", "flwr", "uvicorn")
 PHOTO = "shoe/holiday in Rome.jpg"
@@ -107,7 +107,7 @@ def test_no_line_at_a_normal_level_names_a_photo(tmp_path: Path, failure: Except
     def unreadable(plan: TrainingPlan) -> TrainingData:
         raise failure
 
-    cohort.merchants["m0"].data_for = unreadable
+    change_means(cohort.merchants["m0"], data_for=unreadable)
     daemon = object.__new__(Daemon)
     daemon._app = build_client_app(lambda context: cohort.merchants["m0"])
     reply = daemon._reply(request(cohort), node_id=1)

@@ -306,7 +306,7 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     assert len(cohort.charges("m0")) == 2
     # Another day, another two.
     merchant = cohort.merchants["m0"]
-    merchant.now = lambda: datetime.now(UTC) + timedelta(days=1)
+    merchant.context.now = lambda: datetime.now(UTC) + timedelta(days=1)
     plan = cohort.plan()
     replies = [other.join(JoinRequest(plan=plan))[0] for other in cohort.merchants.values()]
     keys = tuple(reply.sealing_key for reply in replies if reply.sealing_key is not None)

@@ -19,6 +19,7 @@ import pytest
 
 from fedrec._internal.file_locks import take_lock
 from fedrec.cli import app as cli
+from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, InterruptedRunError
 from fedrec.observability.progress import Stage
@@ -31,7 +32,7 @@ from fedrec.server.trainings import Training
 from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import resume, simulate
-from fedrec.simulations.merchants import LEDGER_FILE, STORE_FILE, VirtualMerchant, load_identity
+from fedrec.simulations.merchants import VirtualMerchant
 from fedrec.vision.synthetic import generate, write
 from tests.inline import InlineWorker
 
@@ -98,8 +99,13 @@ def without_second(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-def die(*ignored: object) -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after(outcome: RoundOutcome) -> None:
+    if outcome.line.record.round == ENDED:
+        die()
 
 
 def at_the_second(function: Callable[..., Any], *, when: Callable[..., bool]) -> Callable[..., Any]:
@@ -118,32 +124,33 @@ def at_the_second(function: Callable[..., Any], *, when: Callable[..., bool]) ->
 
 def _run_and_die(photos: Path, out: Path, point: str) -> None:
     """Server and merchants in one process, which is killed at a point of its second round."""
-    local_grid.WorkerProcess = InlineWorker  # type: ignore[assignment,misc]
     callbacks: tuple[Callable[[RoundOutcome], object], ...] = ()
-    if point in {"charged", "stored", "marked", "answered"}:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
+        if point in {"charged", "stored", "marked", "answered"}:
 
-        def here(merchant: VirtualMerchant, event: str) -> bool:
-            return event == point and merchant.name == "merchant-01"
+            def here(merchant: VirtualMerchant, event: str) -> bool:
+                return event == point and merchant.name == "merchant-01"
 
-        VirtualMerchant.reach = at_the_second(VirtualMerchant.reach, when=here)  # type: ignore[method-assign]
-    elif point == "reserved":
-        reserve = Checkpoint._write_reserved
+            patch.setattr(VirtualMerchant, "reach", at_the_second(VirtualMerchant.reach, when=here))
+        elif point == "reserved":
+            reserve = Checkpoint._write_reserved
 
-        def reserve_and_die(checkpoint: Checkpoint, round_number: int, *rest: Any) -> None:
-            reserve(checkpoint, round_number, *rest)
-            if round_number == ENDED:
-                die()
+            def reserve_and_die(checkpoint: Checkpoint, round_number: int, conduct: Any) -> None:
+                reserve(checkpoint, round_number, conduct)
+                if round_number == ENDED:
+                    die()
 
-        Checkpoint._write_reserved = reserve_and_die  # type: ignore[method-assign]
-    elif point == "opened":
-        Checkpoint.save = at_the_second(Checkpoint.save, when=lambda *_: True)  # type: ignore[method-assign]
-    elif point == "saved":
-        Training.add_round = at_the_second(Training.add_round, when=lambda *_: True)  # type: ignore[method-assign]
-    elif point == "recorded":
-        callbacks = (lambda outcome: outcome.line.record.round == ENDED and die(),)
-    elif point == "closed":
-        Session.store_model = die  # type: ignore[method-assign]
-    simulate(load_config(None, options(photos, out)), callbacks=callbacks)
+            patch.setattr(Checkpoint, "_write_reserved", reserve_and_die)
+        elif point == "opened":
+            patch.setattr(Checkpoint, "save", at_the_second(Checkpoint.save, when=lambda *_: True))
+        elif point == "saved":
+            patch.setattr(Training, "add_round", at_the_second(Training.add_round, when=lambda *_: True))
+        elif point == "recorded":
+            callbacks = (die_after,)
+        elif point == "closed":
+            patch.setattr(Session, "store_model", lambda session: die())
+        simulate(load_config(None, options(photos, out)), callbacks=callbacks)
 
 
 LOST = ("reserved", "charged", "stored", "marked", "answered", "opened")
@@ -192,22 +199,22 @@ def stored(folder: Path) -> dict[str, dict[int, str]]:
     """The request that each stored upload answers, by merchant and round."""
     found = {}
     for home in sorted((folder / "merchants").iterdir()):
-        with sqlite3.connect(home / STORE_FILE) as db:
+        with sqlite3.connect(MerchantHome(home).store) as db:
             rows = db.execute("SELECT round_number, request_hash FROM reply WHERE kind = 'upload'").fetchall()
         found[home.name] = dict(rows)
     return found
 
 
 def charged_rounds(folder: Path, name: str) -> list[int]:
-    home = folder / "merchants" / name
-    outcome, entries = read_entries(home / LEDGER_FILE, public=load_identity(home).public, verify=verify)
+    home = MerchantHome(folder / "merchants" / name)
+    outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
     assert outcome.ok, outcome.reason
     return [entry.charge.round_number for entry in charges(entries)]
 
 
 def answered_rounds(folder: Path, name: str) -> list[int]:
-    home = folder / "merchants" / name
-    _, entries = read_entries(home / LEDGER_FILE, public=load_identity(home).public, verify=verify)
+    home = MerchantHome(folder / "merchants" / name)
+    _, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
     return [entry.answer.round_number for entry in entries if isinstance(entry, AnswerEntry)]
 
 
@@ -290,7 +297,7 @@ def test_a_callback_ends_a_training_whose_figures_are_then_those_of_the_whole_pl
         assert found["privacy"][figure] == report(whole)["privacy"][figure]
     # It is over: keys are gone, and nothing is left to resume.
     for home in (tmp_path / "run" / "merchants").iterdir():
-        with sqlite3.connect(home / STORE_FILE) as db:
+        with sqlite3.connect(MerchantHome(home).store) as db:
             assert db.execute("SELECT closed, sealing_private FROM training").fetchall() == [(1, None)]
     with pytest.raises(ConfigError, match="finished"):
         resume(tmp_path / "run")

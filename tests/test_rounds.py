@@ -29,7 +29,7 @@ from fedrec.protocol.statements import SignedCommitment
 from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.rounds import RoundRecord
-from tests.cohort import DIMENSION, Cohort, InProcessGrid
+from tests.cohort import DIMENSION, Cohort, InProcessGrid, change_means
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}
 
@@ -55,8 +55,11 @@ def test_unseeded_trainings_differ(tmp_path: Path) -> None:
 
 def test_an_entry_says_whether_the_very_noise_of_its_round_was_seeded(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, seed=None)
-    cohort.merchants["m1"].randomness_for = lambda plan, number: (
-        Randomness.seeded(1, number) if number == 2 else Randomness.from_os()
+    change_means(
+        cohort.merchants["m1"],
+        randomness_for=lambda plan, number: (
+            Randomness.seeded(1, number) if number == 2 else Randomness.from_os()
+        ),
     )
     cohort.train(cohort.plan())
     seeded = {name: [entry.charge.seeded for entry in cohort.charges(name)] for name in cohort.names}

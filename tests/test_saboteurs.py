@@ -24,7 +24,7 @@ def spoil(cohort: Cohort, saboteur: Saboteur) -> None:
     def train(request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
         reply, sent = Merchant.train(merchant, request, blobs)
         if saboteur.lies("key", merchant=index, round_number=request.round_number):
-            return under_another_key(merchant, reply, sent)
+            return under_another_key(merchant.context, reply, sent)
         return reply, sent
 
     def unmask(request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:

@@ -14,6 +14,7 @@ from dp_accounting.pld import PLDAccountant
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import TrainingError
 from fedrec.privacy.accounting.entries import charges
@@ -22,7 +23,6 @@ from fedrec.privacy.identity import verify
 from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import simulate
-from fedrec.simulations.merchants import load_identity
 from fedrec.vision.synthetic import generate, write
 from tests.inline import InlineWorker
 
@@ -248,7 +248,7 @@ def test_every_ledger_verifies_and_holds_one_charge_a_round(encrypted: Run) -> N
     for line in encrypted.report["privacy"]["per_merchant"]:
         home = encrypted.folder / "merchants" / line["merchant"]
         outcome, entries = read_entries(
-            home / "ledger.sqlite", public=load_identity(home).public, verify=verify
+            home / "ledger.sqlite", public=MerchantHome(home).identity().public, verify=verify
         )
         assert outcome.ok
         assert [entry.charge.round_number for entry in charges(entries)] == list(range(1, ROUNDS + 1))

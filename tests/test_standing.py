@@ -22,7 +22,9 @@ from fedrec.clients.checks import look_at
 from fedrec.clients.data import photos_for
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.standing import read_standing, summarise
-from fedrec.clients.store import CountedSet, MerchantStore, TrainingSecrets, read_store
+from fedrec.clients.store import MerchantStore
+from fedrec.clients.store_view import read_store
+from fedrec.clients.stored import CountedSet, TrainingSecrets
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock

@@ -30,7 +30,9 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import Records, TrainingData
-from fedrec.clients.store import CountedSet, FixedSet, MerchantStore, read_store
+from fedrec.clients.store import MerchantStore
+from fedrec.clients.store_view import read_store
+from fedrec.clients.stored import CountedSet, FixedSet
 from fedrec.clients.training_set import RecordTags, TrainingSets, kept_share
 from fedrec.errors import RefusedError
 from fedrec.privacy.derive import derive
@@ -44,7 +46,16 @@ from fedrec.protocol.plan import Peer, TrainingPlan, Unit
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.transport import pack
 from fedrec.vision.folders import Layout
-from tests.cohort import CLASSES, DIMENSION, FEATURES, Cohort, InProcessGrid, linear_model, record_digests
+from tests.cohort import (
+    CLASSES,
+    DIMENSION,
+    FEATURES,
+    Cohort,
+    InProcessGrid,
+    change_means,
+    linear_model,
+    record_digests,
+)
 from tests.test_datasets import picture
 
 CPU = torch.device("cpu")
@@ -177,11 +188,14 @@ def _merchant(cohort: Cohort, home: Path, folder: Path, *, layout: Layout) -> Me
     another = copy.copy(cohort)
     another.folder, another.seed = home, None
     (home / "m0").mkdir()
-    for file in ("ledger.sqlite", "ledger.sqlite.head"):
+    for file in ("identity.key", "ledger.sqlite", "ledger.sqlite.head"):
         shutil.copy(cohort.folder / "m0" / file, home / "m0" / file)
     made = another.start("m0")
-    made.build_model = build_model
-    made.data_for = lambda plan: photos_for(plan, folder, layout=layout, device=CPU)
+    change_means(
+        made,
+        build_model=build_model,
+        data_for=lambda plan: photos_for(plan, folder, layout=layout, device=CPU),
+    )
     return made
 
 
@@ -229,13 +243,13 @@ def test_a_join_looks_at_no_photo(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     merchant = cohort.merchants["m0"]
     looked: list[str] = []
-    read = merchant.data_for
+    read = merchant.context.means.data_for
 
     def data_for(plan: TrainingPlan) -> TrainingData:
         looked.append(plan.training_id)
         return read(plan)
 
-    merchant.data_for = data_for
+    change_means(merchant, data_for=data_for)
     plan = cohort.plan()
     merchant.join(JoinRequest(plan=plan))
     assert not looked
@@ -252,11 +266,11 @@ def test_a_merchant_without_a_usable_photo_sends_noise_and_the_round_opens(tmp_p
         cohort = Cohort(tmp_path / str(unreadable))
         merchant = cohort.merchants["m3"]
         if unreadable:
-            merchant.data_for = lambda plan: (_ for _ in ()).throw(FileNotFoundError("Rome"))
+            change_means(merchant, data_for=lambda plan: (_ for _ in ()).throw(FileNotFoundError("Rome")))
         else:
             empty = Records.none(CPU)
             none = TrainingData(inputs=empty.inputs, labels=empty.labels, digests=(), held=())
-            merchant.data_for = lambda plan, none=none: none  # type: ignore[misc]
+            change_means(merchant, data_for=lambda plan, none=none: none)
         plan = cohort.plan(rounds=1, **kinds["distributed"])
         parameters, records = cohort.train(plan)
         assert [(record.opened, record.contributors) for record in records] == [(True, 4)]
@@ -582,8 +596,8 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
     try:
 
         def used() -> list[str]:
-            fixed = merchant._sets.fix(plan, policy=merchant.policy)
-            records = merchant._sets.records(plan, fixed)
+            fixed = merchant.context.sets.fix(plan, policy=merchant.policy)
+            records = merchant.context.sets.records(plan, fixed)
             return sorted(plan.classes[label] for label in records.labels.tolist())
 
         assert used() == ["hat", "mug", "mug", "sock"]
@@ -608,10 +622,10 @@ def test_a_plan_for_smaller_merchants_has_a_larger_one_read_no_more_than_it_uses
     """Its sizes are judged by the largest merchant that it names: of one photo, in sixteen large views."""
     tags, merchant = RecordTags(home.identity()), open_merchant(home, device=CPU)
     try:
-        everything = merchant.data_for(shop_plan())
+        everything = merchant.context.means.data_for(shop_plan())
         assert len(everything.digests) == len(everything.held) == 4
         plans = [shop_plan().model_copy(update={"records_largest": 1, "views": 2}) for _ in range(12)]
-        found = [merchant.data_for(plan) for plan in plans]
+        found = [merchant.context.means.data_for(plan) for plan in plans]
         # It declared 4, so that each photo is used in one such training of four.
         assert [set(data.digests) for data in found] == [
             {d for d in everything.digests if tags.share(d, training_id=plan.training_id) < 0.25}
@@ -619,7 +633,7 @@ def test_a_plan_for_smaller_merchants_has_a_larger_one_read_no_more_than_it_uses
         ]
         assert 0 < sum(len(data.inputs) for data in found) < 12 * 4
         assert all(len(data.inputs) == len(data.digests) and data.held == everything.held for data in found)
-        used = [merchant._sets.fix(plan, policy=merchant.policy).tags for plan in plans]
+        used = [merchant.context.sets.fix(plan, policy=merchant.policy).tags for plan in plans]
         assert used == [frozenset(map(tags.tag, data.digests)) for data in found]
     finally:
         merchant.ledger.close()

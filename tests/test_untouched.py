@@ -17,7 +17,7 @@ from fedrec.privacy.derive import derive, reported_views
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.filing import TrainingFile, file_training
-from tests.cohort import Cohort
+from tests.cohort import Cohort, change_means
 
 CLASSES = ("hat", "mug", "sock")
 
@@ -41,7 +41,8 @@ def test_three_merchants_with_untouched_policies_join_an_untouched_plan(tmp_path
     assert refusal_by_defaults(plan, derive(plan)) is None
     for name in cohort.names:
         merchant = cohort.merchants[name]
-        merchant.build_model, merchant.works_ahead = build_model, False
+        change_means(merchant, build_model=build_model)
+        merchant.context.works_ahead = False
         reply, _ = merchant.join(JoinRequest(plan=plan))
         assert reply.refused is None and reply.signature is not None
 
@@ -60,7 +61,8 @@ def test_a_plan_that_defaults_refuse_says_so_as_a_merchant_does(
     cohort = Cohort(tmp_path / "cohort", size=3, policy=MerchantPolicy.parse(TEMPLATE))
     plan = planned(cohort, tmp_path / "trainings", **options)
     merchant = cohort.merchants["m0"]
-    merchant.build_model, merchant.works_ahead = build_model, False
+    change_means(merchant, build_model=build_model)
+    merchant.context.works_ahead = False
     with pytest.raises(RefusedError, match=rule) as caught:
         merchant.join(JoinRequest(plan=plan))
     assert refusal_by_defaults(plan, derive(plan)) == str(caught.value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from fedrec.clients.context import Means, MerchantContext
 from fedrec.clients.data import build_model, photos_for
 from fedrec.clients.gate import RequestGate
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import PAUSED, Merchant
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.training_set import RecordTags, keeping
@@ -19,7 +21,7 @@ from fedrec.protocol.plan import TrainingPlan
 
 
 def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None = None) -> Merchant:
-    """Bring a merchant up from its folder.
+    """Bring a daemon's merchant up from its folder.
 
     Args:
         home: the merchant's folder.
@@ -34,17 +36,58 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         LedgerError: the ledger is broken, another process has it open, or this package has no source to name.
 
     """
-    # Now, not at the first charge: by then the disk may hold another version than the one that runs.
-    code_hash()
     settings = home.settings()
-    name = settings.name
-    policy, identity = home.policy(), home.identity()
 
     def randomness_for(plan: TrainingPlan, round_number: int) -> Randomness:
-        if seed is None:
-            return Randomness.from_os()
-        return Randomness.seeded(seed, "merchant", name, round_number)
+        return merchant_randomness(seed, settings.name, round_number)
 
+    def data_for(plan: TrainingPlan) -> TrainingData:
+        forgotten, tags = context.store.forgotten(), RecordTags(context.identity)
+        return photos_for(
+            plan,
+            settings.data,
+            layout=settings.layout,
+            device=device,
+            leave_out=lambda digest: tags.tag(digest) in forgotten,
+            keep=keeping(plan, tags, declared=context.ledger.declared(plan.unit)),
+        )
+
+    context = open_context(
+        home,
+        name=settings.name,
+        server_key=home.joined().server_key,
+        policy=home.policy(),
+        means=Means(data_for=data_for, build_model=build_model, randomness_for=randomness_for, device=device),
+    )
+    merchant = Merchant(context)
+    if home.paused:
+        merchant.suspend(PAUSED)
+    return merchant
+
+
+def open_context(
+    home: MerchantHome, *, name: str, server_key: str, policy: MerchantPolicy, means: Means
+) -> MerchantContext:
+    """Open what a merchant's folder keeps.
+
+    Args:
+        home: the merchant's folder.
+        name: the merchant's name on the roster.
+        server_key: the key (64 hexadecimal digits) of the server whose requests it takes.
+        policy: its rules.
+        means: how it comes by records, models and chance.
+
+    Returns:
+        The context of a merchant; its ledger and its store are open, for the calling thread.
+
+    Raises:
+        ConfigError: the identity key can't be used.
+        LedgerError: the ledger is broken, another process has it open, or this package has no source to name.
+
+    """
+    # Now, not at the first charge: by then the disk may hold another version than the one that runs.
+    code_hash()
+    identity = home.identity()
     ledger = Ledger(
         home.ledger,
         signer=identity,
@@ -52,31 +95,19 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         epsilon_lifetime=policy.lifetime_epsilon,
         delta_lifetime=policy.lifetime_delta,
     )
-    store, tags = MerchantStore(home.store), RecordTags(identity)
-
-    def data_for(plan: TrainingPlan) -> TrainingData:
-        forgotten = store.forgotten()
-        return photos_for(
-            plan,
-            settings.data,
-            layout=settings.layout,
-            device=device,
-            leave_out=lambda digest: tags.tag(digest) in forgotten,
-            keep=keeping(plan, tags, declared=ledger.declared(plan.unit)),
-        )
-
-    merchant = Merchant(
+    return MerchantContext(
         name=name,
         identity=identity,
         ledger=ledger,
-        store=store,
-        gate=RequestGate(home.requests, merchant=name, server_key=home.joined().server_key),
+        store=MerchantStore(home.store),
+        gate=RequestGate(home.requests, merchant=name, server_key=server_key),
         policy=policy,
-        data_for=data_for,
-        build_model=build_model,
-        randomness_for=randomness_for,
-        device=device,
+        means=means,
     )
-    if home.paused:
-        merchant.suspend(PAUSED)
-    return merchant
+
+
+def merchant_randomness(seed: int | None, name: str, round_number: int) -> Randomness:
+    """Return the stream of a merchant's round: the operating system's, or a seed's, which hides nothing."""
+    if seed is None:
+        return Randomness.from_os()
+    return Randomness.seeded(seed, "merchant", name, round_number)

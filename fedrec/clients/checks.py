@@ -12,7 +12,7 @@ import torch
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
-from fedrec.clients.store import read_store
+from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.head import check_head, head_path, read_head

@@ -109,8 +109,7 @@ class Daemon:
                     pause = min(_LONGEST_RETRY, 2 * pause)
         finally:
             self._lost("the daemon has stopped")
-            self._merchant.ledger.close()
-            self._merchant.store.close()
+            self._merchant.close()
             _log.info("stopped")
 
     def _expire(self) -> None:

@@ -64,6 +64,11 @@ class MerchantHome:
     folder: Path
 
     @property
+    def identity_file(self) -> Path:
+        """The signing key, mode 0600."""
+        return self.folder / "identity.key"
+
+    @property
     def ledger(self) -> Path:
         """The lifetime ledger."""
         return self.folder / "ledger.sqlite"
@@ -94,6 +99,28 @@ class MerchantHome:
         return self.folder / "node.key.next"
 
     @classmethod
+    def begin(
+        cls, folder: Path, *, identity: SigningIdentity, count: Count, policy: MerchantPolicy
+    ) -> MerchantHome:
+        """Make the folder (mode 0700), its identity key (0600), and its ledger with its count charged.
+
+        Raises ``BudgetExceededError`` where the count alone passes the policy's cap, ``LedgerError`` where
+        there is a ledger already.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        home = cls(folder)
+        write_secret(home.identity_file, identity.private_bytes())
+        create_ledger(
+            home.ledger,
+            signer=identity,
+            count=count,
+            epsilon_lifetime=policy.lifetime_epsilon,
+            delta_lifetime=policy.lifetime_delta,
+        )
+        return home
+
+    @classmethod
     def create(
         cls,
         folder: Path,
@@ -120,20 +147,13 @@ class MerchantHome:
         home = cls(folder)
         identity = SigningIdentity.generate()
         node = ec.generate_private_key(ec.SECP384R1())
-        write_secret(folder / "identity.key", identity.private_bytes())
         write_secret(home.node_key_file, _pem(node))
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
         policy = home._own_policy()
         count = home._draw(units, unit=unit, policy=policy, rng=rng or Randomness.from_os())
-        entry = create_ledger(
-            home.ledger,
-            signer=identity,
-            count=count,
-            epsilon_lifetime=policy.lifetime_epsilon,
-            delta_lifetime=policy.lifetime_delta,
-        )
+        cls.begin(folder, identity=identity, count=count, policy=policy)
         # Charged, and on the disk: only now may the count be told.
-        home._write_enrolment(name, identity, node, entry.count)
+        home._write_enrolment(name, identity, node, count)
         config = {"name": name, "data": str(data.resolve()), "layout": layout}
         write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
         return home
@@ -155,7 +175,7 @@ class MerchantHome:
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; ``ConfigError`` if it can't be."""
-        path = self.folder / "identity.key"
+        path = self.identity_file
         try:
             return SigningIdentity.from_private_bytes(path.read_bytes())
         except (OSError, ValueError) as error:

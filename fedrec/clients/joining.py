@@ -1,11 +1,14 @@
-"""What a merchant brings to a training that it joins: the secrets of its part in it, and its signed reply."""
+"""How a merchant joins a training: it checks the plan, makes the secrets of its part, and signs its reply."""
 
 from __future__ import annotations
 
-from fedrec.clients.store import TrainingSecrets
+from fedrec.clients.context import MerchantContext
+from fedrec.clients.stored import TrainingSecrets
+from fedrec.errors import RefusedError
+from fedrec.privacy.aggregation.committee import check_plan
 from fedrec.privacy.aggregation.scheme import HolderScheme, Scheme
 from fedrec.privacy.identity import SealingKey, SigningIdentity
-from fedrec.protocol.messages import JoinReply
+from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import (
@@ -19,6 +22,51 @@ from fedrec.protocol.statements import (
     SignedSealingKey,
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
+
+
+def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
+    """Join a training, or raise ``RefusedError`` with the rule that the plan breaks.
+
+    No photo is looked at: what a join brings follows from plan, policy, ledger and keys. The records that
+    the training uses are fixed once the answer is sent, or with its first round.
+    """
+    plan, store = request.plan, context.store
+    context.check_taking_part()
+    context.check_server(plan)
+    context.policy.check(plan)
+    least = plan.privacy_mode.least_merchants
+    if plan.cohort < least:
+        raise RefusedError(
+            f"'{plan.mode}' needs at least {least} merchants, the plan has {plan.cohort}", code="plan"
+        )
+    check_plan(plan)
+    if plan.key_of(context.name) != context.identity.public:
+        raise RefusedError("the roster has another key under this merchant's name", code="plan")
+    joined = context.carry_out(plan)
+    context.policy.check_cost(plan, joined.derived)
+    context.ledger.check_ahead(context.first_cost(joined))
+    context.expire()
+    if store.is_closed(plan.training_id):
+        raise RefusedError("this training was closed", code="training")
+    # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
+    store.finish_others(plan.training_id)
+    stored = store.join(
+        plan.training_id,
+        plan=plan.canonical_bytes(),
+        seeded=context.is_seeded(plan),
+        make_secrets=lambda: make_secrets(plan, joined.derived.scheme, merchant=context.name),
+    )
+    context.check_seeded(stored, plan)
+    store.see(plan.training_id, now=context.now())
+    context.work_out_costs(joined)
+    return join_reply(
+        plan,
+        stored.secrets,
+        merchant=context.name,
+        identity=context.identity,
+        seeded=context.is_seeded(plan),
+        head=context.signed_head(plan, 0, "joined"),
+    )
 
 
 def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> TrainingSecrets:

@@ -1,48 +1,77 @@
-"""A merchant's part in opening sums: it deals its key to the committee, and answers as one who may open."""
+"""A merchant's part in opening sums: it answers one survivor set of a round, as one who may open."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedrec.errors import AggregationError, ProtocolError
+from fedrec.clients.context import MerchantContext, OpenTraining
+from fedrec.clients.stored_reply import freeze, thaw
+from fedrec.errors import AggregationError, ProtocolError, RefusedError
+from fedrec.privacy.accounting.kinds import Answer
+from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.dealing import Published
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
-from fedrec.privacy.identity import SealingKey, seal
-from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.messages import UnmaskReply
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
+from fedrec.privacy.identity import SealingKey
+from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Commitment, box_binding, dealing_statement
-from fedrec.protocol.transport import take_blob
+from fedrec.protocol.transport import request_hash, take_blob
 
 Blobs = Mapping[str, bytes]
 
 
-def deal_to_committee(
-    scheme: CommitteeScheme,
-    key: KeyMaterial | None,
+def unmask(
+    context: MerchantContext, request: UnmaskRequest, blobs: Blobs
+) -> tuple[UnmaskReply, dict[str, bytes]]:
+    """Answer one survivor set of a round, about its sum alone; any other set gets a no."""
+    joined = context.training(request.training_id)
+    plan, number = joined.plan, request.round_number
+    if context.name not in plan.committee:
+        raise RefusedError("this merchant is not on the committee")
+    if number > plan.rounds:
+        raise RefusedError(f"round {number} is beyond the plan's {plan.rounds}")
+    # What is asked, whatever receipt comes with it.
+    hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
+    stored = context.store.reply("answer", plan.training_id, number, request_hash=hashed)
+    if stored is not None:
+        return thaw(stored, UnmaskReply)
+    survivors = check_survivors(request.survivors, plan=plan, round_number=number)
+    parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
+    context.keep_receipt(plan, request.receipt)
+    # A key is used only once the entry is on disk: whatever fails below, no other set gets a second try.
+    context.ledger.answer(Answer(training_id=plan.training_id, round_number=number, request_hash=hashed))
+    context.on_event("marked")
+    answered, sent = _answer(context, joined, survivors, parts, round_number=number)
+    reply = answered.model_copy(update={"head": context.signed_head(plan, number, "answered")})
+    context.store.put_answer(plan.training_id, number, request_hash=hashed, body=freeze(reply, sent))
+    context.on_event("answered")
+    return reply, sent
+
+
+def _answer(
+    context: MerchantContext,
+    joined: OpenTraining,
+    survivors: Sequence[Commitment],
+    parts: Sequence[bytes],
     *,
-    plan: TrainingPlan,
     round_number: int,
-    dealer: str,
-    sealing_keys: Mapping[str, bytes],
-    rng: Randomness,
-) -> tuple[list[bytes], Published]:
-    """Deal a round's key: one sealed box a member, in the committee's order, and what is published."""
-    dealing = scheme.deal(
-        key,
-        members=len(plan.committee),
-        threshold=plan.threshold,
-        statement=dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer),
-        rng=rng,
-    )
-    boxes = []
-    for (member, public), parcel in zip(sealing_keys.items(), dealing.parcels, strict=True):
-        binding = box_binding(
-            training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
+) -> tuple[UnmaskReply, dict[str, bytes]]:
+    plan, scheme = joined.plan, joined.derived.scheme
+    secrets = context.store.training(plan.training_id).secrets
+    if isinstance(scheme, CommitteeScheme) and secrets.sealing_private is not None:
+        return answer_as_member(
+            scheme,
+            survivors,
+            parts,
+            plan=plan,
+            round_number=round_number,
+            member=context.name,
+            sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
         )
-        boxes.append(seal(public, parcel, binding=binding))
-    return boxes, dealing.published
+    if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
+        return answer_as_holder(scheme, parts, merchant=context.name, private_key=secrets.decryption_private)
+    raise RefusedError("this merchant has no key of this training")
 
 
 def parts_of(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fedrec.clients.charging import round_charge
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store import Refusal, read_store
+from fedrec.clients.store_view import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.cap import Cap
 from fedrec.privacy.accounting.entries import (
@@ -24,6 +24,7 @@ from fedrec.privacy.accounting.entries import (
     last_count,
     spending,
 )
+from fedrec.privacy.accounting.history import History
 from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
 from fedrec.privacy.accounting.reading import in_use, read_entries
@@ -191,8 +192,8 @@ def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
 
 def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
     """Work out what a plan costs, alone and on top of what was charged."""
-    charged = [entry.charge for entry in charges(entries)]
-    last_round = max((c.round_number for c in charged if c.training_id == plan.training_id), default=0)
+    history = History.of(entries)
+    last_round = history.last_round(plan.training_id)
     alone, needed = math.inf, math.inf
     try:
         derived = derive(plan)
@@ -208,9 +209,7 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
             seeded=False,
         )
         alone = Lifetime().own_epsilon(charge, charges=plan.rounds)
-        needed = Lifetime.of(spending(entries)).needed_cap(
-            charge, charges=plan.rounds - last_round, delta=lifetime_delta
-        )
+        needed = history.lifetime.needed_cap(charge, charges=plan.rounds - last_round, delta=lifetime_delta)
     rated = rate(
         finite(alone), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
     )

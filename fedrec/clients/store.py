@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from fedrec.clients.stored import (
+    CountedSet,
+    FixedSet,
+    StoredTraining,
+    TrainingSecrets,
+    packed,
+    read_counted,
+    unpacked,
+)
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.protocol.schema import sha256_hex
 
@@ -44,128 +52,10 @@ CREATE TABLE IF NOT EXISTS refusal (
     kind TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB
 ) STRICT;
 """
-TAG_BYTES = 16
-"""Length of the tag by which a record or a photo is known here."""
 _KEPT_REFUSALS = 20
 _LARGEST_KEPT_PLAN = 2**20
 _SEEN_SECONDS = 3600.0
 """How exactly the last request of a training is remembered: a write, with its fsync, an hour is enough."""
-
-
-@dataclass(frozen=True)
-class TrainingSecrets:
-    """A merchant's keys of one training: to open sealed boxes, or to decrypt sums (with its public half)."""
-
-    sealing_private: bytes | None = field(default=None, repr=False)
-    decryption_private: bytes | None = field(default=None, repr=False)
-    encryption_public: bytes | None = None
-
-
-@dataclass(frozen=True)
-class StoredTraining:
-    """A training that this merchant joined, seeded or not; its secrets are gone once it's closed."""
-
-    plan: bytes
-    secrets: TrainingSecrets
-    seeded: bool
-    closed: bool
-
-
-@dataclass(frozen=True)
-class CountedSet:
-    """Tags of all records that count as charged, and the name of the dataset version that they were in."""
-
-    held: frozenset[bytes]
-    version: str
-
-
-@dataclass(frozen=True)
-class FixedSet:
-    """The records of one training: ``tags`` of those it may use, and what they are a part of.
-
-    ``held`` are the tags of all records that its charges count against, ``version`` the name of that dataset
-    (empty where the folder couldn't be read). ``told`` says in a line, to the merchant alone, what became of
-    its photos.
-    """
-
-    tags: frozenset[bytes]
-    held: frozenset[bytes]
-    version: str
-    told: str
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What was refused, so many times, the last ``at`` (UTC); why, and the plan if it was one."""
-
-    at: str
-    times: int
-    kind: str
-    reason: str
-    plan: bytes | None
-
-
-@dataclass(frozen=True)
-class StoreView:
-    """A store's plans, the open one if there is one, and its last refusals; nothing secret.
-
-    ``told`` says what became of the photos in the open training, None before its set is fixed; ``forgotten``
-    is how many photos the merchant leaves out of every step.
-    """
-
-    plans: tuple[bytes, ...] = ()
-    open_plan: bytes | None = None
-    refusals: tuple[Refusal, ...] = ()
-    told: str | None = None
-    counted: CountedSet | None = None
-    forgotten: int = 0
-
-
-def read_store(path: Path) -> StoreView:
-    """Read what a person may see of a store that a daemon may be writing; empty where there is none.
-
-    Raises ``LedgerError`` when it can't be read.
-    """
-    if not path.is_file():
-        return StoreView()
-    try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
-            rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
-            open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
-            told = (
-                None
-                if open_plan is None
-                else db.execute(
-                    "SELECT told FROM fixed_set WHERE training_id = ?", (sha256_hex(open_plan),)
-                ).fetchone()
-            )
-            return StoreView(
-                plans=tuple(plan for plan, _ in trainings),
-                open_plan=open_plan,
-                refusals=tuple(Refusal(*row) for row in rows),
-                told=None if told is None else told[0],
-                counted=_counted(db),
-                forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
-            )
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
-
-
-def _packed(tags: Iterable[bytes]) -> bytes:
-    return b"".join(sorted(tags))
-
-
-def _unpacked(data: bytes) -> frozenset[bytes]:
-    return frozenset(data[start : start + TAG_BYTES] for start in range(0, len(data), TAG_BYTES))
-
-
-def _counted(db: sqlite3.Connection) -> CountedSet | None:
-    row = db.execute("SELECT held, version FROM counted").fetchone()
-    return None if row is None else CountedSet(held=_unpacked(row[0]), version=row[1])
 
 
 class MerchantStore:
@@ -280,7 +170,7 @@ class MerchantStore:
         """Keep the set of a training, once; returns the one that is kept."""
         self._db.execute(
             "INSERT OR IGNORE INTO fixed_set VALUES (?, ?, ?, ?, ?)",
-            (training_id, _packed(fixed.tags), _packed(fixed.held), fixed.version, fixed.told),
+            (training_id, packed(fixed.tags), packed(fixed.held), fixed.version, fixed.told),
         )
         return self.fixed_set(training_id) or fixed
 
@@ -292,16 +182,16 @@ class MerchantStore:
         if row is None:
             return None
         tags, held, version, told = row
-        return FixedSet(tags=_unpacked(tags), held=_unpacked(held), version=version, told=told)
+        return FixedSet(tags=unpacked(tags), held=unpacked(held), version=version, told=told)
 
     def counted(self) -> CountedSet | None:
         """Return the records that count as charged, None before the first charge that names a version."""
-        return _counted(self._db)
+        return read_counted(self._db)
 
     def put_counted(self, counted: CountedSet) -> None:
         """Keep the records that count as charged from now on."""
         self._db.execute(
-            "INSERT OR REPLACE INTO counted VALUES (1, ?, ?)", (_packed(counted.held), counted.version)
+            "INSERT OR REPLACE INTO counted VALUES (1, ?, ?)", (packed(counted.held), counted.version)
         )
 
     def forget_photos(self, tags: Iterable[bytes]) -> None:

@@ -26,7 +26,8 @@ from fedrec._internal.text import one_line
 from fedrec.clients.charging import dataset_version
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import Records, TrainingData
-from fedrec.clients.store import TAG_BYTES, FixedSet, MerchantStore
+from fedrec.clients.store import MerchantStore
+from fedrec.clients.stored import TAG_BYTES, FixedSet
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.imageset import hash_of_digests

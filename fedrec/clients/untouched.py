@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
+from fedrec.clients.charging import round_charge
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.errors import RefusedError
-from fedrec.privacy.accounting.counts import count_event
-from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.filter import Training, read
-from fedrec.privacy.derive import Derived, reported_views
+from fedrec.errors import BudgetExceededError, RefusedError
+from fedrec.privacy.accounting.cap import Cap
+from fedrec.privacy.accounting.code_hash import code_name
+from fedrec.privacy.accounting.counts import COUNT_SIGMA
+from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.derive import Derived
 from fedrec.protocol.plan import TrainingPlan
 
 
@@ -24,16 +25,29 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
         policy.check_cost(plan, derived)
     except RefusedError as error:
         return str(error)
-    multiplier = reported_views(plan, derived.noise).server
-    steps = plan.rounds * plan.local_steps
-    training = Training(
-        step=Event(plan.sample_rate, multiplier, 1),
-        planned=steps,
-        charged=steps,
-        beta=derived.noise.beta,
+    lifetime = Lifetime()
+    lifetime.add(
+        Count(
+            number=1,
+            unit=plan.unit,
+            size=0,
+            sigma=COUNT_SIGMA,
+            delta=plan.delta,
+            code=code_name(),
+            policy_hash=policy.hash,
+            seeded=False,
+        )
     )
-    epsilon, delta = policy.lifetime_epsilon or math.inf, policy.lifetime_delta or 0.0
-    reading = read([training], releases=[count_event()], epsilon=epsilon, delta=delta)
-    if reading.fits:
-        return None
-    return f"policy 'lifetime_epsilon': {reading.spent:.6g} > {epsilon:g} at delta {delta:g}"
+    charge = round_charge(
+        plan,
+        derived,
+        round_number=1,
+        model_hash=plan.initial_model_hash,
+        policy_hash=policy.hash,
+        seeded=False,
+    )
+    try:
+        Cap(policy.lifetime_epsilon, policy.lifetime_delta).check_ahead(lifetime, charge, rounds=plan.rounds)
+    except BudgetExceededError as error:
+        return str(error)
+    return None

@@ -8,16 +8,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.clients.opening import deal_to_committee
 from fedrec.privacy.aggregation.committee import check_encryption_key, check_sealing_keys
 from fedrec.privacy.aggregation.dealing import Published
-from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
-from fedrec.privacy.identity import SigningIdentity
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
+from fedrec.privacy.identity import SigningIdentity, seal
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import COMMITMENT_CONTEXT, Commitment, SignedCommitment, boxes_hash
+from fedrec.protocol.statements import (
+    COMMITMENT_CONTEXT,
+    Commitment,
+    SignedCommitment,
+    box_binding,
+    boxes_hash,
+    dealing_statement,
+)
 from fedrec.protocol.transport import take_blob
 
 Blobs = Mapping[str, bytes]
@@ -89,3 +95,30 @@ def make_upload(
     sent = {"ciphertext": encrypted.ciphertext}
     sent |= {f"box-{x}": box for x, box in enumerate(boxes, start=1)}
     return SignedCommitment(commitment=commitment, signature=signature.hex()), sent
+
+
+def deal_to_committee(
+    scheme: CommitteeScheme,
+    key: KeyMaterial | None,
+    *,
+    plan: TrainingPlan,
+    round_number: int,
+    dealer: str,
+    sealing_keys: Mapping[str, bytes],
+    rng: Randomness,
+) -> tuple[list[bytes], Published]:
+    """Deal a round's key: one sealed box a member, in the committee's order, and what is published."""
+    dealing = scheme.deal(
+        key,
+        members=len(plan.committee),
+        threshold=plan.threshold,
+        statement=dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer),
+        rng=rng,
+    )
+    boxes = []
+    for (member, public), parcel in zip(sealing_keys.items(), dealing.parcels, strict=True):
+        binding = box_binding(
+            training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
+        )
+        boxes.append(seal(public, parcel, binding=binding))
+    return boxes, dealing.published

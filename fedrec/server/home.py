@@ -56,6 +56,11 @@ class ServerHome:
         return self.folder / "trainings"
 
     @property
+    def identity_file(self) -> Path:
+        """The key that signs requests and receipts, mode 0600."""
+        return self.folder / "identity.key"
+
+    @property
     def receipts(self) -> Path:
         """Every receipt given to a merchant."""
         return self.folder / "receipts.sqlite"
@@ -108,7 +113,7 @@ class ServerHome:
             ):
                 write_atomically(target, _read(source), mode=0o600)
         home.trainings.mkdir()
-        write_secret(folder / "identity.key", SigningIdentity.generate().private_bytes())
+        write_secret(home.identity_file, SigningIdentity.generate().private_bytes())
         config = {"address": address, "listen": listen or host, "port": int(found[2])}
         write_atomically(folder / "server.toml", tomli_w.dumps(config).encode())
         write_atomically(folder / "roster.json", b"[]")
@@ -151,9 +156,9 @@ class ServerHome:
     def identity(self) -> SigningIdentity:
         """Read the key that signs requests and receipts."""
         try:
-            return SigningIdentity.from_private_bytes((self.folder / "identity.key").read_bytes())
+            return SigningIdentity.from_private_bytes(self.identity_file.read_bytes())
         except (OSError, ValueError) as error:
-            raise ServiceError(f"{self.folder / 'identity.key'} can't be used: {error}") from None
+            raise ServiceError(f"{self.identity_file} can't be used: {error}") from None
 
     def enrolled(self) -> tuple[Statement, ...]:
         """Return the enrolled merchants, in order of names."""

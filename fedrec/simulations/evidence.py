@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedrec.clients.home import MerchantHome
-from fedrec.clients.store import MerchantStore, Refusal, read_store
-from fedrec.errors import ConfigError
+from fedrec.clients.store import MerchantStore
+from fedrec.clients.store_view import Refusal, read_store
+from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.accounting.head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -20,7 +21,6 @@ from fedrec.protocol.statements import Receipt
 from fedrec.server.home import ServerHome
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import all_trainings
-from fedrec.simulations.merchants import KEY_FILE, LEDGER_FILE, STORE_FILE, load_identity
 
 _LARGEST_ATTACHMENT = 2**24
 
@@ -35,18 +35,19 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
         )
     try:
         plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")
-        signer = SigningIdentity.from_private_bytes((run / "server" / KEY_FILE).read_bytes())
+        signer = ServerHome(run / "server").identity()
         rules = (run / "policy.json").read_text("utf-8")
         report = json.loads((run / "report.json").read_text("utf-8"))
-        homes = sorted(path for path in (run / "merchants").iterdir() if (path / LEDGER_FILE).is_file())
-    except (OSError, ValueError) as error:
+        folders = sorted((run / "merchants").iterdir())
+        homes = [home for home in map(MerchantHome, folders) if home.ledger.is_file()]
+    except (OSError, ValueError, ServiceError) as error:
         raise ConfigError(f"--run {run} is no whole run directory ({error})") from None
     merchants = tuple(
         MerchantRecord(
-            name=home.name,
-            public=load_identity(home).public,
-            ledger=home / LEDGER_FILE,
-            policies=_policies(home / STORE_FILE, rules),
+            name=home.folder.name,
+            public=home.identity().public,
+            ledger=home.ledger,
+            policies=_policies(home.store, rules),
             discloses_data=discloses_data,
         )
         for home in homes
@@ -56,7 +57,7 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
         merchants=merchants,
         plans=(plan,),
         receipts=tuple(read_receipts(ServerHome(run / "server").receipts)),
-        refusals={"server": report.get("refusals") or {}, **{home.name: None for home in homes}},
+        refusals={"server": report.get("refusals") or {}, **{home.folder.name: None for home in homes}},
         attachments={"report": shown},
     )
     return evidence, signer

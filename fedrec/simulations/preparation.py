@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.counting import count_chance, draw_count
+from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
@@ -32,7 +33,7 @@ from fedrec.server.planning import LARGEST_DEFAULT_DELTA, Enrolled, Task, plan_t
 from fedrec.server.session import Session
 from fedrec.server.trainings import Training
 from fedrec.simulations.faults import Crashes
-from fedrec.simulations.merchants import SimulatedMerchants, create_home
+from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.report import write_own_reports
 from fedrec.simulations.sources import Source, open_source, write_arrays
@@ -154,11 +155,12 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     write_atomically(training.folder / "config.toml", options.encode())
     run = Prepared(config, training, _server_home(training), task, plan, source, device)
     run.home.folder.mkdir()
-    write_secret(run.home.folder / "identity.key", server.private_bytes())
+    write_secret(run.home.identity_file, server.private_bytes())
     write_atomically(run.folder / "policy.json", merchant_policy(config).rules.encode())
     run.homes.mkdir()
     for name, identity in identities.items():
-        create_home(run.homes / name, identity=identity, count=replace(counts[name], delta=plan.delta))
+        count = replace(counts[name], delta=plan.delta)
+        MerchantHome.begin(run.homes / name, identity=identity, count=count, policy=merchant_policy(config))
     write_own_reports(source, run.homes)
     # The sizes are in it: they are charged first. Its state comes last: a run without one was never begun.
     file_plan(training, plan, seed=seed, run_id=run_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec._internal.files import write_atomically
+from fedrec.clients.home import MerchantHome
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entries import CountEntry, Entry, SpendingEntry, charges, finite, spending
 from fedrec.privacy.accounting.events import MIN_DELTA
@@ -17,7 +18,7 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.simulations.merchants import COST_FILE, LEDGER_FILE
+from fedrec.simulations.merchants import COST_FILE
 from fedrec.simulations.sources import Source
 
 OWN_SCHEMA = "fedrec.own-report/1"
@@ -29,7 +30,7 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
     lines: list[dict[str, Any]] = []
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
-        ledger = homes / peer.name / LEDGER_FILE
+        ledger = MerchantHome(homes / peer.name).ledger
         entries: list[Entry] = []
         known = True
         try:

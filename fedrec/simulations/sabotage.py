@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedrec.clients.merchant import Blobs, Merchant
+from fedrec.clients.context import MerchantContext
+from fedrec.clients.merchant import Blobs
 from fedrec.errors import ProtocolError
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply
@@ -13,12 +14,12 @@ from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
 
 
 def under_another_key(
-    merchant: Merchant, reply: TrainReply, blobs: Blobs
+    context: MerchantContext, reply: TrainReply, blobs: Blobs
 ) -> tuple[TrainReply, dict[str, bytes]]:
     """Replace an upload's ciphertext by zeros under a fresh key; the shares stay those of the first."""
     if reply.signed is None:
         raise ProtocolError("a refusal holds no upload to spoil")
-    commitment, derived = reply.signed.commitment, merchant.open_derived()
+    commitment, derived = reply.signed.commitment, context.open_derived()
     other = derived.scheme.encrypt(
         np.zeros(derived.noise.dimension, dtype=np.int64),
         training_id=commitment.training_id,
@@ -26,7 +27,7 @@ def under_another_key(
         rng=Randomness.from_os(),
     )
     changed = commitment.model_copy(update={"ciphertext_hash": sha256_hex(other.ciphertext)})
-    signature = merchant.identity.sign(changed.canonical_bytes(), context=COMMITMENT_CONTEXT)
+    signature = context.identity.sign(changed.canonical_bytes(), context=COMMITMENT_CONTEXT)
     signed = SignedCommitment(commitment=changed, signature=signature.hex())
     return reply.model_copy(update={"signed": signed}), {**blobs, "ciphertext": other.ciphertext}
 

@@ -29,6 +29,14 @@ class History:
         self._answers: set[str] = set()
         self._version: str | None = None
 
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> History:
+        """Return the history of these entries, in their order."""
+        history = cls()
+        for entry in entries:
+            history.add(entry)
+        return history
+
     def add(self, entry: Entry, *, version: str | None = None) -> None:
         """Take in an entry that was written; ``version`` is the one that a charge commits to."""
         self.entries.append(entry)

@@ -23,41 +23,38 @@ from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 from torch import nn
 
+from fedrec._internal.files import write_secret
 from fedrec.clients.app import build_client_app
+from fedrec.clients.assembly import open_context
+from fedrec.clients.context import Means
 from fedrec.clients.counting import draw_count
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
-from fedrec.clients.store import MerchantStore
-from fedrec.config import DEFAULT_SCHEME
+from fedrec.config import DEFAULT_SCHEME, TrainingOptions
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.aggregation import registry as schemes
-from fedrec.privacy.aggregation.seats import seat_order, seats_for
 from fedrec.privacy.derive import derive, reported_views
-from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.protocol.schema import sha256_hex
-from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator
+from fedrec.server.filing import file_plan
+from fedrec.server.home import ServerHome
 from fedrec.server.optimizers.protocol import State, Vector
-from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.planning import Enrolled, Task, plan_training
+from fedrec.server.session import Session
+from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
-from fedrec.simulations.merchants import LEDGER_FILE, REQUESTS_FILE, create_home
 from fedrec.simulations.virtual_grid import VirtualGrid
+from fedrec.vision.inputs import InputShape
+from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
 
 SCHEMA = "fedrec.empirical/1"
 FEWEST_CANARIES, MOST_CANARIES = 100, 20_000
@@ -248,7 +245,7 @@ def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
     claims = []
     for peer in plan.roster:
         outcome, entries = read_entries(
-            folder / peer.name / LEDGER_FILE, public=bytes.fromhex(peer.signing_key), verify=verify
+            MerchantHome(folder / peer.name).ledger, public=bytes.fromhex(peer.signing_key), verify=verify
         )
         charged = charges(entries)
         if not outcome.ok or len(charged) != plan.rounds:
@@ -278,8 +275,13 @@ def _train(
     """Run a whole training; return its plan, the opened sums, and the colluders' part of each."""
     names = [f"merchant-{index:02d}" for index in range(options.contributors)]
     identities = {name: SigningIdentity.generate() for name in names}
+    training, home = Training(folder), ServerHome(folder / "server")
+    home.folder.mkdir()
     server = SigningIdentity.generate()
-    plan = _plan(options, names, identities, server_key=server.public.hex())
+    write_secret(home.identity_file, server.private_bytes())
+    task = _task(options.canaries)
+    plan = _plan(options, task, identities, server_key=server.public.hex())
+    file_plan(training, plan, seed=task.seed)
     seeds = {
         name: int.from_bytes(Randomness.from_os().bytes(7), "big") for name in names[-options.colluders :]
     }
@@ -289,11 +291,10 @@ def _train(
             return Randomness.seeded(seeds[name], "colluder", round_number)
         return randomness_for(name, plan, round_number)
 
+    # Among the rules none on lost rounds: the model stands still here, and every round looks like one.
+    policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={options.scheme})
     merchants = []
     for name in names:
-        home = folder / name
-        # Among them none on lost rounds: the model stands still here, and every round looks like one.
-        policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={options.scheme})
         count = draw_count(
             options.canaries,
             unit=plan.unit,
@@ -301,92 +302,66 @@ def _train(
             policy_hash=policy.hash,
             rng=Randomness.from_os(),
         )
-        create_home(home, identity=identities[name], count=count)
         chosen = np.flatnonzero(coins) if name == names[0] else np.zeros(0, dtype=np.int64)
-        merchants.append(
-            Merchant(
-                name=name,
-                identity=identities[name],
-                ledger=Ledger(home / LEDGER_FILE, signer=identities[name], verify=verify),
-                store=MerchantStore(home / "store.sqlite"),
-                policy=policy,
-                gate=RequestGate(home / REQUESTS_FILE, merchant=name, server_key=server.public.hex()),
-                data_for=partial(_data, canaries=options.canaries, chosen=chosen),
-                build_model=lambda plan: CanaryModel(options.canaries),
-                randomness_for=partial(chance, name),
-                device=torch.device("cpu"),
-            )
+        means = Means(
+            data_for=partial(_data, canaries=options.canaries, chosen=chosen),
+            build_model=lambda plan: task.model(),
+            randomness_for=partial(chance, name),
+            device=torch.device("cpu"),
         )
+        own = MerchantHome.begin(folder / name, identity=identities[name], count=count, policy=policy)
+        context = open_context(own, name=name, server_key=plan.server_key, policy=policy, means=means)
+        merchants.append(Merchant(context))
     recorder = _Recorder()
-    rounds: list[RoundRecord] = []
+    weights = Weights.start(np.zeros(plan.dimension), recorder, averaging=0.0)
+    session = Session(home=home, training=training, model=task.model(), weights=weights)
     try:
         grid = _InlineGrid(merchants)
         nodes = dict(zip(grid.get_node_ids(), names, strict=True))
-        Coordinator(
-            grid=grid,
-            plan=plan,
-            weights=Weights.start(np.zeros(plan.dimension), recorder, averaging=0.0),
-            checkpoint=Checkpoint(folder / "server", training_id=plan.training_id),
-            receipts=ReceiptBook(folder / "receipts.sqlite", identity=server),
-            signer=RequestSigner(folder / "requests.json", identity=server, names=lambda: nodes),
-            on_round=rounds.append,
-        ).run()
+        session.coordinator(grid, names=lambda: nodes).run()
     finally:
         for merchant in merchants:
-            merchant.ledger.close()
-            merchant.store.close()
-    lost = [record.reason for record in rounds if not record.opened]
+            merchant.close()
+    lost = [line.record.reason for line in session.lines if not line.record.opened]
     if lost:
         raise AuditError(f"a round of the audit was not opened, so it says nothing: {lost[0]}")
     derived = derive(plan)
     back = plan.sample_rate * plan.records_total / derived.unit
     opened = [np.rint(mean * back).astype(np.int64) for mean in recorder.seen]
-    own = [_colluded(options, plan, seeds, round_number) for round_number in range(1, plan.rounds + 1)]
-    return plan, opened, own
+    known = [_colluded(options, plan, seeds, round_number) for round_number in range(1, plan.rounds + 1)]
+    return plan, opened, known
+
+
+def _task(canaries: int) -> Task:
+    spec = ModelSpec(
+        name="canaries",
+        image_size=8,
+        margin=1.0,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        backbone=None,
+        make=lambda classes, channels, size: CanaryModel(canaries),
+        defaults=TrainingDefaults(
+            rounds=1, sample_rate=1.0, clip=_CLIP, learning_rate=1.0, momentum=0.0, ema=0.0
+        ),
+    )
+    return Task(spec=spec, classes=("in", "out"), shape=InputShape(channels=3, size=8))
 
 
 def _plan(
-    options: AuditOptions, names: list[str], identities: dict[str, SigningIdentity], *, server_key: str
+    options: AuditOptions, task: Task, identities: dict[str, SigningIdentity], *, server_key: str
 ) -> TrainingPlan:
-    noise = noise_multiplier_for(
+    asked = TrainingOptions(
         epsilon=options.epsilon,
-        delta=options.delta - BETA * options.rounds,
-        sample_rate=options.sample_rate,
-        steps=options.rounds,
-    )
-    trust = schemes.get(options.scheme).trust
-    seats = seats_for(trust.opened_by, cohort=len(names), colluders=options.colluders)
-    roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
-    return TrainingPlan(
-        server_key=server_key,
-        nonce=Randomness.from_os().bytes(16).hex(),
-        model="canaries",
-        initial_model_hash=sha256_hex(np.zeros(2 * options.canaries, "<f4").tobytes()),
-        classes=("in", "out"),
-        channels=3,
-        image_size=8,
-        dimension=2 * options.canaries,
-        views=1,
-        mode="distributed",
-        rounds=options.rounds,
-        local_steps=1,
-        local_learning_rate=1.0,
-        sample_rate=options.sample_rate,
-        clip=_CLIP,
         delta=options.delta,
-        noise_multiplier=noise,
-        records_total=options.canaries * len(names),
-        records_largest=options.canaries,
-        roster=roster,
-        committee=seat_order(roster)[: seats.members],
-        threshold=seats.threshold,
-        min_contributors=options.contributors,
+        rounds=options.rounds,
+        sample_rate=options.sample_rate,
         colluders=options.colluders,
-        corrupt_members=seats.corrupt,
-        seat_risk=seats.risk,
-        scheme=options.scheme,
-        trust=trust,
+        min_contributors=options.contributors,
+        secure_aggregation=options.scheme,
     )
+    roster = tuple(Peer(name=name, signing_key=key.public.hex()) for name, key in identities.items())
+    return plan_training(asked, task, Enrolled(server_key, roster, (options.canaries,) * len(roster))).plan
 
 
 def _data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64]) -> TrainingData:

@@ -1,0 +1,115 @@
+"""A merchant's step of a round: check, charge the ledger, compute, store the exact upload, send it.
+
+What makes it safe to stop at any instant is that order on disk. A round that is charged and has no stored
+upload is dropped, never computed again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.clients.charging import lost_rounds
+from fedrec.clients.context import MerchantContext, OpenTraining
+from fedrec.clients.contribution import contribution
+from fedrec.clients.stored import CountedSet, FixedSet
+from fedrec.clients.stored_reply import freeze, thaw
+from fedrec.clients.uploading import make_upload, round_keys
+from fedrec.errors import ProtocolError, RefusedError
+from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.transport import request_hash, take_blob
+
+Blobs = Mapping[str, bytes]
+
+
+def train(
+    context: MerchantContext, request: TrainRequest, blobs: Blobs
+) -> tuple[TrainReply, dict[str, bytes]]:
+    """Answer a round's train request: charge, compute, store, and only then return the upload.
+
+    Raises ``RefusedError`` when the round was charged before without a stored upload, was answered to
+    another request, or is beyond the plan; ``BudgetExceededError`` when the ledger is full.
+    """
+    joined = context.training(request.training_id)
+    plan, store = joined.plan, context.store
+    if request.round_number > plan.rounds:
+        raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
+    hashed = request_hash(request, blobs)
+    stored = store.reply("upload", plan.training_id, request.round_number, request_hash=hashed)
+    if stored is not None:
+        return thaw(stored, TrainReply)
+    if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
+        raise RefusedError("the first round's model is not the one that the plan names")
+    parameters = _parameters(request, blobs, dimension=plan.dimension)
+    keys = round_keys(request, blobs, plan=plan, scheme=joined.derived.scheme)
+    _check_rules(context, joined, request)
+    context.keep_receipt(plan, request.receipt)
+    context.work_out_costs(joined)
+    fixed = context.sets.fix(plan, policy=context.policy)
+    # Before the charge: a photo that is gone by now takes no part in the step.
+    records = context.sets.records(plan, fixed)
+    # What is written about the noise is true of the very stream that it is drawn from.
+    rng = context.means.randomness_for(plan, request.round_number)
+    _charge(context, joined, request, fixed, seeded=rng.is_seeded)
+    context.on_event("charged")
+    started = time.process_time()
+    values = contribution(joined.model, parameters, records, plan=plan, noise=joined.derived.noise, rng=rng)
+    trained = time.process_time()
+    signed, sent = make_upload(
+        values,
+        request,
+        plan=plan,
+        scheme=joined.derived.scheme,
+        keys=keys,
+        identity=context.identity,
+        merchant=context.name,
+        rng=rng,
+    )
+    head = context.signed_head(plan, request.round_number, "charged")
+    reply = TrainReply(merchant=context.name, signed=signed, head=head)
+    context.seconds_train += trained - started
+    context.seconds_encrypt += time.process_time() - trained
+    store.put_upload(plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent))
+    context.on_event("stored")
+    return reply, sent
+
+
+def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainRequest) -> None:
+    """Raise ``RefusedError`` where the merchant's rules let no round begin now."""
+    context.check_taking_part()
+    policy, now = context.policy, context.now()
+    policy.check_round(now=now, rounds_today=context.ledger.rounds_since(policy.day_start(now)))
+    lost = lost_rounds(
+        context.ledger.entries(), training_id=joined.plan.training_id, model_hash=request.model_hash
+    )
+    policy.check_lost(lost=lost, rounds=joined.plan.rounds)
+
+
+def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float32]:
+    blob = take_blob(blobs, "model")
+    if len(blob) != 4 * dimension or sha256_hex(blob) != request.model_hash:
+        raise ProtocolError("the model is not the one its hash names, or of a wrong size")
+    parameters: NDArray[np.float32] = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+    if not np.isfinite(parameters).all():
+        raise ProtocolError("the model holds values that are not finite")
+    return parameters
+
+
+def _charge(
+    context: MerchantContext, joined: OpenTraining, request: TrainRequest, fixed: FixedSet, *, seeded: bool
+) -> None:
+    charge = context.cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
+    # The entry names the rules of its time; an auditor who has only later ones could check nothing.
+    context.store.keep_policy(context.policy.rules)
+    entry = context.ledger.charge(charge, version=fixed.version)
+    if entry.already_charged:
+        raise RefusedError(
+            f"round {request.round_number} was charged before and has no stored upload: it stays dropped"
+        )
+    counted = CountedSet(held=fixed.held, version=fixed.version)
+    if fixed.version and counted != context.store.counted():
+        context.store.put_counted(counted)

@@ -1,0 +1,175 @@
+"""An open ledger's chain of entries, the same on disk and in memory, with the head that is kept beside it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fedrec.errors import LedgerError
+from fedrec.privacy.accounting.database import LedgerFile
+from fedrec.privacy.accounting.entries import (
+    ChargeEntry,
+    NewEntry,
+    Row,
+    Signer,
+    Verification,
+    Verifier,
+    check_rows,
+    to_row,
+)
+from fedrec.privacy.accounting.head import check_head, hash_at, head_of, head_path, read_head, write_head
+from fedrec.privacy.accounting.history import History
+from fedrec.privacy.accounting.versions import Opening
+from fedrec.protocol.statements import Receipt
+
+
+class LedgerChain:
+    """The entries of one ledger, open for writing by this process alone.
+
+    Args:
+        path: the SQLite file; ``path`` + ".lock" is held while open, and ``path`` + ".head" kept beside it.
+        signer: the merchant's identity.
+        verify: checks signatures of entries already there.
+        on_event: told each step of writing, for tests that stop there.
+
+    Attributes:
+        mutex: held by whoever reads or writes what changes.
+        history: the entries, and what was spent.
+        receipt: the newest one that the server gave back.
+
+    Raises:
+        LedgerError: it or its head is missing, another process holds it, it is broken, older than its head,
+            or of another merchant, or can't be written.
+
+    """
+
+    history: History
+
+    def __init__(
+        self, path: Path, *, signer: Signer, verify: Verifier, on_event: Callable[[str], None]
+    ) -> None:
+        self.path = path
+        self.signer = signer
+        self.verify = verify
+        self.mutex = threading.RLock()
+        self.receipt: Receipt | None = None
+        self._on_event = on_event
+        self._outdated: str | None = None
+        self._file = LedgerFile(path, on_event=on_event)
+        try:
+            self._file.open()
+            self._load()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise LedgerError(f"ledger: {path} cannot be opened ({error}).") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        """Read and check everything on disk, and count it."""
+        public = self.signer.public
+        outcome, entries = check_rows(self._file.rows(), public=public, verify=self.verify)
+        if not outcome.ok:
+            raise LedgerError(f"ledger: {self.path} is broken or of another merchant: {outcome.reason}.")
+        openings = self._file.openings()
+        head = read_head(head_path(self.path), public=public, verify=self.verify)
+        history = History()
+        for entry in entries:
+            version = None
+            if isinstance(entry, ChargeEntry):
+                opening = openings.get(entry.sequence)
+                if opening is None or not opening.opens(entry.data):
+                    raise LedgerError(
+                        f"ledger: {self.path} is broken: what opens entry {entry.sequence} is not there."
+                    )
+                version = opening.version
+            history.add(entry, version=version)
+        check_head(self.path, head, entries, public=public)
+        if history.count is None:
+            raise LedgerError(f"ledger: {self.path} is broken: it has no release of a count.")
+        self.history = history
+        if head is not None:
+            self.receipt = head.receipt
+            if head.entries < len(entries):
+                self._write_head()
+
+    def close(self) -> None:
+        """Close the file and let go of the lock; closing twice is harmless."""
+        self._file.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether entries can be written; not once it is closed, or known to be an older copy."""
+        return self._file.connection is not None
+
+    def check_open(self) -> None:
+        """Raise ``LedgerError`` where no entry can be written."""
+        if not self.is_open:
+            raise LedgerError(self._outdated or f"ledger: {self.path} is closed.")
+
+    def head(self) -> tuple[int, bytes]:
+        """Return the number of entries and the hash of the last."""
+        entries = self.history.entries
+        return len(entries), hash_at(entries, len(entries), public=self.signer.public)
+
+    def append(self, entry: NewEntry, opening: Opening | None = None) -> NewEntry:
+        """Sign an entry and write it, with what opens it; return it once it is on disk, and its head too.
+
+        Raises ``LedgerError`` when the disk fails; the entry may stand then.
+        """
+        written, row = to_row(entry, previous=self.head()[1], signer=self.signer)
+        self._write(row, opening)
+        self.history.add(written, version=None if opening is None else opening.version)
+        self._write_head()
+        return written
+
+    def _write(self, row: Row, opening: Opening | None) -> None:
+        try:
+            self._file.append(row, opening)
+        except sqlite3.Error as error:
+            self._recover()
+            raise LedgerError(f"ledger: {self.path} cannot be written ({error}).") from error
+
+    def _recover(self) -> None:
+        """After a failed write, take what the disk says, or close if it can't be read."""
+        try:
+            self._file.roll_back()
+            self._load()
+        except (sqlite3.Error, LedgerError):
+            self.close()
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Keep a receipt beside the ledger; ``LedgerError`` when the disk fails."""
+        self.receipt = receipt
+        self._write_head()
+
+    def shut(self, reason: str, receipt: Receipt) -> None:
+        """Write nothing more for this reason: the receipt shows that this ledger is an older copy."""
+        self._outdated = reason
+        # The lock stays: another process would only find the same, and this one still runs.
+        self._file.close_database()
+        self.keep_receipt(receipt)
+
+    def _write_head(self) -> None:
+        head = head_of(self.history.entries, public=self.signer.public, receipt=self.receipt)
+        write_head(head_path(self.path), head, signer=self.signer, on_event=self._on_event)
+
+    def check(self) -> Verification:
+        """Check chain and signatures afresh from the disk, naming the first entry that fails.
+
+        Raises ``LedgerError`` where the ledger is closed or can't be read.
+        """
+        self.check_open()
+        try:
+            rows = self._file.rows()
+        except sqlite3.Error as error:
+            raise LedgerError(f"ledger: {self.path} cannot be read ({error}).") from error
+        outcome, _ = check_rows(rows, public=self.signer.public, verify=self.verify)
+        known = len(self.history.entries)
+        if outcome.ok and outcome.entries != known:
+            reason = f"{known} entries were written but {outcome.entries} are there"
+            return Verification(False, outcome.entries, outcome.entries + 1, reason)
+        return outcome

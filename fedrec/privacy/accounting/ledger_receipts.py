@@ -1,0 +1,73 @@
+"""Heads of a ledger, which the merchant signs for a server, and the receipts that come back for them."""
+
+from __future__ import annotations
+
+from fedrec.errors import LedgerError, ProtocolError
+from fedrec.privacy.accounting.chain import LedgerChain
+from fedrec.privacy.accounting.head import check_receipt
+from fedrec.protocol.statements import (
+    LEDGER_HEAD_CONTEXT,
+    RECEIPT_CONTEXT,
+    HeadMoment,
+    LedgerHead,
+    Receipt,
+    SignedLedgerHead,
+)
+
+
+def sign_head(
+    chain: LedgerChain, *, training_id: str, round_number: int, merchant: str, moment: HeadMoment
+) -> SignedLedgerHead:
+    """Return the head's hash, signed for a server that will give it back in a receipt."""
+    statement = LedgerHead(
+        training_id=training_id,
+        round_number=round_number,
+        merchant=merchant,
+        moment=moment,
+        head_hash=chain.head()[1].hex(),
+    )
+    signature = chain.signer.sign(statement.canonical_bytes(), context=LEDGER_HEAD_CONTEXT)
+    return SignedLedgerHead(statement=statement, signature=signature.hex())
+
+
+def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
+    """Keep a receipt if it is the newest, and see that the ledger holds the entry that it is for.
+
+    A receipt counts because this merchant signed the head in it; the server's signature makes it evidence
+    for others. Once a receipt shows that the ledger is an older copy, it stays refused.
+
+    Raises:
+        ProtocolError: this merchant didn't sign the head, or the server's signature is wrong.
+        LedgerError: the ledger was put back to an older state, or the disk fails.
+
+    """
+    chain.check_open()
+    head = receipt.head
+    if not chain.verify(
+        chain.signer.public,
+        head.statement.canonical_bytes(),
+        bytes.fromhex(head.signature),
+        context=LEDGER_HEAD_CONTEXT,
+    ):
+        raise ProtocolError("a ledger receipt holds a head that this merchant didn't sign")
+    if not chain.verify(
+        bytes.fromhex(receipt.server_key),
+        head.canonical_bytes(),
+        bytes.fromhex(receipt.signature),
+        context=RECEIPT_CONTEXT,
+    ):
+        raise ProtocolError("a ledger receipt is not signed by the key that it names")
+    try:
+        check_receipt(chain.path, receipt, chain.history.entries)
+    except LedgerError as error:
+        chain.shut(str(error), receipt)
+        raise
+    if chain.receipt is None or _position(chain, receipt) > _position(chain, chain.receipt):
+        chain.keep_receipt(receipt)
+
+
+def _position(chain: LedgerChain, receipt: Receipt) -> int:
+    """The number of the entry that a receipt is for."""
+    wanted = bytes.fromhex(receipt.head.statement.head_hash)
+    entries = reversed(chain.history.entries)
+    return next((entry.sequence for entry in entries if entry.hash == wanted), 0)
