@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
 from collections import namedtuple
@@ -15,6 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from fedrec._internal import number_format
 from fedrec.cli import client
 from fedrec.clients import checks
 from fedrec.clients.charging import round_charge
@@ -99,7 +101,7 @@ def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
     for folder in photos.iterdir():
         assert f"{folder.name} {len(list(folder.iterdir()))}" in found["classes"][1]
     assert found["device"][1].startswith("a GPU" if torch.cuda.is_available() else "no GPU")
-    assert "9.795 left of 10" in found["budget"][1]
+    assert "9.79 left of 10" in found["budget"][1]
     assert "clock" not in found and "server" not in found
 
 
@@ -333,7 +335,8 @@ def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Pat
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
     budget = told(fresh, "budget")
     assert "charged for no round" in budget and f"{fresh.released().size} photos declared" in budget
-    assert f"epsilon {epsilon_pld([count_event()], delta=1e-5 / 32):.3f}" in budget
+    spent = math.ceil(100 * epsilon_pld([count_event()], delta=1e-5 / 32)) / 100
+    assert f"epsilon {spent:.2f}" in budget
 
 
 def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> None:
@@ -385,6 +388,14 @@ def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) ->
         assert shown["spent"] == pytest.approx(exact.spent) and shown["delta"] == delta
         assert shown["left"] == pytest.approx(exact.left) and shown["cap"] == cap
         assert json.loads(told(home, "status", "--json"))["budget"] == shown
-        assert f"{exact.left:.3f} left of {cap:g}" in findings(home)["budget"][1]
+        assert f"{math.floor(exact.left * 100) / 100:.2f} left of {cap:g}" in findings(home)["budget"][1]
         assert shown["sentence"] in told(home, "status")
     assert seen[1] > 1.3 * seen[0]
+
+
+@pytest.mark.parametrize(
+    ("left", "shown"),
+    [(9.799, "9.79"), (9.8, "9.80"), (0.0, "0.00"), (-0.001, "overrun by 0.01"), (None, "–")],
+)
+def test_what_is_left_is_never_shown_as_more(left: float | None, shown: str) -> None:
+    assert number_format.epsilon_left(left) == shown

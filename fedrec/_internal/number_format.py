@@ -68,6 +68,16 @@ def epsilon(value: Any) -> str:
     return f"{math.ceil(amount * 10**decimals * (1 - 1e-9)) / 10**decimals:,.{decimals}f}"
 
 
+def epsilon_left(value: Any) -> str:
+    """Give what is left of an epsilon rounded down to two decimals; below zero, by how much it is overrun."""
+    amount = number(value)
+    if amount is None:
+        return MISSING
+    if amount < 0:
+        return f"overrun by {epsilon(-amount)}"
+    return f"{math.floor(amount * 100 * (1 + 1e-9)) / 100:,.2f}"
+
+
 def delta(value: Any) -> str:
     """Give a delta rounded up to two significant digits, as a power of ten."""
     amount = number(value)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal import number_format
 from fedrec._internal.files import write_atomically
 from fedrec.errors import AuditError, ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
@@ -60,7 +61,8 @@ def empirical(
         results.append(result)
         typer.echo(
             f"run {number}: epsilon at least {result.epsilon_lower_bound:.2f} with "
-            f"{options.confidence:.4g} confidence; {result.epsilon_claimed:.2f} is claimed by the ledgers"
+            f"{options.confidence:.4g} confidence; {number_format.epsilon(result.epsilon_claimed)} "
+            "is claimed by the ledgers"
         )
     if runs > 1:
         bounds = [result.epsilon_lower_bound for result in results]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fedrec._internal import number_format
 from fedrec.clients.standing import Budget, PlanSummary, Standing
 from fedrec.protocol.enrolment import grouped
 
@@ -77,7 +78,7 @@ def _of(budget: Budget) -> str:
 def _left(budget: Budget) -> str:
     if budget.cap is None:
         return ""
-    return f", {_figure(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
+    return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
 
 
 def _daemon(standing: Standing) -> str:
@@ -96,7 +97,7 @@ def _plan(plan: PlanSummary) -> str:
 
 
 def _cost(plan: PlanSummary) -> str:
-    needed = "no bound" if plan.cap_needed is None else f"{plan.cap_needed:.2f}"
+    needed = "no bound" if plan.cap_needed is None else number_format.epsilon(plan.cap_needed)
     return (
         f"epsilon {_figure(plan.epsilon)} for all its rounds, at its delta {plan.delta:g} ({plan.word}); "
         f"policy.toml needs a lifetime_epsilon of {needed} at lifetime_delta {plan.lifetime_delta:g}"
@@ -104,4 +105,4 @@ def _cost(plan: PlanSummary) -> str:
 
 
 def _figure(epsilon: float | None) -> str:
-    return "without a bound" if epsilon is None else f"{epsilon:.3f}"
+    return "without a bound" if epsilon is None else number_format.epsilon(epsilon)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedrec._internal import number_format
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
@@ -229,7 +230,8 @@ class _Checks:
                 f"nothing is left of epsilon {budget.cap:g}: every training will be refused, until you raise "
                 "'lifetime_epsilon' in policy.toml"
             )
-        return f"epsilon {budget.left:.3f} left of {budget.cap:g}, at delta {budget.delta:g}"
+        left = number_format.epsilon_left(budget.left)
+        return f"epsilon {left} left of {budget.cap:g}, at delta {budget.delta:g}"
 
     def clock(self) -> str:
         from fedrec.flower.clock import MOST_AHEAD, MOST_BEHIND, ask_clock, clock_fault

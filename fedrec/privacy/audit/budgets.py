@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,8 +105,7 @@ def _left(ledger: LedgerView, spent: float | None) -> str:
         return "no cap"
     if spent is None:
         return "none"
-    left = ledger.cap - spent
-    return f"overrun by {number_format.epsilon(-left)}" if left < 0 else f"{math.floor(left * 100) / 100:.2f}"
+    return number_format.epsilon_left(ledger.cap - spent)
 
 
 def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> tuple[Section, ...]:

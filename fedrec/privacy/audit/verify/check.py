@@ -34,6 +34,8 @@ MAX_BYTES = 2**30
 BYTES_PER_VALUE = 8
 """A bundle has no more values than one in so many bytes: it has far fewer, and a parser's tree of ``[[],[],``
 would take forty times its text."""
+FREE_VALUES = 1000
+"""So many values are read however short the text, so that a broken one is named as what it is."""
 BODY = {
     "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
     "pages",
@@ -62,8 +64,10 @@ def _read(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableError(f"{path} is larger than {MAX_BYTES} bytes")
         data = path.read_bytes()
-        if not data.isascii() or sum(map(data.count, (b"[", b"{", b","))) > len(data) // BYTES_PER_VALUE:
-            raise UnusableError(f"{path} is no audit bundle: it is no such text, or has too many values")
+        if not data.isascii():
+            raise UnusableError(f"{path} is no audit bundle: it holds bytes beyond ASCII")
+        if sum(map(data.count, (b"[", b"{", b","))) > FREE_VALUES + len(data) // BYTES_PER_VALUE:
+            raise UnusableError(f"{path} is no audit bundle: it has too many values")
         bundle = parsed(data)
     except OSError as error:
         raise UnusableError(f"{path} can't be read: {error.strerror}") from None
