@@ -1,3 +1,75 @@
-"""fedrec: federated product recognition with record-level privacy under encrypted aggregation."""
+"""fedrec: federated product recognition with record-level privacy under encrypted aggregation.
+
+    result = fedrec.simulate(model=lambda: MyNet(), merchants=[(x, y), ...], test=(x, y), epsilon=8)
+    result.accuracy, result.f1, result.epsilon, result.rounds, result.folder
+
+:func:`simulate` trains with simulated merchants, :func:`load_model` takes the model of a run,
+:func:`epsilon` and :func:`noise_for` tell what a training costs, :func:`add_optimizer` adds a server
+optimizer of one's own, and :func:`verify` rechecks an audit bundle.
+Everything is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedrec.api.accounting import epsilon, noise_for
+    from fedrec.api.auditing import verify
+    from fedrec.api.optimizers import add_optimizer
+    from fedrec.api.options import SimulationOptions
+    from fedrec.api.results import Progress, Result, Round
+    from fedrec.api.simulation import simulate
+    from fedrec.api.trained import TrainedModel, load_model
+    from fedrec.errors import FedrecError
+    from fedrec.server.optimizers.protocol import OptimizerSpec, Setting
 
 __version__ = "0.1.0"
+__all__ = [
+    "FedrecError",
+    "OptimizerSpec",
+    "Progress",
+    "Result",
+    "Round",
+    "Setting",
+    "SimulationOptions",
+    "TrainedModel",
+    "add_optimizer",
+    "epsilon",
+    "load_model",
+    "noise_for",
+    "simulate",
+    "verify",
+]
+
+_HOMES = {
+    "FedrecError": "fedrec.errors",
+    "OptimizerSpec": "fedrec.server.optimizers.protocol",
+    "Progress": "fedrec.api.results",
+    "Result": "fedrec.api.results",
+    "Round": "fedrec.api.results",
+    "Setting": "fedrec.server.optimizers.protocol",
+    "SimulationOptions": "fedrec.api.options",
+    "TrainedModel": "fedrec.api.trained",
+    "add_optimizer": "fedrec.api.optimizers",
+    "epsilon": "fedrec.api.accounting",
+    "load_model": "fedrec.api.trained",
+    "noise_for": "fedrec.api.accounting",
+    "simulate": "fedrec.api.simulation",
+    "verify": "fedrec.api.auditing",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, and keep it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what is offered, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -27,10 +27,11 @@ FLOORS = {
     "report": 1,
     "vision": 1,
     "privacy": 2,
-    "clients": 4,
-    "server": 4,
-    "simulations": 5,
-    "cli": 6,
+    "clients": 3,
+    "server": 3,
+    "simulations": 4,
+    "api": 5,
+    "cli": 5,
 }
 """The floor of each room; files beside them are on the ground floor, and may import all of it."""
 
@@ -151,6 +152,7 @@ def test_a_room_imports_from_floors_below_alone(room: str) -> None:
 
 def test_the_ground_floor_imports_itself_alone() -> None:
     ground = [file for file in sources("fedrec") if FLOORS.get(file.relative_to(PACKAGE).parts[0], 1) == 1]
+    ground.remove(PACKAGE / "__init__.py")
     for file in ground:
         for name in imports(file):
             if name.startswith("fedrec."):

@@ -29,7 +29,8 @@ class Registry(Generic[Spec]):
     """The specifications of one kind of choice, by name.
 
     A package adds one by an entry point of ``group`` whose name is the specification's and whose object is
-    the specification. It is loaded when it is first asked for. None can take another's name.
+    the specification. It is loaded when it is first asked for. A program adds one for itself by :meth:`add`.
+    None can take another's name.
 
     Args:
         kind: the class of the specifications.
@@ -44,10 +45,22 @@ class Registry(Generic[Spec]):
         self._group = group
         self._builtin = {spec.name: spec for spec in builtin}
         self._loaded: dict[str, Spec] = {}
+        self._own: dict[str, Spec] = {}
+
+    def add(self, spec: Spec) -> None:
+        """Add a specification in this process alone; one added before under the same name gives way.
+
+        Raises ``ConfigError`` where the name is another's, or the object is no specification of this kind.
+        """
+        if not isinstance(spec, self._kind):
+            raise ConfigError(f"a {type(spec).__name__} is no {self._what}: give a {self._kind.__name__}")
+        if spec.name in self._builtin or spec.name in self._added:
+            raise ConfigError(f"{self._what} {spec.name!r} has a name that is taken: give it another")
+        self._own[spec.name] = spec
 
     def names(self) -> tuple[str, ...]:
         """Return all names, the default first; raises ``ConfigError`` where two are the same."""
-        return (*self._builtin, *self._added)
+        return (*self._builtin, *self._added, *self._own)
 
     def get(self, name: str) -> Spec:
         """Return a specification.
@@ -59,6 +72,8 @@ class Registry(Generic[Spec]):
         added = self._added
         if name in self._builtin:
             return self._builtin[name]
+        if name in self._own:
+            return self._own[name]
         if name not in added:
             raise ConfigError(f"there is no {self._what} {name!r}; choose one of {', '.join(self.names())}")
         if name not in self._loaded:

@@ -126,7 +126,7 @@ class TrainingRun:
             "training %s, round %d of %d: %s, %d contributors%s%s",
             self.training.number,
             record.round,
-            outcome.rounds,
+            outcome.plan.rounds,
             "opened" if record.opened else f"lost ({record.reason})",
             record.contributors,
             "" if line.epsilon is None else f", epsilon {number_format.epsilon(line.epsilon)}",

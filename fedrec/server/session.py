@@ -49,7 +49,7 @@ class RoundOutcome:
     """
 
     line: RoundLine
-    rounds: int
+    plan: TrainingPlan
     model: nn.Module
     stop: Callable[[], None]
 
@@ -151,7 +151,7 @@ class Session:
         self.training.keep_refusals(self.refusals)
         if self.callbacks:
             load_parameter_vector(self.model, self._weights.reported)
-            outcome = RoundOutcome(line=line, rounds=self.plan.rounds, model=self.model, stop=self._stop)
+            outcome = RoundOutcome(line=line, plan=self.plan, model=self.model, stop=self._stop)
             for callback in self.callbacks:
                 callback(outcome)
         return self.stopped

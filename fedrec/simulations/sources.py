@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.server.report.deployed import EVALUATION_SPLIT
-from fedrec.vision.dataset_registry import FOLDER, REGISTRY, DatasetRequest, DatasetSpec
+from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetRequest, DatasetSpec
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
@@ -82,7 +82,7 @@ def open_source(config: SimulationConfig, *, given: DataSplits | None = None) ->
     seed = config.seed or 0
     wanted = config.merchants
     layout: Layout = "product" if config.unit == "product" else "class"
-    name, splits = ("given", given) if given is not None else _named_data(config)
+    name, splits = (GIVEN.name, given) if given is not None else _named_data(config)
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
         # It takes the place of a test split: nothing is held out of training, and copies are left out.

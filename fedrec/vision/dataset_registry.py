@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from fedrec._internal.registry import Registry
+from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Unit
 from fedrec.vision.datasets import open_folder, open_torchvision
 from fedrec.vision.folders import Layout
@@ -81,8 +82,16 @@ def _root(request: DatasetRequest) -> Path:
     return request.root
 
 
+def _given(request: DatasetRequest) -> DataSplits:
+    raise ConfigError(
+        "the photos of this run were given as objects: only the program that gives them can repeat it"
+    )
+
+
 FOLDER: Final = DatasetSpec("folder", _folder, root="required", products=True)
 """A folder of photos, as ``--data`` names it."""
+GIVEN: Final = DatasetSpec("given", _given, root="unused", products=True)
+"""Photos that a program gives as objects: it opens none itself, and a run's own file names it."""
 
 REGISTRY: Final = Registry(
     DatasetSpec,
@@ -93,5 +102,6 @@ REGISTRY: Final = Registry(
         _torchvision("fashion-mnist"),
         _torchvision("cifar10"),
         FOLDER,
+        GIVEN,
     ),
 )

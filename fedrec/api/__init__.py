@@ -1,0 +1,1 @@
+"""What ``import fedrec`` offers, one file for each part; for users of the package, never for the package."""

@@ -1,0 +1,52 @@
+"""The options of ``fedrec.simulate``: those of the command line, by the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypedDict
+
+
+class SimulationOptions(TypedDict, total=False):
+    """Every option of ``fedrec simulate`` but the model and the merchants, which may be objects too.
+
+    What is not given is decided as on the command line: ``fedrec simulate --help`` says how. ``config`` is a
+    file of options, ``resume`` a run that was stopped, and ``progress`` has a line written on stderr after
+    every round.
+    """
+
+    config: str | Path
+    resume: str | Path
+    progress: bool
+
+    data: str | Path
+    dataset: str
+    data_root: str | Path
+    eval_data: str | Path
+    partition: str
+    unit: Literal["record", "product"]
+    rounds: int
+    learning_rate: float
+    optimizer: str
+    server_learning_rate: float
+    averaging: float
+    local_steps: int
+    augment: bool
+    privacy: Literal["distributed", "local", "off"]
+    epsilon: float
+    delta: float
+    sample_rate: float
+    clip: float
+    clipping: Literal["fixed", "automatic"]
+    secure_aggregation: str
+    committee: int
+    threshold: int
+    min_contributors: int
+    corrupt_members: int
+    colluders: int
+    drop: float
+    crash: float
+    engine: Literal["local", "ray"]
+    workers: int
+    device: str
+    seed: int
+    out: str | Path

@@ -1,0 +1,90 @@
+"""A user's own model, from its factory: what a training must know of it, and what it must keep to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cloudpickle
+from torch import nn
+
+from fedrec.errors import ConfigError
+from fedrec.vision.models import registry
+from fedrec.vision.models.registry import ModelSpec
+
+Factory = Callable[[], nn.Module]
+_PREFIX = "own-"
+_LIKE = "cnn"
+"""The model whose defaults, and whose public normalisation, a user's own has."""
+
+
+def own_model(factory: Factory) -> ModelSpec:
+    """Describe a user's own model; it is built and checked where classes and pictures are known.
+
+    Its pictures are as the data has them, (n, channels, size, size), float32, from -1 to 1.
+
+    Raises ``ConfigError`` where the factory can't be sent to another process.
+    """
+    like = registry.get(_LIKE)
+    return ModelSpec(
+        name=code_name(factory),
+        image_size=None,
+        margin=1.0,
+        mean=like.mean,
+        std=like.std,
+        backbone=None,
+        make=_Make(factory),
+        defaults=like.defaults,
+    )
+
+
+@dataclass(frozen=True)
+class _Make:
+    """Builds the network, which must not depend on anything that the factory isn't given."""
+
+    factory: Factory
+
+    def __call__(self, classes: int, channels: int, size: int) -> nn.Module:
+        network = self.factory()
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"the model's factory gives a {type(network).__name__}, no torch.nn.Module")
+        return network
+
+
+def code_name(factory: Factory) -> str:
+    """Name a factory by a hash of its pickled code: ``own-`` and 16 hexadecimal digits.
+
+    What is defined in the script or notebook is hashed by what it does, on whatever lines it stands; what it
+    imports, by its module's name alone.
+
+    Raises ``ConfigError`` where the factory can't be pickled.
+    """
+    data = io.BytesIO()
+    try:
+        _CodePickler(data).dump(factory)
+    # Whatever a user's own objects make Python raise.
+    except Exception as error:
+        raise ConfigError(f"the model can't be sent to the worker processes: {error}") from None
+    # A class of the script is given a random name of 32 hexadecimal digits in every process.
+    code = re.sub(rb"[0-9a-f]{32}", b"", data.getvalue())
+    return f"{_PREFIX}{hashlib.sha256(code).hexdigest()[:16]}"
+
+
+def is_own(name: str) -> bool:
+    """Say whether a plan's model is a user's own, as :func:`code_name` names it."""
+    return name.startswith(_PREFIX)
+
+
+def _code_alone(code: types.CodeType) -> tuple[Any, ...]:
+    """Reduce code to what it does: neither the file nor the lines that it stands in."""
+    does = (code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return tuple, (does,)
+
+
+class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    dispatch_table: ClassVar[Any] = {**cloudpickle.Pickler.dispatch_table, types.CodeType: _code_alone}

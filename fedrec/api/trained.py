@@ -1,0 +1,103 @@
+"""A trained model, taken from a run: its network, its classes, and what it says of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from fedrec._internal.text import one_line
+from fedrec.api.own_data import Labelled, read_pictures, read_test
+from fedrec.api.own_model import is_own, own_model
+from fedrec.errors import ConfigError
+from fedrec.privacy.dp.vectors import parameter_vector
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.evaluation import EvaluationData, probabilities
+from fedrec.vision.imageset import ImageSet
+from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
+from fedrec.vision.metrics import Metrics, evaluate
+from fedrec.vision.models import registry
+from fedrec.vision.models.registry import ModelSpec
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what its pictures must look like.
+
+    Attributes:
+        network: maps prepared pictures, (n, channels, size, size) float32, to scores, (n, classes).
+        classes: the classes' names, in the order of the scores.
+
+    """
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    _spec: ModelSpec
+    _shape: InputShape
+
+    def probabilities(self, pictures: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, classes), for an array or a sequence of pictures."""
+        return self._of(read_pictures(pictures))
+
+    def predict(self, pictures: Any) -> list[str]:
+        """Return the most probable class of each picture."""
+        return [self.classes[index] for index in self.probabilities(pictures).argmax(axis=1).tolist()]
+
+    def evaluate(self, photos: Labelled) -> Metrics:
+        """Return accuracy, F1 and more on photos with labels; ``DataError`` where they don't fit."""
+        images = read_test(photos, classes=self.classes)
+        return evaluate(self._of(images), images.labels, classes=self.classes)
+
+    def _of(self, images: ImageSet) -> NDArray[np.float64]:
+        prepared = model_inputs(images, self._spec, self._shape, views=1, progress=lambda done, total: None)
+        inputs = to_inputs(prepared, self._spec)[:, 0]
+        return probabilities(
+            self.network, parameter_vector(self.network), EvaluationData(inputs=inputs, labels=images.labels)
+        )
+
+
+def trained(network: nn.Module, plan: TrainingPlan, spec: ModelSpec) -> TrainedModel:
+    """Return a training's network as a model to use."""
+    return TrainedModel(network, plan.classes, spec, InputShape(plan.channels, plan.image_size))
+
+
+def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None) -> TrainedModel:
+    """Load the model that a run or a deployed training ended with.
+
+    Args:
+        run: the run directory, or a training's folder on the server.
+        model: the factory that it was trained with, for a user's own model.
+
+    Returns:
+        The model, ready to be used.
+
+    Raises:
+        ConfigError: the folder holds no model, or one of other layers than ``model``.
+
+    """
+    folder = Path(run)
+    try:
+        plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
+        values = load_file(folder / "model.safetensors")
+    # What safetensors raises of a broken file depends on how it is broken.
+    except Exception as error:
+        raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
+    if model is None and is_own(plan.model):
+        raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
+    spec = registry.get(plan.model) if model is None else own_model(model)
+    network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
+    wanted = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
+    if wanted != {name: value.shape for name, value in values.items()}:
+        raise ConfigError(f"{folder} holds a model of other layers ({plan.model}) than the one given")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in values:
+                parameter.copy_(values[name])
+    return trained(network.eval(), plan, spec)

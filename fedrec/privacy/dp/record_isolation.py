@@ -1,0 +1,71 @@
+"""Check of a model that others wrote: each record's gradient must be its own, or clipping bounds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from fedrec.errors import ConfigError
+from fedrec.privacy.dp.clipping import RecordClipper
+
+_RECORDS = 3
+_CLOSE = 1e-3
+
+
+def check_isolation(build: Callable[[int], nn.Module], shape: tuple[int, ...], *, classes: int) -> None:
+    """Check that a model can be trained, and that what it says of a record depends on that record alone.
+
+    It is tried on random records: a model that mixes records only for some of them is not found out.
+
+    Args:
+        build: makes the model, its initial weights by a seed.
+        shape: of one record's input.
+        classes: how many scores it must give.
+
+    Raises:
+        ConfigError: it takes no such input, gives other scores, has a layer without per-record gradients,
+            mixes the records of a batch, uses chance, or has frozen values that differ each time it is built.
+
+    """
+    model = build(0)
+    if not _same(_frozen(model), _frozen(build(1))):
+        raise ConfigError(
+            "the model's frozen parameters or buffers differ each time it is built: load them in its factory"
+        )
+    with torch.random.fork_rng(devices=[]), RecordClipper(model, clip=1.0), torch.no_grad():
+        torch.default_generator.manual_seed(0)
+        records = torch.rand(_RECORDS, *shape) * 2 - 1
+        together = _scores(model, records, classes=classes)
+        alone = torch.cat([_scores(model, record[None], classes=classes) for record in records])
+    if not torch.allclose(together, alone, rtol=_CLOSE, atol=_CLOSE):
+        raise ConfigError(
+            "the model's scores of a record depend on the others in its batch, or on chance: clipping would "
+            "bound nothing; use layers that keep records apart"
+        )
+
+
+def _scores(model: nn.Module, records: torch.Tensor, *, classes: int) -> torch.Tensor:
+    try:
+        scores = model(records)
+    # Whatever somebody's own model makes torch raise.
+    except Exception as error:
+        raise ConfigError(
+            f"the model can't take an input of shape {tuple(records.shape)}: {error}"
+        ) from error
+    if not isinstance(scores, torch.Tensor) or scores.shape != (len(records), classes):
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ConfigError(
+            f"the model gives {found} for {len(records)} record(s) of {classes} classes: "
+            f"it must give ({len(records)}, {classes}) scores"
+        )
+    return scores
+
+
+def _frozen(model: nn.Module) -> list[torch.Tensor]:
+    return [*(p for p in model.parameters() if not p.requires_grad), *model.buffers()]
+
+
+def _same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
