@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate test test-slow test-install lint types clean
+.PHONY: install simulate test test-slow test-notebook test-install lint types clean
 
 install: $(STAMP)
 
@@ -22,6 +22,9 @@ test: install
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
+
+test-notebook: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/test_examples.py
 
 test-install: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m install --timeout 600
