@@ -15,18 +15,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedrec._internal.file_locks import take_lock
 from fedrec.cli import app as cli
 from fedrec.clients.home import MerchantHome
 from fedrec.config import load_config
-from fedrec.errors import ConfigError, InterruptedRunError
+from fedrec.errors import ConfigError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
 from fedrec.privacy.accounting.entries import AnswerEntry, charges
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.patience import Grace
 from fedrec.server.session import RoundOutcome, Session
 from fedrec.server.trainings import Training
 from fedrec.simulations import local_grid
@@ -34,6 +36,7 @@ from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import resume, simulate
 from fedrec.simulations.merchants import VirtualMerchant
 from fedrec.vision.synthetic import generate, write
+from tests.cohort import Cohort
 from tests.inline import InlineWorker
 
 MERCHANTS, ROUNDS, ENDED = 3, 3, 2
@@ -256,6 +259,40 @@ def test_ctrl_c_between_two_rounds_and_resume_give_the_model_of_one_run(
     for name in (f"merchant-{index:02d}" for index in range(MERCHANTS)):
         assert charged_rounds(folder, name) == [1, 2, 3]
     bundle_holds(folder, tmp_path / "audit")
+
+
+def test_a_run_whose_only_round_a_kill_took_ends_without_a_model(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def stop(stage: Stage) -> None:
+        if stage.name == "training":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError):
+        simulate(load_config(None, {**options(photos, folder), "rounds": 1}), tell=stop)
+    Checkpoint(folder / "server", training_id=Training(folder).plan().training_id).reserve(1)
+    with pytest.raises(TrainingError, match="each was under way at a stop"):
+        resume(folder)
+    found = report(folder)
+    assert (found["rounds"], found["privacy"]["steps"], found["metrics"]["accuracy"]) == ([], 1, None)
+    assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("grace", [None, Grace()])
+def test_a_server_that_was_killed_after_the_close_ends_when_it_starts_again(
+    grace: Grace | None, tmp_path: Path
+) -> None:
+    """Its merchants have closed the training, and refuse to join it: there is nothing left to wait for."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan()
+    first, records = cohort.coordinator(plan, grace=grace)
+    first.run()
+    again, told = cohort.coordinator(plan, grace=grace)
+    again.run()
+    # Its last round may not have been told before it was killed.
+    assert told == records[-1:]
+    assert np.array_equal(again.weights.parameters, first.weights.parameters)
+    assert all(cohort.merchants[name].store.is_closed(plan.training_id) for name in cohort.names)
 
 
 def test_a_run_that_a_full_disk_ended_goes_on_once_there_is_room(

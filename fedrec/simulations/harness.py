@@ -197,8 +197,9 @@ def _raise(run: Prepared, session: Session, progress: _Progress) -> None:
     if progress.failure is not None:
         raise progress.failure
     if not any(line.record.opened for line in session.lines):
+        first = session.lines[0].record.reason if session.lines else "each was under way at a stop"
         raise TrainingError(
-            f"not one of {run.plan.rounds} rounds was opened ({session.lines[0].record.reason}): "
+            f"not one of {run.plan.rounds} rounds was opened ({first}): "
             f"the model is untrained; {run.folder} holds the report"
         )
 
