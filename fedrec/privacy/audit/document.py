@@ -9,7 +9,7 @@ from typing import Any
 from fedrec.privacy.audit.attack_results import attack_sections
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
 from fedrec.privacy.audit.exposure import refusals_section, sights_section, warnings_section
-from fedrec.privacy.audit.guarantee import guarantee_blocks
+from fedrec.privacy.audit.guarantee import alarms, guarantee_blocks
 from fedrec.privacy.audit.ledger_view import LedgerView
 from fedrec.privacy.audit.provenance import keys_section, software_section
 from fedrec.privacy.audit.timeline import timeline
@@ -31,6 +31,7 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
         title=TITLE,
         subtitle=f"{held}; made at {body['created_at']}",
         blocks=(
+            *alarms(ledgers, plans),
             *headline_figures(ledgers),
             Section("The guarantee", tuple(guarantee_blocks(ledgers, plans))),
             budgets_by_merchant(ledgers),

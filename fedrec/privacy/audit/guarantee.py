@@ -17,23 +17,18 @@ from fedrec.protocol import modes
 from fedrec.report.document import Alert, Block, Paragraph
 
 
-def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Block]:
-    """State what is guaranteed, the alarms first; nothing else where there is no guarantee.
+def alarms(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Alert]:
+    """State why nothing, or less than it seems, is guaranteed; empty where there is no such reason.
 
     Args:
         ledgers: of every merchant in the bundle.
         plans: by training id, as far as the bundle has them.
 
     """
-    found: list[Block] = []
-    charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
+    found: list[Alert] = []
     seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
-    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
-    none = any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
-    if not charges:
-        text = "No round was charged: beside the noised count of units that each declared, nothing was given."
-        found.append(Paragraph(text, "lead"))
-    if none:
+    if _unbounded(ledgers):
+        charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
         bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
         why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
         found.append(Alert((f"There is NO privacy guarantee: {why}.",)))
@@ -51,12 +46,35 @@ def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) ->
         exposed = claims.exposure(claims.trust_of(plan))
         if exposed is not None:
             found.append(Alert((f"NOT ENCRYPTED: in training {training_id[:12]}, {exposed}.",)))
-    if none:
-        return found
-    if charges:
-        given = "Without a seed these settings would give: " if seeded else ""
-        found += _of_training(worst, plans, unit=unit_in_words(worst.last["unit"]), given=given)
-    return [*found, *_over_lifetime(ledgers, charges, worst)]
+    return found
+
+
+def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Block]:
+    """State what is guaranteed for the training that cost most, and over a lifetime.
+
+    Args:
+        ledgers: of every merchant in the bundle.
+        plans: by training id, as far as the bundle has them.
+
+    """
+    if _unbounded(ledgers):
+        return [Paragraph("There is none.", "lead")]
+    charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
+    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
+    lifetime = _over_lifetime(ledgers, charges, worst)
+    if not charges:
+        text = "No round was charged: beside the noised count of units that each declared, nothing was given."
+        return [Paragraph(text, "lead"), *lifetime]
+    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    given = "Without a seed these settings would give: " if seeded else ""
+    return [
+        *_of_training(worst, plans, unit=unit_in_words(worst.last["unit"]), given=given),
+        *lifetime,
+    ]
+
+
+def _unbounded(ledgers: Sequence[LedgerView]) -> bool:
+    return any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
 
 
 def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
