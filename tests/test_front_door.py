@@ -17,7 +17,7 @@ from torch import nn
 
 import fedrec
 from fedrec.config import SimulationConfig
-from fedrec.errors import ConfigError, DataError
+from fedrec.errors import ConfigError, DataError, MissingExtraError
 from fedrec.simulations import worker_process
 
 OFFERED = {
@@ -194,6 +194,20 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
         fedrec.load_model(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no trained model"):
         fedrec.load_model(tmp_path)
+
+
+def test_rounds_are_objects_where_pandas_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"metrics": {"accuracy": None, "f1_macro": None}, "privacy": {"epsilon": 1.25, "delta": 1e-3}}
+    lost = fedrec.Round(1, False, None, 0.5, 2, 1, 0.25, 10, 20, "too few merchants answered")
+    result = fedrec.Result(folder=tmp_path, report=report, rounds=(lost,))
+    shown = "Result(accuracy=None, f1=None, epsilon=1.25, rounds=1, folder="
+    assert repr(result).startswith(shown) and result.accuracy is None
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="pip install pandas"):
+        result.to_pandas()
+    assert result.rounds[0].reason == "too few merchants answered"
 
 
 def test_a_callback_sees_every_round_measures_the_model_and_stops(tmp_path: Path) -> None:

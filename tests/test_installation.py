@@ -177,6 +177,13 @@ def test_an_installed_package_works_from_an_empty_folder(built: Built, kind: str
         run(program, "data", "synth", *small.split(), "photos", cwd=empty)
         run(program, "simulate", "--data", "photos", "--rounds", "1", "--out", out, cwd=empty)
         report = json.loads((out / "report.json").read_text("utf-8"))
+        script = empty / "script.py"
+        script.write_text(
+            "import fedrec\n"
+            "result = fedrec.simulate('cnn', data='photos', merchants=3, rounds=1, device='cpu', workers=1)\n"
+            "print(result.folder, fedrec.load_model(result.folder).classes)\n"
+        )
+        assert run(python, script, cwd=empty).startswith("runs/")
         assert report["rounds"][0]["opened"] is True and (out / "report.html").is_file()
 
 
