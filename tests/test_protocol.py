@@ -317,6 +317,7 @@ CHANGES: dict[str, Any] = {
     "unit": "product",
     "nonce": "1" * 32,
     "model": "other",
+    "model_code": OTHER_HASH,
     "initial_model_hash": OTHER_HASH,
     "classes": ("a", "c"),
     "channels": 1,

@@ -80,6 +80,10 @@ class Registry(Generic[Spec]):
             self._loaded[name] = self._load(added[name])
         return self._loaded[name]
 
+    def entry(self, name: str) -> EntryPoint | None:
+        """Return the entry point that an installed package adds a specification by, without loading it."""
+        return self._added.get(name)
+
     @cached_property
     def _added(self) -> Mapping[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}

@@ -11,8 +11,10 @@ from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import Derived, derive, reported_views
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.planning import Task, check_model
 from fedrec.server.report.build import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
+from fedrec.vision.models import registry
 
 
 def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
@@ -21,7 +23,11 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     derived = derive(made)
     view = reported_views(made, derived.noise)
     yield f"training    {training.number} ({made.training_id[:16]})"
-    yield f"model       {made.model}, {made.dimension:,} parameters, {made.rounds} rounds"
+    code = "" if made.model_code is None else f" with the code {made.model_code}"
+    yield f"model       {made.model}{code}, {made.dimension:,} parameters, {made.rounds} rounds"
+    note = check_model(Task.of_plan(made, registry.get_exact(made.model, made.model_code), seed=0))
+    if note is not None:
+        yield f"            {note}"
     yield f"optimizer   {made.server_update.text}"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "

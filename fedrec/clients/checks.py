@@ -24,6 +24,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
 from fedrec.vision.inspection import FolderSummary, inspect
+from fedrec.vision.models import registry as models
 
 _SHOWN = 3
 _LOG_BYTES = 6 * 10 * 2**20
@@ -62,6 +63,7 @@ def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
         ("keys", checks.keys),
         ("joined", checks.joined),
         ("policy", checks.policy),
+        ("models", checks.models),
         ("ledger", checks.ledger),
         ("changes", checks.changes),
         ("budget", checks.budget),
@@ -212,6 +214,15 @@ class _Checks:
     def policy(self) -> str:
         policy = self._home.policy() if self._home.has_joined else self._policy()
         return f"lifetime epsilon {policy.lifetime_epsilon:g}, schemes {', '.join(sorted(policy.schemes))}"
+
+    def models(self) -> str:
+        installed = {name: code for name in models.names() if (code := models.code_of(name)) is not None}
+        allowed = self._policy().model_code
+        told = [
+            f"{name} {code} ({'allowed' if code in allowed else 'not allowed'} by policy 'model_code')"
+            for name, code in installed.items()
+        ]
+        return "; ".join(told) or "none is installed beside fedrec's own"
 
     def ledger(self) -> str:
         ledger, public = self._home.ledger, self._home.identity().public

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedrec.clients.charging import check_replies, round_charge
+from fedrec.clients.data import check_plan_model
 from fedrec.clients.gate import RequestGate
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
@@ -143,6 +144,7 @@ class MerchantContext:
                     f"model '{plan.model}' has {parameters} parameters, not {plan.dimension}", code="plan"
                 )
             derived = derive(plan)
+            check_plan_model(plan)
             model = self.means.build_model(plan).to(self.means.device)
         except (ConfigError, AggregationError, MissingExtraError) as error:
             raise RefusedError(f"the plan can't be carried out: {error}", code="plan") from None

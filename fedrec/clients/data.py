@@ -10,6 +10,7 @@ from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
 from fedrec.errors import ConfigError, DataError
+from fedrec.privacy.dp.model_check import check_installed_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
@@ -29,12 +30,28 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
     Raises ``ConfigError`` where the plan's numbers don't go with the model, ``MissingExtraError`` where a
     package that its inputs need isn't installed: told of the plan, before a photo is looked at.
     """
-    spec = registry.get(plan.model) if spec is None else spec
+    spec = registry.get_exact(plan.model, plan.model_code) if spec is None else spec
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
         raise ConfigError(f"{plan.views} views of a product are no multiple of its {PRODUCT_PHOTOS} photos")
     if spec.backbone is not None:
         spec.backbone.check()
     return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
+
+
+def check_plan_model(plan: TrainingPlan) -> None:
+    """Check a plan's installed model: the server's word for it is not enough.
+
+    Raises ``ConfigError`` where it mixes the records of a batch, or can't be clipped.
+    """
+    if plan.model_code is None:
+        return
+    spec = registry.get_exact(plan.model, plan.model_code)
+    classes, channels, size = len(plan.classes), plan.channels, plan.image_size
+    check_installed_model(
+        lambda seed: spec.build(classes=classes, channels=channels, size=size, seed=seed),
+        spec.record_shape(channels, size),
+        classes=classes,
+    )
 
 
 def photos_for(
@@ -80,7 +97,7 @@ def photos_for(
 def _read(
     plan: TrainingPlan, images: ImageSet, *, held: tuple[bytes, ...], device: torch.device
 ) -> TrainingData:
-    spec = registry.get(plan.model)
+    spec = registry.get_exact(plan.model, plan.model_code)
     inputs = model_inputs(
         images,
         spec,

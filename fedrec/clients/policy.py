@@ -107,6 +107,10 @@ largest_seat_risk = 1e-8
 # models = ["cnn"]
 # initial_models = ["<64 hexadecimal digits>"]
 
+# Models of packages that you installed beside fedrec, by the SHA-256 of their code, as 'fedrec client check'
+# shows it (none unless given). Their code runs here with all that this user may do: read it before.
+# model_code = ["<64 hexadecimal digits>"]
+
 # The roster that this merchant approved, by the roster_fingerprint that 'fedrec client join' shows (that of
 # the join file unless given).
 # roster_fingerprint = "<64 hexadecimal digits>"
@@ -170,6 +174,7 @@ class MerchantPolicy(Strict):
     largest_classes: Size | None = 1000
     models: frozenset[str] | None = None
     initial_models: frozenset[Hash] | None = None
+    model_code: frozenset[Hash] = frozenset()
     roster_fingerprint: Hash | None = None
     server_key: Hash | None = None
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
@@ -187,11 +192,14 @@ class MerchantPolicy(Strict):
         return self
 
     @classmethod
-    def without_limits(cls, *, modes: Collection[Mode], schemes: Collection[str]) -> MerchantPolicy:
-        """Return the rules of a virtual merchant: these modes and schemes, and no cap nor limit besides."""
+    def without_limits(
+        cls, *, modes: Collection[Mode], schemes: Collection[str], model_code: Collection[Hash] = ()
+    ) -> MerchantPolicy:
+        """Return the rules of a virtual merchant: these modes, schemes and installed models; no limits."""
         return cls(
             modes=frozenset(modes),
             schemes=frozenset(schemes),
+            model_code=frozenset(model_code),
             largest_training_epsilon=None,
             least_noise_multiplier=0.0,
             least_contributors=1,
@@ -261,6 +269,11 @@ class MerchantPolicy(Strict):
         _one_of("units", plan.unit, self.units, what="unit")
         _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
         _one_of("models", plan.model, self.models, what="model")
+        if plan.model_code is not None and plan.model_code not in self.model_code:
+            raise RefusedError(
+                f"policy 'model_code': model '{plan.model}' with the code {plan.model_code} is not allowed",
+                code="policy",
+            )
         _one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
         _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
         _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
@@ -367,7 +380,7 @@ def _at_least(rule: str, value: float, limit: float) -> None:
 
 def _sorted(values: dict[str, object]) -> dict[str, object]:
     """Put sets, which come out of a dump in any order, into one."""
-    unordered = {"modes", "units", "schemes", "models", "initial_models"}
+    unordered = {"modes", "units", "schemes", "models", "initial_models", "model_code"}
     return {
         name: sorted(value) if name in unordered and isinstance(value, list) else value
         for name, value in values.items()

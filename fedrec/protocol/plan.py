@@ -89,6 +89,9 @@ class TrainingPlan(Strict):
     Grid, sensitivity, noise share and ring parameters are not in it: every merchant derives them for
     itself from what is, so that no plan can understate them.
 
+    ``model_code`` is the hash of an installed model's code, None for the package's own models. The code
+    itself never travels: a merchant that trains the model has installed the same.
+
     Of the roster, ``colluders`` are taken to side with the server: their noise isn't counted. Of the
     committee's seats, ``corrupt_members`` are withstood, and ``seat_risk`` is the chance that its draw seats
     more colluders than that; both are 0 where no committee opens sums. The committee stands in the order of
@@ -99,6 +102,7 @@ class TrainingPlan(Strict):
     server_key: Hash
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$", max_length=32)]
     model: Name
+    model_code: Hash | None = None
     initial_model_hash: Hash
     classes: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_harmless)], ...],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from fedrec.privacy.aggregation.committee import check_contributors, check_quoru
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
@@ -35,6 +36,7 @@ from fedrec.server.optimizers.protocol import OptimizerSpec
 from fedrec.server.optimizers.registry import read_choice
 from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
+from fedrec.vision.models import registry
 from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
 from fedrec.vision.products import PRODUCT_PHOTOS
 
@@ -80,10 +82,11 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, and the server's own settings beside it."""
+    """A plan, the server's own settings beside it, and a line about a model that makes clipping slow."""
 
     plan: TrainingPlan
     settings: Settings
+    note: str | None
 
 
 def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
@@ -109,8 +112,10 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
     """
     settings = settle(options, task.spec, merchants=len(enrolled.roster))
     _check_model_size(task)
+    note = check_model(task)
     initial = starting_parameters(task.model())
-    return Planned(plan=_make_plan(options, settings, task, enrolled, initial=initial), settings=settings)
+    plan = _make_plan(options, settings, task, enrolled, initial=initial)
+    return Planned(plan, settings, note)
 
 
 def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
@@ -225,6 +230,30 @@ def _check_model_size(task: Task) -> None:
         )
 
 
+def check_model(task: Task) -> str | None:
+    """Check that a model can be clipped record by record, before a plan names it.
+
+    Returns:
+        A line about layers that make clipping slow, None where there is none.
+
+    Raises:
+        ConfigError: it can't be clipped; or it is an installed model and mixes the records of a batch.
+
+    """
+    spec, shape = task.spec, task.shape
+    try:
+        if registry.code_of(spec.name) is not None:
+            check_installed_model(
+                lambda seed: replace(task, seed=seed).model(),
+                spec.record_shape(shape.channels, shape.size),
+                classes=len(task.classes),
+            )
+        note = clipping_note(task.model())
+    except ConfigError as error:
+        raise ConfigError(f"model {spec.name}: {error}") from None
+    return None if note is None else f"model {spec.name}: {note}"
+
+
 def _make_plan(
     options: TrainingOptions,
     settings: Settings,
@@ -261,6 +290,7 @@ def _make_plan(
             server_key=enrolled.server_key,
             nonce=secrets.token_hex(16),
             model=task.spec.name,
+            model_code=registry.code_of(task.spec.name),
             initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),
             classes=task.classes,
             channels=3 if shape.channels == 3 else 1,

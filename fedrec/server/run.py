@@ -81,7 +81,7 @@ class TrainingRun:
 
     def _session(self) -> Session:
         plan = self._plan
-        spec = registry.get(plan.model)
+        spec = registry.get_exact(plan.model, plan.model_code)
         task = Task.of_plan(plan, spec, seed=self.training.initial_seed())
         model = task.model()
         return Session(

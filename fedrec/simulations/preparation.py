@@ -151,6 +151,8 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
             sizes=tuple(count.size for count in counts.values()),
         ),
     )
+    if planned.note is not None:
+        tell(Stage("checking the model", 1, 1, plain=planned.note))
     plan = planned.plan
     # Nothing is left behind by options that don't work, so that --out can be given again.
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
@@ -315,7 +317,12 @@ def node_names(run: Prepared, grid: Grid) -> dict[int, str]:
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
     """Return the rules of every simulated merchant: what the options ask for, and no cap nor limit."""
-    return MerchantPolicy.without_limits(modes={config.privacy}, schemes={config.secure_aggregation})
+    code = registry.code_of(config.model)
+    return MerchantPolicy.without_limits(
+        modes={config.privacy},
+        schemes={config.secure_aggregation},
+        model_code=() if code is None else (code,),
+    )
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:

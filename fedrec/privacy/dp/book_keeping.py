@@ -24,10 +24,16 @@ def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
 
 def covers(model: nn.Module) -> bool:
     """Tell whether every trainable parameter is in one layer of a kind that is covered here."""
+    return not unknown_layers(model)
+
+
+def unknown_layers(model: nn.Module) -> tuple[str, ...]:
+    """Name the kinds of layers that are not covered here, and say where layers share parameters."""
     layers = [layer for layer in model.modules() if _own_parameters(layer)]
     owned = [id(parameter) for layer in layers for parameter in _own_parameters(layer)]
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
-    return all(map(is_covered, layers)) and sorted(owned) == sorted(trained)
+    found = sorted({type(layer).__name__ for layer in layers if not is_covered(layer)})
+    return (*found, *(() if sorted(owned) == sorted(trained) else ("parameters that layers share",)))
 
 
 @dataclass

@@ -178,6 +178,7 @@ def build_report(
             "dataset": facts.dataset,
             "partition": facts.partition,
             "model": plan.model,
+            "model_code": plan.model_code,
             "optimizer": plan.server_update.text,
             "parameters": plan.dimension,
             "seed": facts.seed,

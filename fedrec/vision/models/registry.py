@@ -8,6 +8,8 @@ from typing import Final
 
 from torch import nn
 
+from fedrec._internal.package_hash import package_hash
+from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.effnet import IMAGE_SIZE, MARGIN, MEAN, STD, EffNetLite0, LinearHead
@@ -80,6 +82,10 @@ class ModelSpec:
             raise ConfigError(f"model {self.name} takes 1 or 3 channels (grey or colour), not {channels}")
         return seeded_build(lambda: self.make(classes, channels, size), seed=seed)
 
+    def record_shape(self, channels: int, size: int) -> tuple[int, ...]:
+        """Return the shape of one record's input: of its features, or of its picture."""
+        return (channels, size, size) if self.backbone is None else (self.backbone.dimension,)
+
 
 _HALF: Final[Triple] = (0.5, 0.5, 0.5)
 
@@ -101,9 +107,11 @@ def _head(classes: int, channels: int, size: int) -> nn.Module:
     return LinearHead(classes=classes)
 
 
-_MODELS: Final = {
-    spec.name: spec
-    for spec in (
+REGISTRY: Final = Registry(
+    ModelSpec,
+    what="model",
+    group="fedrec.models",
+    builtin=(
         ModelSpec(
             name="cnn",
             image_size=None,
@@ -152,13 +160,13 @@ _MODELS: Final = {
                 rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
             ),
         ),
-    )
-}
+    ),
+)
 
 
 def names() -> tuple[str, ...]:
     """List the known models."""
-    return tuple(_MODELS)
+    return REGISTRY.names()
 
 
 def get(name: str) -> ModelSpec:
@@ -167,7 +175,27 @@ def get(name: str) -> ModelSpec:
     Raises:
         ConfigError: there is no such model; the message lists those that there are.
     """
-    spec = _MODELS.get(name)
-    if spec is None:
-        raise ConfigError(f"there is no model {name!r}: choose one of {', '.join(_MODELS)}")
-    return spec
+    return REGISTRY.get(name)
+
+
+def code_of(name: str) -> str | None:
+    """Return the hash of an installed model's code (:func:`package_hash`), without running any of it.
+
+    None for a name that no package registers, the models' own of this package among them.
+    """
+    entry = REGISTRY.entry(name)
+    return None if entry is None else package_hash(entry)
+
+
+def get_exact(name: str, code: str | None) -> ModelSpec:
+    """Look up the model that a plan means; none of its code is run where it isn't the plan's.
+
+    Raises:
+        ConfigError: there is no such model here, or it has other code than ``code``.
+    """
+    found = code_of(name)
+    if found != code:
+        here = "is not an installed one" if found is None else f"has the code {found}"
+        wanted = "one of fedrec's own" if code is None else f"one with the code {code}"
+        raise ConfigError(f"model '{name}' {here} on this machine, and the plan means {wanted}")
+    return get(name)

@@ -118,6 +118,7 @@ def _broken_by_plan(
         "initial_models": (
             rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]
         ),
+        "model_code": plan["model_code"] is not None and plan["model_code"] not in rules["model_code"],
         "roster_fingerprint": rules["roster_fingerprint"] not in (None, fingerprint(plan["roster"])),
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
