@@ -125,6 +125,11 @@ class Column:
     kind: Literal["text", "number", "verdict"] = "text"
 
 
+def named_figures(first: str, *others: str) -> tuple[Column, ...]:
+    """Return the columns of a table whose first column names a row and whose others are figures."""
+    return (Column(first), *(Column(title, "number") for title in others))
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows below column titles; the first column names the row. ``empty`` is said where there is no row.

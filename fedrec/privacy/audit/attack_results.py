@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.report.document import Alert, Block, Cell, Code, Column, Paragraph, Section, Table, Tag
+from fedrec.report.document import (
+    Alert,
+    Block,
+    Cell,
+    Code,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    Tag,
+    named_figures,
+)
 
 _COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference", "inversion": "Inversion"}
 
@@ -90,7 +101,9 @@ def _membership(found: Mapping[str, Any]) -> list[Block]:
                 f"{number_format.percent(level.get('accuracy_others'))}",
             )
         )
-    columns = _columns("noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out")
+    columns = named_figures(
+        "noise", "members found (95%)", "AUC", "loss alone", "at most", "accuracy in / out"
+    )
     return [*result, Table(columns, tuple(rows))] if rows else result
 
 
@@ -124,13 +137,9 @@ def _inversion(found: Mapping[str, Any]) -> list[Block]:
             ("plain grey", _number(batch.get("grey_psnr"), 1), "", _number(batch.get("grey_ssim")), "")
         )
         photos = number_format.count(batch.get("photos"))
-        columns = _columns(f"{photos} photos", "PSNR", "best", "SSIM", "shows a photo")
+        columns = named_figures(f"{photos} photos", "PSNR", "best", "SSIM", "shows a photo")
         result.append(Table(columns, tuple(rows)))
     return result
-
-
-def _columns(first: str, *others: str) -> tuple[Column, ...]:
-    return (Column(first), *(Column(title, "number") for title in others))
 
 
 def _part(level: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.audit.ledger_view import or_infinite
 from fedrec.report.charts import Chart, Line, Tick, y_axis
 from fedrec.report.document import Key, Plot, Plots
 
@@ -42,7 +43,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
     charged = {name: entries for name, entries in ledgers.items() if entries}
     times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
     start, end = min(times), max(times)
-    spent = {name: _infinite(entries[-1]["epsilons"]["spent_after"]) for name, entries in charged.items()}
+    spent = {name: or_infinite(entries[-1]["epsilons"]["spent_after"]) for name, entries in charged.items()}
     order = sorted(charged, key=lambda name: -spent[name])[:MOST_PANELS]
     shown = [name for name in charged if name in order]
     lines = {
@@ -90,10 +91,6 @@ def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:
     if charged > shown:
         notes.append(f"The {shown} of {charged} merchants that spent most; the table above has all of them.")
     return " ".join(notes)
-
-
-def _infinite(value: float | None) -> float:
-    return float("inf") if value is None else value
 
 
 def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, end: datetime) -> Curve:

@@ -14,12 +14,12 @@ from fedrec.report.document import (
     Bar,
     Block,
     Bullets,
-    Column,
     FactGroups,
     Facts,
     Matrix,
     Paragraph,
     Table,
+    named_figures,
 )
 
 _LARGEST_MATRIX = 40
@@ -76,7 +76,7 @@ def per_class(metrics: Mapping[str, Any]) -> Table:
         )
         for item in items(metrics, "per_class")
     )
-    return Table(_columns("Class", "Precision", "Recall", "F1", "Images"), rows, empty=_NO_EVALUATION)
+    return Table(named_figures("Class", "Precision", "Recall", "F1", "Images"), rows, empty=_NO_EVALUATION)
 
 
 def merchants(privacy: Mapping[str, Any]) -> Table:
@@ -91,7 +91,7 @@ def merchants(privacy: Mapping[str, Any]) -> Table:
         )
         for item in items(privacy, "per_merchant")
     )
-    columns = _columns("Merchant", "Records", "Epsilon, this run", "Epsilon, lifetime", "Rounds charged")
+    columns = named_figures("Merchant", "Records", "Epsilon, this run", "Epsilon, lifetime", "Rounds charged")
     return Table(columns, rows, empty="No merchant has reported.")
 
 
@@ -182,7 +182,3 @@ def _mistakes(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> list[
         for cell, true, other in wrong[:_SHOWN_MISTAKES]
     )
     return [Paragraph(f"Most frequent mistakes: {'; '.join(texts)}.", "note")]
-
-
-def _columns(first: str, *others: str) -> tuple[Column, ...]:
-    return (Column(first), *(Column(title, "number") for title in others))
