@@ -32,6 +32,7 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
+from fedrec.privacy.audit.verify.rules import _broken_by_plan
 from fedrec.privacy.derive import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -848,6 +849,21 @@ def test_a_charge_that_breaks_its_policy_is_named(
 ) -> None:
     outcome = verifier.verify(scene.write(ruled(scene, rules), tmp_path / "audit.json"))
     assert says in outcome.failures["m1"], outcome.failures
+
+
+def test_an_installed_model_that_the_policy_does_not_name_breaks_its_rule(scene: Scene) -> None:
+    entries = [json.loads(row["payload"]) for row in rows_of(scene.bundle)]
+    charge = next(entry["charge"] for entry in entries if entry["kind"] == "charge")
+    plan = scene.plans[0].model_dump(mode="json")
+    code = "ab" * 32
+    for allowed, installed, broken in (
+        (frozenset(), None, False),
+        (frozenset(), code, True),
+        (frozenset({"cd" * 32}), code, True),
+        (frozenset({code}), code, False),
+    ):
+        rules = json.loads(POLICY.model_copy(update={"model_code": allowed}).rules)
+        assert _broken_by_plan(rules, plan | {"model_code": installed}, charge)["model_code"] is broken
 
 
 def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:

@@ -15,7 +15,9 @@ from torch import nn
 
 from fedrec._internal.package_hash import package_hash
 from fedrec._internal.registry import Registry
+from fedrec.clients.checks import look_at
 from fedrec.clients.data import build_model, check_plan_model
+from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.dp.clipping import clipped_sum
@@ -128,6 +130,20 @@ def test_a_policy_allows_no_installed_model_unless_it_names_its_code(tmp_path: P
     named.check(plan)
     with pytest.raises(RefusedError, match="model_code"):
         named.check(cohort.plan(model_code="cd" * 32))
+
+
+def test_a_merchants_check_shows_the_code_that_its_policy_may_name(folder: Path, tmp_path: Path) -> None:
+    home = MerchantHome.create(tmp_path / "home", name="m0", data=tmp_path, units=10)
+    code = by_hand(folder)
+
+    def told() -> str:
+        return next(finding.text for finding in look_at(home, offline=True) if finding.what == "models")
+
+    assert told() == f"acme-net {code} (not allowed by policy 'model_code')"
+    policy = home.folder / "policy.toml"
+    policy.write_text(policy.read_text() + f'model_code = ["{code}"]\n')
+    assert told() == f"acme-net {code} (allowed by policy 'model_code')"
+    assert not (folder / "ran").exists()
 
 
 class Scaled(nn.Module):

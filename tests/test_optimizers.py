@@ -16,6 +16,7 @@ from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.filing import read_training_file
 from fedrec.server.optimizers.adam import Adam
 from fedrec.server.optimizers.protocol import State, Vector
 from fedrec.server.optimizers.registry import REGISTRY, read_choice, start_weights, write_choice
@@ -205,6 +206,18 @@ def test_a_wrong_choice_is_one_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         settled(optimizer=text)
     assert "\n" not in str(error.value)
+
+
+def test_a_training_file_sets_the_optimizer_as_the_command_line_does(tmp_path: Path) -> None:
+    file = tmp_path / "training.toml"
+    file.write_text(
+        '[training]\nclasses = ["a", "b"]\noptimizer = "yogi:beta1=0.5"\n'
+        "learning_rate = 0.02\naveraging = 0.5\n"
+    )
+    options = read_training_file(file)
+    assert settle(options, models.get("cnn"), merchants=4).update == settled(
+        optimizer="yogi:beta1=0.5", learning_rate=0.02, averaging=0.5
+    )
 
 
 def test_a_written_choice_is_read_back() -> None:
