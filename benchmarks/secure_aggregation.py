@@ -37,7 +37,7 @@ from fedrec.privacy.aggregation.scheme import (
     Scheme,
 )
 from fedrec.privacy.aggregation.seats import default_threshold, seat_order
-from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply
@@ -105,18 +105,20 @@ def exact_sum(values: Int64Array, *, distinct: int, clients: int) -> Int64Array:
 def default_sum_bound(*, dimension: int, clients: int) -> int:
     """Bound a coordinate of the sum in a run at the defaults: epsilon 8, q 0.05, 100 rounds."""
     noise = plan_noise(
-        mode="distributed",
-        epsilon=8.0,
-        noise_multiplier=None,
-        delta=1e-5,
-        sample_rate=0.05,
-        steps=100,
-        dimension=dimension,
-        clip=1.0,
-        cohort=clients,
-        min_contributors=clients,
-        colluders=1,
-        records_per_merchant=750,
+        NoiseRequest(
+            mode="distributed",
+            epsilon=8.0,
+            noise_multiplier=None,
+            delta=1e-5,
+            sample_rate=0.05,
+            steps=100,
+            dimension=dimension,
+            clip=1.0,
+            cohort=clients,
+            min_contributors=clients,
+            colluders=1,
+            records_per_merchant=750,
+        )
     )
     return noise.max_abs_sum
 

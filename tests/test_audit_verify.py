@@ -579,7 +579,7 @@ def test_what_is_wrong_with_the_whole_is_the_bundle_s(
     ("name", "change"),
     [
         ("epsilon", lambda value: value * 0.99),
-        ("epsilon_rdp", lambda value: value * 0.99),
+        ("cross_checks", lambda value: value | {"rdp": value["rdp"] * 0.99}),
         ("epsilon_at_1e-5", lambda value: value * 0.99),
         ("epsilon_of_copies", lambda value: value | {"2": value["2"] * 0.95}),
         ("epsilon_of_copies", lambda value: {"2": value["2"]}),

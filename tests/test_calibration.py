@@ -15,7 +15,7 @@ from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.dp import bounds
-from fedrec.privacy.dp.calibration import OVERFULL, NoisePlan, events, overfull_bits, plan_noise, views
+from fedrec.privacy.dp.calibration import OVERFULL, NoisePlan, NoiseRequest, overfull_bits, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.quantise import sensitivity
 from fedrec.privacy.dp.step import contribute, local_update
@@ -29,7 +29,7 @@ def _plan(**changes: Any) -> NoisePlan:
         "steps": 60, "dimension": 111, "clip": 0.5, "cohort": 10, "min_contributors": 8, "colluders": 2,
         "records_per_merchant": 40,
     }  # fmt: skip
-    return plan_noise(**{**arguments, **changes})
+    return plan_noise(NoiseRequest(**{**arguments, **changes}))
 
 
 def _problem(n: int = 40) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -52,11 +52,11 @@ def test_opened_noise_is_never_less_than_charged() -> None:
     honest = plan.share_std**2 * (8 - 2)
     # Nine grid units squared are set aside: what is left is a continuous Gaussian's (docs/accounting.md).
     assert math.sqrt(honest - 9) / plan.sensitivity == pytest.approx(3.0, rel=1e-12)
-    assert views(plan).server == 3.0
+    assert plan.spend.multiplier == 3.0
     own = math.sqrt(plan.share_std**2 - 9) / plan.sensitivity
-    assert views(plan).aggregation_broken == pytest.approx(own, rel=1e-12)
+    assert plan.spend.broken_multiplier == pytest.approx(own, rel=1e-12)
     assert own < 3.0 / math.sqrt(6)
-    assert events(plan, steps=5)[0] == Event(0.25, 3.0, 5)
+    assert plan.spend.after(5).events()[0] == Event(0.25, 3.0, 5)
 
 
 @pytest.mark.parametrize("mode", ["distributed", "local"])
@@ -68,7 +68,7 @@ def test_both_views_follow_from_the_noise_that_is_drawn(mode: str, multiplier: f
         multiplier, rel=1e-12
     )
     own = math.sqrt(plan.share_std**2 - 9) / plan.sensitivity
-    assert views(plan).aggregation_broken == pytest.approx(own, rel=1e-12)
+    assert plan.spend.broken_multiplier == pytest.approx(own, rel=1e-12)
 
 
 def test_a_share_too_small_for_the_lemma_is_refused() -> None:
@@ -86,18 +86,18 @@ def test_a_training_beyond_the_lemma_s_range_is_refused() -> None:
 
 def test_epsilon_target_holds_with_rounding_taken_off_delta() -> None:
     plan = _plan(epsilon=2.0, noise_multiplier=None, beta=1e-8)
-    assert plan.accounting_delta == pytest.approx(1e-5 - 60e-8, rel=1e-12)
-    spent = epsilon_pld(events(plan, steps=60), delta=plan.accounting_delta)
+    assert plan.spend.accounting_delta == pytest.approx(1e-5 - 60e-8, rel=1e-12)
+    spent = epsilon_pld(plan.spend.after(60).events(), delta=plan.spend.accounting_delta)
     assert 0.995 * 2.0 <= spent <= 2.0
 
 
 def test_local_and_off() -> None:
     local = _plan(mode="local", local_steps=3)
     assert local.share_std == pytest.approx(math.hypot(3.0 * local.sensitivity, 3.0))
-    assert views(local).server == pytest.approx(views(local).aggregation_broken)
+    assert local.spend.multiplier == pytest.approx(local.spend.broken_multiplier)
     off = _plan(mode="off", noise_multiplier=None)
     assert off.share_std == 0
-    assert views(off).server == views(off).aggregation_broken == 0
+    assert off.spend.multiplier == off.spend.broken_multiplier == 0
     assert (off.scale, off.clamp_abs) == (local.scale, local.clamp_abs)
 
 

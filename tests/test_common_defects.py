@@ -28,7 +28,7 @@ from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.book_keeping import covers
-from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
+from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.step import contribute
@@ -50,11 +50,10 @@ def _open(path: Path) -> Ledger:
 
 
 def _plan(dimension: int, mode: Mode = "off") -> NoisePlan:
-    return plan_noise(
+    return plan_noise(NoiseRequest(
         mode=mode, epsilon=None, noise_multiplier=None if mode == "off" else 1.0, delta=1e-5,
         sample_rate=0.5, steps=1, dimension=dimension, clip=1.0, cohort=4, min_contributors=4, colluders=1,
-        records_per_merchant=20, local_steps=1,
-    )  # fmt: skip
+        records_per_merchant=20, local_steps=1,))  # fmt: skip
 
 
 def test_opacus_1_physical_batches_never_merge_logical_ones() -> None:
@@ -379,11 +378,10 @@ def test_a_share_of_noise_is_of_the_fewest_honest_contributors_not_of_the_cohort
     """Shares of the cohort would leave less noise than charged as soon as one merchant drops or colludes."""
 
     def planned(cohort: int, least: int, colluders: int) -> NoisePlan:
-        return plan_noise(
+        return plan_noise(NoiseRequest(
             mode="distributed", epsilon=None, noise_multiplier=2.0, delta=1e-5, sample_rate=0.1, steps=10,
             dimension=50, clip=1.0, cohort=cohort, min_contributors=least, colluders=colluders,
-            records_per_merchant=100,
-        )  # fmt: skip
+            records_per_merchant=100,))  # fmt: skip
 
     for cohort, least, colluders in ((10, 10, 1), (10, 6, 1), (10, 6, 3), (500, 6, 3)):
         plan = planned(cohort, least, colluders)

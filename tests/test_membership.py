@@ -18,7 +18,6 @@ from fedrec.cli.attacks import membership
 from fedrec.errors import AuditError, ConfigError, DataError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.dp.calibration import events
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import (
     Attack,
@@ -80,7 +79,7 @@ def test_the_bound_is_not_above_epsilons_own() -> None:
 def test_noise_is_that_of_the_claimed_budget() -> None:
     plan = noise_for(RECIPE, epsilon=2.0, dimension=1000, records=25)
     assert plan.share_std == pytest.approx(math.hypot(plan.noise_multiplier * plan.sensitivity, 3))
-    spent = epsilon_pld(events(plan, steps=RECIPE.steps), delta=plan.accounting_delta)
+    spent = plan.spend.epsilon()
     assert 1.98 <= spent <= 2.0
     assert noise_for(RECIPE, epsilon=None, dimension=1000, records=25).share_std == 0.0
 

@@ -33,7 +33,7 @@ from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, Statement
 from fedrec.protocol.messages import JoinReply, TrainReply
@@ -280,12 +280,12 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     # Lost rounds are charged: after round 4, four steps are spent, and the count that was declared before.
     plan = training.plan()
     noise = derive(plan).noise
-    multiplier = reported_views(plan, noise).server
+    multiplier = derive(plan).spend.multiplier
     for steps, told in ((4, status["training"]["epsilon"]), (5, status["training"]["epsilon_planned"])):
         event = Event(plan.sample_rate, multiplier, steps)
         left = plan.delta - steps * noise.beta
         assert told == pytest.approx(epsilon_pld([event, count_event()], delta=left), rel=1e-4)
-    broken = Event(plan.sample_rate, reported_views(plan, noise).aggregation_broken, 4)
+    broken = Event(plan.sample_rate, derive(plan).spend.broken_multiplier, 4)
     assert at(samples, "fedrec_epsilon_aggregation_broken", training=number) == pytest.approx(
         epsilon_pld([broken, count_event()], delta=plan.delta - 4 * noise.beta), rel=1e-4
     )

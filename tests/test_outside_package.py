@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,12 @@ def trained(installed: Path, run: Path, scheme: str) -> subprocess.CompletedProc
     return done
 
 
+def ledgers_accountants(run: Path) -> str:
+    """What the entries of a merchant's ledger name."""
+    with sqlite3.connect(next(run.rglob("ledger.sqlite"))) as database:
+        return str(database.execute("SELECT payload FROM entries ORDER BY sequence DESC LIMIT 1").fetchone())
+
+
 def audited(installed: Path, run: Path) -> tuple[str, str]:
     """What the bundle of a run shows on its page, and what verify says of it."""
     done = fedrec(installed, "audit", "report", "--run", run, "--out", run / "audit")
@@ -74,8 +81,19 @@ def test_a_scheme_of_another_package_trains_and_its_bundle_holds(installed: Path
     privacy = report["privacy"]
     # The noise of the whole sum counts, as under the scheme that it is a copy of.
     assert privacy["epsilon"] < privacy["epsilon_aggregation_broken"] and privacy["epsilon"] <= 8.0
+    # Another accountant's figure stands beside the proved one, and can't take its place.
+    checked = privacy["cross_checks"]
+    assert (
+        set(checked) == {"rdp", "hopeful", "whole-orders"} and "whole-orders without" in privacy["accountant"]
+    )
+    steps, q = privacy["steps"], privacy["noise_multiplier"]
+    assert checked["whole-orders"] > steps / q**2 / 2 and checked["whole-orders"] > privacy["epsilon"]
+    assert privacy["epsilon"] > 7.9 and any("accountant hopeful reads 0.01" in w for w in report["warnings"])
+    assert not any("accountant whole-orders" in warning for warning in report["warnings"])
+    assert "whole-orders" not in ledgers_accountants(tmp_path / "run")
     page, verdict = audited(installed, tmp_path / "run")
     assert verdict.endswith("The record holds.\n") and "NOT ENCRYPTED" not in page
+    assert "figures by hopeful, whole-orders are not recomputed" in verdict
 
 
 @pytest.mark.install

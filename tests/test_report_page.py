@@ -89,7 +89,8 @@ def fake_report(*, classes: int = 10, merchants: int = 8, rounds: int = 100, see
         "privacy": {
             "mode": "distributed", "unit": "record", "adjacency": "add-or-remove",
             "duplicate_policy": "dropped",
-            "epsilon": 7.996, "epsilon_rdp": 8.731, "epsilon_aggregation_broken": 31.418, "delta": 1.6e-5,
+            "epsilon": 7.996, "cross_checks": {"rdp": 8.731}, "epsilon_aggregation_broken": 31.418,
+            "delta": 1.6e-5,
             "sample_rate": 0.02, "clip": 1.0, "noise_multiplier": 0.8132, "steps": rounds, "colluders": 1,
             "min_contributors": max(merchants - 1, 3), "accountant": "pld", "seeded": False,
             "per_merchant": [

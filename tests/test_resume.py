@@ -330,7 +330,7 @@ def test_a_callback_ends_a_training_whose_figures_are_then_those_of_the_whole_pl
     assert rounds == [(line["round"], line["accuracy"]) for line in report(whole)["rounds"][:ENDED]]
     assert len(found["rounds"]) == ENDED
     assert any("STOPPED EARLY" in text for text in found["warnings"])
-    for figure in ("epsilon", "epsilon_rdp", "epsilon_aggregation_broken", "steps"):
+    for figure in ("epsilon", "cross_checks", "epsilon_aggregation_broken", "steps"):
         assert found["privacy"][figure] == report(whole)["privacy"][figure]
     # It is over: keys are gone, and nothing is left to resume.
     for home in (tmp_path / "run" / "merchants").iterdir():

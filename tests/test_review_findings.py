@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import ValidationError
 
 from fedrec.errors import ConfigError, ProtocolError, RefusedError, TrainingError
-from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
@@ -38,18 +38,20 @@ def test_no_plan_has_a_clip_at_which_floats_fail(tmp_path: Path, clip: float) ->
         Cohort(tmp_path).plan(clip=clip)
     with pytest.raises(ConfigError, match="clip"):
         plan_noise(
-            mode="local",
-            epsilon=None,
-            noise_multiplier=1.0,
-            delta=1e-5,
-            sample_rate=0.1,
-            steps=1,
-            dimension=10,
-            clip=clip,
-            cohort=1,
-            min_contributors=1,
-            colluders=0,
-            records_per_merchant=100,
+            NoiseRequest(
+                mode="local",
+                epsilon=None,
+                noise_multiplier=1.0,
+                delta=1e-5,
+                sample_rate=0.1,
+                steps=1,
+                dimension=10,
+                clip=clip,
+                cohort=1,
+                min_contributors=1,
+                colluders=0,
+                records_per_merchant=100,
+            )
         )
 
 

@@ -36,7 +36,7 @@ KEYS: dict[str, str] = {
     "run": "id seconds engine workers merchants rounds dataset partition model parameters seed",
     "data": "records skipped duplicates_dropped",
     "metrics": "accuracy precision_macro recall_macro f1_macro roc_auc_macro confusion split per_class",
-    "privacy": "mode unit adjacency duplicate_policy epsilon epsilon_rdp epsilon_aggregation_broken delta"
+    "privacy": "mode unit adjacency duplicate_policy epsilon cross_checks epsilon_aggregation_broken delta"
     " rating epsilon_at_1e-5 epsilon_of_copies"
     " sample_rate clip noise_multiplier steps colluders min_contributors accountant seeded per_merchant",
     "secure_aggregation": "scheme threshold committee min_contributors value_bits"
@@ -229,7 +229,7 @@ def test_epsilon_is_that_of_an_independent_accountant(request: pytest.FixtureReq
     privacy = (value[1] if name == "lossy" else value).report["privacy"]
     truth = independent_epsilon(privacy, privacy["noise_multiplier"])
     assert truth <= privacy["epsilon"] <= 1.01 * truth
-    assert privacy["epsilon"] <= 1.01 * privacy["epsilon_rdp"]
+    assert privacy["epsilon"] <= 1.01 * privacy["cross_checks"]["rdp"]
     if name != "clear":
         # 8 is the budget unless one is given; all rounds of the plan are charged here.
         assert 7.9 <= privacy["epsilon"] <= 8.0
@@ -294,7 +294,8 @@ def test_encryption_does_not_change_a_model_without_privacy(start: Start, encryp
     assert closed.model == open_.model != encrypted.model
     for run in (closed, open_):
         privacy = run.report["privacy"]
-        assert [privacy[key] for key in ("epsilon", "epsilon_rdp", "noise_multiplier")] == [None] * 3
+        assert [privacy[key] for key in ("epsilon", "noise_multiplier")] == [None] * 2
+        assert privacy["cross_checks"] == {"rdp": None}
         assert all(line["epsilon"] is None for line in privacy["per_merchant"])
         assert any("NOT PRIVATE" in warning for warning in run.report["warnings"])
         assert "NOT PRIVATE" in (run.folder / "report.html").read_text("utf-8")

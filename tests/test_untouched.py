@@ -13,7 +13,7 @@ from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.filing import TrainingFile, file_training
@@ -74,5 +74,5 @@ def test_the_default_delta_is_for_all_photos_together(tmp_path: Path) -> None:
     few = planned(cohort, tmp_path / "few", size=20)
     many = planned(cohort, tmp_path / "many", size=100_000)
     assert (few.delta, many.delta) == (1e-5, 1 / (10 * 5 * 100_000))
-    event = Event(few.sample_rate, reported_views(few, derive(few).noise).server, few.rounds)
+    event = Event(few.sample_rate, derive(few).spend.multiplier, few.rounds)
     assert epsilon_pld([event], delta=1e-5) <= 8.0

@@ -9,7 +9,7 @@ from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.privacy.accounting.rating import USUAL_DELTA
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import Derived, derive, reported_views
+from fedrec.privacy.derive import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task, check_model
 from fedrec.server.report.build import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
@@ -21,7 +21,6 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     """Yield what was planned, and what it will cost; ``fingerprint`` is the one that merchants compare."""
     made = training.plan()
     derived = derive(made)
-    view = reported_views(made, derived.noise)
     yield f"training    {training.number} ({made.training_id[:16]})"
     code = "" if made.model_code is None else f" with the code {made.model_code}"
     yield f"model       {made.model}{code}, {made.dimension:,} parameters, {made.rounds} rounds"
@@ -35,7 +34,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     )
     yield (
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
-        f"noise multiplier {view.server:.3f}, delta {made.delta:g}"
+        f"noise multiplier {derived.spend.multiplier:.3f}, delta {made.delta:g}"
     )
     yield from _budget(made, derived)
     yield f"encryption  {made.scheme}{_committee(made)}"

@@ -12,7 +12,7 @@ from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entries import Entry, charges
 from fedrec.privacy.accounting.kinds import Charge
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
+from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 
@@ -60,7 +60,7 @@ def round_charge(
 ) -> Charge:
     """Return the charge of one round."""
     noise = derived.noise
-    both = reported_views(plan, noise)
+    spend = derived.spend
     return Charge(
         training_id=plan.training_id,
         round_number=round_number,
@@ -74,8 +74,8 @@ def round_charge(
         clip=plan.clip,
         clipping=plan.clipping,
         planned_noise_multiplier=noise.noise_multiplier,
-        guaranteed_noise_multiplier=both.server,
-        broken_noise_multiplier=both.aggregation_broken,
+        guaranteed_noise_multiplier=spend.multiplier,
+        broken_noise_multiplier=spend.broken_multiplier,
         beta=noise.beta,
         scale=noise.scale,
         dimension=noise.dimension,

@@ -7,6 +7,7 @@ record's sensitivity is, is no rule and no part of a plan: the merchant derives 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Collection
@@ -18,11 +19,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
-from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
-from fedrec.privacy.derive import Derived, reported_views
+from fedrec.privacy.derive import Derived
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan, Unit, roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Strict, sha256_hex
@@ -305,18 +304,15 @@ class MerchantPolicy(Strict):
         of all the plan's steps at the policy's own ``lifetime_delta``: a plan buys nothing by naming a
         larger. (At the plan's where there is none, as in simulations.)
         """
-        noise = reported_views(plan, derived.noise).server
-        _at_least("least_noise_multiplier", noise, self.least_noise_multiplier)
+        spend = derived.spend
+        _at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
         if self.largest_training_epsilon is None:
             return
-        steps = plan.rounds * plan.local_steps
-        whole = plan.delta if self.lifetime_delta is None else self.lifetime_delta
-        delta = whole - derived.noise.beta * steps
-        if noise == 0 or delta < MIN_DELTA:
+        epsilon = spend.at(plan.delta if self.lifetime_delta is None else self.lifetime_delta).epsilon()
+        if epsilon == math.inf:
             raise RefusedError(
                 "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"
             )
-        epsilon = epsilon_pld([Event(plan.sample_rate, noise, steps)], delta=delta)
         _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
 
     def day_start(self, now: datetime) -> datetime:

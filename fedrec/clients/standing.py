@@ -29,7 +29,7 @@ from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
@@ -199,7 +199,7 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         derived = derive(plan)
     except (ConfigError, AggregationError):
         derived = None
-    if derived is not None and reported_views(plan, derived.noise).server > 0:
+    if derived is not None and derived.spend.multiplier > 0:
         charge = round_charge(
             plan,
             derived,

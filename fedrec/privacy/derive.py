@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.aggregation.registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
-from fedrec.privacy.dp.calibration import NoisePlan, Views, plan_noise, views
+from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.identity import SEAL_OVERHEAD
 from fedrec.protocol.plan import TrainingPlan, Unit
 
@@ -21,13 +22,17 @@ DUPLICATE_POLICY: Mapping[Unit, str] = {
 
 @dataclass(frozen=True)
 class Derived:
-    """The noise plan and the scheme of a training, and the most bytes that messages' blobs may have.
+    """The noise plan, spend and scheme of a training, and the most bytes that messages' blobs may have.
+
+    ``spend`` is what all its steps spend as it is charged and reported: where the scheme lets single updates
+    be read, the server's view is that of one share.
 
     ``upload_bytes`` is a whole upload, ``train_bytes`` what a round is opened with, ``unmask_bytes`` what a
     committee member or the holder of a key is sent for the whole cohort.
     """
 
     noise: NoisePlan
+    spend: PrivacySpend
     scheme: Scheme
     upload_bytes: int
     train_bytes: int
@@ -47,19 +52,21 @@ def derive(plan: TrainingPlan) -> Derived:
     """
     check_trust(plan)
     noise = plan_noise(
-        mode=plan.mode,
-        epsilon=None,
-        noise_multiplier=plan.noise_multiplier,
-        delta=plan.delta,
-        sample_rate=plan.sample_rate,
-        steps=plan.rounds * plan.local_steps,
-        dimension=plan.dimension,
-        clip=plan.clip,
-        cohort=plan.cohort,
-        min_contributors=plan.min_contributors,
-        colluders=plan.colluders,
-        records_per_merchant=plan.records_largest,
-        local_steps=plan.local_steps,
+        NoiseRequest(
+            mode=plan.mode,
+            epsilon=None,
+            noise_multiplier=plan.noise_multiplier,
+            delta=plan.delta,
+            sample_rate=plan.sample_rate,
+            steps=plan.rounds * plan.local_steps,
+            dimension=plan.dimension,
+            clip=plan.clip,
+            cohort=plan.cohort,
+            min_contributors=plan.min_contributors,
+            colluders=plan.colluders,
+            records_per_merchant=plan.records_largest,
+            local_steps=plan.local_steps,
+        )
     )
     parameters = choose_parameters(
         plan.scheme, dimension=plan.dimension, cohort=plan.cohort, max_abs_sum=noise.max_abs_sum
@@ -72,19 +79,9 @@ def derive(plan: TrainingPlan) -> Derived:
         public_key, part = scheme.public_key_bytes, ciphertext
     return Derived(
         noise=noise,
+        spend=noise.spend if plan.trust.epsilon_of == "sum" else noise.spend.of_one_share(),
         scheme=scheme,
         upload_bytes=ciphertext + len(plan.committee) * box,
         train_bytes=4 * plan.dimension + public_key,
         unmask_bytes=plan.cohort * part,
     )
-
-
-def reported_views(plan: TrainingPlan, noise: NoisePlan) -> Views:
-    """Return the noise multipliers to charge and to report.
-
-    The two are equal where single updates can be read: then the server's view is that of one share.
-    """
-    both = views(noise)
-    if plan.trust.epsilon_of == "sum":
-        return both
-    return Views(server=both.aggregation_broken, aggregation_broken=both.aggregation_broken)

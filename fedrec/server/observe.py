@@ -20,10 +20,8 @@ from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.pld import epsilon_schedule
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
 from fedrec.server.coordinator import Coordinator
@@ -229,10 +227,8 @@ def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
     """Epsilon by PLD of the declared count and 0, 1, ... rounds, server's view; None without a guarantee."""
     if not plan.privacy_mode.private:
         return (None,) * (plan.rounds + 1)
-    noise = derive(plan).noise
-    step = Event(plan.sample_rate, reported_views(plan, noise).server, plan.local_steps)
-    deltas = [plan.delta - noise.beta * plan.local_steps * k for k in range(plan.rounds + 1)]
-    return tuple(finite(epsilon) for epsilon in epsilon_schedule((count_event(),), step, deltas=deltas))
+    spend = derive(plan).spend.beside(count_event())
+    return tuple(finite(epsilon) for epsilon in spend.schedule(every=plan.local_steps))
 
 
 def _number(epsilon: float | None) -> float:

@@ -26,7 +26,7 @@ from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derive import derive
-from fedrec.privacy.dp.calibration import plan_noise
+from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
@@ -270,20 +270,22 @@ def _make_plan(
     if private:
         check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
     noise = plan_noise(
-        mode=options.privacy,
-        epsilon=(options.epsilon or DEFAULT_EPSILON) if private else None,
-        noise_multiplier=None,
-        delta=delta,
-        sample_rate=settings.sample_rate,
-        steps=steps,
-        dimension=initial.size,
-        clip=settings.clip,
-        cohort=len(roster),
-        min_contributors=settings.min_contributors,
-        colluders=settings.colluders,
-        records_per_merchant=max(sizes),
-        local_steps=options.local_steps,
-        besides=(count_event(),),
+        NoiseRequest(
+            mode=options.privacy,
+            epsilon=(options.epsilon or DEFAULT_EPSILON) if private else None,
+            noise_multiplier=None,
+            delta=delta,
+            sample_rate=settings.sample_rate,
+            steps=steps,
+            dimension=initial.size,
+            clip=settings.clip,
+            cohort=len(roster),
+            min_contributors=settings.min_contributors,
+            colluders=settings.colluders,
+            records_per_merchant=max(sizes),
+            local_steps=options.local_steps,
+            besides=(count_event(),),
+        )
     )
     try:
         plan = TrainingPlan(

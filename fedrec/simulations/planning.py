@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import DataError
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.rating import check_budget
+from fedrec.privacy.accounting.spend import delta_left, least_multiplier
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
@@ -44,13 +44,14 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     if config.delta is None:
         return
     steps = (config.rounds or spec.defaults.rounds) * config.local_steps
-    if config.delta > BETA * steps:
+    if delta_left(delta=config.delta, beta=BETA, steps=steps) > 0:
         # The answer is kept by its arguments, so that the plan doesn't compute it again.
-        noise_multiplier_for(
-            epsilon=config.epsilon or DEFAULT_EPSILON,
-            delta=config.delta - BETA * steps,
+        least_multiplier(
+            config.epsilon or DEFAULT_EPSILON,
+            delta=config.delta,
             sample_rate=config.sample_rate or spec.defaults.sample_rate,
             steps=steps,
+            beta=BETA,
         )
 
 

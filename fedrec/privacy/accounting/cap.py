@@ -8,8 +8,9 @@ from fedrec.errors import BudgetExceededError, LedgerError
 from fedrec.privacy.accounting.entries import Epsilons, finite
 from fedrec.privacy.accounting.events import MIN_DELTA
 from fedrec.privacy.accounting.filter import Reading
-from fedrec.privacy.accounting.kinds import Charge, Count, View
+from fedrec.privacy.accounting.kinds import Charge, Count
 from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.spend import View
 
 NOMINAL_EPSILON = 10.0
 """Where no cap is set, as in simulations: what the filter's order is chosen for. Nothing is refused then."""

@@ -1,4 +1,4 @@
-"""Noised steps, which both accountants compose, and the names of the accountants."""
+"""Noised steps, which accountants compose."""
 
 from __future__ import annotations
 
@@ -42,11 +42,6 @@ class Event:
             raise ConfigError(f"noise multiplier: {self.noise_multiplier} is not a finite number from 0 up.")
         if not 0 <= self.steps <= _MAX_STEPS:
             raise ConfigError(f"steps: {self.steps} is outside 0 to {_MAX_STEPS}.")
-
-
-def accountant_versions() -> str:
-    """Name the accountants with their versions, as ledgers and reports record them."""
-    return "pld connect-the-dots at sqrt(V - 9) fedrec/2; rdp orders 1.05-2048 at sqrt(V - 9) fedrec/2"
 
 
 def check_delta(delta: float) -> None:

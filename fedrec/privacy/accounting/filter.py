@@ -23,6 +23,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.events import MIN_DELTA, Event, check_delta
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
+from fedrec.privacy.accounting.spend import PrivacySpend
 
 RELEASES_PART = 1 / 16
 """Part of delta that single releases have; the two arms share the rest evenly."""
@@ -49,6 +50,18 @@ class Training:
             raise ConfigError(
                 f"lifetime cap: a training of {self.planned} steps, {self.charged} charged, is no training."
             )
+
+    def spend(self, steps: int) -> PrivacySpend:
+        """Return what so many of its steps spend in the cap's view; their delta is the caller's to say."""
+        noise = self.step.noise_multiplier
+        return PrivacySpend(
+            sample_rate=self.step.sample_rate,
+            multiplier=noise,
+            broken_multiplier=noise,
+            steps=steps,
+            beta=self.beta,
+            delta=0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,10 +123,7 @@ def read(
         ),
         renyi=_renyi(trainings, epsilon=epsilon, delta=delta),
         basic=math.fsum(
-            _pld(
-                replace(training.step, steps=training.planned),
-                part_of(delta * ARM_PART, position) - training.beta * training.planned,
-            )
+            training.spend(training.planned).at(part_of(delta * ARM_PART, position)).epsilon()
             for position, training in enumerate(trainings)
         ),
         order=float(ORDERS[order_index(trainings[0].step, epsilon=epsilon, delta=delta)])
@@ -165,7 +175,7 @@ def _renyi(trainings: Sequence[Training], *, epsilon: float, delta: float) -> fl
     if not any(training.charged for training in trainings):
         return 0.0
     index = order_index(trainings[0].step, epsilon=epsilon, delta=delta)
-    left = delta * ARM_PART - math.fsum(training.beta * training.charged for training in trainings)
+    left = delta * ARM_PART - math.fsum(training.spend(training.charged).betas for training in trainings)
     if left < MIN_DELTA:
         return math.inf
     total = sum(rdp_vector(replace(training.step, steps=training.charged)) for training in trainings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from fedrec.privacy.accounting.accountants import ledger_accountants
 from fedrec.privacy.accounting.entries import (
     AnswerEntry,
     ChargeEntry,
@@ -14,7 +15,6 @@ from fedrec.privacy.accounting.entries import (
     charges,
     last_count,
 )
-from fedrec.privacy.accounting.events import accountant_versions
 from fedrec.privacy.accounting.kinds import Answer, Charge, Count, answer_key
 from fedrec.privacy.accounting.lifetime import Lifetime
 
@@ -85,12 +85,12 @@ class History:
     def new_charge(self, charge: Charge, epsilons: Epsilons, *, data: str) -> ChargeEntry:
         """Return a charge's entry to be signed; ``data`` is its commitment."""
         return ChargeEntry(
-            *self._place(), charge=charge, data=data, accountants=accountant_versions(), epsilons=epsilons
+            *self._place(), charge=charge, data=data, accountants=ledger_accountants(), epsilons=epsilons
         )
 
     def new_count(self, count: Count, epsilons: Epsilons) -> CountEntry:
         """Return a release's entry to be signed."""
-        return CountEntry(*self._place(), count=count, accountants=accountant_versions(), epsilons=epsilons)
+        return CountEntry(*self._place(), count=count, accountants=ledger_accountants(), epsilons=epsilons)
 
     def new_answer(self, answer: Answer) -> AnswerEntry:
         """Return an answer's entry to be signed."""

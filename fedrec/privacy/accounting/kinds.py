@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
-
-View = Literal["server", "aggregation_broken"]
+from fedrec.privacy.accounting.spend import PrivacySpend, View
 
 
 class Cost(Protocol):
@@ -81,12 +80,23 @@ class Charge:
     @property
     def delta_used(self) -> float:
         """The chance that rounding passes the sensitivity in one of the steps."""
-        return self.beta * self.steps
+        return self.spend.betas
+
+    @property
+    def spend(self) -> PrivacySpend:
+        """What the charge's steps spend, at its training's whole delta."""
+        return PrivacySpend(
+            sample_rate=self.sample_rate,
+            multiplier=self.guaranteed_noise_multiplier,
+            broken_multiplier=self.broken_noise_multiplier,
+            steps=self.steps,
+            beta=self.beta,
+            delta=self.delta,
+        )
 
     def event(self, view: View = "server") -> Event:
         """Return what this costs in one of the two views, for the accountants."""
-        multiplier = self.guaranteed_noise_multiplier if view == "server" else self.broken_noise_multiplier
-        return Event(self.sample_rate, multiplier, self.steps)
+        return Event(self.sample_rate, self.spend.noise_in(view), self.steps)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from fedrec.privacy.accounting.cap import Cap
 from fedrec.privacy.accounting.chain import LedgerChain
 from fedrec.privacy.accounting.entries import Entry, spending
 from fedrec.privacy.accounting.filter import Reading
-from fedrec.privacy.accounting.kinds import View
+from fedrec.privacy.accounting.spend import View
 
 
 class LedgerView:

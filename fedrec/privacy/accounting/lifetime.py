@@ -10,8 +10,9 @@ from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entries import SpendingEntry
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.filter import Reading, Training, needed_cap, read
-from fedrec.privacy.accounting.kinds import Charge, Cost, Count, View
-from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
+from fedrec.privacy.accounting.kinds import Charge, Cost, Count
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.spend import View
 
 MAX_PREPARED = 4096
 """Most charges of a training worked out ahead; later ones are composed as they come."""
@@ -114,8 +115,8 @@ class Lifetime:
         """Compose all charges of a training like this one, so that :meth:`own_epsilon` looks them up."""
         if self._prepared is None or self._prepared[0] != charge.training_id:
             count = min(charge.rounds, MAX_PREPARED)
-            deltas = [charge.delta - k * charge.delta_used for k in range(count + 1)]
-            self._prepared = (charge.training_id, epsilon_schedule((), charge.event(), deltas=deltas))
+            whole = charge.spend.after(count * charge.steps)
+            self._prepared = (charge.training_id, whole.schedule(every=charge.steps))
 
     def own_epsilon(self, cost: Cost, *, charges: int = 1, view: View = "server") -> float:
         """Epsilon by PLD of a release, or of a training with so many more charges, at its own delta.
@@ -129,9 +130,7 @@ class Lifetime:
             position, known = steps // cost.steps, self._prepared[1]
             if position < len(known):
                 return known[position]
-        left = cost.delta - steps * cost.beta
-        event = replace(cost.event(view), steps=steps)
-        return epsilon_pld([event], delta=left) if left >= MIN_DELTA else math.inf
+        return cost.spend.after(steps).epsilon(view)
 
 
 def _terms(charge: Charge) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from typing import cast
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
+from fedrec.privacy.accounting.accountant import AccountantSpec
 from fedrec.privacy.accounting.composing import Sum, epsilon_of
 from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, MIN_DELTA, Event, Group, check_delta, grouped
 from fedrec.privacy.accounting.lemma import accounted_rate
@@ -240,3 +241,11 @@ def _schedule(history: tuple[Group, ...], step: Event, deltas: tuple[float, ...]
     ]
     found = (afresh(0), *_Composition.of(before, interval).growing(each, left))
     return (*found, *(math.inf for _ in range(len(deltas) - len(found))))
+
+
+SPEC = AccountantSpec(
+    name="pld",
+    version="connect-the-dots at sqrt(V - 9) fedrec/2",
+    bound="A step's losses are put on a grid that dominates them, and those above the window are infinite.",
+    epsilon=epsilon_pld,
+)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from fedrec.privacy.accounting.accountant import AccountantSpec
 from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, Event, check_delta
 from fedrec.privacy.accounting.lemma import accounted_rate
 
@@ -138,3 +139,11 @@ def epsilon_rdp(events: Iterable[Event], *, delta: float) -> float:
     for event in events:
         total = total + rdp_vector(event)
     return epsilon_from_rdp(total, delta=delta)
+
+
+SPEC = AccountantSpec(
+    name="rdp",
+    version="orders 1.05-2048 at sqrt(V - 9) fedrec/2",
+    bound="Renyi divergences of steps add up and are rounded up, and the best order's bound is taken.",
+    epsilon=epsilon_rdp,
+)

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
+from fedrec.privacy.accounting.copies import SHOWN
 from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
+from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.ledger_view import Entry, LedgerView, or_infinite, shown_epsilon
 from fedrec.protocol import modes
@@ -124,23 +123,25 @@ def _of_training(worst: LedgerView, plans: Mapping[str, Any], *, unit: str, give
         mine.items(), key=lambda item: or_infinite(item[1][-1]["epsilons"]["own_epsilon"])
     )
     charge, plan = entries[0]["charge"], plans.get(training_id)
-    steps, delta = sum(entry["charge"]["steps"] for entry in entries), charge["delta"]
-    events = [Event(charge["sample_rate"], charge["guaranteed_noise_multiplier"], steps)]
-    betas = steps * charge["beta"]
+    delta = charge["delta"]
+    spend = PrivacySpend(
+        sample_rate=charge["sample_rate"],
+        multiplier=charge["guaranteed_noise_multiplier"],
+        broken_multiplier=charge["broken_noise_multiplier"],
+        steps=sum(entry["charge"]["steps"] for entry in entries),
+        beta=charge["beta"],
+        delta=delta,
+    )
     rated = rate(
         summary["training_epsilon"],
         delta=delta,
         unit=unit,
         public_total=None if plan is None else plan["records_total"],
     )
-    copies = ", ".join(
-        f"{shown_epsilon(finite(epsilon_of_copies(events, copies=k, delta=delta, betas=betas)))} for {k}"
-        for k in SHOWN
-    )
+    copies = ", ".join(f"{shown_epsilon(finite(spend.epsilon_of_copies(k)))} for {k}" for k in SHOWN)
     usual = ""
     if delta != USUAL_DELTA:
-        left = USUAL_DELTA - betas
-        at = finite(epsilon_pld(events, delta=left)) if left >= MIN_DELTA else None
+        at = finite(spend.at(USUAL_DELTA).epsilon())
         usual = f" (at delta {number_format.delta(USUAL_DELTA)}: {shown_epsilon(at)})"
     return [
         _sentence(rated, given + rated.sentence, lead=True),

@@ -16,12 +16,12 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.lemma import LEAST_SHARE, accounted_multiplier, check_range, share_std
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.spend import PrivacySpend, delta_left, least_multiplier
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
 from fedrec.protocol import modes
-from fedrec.protocol.modes import Mode
+from fedrec.protocol.modes import Mode, ModeSpec
 from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 
 BETA = 1e-12
@@ -52,7 +52,7 @@ class NoisePlan:
             sqrt(variance - 9) over ``sensitivity``; 0 in ``off``.
         share_std: the parameter of the discrete Gaussian that one merchant adds per step; 0 in ``off``.
         beta: chance per step that ``sensitivity`` is passed, by rounding or because a draw was cut.
-        delta: the whole delta; the accountants get :attr:`accounting_delta`.
+        delta: the whole delta; :attr:`spend` says what is left of it for the accountants.
         steps: noised steps charged in the training.
         sample_rate: q.
         local_steps: noised steps between two sums; 1 unless ``mode`` is ``local``.
@@ -78,32 +78,58 @@ class NoisePlan:
     max_abs_sum: int
 
     @property
-    def accounting_delta(self) -> float:
-        """What of delta is left for the noise: delta less beta for each step."""
-        return self.delta - self.beta * self.steps
+    def spend(self) -> PrivacySpend:
+        """What all steps spend: the server's view is the whole sum's noise, the other that of one share."""
+        own = accounted_multiplier(self.share_std**2, sensitivity=self.sensitivity)
+        return PrivacySpend(
+            sample_rate=self.sample_rate,
+            multiplier=self.noise_multiplier,
+            # Where a share is the whole noise, the root of its square would be a last digit off.
+            broken_multiplier=own if modes.get(self.mode).shares_noise else self.noise_multiplier,
+            steps=self.steps,
+            beta=self.beta,
+            delta=self.delta,
+        )
 
 
-@dataclass(frozen=True)
-class Views:
-    """Noise multipliers to account for: of the sum that the server sees, or of one share alone."""
+@dataclass(frozen=True, kw_only=True)
+class NoiseRequest:
+    """What the noise of a training is planned from.
 
-    server: float
-    aggregation_broken: float
+    Attributes:
+        mode: the privacy mode; without noise, clipping bound and grid stay.
+        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or the next.
+        noise_multiplier: sigma of the server's view; both are ignored in a mode without noise.
+        delta: the whole delta; beta * steps of it goes to rounding and to draws that are cut.
+        sample_rate: q, the same for all merchants.
+        steps: noised steps that a merchant is charged in the whole training: rounds * ``local_steps``.
+        dimension: d, trainable parameters.
+        clip: C.
+        cohort: merchants in the roster, all of whose shares may arrive.
+        min_contributors: fewest merchants whose sum is opened.
+        colluders: merchants assumed to side with the server.
+        records_per_merchant: the largest merchant's declared size, for the clamp; a step must not draw
+            more records from it than a clipped sum takes.
+        local_steps: steps of one merchant between two sums, where the mode has several.
+        beta: chance per step of passing the sensitivity.
+        besides: what else ``epsilon`` is to cover, such as the counts that merchants declared.
+    """
 
-
-def views(plan: NoisePlan) -> Views:
-    """Return both noise multipliers of a plan: 0 stands for no guarantee; in ``local`` they are equal."""
-    own = accounted_multiplier(plan.share_std**2, sensitivity=plan.sensitivity)
-    # In ``local`` mode a share is the whole noise; the root of a square would be a last digit off.
-    broken = own if modes.get(plan.mode).shares_noise else plan.noise_multiplier
-    return Views(server=plan.noise_multiplier, aggregation_broken=broken)
-
-
-def events(plan: NoisePlan, *, steps: int, aggregation_broken: bool = False) -> tuple[Event, ...]:
-    """Return what ``steps`` steps of ``plan`` cost, for the accountants, in either view."""
-    both = views(plan)
-    multiplier = both.aggregation_broken if aggregation_broken else both.server
-    return (Event(plan.sample_rate, multiplier, steps),)
+    mode: Mode
+    epsilon: float | None
+    noise_multiplier: float | None
+    delta: float
+    sample_rate: float
+    steps: int
+    dimension: int
+    clip: float
+    cohort: int
+    min_contributors: int
+    colluders: int
+    records_per_merchant: int
+    local_steps: int = 1
+    beta: float = BETA
+    besides: tuple[Event, ...] = ()
 
 
 def overfull_bits(*, expected: float) -> float:
@@ -147,142 +173,119 @@ def max_abs_of_sum(
     return cohort * clamp_abs * local_steps + math.ceil(noise)
 
 
-def plan_noise(
-    *,
-    mode: Mode,
-    epsilon: float | None,
-    noise_multiplier: float | None,
-    delta: float,
-    sample_rate: float,
-    steps: int,
-    dimension: int,
-    clip: float,
-    cohort: int,
-    min_contributors: int,
-    colluders: int,
-    records_per_merchant: int,
-    local_steps: int = 1,
-    beta: float = BETA,
-    besides: tuple[Event, ...] = (),
-) -> NoisePlan:
+def plan_noise(request: NoiseRequest) -> NoisePlan:
     """Plan the noise of a training.
 
-    Args:
-        mode: ``distributed``, ``local`` or ``off`` (no noise; clipping bound and grid stay).
-        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or the next.
-        noise_multiplier: sigma of the server's view; give this or ``epsilon``. Both are ignored in ``off``.
-        delta: the whole delta; beta * steps of it goes to rounding and to draws that are cut.
-        sample_rate: q, the same for all merchants.
-        steps: noised steps that a merchant is charged in the whole training: rounds * ``local_steps``.
-        dimension: d, trainable parameters.
-        clip: C.
-        cohort: merchants in the roster, all of whose shares may arrive.
-        min_contributors: fewest merchants whose sum is opened.
-        colluders: merchants assumed to side with the server.
-        records_per_merchant: the largest merchant's declared size, for the clamp; a step must not draw
-            more records from it than a clipped sum takes.
-        local_steps: steps of one merchant between two sums; above 1 in ``local`` mode only.
-        beta: chance per step of passing the sensitivity.
-        besides: what else ``epsilon`` is to cover, such as the counts that merchants declared.
-
     Raises:
-        ConfigError: arguments are out of range or don't go together.
+        ConfigError: the request's numbers are out of range or don't go together.
         UnreachableBudgetError: no noise keeps within ``epsilon``.
 
     """
-    noised = modes.find(mode)
-    if noised is None:
-        raise ConfigError(f"privacy mode: '{mode}' is unknown; choose distributed, local or off.")
-    if steps < 1 or local_steps < 1 or cohort < 1 or records_per_merchant < 1:
-        raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
-    if not 0.0 < sample_rate <= 1.0:
-        raise ConfigError(f"sample rate: {sample_rate} is outside (0, 1]; choose a rate such as 0.1.")
-    # Judged by public numbers: the plan's largest size, the noise of the count that it follows from, and the
-    # coins by which a merchant that is larger keeps its records.
-    expected = sample_rate * (records_per_merchant + _COUNT_NOISE)
-    if overfull_bits(expected=expected) < 1.0 - math.log2(OVERFULL):
-        raise ConfigError(
-            f"sample rate: {sample_rate} of {records_per_merchant} records may pass the {MAX_RECORDS} that a "
-            "step of one merchant takes; choose a lower rate."
-        )
-    if not 0.0 < delta < 1.0:
-        raise ConfigError(f"delta: {delta} is outside (0, 1); choose one such as 1e-5.")
-    if not MIN_CLIP <= clip <= MAX_CLIP:
-        raise ConfigError(
-            f"clip: {clip} is outside [{MIN_CLIP:g}, {MAX_CLIP:g}]; choose a bound such as 1.0."
-        )
-    if not 1 <= min_contributors <= cohort:
-        raise ConfigError(f"min contributors: {min_contributors} is outside 1 to the cohort's {cohort}.")
-    if local_steps > 1 and not noised.several_steps:
-        raise ConfigError("local steps: distributed noise takes one step per round; set 1, or use local.")
-    shares = 1
-    if noised.shares_noise:
-        if colluders < 1:
-            raise ConfigError("colluders: distributed noise must assume at least 1, who knows its own share.")
-        shares = min_contributors - colluders
-        if shares < 2:
-            raise ConfigError(
-                f"min contributors: {min_contributors} less {colluders} colluders leaves {shares} honest "
-                "shares, but 2 are needed; raise --min-contributors or lower --colluders."
-            )
-    check_range(dimension=dimension, steps=steps)
-    rounding = beta - OVERFULL
-    scale = choose_scale(dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
-    bound = sensitivity(scale=scale, dimension=dimension, beta=rounding, float_slack=FLOAT_SLACK)
-    sigma = 0.0
-    if noised.private:
-        sigma = _multiplier(epsilon, noise_multiplier, delta - beta * steps, sample_rate, steps, besides)
+    mode = _checked_mode(request)
+    shares = _shares(request, mode)
+    check_range(dimension=request.dimension, steps=request.steps)
+    rounding = request.beta - OVERFULL
+    scale = choose_scale(dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
+    bound = sensitivity(scale=scale, dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
+    sigma = _multiplier(request) if mode.private else 0.0
     share = share_std(sigma, sensitivity=bound, shares=shares)
-    if noised.private and not LEAST_SHARE <= share <= MAX_SIGMA:
+    if mode.private and not LEAST_SHARE <= share <= MAX_SIGMA:
         raise ConfigError(
             f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
             "where discrete noise is proved to hide as continuous noise does; choose another epsilon or "
             "noise multiplier, or fewer contributors."
         )
-    clamp_abs = clamp_for(scale=scale, records=records_per_merchant, sample_rate=sample_rate)
+    clamp_abs = clamp_for(scale=scale, records=request.records_per_merchant, sample_rate=request.sample_rate)
     reach = max_abs_of_sum(
-        cohort=cohort,
+        cohort=request.cohort,
         clamp_abs=clamp_abs,
         share_std=share,
-        dimension=dimension,
-        local_steps=local_steps,
-        rounds=max(_WRAP_ROUNDS, steps),
+        dimension=request.dimension,
+        local_steps=request.local_steps,
+        rounds=max(_WRAP_ROUNDS, request.steps),
     )
     return NoisePlan(
-        mode=mode,
+        mode=mode.name,
         scale=scale,
-        clip=clip,
-        dimension=dimension,
+        clip=request.clip,
+        dimension=request.dimension,
         sensitivity=bound,
         noise_multiplier=sigma,
         share_std=share,
-        beta=beta,
-        delta=delta,
-        steps=steps,
-        sample_rate=sample_rate,
-        local_steps=local_steps,
+        beta=request.beta,
+        delta=request.delta,
+        steps=request.steps,
+        sample_rate=request.sample_rate,
+        local_steps=request.local_steps,
         clamp_abs=clamp_abs,
         max_abs_sum=reach,
     )
 
 
-def _multiplier(
-    epsilon: float | None,
-    noise_multiplier: float | None,
-    delta: float,
-    sample_rate: float,
-    steps: int,
-    besides: tuple[Event, ...],
-) -> float:
-    """Take the noise multiplier as given, or find it for ``epsilon`` at what is left of delta."""
-    if (epsilon is None) == (noise_multiplier is None):
-        raise ConfigError("privacy: give exactly one of epsilon and noise multiplier.")
-    if delta <= 0.0:
-        raise ConfigError(f"delta: rounding uses up all of it over {steps} steps; choose a larger delta.")
-    if epsilon is not None:
-        return noise_multiplier_for(
-            epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps, besides=besides
+def _checked_mode(request: NoiseRequest) -> ModeSpec:
+    """Return the request's mode; ``ConfigError`` where any of its numbers is out of range."""
+    mode, records, rate = modes.find(request.mode), request.records_per_merchant, request.sample_rate
+    if mode is None:
+        raise ConfigError(f"privacy mode: '{request.mode}' is unknown; choose distributed, local or off.")
+    if request.steps < 1 or request.local_steps < 1 or request.cohort < 1 or records < 1:
+        raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
+    if not 0.0 < rate <= 1.0:
+        raise ConfigError(f"sample rate: {rate} is outside (0, 1]; choose a rate such as 0.1.")
+    # Judged by public numbers: the plan's largest size, the noise of the count that it follows from, and the
+    # coins by which a merchant that is larger keeps its records.
+    if overfull_bits(expected=rate * (records + _COUNT_NOISE)) < 1.0 - math.log2(OVERFULL):
+        raise ConfigError(
+            f"sample rate: {rate} of {records} records may pass the {MAX_RECORDS} that a "
+            "step of one merchant takes; choose a lower rate."
         )
-    if noise_multiplier is None or not 0.0 < noise_multiplier < math.inf:
-        raise ConfigError(f"noise multiplier: {noise_multiplier} is not a positive number.")
-    return noise_multiplier
+    if not 0.0 < request.delta < 1.0:
+        raise ConfigError(f"delta: {request.delta} is outside (0, 1); choose one such as 1e-5.")
+    if not MIN_CLIP <= request.clip <= MAX_CLIP:
+        raise ConfigError(
+            f"clip: {request.clip} is outside [{MIN_CLIP:g}, {MAX_CLIP:g}]; choose a bound such as 1.0."
+        )
+    if not 1 <= request.min_contributors <= request.cohort:
+        raise ConfigError(
+            f"min contributors: {request.min_contributors} is outside 1 to the cohort's {request.cohort}."
+        )
+    if request.local_steps > 1 and not mode.several_steps:
+        raise ConfigError("local steps: distributed noise takes one step per round; set 1, or use local.")
+    return mode
+
+
+def _shares(request: NoiseRequest, mode: ModeSpec) -> int:
+    """Return how many shares of noise every opened sum is sure to carry, of which each merchant adds one."""
+    if not mode.shares_noise:
+        return 1
+    if request.colluders < 1:
+        raise ConfigError("colluders: distributed noise must assume at least 1, who knows its own share.")
+    shares = request.min_contributors - request.colluders
+    if shares < 2:
+        raise ConfigError(
+            f"min contributors: {request.min_contributors} less {request.colluders} colluders leaves "
+            f"{shares} honest shares, but 2 are needed; raise --min-contributors or lower --colluders."
+        )
+    return shares
+
+
+def _multiplier(request: NoiseRequest) -> float:
+    """Take the noise multiplier as given, or find it for ``epsilon`` at what is left of delta."""
+    if (request.epsilon is None) == (request.noise_multiplier is None):
+        raise ConfigError("privacy: give exactly one of epsilon and noise multiplier.")
+    if delta_left(delta=request.delta, beta=request.beta, steps=request.steps) <= 0.0:
+        raise ConfigError(
+            f"delta: rounding uses up all of it over {request.steps} steps; choose a larger delta."
+        )
+    if request.epsilon is not None:
+        return least_multiplier(
+            request.epsilon,
+            delta=request.delta,
+            sample_rate=request.sample_rate,
+            steps=request.steps,
+            beta=request.beta,
+            releases=request.besides,
+        )
+    multiplier = request.noise_multiplier
+    if multiplier is None or not 0.0 < multiplier < math.inf:
+        raise ConfigError(f"noise multiplier: {multiplier} is not a positive number.")
+    return multiplier

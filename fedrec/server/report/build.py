@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from fedrec.privacy.accounting.copies import SHOWN, epsilon_of_copies
+from fedrec.privacy.accounting import accountants
+from fedrec.privacy.accounting.copies import SHOWN
 from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
 from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.events import MIN_DELTA, Event, accountant_versions
 from fedrec.privacy.accounting.multiplier import MIN_NOISE_MULTIPLIER
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
-from fedrec.privacy.accounting.rdp import epsilon_rdp
+from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived, reported_views
+from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.rounds import RoundLine
 from fedrec.vision.metrics import Metrics
@@ -68,21 +67,14 @@ def epsilon_after(
     """
     if not plan.privacy_mode.private:
         return None
-    left = (plan.delta if delta is None else delta) - derived.noise.beta * steps
-    if left < MIN_DELTA:
-        return None
-    return finite(epsilon_pld(_events(plan, derived, steps=steps, broken=broken), delta=left))
+    spend = _spend(derived, steps=steps).at(plan.delta if delta is None else delta)
+    return finite(spend.epsilon("aggregation_broken" if broken else "server"))
 
 
 def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> dict[str, float | None]:
     """Return what :func:`epsilon_after` is for 2 and 4 copies of a photo, server's view, by their number."""
-    if not plan.privacy_mode.private:
-        return {str(copies): None for copies in SHOWN}
-    betas, events = derived.noise.beta * steps, _events(plan, derived, steps=steps)
-    return {
-        str(copies): finite(epsilon_of_copies(events, copies=copies, delta=plan.delta, betas=betas))
-        for copies in SHOWN
-    }
+    spend = _spend(derived, steps=steps)
+    return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN}
 
 
 def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False) -> Rating:
@@ -107,23 +99,20 @@ def delta_warning(plan: TrainingPlan) -> str | None:
     )
 
 
-def _epsilon_rdp(plan: TrainingPlan, derived: Derived, *, steps: int) -> float | None:
-    """Return the cross-check of :func:`epsilon_after` by RDP."""
-    left = plan.delta - derived.noise.beta * steps
-    if not plan.privacy_mode.private or left < MIN_DELTA:
-        return None
-    return finite(epsilon_rdp(_events(plan, derived, steps=steps), delta=left))
+def _cross_checks(derived: Derived, *, steps: int) -> dict[str, float | None]:
+    """Return what every accountant but the headline says of :func:`epsilon_after`, by its name."""
+    spend = _spend(derived, steps=steps)
+    return {name: finite(epsilon) for name, epsilon in accountants.cross_checks(spend).items()}
 
 
-def _events(plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False) -> tuple[Event, ...]:
-    both = reported_views(plan, derived.noise)
-    multiplier = both.aggregation_broken if broken else both.server
-    return Event(plan.sample_rate, multiplier, steps), count_event()
+def _spend(derived: Derived, *, steps: int) -> PrivacySpend:
+    """Return what so many steps spend, with the count that a merchant declared before."""
+    return derived.spend.after(steps).beside(count_event())
 
 
 def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[str, Any]]:
     """List everything that a merchant was charged for, with the noise that the server's view guarantees."""
-    multiplier = reported_views(plan, derived.noise).server
+    multiplier = derived.spend.multiplier
     return [
         {
             "kind": "training",
@@ -158,8 +147,14 @@ def build_report(
     steps = counted * plan.local_steps
     private = plan.privacy_mode.private
     epsilon = epsilon_after(plan, derived, steps=steps)
+    checked = _cross_checks(derived, steps=steps)
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
     warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan) + list(problems)
+    warnings += [
+        f"accountant {name} reads {value:.4g}, below the proved {epsilon:.4g}: one of them is no bound."
+        for name, value in checked.items()
+        if value is not None and epsilon is not None and accountants.contradicts(value, headline=epsilon)
+    ]
     warnings += _absent_classes(metrics)
     warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
     records = [line.record for line in lines]
@@ -192,7 +187,7 @@ def build_report(
             "adjacency": ADJACENCY,
             "duplicate_policy": DUPLICATE_POLICY[plan.unit],
             "epsilon": epsilon,
-            "epsilon_rdp": _epsilon_rdp(plan, derived, steps=steps),
+            "cross_checks": checked,
             "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
             "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, delta=USUAL_DELTA),
             "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps),
@@ -200,12 +195,12 @@ def build_report(
             "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
             "clip": plan.clip,
-            "noise_multiplier": reported_views(plan, derived.noise).server if private else None,
+            "noise_multiplier": derived.spend.multiplier if private else None,
             "steps": steps,
             "events": _charged(plan, derived, steps=steps),
             "colluders": plan.colluders,
             "min_contributors": plan.min_contributors,
-            "accountant": accountant_versions(),
+            "accountant": accountants.report_accountants(),
             "seeded": facts.seeded,
             "per_merchant": list(per_merchant),
         },

@@ -138,7 +138,10 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
         Facts(
             (
                 *_named(privacy, _GUARANTEE),
-                ("Epsilon by RDP, a cross-check", number_format.epsilon(privacy.get("epsilon_rdp"))),
+                *(
+                    (f"Epsilon by {name.upper()}, a cross-check", number_format.epsilon(value))
+                    for name, value in section(privacy, "cross_checks").items()
+                ),
                 *_named(privacy, _NOISE),
             ),
             title="Differential privacy",

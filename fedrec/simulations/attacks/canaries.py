@@ -36,10 +36,8 @@ from fedrec.config import DEFAULT_SCHEME, TrainingOptions
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.entries import charges
-from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.derive import derive, reported_views
+from fedrec.privacy.derive import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
@@ -192,7 +190,8 @@ def audit(
     with tempfile.TemporaryDirectory(prefix="fedrec-audit-") as scratch:
         plan, opened, own = _train(options, coins, Path(scratch), randomness_for=randomness_for)
         claims = _claims(plan, Path(scratch))
-    noise = derive(plan).noise
+    derived = derive(plan)
+    noise = derived.noise
     unit = noise.clip / noise.scale
     remains = [(values - colluded) * unit for values, colluded in zip(opened, own, strict=True)]
     # A canary with label 0 pulls its first coordinate down and its second up, by C / sqrt 2 each: it shows in
@@ -210,8 +209,7 @@ def audit(
         gaussian = lower_bound(scores, coins, delta=options.delta, error=error, bound=bound_gaussian)
         possible = lower_bound(known, coins, delta=options.delta, error=error, bound=bound_gaussian)
     claimed = max(claims)
-    view = reported_views(plan, noise).server
-    planned = epsilon_pld([Event(options.sample_rate, view, options.rounds)], delta=noise.accounting_delta)
+    planned = derived.spend.epsilon()
     violations = []
     if any(not math.isclose(claim, planned, rel_tol=_SAME_CLAIM) for claim in claims):
         violations.append(

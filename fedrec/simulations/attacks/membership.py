@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.privacy.dp.calibration import NoisePlan, events
+from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratios, loss_threshold, rates
@@ -205,8 +205,7 @@ def _measured(trained: Trained, *, epsilon: float | None, plan: NoisePlan) -> Le
     """Attack one level's models in turn."""
     bound = plain = 1.0
     if epsilon is not None:
-        rounding = plan.beta * plan.steps
-        bound = largest_tpr(events(plan, steps=plan.steps), fpr=FPR, extra_delta=rounding)
+        bound = largest_tpr(plan.spend.events(), fpr=FPR, extra_delta=plan.spend.betas)
         plain = min(1.0, float(np.exp(epsilon)) * FPR + plan.delta)
     return Level(
         epsilon=epsilon,

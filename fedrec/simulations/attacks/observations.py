@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import kahe, packing, ring, shamir, wire
 from fedrec.privacy.aggregation.seats import choose_seats
-from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
+from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.randomness import Randomness
@@ -67,36 +67,40 @@ def noise_of_training(defence: Defence, *, dimension: int, records: int) -> Nois
 
     """
     return plan_noise(
-        mode="distributed",
-        epsilon=defence.epsilon,
-        noise_multiplier=None,
-        delta=defence.delta,
-        sample_rate=defence.sample_rate,
-        steps=defence.steps,
-        dimension=dimension,
-        clip=defence.clip,
-        cohort=defence.merchants,
-        min_contributors=defence.merchants,
-        colluders=defence.colluders,
-        records_per_merchant=records,
+        NoiseRequest(
+            mode="distributed",
+            epsilon=defence.epsilon,
+            noise_multiplier=None,
+            delta=defence.delta,
+            sample_rate=defence.sample_rate,
+            steps=defence.steps,
+            dimension=dimension,
+            clip=defence.clip,
+            cohort=defence.merchants,
+            min_contributors=defence.merchants,
+            colluders=defence.colluders,
+            records_per_merchant=records,
+        )
     )
 
 
 def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: int) -> NoisePlan:
     """Plan the attacked step: the training's noise, but every record is in it, to the attacker's favour."""
     return plan_noise(
-        mode="distributed",
-        epsilon=None,
-        noise_multiplier=training.noise_multiplier,
-        delta=defence.delta,
-        sample_rate=1.0,
-        steps=defence.steps,
-        dimension=training.dimension,
-        clip=defence.clip,
-        cohort=defence.merchants,
-        min_contributors=defence.merchants,
-        colluders=defence.colluders,
-        records_per_merchant=records,
+        NoiseRequest(
+            mode="distributed",
+            epsilon=None,
+            noise_multiplier=training.noise_multiplier,
+            delta=defence.delta,
+            sample_rate=1.0,
+            steps=defence.steps,
+            dimension=training.dimension,
+            clip=defence.clip,
+            cohort=defence.merchants,
+            min_contributors=defence.merchants,
+            colluders=defence.colluders,
+            records_per_merchant=records,
+        )
     )
 
 

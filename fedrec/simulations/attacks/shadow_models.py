@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec.privacy.dp.calibration import NoisePlan, plan_noise
+from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
@@ -55,18 +55,20 @@ def draw_halves(*, models: int, records: int, rng: Randomness) -> Bools:
 def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records: int) -> NoisePlan:
     """Plan a model's noise, for ``epsilon`` or none at all; ``records`` is half of all."""
     return plan_noise(
-        mode="off" if epsilon is None else "local",
-        epsilon=epsilon,
-        noise_multiplier=None,
-        delta=recipe.delta,
-        sample_rate=recipe.sample_rate,
-        steps=recipe.steps,
-        dimension=dimension,
-        clip=recipe.clip,
-        cohort=1,
-        min_contributors=1,
-        colluders=0,
-        records_per_merchant=records,
+        NoiseRequest(
+            mode="off" if epsilon is None else "local",
+            epsilon=epsilon,
+            noise_multiplier=None,
+            delta=recipe.delta,
+            sample_rate=recipe.sample_rate,
+            steps=recipe.steps,
+            dimension=dimension,
+            clip=recipe.clip,
+            cohort=1,
+            min_contributors=1,
+            colluders=0,
+            records_per_merchant=records,
+        )
     )
 
 

@@ -152,7 +152,7 @@ def hold_report(
     ]
     if not _same_events(privacy["events"], events):
         yield Problem(None, "the attached report lists other events than plan and counts give")
-    yield from held(privacy["epsilon_rdp"], by_rdp, what="RDP, in the attached report", entry=None)
+    yield from held(privacy["cross_checks"]["rdp"], by_rdp, what="RDP, in the attached report", entry=None)
     known = {merchant.name: merchant for merchant in merchants}
     for line in privacy["per_merchant"]:
         name = str(line["merchant"])[:64]
