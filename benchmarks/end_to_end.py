@@ -118,7 +118,7 @@ def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecor
     coordinator = run.session().coordinator(grid, names=lambda: names)
     # A round ends here: what a report tells of it is not measured.
     coordinator.on_round = on_round
-    build_server_app(lambda grid, context: coordinator)(grid, _server_context())
+    build_server_app(coordinator)(grid, _server_context())
 
 
 def fedrec_round(run: Prepared, inputs: Inputs) -> float:

@@ -137,7 +137,7 @@ class Session:
     def run(self, coordinator: Coordinator, context: Context) -> None:
         """Run every round that is left, as a Flower ServerApp; raises as :class:`Coordinator` does."""
         try:
-            build_server_app(lambda grid, context: coordinator)(coordinator.grid, context)
+            build_server_app(coordinator)(coordinator.grid, context)
         finally:
             self.training.keep_refusals(self.refusals)
 
