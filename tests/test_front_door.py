@@ -18,7 +18,6 @@ from torch import nn
 import fedrec
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, DataError, MissingExtraError
-from fedrec.simulations import worker_process
 
 OFFERED = {
     "FedrecError",
@@ -148,23 +147,25 @@ print(result.accuracy, result.f1, result.epsilon, len(result.rounds), result.fol
 """
 
 
-@pytest.mark.parametrize("forks", [True, False], ids=["as here", "without fork"])
-def test_a_plain_script_with_a_model_of_its_own_needs_no_guard(forks: bool, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    switch = "" if forks else "from fedrec.simulations import worker_process\nworker_process.FORKS = False\n"
-    script.write_text(switch + SCRIPT)
-    done = subprocess.run(
-        [sys.executable, script, "out"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    begun, figures = done.stdout.splitlines()
-    assert begun == "begun", "no worker runs the script again"
-    accuracy, f1, epsilon, rounds, folder = figures.split()
-    assert 0 <= float(accuracy) <= 1 and 0 <= float(f1) <= 1 and 7 < float(epsilon) <= 8
-    assert (rounds, folder) == ("2", "out")
-    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
-    assert report["run"]["model"].startswith("own-") and report["run"]["dataset"] == "given"
-    assert [line["contributors"] for line in report["rounds"]] == [3, 3]
+def test_a_plain_script_with_a_model_of_its_own_needs_no_guard_and_no_fork(tmp_path: Path) -> None:
+    models: list[bytes] = []
+    for switch in ("", "from fedrec.simulations import worker_process\nworker_process.FORKS = False\n"):
+        (folder := tmp_path / str(len(models))).mkdir()
+        (folder / "script.py").write_text(switch + SCRIPT)
+        done = subprocess.run(
+            [sys.executable, "script.py", "out"], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        begun, figures = done.stdout.splitlines()
+        assert begun == "begun", "no worker runs the script again"
+        accuracy, f1, epsilon, rounds, out = figures.split()
+        assert 0 <= float(accuracy) <= 1 and 0 <= float(f1) <= 1 and 7 < float(epsilon) <= 8
+        assert (rounds, out) == ("2", "out")
+        report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+        assert report["run"]["model"].startswith("own-") and report["run"]["dataset"] == "given"
+        assert [line["contributors"] for line in report["rounds"]] == [3, 3]
+        models.append((folder / "out" / "model.safetensors").read_bytes())
+    assert models[0] == models[1], "the same seed gives the same model, however workers are started"
 
 
 def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> None:
@@ -269,19 +270,6 @@ def test_a_stopped_run_goes_on_with_the_same_objects_and_refuses_another_model(t
     result = fedrec.simulate(Net, MERCHANTS, test=TEST, resume=tmp_path / "run")
     assert [line.number for line in result.rounds] == [1, 2]
     assert [line["rounds_charged"] for line in result.report["privacy"]["per_merchant"]] == [2, 2, 2]
-
-
-def test_a_seed_gives_the_same_model_whether_workers_are_forked_or_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = []
-    for forks in (True, False):
-        monkeypatch.setattr(worker_process, "FORKS", forks and worker_process.FORKS)
-        out = tmp_path / str(forks)
-        options: fedrec.SimulationOptions = {**small(out), "seed": 4}
-        fedrec.simulate(Net, MERCHANTS, test=TEST, **options)
-        models.append((out / "model.safetensors").read_bytes())
-    assert models[0] == models[1]
 
 
 def test_a_bundle_is_verified_and_a_changed_one_is_not(tmp_path: Path) -> None:

@@ -46,12 +46,13 @@ class MakeProbe:
         return app
 
 
-@pytest.fixture(params=["forked", "started"])
+@pytest.fixture
 def grid(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LocalGrid]:
-    """Have workers as Linux has them, and as a system without a safe fork."""
-    monkeypatch.setattr(worker_process, "FORKS", request.param == "forked" and worker_process.FORKS)
+    """Have workers as this system has them, or by ``param`` as one without a safe fork."""
+    if getattr(request, "param", "") == "started":
+        monkeypatch.setattr(worker_process, "FORKS", False)
     made = LocalGrid(MakeProbe(tmp_path), merchants=MERCHANTS, workers=1)
     yield made
     made.close()
@@ -75,6 +76,7 @@ def ask(grid: LocalGrid, round_number: int) -> dict[int, int | str]:
     return found
 
 
+@pytest.mark.parametrize("grid", ["as here", "started"], indirect=True)
 def test_a_killed_worker_costs_its_own_message_alone_and_is_replaced(grid: LocalGrid, tmp_path: Path) -> None:
     (tmp_path / "1").touch()
     answers = ask(grid, 1)
