@@ -186,7 +186,7 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     assert wrong == {cause[file]}, "one fault is one line"
     left = {text for ok, text in found.values() if ok is None}
     assert left == ({f"not looked at: see {cause[file]}"} if file != "node.key" else set())
-    assert found["photos"][0] and found["disk"][0] and len(found) == 11
+    assert found["photos"][0] and found["disk"][0] and len(found) == 12
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "would go wrong" in str(shown.exception)
 
