@@ -43,11 +43,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedrec.clients.data import build_model
 from fedrec.config import SimulationConfig
-from fedrec.server.app import build_server_app
-from fedrec.server.rounds import RoundRecord
-from fedrec.simulations.preparation import (
+from fedrec.server.round_records import RoundRecord
+from fedrec.server.server_app import build_server_app
+from fedrec.simulations.run_setup import (
     Inputs,
-    Prepared,
+    SimulationRun,
     node_names,
     prepare,
     prepare_inputs,
@@ -111,7 +111,7 @@ class InlineGrid(VirtualGrid):
         """Nothing is left running."""
 
 
-def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecord], None]) -> None:
+def serve(run: SimulationRun, merchants: ClientApp, *, on_round: Callable[[RoundRecord], None]) -> None:
     """Run a prepared run's server over merchants in this process, to the end of its training."""
     grid = InlineGrid(merchants, merchants=run.plan.cohort)
     names = node_names(run, grid)
@@ -121,7 +121,7 @@ def serve(run: Prepared, merchants: ClientApp, *, on_round: Callable[[RoundRecor
     build_server_app(coordinator)(grid, _server_context())
 
 
-def fedrec_round(run: Prepared, inputs: Inputs) -> float:
+def fedrec_round(run: SimulationRun, inputs: Inputs) -> float:
     """Return the CPU seconds of a round of a prepared run."""
     stamps = Stamps()
 
@@ -135,7 +135,9 @@ def fedrec_round(run: Prepared, inputs: Inputs) -> float:
     return stamps.seconds()
 
 
-def flower_round(run: Prepared, inputs: Inputs, *, make_step: Callable[[nn.Module, Data], Step]) -> float:
+def flower_round(
+    run: SimulationRun, inputs: Inputs, *, make_step: Callable[[nn.Module, Data], Step]
+) -> float:
     """Return the CPU seconds of a round of Flower's FedAvg over clients with the given step."""
     stamps, clients = Stamps(), {}
     app = ClientApp()
@@ -232,12 +234,12 @@ def opacus_step(model: nn.Module, data: Data) -> Step:
     return Step(model, take)
 
 
-def _build(run: Prepared) -> nn.Module:
+def _build(run: SimulationRun) -> nn.Module:
     """Build the run's model afresh, with its own initial weights."""
     return build_model(run.plan).train()
 
 
-def _data(run: Prepared, inputs: Inputs, index: int) -> Data:
+def _data(run: SimulationRun, inputs: Inputs, index: int) -> Data:
     """Read the records of one merchant from the arrays that its fedrec twin reads."""
     folder = inputs.arrays / run.source.shares[index].name
     images = np.load(folder / "inputs.npy", allow_pickle=False)

@@ -50,7 +50,7 @@ from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.statements import LedgerHead
-from fedrec.server.optimizers.registry import start_weights
+from fedrec.server.optimizers.optimizer_registry import start_weights
 from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import Training

@@ -46,7 +46,7 @@ from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest, Unma
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.certificates import make_server_certificates
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
 
 logging.getLogger("flwr").setLevel(logging.CRITICAL)
 MIB = 2**20

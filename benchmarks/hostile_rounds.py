@@ -28,10 +28,10 @@ from fedrec.clients.home import MerchantHome
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.faults import Saboteur
 from fedrec.simulations.federation import Federation
-from fedrec.simulations.preparation import prepare, prepare_inputs, simulated_merchants
+from fedrec.simulations.run_setup import prepare, prepare_inputs, simulated_merchants
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 SABOTEURS = (

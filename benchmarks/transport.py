@@ -35,8 +35,8 @@ from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.transport import pack
 from fedrec.server.certificates import make_server_certificates
-from fedrec.server.cohort import ask
-from fedrec.server.memory import give_memory_back
+from fedrec.server.memory_release import give_memory_back
+from fedrec.server.message_exchange import ask
 
 MB = 10**6
 logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedrec.api.simulation import simulate
     from fedrec.api.trained import TrainedModel, load_model
     from fedrec.errors import FedrecError
-    from fedrec.server.optimizers.protocol import OptimizerSpec, Setting
+    from fedrec.server.optimizers.interface import OptimizerSpec, Setting
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,11 +45,11 @@ __all__ = [
 
 _HOMES = {
     "FedrecError": "fedrec.errors",
-    "OptimizerSpec": "fedrec.server.optimizers.protocol",
+    "OptimizerSpec": "fedrec.server.optimizers.interface",
     "Progress": "fedrec.api.results",
     "Result": "fedrec.api.results",
     "Round": "fedrec.api.results",
-    "Setting": "fedrec.server.optimizers.protocol",
+    "Setting": "fedrec.server.optimizers.interface",
     "SimulationOptions": "fedrec.api.options",
     "TrainedModel": "fedrec.api.trained",
     "add_optimizer": "fedrec.api.optimizers",

@@ -41,10 +41,10 @@ from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizers.sgd import Sgd
-from fedrec.server.patience import Grace
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.request_signing import RequestSigner
+from fedrec.server.round_records import RoundRecord
+from fedrec.server.stragglers import Grace
 from fedrec.server.weights import Weights
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40

@@ -26,7 +26,7 @@ from fedrec.protocol.plan import Peer
 from fedrec.protocol.tls import Certificates
 from fedrec.protocol.transport import Body, unpack
 from fedrec.server.certificates import make_server_certificates
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
 from tests.cohort import Request, signed_request
 
 NAME = "merchant-00"

@@ -10,7 +10,7 @@ import pytest
 
 from fedrec.clients.app import build_client_app
 from fedrec.server import attendance
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
 from tests.cohort import Cohort, InProcessGrid
 
 

@@ -38,8 +38,8 @@ from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server.receipts import read_receipts
-from fedrec.server.report.build import RunFacts, build_report
-from fedrec.simulations.report import _ledger_epsilon, _spent
+from fedrec.server.report.report_json import RunFacts, build_report
+from fedrec.simulations.simulation_report import _ledger_epsilon, _spent
 from tests.cohort import Cohort
 
 Bundle = dict[str, Any]

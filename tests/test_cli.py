@@ -19,8 +19,8 @@ from fedrec.cli.app import main
 from fedrec.cli.console import run_reporting_errors
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Peer
-from fedrec.server.filing import TrainingFile, file_training
-from fedrec.simulations import local_grid, preparation
+from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.simulations import local_grid, run_setup
 
 CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
 
@@ -86,7 +86,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: object, **options: object) -> None:
         raise AssertionError("data was read before the options were checked")
 
-    monkeypatch.setattr(preparation, "open_source", refuse)
+    monkeypatch.setattr(run_setup, "open_source", refuse)
 
 
 @pytest.mark.usefixtures("no_data")
@@ -383,5 +383,5 @@ def test_ctrl_c_in_a_command_ends_with_its_code(cli: Cli, monkeypatch: pytest.Mo
     def interrupted(*given: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "open_source", interrupted)
+    monkeypatch.setattr(run_setup, "open_source", interrupted)
     assert cli("simulate") == Outcome(130, "", "fedrec: stopped\n")

@@ -223,7 +223,7 @@ def test_touching_all_that_is_not_covered_leaves_the_hash_alone(copy: Path) -> N
         ("vision.transforms", True),
         ("privacy.accounting.code_hash", True),
         ("report.pdf", False),
-        ("server.opening", False),
+        ("server.sum_opening", False),
         ("clients.observe", False),
         ("clients.daemon", False),
         ("simulations.merchants", False),

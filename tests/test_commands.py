@@ -50,7 +50,7 @@ from fedrec.protocol.transport import (
     unpack,
     with_signature,
 )
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
 from tests.cohort import DIMENSION, KINDS, Cohort, InProcessGrid, Request
 from tests.daemons import eventually, make_certificates, merchant_home, public_pem, running, serving
 
@@ -312,7 +312,7 @@ def counter(content: RecordDict) -> int:
 def test_the_counter_grows_over_restarts_and_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     identity = SigningIdentity.generate()
     clock = [10**18]
-    monkeypatch.setattr("fedrec.server.requests.time.time_ns", lambda: clock[0])
+    monkeypatch.setattr("fedrec.server.request_signing.time.time_ns", lambda: clock[0])
     seen: list[int] = []
 
     def sign(signer: RequestSigner) -> None:

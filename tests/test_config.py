@@ -10,7 +10,7 @@ import pytest
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
-from fedrec.simulations.planning import check_options
+from fedrec.simulations.option_checks import check_options
 from fedrec.vision.models import registry
 
 DERIVED: Mapping[str, object] = {

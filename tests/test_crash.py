@@ -21,7 +21,7 @@ from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedSealingKey
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
 from tests.cohort import DIMENSION, Cohort
 
 MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}

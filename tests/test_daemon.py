@@ -23,7 +23,7 @@ from fedrec.protocol.enrolment import Enrolment, read_file
 from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.tls import Certificates
-from fedrec.server.home import ServerHome
+from fedrec.server.server_home import ServerHome
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.daemons import (

@@ -18,8 +18,8 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.server.evaluation import EvaluationData, accuracy
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.weights import Weights
+from fedrec.simulations.data_sources import open_source
 from fedrec.simulations.harness import simulate
-from fedrec.simulations.sources import open_source
 from fedrec.vision.datasets import ImageSet
 from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models import registry

@@ -26,7 +26,7 @@ from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.simulations.attacks.canaries import AuditOptions, audit
-from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
+from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 
 SMALL: dict[str, Any] = {"canaries": 1500, "rounds": 2}
 

@@ -16,7 +16,7 @@ from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Peer, roster_fingerprint
 from fedrec.server.certificates import make_authority
-from fedrec.server.home import ServerHome
+from fedrec.server.server_home import ServerHome
 
 NAME = "merchant-00"
 OTHER = Peer(name="merchant-01", signing_key="cd" * 32)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fedrec.config import load_config
-from fedrec.simulations.sources import Source, open_source
+from fedrec.simulations.data_sources import Source, open_source
 
 CLASSES, PHOTOS = ("mug", "shoe"), 40
 

@@ -21,7 +21,7 @@ from fedrec.protocol.messages import (
     UnmaskRequest,
 )
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server.cohort import Answer, ask
+from fedrec.server.message_exchange import Answer, ask
 from tests.cohort import Cohort, InProcessGrid
 
 MIB = 2**20

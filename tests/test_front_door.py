@@ -294,7 +294,7 @@ def test_a_bundle_is_verified_and_a_changed_one_is_not(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_of_ones_own_is_added_by_its_name_and_takes_nobody_elses() -> None:
-    from fedrec.server.optimizers.registry import REGISTRY
+    from fedrec.server.optimizers.optimizer_registry import REGISTRY
 
     spec = fedrec.OptimizerSpec(name="mine", settings={}, learning_rate=0.1, make=REGISTRY.get("adam").make)
     with pytest.raises(ConfigError, match="there is no server optimizer 'mine'"):

@@ -19,8 +19,8 @@ from fedrec.privacy.audit.verify.rules import _broken_sizes
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION
-from fedrec.server.filing import TrainingFile, file_training
 from fedrec.server.planning import settle
+from fedrec.server.training_file import TrainingFile, file_training
 from fedrec.vision.models import registry
 from tests.cohort import Cohort
 

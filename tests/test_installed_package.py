@@ -57,7 +57,7 @@ SPEC = ModelSpec(
 SIGN = """
 import numpy as np
 
-from fedrec.server.optimizers.protocol import OptimizerSpec, Setting
+from fedrec.server.optimizers.interface import OptimizerSpec, Setting
 
 
 class Sign:

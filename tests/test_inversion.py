@@ -24,7 +24,7 @@ from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks import observations
-from fedrec.simulations.attacks.images import grey_like, matched, psnr, ssim
+from fedrec.simulations.attacks.image_similarity import grey_like, matched, psnr, ssim
 from fedrec.simulations.attacks.inversion import BatchResult, InversionSettings, _scored, invert
 from fedrec.simulations.attacks.inversion_page import render
 from fedrec.simulations.attacks.observations import (

@@ -40,9 +40,9 @@ from fedrec.protocol.messages import JoinReply, TrainReply
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.filing import TrainingFile, file_training
-from fedrec.server.home import ServerHome
-from fedrec.server.observe import ServerObserver
+from fedrec.server.server_home import ServerHome
+from fedrec.server.status_endpoint import ServerObserver
+from fedrec.server.training_file import TrainingFile, file_training
 from fedrec.server.trainings import Training
 from tests.daemons import public_pem
 from tests.test_ledger import COUNT

@@ -16,12 +16,12 @@ from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.filing import read_training_file
 from fedrec.server.optimizers.adam import Adam
-from fedrec.server.optimizers.protocol import State, Vector
-from fedrec.server.optimizers.registry import REGISTRY, read_choice, start_weights, write_choice
+from fedrec.server.optimizers.interface import State, Vector
+from fedrec.server.optimizers.optimizer_registry import REGISTRY, read_choice, start_weights, write_choice
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.planning import settle
+from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
 from fedrec.vision.models import registry as models
 from tests.cohort import DIMENSION as DIMENSIONS

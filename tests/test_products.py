@@ -20,7 +20,7 @@ from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.identity import verify
 from fedrec.protocol.enrolment import Enrolment, read_file
 from fedrec.protocol.plan import Unit
-from fedrec.server.home import ServerHome
+from fedrec.server.server_home import ServerHome
 from fedrec.simulations.harness import simulate
 from fedrec.vision.datasets import open_folder, resolve_splits
 from fedrec.vision.inputs import InputShape, model_inputs, to_inputs

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fedrec._internal import number_format
 from fedrec.report.charts import Chart, Line, draw, y_axis
-from fedrec.server.report.page import render
+from fedrec.server.report.report_page import render
 
 CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
 VOID = {"meta", "line", "circle", "path", "link", "br", "img", "input"}

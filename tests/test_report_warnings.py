@@ -14,8 +14,8 @@ from PIL import Image
 from fedrec.config import load_config
 from fedrec.errors import ConfigError
 from fedrec.simulations import local_grid
+from fedrec.simulations.data_sources import open_source
 from fedrec.simulations.harness import simulate
-from fedrec.simulations.sources import open_source
 from tests.inline import InlineWorker
 
 Run = Callable[..., dict[str, Any]]

@@ -28,8 +28,8 @@ from fedrec.privacy.accounting.entries import AnswerEntry, charges
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.patience import Grace
 from fedrec.server.session import RoundOutcome, Session
+from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
 from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Dropouts

@@ -28,7 +28,7 @@ from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.statements import SignedCommitment
 from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
 from tests.cohort import DIMENSION, Cohort, InProcessGrid, change_means
 
 CLEAR = {"scheme": "none", "committee": (), "threshold": 0}

@@ -10,7 +10,7 @@ import pytest
 from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.errors import TrainingError
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.faults import Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from tests.cohort import Cohort, InProcessGrid

@@ -16,7 +16,7 @@ from fedrec.cli.app import app
 from fedrec.cli.lazy import PLAIN
 from fedrec.cli.schema_options import options_of
 from fedrec.config import DataOptions, SimulationConfig, TrainingOptions
-from fedrec.server.filing import TrainingFile
+from fedrec.server.training_file import TrainingFile
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -26,13 +26,13 @@ from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, r
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.tls import Certificates
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server import run as server_run
+from fedrec.server import training_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
-from fedrec.server.filing import TrainingFile, file_training, read_training_file
-from fedrec.server.home import ServerHome
-from fedrec.server.rounds import RoundLine, RoundRecord
-from fedrec.server.run import TrainingRun
+from fedrec.server.round_records import RoundLine, RoundRecord
+from fedrec.server.server_home import ServerHome
+from fedrec.server.training_file import TrainingFile, file_training, read_training_file
+from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find
 from tests.callers import Call, admitted
 from tests.cohort import Cohort, InProcessGrid
@@ -329,7 +329,7 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     training, stop = planned(trainable), threading.Event()
     run = TrainingRun(trainable, training, stop, names=dict, follow=lambda *_: None, timeout=1.0, most_lost=5)
     run._before_round(0)
-    monkeypatch.setattr(server_run, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(training_run, "_LONGEST_PAUSE", 0.2)
     started = time.monotonic()
     run._before_round(10**9)
     assert 0.2 <= time.monotonic() - started < 5
@@ -337,10 +337,10 @@ def test_who_stops_before_a_round_charges_nobody_for_it(
     coordinator, records = cohort.coordinator(cohort.plan())
     coordinator.before_round = run._before_round
     training.set_status("cancelled")
-    with pytest.raises(server_run._StoppedError):
+    with pytest.raises(training_run._StoppedError):
         coordinator.run()
     stop.set()
-    with pytest.raises(server_run._StoppedError):
+    with pytest.raises(training_run._StoppedError):
         run._before_round(1)
     assert records == [] and coordinator.checkpoint.last_reserved() == 0
     assert not any(merchant.ledger.begun for merchant in cohort.merchants.values())

@@ -39,7 +39,7 @@ from fedrec.privacy.derive import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.simulations.evidence import of_client
+from fedrec.simulations.audit_evidence import of_client
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture

@@ -37,7 +37,7 @@ def modules_of(*arguments: object) -> tuple[int, str]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A server's folder, and a merchant's with one photo, which this process makes."""
     from fedrec.clients.home import MerchantHome
-    from fedrec.server.home import ServerHome
+    from fedrec.server.server_home import ServerHome
 
     root = tmp_path_factory.mktemp("start-up")
     ServerHome.create(root / "server", address="127.0.0.1:9443", listen=None)

@@ -63,7 +63,7 @@ def test_no_module_of_ours_needs_posix_to_be_imported() -> None:
     """A library's user gets the line, not a traceback of an import."""
     code = (
         "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
-        "import fedrec.privacy.accounting.ledger, fedrec.server.report.deployed"
+        "import fedrec.privacy.accounting.ledger, fedrec.server.report.deployment_report"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

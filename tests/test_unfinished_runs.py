@@ -24,8 +24,8 @@ from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.server import session, trainings
 from fedrec.server.evaluation import probabilities
-from fedrec.server.report.page import render
-from fedrec.simulations import harness, local_grid, preparation
+from fedrec.server.report.report_page import render
+from fedrec.simulations import harness, local_grid, run_setup
 from fedrec.vision.synthetic import generate, write
 from tests.inline import InlineWorker
 
@@ -133,7 +133,7 @@ def test_a_cohort_that_refuses_leaves_its_reasons(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = MerchantPolicy(modes=frozenset({"local"}), schemes=frozenset({"kahe"}))
-    monkeypatch.setattr(preparation, "merchant_policy", lambda config: strict)
+    monkeypatch.setattr(run_setup, "merchant_policy", lambda config: strict)
     with pytest.raises(TrainingError, match=r"0 of 4 merchants joined.*holds what was finished"):
         start()
     found = report(tmp_path)

@@ -16,7 +16,7 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derive import derive
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.filing import TrainingFile, file_training
+from fedrec.server.training_file import TrainingFile, file_training
 from tests.cohort import Cohort, change_means
 
 CLASSES = ("hat", "mug", "sock")

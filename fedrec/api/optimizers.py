@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedrec.server.optimizers.protocol import OptimizerSpec
-from fedrec.server.optimizers.registry import REGISTRY
+from fedrec.server.optimizers.interface import OptimizerSpec
+from fedrec.server.optimizers.optimizer_registry import REGISTRY
 
 
 def add_optimizer(spec: OptimizerSpec) -> None:

@@ -15,7 +15,7 @@ from fedrec.errors import MissingExtraError
 if TYPE_CHECKING:
     import pandas
 
-    from fedrec.server.rounds import RoundLine
+    from fedrec.server.round_records import RoundLine
 
 
 @dataclass(frozen=True)

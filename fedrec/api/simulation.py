@@ -17,11 +17,11 @@ from fedrec.api.trained import trained
 from fedrec.config import load_config
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
-from fedrec.server.rounds import RoundLine
+from fedrec.server.round_records import RoundLine
 from fedrec.server.session import RoundCallback, RoundOutcome
 from fedrec.server.trainings import Training
 from fedrec.simulations import harness
-from fedrec.simulations.preparation import Materials
+from fedrec.simulations.run_setup import Materials
 from fedrec.vision.dataset_registry import GIVEN
 from fedrec.vision.models import registry
 from fedrec.vision.models.registry import ModelSpec

@@ -72,7 +72,7 @@ def report(
     from fedrec.privacy.audit.document import audit_document
     from fedrec.report.html import render_html
     from fedrec.report.pdf import can_render_pdf, render_pdf
-    from fedrec.simulations.evidence import attachment, merged, of_client, of_run, of_server
+    from fedrec.simulations.audit_evidence import attachment, merged, of_client, of_run, of_server
 
     parts = [of_run(run, discloses_data=disclose_data)] if run is not None else []
     parts += [of_client(folder, discloses_data=disclose_data) for folder in client or []]

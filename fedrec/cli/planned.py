@@ -12,7 +12,7 @@ from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task, check_model
-from fedrec.server.report.build import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
+from fedrec.server.report.report_json import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
 from fedrec.vision.models import registry
 

@@ -18,7 +18,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
-from fedrec.server.home import JOIN_FILE, ServerHome
+from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import Training, all_trainings, find
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
@@ -95,7 +95,7 @@ def plan(
 ) -> None:
     """Plan a training for the enrolled merchants and put it on file."""
     from fedrec.cli.planned import plan_lines
-    from fedrec.server.filing import file_training, read_training_file
+    from fedrec.server.training_file import file_training, read_training_file
 
     opened = ServerHome.open(home)
     options = read_training_file(file)

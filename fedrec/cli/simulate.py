@@ -14,7 +14,7 @@ from fedrec.cli.schema_options import options_of
 from fedrec.config import SimulationConfig, load_config
 from fedrec.simulations.harness import resume as resume_simulation
 from fedrec.simulations.harness import simulate as run_simulation
-from fedrec.simulations.summary import summarise
+from fedrec.simulations.run_summary import summarise
 
 
 @options_of(SimulationConfig)

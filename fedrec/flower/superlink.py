@@ -56,7 +56,7 @@ version = "1.0.0"
 publisher = "fedrec"
 
 [tool.flwr.app.components]
-serverapp = "fedrec.server.app:none"
+serverapp = "fedrec.server.server_app:none"
 clientapp = "fedrec.clients.app:none"
 """
 

@@ -21,9 +21,9 @@ from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
-from fedrec.server.cohort import Answer, Exchange
+from fedrec.server.message_exchange import Answer, Exchange
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
 """How long the start of a training waits for who doesn't answer, once enough have joined; and how long a

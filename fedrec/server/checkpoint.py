@@ -15,7 +15,7 @@ from numpy.lib.npyio import NpzFile
 from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
-from fedrec.server.optimizers.protocol import State
+from fedrec.server.optimizers.interface import State
 from fedrec.server.weights import Weights
 
 _STATE = "state."

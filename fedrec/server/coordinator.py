@@ -21,13 +21,13 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance, CohortIncompleteError
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.cohort import ask
-from fedrec.server.conduct import Conduct, LeftOut
-from fedrec.server.opening import Opening
-from fedrec.server.patience import Grace, waiting
+from fedrec.server.merchant_conduct import Conduct, LeftOut
+from fedrec.server.message_exchange import ask
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
-from fedrec.server.rounds import RoundRecord, read_record
+from fedrec.server.request_signing import RequestSigner
+from fedrec.server.round_records import RoundRecord, read_record
+from fedrec.server.stragglers import Grace, waiting
+from fedrec.server.sum_opening import Opening
 from fedrec.server.traffic import Traffic
 from fedrec.server.uploads import Gathering, Upload, train_requests
 from fedrec.server.weights import Weights

@@ -32,8 +32,8 @@ from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.server.optimizers.protocol import OptimizerSpec
-from fedrec.server.optimizers.registry import read_choice
+from fedrec.server.optimizers.interface import OptimizerSpec
+from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.trainings import Settings
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models import registry

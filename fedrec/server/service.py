@@ -19,11 +19,11 @@ from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
-from fedrec.server.home import ServerHome
-from fedrec.server.memory import give_memory_back
+from fedrec.server.memory_release import give_memory_back
 from fedrec.server.node_keys import flower_key
-from fedrec.server.observe import ServerObserver
-from fedrec.server.run import TrainingRun
+from fedrec.server.server_home import ServerHome
+from fedrec.server.status_endpoint import ServerObserver
+from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings
 
 _log = logging.getLogger(__name__)

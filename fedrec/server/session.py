@@ -20,19 +20,19 @@ from fedrec._internal.files import write_atomically
 from fedrec.privacy.derive import Derived, derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.app import build_server_app
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
-from fedrec.server.home import ServerHome
-from fedrec.server.optimizers.registry import start_weights
-from fedrec.server.patience import Grace
+from fedrec.server.optimizers.optimizer_registry import start_weights
 from fedrec.server.planning import starting_parameters
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.report.build import epsilon_after
-from fedrec.server.report.page import render
-from fedrec.server.requests import RequestSigner
-from fedrec.server.rounds import RoundLine, RoundRecord
+from fedrec.server.report.report_json import epsilon_after
+from fedrec.server.report.report_page import render
+from fedrec.server.request_signing import RequestSigner
+from fedrec.server.round_records import RoundLine, RoundRecord
+from fedrec.server.server_app import build_server_app
+from fedrec.server.server_home import ServerHome
+from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.vision.metrics import Metrics, evaluate

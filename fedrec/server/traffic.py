@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedrec.server.cohort import Answers, Reply
+from fedrec.server.message_exchange import Answers, Reply
 
 
 @dataclass

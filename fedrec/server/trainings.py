@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fedrec._internal.files import append_lines, read_lines, write_atomically
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
-from fedrec.server.rounds import RoundLine
+from fedrec.server.round_records import RoundLine
 
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
 

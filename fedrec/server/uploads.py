@@ -16,9 +16,9 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedCommitment, boxes_hash
 from fedrec.protocol.transport import hash_blobs, pack, take_blob, with_body
 from fedrec.server.attendance import Attendance
-from fedrec.server.cohort import Answer
+from fedrec.server.message_exchange import Answer
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
 
 
 @dataclass(frozen=True)

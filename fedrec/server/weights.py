@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedrec.server.optimizers.protocol import ServerOptimizer, State, Vector
+from fedrec.server.optimizers.interface import ServerOptimizer, State, Vector
 
 _OPTIMIZER = "optimizer."
 

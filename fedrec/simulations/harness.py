@@ -18,19 +18,19 @@ from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
-from fedrec.server.report.build import RunFacts, build_report
-from fedrec.server.rounds import RoundLine
+from fedrec.server.report.report_json import RunFacts, build_report
+from fedrec.server.round_records import RoundLine
 from fedrec.server.session import RoundCallback, RoundOutcome, Session
-from fedrec.simulations.events import EventWriter
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
-from fedrec.simulations.memory import MemoryMeter
-from fedrec.simulations.preparation import (
+from fedrec.simulations.memory_meter import MemoryMeter
+from fedrec.simulations.ray_engine import RayGrid
+from fedrec.simulations.run_setup import (
     BY_NAME,
     Inputs,
     Materials,
-    Prepared,
+    SimulationRun,
     node_names,
     prepare,
     prepare_inputs,
@@ -40,8 +40,8 @@ from fedrec.simulations.preparation import (
     simulated_merchants,
     worker_count,
 )
-from fedrec.simulations.ray_engine import RayGrid
-from fedrec.simulations.report import data_problems, data_section, merchants_cost, per_merchant
+from fedrec.simulations.simulation_report import data_problems, data_section, merchants_cost, per_merchant
+from fedrec.simulations.tensorboard_events import EventWriter
 from fedrec.vision.metrics import Metrics
 
 LOCK_FILE = "lock"
@@ -136,7 +136,7 @@ def resume(
     )
 
 
-def _carry_out(make: Callable[[], Prepared], watching: Watching) -> SimulationResult:
+def _carry_out(make: Callable[[], SimulationRun], watching: Watching) -> SimulationResult:
     started = time.monotonic()
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
@@ -168,7 +168,7 @@ def _carry_out(make: Callable[[], Prepared], watching: Watching) -> SimulationRe
     return SimulationResult(report=report, folder=run.folder)
 
 
-def _lock(run: Prepared) -> int:
+def _lock(run: SimulationRun) -> int:
     """Keep the run to this process; returns what ends that when it is closed."""
     try:
         return take_lock(run.home.folder / LOCK_FILE)
@@ -176,7 +176,7 @@ def _lock(run: Prepared) -> int:
         raise ConfigError(f"{run.folder}: another process is at this run") from None
 
 
-def _keep_status(run: Prepared, progress: _Progress) -> None:
+def _keep_status(run: SimulationRun, progress: _Progress) -> None:
     """Note whether the run is over; one that was interrupted goes on for being under way."""
     if progress.failure is not None:
         run.training.set_status("failed", str(progress.failure))
@@ -184,7 +184,7 @@ def _keep_status(run: Prepared, progress: _Progress) -> None:
         run.training.set_status("done")
 
 
-def _raise(run: Prepared, session: Session, progress: _Progress) -> None:
+def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
     """Raise what the run ended with, if it was other than its last round."""
     if progress.interrupted:
         raise InterruptedRunError(
@@ -215,7 +215,7 @@ def _kept(progress: _Progress) -> Iterator[None]:
         progress.failure = progress.failure or error
 
 
-def _work(run: Prepared, session: Session, progress: _Progress, watching: Watching) -> None:
+def _work(run: SimulationRun, session: Session, progress: _Progress, watching: Watching) -> None:
     arrays = scratch_folder()
     try:
         progress.inputs = prepare_inputs(run, arrays=arrays, tell=watching.tell)
@@ -225,7 +225,7 @@ def _work(run: Prepared, session: Session, progress: _Progress, watching: Watchi
 
 
 def _report(
-    run: Prepared, session: Session, progress: _Progress, *, seconds: float, peak_memory_bytes: int
+    run: SimulationRun, session: Session, progress: _Progress, *, seconds: float, peak_memory_bytes: int
 ) -> dict[str, Any]:
     config = run.config
     merchants, problems = per_merchant(run.plan, run.source, run.homes)
@@ -266,7 +266,9 @@ def _report(
     )
 
 
-def _train(run: Prepared, session: Session, progress: _Progress, inputs: Inputs, watching: Watching) -> None:
+def _train(
+    run: SimulationRun, session: Session, progress: _Progress, inputs: Inputs, watching: Watching
+) -> None:
     """Run every round that is left over the engine that the options name."""
     config, cohort, rounds = run.config, run.plan.cohort, run.plan.rounds
     done = len(session.lines)

@@ -21,9 +21,9 @@ from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
+from fedrec.simulations.data_sources import read_digests
 from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
-from fedrec.simulations.sources import read_digests
 from fedrec.vision.inputs import to_inputs
 from fedrec.vision.models.registry import ModelSpec
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedrec.server.optimizers.protocol import DECAY, OptimizerSpec, Setting, State, Vector
+from fedrec.server.optimizers.interface import DECAY, OptimizerSpec, Setting, State, Vector
 
 SETTINGS: Mapping[str, Setting] = {
     "beta1": Setting(0.9, *DECAY),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedrec.server.optimizers.adam import SETTINGS, Adam
-from fedrec.server.optimizers.protocol import OptimizerSpec, Setting, State, Vector
+from fedrec.server.optimizers.interface import OptimizerSpec, Setting, State, Vector
 
 
 class AdamW:

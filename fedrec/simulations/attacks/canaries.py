@@ -42,14 +42,14 @@ from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.server.filing import file_plan
-from fedrec.server.home import ServerHome
-from fedrec.server.optimizers.protocol import State, Vector
+from fedrec.server.optimizers.interface import State, Vector
 from fedrec.server.planning import Enrolled, Task, plan_training
+from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
+from fedrec.server.training_file import file_plan
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
-from fedrec.simulations.attacks.one_run import bound_gaussian, bound_steinke, lower_bound
+from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 from fedrec.simulations.virtual_grid import VirtualGrid
 from fedrec.vision.inputs import InputShape
 from fedrec.vision.models.registry import ModelSpec, TrainingDefaults

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
-from fedrec.simulations.attacks.images import grey_like, matched, psnr, ssim
+from fedrec.simulations.attacks.image_similarity import grey_like, matched, psnr, ssim
 from fedrec.simulations.attacks.observations import (
     Defence,
     Photos,

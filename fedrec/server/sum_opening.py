@@ -16,10 +16,10 @@ from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
-from fedrec.server.cohort import Answer, Answers, ask
-from fedrec.server.patience import Grace, waiting
+from fedrec.server.message_exchange import Answer, Answers, ask
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.requests import RequestSigner
+from fedrec.server.request_signing import RequestSigner
+from fedrec.server.stragglers import Grace, waiting
 from fedrec.server.uploads import Upload
 
 

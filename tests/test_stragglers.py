@@ -15,8 +15,8 @@ from fedrec.protocol.messages import UnmaskReply
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server import attendance
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.patience import Grace, Lateness
-from fedrec.server.rounds import RoundRecord
+from fedrec.server.round_records import RoundRecord
+from fedrec.server.stragglers import Grace, Lateness
 from tests.cohort import Cohort, InProcessGrid
 
 Delay = Callable[[str, str, int], float]

@@ -25,8 +25,8 @@ from fedrec.privacy.derive import derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.home import ServerHome
-from fedrec.server.report.build import epsilon_after
+from fedrec.server.report.report_json import epsilon_after
+from fedrec.server.server_home import ServerHome
 from fedrec.server.status_page import TITLE, status_blocks
 from fedrec.server.trainings import Status, Training, all_trainings
 

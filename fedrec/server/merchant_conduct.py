@@ -16,9 +16,9 @@ from typing import Any
 from fedrec._internal.text import listed
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.blame import Blame
-from fedrec.server.losses import Losses
-from fedrec.server.patience import Lateness
+from fedrec.server.lost_rounds import Losses
 from fedrec.server.rotation import Rotation
+from fedrec.server.stragglers import Lateness
 
 _MOST_UNTOLD, _MOST_UNTOLD_OF_GROUPS = 1.0, 5.0
 """More losses at openings than this that clear nobody, nearly in a row, stop a training: more are given where

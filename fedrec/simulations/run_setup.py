@@ -28,16 +28,16 @@ from fedrec.privacy.dp.record_isolation import check_isolation
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
-from fedrec.server.filing import file_plan
-from fedrec.server.home import ServerHome
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, Enrolled, Task, plan_training
+from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
+from fedrec.server.training_file import file_plan
 from fedrec.server.trainings import Training
+from fedrec.simulations.data_sources import Source, open_source, write_arrays
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
-from fedrec.simulations.planning import check_classes, check_options, derived_options, make_roster
-from fedrec.simulations.report import write_own_reports
-from fedrec.simulations.sources import Source, open_source, write_arrays
+from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
+from fedrec.simulations.simulation_report import write_own_reports
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
@@ -72,7 +72,7 @@ BY_NAME = Materials()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SimulationRun:
     """A run that is ready for its first round, or for the next: a training and the homes in its folder.
 
     Attributes:
@@ -121,7 +121,7 @@ class Inputs:
     validation: EvaluationData | None
 
 
-def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> Prepared:
+def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> SimulationRun:
     """Load the data, make the run directory and the merchants' homes, and write the plan.
 
     Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong;
@@ -159,7 +159,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     training = Training(make_run_folder(config.out, run_id))
     options = config.to_toml(derived=derived_options(config, plan, planned.settings))
     write_atomically(training.folder / "config.toml", options.encode())
-    run = Prepared(config, training, _server_home(training), task, plan, source, device)
+    run = SimulationRun(config, training, _server_home(training), task, plan, source, device)
     run.home.folder.mkdir()
     write_secret(run.home.identity_file, server.private_bytes())
     write_atomically(run.folder / "policy.json", merchant_policy(config).rules.encode())
@@ -173,7 +173,9 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     return run
 
 
-def reopen(folder: Path, config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> Prepared:
+def reopen(
+    folder: Path, config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME
+) -> SimulationRun:
     """Open a run that was stopped, to go on with it: nothing is drawn or charged anew.
 
     Args:
@@ -205,7 +207,7 @@ def reopen(folder: Path, config: SimulationConfig, *, tell: Tell, materials: Mat
         raise ConfigError(f"--resume {folder}: the data has other merchants than when the run was begun")
     task = Task.of_plan(plan, spec, seed=training.initial_seed())
     device = pick_device(config.device)
-    return Prepared(config, training, _server_home(training), task, plan, source, device)
+    return SimulationRun(config, training, _server_home(training), task, plan, source, device)
 
 
 def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfig:
@@ -252,7 +254,7 @@ def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
     }
 
 
-def prepare_inputs(run: Prepared, *, arrays: Path, tell: Tell) -> Inputs:
+def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
     """Turn photos into model inputs, the merchants' written below ``arrays``."""
     spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
 
@@ -293,7 +295,7 @@ def scratch_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="fedrec-"))
 
 
-def simulated_merchants(run: Prepared, *, arrays: Path) -> SimulatedMerchants:
+def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchants:
     """Return the recipe by which workers bring the merchants up."""
     config = run.config
     return SimulatedMerchants(
@@ -310,7 +312,7 @@ def simulated_merchants(run: Prepared, *, arrays: Path) -> SimulatedMerchants:
     )
 
 
-def node_names(run: Prepared, grid: Grid) -> dict[int, str]:
+def node_names(run: SimulationRun, grid: Grid) -> dict[int, str]:
     """Return which merchant is at which node of a grid whose nodes are the merchants in their order."""
     return dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
 

@@ -23,7 +23,7 @@ from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.rounds import RoundLine
+from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
 
 SCHEMA = "fedrec.report/1"

@@ -14,10 +14,10 @@ from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
-from fedrec.server.optimizers.registry import write_choice
+from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
-from fedrec.simulations.sources import DEFAULT_MERCHANTS, chosen_dataset
+from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
 from fedrec.vision.models.registry import ModelSpec
 from fedrec.vision.partition import parse_partition
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from fedrec.simulations.memory import MemoryMeter, tree_bytes
+from fedrec.simulations.memory_meter import MemoryMeter, tree_bytes
 
 MIB = 2**20
 _HOLD = "import sys; held = b'x' * (400 * 2**20); print(len(held), flush=True); sys.stdin.read()"

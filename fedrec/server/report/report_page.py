@@ -28,7 +28,7 @@ from fedrec.report.document import (
     Tag,
 )
 from fedrec.report.html import render_html
-from fedrec.server.report import rounds, tables
+from fedrec.server.report import round_charts, tables
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -39,7 +39,10 @@ def render(report: Mapping[str, Any]) -> str:
 def training_document(report: Mapping[str, Any]) -> Document:
     """Lay out a report (schema ``fedrec.report/1``); any of its values may be null or absent."""
     run, metrics = tables.section(report, "run"), tables.section(report, "metrics")
-    privacy, aggregation = tables.section(report, "privacy"), tables.section(report, "secure_aggregation")
+    privacy, aggregation = (
+        tables.section(report, "privacy"),
+        tables.section(report, "secure_aggregation"),
+    )
     trust = claims.trust_of(aggregation)
     total = number_format.number(tables.section(report, "data").get("records"))
     rated = claims.rating(privacy, public_total=None if total is None else int(total))
@@ -51,7 +54,7 @@ def training_document(report: Mapping[str, Any]) -> Document:
             *_headline(run, metrics, privacy, aggregation, rated),
             Section("The guarantee", tuple(_guarantee(privacy, trust, rated))),
             *_warnings(report),
-            Section("Round by round", tuple(rounds.round_blocks(report))),
+            Section("Round by round", tuple(round_charts.round_blocks(report))),
             Section("What each party could see", tuple(_sights(privacy, trust, rated))),
             Section("Confusion matrix", tuple(tables.confusion(metrics))),
             Section("Classes", (tables.per_class(metrics),)),

@@ -14,8 +14,8 @@ from typing import Any
 
 from fedrec.privacy.derive import Derived
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.report.build import RunFacts, build_report, epsilon_after
-from fedrec.server.rounds import RoundLine
+from fedrec.server.report.report_json import RunFacts, build_report, epsilon_after
+from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
 
 EVALUATION_SPLIT = "eval-data"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.server.report.deployed import EVALUATION_SPLIT
+from fedrec.server.report.deployment_report import EVALUATION_SPLIT
 from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetRequest, DatasetSpec
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout

@@ -18,8 +18,8 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.simulations.data_sources import Source
 from fedrec.simulations.merchants import COST_FILE
-from fedrec.simulations.sources import Source
 
 OWN_SCHEMA = "fedrec.own-report/1"
 OWN_REPORT = "report.json"

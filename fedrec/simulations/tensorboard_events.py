@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedrec.server.rounds import RoundLine
+from fedrec.server.round_records import RoundLine
 
 FOLDER = "tensorboard"
 

@@ -9,7 +9,7 @@ from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import ServerUpdate
 from fedrec.server.optimizers import adam, adamw, sgd, yogi
-from fedrec.server.optimizers.protocol import OptimizerSpec, Setting, Vector
+from fedrec.server.optimizers.interface import OptimizerSpec, Setting, Vector
 from fedrec.server.weights import Weights
 
 REGISTRY: Final = Registry(

@@ -17,12 +17,12 @@ from fedrec.config import PATIENCE
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData
-from fedrec.server.home import ServerHome
-from fedrec.server.patience import Grace
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
-from fedrec.server.report.deployed import deployed_report
+from fedrec.server.report.deployment_report import deployed_report
+from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
+from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inputs import model_inputs, to_inputs

@@ -18,8 +18,8 @@ from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
-from fedrec.server.home import ServerHome
 from fedrec.server.receipts import read_receipts
+from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import all_trainings
 
 _LARGEST_ATTACHMENT = 2**24
