@@ -22,7 +22,7 @@ from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan

@@ -22,7 +22,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from fedrec.privacy.dp.clipping import RecordClipper
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 
 BATCH = 64
 CLIP = 1.0
@@ -43,7 +43,7 @@ class Case:
 
     def build(self) -> nn.Module:
         """Build the model afresh: hooks that one method leaves must not slow the next."""
-        model = registry.get(self.model).build(
+        model = model_registry.get(self.model).build(
             classes=CLASSES, channels=self.channels, size=self.size, seed=0
         )
         return model.train()

@@ -55,14 +55,14 @@ from fedrec.simulations.run_setup import (
     simulated_merchants,
 )
 from fedrec.simulations.virtual_grid import VirtualGrid, node_context
+from fedrec.vision import model_registry
 from fedrec.vision.dataset_registry import SYNTHETIC_PER_MERCHANT
-from fedrec.vision.inputs import to_inputs
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import to_inputs
 
 MODEL = "cnn"
 MERCHANTS = 8
 LEARNING_RATE = 0.1
-DEFAULT_RATE = registry.get(MODEL).defaults.sample_rate
+DEFAULT_RATE = model_registry.get(MODEL).defaults.sample_rate
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _data(run: SimulationRun, inputs: Inputs, index: int) -> Data:
     folder = inputs.arrays / run.source.shares[index].name
     images = np.load(folder / "inputs.npy", allow_pickle=False)
     return Data(
-        inputs=to_inputs(images, registry.get(run.plan.model))[:, 0],
+        inputs=to_inputs(images, model_registry.get(run.plan.model))[:, 0],
         labels=torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False)),
         sample_rate=run.plan.sample_rate,
         clip=run.plan.clip,

@@ -44,7 +44,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, Entry
 from fedrec.privacy.accounting.entries import charges as charges_of
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
@@ -55,7 +55,7 @@ from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.receipts import read_receipts
 from fedrec.server.trainings import Training
 from fedrec.simulations.federation import Federation
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 MERCHANTS = 5
@@ -192,7 +192,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     training = Training(federation.training())
     made = training.plan()
     derived = derive(made)
-    model = Task.of_plan(made, registry.get(made.model), seed=training.initial_seed()).model()
+    model = Task.of_plan(made, model_registry.get(made.model), seed=training.initial_seed()).model()
     weights = start_weights(made.server_update, starting_parameters(model))
     data = {}
     for peer in made.roster:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from fedrec.api.accounting import epsilon, noise_for
     from fedrec.api.auditing import verify
     from fedrec.api.optimizers import add_optimizer
-    from fedrec.api.options import SimulationOptions
     from fedrec.api.results import Progress, Result, Round
     from fedrec.api.simulation import simulate
-    from fedrec.api.trained import TrainedModel, load_model
+    from fedrec.api.simulation_options import SimulationOptions
+    from fedrec.api.trained_model import TrainedModel, load_model
     from fedrec.errors import FedrecError
     from fedrec.server.optimizers.interface import OptimizerSpec, Setting
 
@@ -50,11 +50,11 @@ _HOMES = {
     "Result": "fedrec.api.results",
     "Round": "fedrec.api.results",
     "Setting": "fedrec.server.optimizers.interface",
-    "SimulationOptions": "fedrec.api.options",
-    "TrainedModel": "fedrec.api.trained",
+    "SimulationOptions": "fedrec.api.simulation_options",
+    "TrainedModel": "fedrec.api.trained_model",
     "add_optimizer": "fedrec.api.optimizers",
     "epsilon": "fedrec.api.accounting",
-    "load_model": "fedrec.api.trained",
+    "load_model": "fedrec.api.trained_model",
     "noise_for": "fedrec.api.accounting",
     "simulate": "fedrec.api.simulation",
     "verify": "fedrec.api.auditing",

@@ -236,7 +236,7 @@ def default_colluders(merchants: int) -> int:
     return max(1, -(-merchants // 20))
 
 
-def planned_minimum(*, merchants: int, colluders: int, drop: Fraction) -> int:
+def default_min_contributors(*, merchants: int, colluders: int, drop: Fraction) -> int:
     """Return the default minimum of contributors.
 
     That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and one at least, as

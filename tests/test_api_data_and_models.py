@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from fedrec.api.own_data import Labelled, MapDataset, read_data, read_pictures
-from fedrec.api.own_model import code_name
+from fedrec.api.user_data import Labelled, MapDataset, read_data, read_pictures
+from fedrec.api.user_model import code_name
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.dp.record_isolation import check_isolation
 from fedrec.vision.imageset import ImageSet
@@ -218,7 +218,7 @@ def test_a_model_that_clipping_would_not_bound_is_refused(make: Callable[[], nn.
 SCRIPT = """
 import sys
 from torch import nn
-from fedrec.api.own_model import code_name
+from fedrec.api.user_model import code_name
 {blank}
 WIDTH = {width}
 class Net(nn.Module):

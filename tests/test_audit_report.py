@@ -20,7 +20,7 @@ from fedrec.cli import app as cli
 from fedrec.config import load_config
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
-from fedrec.privacy.audit.document import audit_document
+from fedrec.privacy.audit.audit_document import audit_document
 from fedrec.protocol.schema import sha256_hex
 from fedrec.report import pdf
 from fedrec.report.document import Alert, Code, Named, Paragraph, Plots, Table, Tag

@@ -33,7 +33,7 @@ from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
 from fedrec.privacy.audit.verify.rules import _broken_by_plan
-from fedrec.privacy.derive import DUPLICATE_POLICY, derive
+from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import roster_fingerprint

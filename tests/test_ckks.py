@@ -14,7 +14,7 @@ from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import ckks, registry, wire
 from fedrec.privacy.aggregation.ckks import CkksParameters, CkksScheme
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan

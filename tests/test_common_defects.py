@@ -26,7 +26,7 @@ from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
@@ -37,7 +37,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 from tests.cohort import Cohort, InProcessGrid
 from tests.test_ledger import CHARGE, VERSION, _Identity, _made, _verify
 
@@ -178,7 +178,7 @@ def test_opacus_6_an_empty_batch_is_a_step_like_any_other() -> None:
 
 def test_opacus_7_residual_networks_are_clipped_as_they_are() -> None:
     """Torchvision's ResNet fails even after a fix; the registry's gives the per-record loop's sum."""
-    model = registry.get("resnet18").build(classes=3, channels=3, size=32, seed=0)
+    model = model_registry.get("resnet18").build(classes=3, channels=3, size=32, seed=0)
     inputs, labels = torch.randn(3, 1, 3, 32, 32), torch.tensor([0, 1, 2])
     expected = np.zeros(parameter_count(model))
     for row, label in zip(inputs, labels, strict=True):

@@ -11,7 +11,7 @@ import pytest
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
 from fedrec.simulations.option_checks import check_options
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 
 DERIVED: Mapping[str, object] = {
     "merchants": 8, "rounds": 100, "learning_rate": 2.0, "sample_rate": 0.05, "clip": 1.0, "epsilon": 8.0,
@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Path:
 def test_the_file_repeats_the_run(own: Path) -> None:
     again = load_config(own, {})
     assert {name: getattr(again, name) for name in DERIVED} == DERIVED
-    check_options(again, registry.get(again.model))
+    check_options(again, model_registry.get(again.model))
 
 
 def test_the_file_says_what_was_asked_and_what_followed(own: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_flag_sets_aside_what_followed_from_another_value(
 ) -> None:
     found = load_config(own, flags)
     assert {name: getattr(found, name) for name in expected} == expected
-    check_options(found, registry.get(found.model))
+    check_options(found, model_registry.get(found.model))
 
 
 def test_what_a_person_wrote_yields_only_where_a_flag_leaves_it_no_meaning(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_a_person_wrote_yields_only_where_a_flag_leaves_it_no_meaning(tmp_p
     fewer = load_config(path, {"merchants": 5, "threshold": 4})
     assert fewer.min_contributors == 6
     with pytest.raises(ConfigError, match="6 contributors are required"):
-        check_options(fewer, registry.get(fewer.model))
+        check_options(fewer, model_registry.get(fewer.model))
     with pytest.raises(ConfigError, match="no meaning with --privacy off"):
         load_config(path, {"privacy": "off", "epsilon": 3.0})
 

@@ -20,9 +20,9 @@ from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.weights import Weights
 from fedrec.simulations.data_sources import open_source
 from fedrec.simulations.harness import simulate
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import ImageSet
-from fedrec.vision.inputs import to_inputs
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import to_inputs
 
 MERCHANTS, EPSILON, DELTA = 10, 1.0, 1e-5
 DATA = os.environ.get("FEDREC_TEST_DATA")
@@ -43,14 +43,14 @@ def pixels(images: ImageSet) -> np.ndarray:
 
 def central_accuracy(root: Path) -> float:
     """DP-SGD on all photos in one place, with the same settings, by an analysis of dp-accounting's own."""
-    spec = registry.get("cnn")
+    spec = model_registry.get("cnn")
     settings = spec.defaults
     source = open_source(load_config(None, {**OPTIONS, "data_root": root}))
     train, test = source.splits.train, source.splits.metrics
-    inputs = to_inputs(pixels(train)[:, None], registry.get("cnn"))
+    inputs = to_inputs(pixels(train)[:, None], model_registry.get("cnn"))
     labels = torch.from_numpy(train.labels)
     evaluation = EvaluationData(
-        inputs=to_inputs(pixels(test)[:, None], registry.get("cnn"))[:, 0], labels=test.labels
+        inputs=to_inputs(pixels(test)[:, None], model_registry.get("cnn"))[:, 0], labels=test.labels
     )
     model = spec.build(classes=10, channels=1, size=28, seed=0)
     rate, rounds, clip = settings.sample_rate, settings.rounds, settings.clip

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedrec.flower import new_message, set_task_identity
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import (
     CloseRequest,
     JoinRequest,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedrec.config import load_config, planned_minimum
+from fedrec.config import default_min_contributors, load_config
 from fedrec.errors import ConfigError
 from fedrec.simulations import local_grid
 from fedrec.simulations.faults import Crashes, CrashPoint
@@ -94,7 +94,7 @@ def test_crashes_come_as_often_as_asked_and_at_each_point_alike() -> None:
 
 def test_the_default_minimum_allows_for_crashes_as_for_dropouts() -> None:
     config = load_config(None, {"drop": 0.1, "crash": 0.2})
-    assert planned_minimum(merchants=10, colluders=1, drop=config.planned_dropouts) == 4
+    assert default_min_contributors(merchants=10, colluders=1, drop=config.planned_dropouts) == 4
     assert load_config(None, {"crash": 0.9, "drop": 0.9}).planned_dropouts == 1
     with pytest.raises(ConfigError, match="--crash 1"):
         load_config(None, {"crash": 1})
@@ -104,6 +104,6 @@ def test_the_default_minimum_allows_for_crashes_as_for_dropouts() -> None:
 def test_the_default_minimum_is_exact(percent: int) -> None:
     """2 x 0.07 x 100 is 14.000000000000002 in floats, which would be rounded up to 15."""
     config = load_config(None, {"drop": percent / 100})
-    least = planned_minimum(merchants=100, colluders=5, drop=config.planned_dropouts)
+    least = default_min_contributors(merchants=100, colluders=5, drop=config.planned_dropouts)
     assert least == 100 - max(5, 2 * percent)
     assert config.planned_dropouts == Fraction(percent, 100)

@@ -21,7 +21,7 @@ from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION
 from fedrec.server.planning import settle
 from fedrec.server.training_file import TrainingFile, file_training
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 from tests.cohort import Cohort
 
 
@@ -78,9 +78,9 @@ def test_sizes_are_judged_before_anything_else(cohort: Cohort) -> None:
         cohort.merchants["m0"].join(JoinRequest(plan=plan))
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", model_registry.names())
 def test_parameters_are_counted_from_shapes(name: str) -> None:
-    spec = registry.get(name)
+    spec = model_registry.get(name)
 
     def build(size: int) -> torch.nn.Module:
         return spec.build(classes=7, channels=3, size=size, seed=3)
@@ -113,7 +113,7 @@ def test_an_operator_is_told_before_a_model_is_built(cohort: Cohort, tmp_path: P
 
 
 def test_three_merchants_with_untouched_rules_on_seats_and_sizes_take_the_default(cohort: Cohort) -> None:
-    settled = settle(SimulationConfig(), registry.get("cnn"), merchants=3)
+    settled = settle(SimulationConfig(), model_registry.get("cnn"), merchants=3)
     plan = cohort.plan(
         rounds=settled.rounds,
         committee=seat_order(cohort.roster)[: settled.committee],

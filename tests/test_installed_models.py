@@ -22,21 +22,21 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision import model_registry
+from fedrec.vision.model_registry import ModelSpec
 from tests.cohort import Cohort
 
 SOURCE = """
 from pathlib import Path
 from dataclasses import replace
 from torch import nn
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 Path(__file__).with_name("ran").touch()
 
 def make(classes, channels, size):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
 
-SPEC = replace(registry.get("cnn"), name="acme-net", make=make)
+SPEC = replace(model_registry.get("cnn"), name="acme-net", make=make)
 """
 
 
@@ -51,8 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-models\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[fedrec.models]\nacme-net = acme_models.net:SPEC\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    fresh = Registry(ModelSpec, what="model", group="fedrec.models", builtin=(registry.get("cnn"),))
-    monkeypatch.setattr(registry, "REGISTRY", fresh)
+    fresh = Registry(ModelSpec, what="model", group="fedrec.models", builtin=(model_registry.get("cnn"),))
+    monkeypatch.setattr(model_registry, "REGISTRY", fresh)
     yield package
     for name in [name for name in sys.modules if name.partition(".")[0] == "acme_models"]:
         del sys.modules[name]
@@ -67,10 +67,10 @@ def by_hand(folder: Path) -> str:
 
 
 def test_an_installed_model_is_named_by_its_code_and_runs_where_the_plan_means_it(folder: Path) -> None:
-    code = registry.code_of("acme-net")
-    assert code == by_hand(folder) and registry.code_of("cnn") is None
+    code = model_registry.code_of("acme-net")
+    assert code == by_hand(folder) and model_registry.code_of("cnn") is None
     assert not (folder / "ran").exists()
-    assert registry.get_exact("acme-net", code).name == "acme-net"
+    assert model_registry.get_exact("acme-net", code).name == "acme-net"
     assert (folder / "ran").exists()
 
 
@@ -177,10 +177,10 @@ def test_layers_that_the_fast_clipping_does_not_know_are_said_and_clipped_exactl
     np.testing.assert_allclose(clipped_sum(model, inputs, labels, clip=0.1), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", model_registry.names())
 def test_every_model_of_the_package_is_clipped_fast(name: str) -> None:
-    size = registry.get(name).image_size or 32
-    assert clipping_note(registry.get(name).build(classes=3, channels=3, size=size, seed=0)) is None
+    size = model_registry.get(name).image_size or 32
+    assert clipping_note(model_registry.get(name).build(classes=3, channels=3, size=size, seed=0)) is None
 
 
 def test_a_layer_without_gradients_per_record_is_refused_at_the_start() -> None:

@@ -36,7 +36,7 @@ packages = ["acme_fedrec"]
 NET = """
 from torch import nn
 
-from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
+from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -156,8 +156,8 @@ def test_choices_of_an_installed_package_train_under_their_names(tmp_path: Path)
 def moves(run: Path, site: Path) -> list[str]:
     """How far parameters lie from where a model of this seed starts, in a process that has the package."""
     code = (
-        "from safetensors.torch import load_file\nfrom fedrec.vision.models import registry\n"
-        "model = registry.get('acme-net').build(classes=2, channels=1, size=8, seed=1)\n"
+        "from safetensors.torch import load_file\nfrom fedrec.vision import model_registry\n"
+        "model = model_registry.get('acme-net').build(classes=2, channels=1, size=8, seed=1)\n"
         f"found = load_file({str(run / 'model.safetensors')!r})\n"
         "print(*sorted({f'{float(value):.4f}' for name, start in model.state_dict().items() "
         "for value in (found[name] - start).abs().flatten()}))"

@@ -36,7 +36,7 @@ from fedrec.simulations.attacks.observations import (
     observe,
 )
 from fedrec.simulations.attacks.reconstruct import Search, reconstruct
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 from fedrec.vision.synthetic import generate, write
 
 DEFENCE = Defence(epsilon=8.0, delta=1e-4, clip=1.0, sample_rate=0.05, steps=20, merchants=3, colluders=1)
@@ -134,7 +134,7 @@ def test_settings_out_of_range() -> None:
 
 
 def small_cohort(batch: int = 2) -> tuple[torch.nn.Module, list[Photos]]:
-    model = registry.get("cnn").build(classes=4, channels=1, size=8, seed=0)
+    model = model_registry.get("cnn").build(classes=4, channels=1, size=8, seed=0)
     generator = torch.Generator().manual_seed(0)
     return model, [
         Photos(

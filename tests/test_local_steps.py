@@ -12,7 +12,7 @@ from torch import nn
 
 from fedrec.clients.records import TrainingData
 from fedrec.privacy.aggregation.scheme import Scheme
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.privacy.randomness import Randomness

@@ -15,7 +15,7 @@ from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import wire
 from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.scheme import CommitteeScheme
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest, UnmaskRequest

@@ -33,7 +33,7 @@ from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, Statement
 from fedrec.protocol.messages import JoinReply, TrainReply

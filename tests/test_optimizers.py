@@ -23,7 +23,7 @@ from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.planning import settle
 from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
-from fedrec.vision.models import registry as models
+from fedrec.vision import model_registry as models
 from tests.cohort import DIMENSION as DIMENSIONS
 from tests.cohort import Cohort
 

@@ -17,7 +17,7 @@ from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.errors import ConfigError, RefusalCode, RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import roster_fingerprint
 from fedrec.protocol.refusals import CATALOGUE

@@ -22,10 +22,10 @@ from fedrec.protocol.enrolment import Enrolment, read_file
 from fedrec.protocol.plan import Unit
 from fedrec.server.server_home import ServerHome
 from fedrec.simulations.harness import simulate
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder, resolve_splits
-from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.inspection import inspect
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.synthetic import generate, write
 from tests.test_datasets import picture
@@ -40,7 +40,9 @@ def products_of(folder: Path, **options: object) -> ProductSet:
 
 
 def inputs_of(products: ProductSet, *, views: int = PRODUCT_PHOTOS) -> np.ndarray:
-    return model_inputs(products, registry.get("cnn"), SHAPE, views=views, progress=lambda done, total: None)
+    return model_inputs(
+        products, model_registry.get("cnn"), SHAPE, views=views, progress=lambda done, total: None
+    )
 
 
 @pytest.fixture
@@ -171,9 +173,9 @@ def naive_sum(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, c
 
 def test_a_product_moves_the_sum_by_at_most_the_clip_however_many_photos_it_has(shop: Path) -> None:
     products = products_of(shop)
-    inputs = to_inputs(inputs_of(products), registry.get("cnn"))
+    inputs = to_inputs(inputs_of(products), model_registry.get("cnn"))
     labels = torch.from_numpy(products.labels.copy())
-    model = registry.get("cnn").build(classes=2, channels=3, size=16, seed=1)
+    model = model_registry.get("cnn").build(classes=2, channels=3, size=16, seed=1)
     clip = 0.01
     with RecordClipper(model, clip=clip) as clipper:
         whole = clipper.clipped_sum(inputs, labels)

@@ -120,7 +120,7 @@ def test_a_merchant_refuses_a_plan_that_states_other_than_its_own_scheme(tmp_pat
 def test_what_is_not_known_is_alarmed() -> None:
     assert claims.alarms({"mode": "distributed"}, kahe.SPEC.trust) == ()
     for trust in (None, clear.SPEC.trust):
-        assert claims.exposure(trust) is not None
+        assert claims.exposure_clause(trust) is not None
         warning = claims.scheme_warning(trust)
         assert warning is not None and warning.startswith("NOT ENCRYPTED")
         assert any("not encrypted" in alarm for alarm in claims.alarms({"mode": "distributed"}, trust))

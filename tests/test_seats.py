@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.config import SimulationConfig, default_colluders, planned_minimum
+from fedrec.config import SimulationConfig, default_colluders, default_min_contributors
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK, check_plan, check_quorum
 from fedrec.privacy.aggregation.seats import (
@@ -30,7 +30,7 @@ from fedrec.privacy.audit.verify.terms import plan_problems
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.server.planning import settle
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 from tests.cohort import Cohort
 
 
@@ -97,7 +97,7 @@ def test_the_default_of_every_cohort_joins_and_lets_members_be_absent() -> None:
     for cohort in range(3, 1001):
         colluders = default_colluders(cohort)
         seats = choose_seats(cohort=cohort, colluders=colluders)
-        minimum = planned_minimum(merchants=cohort, colluders=colluders, drop=Fraction(0))
+        minimum = default_min_contributors(merchants=cohort, colluders=colluders, drop=Fraction(0))
         check_quorum(
             cohort=cohort,
             members=seats.members,
@@ -297,15 +297,15 @@ def test_a_roster_that_was_ground_seats_whom_its_maker_likes(tmp_path: Path) -> 
 def test_a_planner_is_told_what_to_do(options: dict[str, object], merchants: int, says: str) -> None:
     config = SimulationConfig.model_validate(options)
     with pytest.raises(ConfigError, match=says):
-        settle(config, registry.get("cnn"), merchants=merchants)
+        settle(config, model_registry.get("cnn"), merchants=merchants)
 
 
 def test_settings_hold_both_numbers() -> None:
-    found = settle(SimulationConfig(), registry.get("cnn"), merchants=200)
+    found = settle(SimulationConfig(), model_registry.get("cnn"), merchants=200)
     assert (found.colluders, found.corrupt_members, found.committee, found.threshold) == (10, 10, 27, 19)
     assert (found.min_contributors, found.seat_risk) == (190, 0.0)
-    other = settle(SimulationConfig(colluders=3), registry.get("cnn"), merchants=200)
+    other = settle(SimulationConfig(colluders=3), model_registry.get("cnn"), merchants=200)
     assert (other.colluders, other.corrupt_members, other.committee) == (3, 3, 10)
-    assert settle(SimulationConfig(), registry.get("cnn"), merchants=3).min_contributors == 3
-    many = settle(SimulationConfig(colluders=100), registry.get("cnn"), merchants=1000)
+    assert settle(SimulationConfig(), model_registry.get("cnn"), merchants=3).min_contributors == 3
+    many = settle(SimulationConfig(colluders=100), model_registry.get("cnn"), merchants=1000)
     assert 40 < many.committee <= 100 and 0 < many.seat_risk <= PLANNED_SEAT_RISK

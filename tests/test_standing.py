@@ -35,7 +35,7 @@ from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.filter import Training, read
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer, TrainingPlan

@@ -35,7 +35,7 @@ from fedrec.clients.store_view import read_store
 from fedrec.clients.stored import CountedSet, FixedSet
 from fedrec.clients.training_set import RecordTags, TrainingSets, kept_share
 from fedrec.errors import RefusedError
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp import step
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.identity import SealingKey, SigningIdentity

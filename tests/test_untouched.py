@@ -13,7 +13,7 @@ from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.training_file import TrainingFile, file_training

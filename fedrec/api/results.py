@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fedrec.api.trained import TrainedModel, load_model
+from fedrec.api.trained_model import TrainedModel, load_model
 from fedrec.errors import MissingExtraError
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Unpack
 
 from torch import nn
 
-from fedrec.api.options import SimulationOptions
-from fedrec.api.own_data import Labelled, Merchants, read_data
-from fedrec.api.own_model import own_model
 from fedrec.api.results import Callback, Progress, Result, Round
-from fedrec.api.trained import trained
+from fedrec.api.simulation_options import SimulationOptions
+from fedrec.api.trained_model import as_trained_model
+from fedrec.api.user_data import Labelled, Merchants, read_data
+from fedrec.api.user_model import user_model_spec
 from fedrec.config import load_config
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
@@ -22,9 +22,9 @@ from fedrec.server.session import RoundCallback, RoundOutcome
 from fedrec.server.trainings import Training
 from fedrec.simulations import harness
 from fedrec.simulations.run_setup import Materials
+from fedrec.vision import model_registry
 from fedrec.vision.dataset_registry import GIVEN
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_registry import ModelSpec
 
 
 def simulate(
@@ -63,7 +63,7 @@ def simulate(
     flags: dict[str, object] = dict(options)
     tell = _show if flags.pop("progress", False) else _ignore
     factory = model if callable(model) else None
-    spec = None if factory is None else own_model(factory)
+    spec = None if factory is None else user_model_spec(factory)
     if spec is None:
         flags["model"] = model
     data = None
@@ -109,12 +109,12 @@ def _watcher(callback: Callback, spec: ModelSpec | None) -> RoundCallback:
 
     def watch(outcome: RoundOutcome) -> None:
         plan = outcome.plan
-        found = registry.get(plan.model) if spec is None else spec
+        found = model_registry.get(plan.model) if spec is None else spec
         callback(
             Progress(
                 round=Round.of(outcome.line),
                 rounds=plan.rounds,
-                model=trained(outcome.model, plan, found),
+                model=as_trained_model(outcome.model, plan, found),
                 stop=outcome.stop,
             )
         )

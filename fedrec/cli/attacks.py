@@ -16,7 +16,7 @@ from fedrec.simulations.attacks.inversion_page import render, verdict
 from fedrec.simulations.attacks.membership import LEAST_LEAKAGE, MembershipSettings, infer_membership
 from fedrec.simulations.attacks.observations import Defence
 from fedrec.simulations.attacks.shadow_models import Recipe
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 
 
 def inversion(
@@ -42,7 +42,7 @@ def inversion(
     """Try to turn what each party sees of a merchant's step back into photos; a page shows the pictures."""
     page, figures = out / "inversion.html", out / "inversion.json"
     _check_new(page, figures)
-    defaults = registry.get(MODEL).defaults
+    defaults = model_registry.get(MODEL).defaults
     settings = InversionSettings(
         defence=Defence(
             epsilon=epsilon,

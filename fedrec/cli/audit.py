@@ -68,8 +68,8 @@ def report(
     ] = None,
 ) -> None:
     """Put ledgers, receipts, rules and plans into one signed bundle, with a page to read and one to print."""
+    from fedrec.privacy.audit.audit_document import audit_document
     from fedrec.privacy.audit.bundle import body_of, seal
-    from fedrec.privacy.audit.document import audit_document
     from fedrec.report.html import render_html
     from fedrec.report.pdf import can_render_pdf, render_pdf
     from fedrec.simulations.audit_evidence import attachment, merged, of_client, of_run, of_server

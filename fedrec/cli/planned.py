@@ -9,12 +9,12 @@ from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.privacy.accounting.rating import USUAL_DELTA
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import Derived, derive
+from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task, check_model
 from fedrec.server.report.report_json import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
 
 
 def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
@@ -24,7 +24,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     yield f"training    {training.number} ({made.training_id[:16]})"
     code = "" if made.model_code is None else f" with the code {made.model_code}"
     yield f"model       {made.model}{code}, {made.dimension:,} parameters, {made.rounds} rounds"
-    note = check_model(Task.of_plan(made, registry.get_exact(made.model, made.model_code), seed=0))
+    note = check_model(Task.of_plan(made, model_registry.get_exact(made.model, made.model_code), seed=0))
     if note is not None:
         yield f"            {note}"
     yield f"optimizer   {made.server_update.text}"

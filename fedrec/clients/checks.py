@@ -18,13 +18,13 @@ from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.head import check_head, head_path, read_head
 from fedrec.privacy.accounting.reading import in_use
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.vision import model_registry as models
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
 from fedrec.vision.inspection import FolderSummary, inspect
-from fedrec.vision.models import registry as models
 
 _SHOWN = 3
 _LOG_BYTES = 6 * 10 * 2**20

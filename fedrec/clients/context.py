@@ -21,7 +21,7 @@ from fedrec.clients.training_set import TrainingSets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.kinds import Charge
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.derive import Derived, derive
+from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import count_from_shapes
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness

@@ -12,12 +12,12 @@ from fedrec.clients.records import Records, TrainingData
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.dp.model_check import check_installed_model
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
+from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 
 _ATTEMPTS = 3
@@ -30,7 +30,7 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
     Raises ``ConfigError`` where the plan's numbers don't go with the model, ``MissingExtraError`` where a
     package that its inputs need isn't installed: told of the plan, before a photo is looked at.
     """
-    spec = registry.get_exact(plan.model, plan.model_code) if spec is None else spec
+    spec = model_registry.get_exact(plan.model, plan.model_code) if spec is None else spec
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
         raise ConfigError(f"{plan.views} views of a product are no multiple of its {PRODUCT_PHOTOS} photos")
     if spec.backbone is not None:
@@ -45,7 +45,7 @@ def check_plan_model(plan: TrainingPlan) -> None:
     """
     if plan.model_code is None:
         return
-    spec = registry.get_exact(plan.model, plan.model_code)
+    spec = model_registry.get_exact(plan.model, plan.model_code)
     classes, channels, size = len(plan.classes), plan.channels, plan.image_size
     check_installed_model(
         lambda seed: spec.build(classes=classes, channels=channels, size=size, seed=seed),
@@ -97,7 +97,7 @@ def photos_for(
 def _read(
     plan: TrainingPlan, images: ImageSet, *, held: tuple[bytes, ...], device: torch.device
 ) -> TrainingData:
-    spec = registry.get_exact(plan.model, plan.model_code)
+    spec = model_registry.get_exact(plan.model, plan.model_code)
     inputs = model_inputs(
         images,
         spec,

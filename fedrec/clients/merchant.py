@@ -11,7 +11,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.derive import Derived
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,

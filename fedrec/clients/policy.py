@@ -21,7 +21,7 @@ from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
-from fedrec.privacy.derive import Derived
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan, Unit, roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Strict, sha256_hex

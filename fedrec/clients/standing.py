@@ -29,7 +29,7 @@ from fedrec.privacy.accounting.lifetime import Lifetime
 from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
 from fedrec.privacy.accounting.reading import in_use, read_entries
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex

@@ -10,7 +10,7 @@ from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
 from fedrec.privacy.accounting.kinds import Count
 from fedrec.privacy.accounting.lifetime import Lifetime
-from fedrec.privacy.derive import Derived
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedrec._internal.text import listed
 from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex

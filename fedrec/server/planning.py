@@ -17,7 +17,7 @@ from fedrec.config import (
     DEFAULT_EPSILON,
     TrainingOptions,
     default_colluders,
-    planned_minimum,
+    default_min_contributors,
 )
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.counts import count_event
@@ -25,7 +25,7 @@ from fedrec.privacy.accounting.rating import check_budget
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
@@ -35,9 +35,9 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.trainings import Settings
-from fedrec.vision.inputs import InputShape
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
+from fedrec.vision import model_registry
+from fedrec.vision.model_inputs import InputShape
+from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
 from fedrec.vision.products import PRODUCT_PHOTOS
 
 LARGEST_DEFAULT_DELTA = 1e-5
@@ -138,7 +138,7 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
     minimum = options.min_contributors
     if minimum is None:
         drop = options.planned_dropouts
-        minimum = max(1, planned_minimum(merchants=merchants, colluders=colluders, drop=drop))
+        minimum = max(1, default_min_contributors(merchants=merchants, colluders=colluders, drop=drop))
     seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
     defaults = spec.defaults
     optimizer, chosen = read_choice(options.optimizer)
@@ -242,7 +242,7 @@ def check_model(task: Task) -> str | None:
     """
     spec, shape = task.spec, task.shape
     try:
-        if registry.code_of(spec.name) is not None:
+        if model_registry.code_of(spec.name) is not None:
             check_installed_model(
                 lambda seed: replace(task, seed=seed).model(),
                 spec.record_shape(shape.channels, shape.size),
@@ -292,7 +292,7 @@ def _make_plan(
             server_key=enrolled.server_key,
             nonce=secrets.token_hex(16),
             model=task.spec.name,
-            model_code=registry.code_of(task.spec.name),
+            model_code=model_registry.code_of(task.spec.name),
             initial_model_hash=sha256_hex(initial.astype("<f4").tobytes()),
             classes=task.classes,
             channels=3 if shape.channels == 3 else 1,

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from fedrec._internal.files import write_atomically
-from fedrec.privacy.derive import Derived, derive
+from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.checkpoint import Checkpoint

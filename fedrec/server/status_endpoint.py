@@ -21,7 +21,7 @@ from fedrec.observability.endpoint import Answer, Route
 from fedrec.privacy.accounting.counts import count_event
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
 from fedrec.server.coordinator import Coordinator

@@ -18,8 +18,8 @@ from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.trainings import Training, numbered
-from fedrec.vision.inputs import InputShape
-from fedrec.vision.models import registry
+from fedrec.vision import model_registry
+from fedrec.vision.model_inputs import InputShape
 
 _DEFAULT_SIZE = 64
 
@@ -74,7 +74,7 @@ def file_training(
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
     if options.eval_data is not None and not options.eval_data.is_dir():
         raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
-    spec = registry.get(options.model)
+    spec = model_registry.get(options.model)
     task = Task(
         spec=spec,
         classes=tuple(sorted(options.classes)),

@@ -24,9 +24,9 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
 from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
-from fedrec.vision.inputs import model_inputs, to_inputs
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import model_inputs, to_inputs
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class TrainingRun:
 
     def _session(self) -> Session:
         plan = self._plan
-        spec = registry.get_exact(plan.model, plan.model_code)
+        spec = model_registry.get_exact(plan.model, plan.model_code)
         task = Task.of_plan(plan, spec, seed=self.training.initial_seed())
         model = task.model()
         return Session(

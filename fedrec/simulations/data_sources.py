@@ -16,7 +16,7 @@ from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetReque
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
-from fedrec.vision.near import near_duplicates
+from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
 from fedrec.vision.splits import ResolvedSplits, resolve_splits
 
@@ -135,7 +135,7 @@ def _own_data(share: MerchantShare, train: ImageSet, given: ImageSet) -> Merchan
         duplicates_dropped=tuple(sorted(copies)),
         near_duplicates=tuple(
             tuple(mine[position].name for position in group)
-            for group in near_duplicates([record.look for record in mine])
+            for group in near_duplicates([record.perceptual_hash for record in mine])
         ),
     )
 

@@ -24,8 +24,8 @@ from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, Unma
 from fedrec.simulations.data_sources import read_digests
 from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
-from fedrec.vision.inputs import to_inputs
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_inputs import to_inputs
+from fedrec.vision.model_registry import ModelSpec
 
 COST_FILE = "cost.json"
 

@@ -18,7 +18,7 @@ from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.partition import parse_partition
 
 

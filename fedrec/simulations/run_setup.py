@@ -38,11 +38,11 @@ from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.simulation_report import write_own_reports
+from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import input_shape, model_inputs, to_inputs
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
+from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.splits import DataSplits
 
 VALIDATION_RECORDS = 500
@@ -64,7 +64,7 @@ class Materials:
 
     def spec(self, config: SimulationConfig) -> ModelSpec:
         """Return the model of a run."""
-        return registry.get(config.model) if self.model is None else self.model
+        return model_registry.get(config.model) if self.model is None else self.model
 
 
 BY_NAME = Materials()
@@ -319,7 +319,7 @@ def node_names(run: SimulationRun, grid: Grid) -> dict[int, str]:
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
     """Return the rules of every simulated merchant: what the options ask for, and no cap nor limit."""
-    code = registry.code_of(config.model)
+    code = model_registry.code_of(config.model)
     return MerchantPolicy.without_limits(
         modes={config.privacy},
         schemes={config.secure_aggregation},

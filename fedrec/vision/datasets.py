@@ -22,11 +22,11 @@ from fedrec.vision.imageset import (
     Stamp,
     digest_of,
     drop_duplicates,
+    exclude_digests,
     stamp_of,
-    without,
 )
-from fedrec.vision.near import perceptual_hashes
-from fedrec.vision.products import by_product
+from fedrec.vision.near_duplicates import perceptual_hashes
+from fedrec.vision.products import group_by_product
 from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
 
 __all__ = [
@@ -102,13 +102,15 @@ def open_folder(
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
         unusable = [Skipped(_shown(file.path, root), file.reason, file.merchant) for file in listing.unusable]
-        photos = without(_load(root, tuple(found), listing.pictures, unusable, workers=workers), leave_out)
+        photos = exclude_digests(
+            _load(root, tuple(found), listing.pictures, unusable, workers=workers), leave_out
+        )
         if name == "train":
-            units = by_product(photos) if unit == "product" else drop_duplicates(photos)
+            units = group_by_product(photos) if unit == "product" else drop_duplicates(photos)
             held = tuple(record.digest for record in units.records)
         if classes is not None:
             photos = photos.of_classes(names)
-        loaded[name] = by_product(photos) if unit == "product" else photos
+        loaded[name] = group_by_product(photos) if unit == "product" else photos
     train = loaded["train"] if unit == "product" else drop_duplicates(loaded["train"])
     if not len(train) and not may_be_empty:
         first = train.skipped[0]
@@ -138,9 +140,9 @@ def _load(
             image = decode(picture.path)
         except DataError as error:
             return Skipped(name, str(error), picture.merchant)
-        look = perceptual_hashes(np.asarray(image)[None])[0]
+        alike = perceptual_hashes(np.asarray(image)[None])[0]
         digest = digest_of(image, picture.label)
-        return Record(name, numbers[picture.label], digest, picture.merchant, look, picture.product), stamp
+        return Record(name, numbers[picture.label], digest, picture.merchant, alike, picture.product), stamp
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
         # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.

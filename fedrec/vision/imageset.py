@@ -15,22 +15,28 @@ from PIL import Image
 
 from fedrec.errors import DataError
 from fedrec.vision.folders import decode
-from fedrec.vision.near import perceptual_hashes
+from fedrec.vision.near_duplicates import perceptual_hashes
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photo: its name, label, SHA-256 digest of decoded content and label name, and merchant.
+    """One photo of a data set.
 
-    ``look`` is its perceptual hash (:mod:`fedrec.vision.near`), ``product`` the product that it shows, where
-    the folders say so.
+    Attributes:
+        name: path below the data's folder, or a number where there are no files.
+        label: position of its class in the set's ``classes``.
+        digest: SHA-256 of its decoded pixels and its label's name (:func:`digest_of`).
+        merchant: who holds it; None where photos belong to nobody.
+        perceptual_hash: 32 bytes of :mod:`fedrec.vision.near_duplicates`.
+        product: name of the product that it shows, where the folders name one.
+
     """
 
     name: str
     label: int
     digest: bytes
     merchant: str | None = None
-    look: bytes = b""
+    perceptual_hash: bytes = b""
     product: str | None = None
 
 
@@ -180,13 +186,13 @@ class ImageSet:
             raise DataError(f"labels must lie in 0 to {len(classes) - 1}, the classes given")
         suffixes = [name.encode("utf-8") for name in classes]
         head = _digest_head(pixels.shape[2], pixels.shape[1])
-        looks = perceptual_hashes(pixels)
+        hashes = perceptual_hashes(pixels)
         records = []
         for index, label in enumerate(numbers.tolist()):
             content = head + _rgb(pixels[index]).tobytes() + suffixes[label]
             merchant = merchants[index] if merchants else None
             digest = hashlib.sha256(content).digest()
-            records.append(Record(names[index], label, digest, merchant, looks[index]))
+            records.append(Record(names[index], label, digest, merchant, hashes[index]))
         return cls(classes, records, ArraySource(pixels))
 
     def __len__(self) -> int:
@@ -260,7 +266,7 @@ def hash_of_digests(digests: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
-def without(images: ImageSet, leave_out: Callable[[bytes], bool]) -> ImageSet:
+def exclude_digests(images: ImageSet, leave_out: Callable[[bytes], bool]) -> ImageSet:
     """Return the set without the photos whose digests are left out; they count as skipped."""
     kept: list[int] = []
     skipped = list(images.skipped)

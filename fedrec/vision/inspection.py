@@ -9,7 +9,7 @@ from pathlib import Path
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
-from fedrec.vision.near import near_duplicates
+from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.products import ProductSet
 
 
@@ -98,7 +98,7 @@ def _alike(images: ImageSet) -> tuple[tuple[str, ...], ...]:
     return tuple(
         tuple(records[position].name for position in group)
         for records in owners.values()
-        for group in near_duplicates([record.look for record in records])
+        for group in near_duplicates([record.perceptual_hash for record in records])
     )
 
 

@@ -88,7 +88,7 @@ class _NoSource:
         raise TypeError("a product's photos are looked for in its set of photos")
 
 
-def by_product(photos: ImageSet) -> ProductSet:
+def group_by_product(photos: ImageSet) -> ProductSet:
     """Group photos, whose records name their products, and drop products that are copies of another.
 
     Copies of a photo within a product count once. A photo in two products stays in both: leaving it out
@@ -103,8 +103,8 @@ def by_product(photos: ImageSet) -> ProductSet:
         first = {photos.records[index].digest: index for index in reversed(indices)}
         digests = sorted(first)
         content = hashlib.sha256(b"fedrec/product/1" + b"".join(digests)).digest()
-        look = photos.records[first[digests[0]]].look
-        records.append(Record(name, label, content, merchant, look))
+        alike = photos.records[first[digests[0]]].perceptual_hash
+        records.append(Record(name, label, content, merchant, alike))
         members.append(tuple(first[digest] for digest in digests))
     grouped = ProductSet(photos.classes, records, photos, members, skipped=photos.skipped)
     kept = drop_duplicates(grouped)

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.imageset import ImageSet, drop_duplicates
 from fedrec.vision.partition import merchant_names
-from fedrec.vision.shapes import SHAPES, Pen
+from fedrec.vision.product_shapes import SHAPES, Pen
 from fedrec.vision.splits import DataSplits
 
 CLASSES: Final[tuple[str, ...]] = tuple(sorted(SHAPES))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.rating import rate
-from fedrec.privacy.audit.ledger_view import Entry, LedgerView, largest, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import Entry, LedgerView, largest, or_infinite, shown_epsilon
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
 
 _BY_MERCHANT = (

@@ -19,7 +19,7 @@ from fedrec.protocol.trust import TrustModel
 
 
 @dataclass(frozen=True)
-class Sight:
+class PartyView:
     """What one party could see of the merchants' photos and updates.
 
     ``exposed`` is true when single updates lie open to this party, or sums without noise do.
@@ -35,7 +35,7 @@ def trust_of(aggregation: Mapping[str, Any]) -> TrustModel | None:
     return TrustModel.read(aggregation.get("trust"))
 
 
-def exposure(trust: TrustModel | None) -> str | None:
+def exposure_clause(trust: TrustModel | None) -> str | None:
     """Say in a clause that single updates lie open to the server; None where the scheme keeps them closed."""
     if trust is None:
         return (
@@ -80,7 +80,7 @@ def alarms(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, .
             "noise and sampling came from a seed; whoever has the seed can take the noise away again. "
             "Such a run is for comparison only."
         )
-    exposed = exposure(trust)
+    exposed = exposure_clause(trust)
     if exposed is not None:
         reasons.append(f"{exposed}.")
     return tuple(reasons)
@@ -138,17 +138,17 @@ def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Ra
     return rate(epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total)
 
 
-def verdict(sight: Sight, rated: Rating) -> str:
+def verdict(sight: PartyView, rated: Rating) -> str:
     """Say how single updates stand before this party: a budget of little protection protects nothing."""
     return "exposed" if sight.exposed else "protected" if rated.protected else "little protection"
 
 
-def sights(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[Sight, ...]:
+def party_views(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[PartyView, ...]:
     """Give what the server, the server with merchants, a merchant and the network could see."""
     mode = modes.find(privacy.get("mode"))
     if trust is None or mode is None:
         said = "Nothing is claimed: who adds noise, or who can read a single update, is not said."
-        return (Sight("Every party", said, True),)
+        return (PartyView("Every party", said, True),)
     bare = not mode.private
     single = _single_update(privacy, mode)
     total = mode.sum_in_words
@@ -157,27 +157,27 @@ def sights(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[Sight,
     harm = " A model trained without noise may give photos away." if bare else ""
     if trust.reads_single_updates == "nobody_below_threshold":
         rows = [
-            Sight("The server", f"{traces}; {total}. Never a single merchant's update.", bare),
+            PartyView("The server", f"{traces}; {total}. Never a single merchant's update.", bare),
             _coalition(privacy, mode),
-            Sight("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
+            PartyView("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
         ]
     elif trust.reads_single_updates == "key_holder":
         rows = [
-            Sight(
+            PartyView(
                 "The server",
                 f"{traces}; {total}. No single update, as long as no merchant at all sides with it.",
                 bare,
             ),
-            Sight(
+            PartyView(
                 "The server with any one merchant",
                 f"Any merchant's update that they choose, {single}: the one that holds the key decrypts it, "
                 "any other uploads the negative of the rest, so that it alone is left in the sum.",
                 True,
             ),
-            Sight(
+            PartyView(
                 "A merchant without the key", f"{merchant}. Nothing of another merchant's update.{harm}", bare
             ),
-            Sight(
+            PartyView(
                 "The merchant that holds the key",
                 f"{merchant}. It is sent every ciphertext, to decrypt their sum; a dishonest one opens every "
                 f"merchant's update, {single}.{harm}",
@@ -186,13 +186,15 @@ def sights(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[Sight,
         ]
     else:
         rows = [
-            Sight("The server", f"{traces}; every merchant's update in clear, {single}.", True),
-            Sight("The server with merchants", "No more than the server alone: it has every update.", True),
-            Sight("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
+            PartyView("The server", f"{traces}; every merchant's update in clear, {single}.", True),
+            PartyView(
+                "The server with merchants", "No more than the server alone: it has every update.", True
+            ),
+            PartyView("A merchant", f"{merchant}. Nothing of another merchant's update.{harm}", bare),
         ]
     only = "" if trust.encrypted else " Nothing but TLS protects the updates on their way."
     rows.append(
-        Sight("The network", f"TLS traffic: who talks to the server, when, and how much.{only}", False)
+        PartyView("The network", f"TLS traffic: who talks to the server, when, and how much.{only}", False)
     )
     return tuple(rows)
 
@@ -219,12 +221,12 @@ def _single_update(privacy: Mapping[str, Any], mode: ModeSpec) -> str:
     return f"{mode.update_in_words}{left}"
 
 
-def _coalition(privacy: Mapping[str, Any], mode: ModeSpec) -> Sight:
+def _coalition(privacy: Mapping[str, Any], mode: ModeSpec) -> PartyView:
     colluders = number_format.number(privacy.get("colluders"))
     party = "The server with colluding merchants"
     if colluders is not None:
         party = f"The server with up to {colluders:.0f} merchant{'' if colluders == 1 else 's'}"
-    return Sight(
+    return PartyView(
         party,
         "The same, less what those merchants put in themselves. With more merchants than that on its "
         f"side it may come to single updates, {_single_update(privacy, mode)}.",

@@ -11,7 +11,7 @@ from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
 from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.audit import claims
-from fedrec.privacy.audit.ledger_view import Entry, LedgerView, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import Entry, LedgerView, or_infinite, shown_epsilon
 from fedrec.protocol import modes
 from fedrec.report.document import Alert, Block, Paragraph
 
@@ -42,7 +42,7 @@ def alarms(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Aler
             )
         )
     for training_id, plan in plans.items():
-        exposed = claims.exposure(claims.trust_of(plan))
+        exposed = claims.exposure_clause(claims.trust_of(plan))
         if exposed is not None:
             found.append(Alert((f"NOT ENCRYPTED: in training {training_id[:12]}, {exposed}.",)))
     return found

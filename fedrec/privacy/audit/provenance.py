@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedrec.privacy.audit.ledger_view import LedgerView
+from fedrec.privacy.audit.bundled_ledger import LedgerView
 from fedrec.report.document import Code, Column, Paragraph, Section, Table
 
 _RECHECK = (

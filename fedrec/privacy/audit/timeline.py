@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.audit.ledger_view import or_infinite
+from fedrec.privacy.audit.bundled_ledger import or_infinite
 from fedrec.report.charts import Chart, Line, Tick, y_axis
 from fedrec.report.document import Key, Plot, Plots
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fedrec.privacy.derive import Derived
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.report.report_json import RunFacts, build_report, epsilon_after
 from fedrec.server.round_records import RoundLine

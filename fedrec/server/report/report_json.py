@@ -21,7 +21,7 @@ from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
 from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
-from fedrec.privacy.derive import ADJACENCY, DUPLICATE_POLICY, Derived
+from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics

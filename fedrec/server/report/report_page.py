@@ -162,7 +162,7 @@ def _sights(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating)
             sight.sees,
             Tag(claims.verdict(sight, rated), "good" if rated.protected and not sight.exposed else "bad"),
         )
-        for sight in claims.sights(privacy, trust)
+        for sight in claims.party_views(privacy, trust)
     )
     columns = (Column("Party"), Column("Sees"), Column("Single updates", "verdict"))
     note = (

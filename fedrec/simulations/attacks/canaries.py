@@ -37,7 +37,7 @@ from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.reading import read_entries
-from fedrec.privacy.derive import derive
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
@@ -51,8 +51,8 @@ from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 from fedrec.simulations.virtual_grid import VirtualGrid
-from fedrec.vision.inputs import InputShape
-from fedrec.vision.models.registry import ModelSpec, TrainingDefaults
+from fedrec.vision.model_inputs import InputShape
+from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
 
 SCHEMA = "fedrec.empirical/1"
 FEWEST_CANARIES, MOST_CANARIES = 100, 20_000

@@ -23,10 +23,10 @@ from fedrec.simulations.attacks.observations import (
     observe,
 )
 from fedrec.simulations.attacks.reconstruct import Search, reconstruct
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import to_inputs
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import to_inputs
 from fedrec.vision.synthetic import generate
 from fedrec.vision.transforms import to_model_input
 
@@ -201,7 +201,7 @@ def invert(settings: InversionSettings, *, tell: Tell = lambda line: None) -> In
     if settings.defence.merchants < 3:
         raise ConfigError("--merchants must be at least 3: fewer can't hide in a sum")
     images, source = _photos(settings)
-    model = registry.get(MODEL).build(
+    model = model_registry.get(MODEL).build(
         classes=len(images.classes), channels=_COLOURS, size=settings.size, seed=settings.seed
     )
     training = noise_of_training(
@@ -265,7 +265,7 @@ def _cohort(
     for chosen in (own, *others):
         pixels = _grey_pixels(images, chosen, size=settings.size)
         labels = torch.tensor([images.records[int(index)].label for index in chosen])
-        cohort.append(Photos(to_inputs(pixels[:, None], registry.get(MODEL)), labels))
+        cohort.append(Photos(to_inputs(pixels[:, None], model_registry.get(MODEL)), labels))
     photos: NDArray[np.float64] = _grey_pixels(images, own, size=settings.size) / 255.0
     return cohort, photos
 

@@ -16,10 +16,10 @@ from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratios, loss_threshold, rates
 from fedrec.simulations.attacks.shadow_models import Recipe, Trained, draw_halves, noise_for, train_all
+from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
-from fedrec.vision.models import registry
+from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.synthetic import generate
 
 SCHEMA = "fedrec.membership/1"
@@ -137,7 +137,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
         raise ConfigError(f"--models is at least {FEWEST_MODELS}, and --records at least {FEWEST_RECORDS}")
     if not settings.epsilons:
         raise ConfigError("--epsilon is missing: give at least one budget to compare with no noise")
-    spec = registry.get(settings.model)
+    spec = model_registry.get(settings.model)
     images, source = _photos(settings)
     order = np.random.default_rng([settings.seed]).permutation(len(images))[: settings.records]
     chosen = images.subset([int(i) for i in order])
@@ -171,7 +171,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     return MembershipResult(settings, source, shape, dimension, tuple(levels))
 
 
-def _shape(settings: MembershipSettings, spec: registry.ModelSpec) -> InputShape:
+def _shape(settings: MembershipSettings, spec: model_registry.ModelSpec) -> InputShape:
     """Return how photos enter the model: grey but for a frozen network, whose photos have colours."""
     return InputShape(channels=1 if spec.backbone is None else 3, size=spec.image_size or settings.size)
 

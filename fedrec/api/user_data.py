@@ -14,7 +14,7 @@ from PIL import Image
 from fedrec.errors import DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet, Record, digest_of, drop_duplicates
-from fedrec.vision.near import perceptual_hashes
+from fedrec.vision.near_duplicates import perceptual_hashes
 from fedrec.vision.partition import merchant_names
 from fedrec.vision.splits import DataSplits
 
@@ -118,7 +118,7 @@ def _of_items(items: Sequence[Any], *, where: str, classes: tuple[str, ...] | No
             name=f"{index:06d}",
             label=numbers[label],
             digest=digest_of(image, label),
-            look=perceptual_hashes(np.asarray(image)[None])[0],
+            perceptual_hash=perceptual_hashes(np.asarray(image)[None])[0],
         )
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]

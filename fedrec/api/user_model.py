@@ -14,8 +14,8 @@ import cloudpickle
 from torch import nn
 
 from fedrec.errors import ConfigError
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision import model_registry
+from fedrec.vision.model_registry import ModelSpec
 
 Factory = Callable[[], nn.Module]
 _PREFIX = "own-"
@@ -23,14 +23,14 @@ _LIKE = "cnn"
 """The model whose defaults, and whose public normalisation, a user's own has."""
 
 
-def own_model(factory: Factory) -> ModelSpec:
+def user_model_spec(factory: Factory) -> ModelSpec:
     """Describe a user's own model; it is built and checked where classes and pictures are known.
 
     Its pictures are as the data has them, (n, channels, size, size), float32, from -1 to 1.
 
     Raises ``ConfigError`` where the factory can't be sent to another process.
     """
-    like = registry.get(_LIKE)
+    like = model_registry.get(_LIKE)
     return ModelSpec(
         name=code_name(factory),
         image_size=None,
@@ -75,7 +75,7 @@ def code_name(factory: Factory) -> str:
     return f"{_PREFIX}{hashlib.sha256(code).hexdigest()[:16]}"
 
 
-def is_own(name: str) -> bool:
+def is_user_model(name: str) -> bool:
     """Say whether a plan's model is a user's own, as :func:`code_name` names it."""
     return name.startswith(_PREFIX)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fedrec.vision.datasets import open_folder
-from fedrec.vision.near import NEAR_BITS, near_duplicates, perceptual_hashes
+from fedrec.vision.near_duplicates import NEAR_BITS, near_duplicates, perceptual_hashes
 
 
 def _photo(seed: int, size: int = 96) -> Image.Image:
@@ -68,7 +68,7 @@ def test_a_folder_keeps_photos_that_look_alike(tmp_path: Path) -> None:
     _photo(1).resize((80, 80)).save(tmp_path / "hat" / "1-smaller.png")
     train = open_folder(tmp_path).train
     assert len(train) == 5 and train.duplicates_dropped == 0
-    groups = near_duplicates([record.look for record in train.records])
+    groups = near_duplicates([record.perceptual_hash for record in train.records])
     assert [[train.records[i].name for i in group] for group in groups] == [
         ["hat/1-smaller.png", "hat/1.png"]
     ]

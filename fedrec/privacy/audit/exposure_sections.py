@@ -7,14 +7,14 @@ from typing import Any
 
 from fedrec.privacy.accounting.rating import Rating, rate
 from fedrec.privacy.audit import claims
-from fedrec.privacy.audit.ledger_view import LedgerView, largest
+from fedrec.privacy.audit.bundled_ledger import LedgerView, largest
 from fedrec.protocol.trust import TrustModel
 from fedrec.report.document import Block, Bullets, Column, Paragraph, Section, Table, Tag
 
 SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 
 
-def sights_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> tuple[Section, ...]:
+def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> tuple[Section, ...]:
     """Lay out the sights of every kind of training that was charged for and whose plan is here."""
     charged: dict[str, list[float | None]] = {}
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
@@ -37,7 +37,7 @@ def sights_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> t
     found: list[Block] = []
     columns = (Column("party"), Column("sees"), Column("single updates", "verdict"))
     for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
-        seen = claims.sights({"mode": mode, "colluders": colluders}, trusts[scheme])
+        seen = claims.party_views({"mode": mode, "colluders": colluders}, trusts[scheme])
         if len(kinds) > 1:
             found.append(Paragraph(f"In trainings of mode {mode} with scheme {scheme}:"))
         worst = next((rated for rated in ratings if not rated.protected), ratings[0])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedrec.errors import DataError
 from fedrec.vision.features import default_cache_dir, feature_matrix
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.transforms import augmented_views, normalise, to_model_input
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fedrec.privacy.audit.attack_results import attack_sections
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
-from fedrec.privacy.audit.exposure import refusals_section, sights_section, warnings_section
+from fedrec.privacy.audit.bundled_ledger import LedgerView
+from fedrec.privacy.audit.exposure_sections import party_views_section, refusals_section, warnings_section
 from fedrec.privacy.audit.guarantee import alarms, guarantee_blocks
-from fedrec.privacy.audit.ledger_view import LedgerView
 from fedrec.privacy.audit.provenance import keys_section, software_section
 from fedrec.privacy.audit.timeline import timeline
 from fedrec.protocol.schema import sha256_hex
@@ -37,7 +37,7 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
             budgets_by_merchant(ledgers),
             Section("Over time", (timeline(costs, caps),)),
             *budgets_by_training(ledgers, plans),
-            *sights_section(plans, ledgers),
+            *party_views_section(plans, ledgers),
             Section("Threat model", (Bullets(tuple(said["threat_model"])),)),
             refusals_section(body["refusals"]),
             *warnings_section(body["attachments"].get("report")),

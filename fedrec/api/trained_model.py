@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fedrec._internal.text import one_line
-from fedrec.api.own_data import Labelled, read_pictures, read_test
-from fedrec.api.own_model import is_own, own_model
+from fedrec.api.user_data import Labelled, read_pictures, read_test
+from fedrec.api.user_model import is_user_model, user_model_spec
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData, probabilities
+from fedrec.vision import model_registry
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.metrics import Metrics, evaluate
-from fedrec.vision.models import registry
-from fedrec.vision.models.registry import ModelSpec
+from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
+from fedrec.vision.model_registry import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrainedModel:
         )
 
 
-def trained(network: nn.Module, plan: TrainingPlan, spec: ModelSpec) -> TrainedModel:
+def as_trained_model(network: nn.Module, plan: TrainingPlan, spec: ModelSpec) -> TrainedModel:
     """Return a training's network as a model to use."""
     return TrainedModel(network, plan.classes, spec, InputShape(plan.channels, plan.image_size))
 
@@ -89,9 +89,9 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     # What safetensors raises of a broken file depends on how it is broken.
     except Exception as error:
         raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
-    if model is None and is_own(plan.model):
+    if model is None and is_user_model(plan.model):
         raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
-    spec = registry.get(plan.model) if model is None else own_model(model)
+    spec = model_registry.get(plan.model) if model is None else user_model_spec(model)
     network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
     wanted = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
     if wanted != {name: value.shape for name, value in values.items()}:
@@ -100,4 +100,4 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
         for name, parameter in network.named_parameters():
             if name in values:
                 parameter.copy_(values[name])
-    return trained(network.eval(), plan, spec)
+    return as_trained_model(network.eval(), plan, spec)
