@@ -74,6 +74,17 @@ class Net(nn.Module):
         return scores
 
 
+class Twice(Net):
+    """Uses one layer twice in a pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated = nn.Linear(64, 64)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.repeated(self.repeated(pictures.flatten(1))))
+
+
 def test_what_is_offered_is_listed_documented_and_typed() -> None:
     assert set(fedrec.__all__) == OFFERED <= set(dir(fedrec))
     for name in OFFERED:
@@ -257,6 +268,13 @@ def test_objects_and_names_of_data_dont_mix_and_their_run_is_nobody_elses(tmp_pa
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="given as objects"):
         fedrec.simulate("cnn", dataset="given")
+
+
+def test_a_model_that_uses_a_layer_twice_is_refused_before_a_round_is_charged(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a layer is used more than once in a pass") as refused:
+        fedrec.simulate(Twice, MERCHANTS, test=TEST, **small(tmp_path / "run"))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stopped_run_goes_on_with_the_same_objects_and_refuses_another_model(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.dp.clipping import clipped_sum
-from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
+from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.vision import model_registry
 from fedrec.vision.model_registry import ModelSpec
 from tests.cohort import Cohort
@@ -209,8 +209,8 @@ class Twice(nn.Module):
 
 
 def test_an_installed_model_must_keep_records_apart() -> None:
-    check_installed_model(unknown, (3, 2, 2), classes=3)
+    check_foreign_model(unknown, (3, 2, 2), classes=3)
     with pytest.raises(ConfigError, match="depend on the others"):
-        check_installed_model(lambda seed: nn.Sequential(unknown(seed), Centred()), (3, 2, 2), classes=3)
+        check_foreign_model(lambda seed: nn.Sequential(unknown(seed), Centred()), (3, 2, 2), classes=3)
     with pytest.raises(ConfigError, match="used more than once"):
-        check_installed_model(lambda seed: Twice(), (3, 2, 2), classes=3)
+        check_foreign_model(lambda seed: Twice(), (3, 2, 2), classes=3)

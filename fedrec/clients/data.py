@@ -10,7 +10,7 @@ from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
 from fedrec.errors import ConfigError, DataError
-from fedrec.privacy.dp.model_check import check_installed_model
+from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
@@ -47,7 +47,7 @@ def check_plan_model(plan: TrainingPlan) -> None:
         return
     spec = model_registry.get_exact(plan.model, plan.model_code)
     classes, channels, size = len(plan.classes), plan.channels, plan.image_size
-    check_installed_model(
+    check_foreign_model(
         lambda seed: spec.build(classes=classes, channels=channels, size=size, seed=seed),
         spec.record_shape(channels, size),
         classes=classes,

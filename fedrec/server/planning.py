@@ -27,7 +27,7 @@ from fedrec.privacy.aggregation.committee import check_contributors, check_quoru
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
-from fedrec.privacy.dp.model_check import check_installed_model, clipping_note
+from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
@@ -243,7 +243,7 @@ def check_model(task: Task) -> str | None:
     spec, shape = task.spec, task.shape
     try:
         if model_registry.code_of(spec.name) is not None:
-            check_installed_model(
+            check_foreign_model(
                 lambda seed: replace(task, seed=seed).model(),
                 spec.record_shape(shape.channels, shape.size),
                 classes=len(task.classes),

@@ -24,7 +24,7 @@ from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.dp.record_isolation import check_isolation
+from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
@@ -138,7 +138,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     task = Task(spec, source.classes, input_shape(source.splits.train, spec), seed)
     if materials.model is not None:
         shape = (task.shape.channels, task.shape.size, task.shape.size)
-        check_isolation(lambda seed: replace(task, seed=seed).model(), shape, classes=len(task.classes))
+        check_foreign_model(lambda seed: replace(task, seed=seed).model(), shape, classes=len(task.classes))
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
     server = SigningIdentity.generate()
     counts = _draw_counts(config, source)

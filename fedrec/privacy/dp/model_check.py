@@ -7,14 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import unknown_layers
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.record_isolation import check_isolation
 
 
-def check_installed_model(build: Callable[[int], nn.Module], shape: tuple[int, ...], *, classes: int) -> None:
-    """Check a model that isn't the package's own: it keeps records apart, and a record of it can be clipped.
+def check_foreign_model(build: Callable[[int], nn.Module], shape: tuple[int, ...], *, classes: int) -> None:
+    """Check that a model from outside the package keeps records apart and can be clipped record by record.
+
+    An installed model is checked, and one that a program gives as an object. The check runs one pass for a
+    record's gradient, as the training will, so that a layer used twice is found before any round is charged.
 
     Args:
         build: makes the model, its initial weights by a seed.
@@ -32,7 +36,7 @@ def check_installed_model(build: Callable[[int], nn.Module], shape: tuple[int, .
             clipper.clipped_sum(record, torch.zeros(1, dtype=torch.int64))
     # Whatever torch, Opacus or the model itself raises in a pass.
     except Exception as error:
-        raise ConfigError(f"the model can't be clipped record by record: {error}") from error
+        raise ConfigError(f"the model can't be clipped record by record: {one_line(error)}") from error
 
 
 def clipping_note(model: nn.Module) -> str | None:
