@@ -17,7 +17,8 @@ from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.layer_gradients import _Outer
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
-from fedrec.vision.models import effnet, registry
+from fedrec.vision import model_registry
+from fedrec.vision.models import effnet
 from fedrec.vision.models.layers import WSConv2d
 
 
@@ -322,12 +323,12 @@ def _padded(model: nn.Module, inputs: Tensor, labels: Tensor, clip: float, size:
 def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records: int) -> None:
     channels, size = data.draw(st.sampled_from([1, 3])), data.draw(st.integers(*sizes))
     classes, views = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 4))
-    model = registry.get(name).build(classes=classes, channels=channels, size=size, seed=0)
+    model = model_registry.get(name).build(classes=classes, channels=channels, size=size, seed=0)
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
     with torch.no_grad():
         for parameter in model.parameters():  # a head that starts at zero has one gradient for all
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    shape = (channels, size, size) if registry.get(name).backbone is None else (effnet.DIMENSION,)
+    shape = (channels, size, size) if model_registry.get(name).backbone is None else (effnet.DIMENSION,)
     count = data.draw(st.integers(1, records))
     inputs = torch.randn(count, views, *shape, generator=generator)
     labels = torch.randint(0, classes, (count,), generator=generator)
@@ -362,7 +363,7 @@ def test_a_resnet_of_any_shape_equals_the_loop_at_the_batch_that_is_used(data: s
 def test_the_forms_of_a_gradient_are_all_met_by_the_models() -> None:
     met = set()
     for name, size in (("cnn", 28), ("resnet18", 32)):
-        model = registry.get(name).build(classes=4, channels=3, size=size, seed=0)
+        model = model_registry.get(name).build(classes=4, channels=3, size=size, seed=0)
         layers = BookKeeper(model).layer_gradients(
             torch.randn(2, 3, size, size), lambda logits: logits.square().sum(), views=1
         )
@@ -375,7 +376,7 @@ def test_a_contribution_does_not_depend_on_place_or_company_by_one_bit(
     name: str, channels: int, size: int
 ) -> None:
     """Take any one record away, or put others beside it: what each of the rest adds is the same."""
-    model = registry.get(name).build(classes=4, channels=channels, size=size, seed=0)
+    model = model_registry.get(name).build(classes=4, channels=channels, size=size, seed=0)
     generator = torch.Generator().manual_seed(0)
     count = 24 if name == "cnn" else 6
     batch = 16 if name == "cnn" else 4
@@ -395,7 +396,7 @@ def test_a_contribution_does_not_depend_on_place_or_company_by_one_bit(
 
 
 def test_a_broken_record_does_not_change_its_batch_mates_by_one_bit() -> None:
-    model = registry.get("cnn").build(classes=3, channels=1, size=28, seed=0)
+    model = model_registry.get("cnn").build(classes=3, channels=1, size=28, seed=0)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(9, 1, 1, 28, 28, generator=generator)
     labels = torch.randint(0, 3, (9,), generator=generator)
@@ -507,7 +508,7 @@ def test_automatic_clipping_normalises_and_stays_below_the_bound(scale: float, c
 
 
 def test_memory_bounds_the_physical_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = registry.get("resnet18").build(classes=4, channels=3, size=32, seed=0)
+    model = model_registry.get("resnet18").build(classes=4, channels=3, size=32, seed=0)
     inputs = torch.randn(6, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     passes: list[int] = []
@@ -530,7 +531,7 @@ GPU_CASES = [("cnn", 1, 28), ("cnn", 3, 32), ("resnet18", 3, 32)]
 @needs_gpu
 @pytest.mark.parametrize(("name", "channels", "size"), GPU_CASES)
 def test_a_gpu_gives_the_per_record_loop_of_a_cpu_in_float64(name: str, channels: int, size: int) -> None:
-    model = registry.get(name).build(classes=4, channels=channels, size=size, seed=0).double()
+    model = model_registry.get(name).build(classes=4, channels=channels, size=size, seed=0).double()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(9, 2, channels, size, size, generator=generator).double()
     labels = torch.randint(0, 4, (9,), generator=generator)
@@ -544,7 +545,7 @@ def test_a_gpu_gives_the_per_record_loop_of_a_cpu_in_float64(name: str, channels
 def test_on_a_gpu_no_contribution_depends_on_its_company_by_one_bit(
     name: str, channels: int, size: int
 ) -> None:
-    model = registry.get(name).build(classes=4, channels=channels, size=size, seed=0).to(GPU)
+    model = model_registry.get(name).build(classes=4, channels=channels, size=size, seed=0).to(GPU)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(40, 1, channels, size, size, generator=generator).to(GPU)
     labels = torch.randint(0, 4, (40,), generator=generator).to(GPU)

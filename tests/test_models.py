@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.clipping import RecordClipper
-from fedrec.vision.models import effnet, registry
+from fedrec.vision import model_registry
+from fedrec.vision.models import effnet
 from fedrec.vision.models.layers import WSConv2d
 
 SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16), "effnet-lite0-head": (3, 224)}
@@ -24,14 +25,14 @@ SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16), "effnet-lite0-h
 def small_input(name: str, count: int) -> torch.Tensor:
     channels, size = SMALL[name]
     generator = torch.Generator().manual_seed(5)
-    if registry.get(name).backbone is not None:
+    if model_registry.get(name).backbone is not None:
         return F.normalize(torch.randn(count, effnet.DIMENSION, generator=generator), dim=1)
     return torch.randn(count, channels, size, size, generator=generator)
 
 
 def small_model(name: str, *, seed: int = 3) -> nn.Module:
     channels, size = SMALL[name]
-    return registry.get(name).build(classes=4, channels=channels, size=size, seed=seed)
+    return model_registry.get(name).build(classes=4, channels=channels, size=size, seed=seed)
 
 
 def flat_gradient(parameter: nn.Parameter) -> np.ndarray:
@@ -40,14 +41,14 @@ def flat_gradient(parameter: nn.Parameter) -> np.ndarray:
 
 
 def backbone() -> effnet.EffNetLite0:
-    found = registry.get("effnet-lite0-head").backbone
+    found = model_registry.get("effnet-lite0-head").backbone
     assert found is not None
     return found
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", model_registry.names())
 def test_per_record_gradients_equal_a_naive_loop(name: str, reference: bool) -> None:
     """In float64, by the book-keeping that trains them and by Opacus; a tiny clip makes all records alike."""
     inputs, labels = small_input(name, 3).double(), torch.tensor([0, 3, 1])
@@ -66,7 +67,7 @@ def test_per_record_gradients_equal_a_naive_loop(name: str, reference: bool) -> 
         assert np.linalg.norm(found - whole) <= 1e-9 * np.linalg.norm(whole)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", model_registry.names())
 def test_one_record_never_touches_anothers_scores(name: str) -> None:
     model, inputs = small_model(name).double(), small_input(name, 3).double()
     changed = inputs.clone()
@@ -74,7 +75,7 @@ def test_one_record_never_touches_anothers_scores(name: str) -> None:
     torch.testing.assert_close(model(inputs)[:2], model(changed)[:2], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", model_registry.names())
 def test_nothing_works_in_place(name: str) -> None:
     model, inputs = small_model(name), small_input(name, 2)
     before = inputs.clone()
@@ -118,7 +119,7 @@ def test_the_seed_alone_decides_the_weights(name: str) -> None:
 
 def test_parameter_counts() -> None:
     def count(name: str, *, classes: int, channels: int, size: int) -> int:
-        model = registry.get(name).build(classes=classes, channels=channels, size=size, seed=0)
+        model = model_registry.get(name).build(classes=classes, channels=channels, size=size, seed=0)
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     convolutions = (9 * 1 * 32 + 32) + 2 * 32 + (9 * 32 * 64 + 64) + 2 * 64
@@ -132,12 +133,12 @@ def test_parameter_counts() -> None:
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 9), (3, 33)])
 def test_cnn_takes_any_size_from_eight(channels: int, size: int) -> None:
-    model = registry.get("cnn").build(classes=3, channels=channels, size=size, seed=0)
+    model = model_registry.get("cnn").build(classes=3, channels=channels, size=size, seed=0)
     assert model(torch.zeros(2, channels, size, size)).shape == (2, 3)
 
 
 def test_resnet_sees_sixteen_places_in_its_last_stage() -> None:
-    model = registry.get("resnet18").build(classes=3, channels=3, size=64, seed=0)
+    model = model_registry.get("resnet18").build(classes=3, channels=3, size=64, seed=0)
     seen: list[torch.Size] = []
     model.get_submodule("blocks").register_forward_hook(lambda _m, _i, output: seen.append(output.shape))
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
@@ -150,23 +151,23 @@ def test_the_head_starts_at_zero() -> None:
 
 def test_refusals_say_what_to_do() -> None:
     with pytest.raises(ConfigError, match="cnn, cnn-ws, resnet18, effnet-lite0-head"):
-        registry.get("vgg")
+        model_registry.get("vgg")
     with pytest.raises(ConfigError, match="8 pixels"):
-        registry.get("cnn").build(classes=2, channels=1, size=7, seed=0)
+        model_registry.get("cnn").build(classes=2, channels=1, size=7, seed=0)
     with pytest.raises(ConfigError, match="16 pixels"):
-        registry.get("resnet18").build(classes=2, channels=3, size=15, seed=0)
+        model_registry.get("resnet18").build(classes=2, channels=3, size=15, seed=0)
     with pytest.raises(ConfigError, match="not 4"):
-        registry.get("cnn").build(classes=2, channels=4, size=8, seed=0)
+        model_registry.get("cnn").build(classes=2, channels=4, size=8, seed=0)
     with pytest.raises(ConfigError, match="2\\*\\*63"):
-        registry.get("cnn").build(classes=2, channels=1, size=8, seed=-1)
-    for name in registry.names():
+        model_registry.get("cnn").build(classes=2, channels=1, size=8, seed=-1)
+    for name in model_registry.names():
         with pytest.raises(ConfigError, match="at least one class"):
-            registry.get(name).build(classes=0, channels=3, size=64, seed=0)
+            model_registry.get(name).build(classes=0, channels=3, size=64, seed=0)
 
 
 def test_defaults_are_usable() -> None:
-    for name in registry.names():
-        defaults = registry.get(name).defaults
+    for name in model_registry.names():
+        defaults = model_registry.get(name).defaults
         assert defaults.rounds >= 1
         assert 0 < defaults.sample_rate <= 1
         assert defaults.clip > 0
