@@ -1,9 +1,9 @@
-"""The one chart maker: lines and bars over an axis, as SVG that needs no script and nothing from outside.
+"""Draw charts as SVG: lines and bars over axes, without scripts or external resources.
 
-Matplotlib was tried beside it: a line of twelve points is 11 kB (16 kB with its letters as paths) against
-3.5 kB here, carries its own colours (so that a page in dark mode shows a white box), and brings 35 MB and
-half a second of import for four kinds of mark. Here colours stand in the SVG as attributes, for the PDF; a
-page's style sheet overrides them by class.
+Matplotlib was tried: a line of twelve points takes 11 kB (16 kB with letters as paths) against 3.5 kB here,
+has fixed colours (so that a page in dark mode shows a white box), and brings 35 MB and half a second of
+import for four kinds of marks. Here colours are attributes of the SVG, for the PDF; a page's style sheet
+overrides them by class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DOTS_UP_TO = 40
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis: where it stands, and what it says."""
+    """A mark on an axis: its position and its label."""
 
     at: float
     text: str
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of a curve in the order of x; the ground below is tinted where ``filled``."""
+    """The points of a curve, sorted by x; with ``filled`` the area below is tinted."""
 
     points: tuple[tuple[float, float], ...]
     colour: Colour = "blue"
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars of one colour at places on the x axis, each from ``low`` to ``high``, ``width`` wide."""
+    """Bars of one colour: (x, low, high) each, all ``width`` wide."""
 
     places: tuple[tuple[float, float, float], ...]
     width: float
@@ -51,7 +51,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Cross:
-    """A mark on the x axis for what is missing there, with the text that says so."""
+    """A mark on the x axis for a missing value, with a tooltip."""
 
     at: float
     text: str
@@ -59,11 +59,21 @@ class Cross:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn, in the units of its axes.
+    """A chart, in the units of its axes.
 
-    ``describes`` says in words what the chart shows. ``x_range`` are the ends of the x axis; the y axis
-    goes from 0 to the last of ``y_ticks``. ``limit`` is drawn as a dashed line. ``end_text`` labels the end
-    of the last line. ``small`` is the format of one chart among many.
+    Attributes:
+        describes: what the chart shows, in words, for screen readers.
+        x_range: the ends of the x axis.
+        x_ticks: the ticks of the x axis.
+        y_ticks: the ticks of the y axis, which goes from 0 to the last of them.
+        lines: the curves.
+        bars: the bars.
+        crosses: the marks for missing values.
+        limit: y value of a dashed line.
+        x_title: title of the x axis.
+        end_text: label at the end of the last line.
+        small: the format of one chart among many.
+
     """
 
     describes: str
@@ -81,7 +91,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The sizes of a format, and where a value of each axis lies in it."""
+    """The dimensions of a format, and the positions of values in it."""
 
     chart: Chart
     width: int
@@ -111,9 +121,15 @@ class _Frame:
 
 
 def draw(chart: Chart, *, font: str = "") -> str:
-    """Return a chart as one ``<svg>`` element, every text escaped.
+    """Draw a chart; every text is escaped.
 
-    With ``font`` it is a file that stands alone; without, it takes the page's font that it is put into.
+    Args:
+        chart: the chart.
+        font: font family of a self-contained file; empty for an element that takes its page's font.
+
+    Returns:
+        One ``<svg>`` element.
+
     """
     frame = (
         _Frame(chart, width=300, height=150, left=34, right=12, top=10, bottom=24, text=11)
@@ -131,13 +147,32 @@ def draw(chart: Chart, *, font: str = "") -> str:
 
 
 def y_axis(top: float, *, about: int = 5, percent: bool = False) -> tuple[Tick, ...]:
-    """Return round ticks from 0 to the first that is not below ``top`` (> 0)."""
+    """Return evenly spaced ticks at round numbers, from 0 to the first that is not below ``top``.
+
+    Args:
+        top: the largest value, above 0.
+        about: how many ticks to aim for.
+        percent: whether to label them as percentages.
+
+    Returns:
+        The ticks.
+
+    """
     ticks = nice_ticks(top, about=about)
     return tuple(Tick(at, f"{100 * at:.0f}%" if percent else f"{at:.3g}") for at in ticks)
 
 
 def round_axis(first: int, last: int) -> tuple[Tick, ...]:
-    """Return a tick for the first round, and for multiples of a round number that don't crowd it."""
+    """Return ticks for an axis of round numbers.
+
+    Args:
+        first: the first round.
+        last: the last round.
+
+    Returns:
+        A tick for the first round, and for multiples of a step that are not too near to it.
+
+    """
     if last - first < 6:
         numbers: Sequence[int] = range(first, last + 1)
     else:

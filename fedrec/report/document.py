@@ -1,6 +1,6 @@
-"""Documents as data: what a page says, apart from how HTML and PDF lay it out.
+"""Documents as data: what a page says, independent of its layout as HTML or PDF.
 
-Every text is plain. Whoever builds a document escapes nothing and hands over no markup: the renderers do.
+Every text is plain. Code that builds a document escapes nothing and passes no markup; the renderers escape.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Key = tuple[tuple[str, Literal["blue", "violet", "orange", "limit", "lost"]], ..
 
 @dataclass(frozen=True)
 class Tag:
-    """A verdict of a few words on a coloured ground."""
+    """A short verdict on a coloured background."""
 
     text: str
     tone: Tone = "plain"
@@ -25,7 +25,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure with a bar beside it; ``share`` lies in [0, 1]."""
+    """A figure with a bar beside it; ``share`` is in [0, 1]."""
 
     text: str
     share: float
@@ -33,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Named:
-    """A name with a quieter note below it."""
+    """A name with a less prominent note below it."""
 
     name: str
     note: str = ""
@@ -42,14 +42,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Code:
-    """A key, a hash or a version: set in fixed width, may break anywhere."""
+    """A key, a hash or a version: set in a fixed-width font, may break anywhere."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Small pictures side by side, PNG files each; ``alt`` says what they show."""
+    """Small pictures side by side, as PNG files; ``alt`` describes them."""
 
     images: tuple[bytes, ...]
     alt: str
@@ -61,7 +61,7 @@ Cell = str | Tag | Bar | Named | Code | Pictures
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph: ``lead`` is what the rest of a section explains, ``note`` is a quieter remark."""
+    """A paragraph: ``lead`` is the main statement of a section, ``note`` a less prominent remark."""
 
     text: str
     kind: Literal["plain", "lead", "note"] = "plain"
@@ -69,7 +69,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Alert:
-    """Sentences that must not be missed, or a verdict that stands out; ``label`` opens each in bold."""
+    """Sentences that must not be missed, or a prominent verdict; ``label`` begins each in bold."""
 
     texts: tuple[str, ...]
     tone: Literal["good", "warn", "bad"] = "bad"
@@ -78,7 +78,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of sentences, with a small title where one is given."""
+    """A list of sentences, with an optional small title."""
 
     items: tuple[str, ...]
     title: str = ""
@@ -119,22 +119,39 @@ class FactGroups:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title; figures align to the right, a ``verdict`` takes no more room than it needs."""
+    """A column's title and kind.
+
+    A ``number`` aligns to the right; a ``verdict`` takes as little room as possible.
+    """
 
     title: str
     kind: Literal["text", "number", "verdict"] = "text"
 
 
 def named_figures(first: str, *others: str) -> tuple[Column, ...]:
-    """Return the columns of a table whose first column names a row and whose others are figures."""
+    """Return the columns of a table whose first column names the row and whose other columns are figures.
+
+    Args:
+        first: title of the first column.
+        *others: titles of the other columns.
+
+    Returns:
+        The columns.
+
+    """
     return (Column(first), *(Column(title, "number") for title in others))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below column titles; the first column names the row. ``empty`` is said where there is no row.
+    """Rows below column titles; the first column names the row.
 
-    ``stacks`` puts the cells of a row below each other on a narrow screen: for rows of sentences.
+    Attributes:
+        columns: the columns.
+        rows: the rows, one cell per column.
+        empty: the text shown if there are no rows.
+        stacks: whether a row's cells are stacked on a narrow screen: for rows of sentences.
+
     """
 
     columns: tuple[Column, ...]
@@ -149,7 +166,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: ``counts[true][predicted]``, shown with each row tinted by its shares."""
+    """A confusion matrix ``counts[true][predicted]``; each cell is tinted by its share of the row."""
 
     labels: tuple[str, ...]
     counts: tuple[tuple[float, ...], ...]
@@ -157,9 +174,15 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart below its name; ``note`` stands beside the name, ``value`` at the far end of that line.
+    """A chart below its name.
 
-    ``key`` names what is drawn, by the class of its colour.
+    Attributes:
+        chart: the chart.
+        name: the chart's name.
+        note: text beside the name.
+        value: text at the far end of that line.
+        key: the legend: what is drawn in each colour.
+
     """
 
     chart: Chart
@@ -171,7 +194,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Plots:
-    """Charts side by side; the small ones are many, one for each merchant, with one ``key`` for all."""
+    """Charts side by side; with ``small`` they are many, such as one per merchant, and share one ``key``."""
 
     items: tuple[Plot, ...]
     caption: str = ""
@@ -181,7 +204,7 @@ class Plots:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a title of its own."""
+    """A part of a page with its own title."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -193,7 +216,7 @@ Block = Paragraph | Alert | Bullets | Figures | Facts | FactGroups | Table | Mat
 
 @dataclass(frozen=True)
 class Document:
-    """A whole page: ``subtitle`` below its title, ``footer`` at its end."""
+    """A whole page, with ``subtitle`` below its title and ``footer`` at its end."""
 
     title: str
     blocks: tuple[Block, ...]

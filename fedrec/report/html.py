@@ -1,7 +1,7 @@
-"""Documents as HTML: pages that stand alone, and the parts of a page that shows live figures.
+"""Render documents as self-contained HTML pages, and as parts of pages that show live figures.
 
-A page has its style in itself and no script; its content security policy allows that one style by its hash
-and nothing else. Templates escape every text.
+A page holds its style and no script. Its content security policy allows that style by its hash, and nothing
+else. Templates escape every text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIVE_POLICY: Final = (
 
 
 def render_html(document: Document) -> str:
-    """Return a document as one HTML page that loads nothing from anywhere."""
+    """Return a document as one HTML page that loads no external resource."""
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     body = _environment().get_template("blocks.html").module
@@ -48,18 +48,21 @@ def render_html(document: Document) -> str:
 
 
 def render_blocks(blocks: tuple[Block, ...]) -> str:
-    """Return blocks as the part of a page, for a live page to show."""
+    """Return blocks as an HTML fragment, for a live page."""
     body = _environment().get_template("blocks.html").module
     return "\n".join(body.block(block) for block in blocks)  # type: ignore[attr-defined]
 
 
 def render_live(*, title: str, source: str, nonce: str) -> str:
-    """Return a page that asks for its content every few seconds, and for a token where it needs one.
+    """Return a page that fetches its content every few seconds, and asks for a token if one is needed.
 
     Args:
-        title: of the page.
-        source: path, relative to the page, of what :func:`render_blocks` makes.
-        nonce: fresh for each answer; it goes into ``LIVE_POLICY`` too, the header of this page.
+        title: the page's title.
+        source: path, relative to the page, of an answer made by :func:`render_blocks`.
+        nonce: new for each answer; it also goes into ``LIVE_POLICY``, this page's header.
+
+    Returns:
+        The HTML page.
 
     """
     page = _environment().get_template("live.html")
@@ -104,7 +107,7 @@ def _addresses(pictures: Pictures) -> list[str]:
 
 
 def _cells(matrix: Matrix, row: int) -> list[tuple[str, str, str]]:
-    """Return (text, classes, words) of a matrix's row, its ground tinted by the share in the row."""
+    """Return (text, classes, tooltip) for each cell of a matrix's row, tinted by its share of the row."""
     found = []
     total = sum(matrix.counts[row])
     for column, count in enumerate(matrix.counts[row]):

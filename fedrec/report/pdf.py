@@ -1,10 +1,10 @@
-"""Documents as PDF: A4 pages of the same blocks as the HTML, set by Typst with fonts for every script.
+"""Render documents as PDF: A4 pages of the same blocks as the HTML, set by Typst.
 
-Chosen by trying. WeasyPrint would print the HTML itself, but needs Pango from the system, took a minute to
-take one CJK font apart, and wrote Arabic in charts the wrong way round; the PDFs of fpdf2 and reportlab are
-laid out by hand. Typst is one wheel without system libraries, shapes Arabic and Hebrew, tags its pages for
-readers that speak, and gives the same bytes again. The document goes to it as data, never as markup. No font
-of the system is used: those of two packages are, so that a page looks the same wherever it is made.
+Typst was chosen by trial. WeasyPrint would print the HTML itself, but needs the system's Pango, took a minute
+to subset one CJK font, and reversed Arabic in charts. PDFs of fpdf2 and reportlab are laid out by hand. Typst
+is one wheel without system libraries, shapes Arabic and Hebrew, tags its pages for screen readers, and is
+deterministic. The document is passed to it as data, never as markup. Only the fonts of two packages are used,
+which cover every script, and none of the system's, so that a page looks the same wherever it is made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHART_FONT: Final = "Noto Sans"
 
 
 def can_render_pdf() -> bool:
-    """Say whether what the extra ``pdf`` brings is installed."""
+    """Return whether the packages of the extra ``pdf`` are installed."""
     return all(find_spec(name) is not None for name in ("typst", *_FONT_PACKAGES))
 
 
@@ -58,7 +58,7 @@ def _font_folders() -> list[Path]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: a dataclass as a mapping with its kind, a chart as its SVG."""
+    """Return a value that JSON can hold: a dataclass as a mapping with its kind, a chart as its SVG."""
     if isinstance(value, Chart):
         return {"kind": "Chart", "svg": draw(value, font=_CHART_FONT), "describes": value.describes}
     if is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,7 @@
-"""Who of the cohort has joined a training, from which node and with which keys; who is away may come back."""
+"""Track which merchants of the cohort have joined a training, from which node and with which keys.
+
+A merchant that goes away keeps its place and may come back.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,12 @@ _PAUSE = 0.02
 
 
 class CohortIncompleteError(TrainingError):
-    """Too few merchants are there, or one whose key the committee needs: they may come yet."""
+    """Too few merchants are connected, or a needed key is missing. The merchants may still come."""
 
 
 @dataclass
 class _Asked:
-    """When a node that hasn't joined is asked again, and the pause after that."""
+    """When a node that hasn't joined is asked again, and how long the pause after that is; seconds."""
 
     due: float
     pause: float
@@ -46,16 +49,24 @@ class _Asked:
 
 @dataclass
 class Attendance:
-    """The cohort of one training, as it is there now.
+    """The merchants of one training that are connected now.
 
-    ``timeout`` is in seconds: how long the start of a training waits for as many as it needs, and with
-    ``patient`` for everybody. ``refusals`` collects why a merchant didn't join; ``receipts`` is the
-    server's book.
+    Args:
+        grid: the Flower Grid that messages go over.
+        plan: the training's plan.
+        scheme: the aggregation scheme of the plan.
+        signer: signs the requests, and knows which merchant is at which node.
+        timeout: in seconds, how long the start of a training waits for as many merchants as it needs.
+        refusals: collects why a merchant didn't join, by name.
+        receipts: the server's book of receipts.
+        patient: whether the start waits for the whole cohort, up to ``timeout``.
 
     Attributes:
-        nodes: of the merchants that have joined, by name; a merchant stays here while it is away.
+        nodes: node ids of the merchants that have joined, by name; a merchant stays here while it is away.
         seeded: whether any merchant said, when it joined, that its noise comes from a seed.
-        encryption_key: signed by the holder, of ``encryption_key_bytes``; None in schemes without one.
+        encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
+            one.
+        encryption_key_bytes: the public key that updates are encrypted under; empty in schemes without one.
 
     """
 
@@ -77,17 +88,19 @@ class Attendance:
 
     @property
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
-        """The committee's keys that are known, in the committee's order."""
+        """The sealing keys of the committee that are known, in the committee's order."""
         return tuple(self._keys[name] for name in self.plan.committee if name in self._keys)
 
     def present(self) -> set[int]:
-        """The nodes that are connected now."""
+        """Return the ids of the nodes that are connected now."""
         return set(self.grid.get_node_ids())
 
     def open(self, kept: Iterable[SignedSealingKey]) -> None:
-        """Let whoever is there join; ``kept`` are the sealing keys of an earlier start.
+        """Let every merchant join that is connected; ``kept`` are the sealing keys of an earlier start.
 
-        Raises ``CohortIncompleteError`` when they are too few, or the committee lacks a key.
+        Raises:
+            CohortIncompleteError: too few merchants joined, or a key of the committee is missing.
+
         """
         # A committee member that was there once and is away now, at a restart, is missed at openings alone.
         self._keys = {key.statement.merchant: key for key in kept}
@@ -111,14 +124,14 @@ class Attendance:
             ) from None
 
     def _check_keys(self) -> None:
-        """Raise ``ProtocolError`` where a key is missing that uploads are made under."""
+        """Raise ``ProtocolError`` where a key is missing that uploads are encrypted or dealt under."""
         if isinstance(self.scheme, CommitteeScheme):
             check_sealing_keys(self.sealing_keys, plan=self.plan)
         elif isinstance(self.scheme, HolderScheme):
             check_encryption_key(self.encryption_key, self.encryption_key_bytes, plan=self.plan)
 
     def _enough(self) -> bool:
-        """Whether a training could begin with who has joined."""
+        """Return whether a training could begin with the merchants that have joined."""
         try:
             self._check_keys()
         except ProtocolError:
@@ -126,12 +139,17 @@ class Attendance:
         return len(self.nodes) >= self.plan.min_contributors
 
     def refresh(self, *, excluded: Collection[str]) -> set[str]:
-        """Before a round: let in who has come since, and look whether enough are there for it; return them.
+        """Let in the merchants that have come since the last round, and check that enough are connected.
 
         A node that didn't join when it was asked (it was killed just then, or its rules refused) is asked
-        again, after pauses that grow from 10 s to 10 minutes; nobody waits long for it.
+        again, after pauses that grow from 10 s to 10 minutes. A round doesn't wait long for it.
 
-        Raises ``CohortIncompleteError`` before a round that can't have enough contributors is charged.
+        Returns:
+            The names of the merchants that are connected, those of ``excluded`` among them.
+
+        Raises:
+            CohortIncompleteError: the next round can't have enough contributors; it is not charged then.
+
         """
         present = self.present()
         self._hear(present)
@@ -158,10 +176,14 @@ class Attendance:
         return {name for name, node in self.nodes.items() if node in present}
 
     def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> list[str]:
-        """Ask nodes to join, and note who does; returns why others didn't answer.
+        """Ask nodes to join, and note which do.
 
-        Who hasn't answered after ``seconds`` is waited for no longer, if enough have joined, nor after
-        ``most``.
+        After ``seconds`` nodes without an answer are waited for only while too few have joined, and never
+        longer than ``most`` seconds.
+
+        Returns:
+            The reasons why the others didn't answer.
+
         """
         names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
         roster = {peer.name for peer in self.plan.roster}
@@ -201,7 +223,7 @@ class Attendance:
         return list((exchange.failed | silent).values())
 
     def _hear(self, present: set[int]) -> None:
-        """Let in who has answered since, in the order of their nodes."""
+        """Let in the merchants that have answered since the last call, in the order of their node ids."""
         for exchange in self._open:
             answers = [answer for answer in exchange.pull() if answer is not None]
             for answer in sorted(answers, key=lambda answer: answer.node_id):
@@ -209,7 +231,10 @@ class Attendance:
         self._open = [exchange for exchange in self._open if exchange.waiting]
 
     def _take(self, answer: Answer[JoinReply], *, present: set[int]) -> None:
-        """Let a merchant in; one that is in already joins from another node only once its own has gone."""
+        """Let one merchant in.
+
+        One that has joined before can join from another node only once its first node has gone.
+        """
         reply = answer.body
         name = reply.merchant
         if name not in {peer.name for peer in self.plan.roster} or self.nodes.get(name) in present:
@@ -239,7 +264,7 @@ class Attendance:
             self.encryption_key_bytes = answer.blobs.get("encryption-key", b"")
 
     def _keep_sealing_key(self, reply: JoinReply) -> None:
-        """Keep a member's first sealing key; ``ProtocolError`` for one that the cohort would refuse."""
+        """Keep a member's first sealing key; raise ``ProtocolError`` for one that the cohort would refuse."""
         key = reply.sealing_key
         if key is None or reply.merchant in self._keys:
             return
@@ -249,7 +274,7 @@ class Attendance:
         self._keys[reply.merchant] = key
 
     def _keep_first_receipt(self, reply: JoinReply) -> None:
-        """Countersign a head where there is no receipt; a newer one is never replaced by that of a join."""
+        """Countersign the join's ledger head, if there is no receipt yet; never replace a newer receipt."""
         if self.receipts.last(reply.merchant) is None:
             receipt = self.receipts.sign(
                 reply.head, plan=self.plan, merchant=reply.merchant, round_number=0, moment="joined"
@@ -257,7 +282,7 @@ class Attendance:
             self.receipts.keep([receipt])
 
     def _joins(self, reply: JoinReply) -> bool:
-        """Whether a join reply comes from the merchant that it names."""
+        """Return whether a join reply is signed by the merchant that it names."""
         joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
         return reply.signature is not None and verify(
             self.plan.key_of(reply.merchant),

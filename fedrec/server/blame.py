@@ -1,10 +1,11 @@
-"""Whom the server does without after members of the committee complained about dealt shares.
+"""Decide which dealers the server leaves out after committee members complained about dealt shares.
 
-A complaint shows that its member or its dealer is at fault, not which, and no share may be shown to find out.
-But taking at most ``colluders`` merchants to be at fault, a dealer that more members complain about is one of
-them, and so is a member that complains about more dealers: its complaints then say nothing. What is left are
-suspects. A round that was lost over them is followed by rounds without them, as far as the minimum of
-contributors allows, and in turns where it doesn't allow it for all.
+A complaint shows that its member or its dealer is at fault, but not which, and no share may be disclosed to
+find out. At most ``colluders`` merchants are assumed to be at fault. So a dealer is at fault if more than
+that many members complain about it. A member is at fault if it complains about more than that many dealers;
+its complaints are then ignored. All other dealers that are complained about are suspects. After a round lost
+to complaints, the next rounds leave suspects out: all of them if the minimum of contributors allows it, else
+some of them in turn.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from typing import Any
 
 @dataclass
 class Blame:
-    """What is known of a training's dealers: members that complained, by dealer, over all rounds.
+    """The complaints about a training's dealers, over all rounds.
 
-    ``aside`` are the suspects that the next round does without, ``turn`` counts the rounds lost over them.
+    Attributes:
+        colluders: how many merchants are assumed to be at fault at most.
+        complaints: names of the members that complained, by dealer.
+        aside: the suspects that the next round leaves out.
+        turn: how many rounds were lost to complaints.
+
     """
 
     colluders: int
@@ -28,7 +34,16 @@ class Blame:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any] | None, *, colluders: int) -> Blame:
-        """Return what :meth:`state` wrote; nobody is blamed where there is none."""
+        """Restore what :meth:`state` returned.
+
+        Args:
+            state: the JSON values, or None for a training without complaints so far.
+            colluders: how many merchants are assumed to be at fault at most.
+
+        Returns:
+            The complaints as they were, or none.
+
+        """
         if state is None:
             return cls(colluders=colluders)
         return cls(
@@ -39,13 +54,13 @@ class Blame:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return the complaints and turns as JSON values."""
         complaints = {dealer: sorted(by) for dealer, by in sorted(self.complaints.items())}
         return {"complaints": complaints, "aside": sorted(self.aside), "turn": self.turn}
 
     @property
     def disbelieved(self) -> frozenset[str]:
-        """The members that complained about more dealers than may be at fault."""
+        """The members whose complaints are ignored: they name more dealers than may be at fault."""
         members = set().union(*self.complaints.values())
         return frozenset(
             member
@@ -54,32 +69,32 @@ class Blame:
         )
 
     def _believable(self) -> dict[str, set[str]]:
-        """Return the complaints without those of members that complained about too many dealers."""
+        """Return the complaints, without those of members in :attr:`disbelieved`."""
         disbelieved = self.disbelieved
         return {dealer: by - disbelieved for dealer, by in self.complaints.items() if by - disbelieved}
 
     @property
     def excluded(self) -> frozenset[str]:
-        """The dealers at fault: more members complain about them than may be at fault themselves."""
+        """The dealers at fault: more members complain about each than may be at fault themselves."""
         return frozenset(dealer for dealer, by in self._believable().items() if len(by) > self.colluders)
 
     @property
     def suspects(self) -> frozenset[str]:
-        """The dealers that somebody complains about, and that may be honest."""
+        """The dealers that some member complains about, and that may be honest."""
         return frozenset(self._believable()) - self.excluded
 
     @property
     def left_out(self) -> frozenset[str]:
-        """Whom the next round doesn't ask for an upload."""
+        """The merchants that the next round asks for no upload."""
         return self.excluded | (self.aside & self.suspects)
 
     def hear(self, complaints: Mapping[str, Collection[str]]) -> None:
-        """Note a round's complaints: members, by dealer."""
+        """Add a round's complaints: names of members, by dealer."""
         for dealer, by in complaints.items():
             self.complaints.setdefault(dealer, set()).update(by)
 
     def lost_over_complaints(self, *, spare: int) -> None:
-        """Put suspects aside, ``spare`` of them at most: those whose turn it is."""
+        """Choose the suspects that the next round leaves out: those whose turn it is, at most ``spare``."""
         suspects = sorted(self.suspects)
         count = min(max(spare, 0), len(suspects))
         first = self.turn * count
@@ -87,5 +102,5 @@ class Blame:
         self.turn += 1
 
     def lost_for_contributors(self) -> None:
-        """Ask the suspects again: too few others were there."""
+        """Ask all suspects again in the next round: without them there were too few contributors."""
         self.aside = frozenset()

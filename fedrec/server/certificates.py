@@ -1,4 +1,4 @@
-"""The server's certificates: an authority of its own for those who have none, and checks of those who do."""
+"""Make the server's TLS certificates, with an authority where the operator has none, and check given ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ def _alternative(host: str) -> x509.GeneralName:
 
 
 def make_authority(*, certificate: Path, key: Path) -> None:
-    """Make a certificate authority (P-384, self-signed); the key file has mode 0600."""
+    """Make a certificate authority (P-384, self-signed).
+
+    Args:
+        certificate: file to write the certificate to, PEM.
+        key: file to write the private key to, PEM, mode 0600.
+
+    """
     private = ec.generate_private_key(ec.SECP384R1())
     now = datetime.now(UTC)
     name = _name("fedrec authority")
@@ -67,7 +73,19 @@ def make_authority(*, certificate: Path, key: Path) -> None:
 def make_server_certificate(
     *, hosts: tuple[str, ...], authority: Path, authority_key: Path, certificate: Path, key: Path
 ) -> None:
-    """Make the server's certificate for these names and addresses, loopback added; the key is mode 0600."""
+    """Make the server's certificate and private key (P-384).
+
+    Args:
+        hosts: names and addresses that the certificate is valid for; those of loopback are added.
+        authority: the authority's certificate, a PEM file.
+        authority_key: the authority's private key, a PEM file.
+        certificate: file to write the certificate to, PEM.
+        key: file to write the private key to, PEM, mode 0600.
+
+    Raises:
+        ValueError: the authority's key isn't an elliptic-curve key.
+
+    """
     issuer = x509.load_pem_x509_certificate(authority.read_bytes())
     signer = serialization.load_pem_private_key(authority_key.read_bytes(), None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
@@ -98,9 +116,17 @@ def make_server_certificate(
 
 
 def check_certificates(given: Certificates, *, host: str) -> None:
-    """Raise ``ConfigError`` unless a merchant that trusts the authority would accept this server at ``host``.
+    """Check that a merchant that trusts the authority would accept this server.
 
-    The handshake that merchants will make is made here, in memory.
+    A merchant's TLS handshake is carried out in memory.
+
+    Args:
+        given: the server's certificate and key, and the authority's certificate.
+        host: name or address at which merchants reach the server.
+
+    Raises:
+        ConfigError: the files can't be used together, or the handshake fails.
+
     """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -130,9 +156,16 @@ def check_certificates(given: Certificates, *, host: str) -> None:
 
 
 def renew_server_certificate(home: Certificates, *, authority_key: Path, host: str) -> None:
-    """Make a new server certificate and key from the authority, in place of the old; each file at once.
+    """Make a new server certificate and key, and replace the old ones; each file is replaced atomically.
 
-    Raises ``ConfigError`` where there is no key of the authority: then it isn't this server's own.
+    Args:
+        home: the files to replace, and the authority's certificate.
+        authority_key: the authority's private key, a PEM file.
+        host: name or address at which merchants reach the server.
+
+    Raises:
+        ConfigError: there is no key of the authority: the operator brought certificates of their own.
+
     """
     if not authority_key.is_file():
         raise ConfigError(
@@ -158,7 +191,16 @@ def renew_server_certificate(home: Certificates, *, authority_key: Path, host: s
 
 
 def make_server_certificates(folder: Path, *, hosts: tuple[str, ...]) -> Certificates:
-    """Make an authority and a server's certificate from it, as new files in ``folder``."""
+    """Make an authority, and a server certificate that it signs, as new files in a folder.
+
+    Args:
+        folder: where the files are written.
+        hosts: names and addresses that the certificate is valid for.
+
+    Returns:
+        The paths of the files.
+
+    """
     authority, authority_key = folder / "authority.pem", folder / "authority.key"
     made = Certificates(authority=authority, certificate=folder / "server.pem", key=folder / "server.key")
     make_authority(certificate=authority, key=authority_key)

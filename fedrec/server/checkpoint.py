@@ -1,4 +1,4 @@
-"""The server's durable state: rounds are reserved before use, checkpoints replace each other atomically."""
+"""Keep the server's durable state: reserve rounds before use, and replace the state atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATE = "state."
 
 
 class Checkpoint:
-    """Reserved round and global model of one training, in a folder of its own."""
+    """The last reserved round and the global model of one training, in a folder of its own."""
 
     def __init__(self, folder: Path, *, training_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ class Checkpoint:
         self._committee = folder / "committee.json"
 
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
-        """Return the committee's public keys of this training, if they were kept."""
+        """Return the committee's public sealing keys of this training, empty if none were kept."""
         if not self._committee.exists():
             return ()
         try:
@@ -45,7 +45,7 @@ class Checkpoint:
         return tuple(key for key in found if key.statement.training_id == self._training_id)
 
     def keep_sealing_keys(self, keys: Iterable[SignedSealingKey]) -> None:
-        """Store the committee's public keys: a member that is away at a restart keeps its place."""
+        """Store the committee's public sealing keys: a member that is away at a restart keeps its place."""
         body = json.dumps([key.model_dump(mode="json") for key in keys])
         write_atomically(self._committee, body.encode())
 
@@ -55,7 +55,7 @@ class Checkpoint:
         return 0 if reserved is None else int(reserved["round"])
 
     def conduct(self) -> dict[str, Any] | None:
-        """Return what was last kept of the merchants' conduct (JSON values), None before the first."""
+        """Return the last stored record of the merchants' conduct (JSON values), None before the first."""
         reserved = self._read_reserved()
         found: dict[str, Any] | None = None if reserved is None else reserved.get("conduct")
         return found
@@ -69,10 +69,15 @@ class Checkpoint:
         return reserved
 
     def reserve(self, round_number: int, *, conduct: Mapping[str, Any] | None = None) -> None:
-        """Reserve a round number for good, and keep the merchants' conduct (JSON values) beside it.
+        """Reserve a round number for good, and store the record of the merchants' conduct with it.
 
-        Without ``conduct`` the one that is kept stays. Raises ``TrainingError`` when the round was reserved
-        before.
+        Args:
+            round_number: the round that is about to begin.
+            conduct: the record, JSON values; None keeps the stored one.
+
+        Raises:
+            TrainingError: the round, or a later one, was reserved before.
+
         """
         last = self.last_reserved()
         if round_number <= last:
@@ -82,7 +87,7 @@ class Checkpoint:
         self._write_reserved(round_number, self.conduct() if conduct is None else conduct)
 
     def keep_conduct(self, state: Mapping[str, Any]) -> None:
-        """Record the merchants' conduct (JSON values) beside the last reserved round."""
+        """Store the record of the merchants' conduct (JSON values) with the last reserved round."""
         self._write_reserved(self.last_reserved(), state)
 
     def _write_reserved(self, round_number: int, conduct: Mapping[str, Any] | None) -> None:
@@ -90,9 +95,16 @@ class Checkpoint:
         write_atomically(self._reserved, json.dumps(state).encode())
 
     def save(self, weights: Weights, *, round_number: int, record: Mapping[str, Any]) -> None:
-        """Store the state after a round, and the round's record (JSON values) with it, as one.
+        """Store the global model after a round and the round's record in one file, atomically.
 
-        Raises ``TrainingError`` for a state that isn't all numbers: nothing is ever pickled.
+        Args:
+            weights: the global model.
+            round_number: the round that has ended.
+            record: the round's record, JSON values.
+
+        Raises:
+            TrainingError: the optimizer's state isn't all numeric arrays. Nothing is ever pickled.
+
         """
         state = {f"{_STATE}{name}": array for name, array in weights.state().items()}
         if any(array.dtype.kind not in "biuf" for array in state.values()):
@@ -107,7 +119,7 @@ class Checkpoint:
             )
 
     def last_record(self) -> dict[str, Any] | None:
-        """Return the record of the round that the stored state is after, None when there is none."""
+        """Return the record that is stored with the state, None if there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return None
         with self._stored() as state:
@@ -115,7 +127,15 @@ class Checkpoint:
         return record
 
     def restore(self, weights: Weights) -> int:
-        """Load the stored state into ``weights`` and return its round number, 0 when there is none."""
+        """Load the stored state into ``weights``.
+
+        Returns:
+            The number of the round that it is after, 0 if there is no state.
+
+        Raises:
+            TrainingError: the state is of another model or optimizer, or can't be read.
+
+        """
         if self.last_reserved() == 0 or not self._state.exists():
             return 0
         with self._stored() as stored:
@@ -128,7 +148,7 @@ class Checkpoint:
 
     @contextmanager
     def _stored(self) -> Iterator[NpzFile]:
-        """Open the stored state; ``TrainingError`` for whatever is wrong with it, also in the block."""
+        """Open the stored state; turn errors in reading it, also inside the block, into ``TrainingError``."""
         try:
             with np.load(self._state, allow_pickle=False) as state:
                 yield state
@@ -138,5 +158,5 @@ class Checkpoint:
 
 
 def _layout(state: State) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and type of each array."""
+    """Return shape and dtype of each array, by name."""
     return {name: (array.shape, array.dtype) for name, array in state.items()}

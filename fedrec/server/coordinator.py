@@ -1,4 +1,7 @@
-"""The round: train, fix the survivor set, unmask, update (DESIGN section 2), and never the same one twice."""
+"""Run the rounds of a training: train, fix the survivor set, unmask, update (DESIGN section 2).
+
+A round number is reserved before it is used, and never run twice.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,11 @@ _log = logging.getLogger(__name__)
 class _LostRoundError(TrainingError):
     """The round can't be opened; the training goes on with the next.
 
-    ``refused`` where merchants' own rules took so many away: they will hold for a while. ``stop`` says why
-    the training had better not go on, where it had.
+    Attributes:
+        refused: whether merchants' own rules refused, so that too few were left; they will refuse for a
+            while.
+        stop: why the training should stop, or None.
+
     """
 
     def __init__(self, reason: str, *, refused: bool = False, stop: str | None = None) -> None:
@@ -50,15 +56,25 @@ class _LostRoundError(TrainingError):
 
 @dataclass
 class Coordinator:
-    """Runs one training over a Flower Grid.
+    """Run one training over a Flower Grid.
 
-    ``on_round`` is called after every round, opened or lost; after a restart once more for the last one.
-    Where it returns true, the training ends with that round.
-    ``timeout`` is in seconds, per exchange: how long a round waits for the minimum; how long it then waits
-    for the others, ``grace`` says (for as long, without one). The training stops once ``most_lost`` more
-    rounds were lost than one in eleven, and where sums don't open and who is at fault can't be found out.
-    ``before_round`` is called before every round, with the number of rounds just before it that were lost to
-    refusals: who didn't refuse is charged for each of them.
+    Args:
+        grid: the Flower Grid.
+        plan: the training's plan.
+        weights: the global model.
+        checkpoint: the durable state.
+        receipts: the server's book of receipts.
+        signer: signs the requests.
+        on_round: called after every round, opened or lost, and after a restart once more for the last one. If
+            it returns true, the training ends with that round.
+        timeout: in seconds, how long each exchange waits for the minimum of replies.
+        grace: how long it then waits for the other replies; None waits for them up to ``timeout``.
+        most_lost: the training stops once this many more rounds are lost than one in eleven; None for no
+            limit. It also stops if sums don't open and the merchant at fault can't be found.
+        before_round: called before every round, with the number of rounds just before it that were lost to
+            refusals. Merchants that didn't refuse are charged for each of those.
+        refusals: collects refusals: where, and why.
+
     """
 
     grid: Grid
@@ -96,11 +112,11 @@ class Coordinator:
         return self._cohort.seeded
 
     def told(self) -> dict[str, str]:
-        """Return what is noted of merchants that are slow or left out, by name."""
+        """Return the notes about merchants that are slow or left out, by name."""
         return self._conduct.told(round_number=self.checkpoint.last_reserved() + 1)
 
     def run(self) -> None:
-        """Join the cohort, run every round that is left, close the training."""
+        """Let the cohort join, run every round that is left, and close the training."""
         done = max(self.checkpoint.restore(self.weights), self.checkpoint.last_reserved())
         last, over = self.checkpoint.last_record(), done >= self.plan.rounds
         if last is not None:
@@ -119,7 +135,7 @@ class Coordinator:
         self.close()
 
     def _rounds(self, first: int) -> None:
-        """Run the rounds from ``first`` on, until the last or ``on_round`` says that it is over."""
+        """Run the rounds from ``first`` on, until the last one or until ``on_round`` ends the training."""
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
@@ -161,7 +177,7 @@ class Coordinator:
             )
 
     def _round(self, round_number: int) -> tuple[RoundRecord, str | None]:
-        """Run one round; returns its record, and why the training stops after it, if it does."""
+        """Run one round; return its record, and why the training stops after it, or None."""
         started = time.monotonic()
         traffic = Traffic()
         reason: str | None = None
@@ -201,7 +217,7 @@ class Coordinator:
         )
 
     def _collect(self, round_number: int, traffic: Traffic) -> NDArray[np.int64]:
-        """Return the opened sum, shape (d,), int64; ``_LostRoundError`` when it can't be opened."""
+        """Return the opened sum, int64, shape (d,); raise ``_LostRoundError`` if it can't be opened."""
         total = self._derived.scheme.new_sum()
         left_out = self._conduct.left_out(self._there, round_number=round_number)
         uploads, refused = self._train(round_number, traffic, total, left_out)
@@ -234,7 +250,7 @@ class Coordinator:
     def _train(
         self, round_number: int, traffic: Traffic, total: SumOfCiphertexts, left_out: LeftOut
     ) -> tuple[list[Upload], bool]:
-        """Gather the round's uploads, and whether any merchant refused."""
+        """Collect the round's uploads; also return whether any merchant refused."""
         started = time.monotonic()
         model = self.weights.parameters.astype("<f4").tobytes()
         gathering = Gathering(
@@ -290,7 +306,7 @@ class Coordinator:
         uploads: Sequence[Upload],
         left_out: LeftOut,
     ) -> NDArray[np.int64]:
-        """Open the sum of the round's one set of uploads; another set of it is never tried."""
+        """Open the sum of the round's survivor set. No other set of the same round is ever opened."""
         conduct = self._conduct
         opening = Opening(
             grid=self.grid,

@@ -22,7 +22,7 @@ class EvaluationData:
     labels: NDArray[np.int64]
 
     def thinned(self, count: int) -> EvaluationData:
-        """Return at most ``count`` records, spread evenly: folders are sorted by class."""
+        """Return at most ``count`` records, evenly spaced, since folders are sorted by class."""
         if len(self.labels) <= count:
             return self
         chosen = np.linspace(0, len(self.labels) - 1, count).round().astype(np.int64)
@@ -32,7 +32,17 @@ class EvaluationData:
 def probabilities(
     model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData
 ) -> NDArray[np.float64]:
-    """Return class probabilities, shape (n, classes), float64, of the model at ``parameters``."""
+    """Return the class probabilities that a model predicts.
+
+    Args:
+        model: the network; its parameters are replaced.
+        parameters: float64, shape (d,).
+        data: n records.
+
+    Returns:
+        float64, shape (n, classes).
+
+    """
     load_parameter_vector(model, parameters)
     model.eval()
     out: list[NDArray[np.float64]] = []
@@ -45,5 +55,15 @@ def probabilities(
 
 
 def accuracy(model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData) -> float:
-    """Return the share of records whose most probable class is their label."""
+    """Return the share of records whose most probable class is their label.
+
+    Args:
+        model: the network; its parameters are replaced.
+        parameters: float64, shape (d,).
+        data: the records.
+
+    Returns:
+        A number from 0 to 1.
+
+    """
     return float(np.mean(probabilities(model, parameters, data).argmax(axis=1) == data.labels))

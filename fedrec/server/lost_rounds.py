@@ -1,4 +1,4 @@
-"""When a training stops because too many of its rounds are lost: each of them is charged to its merchants."""
+"""Count lost rounds, to stop a training that loses too many: merchants are charged for each of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _FORGIVEN = 0.1
 
 @dataclass
 class Losses:
-    """A running count of lost rounds: one more for each, a tenth less for each that is opened.
+    """A running count of lost rounds: plus one for each lost round, less a tenth for each opened one.
 
-    A merchant that spoils four rounds of five is counted as one that spoils them all, only later.
+    A merchant that spoils four rounds of five reaches the limit as one that spoils all of them, only later.
     """
 
     level: float = 0.0

@@ -1,4 +1,4 @@
-"""What the server's process does so that the memory of large updates goes back to the system."""
+"""Return the memory of large updates to the operating system."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ _MAPPED_FROM = 2**20
 
 
 def give_memory_back() -> None:
-    """Have glibc map blocks of a megabyte and more one by one, so that they are returned when they are freed.
+    """Have glibc map each block of a megabyte or more by itself, so that freed blocks return to the system.
 
-    It would otherwise raise that limit by itself after the first large block, and keep what an update's
-    pieces took, in as many places as there are threads. Another C library has no such setting, and nothing
-    is done.
+    By default glibc raises this threshold after the first large block that is freed, and keeps what the parts
+    of an update took, once for each thread. Other C libraries have no such setting; nothing is done there.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,9 +1,9 @@
-"""What rounds have shown of a training's merchants, and whom the next one does without because of it.
+"""Record what rounds have shown of each merchant, and decide whom the next round leaves out.
 
-Four things are noted: complaints about dealt shares (:mod:`fedrec.server.blame`), sums that didn't open for a
-reason that names nobody (:mod:`fedrec.server.rotation`), answers that contradicted the other members', and
-who was late. None of them changes a round that is under way: its set of survivors is what came in time, and
-is opened or lost as it is.
+Four things are recorded: complaints about dealt shares (:mod:`fedrec.server.blame`), sums that didn't open
+where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), answers that contradicted
+the other members', and late replies (:mod:`fedrec.server.stragglers`). None of them changes a round that is
+under way: its survivor set is what came in time, and that set's sum is opened or the round is lost.
 """
 
 from __future__ import annotations
@@ -27,19 +27,31 @@ groups can be left out."""
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Whom a round asks for no upload: for what it may have done, and for being late."""
+    """The merchants that a round asks for no upload.
+
+    Attributes:
+        suspected: those that may have caused a lost round.
+        resting: those that were late several times in a row.
+
+    """
 
     suspected: frozenset[str]
     resting: frozenset[str]
 
     @property
     def all(self) -> frozenset[str]:
-        """Everybody who isn't asked."""
+        """All merchants that aren't asked."""
         return self.suspected | self.resting
 
 
 class Conduct:
-    """The record of one training's merchants; :meth:`state` is kept in the checkpoint."""
+    """The record of one training's merchants; :meth:`state` is kept in the checkpoint.
+
+    Args:
+        plan: the training's plan.
+        state: what :meth:`state` returned, or None for a new training.
+
+    """
 
     def __init__(self, plan: TrainingPlan, *, state: Mapping[str, Any] | None = None) -> None:
         found: Mapping[str, Any] = state or {}
@@ -56,7 +68,7 @@ class Conduct:
         self.contradicted: set[str] = set(found.get("contradicted", ()))
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return the record as JSON values."""
         return {
             "blame": self.blame.state(),
             "rotation": self.rotation.state(),
@@ -67,7 +79,18 @@ class Conduct:
         }
 
     def left_out(self, there: Collection[str], *, round_number: int) -> LeftOut:
-        """Return whom a round asks for no upload, of those that are ``there``; the minimum is asked."""
+        """Choose the merchants that a round asks for no upload.
+
+        As many as the plan's minimum are always asked, unless suspects by complaints leave fewer.
+
+        Args:
+            there: names of the merchants that are connected.
+            round_number: the round.
+
+        Returns:
+            The merchants that are left out, by reason.
+
+        """
         suspected = self.blame.left_out
         free = set(there) - suspected
         spare = len(free) - self._plan.min_contributors
@@ -78,17 +101,26 @@ class Conduct:
         return LeftOut(suspected=suspected | turned, resting=frozenset(resting[: max(spare, 0)]))
 
     def distrusted(self, left_out: LeftOut) -> frozenset[str]:
-        """Return the members that an opening does without while enough others answer."""
+        """Return the members whose answers an opening leaves out while enough others answer."""
         return left_out.all | self.contradicted | self.blame.disbelieved
 
     def opened(self, contributors: Collection[str]) -> None:
-        """Note a round that was opened."""
+        """Record a round that was opened, with these contributors."""
         self.rotation.opened(contributors)
         self.losses.opened()
         self._untold.opened()
 
     def lost_at_opening(self, suspects: Collection[str], *, there: Collection[str]) -> str | None:
-        """Note a round whose sum didn't open, and no complaint says why; returns why to stop, if so."""
+        """Record a round whose sum didn't open, with no complaint that says why.
+
+        Args:
+            suspects: names of merchants, at least one of which is at fault.
+            there: names of the merchants that were connected.
+
+        Returns:
+            Why the training must stop, or None if it can go on.
+
+        """
         told = self.rotation.lost(suspects)
         room = len(set(there) - self.blame.left_out) - self._plan.min_contributors
         if told and room > 0:
@@ -106,26 +138,26 @@ class Conduct:
         return f"sums don't open, and one of these is the cause: {listed(sorted(suspects))}; {why}"
 
     def forgive(self) -> None:
-        """Begin to count anew, where a person has a training go on that was stopped."""
+        """Reset the counts of lost rounds, for an operator who resumes a training that was stopped."""
         self.losses, self._untold = Losses(), Losses()
         if not self.rotation.undecided:
             self.rotation = Rotation(order=self.rotation.order)
 
     def lost_over_complaints(self, *, there: Collection[str]) -> None:
-        """Note a round that was lost because members complained instead of answering."""
+        """Record a round that was lost because members complained instead of answering."""
         spare = len(set(there) - self.blame.excluded) - self._plan.min_contributors
         self.blame.lost_over_complaints(spare=spare)
         self.rotation.lost_otherwise()
         self.losses.lost()
 
     def lost_for_contributors(self) -> None:
-        """Note a round in which too few took part."""
+        """Record a round that was lost because too few merchants contributed."""
         self.blame.lost_for_contributors()
         self.rotation.lost_for_contributors()
         self.losses.lost()
 
     def lost_for_answers(self) -> None:
-        """Note a round in which too few members answered."""
+        """Record a round that was lost because too few committee members answered."""
         self.rotation.lost_otherwise()
         self.losses.lost()
 

@@ -1,4 +1,4 @@
-"""Ask merchants over a Flower Grid and gather what comes back in time."""
+"""Send requests to merchants over a Flower Grid, and collect the replies that come in time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ class Answer(Generic[Reply]):
 
 @dataclass(frozen=True)
 class Answers(Generic[Reply]):
-    """What an exchange brought: replies, the nodes that failed with the reason, and bytes both ways.
+    """The result of one exchange.
 
-    ``late`` are those of the failed that said nothing at all in time.
+    Attributes:
+        replies: the well-formed replies.
+        failed: for each node that failed, the reason.
+        late: those nodes of ``failed`` that sent nothing in time.
+        bytes_down: bytes of the requests.
+        bytes_up: bytes of all replies.
+
     """
 
     replies: tuple[Answer[Reply], ...]
@@ -48,10 +54,22 @@ class Answers(Generic[Reply]):
 
 
 class Exchange(Generic[Reply]):
-    """One request per node, sent when it is made; :meth:`pull` gives the replies as they come.
+    """One request per node, sent on construction; :meth:`pull` returns the replies as they arrive.
 
-    A node that answers twice, or sends a malformed reply, is in ``failed``. ``waiting`` has the nodes that
-    haven't answered. ``timeout`` is in seconds: how long the grid keeps the requests.
+    Args:
+        grid: the Flower Grid.
+        requests: the request for each node.
+        message_type: Flower's message type.
+        reply_type: schema of a reply's body.
+        max_blob_bytes: largest blob that a reply may hold.
+        timeout: in seconds, how long the grid keeps the requests.
+        group_id: Flower's group id.
+
+    Attributes:
+        failed: reasons, by node: an error, or a malformed reply.
+        bytes_down: bytes of the requests.
+        bytes_up: bytes of the replies so far.
+
     """
 
     def __init__(
@@ -81,9 +99,9 @@ class Exchange(Generic[Reply]):
         return frozenset(self._node_of.values())
 
     def pull(self, *, forget: bool = False) -> Iterator[Answer[Reply] | None]:
-        """Yield what has come by now: a well-formed reply, or None for one that failed.
+        """Yield what has arrived by now: a well-formed reply, or None for one that failed.
 
-        With ``forget`` a message's own copy of the large bytes is dropped once the next one is asked for.
+        With ``forget``, the arrays of a message are cleared once the next one is asked for.
         """
         for message in self._grid.pull_messages(list(self._node_of)):
             # The reply is matched by the request it answers: the node id of an error reply is not the node's.
@@ -122,13 +140,28 @@ def ask(
     take: Callable[[Answer[Reply]], None] | None = None,
     end: Callable[[float], float | None] = lambda seconds: None,
 ) -> Answers[Reply]:
-    """Send one request per node and wait for the replies, at most ``timeout`` seconds.
+    """Send one request per node, and wait for the replies.
 
-    A node that fails, is late or sends a malformed reply is in ``failed``; it never raises, so that one
-    merchant can't stop a round. With ``take`` every reply is handed over as it comes, in any order, and none
-    is kept: memory is that of the replies on their way. The requests are not kept either, once they are sent.
-    ``end`` is told how many seconds have passed, whenever all that has come was taken, and says at which the
-    exchange ends, if that is known: what comes later is never read.
+    A node that fails, is late or sends a malformed reply is listed in ``failed``. This never raises for it,
+    so that one merchant can't stop a round.
+
+    Args:
+        grid: the Flower Grid.
+        requests: the request for each node; not kept once they are sent.
+        message_type: Flower's message type.
+        reply_type: schema of a reply's body.
+        max_blob_bytes: largest blob that a reply may hold.
+        timeout: in seconds, how long to wait at most.
+        group_id: Flower's group id.
+        take: called with each reply as it arrives, in any order. Replies are then not kept, so that memory
+            holds only those in transit.
+        end: called with the seconds that have passed, each time that all arrived replies were taken. Returns
+            the second at which to stop waiting, or None for ``timeout``. Replies that come later are never
+            read.
+
+    Returns:
+        The replies in the order of ``requests`` (none with ``take``), the failures, and the bytes sent.
+
     """
     order = {node_id: position for position, node_id in enumerate(requests)}
     exchange: Exchange[Reply] = Exchange(

@@ -1,4 +1,4 @@
-"""The keys by which merchants show themselves to Flower: ECDSA on P-384, and no other."""
+"""Read the keys by which merchants authenticate to Flower: ECDSA on P-384 and no other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedrec.errors import ConfigError
 
 
 def flower_key(pem: str) -> bytes:
-    """Return a public key as Flower writes it; ``ConfigError`` for anything but one on P-384."""
+    """Return a public key in the form that Flower uses; raise ``ConfigError`` unless it is on P-384."""
     try:
         key = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm) as error:

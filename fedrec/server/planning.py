@@ -1,4 +1,4 @@
-"""From options and cohort to the training's plan, with every default that depends on them."""
+"""Make a training's plan from options and cohort, with every default that depends on them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,14 @@ LARGEST_DEFAULT_DELTA = 1e-5
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt: ``spec``'s model, over pictures of ``shape`` of these ``classes``.
+    """What is learnt.
 
-    ``seed`` determines the initial weights, which are public.
+    Attributes:
+        spec: the model.
+        classes: class names, in the order of the model's outputs.
+        shape: channels and size of the pictures.
+        seed: determines the initial weights, which are public.
+
     """
 
     spec: ModelSpec
@@ -57,7 +62,17 @@ class Task:
 
     @classmethod
     def of_plan(cls, plan: TrainingPlan, spec: ModelSpec, *, seed: int) -> Task:
-        """Return the task of a plan."""
+        """Return the task of a plan.
+
+        Args:
+            plan: the plan.
+            spec: the model that it names.
+            seed: seed of the initial weights.
+
+        Returns:
+            The task.
+
+        """
         shape = InputShape(channels=plan.channels, size=plan.image_size)
         return cls(spec=spec, classes=plan.classes, shape=shape, seed=seed)
 
@@ -70,9 +85,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The merchants of a training, the noised counts of units that they declared, and their server's key.
+    """The merchants of a training and their server.
 
-    ``server_key`` (64 hexadecimal digits) signs the server's requests and receipts.
+    Attributes:
+        server_key: public key that verifies the server's requests and receipts, 64 hexadecimal digits.
+        roster: the merchants.
+        sizes: the noised number of units that each of them declared.
+
     """
 
     server_key: str
@@ -82,7 +101,14 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the server's own settings beside it, and a line about a model that makes clipping slow."""
+    """A plan, and what goes with it.
+
+    Attributes:
+        plan: the plan.
+        settings: the options with all defaults settled.
+        note: a line about layers that make clipping slow, or None.
+
+    """
 
     plan: TrainingPlan
     settings: Settings
@@ -90,7 +116,7 @@ class Planned:
 
 
 def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
-    """Return a model's parameters as they travel: rounded to float32."""
+    """Return a model's parameters, rounded to float32 as they are sent; float64, shape (d,)."""
     return parameter_vector(model).astype(np.float32).astype(np.float64)
 
 
@@ -98,12 +124,12 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
     """Settle every default and make the plan.
 
     Args:
-        options: what was asked for.
+        options: the operator's options.
         task: what is learnt.
-        enrolled: who takes part.
+        enrolled: the merchants and their server.
 
     Returns:
-        The plan and the server's settings.
+        The plan, with the settled options.
 
     Raises:
         ConfigError: the options can't go together, or no plan can hold them.
@@ -121,7 +147,17 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
 def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
     """Settle the defaults that depend on model and cohort, and check the quorum.
 
-    Raises ``ConfigError`` when the options can't go together.
+    Args:
+        options: the operator's options.
+        spec: the model.
+        merchants: size of the cohort.
+
+    Returns:
+        The settled options.
+
+    Raises:
+        ConfigError: the options can't go together.
+
     """
     if options.secure_aggregation not in schemes.names():
         known = ", ".join(schemes.names())
@@ -158,7 +194,7 @@ def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Sett
 
 
 def _default_rate(options: TrainingOptions, optimizer: OptimizerSpec, defaults: TrainingDefaults) -> float:
-    """Return the length of a step along a gradient, by whoever takes it: merchants' own steps are SGD's."""
+    """Return the default learning rate: the optimizer's, or the model's where merchants take SGD steps."""
     if options.sends_moves or optimizer.learning_rate is None:
         return defaults.learning_rate
     return optimizer.learning_rate
@@ -170,7 +206,7 @@ def _settle_update(
     chosen: Mapping[str, float],
     defaults: TrainingDefaults,
 ) -> ServerUpdate:
-    """Settle the server's step: of the model's own defaults where merchants send gradients."""
+    """Settle the server's update rule; where merchants send gradients, the model's own defaults apply."""
     settings = {name: setting.default for name, setting in optimizer.settings.items()}
     if options.sends_moves:
         rate = options.server_learning_rate or optimizer.learning_rate or 1.0
@@ -188,7 +224,7 @@ def _settle_update(
 
 
 def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
-    """Settle who opens sums, and check the quorum; ``ConfigError`` when the options can't go together."""
+    """Settle who opens sums, and check the quorum; raise ``ConfigError`` if the options can't go together."""
     opened_by = schemes.get(options.secure_aggregation).trust.opened_by
     if opened_by == "committee":
         seats = choose_seats(
@@ -220,7 +256,7 @@ def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, m
 
 
 def _check_model_size(task: Task) -> None:
-    """Raise ``ConfigError`` for a model too large for any plan; from its shapes, before it is built."""
+    """Raise ``ConfigError`` for a model too large for any plan; only its shapes are computed."""
     count = count_from_shapes(task.model)
     if count > MAX_DIMENSION:
         raise ConfigError(
@@ -231,10 +267,10 @@ def _check_model_size(task: Task) -> None:
 
 
 def check_model(task: Task) -> str | None:
-    """Check that a model can be clipped record by record, before a plan names it.
+    """Check that a model's gradient can be clipped record by record, before a plan names it.
 
     Returns:
-        A line about layers that make clipping slow, None where there is none.
+        A line about layers that make clipping slow, None if there are none.
 
     Raises:
         ConfigError: it can't be clipped; or it is an installed model and mixes the records of a batch.
@@ -262,7 +298,7 @@ def _make_plan(
     *,
     initial: NDArray[np.float64],
 ) -> TrainingPlan:
-    """Calibrate the noise and write the plan; the cost of the declared sizes is part of ``epsilon``."""
+    """Calibrate the noise and make the plan; the cost of the declared sizes is part of its epsilon."""
     roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
     delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
     steps = settings.rounds * options.local_steps

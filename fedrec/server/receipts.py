@@ -1,10 +1,11 @@
-"""Receipts: merchants' ledger heads, countersigned and given back, so that an older ledger is found out.
+"""Countersign merchants' ledger heads, so that a ledger that was put back to an older state is found out.
 
-A merchant whose machine was put back to an older state has no way of its own to know. The server keeps the
-last head that each merchant signed, and sends it with the next request, in any training. A head comes with
-every upload and every answer; that of a join counts only where there is no receipt yet, so that a merchant
-that was put back can't replace a newer one by it. Every one is kept, also of earlier rounds: a merchant that
-goes on from an older ledger signs another head, and an auditor then finds that not both stand in its ledger.
+A merchant whose machine was put back to an older state can't know it by itself. So the server keeps the last
+head that each merchant signed, and sends its receipt with the next request, in any training. Every upload and
+every answer brings a head. The head of a join counts only if there is no receipt yet, so that a merchant that
+was put back can't replace a newer receipt by it. All receipts are kept: a merchant that continues from an
+older ledger signs another head for the same place, and an auditor then finds that its ledger holds only one
+of them.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ CREATE INDEX IF NOT EXISTS receipt_training ON receipt (training_id, moment, mer
 
 
 class ReceiptBook:
-    """Every receipt ever given, in one SQLite file; one book serves all trainings of a server.
+    """Every receipt ever given, in one SQLite file, for all trainings of a server.
 
-    Nothing is read before it is asked for, so that a book opens as fast whatever its length. The file is open
+    Receipts are read on demand, so that opening a book takes no longer the more it holds. The file is open
     only while it is used. Methods raise ``TrainingError`` for a file that can't be read.
+
+    Args:
+        path: the file; made if it is missing.
+        identity: the server's key, which signs receipts.
+
     """
 
     def __init__(self, path: Path, *, identity: SigningIdentity) -> None:
@@ -53,11 +59,11 @@ class ReceiptBook:
 
     @property
     def server_key(self) -> str:
-        """The public key that signs, as plans name it."""
+        """The public key that verifies receipts, 64 hexadecimal digits, as in plans."""
         return self._identity.public.hex()
 
     def last(self, merchant: str) -> Receipt | None:
-        """Return the newest receipt of a merchant."""
+        """Return the newest receipt of a merchant, None if it has none."""
         if merchant not in self._last:
             with _opened(self._path) as db:
                 row = db.execute(
@@ -75,9 +81,22 @@ class ReceiptBook:
         round_number: int,
         moment: HeadMoment,
     ) -> Receipt:
-        """Check a head and countersign it.
+        """Check a ledger head, and countersign it.
 
-        Raises ``ProtocolError`` when it isn't this merchant's, of this moment of this round (0 at the join).
+        Args:
+            head: the head that the merchant signed, if its reply brought one.
+            plan: the training's plan.
+            merchant: whose head it must be.
+            round_number: its round; 0 at the join.
+            moment: after which event it was signed.
+
+        Returns:
+            The receipt; it is not kept yet.
+
+        Raises:
+            ProtocolError: there is no head, it is of another training, round, merchant or moment, or its
+                signature doesn't verify.
+
         """
         if head is None:
             raise ProtocolError("the reply comes without a signed ledger head")
@@ -98,7 +117,7 @@ class ReceiptBook:
         return Receipt(head=head, server_key=self.server_key, signature=countersigned)
 
     def keep(self, receipts: list[Receipt]) -> None:
-        """Write receipts down, all or none, durably."""
+        """Store receipts durably, all or none."""
         if not receipts:
             return
         rows = [
@@ -122,9 +141,11 @@ class ReceiptBook:
 
 
 def read_receipts(path: Path) -> Iterator[Receipt]:
-    """Yield the receipts of a book one by one, in the order in which they were given; none without a file.
+    """Yield the receipts of a book in the order in which they were given; none if there is no file.
 
-    Raises ``TrainingError`` for anything that isn't a receipt.
+    Raises:
+        TrainingError: the file, or a receipt in it, can't be read.
+
     """
     if not path.exists():
         return
@@ -134,7 +155,16 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
 
 
 def rounds_with_receipt(path: Path, *, training_id: str) -> dict[str, int]:
-    """Return of how many charged rounds of a training each merchant has a receipt, by name."""
+    """Count the charged rounds of a training that each merchant has a receipt of.
+
+    Args:
+        path: the book's file.
+        training_id: the training.
+
+    Returns:
+        The number of rounds, by merchant; empty if there is no file.
+
+    """
     if not path.exists():
         return {}
     with _opened(path) as db:

@@ -1,4 +1,4 @@
-"""Requests to merchants, signed: who is asked, and with a counter that only grows."""
+"""Sign requests to merchants, each with a counter that only grows."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ _AHEAD_NS = 60 * 10**9
 
 
 class RequestSigner:
-    """Signs what merchants are asked, by name.
+    """Sign requests to merchants.
 
-    The counter is the time in nanoseconds, or one more than the last where the clock stands or went back.
-    What is in use is reserved on disk a minute ahead, one write a minute: a server that starts again, even
-    with a clock that went back, goes on above everything it signed. A home put back from a backup does, too,
-    since the clock has gone on. Merchants don't hold it against clocks of their own.
+    The counter is the time in nanoseconds, or one more than the last where the clock stands still or went
+    back. It is reserved on disk a minute ahead, with one write a minute. A restarted server, even with a
+    clock that went back, therefore continues above everything that it signed. So does a home restored from a
+    backup, since the clock has gone on. Merchants don't compare the counter with their own clocks.
 
-    ``names`` tells which merchant is at which node, as the server knows them by the keys that they show to
-    Flower; asked anew each time, since merchants come and go. Raises ``TrainingError`` for a file that can't
-    be read.
+    Args:
+        path: file of the reserved counter.
+        identity: the server's key.
+        names: returns which merchant is at which node, by the keys that they show to Flower. It is called for
+            each use, since merchants come and go.
+
+    Raises:
+        TrainingError: the file can't be read.
+
     """
 
     def __init__(
@@ -50,10 +56,20 @@ class RequestSigner:
         round_number: int = 0,
         blob_hashes: Mapping[str, str] | None = None,
     ) -> RecordDict:
-        """Return a message with the server's signature; it holds the very same blobs.
+        """Sign a request.
 
-        ``blob_hashes`` are those of :func:`fedrec.protocol.transport.hash_blobs`, where many messages share
-        the blobs.
+        Args:
+            content: the message.
+            kind: kind of the request.
+            training_id: the training.
+            recipient: name of the merchant that it is for.
+            round_number: the round; 0 for requests outside a round.
+            blob_hashes: from :func:`fedrec.protocol.transport.hash_blobs`, where many messages share the
+                blobs.
+
+        Returns:
+            The message with its signature; it shares the blobs of ``content``.
+
         """
         statement = RequestStatement(
             kind=kind,

@@ -1,17 +1,17 @@
-"""Whom rounds do without, in turns, after sums that didn't open for a reason that names nobody.
+"""Choose the merchants that rounds leave out, in turns, after sums that didn't open for an unknown reason.
 
-A round that is lost at its opening shows that one of its suspects (contributors, and members whose answers it
-was opened with) is at fault, not which: a dealer whose shares fit together and belong to another key looks as
-honest as the others. So the rounds that follow leave merchants out, as many as the minimum of contributors
-allows, and note what happens without them. A round lost without a merchant speaks for it; a round opened
-without it speaks against it. Those with the least lost without them are left out next. Where one merchant is
-at fault, whatever its strategy, every lost round clears others and never that one, so that fewer rounds than
-there are merchants are lost until it is left out. Where no single one explains them all, groups are left out,
-as large as they may be.
+A round that is lost at its opening shows that one of its suspects (contributors, and members whose answers
+were used) is at fault, but not which: a dealer whose shares are consistent but belong to another key looks as
+honest as the others. So the next rounds leave merchants out, as many as the minimum of contributors allows,
+and record what happens without them. A round lost without a merchant is evidence for its honesty; a round
+opened without it is evidence against it. Those that the fewest lost rounds clear are left out next. If a
+single merchant is at fault, whatever its strategy, every lost round clears others and never that one, so that
+fewer rounds than there are merchants are lost until it is left out. If no single merchant explains all lost
+rounds, groups are left out, as large as possible.
 
-Nobody is guilty: a saboteur that spoils sums beside one other merchant makes both look alike, and both are
-left out in turns. Nobody is cleared for good, and nobody is left out for good: after some rounds a merchant
-is asked again, once another lost round would keep the share of lost rounds below one in twenty.
+No verdict is final. A saboteur that spoils sums only together with one other merchant makes both look alike,
+and both are left out in turns. After some rounds a merchant that was left out is asked again, once another
+lost round would keep the share of lost rounds below one in twenty.
 """
 
 from __future__ import annotations
@@ -33,12 +33,21 @@ _ROUNDS_PER_LOSS = 20
 
 @dataclass
 class Rotation:
-    """What is known after a training's rounds so far; ``order`` holds all merchants, the first to try first.
+    """The evidence from a training's rounds so far.
 
-    ``cleared`` counts the rounds lost without a merchant, ``relieved`` those opened without it since the
-    first loss, ``failed`` its returns that a lost round followed. ``aside`` are left out now, and ``run``
-    counts the rounds that have been opened since; ``returned`` names who came back on trial. With
-    ``choosing`` somebody else is due, and in a ``recess`` everybody is asked: too few were there.
+    Attributes:
+        order: names of all merchants, the first to be left out first.
+        cleared: the number of rounds lost without a merchant.
+        relieved: the number of rounds opened without it since the first loss.
+        failed: the number of its returns that a lost round followed.
+        aside: the merchants that are left out now.
+        returned: the merchant that came back on trial, if any.
+        run: how many rounds were opened since ``aside`` or ``returned`` changed.
+        rounds: the number of all rounds.
+        losses: the number of rounds lost at their opening.
+        choosing: whether the next round leaves out other merchants.
+        recess: whether the next round asks all merchants, since too few contributed to the last.
+
     """
 
     order: tuple[str, ...]
@@ -55,7 +64,16 @@ class Rotation:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any] | None, *, order: Iterable[str]) -> Rotation:
-        """Return what :meth:`state` wrote; nobody is suspected where there is none."""
+        """Restore what :meth:`state` returned.
+
+        Args:
+            state: the JSON values, or None for a training without lost rounds so far.
+            order: names of all merchants, the first to be left out first.
+
+        Returns:
+            The rotation as it was, or one without suspects.
+
+        """
         rotation = cls(order=tuple(order))
         if state is None:
             return rotation
@@ -74,18 +92,30 @@ class Rotation:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return all of it, but for the order, as JSON values."""
+        """Return everything but the order as JSON values."""
         state = asdict(self)
         del state["order"]
         return state
 
     @property
     def undecided(self) -> frozenset[str]:
-        """Who was a suspect of every round lost so far; empty once no single merchant explains them all."""
+        """The merchants that were suspects of every lost round.
+
+        Empty once no single merchant explains all of them.
+        """
         return frozenset(name for name in self.order if not self.cleared.get(name))
 
     def left_out(self, there: Collection[str], *, room: int) -> frozenset[str]:
-        """Return whom the next round does without: ``room`` at most of those that are ``there``."""
+        """Choose the merchants that the next round leaves out.
+
+        Args:
+            there: names of the merchants that are connected.
+            room: how many of them may be left out at most.
+
+        Returns:
+            The names.
+
+        """
         if self.recess or room <= 0:
             return frozenset()
         if self.choosing:
@@ -93,7 +123,10 @@ class Rotation:
         return frozenset([name for name in self.aside if name in there][:room])
 
     def opened(self, contributors: Collection[str]) -> None:
-        """Note a round that was opened, with these contributors; may ask somebody back."""
+        """Record a round that was opened, with these contributors.
+
+        A merchant that is left out may return then.
+        """
         self.rounds += 1
         self.recess = False
         if not self.losses:
@@ -124,7 +157,7 @@ class Rotation:
         self._set_aside(tuple(others), returned=back)
 
     def lost(self, suspects: Collection[str]) -> bool:
-        """Note a round that was lost at its opening; returns whether that told more than rounds before."""
+        """Record a round whose sum didn't open; return whether it cleared a merchant, or was the first."""
         self.rounds += 1
         self.losses += 1
         self.recess = False
@@ -139,12 +172,12 @@ class Rotation:
         return self.losses == 1 or len(self.undecided) < before
 
     def lost_for_contributors(self) -> None:
-        """Note a round that too few took part in: the next one asks everybody."""
+        """Record a round that had too few contributors; the next one asks all merchants."""
         self.rounds += 1
         self.recess = True
 
     def lost_otherwise(self) -> None:
-        """Note a round that was lost for a reason that says nothing here."""
+        """Record a round that was lost for a reason that tells nothing about these suspects."""
         self.rounds += 1
 
     def _set_aside(self, names: tuple[str, ...], *, returned: str | None = None) -> None:
@@ -155,12 +188,12 @@ class Rotation:
         return self.run >= term and (self.losses + 1) * _ROUNDS_PER_LOSS <= self.rounds
 
     def _share(self, name: str) -> float:
-        """Share of the rounds without a merchant that were lost, an unknown round counted as opened."""
+        """Return the share of rounds without a merchant that were lost, with one more counted as opened."""
         cleared = self.cleared.get(name, 0)
         return cleared / (cleared + self.relieved.get(name, 0) + 1)
 
     def _due(self, there: Collection[str]) -> list[str]:
-        """Return who may be left out next, the first first: none whom more speaks for than for another."""
+        """Return who may be left out next, in order: those first that the least evidence clears."""
         undecided = self.undecided.intersection(there)
         if undecided:
             known = [name for name in undecided if self.relieved.get(name)]
@@ -172,5 +205,5 @@ class Rotation:
         return hashlib.sha256(f"{self.losses}:{name}".encode()).digest()
 
     def _ranked(self, names: Collection[str]) -> list[str]:
-        """Put who was left out for fewer rounds first."""
+        """Sort names by the number of rounds opened without them, fewest first."""
         return sorted(names, key=lambda name: (self.relieved.get(name, 0), self.order.index(name)))

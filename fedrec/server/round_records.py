@@ -1,4 +1,4 @@
-"""What is recorded of each round, by the server and in the report."""
+"""The record of a round, as the server keeps it and as the report shows it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What the server knows of a finished round; ``reason`` says why one was lost.
+    """What the server knows of a finished round.
 
-    ``merchants`` names the contributors, in the roster's order.
+    Attributes:
+        round: its number.
+        opened: whether its sum was opened.
+        contributors: how many uploads are in its sum.
+        dropouts: how many merchants of the cohort contributed nothing.
+        seconds: how long it took.
+        seconds_train: how long the collection of uploads took.
+        seconds_unmask: how long the opening took.
+        bytes_up: bytes from merchants.
+        bytes_down: bytes to merchants.
+        upload_bytes: bytes of the largest upload.
+        reason: why it was lost.
+        merchants: names of the contributors, in the roster's order.
+
     """
 
     round: int
@@ -29,14 +42,14 @@ class RoundRecord:
 
 
 def read_record(values: Mapping[str, Any]) -> RoundRecord:
-    """Read a record back from JSON values; ``TypeError`` or ``KeyError`` for anything else."""
+    """Read a record from JSON values; raise ``TypeError`` or ``KeyError`` for anything else."""
     fields: dict[str, Any] = {**values, "merchants": tuple(values["merchants"])}
     return RoundRecord(**fields)
 
 
 @dataclass(frozen=True)
 class RoundLine:
-    """One line of ``rounds``: what the server recorded, with accuracy and epsilon after the round."""
+    """One line of ``rounds``: the server's record, with accuracy and epsilon after the round."""
 
     record: RoundRecord
     accuracy: float | None
@@ -48,7 +61,7 @@ class RoundLine:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
-        """Read what :meth:`to_dict` gave; ``TypeError`` or ``KeyError`` for anything else."""
+        """Read what :meth:`to_dict` returned; raise ``TypeError`` or ``KeyError`` for anything else."""
         record = dict(values)
         accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
         return cls(record=read_record(record), accuracy=accuracy, epsilon=epsilon)

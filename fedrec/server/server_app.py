@@ -1,4 +1,4 @@
-"""The Flower ServerApp: the same in a simulation and in a deployment."""
+"""The Flower ServerApp, the same in a simulation and in a deployment."""
 
 from __future__ import annotations
 

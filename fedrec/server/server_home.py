@@ -1,4 +1,4 @@
-"""The operator's folder: certificates, the roster of enrolled merchants, and the trainings on file."""
+"""The operator's folder: keys, certificates, the roster of enrolled merchants, and the trainings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JOIN_FILE = "join.json"
 
 @dataclass(frozen=True)
 class ServerHome:
-    """The folder's files by name; see :meth:`create`."""
+    """The paths of the folder's files, and what they hold; see :meth:`create`."""
 
     folder: Path
 
@@ -62,12 +62,12 @@ class ServerHome:
 
     @property
     def receipts(self) -> Path:
-        """Every receipt given to a merchant."""
+        """Every receipt that was given to a merchant."""
         return self.folder / "receipts.sqlite"
 
     @property
     def requests(self) -> Path:
-        """How far the counter of signed requests has come."""
+        """The reserved part of the counter of signed requests."""
         return self.folder / "requests.json"
 
     @classmethod
@@ -79,11 +79,21 @@ class ServerHome:
         listen: str | None,
         certificates: Certificates | None = None,
     ) -> ServerHome:
-        """Make the folder (mode 0700) for a server that merchants reach at ``address`` (host:port).
+        """Make the folder (mode 0700) of a new server.
 
-        ``listen`` is the host to listen on, the address's own if None. ``certificates`` are the operator's
-        own, as PEM files; an authority is made if None. Raises ``ConfigError`` for an impossible address,
-        certificates that no merchant would accept there, or a folder that holds something already.
+        Args:
+            folder: the folder; it may exist if it is empty.
+            address: where merchants reach the server, HOST:PORT.
+            listen: the host to listen on; None for the host of ``address``.
+            certificates: the operator's own, PEM files; None makes an authority.
+
+        Returns:
+            The new folder.
+
+        Raises:
+            ConfigError: the address isn't HOST:PORT, no merchant would accept the certificates there, or the
+                folder isn't empty.
+
         """
         found = _ADDRESS.match(address)
         if found is None or not 1 <= int(found[2]) <= 65535:
@@ -121,13 +131,13 @@ class ServerHome:
 
     @classmethod
     def open(cls, folder: Path) -> ServerHome:
-        """Open a folder that :meth:`create` made; ``ConfigError`` if it isn't one."""
+        """Open a folder that :meth:`create` made; raise ``ConfigError`` if it isn't one."""
         if not (folder / "server.toml").is_file():
             raise ConfigError(f"--home {folder} holds no server: make one with 'fedrec server init'")
         return cls(folder)
 
     def settings(self) -> tuple[str, str, int]:
-        """Return (address for merchants, host to listen on, port)."""
+        """Return the address for merchants, the host to listen on, and the port."""
         try:
             values = tomllib.loads((self.folder / "server.toml").read_text("utf-8"))
             return str(values["address"]), str(values["listen"]), int(values["port"])
@@ -135,11 +145,16 @@ class ServerHome:
             raise ServiceError(f"{self.folder / 'server.toml'} can't be used: {error}") from None
 
     def certificates(self) -> Certificates:
-        """Return what the server shows, and the authority that merchants trust."""
+        """Return the server's certificate and key, and the authority that merchants trust."""
         return Certificates(authority=self.authority, certificate=self.certificate, key=self.key)
 
     def checked_certificates(self) -> Certificates:
-        """Return them; ``ConfigError`` if no merchant would accept them, or others can read the key."""
+        """Return the certificates, checked.
+
+        Raises:
+            ConfigError: no merchant would accept them, or others can read the private key.
+
+        """
         address, _, _ = self.settings()
         given = self.certificates()
         check_certificates(given, host=address.rpartition(":")[0].strip("[]"))
@@ -148,20 +163,20 @@ class ServerHome:
         return given
 
     def renew(self) -> None:
-        """Make a new server certificate; raises as :func:`renew_server_certificate`."""
+        """Make a new server certificate; raise as :func:`renew_server_certificate` does."""
         address, _, _ = self.settings()
         host = address.rpartition(":")[0].strip("[]")
         renew_server_certificate(self.certificates(), authority_key=self.folder / "authority.key", host=host)
 
     def identity(self) -> SigningIdentity:
-        """Read the key that signs requests and receipts."""
+        """Read the private key that signs requests and receipts."""
         try:
             return SigningIdentity.from_private_bytes(self.identity_file.read_bytes())
         except (OSError, ValueError) as error:
             raise ServiceError(f"{self.identity_file} can't be used: {error}") from None
 
     def enrolled(self) -> tuple[Statement, ...]:
-        """Return the enrolled merchants, in order of names."""
+        """Return the enrolment statements of all enrolled merchants, sorted by name."""
         try:
             entries = json.loads((self.folder / "roster.json").read_text("utf-8"))
             return tuple(Statement.model_validate(entry) for entry in entries)
@@ -169,9 +184,11 @@ class ServerHome:
             raise ServiceError(f"{self.folder / 'roster.json'} can't be used: {error}") from None
 
     def sizes(self, unit: Unit) -> tuple[int, ...]:
-        """Return how many units each enrolled merchant declares, a noised count.
+        """Return the noised number of units that each enrolled merchant declared.
 
-        Raises ``ConfigError`` where the ledger of one is of another unit: an epsilon is of one unit.
+        Raises:
+            ConfigError: a merchant's ledger is of another unit: an epsilon holds for one unit only.
+
         """
         for entry in self.enrolled():
             if entry.unit != unit:
@@ -182,14 +199,19 @@ class ServerHome:
         return tuple(entry.size for entry in self.enrolled())
 
     def roster(self) -> tuple[Peer, ...]:
-        """Return the enrolled merchants as a plan names them."""
+        """Return the enrolled merchants as entries of a plan's roster."""
         return tuple(Peer(name=entry.name, signing_key=entry.signing_key) for entry in self.enrolled())
 
     def enroll(self, enrolment: Enrolment) -> str:
-        """Add a merchant, or renew one under its own key; returns the roster's new fingerprint.
+        """Add a merchant, or renew one under its own signing key.
 
-        Raises ``ConfigError`` for a signature that doesn't hold, a node key that Flower can't use or that was
-        replaced or revoked before, or a name or key that is taken.
+        Returns:
+            The roster's new fingerprint.
+
+        Raises:
+            ConfigError: the signature doesn't verify, Flower can't use the node key, the node key was
+                replaced or revoked before, or the name or a key is taken.
+
         """
         statement = enrolment.statement
         if not verify(
@@ -219,14 +241,29 @@ class ServerHome:
         return self._write_roster([*others, statement])
 
     def revoke(self, name: str) -> str:
-        """Take a merchant off the roster; returns the new fingerprint. ``ConfigError`` for one unknown."""
+        """Remove a merchant from the roster.
+
+        Returns:
+            The roster's new fingerprint.
+
+        Raises:
+            ConfigError: no such merchant is enrolled.
+
+        """
         left = [entry for entry in self.enrolled() if entry.name != name]
         if len(left) == len(self.enrolled()):
             raise ConfigError(f"no merchant '{name}' is enrolled here")
         return self._write_roster(left)
 
     def _retired(self) -> frozenset[str]:
-        """Digests of node keys that were taken off the roster; an older enrolment file undoes no rotation."""
+        """Return digests of node keys that were removed from the roster.
+
+        An older enrolment file can't bring such a key back.
+
+        Raises:
+            ServiceError: their file can't be read.
+
+        """
         try:
             return frozenset(json.loads((self.folder / "retired.json").read_text("utf-8")))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The server's process: the SuperLink, and the trainings on file, one after another."""
+"""The server's process: the SuperLink, and the trainings one after another."""
 
 from __future__ import annotations
 
@@ -36,12 +36,18 @@ _LOOPBACK = ("127.0.0.1",)
 
 
 class Service:
-    """Runs until stopped, or with ``once`` until no training is left to run.
+    """Run the server until it is stopped; with ``once``, until no training is left to run.
 
     Merchants that are enrolled or revoked while it runs are admitted or locked out within a second.
-    ``gather_seconds`` is how long a training waits for its whole cohort before it starts with whoever is
-    there, ``timeout`` how long a phase waits for as many replies as it needs, and ``most_lost`` how many
-    more rounds than one in eleven may be lost before a training stops.
+
+    Args:
+        home: the server's folder.
+        once: whether to end when no training is left.
+        timeout: in seconds, how long a phase waits for as many replies as it needs.
+        gather_seconds: how long a training waits for its whole cohort before it starts with those connected.
+        most_lost: how many more rounds than one in eleven may be lost before a training stops.
+        patience: the multiple of :class:`Grace`.
+
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class Service:
         )
 
     def stop(self) -> None:
-        """Ask the service to end after the round that is under way."""
+        """Ask the service to end after the current round."""
         self._stop.set()
 
     def _turned_away(self, address: str, path: str) -> None:
@@ -84,7 +90,7 @@ class Service:
         self.observer.turned_away(address, path)
 
     def run(self) -> None:
-        """Serve; raises ``ServiceError`` when the port is taken."""
+        """Serve; raise ``ServiceError`` if the port is taken."""
         give_memory_back()
         try:
             self._host.start()
@@ -120,7 +126,7 @@ class Service:
                 yield training
 
     def _watch_roster(self) -> None:
-        """Admit and lock out as the roster changes, also while a training runs."""
+        """Admit and lock out merchants as the roster changes, also while a training runs."""
         while not self._over.wait(_LOOK_SECONDS):
             try:
                 self._admit()
@@ -128,7 +134,7 @@ class Service:
                 _log.error("the roster could not be brought to Flower, and will be tried again: %s", error)
 
     def _admit(self) -> None:
-        """Bring Flower's list of keys in line with the roster."""
+        """Update Flower's list of node keys to the roster."""
         wanted = {flower_key(entry.node_key): entry.name for entry in self._home.enrolled()}
         known = self._host.nodes()
         self._names |= wanted
@@ -145,10 +151,7 @@ class Service:
                 _log.info("admitted %s", name)
 
     def _train(self, training: Training) -> bool:
-        """Run one training to its end, over new Flower runs where one fails.
-
-        Returns False where it can't begin yet, because merchants are missing.
-        """
+        """Run one training to its end, over new Flower runs if one fails; return whether it could begin."""
         run = TrainingRun(
             home=self._home,
             training=training,
@@ -196,9 +199,13 @@ class Service:
             _log.info("training %s is done", training.number)
 
     def _wait(self, training: Training, error: CohortIncompleteError, *, begun: bool) -> bool:
-        """Record that merchants are missing; returns whether this training is to be tried again at once.
+        """Record that merchants are missing.
 
-        One that has begun is not passed over: merchants close it when they join another.
+        A training that has begun isn't passed over: its merchants would close it when they join another.
+
+        Returns:
+            Whether this training is tried again at once.
+
         """
         _log.warning("training %s waits for merchants: %s", training.number, error)
         reason = f"waits for merchants: {error}"

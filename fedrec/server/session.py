@@ -1,7 +1,7 @@
-"""One training of a server over a Flower Grid: its rounds, their record, callbacks, and the model.
+"""Run one training of a server over a Flower Grid: rounds, their records, callbacks, and the model.
 
-The same in a simulation, in a deployment and in an audit: what differs is where the homes lie, who is told
-of the rounds, and what is known besides for the report.
+Simulation, deployment and audit use the same session. They differ in where the homes lie, in the callbacks,
+and in what else is known for the report.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ Names = Callable[[], Mapping[int, str]]
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """What a callback is told after a round, opened or lost.
+    """What a callback is given after a round, opened or lost.
 
-    ``model`` is the server's own, at the parameters that would be reported now, and changes with the next
-    round. :meth:`stop` ends the training after this round.
+    Attributes:
+        line: the round's record.
+        plan: the training's plan.
+        model: the server's own model, at the parameters that would be reported now; it changes with the next
+            round.
+        stop: ends the training after this round.
+
     """
 
     line: RoundLine
@@ -60,7 +65,7 @@ RoundCallback = Callable[[RoundOutcome], object]
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a session waits, and when it gives up; see :class:`Coordinator`."""
+    """How long a session waits, and when it stops; see :class:`Coordinator`."""
 
     timeout: float = 3600.0
     grace: Grace | None = None
@@ -70,21 +75,22 @@ class Pace:
 
 @dataclass
 class Session:
-    """Carries a training on from its checkpoint, whatever ended the session before.
+    """Continue a training from its checkpoint, whatever ended the session before.
 
     Args:
         home: the server's keys, receipts and counter of requests.
-        training: the folder that plan, checkpoint, rounds, model and report lie in.
+        training: the folder of plan, checkpoint, rounds, model and report.
         model: the network, at the initial weights.
-        evaluation: what the accuracy of each round is measured on, if there is anything.
-        callbacks: told of every round, in this order.
+        evaluation: what the accuracy of each round is measured on, if anything.
+        callbacks: called after every round, in this order.
         pace: how long it waits.
-        weights: what takes the opened sums; by default the plan's, at the model's own.
+        weights: the global model; by default one with the plan's optimizer, at the initial weights of
+            ``model``.
 
     Attributes:
-        lines: the record of every round that is over, from all sessions of the training.
+        lines: the records of all finished rounds, from all sessions of the training.
         refusals: where a merchant refused, and why.
-        stopped: whether a callback ended it before its last round.
+        stopped: whether a callback ended the training before its last round.
 
     """
 
@@ -113,11 +119,20 @@ class Session:
 
     @property
     def reserved(self) -> int:
-        """The number of the last round that was begun, 0 before the first: so many may have been charged."""
+        """The number of the last round that was begun, 0 before the first. So many may have been charged."""
         return self._checkpoint.last_reserved()
 
     def coordinator(self, grid: Grid, *, names: Names) -> Coordinator:
-        """Return what runs the rounds over a grid; ``names`` tells which merchant is at which node."""
+        """Return the coordinator that runs the rounds.
+
+        Args:
+            grid: the Flower Grid.
+            names: returns which merchant is at which node.
+
+        Returns:
+            The coordinator.
+
+        """
         identity = self.home.identity()
         return Coordinator(
             grid=grid,
@@ -135,14 +150,20 @@ class Session:
         )
 
     def run(self, coordinator: Coordinator, context: Context) -> None:
-        """Run every round that is left, as a Flower ServerApp; raises as :class:`Coordinator` does."""
+        """Run every round that is left, as a Flower ServerApp; raise as :class:`Coordinator` does.
+
+        Args:
+            coordinator: from :meth:`coordinator`.
+            context: of the Flower run.
+
+        """
         try:
             build_server_app(coordinator)(coordinator.grid, context)
         finally:
             self.training.keep_refusals(self.refusals)
 
     def _after_round(self, record: RoundRecord) -> bool:
-        """Record a round, tell the callbacks, and say whether one of them ends the training."""
+        """Record a round and call the callbacks; return whether one of them ends the training."""
         line = next((line for line in self.lines if line.record.round == record.round), None)
         if line is None:
             line = self._line(record)
@@ -168,15 +189,20 @@ class Session:
         return RoundLine(record=record, accuracy=shown, epsilon=epsilon)
 
     def store_model(self) -> None:
-        """Write the model as it is, if there was a round at all."""
+        """Write the model, if there was any round."""
         if self.lines:
             load_parameter_vector(self.model, self._weights.reported)
             write_atomically(self.training.folder / "model.safetensors", save(named_parameters(self.model)))
 
     def measure(self, data: EvaluationData | None) -> Metrics | None:
-        """Evaluate the model, if there is something to measure on, and there was a round at all.
+        """Evaluate the model on ``data``.
 
-        Raises ``DataError`` where its scores are not finite.
+        Returns:
+            The metrics, or None without data or without any round.
+
+        Raises:
+            DataError: the model's scores are not finite.
+
         """
         if data is None or not self.lines:
             return None
@@ -184,7 +210,7 @@ class Session:
         return evaluate(scores, data.labels, classes=self.plan.classes)
 
     def store_report(self, report: Mapping[str, Any]) -> None:
-        """Write a report of the training, for machines and for people."""
+        """Write a report of the training as JSON and as an HTML page."""
         document = json.dumps(report, indent=2, allow_nan=False)
         write_atomically(self.training.folder / "report.json", document.encode())
         write_atomically(self.training.folder / "report.html", render(report).encode())

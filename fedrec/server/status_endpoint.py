@@ -1,4 +1,4 @@
-"""What the server shows its operator: the trainings, round by round, live; all of it the server's to see."""
+"""Serve the server's health, metrics and status page to its operator; only what the server may see."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class _Followed:
-    """The training that this process runs, or ran last."""
+    """The training that this process runs, or the last one that it ran."""
 
     number: str
     coordinator: Coordinator
 
 
 class ServerObserver:
-    """Reads the server's folder when asked, and remembers what is in no file; safe in several threads."""
+    """Report the server's status from its folder, and what only this process knows. Thread-safe."""
 
     def __init__(self, home: ServerHome) -> None:
         self._home = home
@@ -59,18 +59,30 @@ class ServerObserver:
         self._requests: deque[dict[str, str]] = deque(maxlen=_LAST_REQUESTS)
 
     def turned_away(self, address: str, path: str) -> None:
-        """Note a request that the guard of the public listener refused."""
+        """Record a request that the guard of the public listener refused.
+
+        Args:
+            address: the client's address.
+            path: the path that was asked for.
+
+        """
         with self._mutex:
             self._turned_away += 1
             self._requests.append({"time": _now(), "address": address, "path": path[:_LONGEST_PATH]})
 
     def follow(self, training: Training, coordinator: Coordinator) -> None:
-        """Note which training is run now."""
+        """Record which training is run now.
+
+        Args:
+            training: the training.
+            coordinator: runs its rounds.
+
+        """
         with self._mutex:
             self._followed = _Followed(number=training.number, coordinator=coordinator)
 
     def routes(self) -> Mapping[str, Route]:
-        """Return what the endpoint answers, by path."""
+        """Return the endpoint's routes, by path."""
         return {
             "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
             "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
@@ -81,7 +93,7 @@ class ServerObserver:
         }
 
     def status(self) -> dict[str, Any]:
-        """Return all that the status page shows, as a JSON document."""
+        """Return everything that the status page shows, as a JSON document."""
         trainings = list(all_trainings(self._home.trainings))
         stands = {training.number: training.status()[0] for training in trainings}
         shown = next((t for t in trainings if stands[t.number] == "running"), None)
@@ -218,13 +230,19 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
 
 @lru_cache(maxsize=1)
 def _broken(plan: TrainingPlan, *, rounds: int) -> float | None:
-    """Epsilon by PLD after so many rounds, if every upload were seen in clear; None without a guarantee."""
+    """Return epsilon by PLD if every upload were seen in clear, after so many rounds.
+
+    None without a guarantee.
+    """
     return epsilon_after(plan, derive(plan), steps=rounds * plan.local_steps, broken=True)
 
 
 @lru_cache(maxsize=4)
 def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
-    """Epsilon by PLD of the declared count and 0, 1, ... rounds, server's view; None without a guarantee."""
+    """Return epsilon by PLD, in the server's view, of the declared count and 0, 1, ... rounds.
+
+    Each is None without a guarantee.
+    """
     if not plan.privacy_mode.private:
         return (None,) * (plan.rounds + 1)
     spend = derive(plan).spend.beside(count_event())

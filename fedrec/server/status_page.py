@@ -1,4 +1,4 @@
-"""What the server's status says, laid out for its operator: tiles, charts, cohort, refusals and rounds."""
+"""Lay out the server's status for its operator: tiles, charts, cohort, refusals and rounds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOODS: Mapping[str, Any] = {"failed": "bad", "done": "good"}
 
 
 def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Lay out a status as :meth:`ServerObserver.status` makes it."""
+    """Lay out a status from :meth:`ServerObserver.status`."""
     training = status["training"]
     enrolled, waiting = len(status["enrolled"]), status["waiting"]
     standing = (

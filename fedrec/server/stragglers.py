@@ -1,4 +1,4 @@
-"""How long a round waits for who is slow, and how long it does without who was late again and again."""
+"""Decide how long a round waits for slow merchants, and for how many rounds a late one isn't asked."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ _FIRST_REST, _LONGEST_REST = 4, 32
 
 
 class Grace:
-    """When a phase of a round, with enough replies, goes on without the others; seconds since it began.
+    """Decide when a phase of a round that has enough replies goes on without the others.
 
-    Its measure is when most had replied, three in four of those asked or as many as the round needs: the
-    median over the last rounds. Fewer than a quarter can't stretch it, however late they reply.
+    The measure is the time until most had replied: three in four of those asked, or as many as the round
+    needs if those are more. The phase ends after a multiple of its median over the last rounds. Fewer than a
+    quarter of the merchants can't stretch it, however late they reply.
+
+    Args:
+        multiple: of the median.
+        floor: in seconds; no phase ends earlier.
+
     """
 
     def __init__(self, *, multiple: float = PATIENCE, floor: float = _FLOOR_SECONDS) -> None:
@@ -33,7 +39,16 @@ class Grace:
 
     @contextmanager
     def phase(self, *, asked: int, needed: int) -> Iterator[Phase]:
-        """Follow one phase, of which ``needed`` replies are enough; it counts for those to come."""
+        """Follow one phase; its time counts for the phases to come.
+
+        Args:
+            asked: how many merchants are asked.
+            needed: how many replies are enough.
+
+        Yields:
+            The phase.
+
+        """
         phase = Phase(self, quorum=max(needed, math.ceil(_QUORUM * asked)), needed=needed)
         try:
             yield phase
@@ -43,14 +58,14 @@ class Grace:
                 self._recent.append(reached)
 
     def end(self, so_far: float) -> float:
-        """Return when a phase whose quorum (or minimum) was reached at ``so_far`` seconds ends."""
+        """Return the second at which a phase ends that had its quorum (or minimum) at ``so_far`` seconds."""
         usual = statistics.median(self._recent) if self._recent else so_far
         return max(so_far, self._floor, self._multiple * usual)
 
 
 @dataclass
 class Phase:
-    """One phase: told of replies that count, it says when to end."""
+    """One phase of a round, which decides by the valid replies when it ends."""
 
     grace: Grace
     quorum: int
@@ -59,7 +74,16 @@ class Phase:
     _enough: float | None = None
 
     def end(self, replies: int, *, seconds: float) -> float | None:
-        """Return the second at which the phase ends after so many replies; None while they are too few."""
+        """Decide when the phase ends.
+
+        Args:
+            replies: how many valid replies have come.
+            seconds: how long the phase has lasted.
+
+        Returns:
+            The second at which it ends, or None while there are too few replies.
+
+        """
         if replies >= self.quorum and self.reached is None:
             self.reached = seconds
         if replies >= self.needed and self._enough is None:
@@ -73,7 +97,18 @@ class Phase:
 def waiting(
     grace: Grace | None, *, asked: int, needed: int
 ) -> Iterator[Callable[[int, float], float | None]]:
-    """Yield what says, after so many good replies and seconds, when a phase ends: never, without a grace."""
+    """Follow one phase, with or without a grace period.
+
+    Args:
+        grace: the grace period; None waits for all replies.
+        asked: how many merchants are asked.
+        needed: how many replies are enough.
+
+    Yields:
+        A function of the number of valid replies and the seconds passed: the second at which the phase ends,
+        or None.
+
+    """
     if grace is None:
         yield lambda replies, seconds: None
         return
@@ -83,10 +118,10 @@ def waiting(
 
 @dataclass
 class Lateness:
-    """Merchants that were late: how often in a row, and the round from which each is asked again.
+    """The merchants that were late: how often in a row, and the round from which each is asked again.
 
-    Late twice running, one isn't asked, nor charged, for 4 rounds, and if it's late again then for 8, up to
-    32.
+    One that is late twice in a row isn't asked, nor charged, for 4 rounds; if it is late again, for 8, and so
+    on up to 32.
     """
 
     in_a_row: dict[str, int] = field(default_factory=dict)
@@ -94,20 +129,27 @@ class Lateness:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any] | None) -> Lateness:
-        """Return what :meth:`state` wrote."""
+        """Restore what :meth:`state` returned."""
         return cls() if state is None else cls(in_a_row=dict(state["in_a_row"]), until=dict(state["until"]))
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return both tables as JSON values."""
         return {"in_a_row": self.in_a_row, "until": self.until}
 
     def resting(self, round_number: int) -> list[str]:
-        """Return who isn't asked in a round, the one that rests longest first."""
+        """Return the merchants that a round doesn't ask, the one that rests longest first."""
         found = [name for name, until in self.until.items() if round_number < until]
         return sorted(found, key=lambda name: (-self.until[name], name))
 
     def note(self, round_number: int, *, late: Collection[str], replied: Collection[str]) -> None:
-        """Note who replied in time in a round, and who didn't though the round went on without it."""
+        """Record who replied in time in a round, and who didn't.
+
+        Args:
+            round_number: the round.
+            late: merchants without a reply, where the round went on without them.
+            replied: merchants that replied in time.
+
+        """
         for name in replied:
             self.in_a_row.pop(name, None)
             self.until.pop(name, None)

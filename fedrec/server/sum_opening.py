@@ -1,4 +1,4 @@
-"""The server's part in opening a round's sum: whom it asks about which uploads, and what came back."""
+"""Open the sum of a round: ask the committee, or the holder of the key, and combine the answers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,30 @@ from fedrec.server.uploads import Upload
 
 @dataclass
 class Opening:
-    """One sum and the answers to the one request about it.
+    """One sum, and the answers to the one request about it.
 
-    What enough members answered is tried; where it doesn't open, more answers to the same request are waited
-    for, and another set of uploads is never asked about. ``distrusted`` members are asked last, and only
-    where the others' answers aren't enough. Without ``grace`` everybody's answer is waited for.
+    The sum is opened as soon as enough members have answered. If that fails, more answers to the same request
+    are waited for; another set of uploads is never asked about.
+
+    Args:
+        grid: the Flower Grid.
+        plan: the training's plan.
+        scheme: the aggregation scheme.
+        round_number: the round.
+        total: the sum of ciphertexts.
+        uploads: the survivor set.
+        nodes: node ids of the merchants that have joined, by name.
+        receipts: the server's book of receipts.
+        signer: signs the requests.
+        distrusted: members that are asked only where the others' answers aren't enough.
+        timeout: in seconds, how long each exchange waits.
+        grace: when to go on without late members; None waits for all of them.
 
     Attributes:
-        opened: the sum and the members that answered wrongly; None while it isn't opened.
-        failure: why it isn't, where enough members answered.
-        refused: why members gave no answer, by name.
-        complaints: members that were dealt shares that don't check, by dealer.
+        opened: the sum, and the members that answered wrongly; None while it isn't opened.
+        failure: why it couldn't be opened although enough members answered.
+        refused: why members gave no valid answer, by name.
+        complaints: names of the members that were dealt shares that don't verify, by dealer.
 
     """
 
@@ -65,7 +78,7 @@ class Opening:
         return len(self._answers)
 
     def run(self, count: Callable[[Answers[UnmaskReply]], None]) -> None:
-        """Ask the members and open the sum, if it can be; ``count`` is told of every exchange."""
+        """Ask the members, and open the sum if possible; ``count`` gets the result of every exchange."""
         if not self.plan.committee:
             self._try()
             return
@@ -94,11 +107,11 @@ class Opening:
         )
 
     def suspects(self) -> frozenset[str]:
-        """Return those of whom one at least is at fault, where enough answered and the sum didn't open.
+        """Return merchants of whom at least one is at fault, where enough answered and the sum didn't open.
 
-        Dealers prove that their shares fit together, so shares that contradict each other are members' doing.
-        Shares that agree are right if as many honest members as the threshold are among them; then an upload
-        is of another key than the one dealt, or the other way round.
+        Dealers prove that their shares are consistent, so shares that contradict each other are the members'
+        fault. Consistent shares are right if they include those of as many honest members as the threshold;
+        then some upload is encrypted under another key than the one that was dealt.
         """
         members = {self.plan.committee[x - 1] for x in self._answers} | set(self.refused)
         if isinstance(self.failure, ContradictionError):
@@ -168,7 +181,10 @@ class Opening:
             self.failure = error
 
     def _leave_one_out(self) -> None:
-        """Find one wrong answer where the code alone is too short to: the right key shows by its noise."""
+        """Find one wrong answer where there are too few for Reed-Solomon decoding to find it.
+
+        Each answer is left out in turn; the noise of the opened values shows when the key is right.
+        """
         if self.answered <= self.plan.threshold:
             return
         for x in sorted(self._answers):
@@ -195,7 +211,18 @@ class Opening:
 def unmask_requests(
     plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int, receipts: ReceiptBook
 ) -> dict[str, RecordDict]:
-    """Return the request to every committee member, by name: the survivor set, and that member's part."""
+    """Make the request to every committee member: the survivor set, and that member's sealed shares.
+
+    Args:
+        plan: the training's plan.
+        uploads: the survivor set.
+        round_number: the round.
+        receipts: the server's book of receipts.
+
+    Returns:
+        The requests, by member. A holder of the key gets the ciphertexts instead of shares.
+
+    """
     request = UnmaskRequest(
         training_id=plan.training_id,
         round_number=round_number,

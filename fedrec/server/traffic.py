@@ -1,4 +1,4 @@
-"""What the exchanges of a round have moved."""
+"""Count what the exchanges of a round have transferred."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedrec.server.message_exchange import Answers, Reply
 
 @dataclass
 class Traffic:
-    """What a round that is under way has moved so far, and taken."""
+    """Bytes, seconds and contributors of a round that is under way."""
 
     bytes_up: int = 0
     bytes_down: int = 0

@@ -1,4 +1,4 @@
-"""From the operator's training file to a training on file, with the model that it starts from."""
+"""Read the operator's training file, and write the plan that is made from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULT_SIZE = 64
 
 
 class TrainingFile(TrainingOptions):
-    """What the operator writes in a TOML file's table ``[training]``."""
+    """The table ``[training]`` of the operator's TOML file."""
 
     classes: tuple[str, ...] = Field(min_length=2)
     channels: Literal[1, 3] = 3
@@ -39,7 +39,7 @@ def _as_key(option: re.Match[str]) -> str:
 
 
 def read_training_file(path: Path) -> TrainingFile:
-    """Read the operator's TOML file; ``ConfigError`` in one line that names the key."""
+    """Read the operator's TOML file; raise a one-line ``ConfigError`` that names the wrong key."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -66,9 +66,22 @@ def file_training(
     roster: tuple[Peer, ...],
     sizes: tuple[int, ...],
 ) -> Training:
-    """Make the plan for the enrolled merchants and put it on file.
+    """Make the plan for the enrolled merchants, and write it to a new training's folder.
 
-    Raises ``ConfigError`` or ``UnreachableBudgetError`` when there is no such plan, or no ``eval_data``.
+    Args:
+        folder: the folder of all trainings.
+        options: the training file.
+        server_key: the server's public key, 64 hexadecimal digits.
+        roster: the enrolled merchants.
+        sizes: the noised number of units that each of them declared.
+
+    Returns:
+        The new training.
+
+    Raises:
+        ConfigError: nobody is enrolled, ``eval_data`` is no folder, or no plan can hold the options.
+        UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
+
     """
     if not roster:
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
@@ -105,12 +118,12 @@ def file_plan(
     eval_data: Path | None = None,
     run_id: str | None = None,
 ) -> None:
-    """Write a plan, and what the server keeps beside it, into a training's folder; its state comes last.
+    """Write a plan into a training's folder, with what the server keeps beside it; the status comes last.
 
     Args:
-        training: the training, whose folder is there.
+        training: the training, whose folder exists.
         plan: the plan.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
         eval_data: the operator's own public photos, if any.
         run_id: what a simulation's report calls the run.
 

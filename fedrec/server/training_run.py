@@ -1,4 +1,4 @@
-"""One training of a deployment, over one Flower run: what it waits for, its log, its report."""
+"""Run one training of a deployment over one Flower run, with its log and its report."""
 
 from __future__ import annotations
 
@@ -34,16 +34,25 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _MOST_DOUBLINGS = 10.0, 600.0, 6
 
 
 class _StoppedError(Exception):
-    """The service was asked to stop, or the training cancelled; the checkpoint holds the last round."""
+    """The service was asked to stop, or the training was cancelled; the checkpoint holds the last round."""
 
 
 @dataclass
 class TrainingRun:
-    """Carries a training on from its checkpoint; ends early, between two rounds, once ``stop`` is set.
+    """Continue a training from its checkpoint, up to its last round or until ``stop`` is set.
 
-    ``names`` tells which merchant is at which node, ``follow`` is told of the coordinator before the first
-    round, ``timeout`` is in seconds, per phase, and it stops once ``most_lost`` more rounds were lost than
-    one in eleven. ``patience`` is the multiple of :class:`Grace`.
+    A round that has begun is finished first.
+
+    Args:
+        home: the server's folder.
+        training: the training.
+        stop: set to end it.
+        names: returns which merchant is at which node.
+        follow: called with training and coordinator before the first round.
+        timeout: in seconds, per phase.
+        most_lost: it stops once this many more rounds are lost than one in eleven.
+        patience: the multiple of :class:`Grace`.
+
     """
 
     home: ServerHome
@@ -65,7 +74,7 @@ class TrainingRun:
         return self._checkpoint.last_reserved()
 
     def __call__(self, grid: Grid, context: Context) -> None:
-        """Run every round that is left, and write model and report; raises as :class:`Coordinator` does."""
+        """Run every round that is left, and write model and report; raise as :class:`Coordinator` does."""
         session = self._session()
         coordinator = session.coordinator(grid, names=self.names)
         self.follow(self.training, coordinator)
@@ -99,12 +108,17 @@ class TrainingRun:
         )
 
     def _begin(self) -> None:
-        """Say that it runs, and waits for nobody any more."""
+        """Set the status to running, without a reason to wait."""
         if self.training.status() != ("running", ""):
             self.training.set_status("running")
 
     def _before_round(self, lost: int) -> None:
-        """Wait before merchants are charged for another round that others may refuse; ``_StoppedError``."""
+        """Wait after rounds lost to refusals, before merchants are charged again.
+
+        Raises:
+            _StoppedError: the service was asked to stop, or the training was cancelled.
+
+        """
         seconds = 0.0
         if lost:
             seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(lost - 1, _MOST_DOUBLINGS))
@@ -152,7 +166,7 @@ class TrainingRun:
 
 
 def _evaluation(training: Training, task: Task) -> EvaluationData | None:
-    """Load the operator's own public photos, if it has any."""
+    """Load the operator's own public photos, None if there are none."""
     folder = training.eval_data()
     if folder is None:
         return None

@@ -1,4 +1,4 @@
-"""Trainings on file: what was planned, how far each has come, and what it gave."""
+"""The folders of trainings: plan, status, rounds and refusals of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Training:
-    """One training's folder; its number is its name."""
+    """The folder of one training; its number is the folder's name."""
 
     folder: Path
 
@@ -64,7 +64,7 @@ class Training:
         return int(self._own()["initial_seed"])
 
     def run_id(self) -> str:
-        """Return what a report calls this training."""
+        """Return the run's id in the report."""
         return str(self._own().get("run_id", f"{self.number}-{self.plan().training_id[:12]}"))
 
     def _own(self) -> dict[str, Any]:
@@ -72,12 +72,20 @@ class Training:
         return found
 
     def status(self) -> tuple[Status, str]:
-        """Return how the training stands, and why where it failed."""
+        """Return the training's status, and the reason where it failed or waits."""
         state = self._state()
         return state["status"], state["reason"]
 
     def set_status(self, status: Status, reason: str = "") -> None:
-        """Record how the training stands, durably; and, from the first time that it runs, since when."""
+        """Record the training's status durably, and the time when it first runs.
+
+        A cancelled training stays cancelled.
+
+        Args:
+            status: the new status.
+            reason: why it failed, or what it waits for.
+
+        """
         if (self.folder / "state.json").exists() and self.is_cancelled():
             # The operator's word is the last, also where a server was about to write another.
             return
@@ -107,7 +115,7 @@ class Training:
         return found
 
     def rounds(self) -> list[RoundLine]:
-        """Return what was recorded of each round."""
+        """Return the records of all finished rounds."""
         path = self.folder / "rounds.jsonl"
         try:
             return [RoundLine.from_dict(json.loads(line)) for line in read_lines(path)]
@@ -119,7 +127,7 @@ class Training:
         append_lines(self.folder / "rounds.jsonl", [json.dumps(line.to_dict()).encode()])
 
     def refusals(self) -> dict[str, str]:
-        """Return the refusals that were recorded: where, and the reason."""
+        """Return the recorded refusals: where, and why."""
         path = self.folder / "refusals.json"
         if not path.exists():
             return {}
@@ -133,19 +141,31 @@ class Training:
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:
-    """Yield the trainings on file, the oldest first."""
+    """Yield all trainings, the oldest first."""
     for path in numbered(folder):
         if (path / "state.json").is_file():
             yield Training(path)
 
 
 def numbered(folder: Path) -> list[Path]:
-    """Return the folders of trainings in the order of their numbers, whole or not."""
+    """Return the folders of trainings sorted by number, including any that are incomplete."""
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def find(folder: Path, number: str) -> Training:
-    """Return one training, by its number with or without zeros; ``ConfigError`` when it isn't on file."""
+    """Return one training.
+
+    Args:
+        folder: the folder of all trainings.
+        number: its number, with or without leading zeros.
+
+    Returns:
+        The training.
+
+    Raises:
+        ConfigError: there is no such training.
+
+    """
     for training in all_trainings(folder):
         if number.isdecimal() and int(number) == int(training.number):
             return training

@@ -1,4 +1,4 @@
-"""The server's part in gathering a round's uploads: who is asked, and what is checked before one counts."""
+"""Collect a round's uploads: make the requests, and check each upload before it is added to the sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from fedrec.server.request_signing import RequestSigner
 
 @dataclass(frozen=True)
 class Upload:
-    """One merchant's checked upload; ``ciphertext`` is kept only where a holder of the key is asked."""
+    """One merchant's checked upload.
+
+    Attributes:
+        merchant: its name.
+        signed: its signed commitment.
+        ciphertext: kept only where a holder of the key opens sums, else empty.
+        boxes: the sealed key shares, one per committee member.
+
+    """
 
     merchant: str
     signed: SignedCommitment
@@ -41,7 +49,21 @@ def train_requests(
     signer: RequestSigner,
     without: Collection[str],
 ) -> dict[int, RecordDict]:
-    """Return the request to every node but those of ``without``; all of them hold one copy of the model."""
+    """Make the request to every node that is asked for an upload; all requests share one copy of the model.
+
+    Args:
+        model: the parameters, little-endian float32.
+        plan: the training's plan.
+        round_number: the round.
+        cohort: the merchants that have joined, and the keys of the committee.
+        receipts: the server's book of receipts.
+        signer: signs the requests.
+        without: names of merchants that aren't asked.
+
+    Returns:
+        The requests, by node id.
+
+    """
     request = TrainRequest(
         training_id=plan.training_id,
         round_number=round_number,
@@ -69,10 +91,22 @@ def train_requests(
 
 
 class Gathering:
-    """The uploads of one round: every one that is well formed is added to ``total`` as it comes.
+    """The uploads of one round. Every valid one is added to ``total`` as it arrives.
 
-    ``note`` is told why another one doesn't count, under the name that its node joined with: the name inside
-    may be anybody's.
+    Args:
+        total: the sum of ciphertexts.
+        plan: the training's plan.
+        round_number: the round.
+        model_hash: hash of the model that was sent.
+        nodes: node ids of the merchants that have joined, by name.
+        receipts: the server's book of receipts.
+        note: called with merchant and reason for each upload that isn't counted. The merchant is the one that
+            joined from that node, since a reply may claim any name.
+
+    Attributes:
+        refused: whether any merchant refused.
+        largest: bytes of the largest upload.
+
     """
 
     def __init__(
@@ -98,7 +132,7 @@ class Gathering:
         return len(self._uploads)
 
     def take(self, answer: Answer[TrainReply]) -> None:
-        """Check a reply and add its upload; the order of additions doesn't matter to a sum."""
+        """Check a reply, and add its upload to the sum; uploads may be added in any order."""
         merchant = self._names[answer.node_id]
         self.refused |= answer.body.refused is not None
         try:
@@ -121,7 +155,7 @@ class Gathering:
         self.largest = max(self.largest, size)
 
     def close(self) -> list[Upload]:
-        """Fix the round's set: keep the receipts, durably, and return the uploads in the cohort's order."""
+        """Fix the survivor set: store the receipts durably, and return the uploads in the cohort's order."""
         order = [name for name in self._nodes if name in self._uploads]
         self._book.keep([self._receipts[name] for name in order])
         return [self._uploads[name] for name in order]

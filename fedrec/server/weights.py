@@ -1,4 +1,4 @@
-"""The global model as the server keeps it: parameters, their optimizer, and a moving average beside them."""
+"""The server's global model: parameters, their optimizer, and their moving average."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ _OPTIMIZER = "optimizer."
 
 @dataclass
 class Weights:
-    """Parameters (float64, shape (d,)), and their moving average where ``averaging``, its decay, is above 0.
+    """Parameters, and their moving average if ``averaging`` is above 0.
 
-    The decay is warmed up as min(averaging, (1 + t) / (10 + t)), so that early parameters don't linger in the
-    average. It is post-processing of the opened sums, as the optimizer is. The vectors are changed in place,
-    since a large model's are most of what the server holds.
+    The decay of the average is warmed up as min(averaging, (1 + t) / (10 + t)), so that early parameters
+    don't stay in it for long. Averaging is post-processing of the opened sums, as the optimizer is. The
+    vectors are changed in place, since those of a large model are most of the server's memory.
+
+    Attributes:
+        parameters: float64, shape (d,).
+        optimizer: takes the steps.
+        averaging: decay of the moving average; 0 for none.
+        average: float64, shape (d,), or None.
+        steps: number of steps taken.
+
     """
 
     parameters: Vector
@@ -28,7 +36,17 @@ class Weights:
 
     @classmethod
     def start(cls, parameters: Vector, optimizer: ServerOptimizer, *, averaging: float) -> Weights:
-        """Start from initial parameters, shape (d,)."""
+        """Start from initial parameters.
+
+        Args:
+            parameters: float64, shape (d,); copied.
+            optimizer: takes the steps.
+            averaging: decay of the moving average; 0 for none.
+
+        Returns:
+            The global model before its first step.
+
+        """
         average = parameters.copy() if averaging else None
         return cls(parameters.copy(), optimizer, averaging, average)
 
@@ -43,18 +61,18 @@ class Weights:
 
     @property
     def reported(self) -> Vector:
-        """The parameters to use and to report: the average where one is kept, shape (d,)."""
+        """The parameters to use and report, float64, shape (d,): the average if there is one."""
         return self.parameters if self.average is None else self.average
 
     def state(self) -> State:
-        """Return all that the next step depends on, the optimizer's state with it."""
+        """Return everything that the next step depends on, the optimizer's state included."""
         own = {"parameters": self.parameters, "steps": np.array([self.steps])}
         if self.average is not None:
             own["average"] = self.average
         return own | {f"{_OPTIMIZER}{name}": array for name, array in self.optimizer.state().items()}
 
     def load(self, state: State) -> None:
-        """Take over a state that :meth:`state` returned; the arrays belong to this object from then on."""
+        """Restore what :meth:`state` returned; the arrays belong to this object from then on."""
         self.parameters = state["parameters"]
         self.steps = int(state["steps"][0])
         if self.average is not None:

@@ -1,4 +1,4 @@
-"""Where the evidence of an audit lies: a simulation's run directory, a merchant's folder, a server's."""
+"""Collect the evidence of an audit from a simulation's run directory, a merchant's folder or a server's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,19 @@ _LARGEST_ATTACHMENT = 2**24
 
 
 def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
-    """Gather what a simulation left in its run directory; its server signs."""
+    """Collect what a simulation left in its run directory.
+
+    Args:
+        run: the run directory.
+        discloses_data: whether the bundle opens the merchants' commitments to dataset versions.
+
+    Returns:
+        The evidence, and the identity that signs the bundle: the simulation's server.
+
+    Raises:
+        ConfigError: it is no whole run directory, or a training of a deployment.
+
+    """
     home = run.resolve().parent.parent
     if (home / "roster.json").exists():
         raise ConfigError(
@@ -64,7 +76,16 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
 
 
 def of_client(folder: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
-    """Gather what a merchant has: its ledger, all its rules and plans, and its last receipt; it signs."""
+    """Collect what a merchant has: its ledger, all its policies and plans, its refusals and its last receipt.
+
+    Args:
+        folder: the merchant's folder.
+        discloses_data: whether the bundle opens its commitments to dataset versions.
+
+    Returns:
+        The evidence, and the identity that signs the bundle: the merchant.
+
+    """
     home = MerchantHome.open(folder)
     identity, policy = home.identity(), home.policy()
     store = MerchantStore(home.store)
@@ -98,7 +119,7 @@ def _when(refusal: Refusal) -> str:
 
 
 def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
-    """Gather what a server has: plans, receipts and refusals; the server signs."""
+    """Collect what a server has: plans, receipts and refusals. The server signs the bundle."""
     home = ServerHome.open(folder)
     identity = home.identity()
     trainings = list(all_trainings(home.trainings))
@@ -119,7 +140,7 @@ def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
 
 
 def merged(parts: Sequence[Evidence]) -> Evidence:
-    """Put evidence of several places together."""
+    """Merge evidence from several places."""
     plans = {plan.training_id: plan for part in parts for plan in part.plans}
     receipts = {receipt.signature: receipt for part in parts for receipt in part.receipts}
     return Evidence(
@@ -133,7 +154,19 @@ def merged(parts: Sequence[Evidence]) -> Evidence:
 
 
 def attachment(path: Path, *, schema: str) -> dict[str, Any]:
-    """Read a JSON file that another audit command wrote; ``ConfigError`` if it is none of this schema."""
+    """Read a JSON file that another audit command wrote.
+
+    Args:
+        path: the file.
+        schema: the schema that it must name.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ConfigError: it can't be read, is too large, or is of another schema.
+
+    """
     try:
         if path.stat().st_size > _LARGEST_ATTACHMENT:
             raise ConfigError(f"{path} is too large to go into a bundle")
@@ -153,7 +186,7 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
 
 
 def _policies(path: Path, rules: str) -> tuple[str, ...]:
-    """Return the rules of all times that a merchant's store has, and those of today last."""
+    """Return all policies that a merchant's store holds, the current one last."""
     if not path.is_file():
         return (rules,)
     store = MerchantStore(path)

@@ -1,4 +1,4 @@
-"""From the options to splits, merchants' shares and model inputs on disk for the workers."""
+"""Read a run's data, divide it among merchants, and write model inputs to disk for the workers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,15 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class MerchantData:
-    """What a merchant is told of its own photos, files by name.
+    """What a merchant is told of its own photos; files by name.
 
-    ``near_duplicates`` are groups that look alike: all are kept, and each counts.
+    Attributes:
+        merchant: its name.
+        records: how many records it trains on.
+        skipped: files that could not be used, with the reasons.
+        duplicates_dropped: files that are copies of another.
+        near_duplicates: groups of photos that look alike. All of them are kept, and each counts as a record.
+
     """
 
     merchant: str
@@ -43,9 +49,17 @@ class MerchantData:
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a run: splits, who holds what, and what was left out.
+    """The data of a run.
 
-    ``absent`` are merchants whose folders gave nothing to train on.
+    Attributes:
+        name: the data's name.
+        splits: training, validation and test data.
+        shares: the records of each merchant.
+        merchants: what each merchant is told of its own photos.
+        skipped: files that could not be used.
+        duplicates_dropped: number of records dropped as copies.
+        absent: merchants whose folders hold nothing to train on.
+
     """
 
     name: str
@@ -58,7 +72,7 @@ class Source:
 
     @property
     def near_duplicates(self) -> int:
-        """How many photos look like another of their merchant's."""
+        """How many photos look like another photo of the same merchant."""
         return sum(len(group) for merchant in self.merchants for group in merchant.near_duplicates)
 
     @property
@@ -68,16 +82,26 @@ class Source:
 
 
 def chosen_dataset(config: SimulationConfig) -> tuple[DatasetSpec, Path | None]:
-    """Return the data set that the options name, and the folder that it is in."""
+    """Return the data set that the options name, and its folder."""
     if config.data is not None:
         return FOLDER, config.data
     return REGISTRY.get(config.dataset), config.data_root
 
 
 def open_source(config: SimulationConfig, *, given: DataSplits | None = None) -> Source:
-    """Load the data that the options name, unless it is ``given``, and divide it among merchants.
+    """Load the data, and divide it among merchants.
 
-    Raises ``DataError`` or ``ConfigError`` with one clear line.
+    Args:
+        config: the options.
+        given: the data as an object; None loads what the options name.
+
+    Returns:
+        The run's data.
+
+    Raises:
+        DataError: the data can't be used.
+        ConfigError: the options don't fit the data.
+
     """
     seed = config.seed or 0
     wanted = config.merchants
@@ -116,7 +140,7 @@ def _named_data(config: SimulationConfig) -> tuple[str, DataSplits]:
 
 
 def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[int | None, tuple[str, ...]]:
-    """Return how many merchants there must be, None for any number, and those left with nothing."""
+    """Return the required number of merchants (None for any), and the merchants left without records."""
     met = [record.merchant for record in given.records] + [skip.merchant for skip in given.skipped]
     named = {merchant for merchant in met if merchant is not None}
     absent = named - {record.merchant for record in kept.records}
@@ -141,7 +165,7 @@ def _own_data(share: MerchantShare, train: ImageSet, given: ImageSet) -> Merchan
 
 
 def _skipped(splits: DataSplits) -> tuple[Skipped, ...]:
-    """List what could not be used of any split; of public photos the names begin with their split's."""
+    """List the files that could not be used; names of public photos begin with their split's name."""
     found = [skip for part in (splits.train, splits.validation) if part is not None for skip in part.skipped]
     own = splits.test_name == EVALUATION_SPLIT
     for skip in () if splits.test is None else splits.test.skipped:
@@ -152,7 +176,15 @@ def _skipped(splits: DataSplits) -> tuple[Skipped, ...]:
 def write_arrays(
     folder: Path, inputs: NDArray[np.generic], labels: NDArray[np.int64], *, digests: Sequence[bytes]
 ) -> None:
-    """Write a merchant's inputs, labels and records' digests for its worker, the arrays to be mapped."""
+    """Write one merchant's model inputs to disk; the arrays are memory-mapped by its worker.
+
+    Args:
+        folder: a new folder (mode 0700).
+        inputs: model inputs, shape (n, views, ...).
+        labels: int64, shape (n,).
+        digests: 32 bytes for each record.
+
+    """
     folder.mkdir(parents=True, mode=0o700)
     np.save(folder / "inputs.npy", inputs, allow_pickle=False)
     np.save(folder / "labels.npy", labels, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""A federation of separate processes on this machine, over TLS, by the commands that its people use."""
+"""Run a federation as separate processes on this machine, over TLS, by the same commands that people use."""
 
 from __future__ import annotations
 
@@ -21,9 +21,18 @@ LOOPBACK = "127.0.0.1"
 
 
 def fedrec(*arguments: object, fails: int = 0) -> str:
-    """Run a fedrec command to its end and return what it printed.
+    """Run a fedrec command to its end.
 
-    Raises ``TrainingError`` when its exit code is not ``fails``.
+    Args:
+        *arguments: of the command.
+        fails: the expected exit code.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        TrainingError: the exit code is another.
+
     """
     done = subprocess.run(  # noqa: S603 (our own interpreter and commands)
         _command(*arguments),
@@ -49,7 +58,7 @@ def _environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
+    """Return a free port of the loopback address."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -57,9 +66,14 @@ def free_port() -> int:
 
 @dataclass
 class Federation:
-    """A server and merchants below ``folder``; the processes are stopped by :meth:`stop`.
+    """A server and merchants in folders below ``folder``; :meth:`stop` ends the processes.
 
-    ``run`` runs a command to its end, as :func:`fedrec` does, for setting up.
+    Args:
+        folder: where everything lies.
+        run: runs a setup command to its end, as :func:`fedrec` does.
+        port: where the server listens.
+        processes: the processes, by name.
+
     """
 
     folder: Path
@@ -74,19 +88,27 @@ class Federation:
 
     @property
     def address(self) -> str:
-        """Where merchants reach the server."""
+        """The address at which merchants reach the server."""
         return f"{LOOPBACK}:{self.port}"
 
     def home(self, name: str) -> Path:
-        """A merchant's folder."""
+        """Return a merchant's folder."""
         return self.folder / "homes" / name
 
     def enrol(
         self, photos: Mapping[str, Path], *, epsilon: float, delta: float, seed: int | None = None
     ) -> None:
-        """Make the server's and every merchant's folder, and join them, with this lifetime cap.
+        """Make the folders of the server and of every merchant, and enrol the merchants.
 
-        With a ``seed``, the counts that they declare are those of a simulation with it.
+        Args:
+            photos: the folder of photos of each merchant, by name.
+            epsilon: cap of the lifetime epsilon, and of that of one training.
+            delta: delta of the lifetime cap.
+            seed: makes the declared counts those of a simulation with this seed; None draws them.
+
+        Raises:
+            TrainingError: nobody was enrolled.
+
         """
         seeded = () if seed is None else ("--insecure-seed", seed)
         self.run("server", "init", "--address", self.address, "--home", self.server)
@@ -107,22 +129,34 @@ class Federation:
             (home / "policy.toml").write_text(policy)
 
     def plan(self, training: str) -> None:
-        """File a training; ``training`` is the text of its TOML file."""
+        """Add a training to the server; ``training`` is the text of its TOML file."""
         path = self.folder / "plan.toml"
         path.write_text(training)
         self.run("server", "plan", path, "--home", self.server)
 
     def start_server(self, *options: object) -> None:
-        """Start the server's process, or start it again."""
+        """Start or restart the server's process."""
         self.spawn("server", *_command("server", "start", "--home", self.server, *options))
 
     def start_merchant(self, name: str, *options: object) -> None:
-        """Start a merchant's daemon, or start it again."""
+        """Start or restart a merchant's daemon.
+
+        Args:
+            name: the merchant's name.
+            *options: further options of ``fedrec client start``.
+
+        """
         fixed = ("--home", self.home(name), "--device", "cpu", "--threads", 1)
         self.spawn(name, *_command("client", "start", *fixed, *options))
 
     def spawn(self, name: str, *command: str) -> None:
-        """Start a process by a name of one's own; its output is added to ``NAME.log``."""
+        """Start a process; its output is appended to ``NAME.log``.
+
+        Args:
+            name: name of the process.
+            *command: program and arguments.
+
+        """
         with self.log_path(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603
                 command, stdout=log, stderr=log, env=_environment(), start_new_session=True
@@ -147,11 +181,11 @@ class Federation:
                 process.wait()
 
     def log_path(self, name: str) -> Path:
-        """Where a process's output goes."""
+        """Return the file of a process's output."""
         return self.folder / f"{name}.log"
 
     def log(self, name: str) -> str:
-        """Return what a process printed, over all its lives."""
+        """Return what a process printed, over all its restarts."""
         return self.log_path(name).read_text("utf-8", "replace")
 
     def training(self, number: str = "0001") -> Path:
@@ -159,7 +193,16 @@ class Federation:
         return self.server / "trainings" / number
 
     def wait(self, number: str = "0001", *, seconds: float) -> None:
-        """Wait until a training is done; ``TrainingError`` when it fails or takes longer."""
+        """Wait until a training is done.
+
+        Args:
+            number: the training's number.
+            seconds: how long to wait at most.
+
+        Raises:
+            TrainingError: it failed, or isn't done in time.
+
+        """
         deadline = time.monotonic() + seconds
         state = self.training(number) / "state.json"
         while '"done"' not in (shown := state.read_text("utf-8")):

@@ -1,4 +1,4 @@
-"""``fedrec simulate``: data, merchants, server and report of one whole run on this machine."""
+"""Carry out ``fedrec simulate``: data, merchants, server and report of a whole run on this machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SimulationResult:
 
 @dataclass(frozen=True)
 class Watching:
-    """Who is told of a run while it is under way: of its stages, and of every round."""
+    """The callbacks of a run: for its stages, and for every round."""
 
     tell: Tell = lambda stage: None
     callbacks: Sequence[RoundCallback] = ()
@@ -65,7 +65,7 @@ class Watching:
 
 @dataclass
 class _Progress:
-    """What ended a run's work, if anything did, and what else its report tells."""
+    """How far a run came, what ended it, and what else goes into its report."""
 
     inputs: Inputs | None = None
     metrics: Metrics | None = None
@@ -82,24 +82,25 @@ def simulate(
     callbacks: Sequence[RoundCallback] = (),
     materials: Materials = BY_NAME,
 ) -> SimulationResult:
-    """Run a simulation and write its run directory.
+    """Run a simulation, and write its run directory.
+
+    Once the run directory exists, it gets its report, and the model as far as it came, however the run ends;
+    :func:`resume` can then continue it.
 
     Args:
-        config: every option.
-        tell: told of the progress.
-        callbacks: told of every round; each may end the training.
-        materials: the model or the data, where they are given as objects.
+        config: all options.
+        tell: called with the progress.
+        callbacks: called after every round; each may end the training.
+        materials: the model or the data, if given as objects.
 
     Returns:
         The report, and the folder that holds it.
 
     Raises:
-        FedrecError: with one clear line for anything that the options or the data get wrong.
+        FedrecError: one clear line on anything wrong with the options or the data.
         InterruptedRunError: after Ctrl-C.
-        TrainingError: no round at all was opened.
+        TrainingError: no round was opened.
 
-    Once the run directory is made, it gets its report, and the model as far as it came, whatever ends the
-    run; :func:`resume` then goes on with it.
     """
     watching = Watching(tell, callbacks)
     return _carry_out(lambda: prepare(config, tell=tell, materials=materials), watching)
@@ -113,21 +114,21 @@ def resume(
     callbacks: Sequence[RoundCallback] = (),
     materials: Materials = BY_NAME,
 ) -> SimulationResult:
-    """Go on with a run that was stopped, killed, or failed: with the next round, never with one again.
+    """Continue a run that was stopped, killed or failed, with its next round; no round is run twice.
 
     Args:
         folder: the run directory.
-        changed: ``workers`` or ``device``, where they are others now.
-        tell: told of the progress.
-        callbacks: told of every round to come, and once more of the last one that is over.
-        materials: the same objects as those that the run was begun with.
+        changed: new values of ``workers`` or ``device``.
+        tell: called with the progress.
+        callbacks: called after every round to come, and once more for the last finished one.
+        materials: the same objects that the run was begun with.
 
     Returns:
-        What :func:`simulate` returns.
+        The report, and the folder that holds it.
 
     Raises:
-        ConfigError: there is no such run, it is finished, or another process is at it.
-        FedrecError: as :func:`simulate` does.
+        ConfigError: there is no such run, it is finished, or another process runs it.
+        FedrecError: as :func:`simulate` raises.
 
     """
     watching = Watching(tell, callbacks)
@@ -169,7 +170,7 @@ def _carry_out(make: Callable[[], SimulationRun], watching: Watching) -> Simulat
 
 
 def _lock(run: SimulationRun) -> int:
-    """Keep the run to this process; returns what ends that when it is closed."""
+    """Lock the run for this process; return the descriptor that releases the lock when it is closed."""
     try:
         return take_lock(run.home.folder / LOCK_FILE)
     except LockedElsewhereError:
@@ -177,7 +178,7 @@ def _lock(run: SimulationRun) -> int:
 
 
 def _keep_status(run: SimulationRun, progress: _Progress) -> None:
-    """Note whether the run is over; one that was interrupted goes on for being under way."""
+    """Record whether the run is over; an interrupted run keeps the status running."""
     if progress.failure is not None:
         run.training.set_status("failed", str(progress.failure))
     elif not progress.interrupted:
@@ -185,7 +186,7 @@ def _keep_status(run: SimulationRun, progress: _Progress) -> None:
 
 
 def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
-    """Raise what the run ended with, if it was other than its last round."""
+    """Raise the error that the run ended with, unless it reached its last round."""
     if progress.interrupted:
         raise InterruptedRunError(
             f"stopped after {len(session.lines)} of {run.plan.rounds} rounds; {run.folder} holds the results "
@@ -206,7 +207,7 @@ def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
 
 @contextmanager
 def _kept(progress: _Progress) -> Iterator[None]:
-    """Keep what ends the work inside, for the report: Ctrl-C, or the first error that a person can mend."""
+    """Catch Ctrl-C, or the first error that a user can fix, for the report."""
     try:
         yield
     except KeyboardInterrupt:
@@ -269,7 +270,7 @@ def _report(
 def _train(
     run: SimulationRun, session: Session, progress: _Progress, inputs: Inputs, watching: Watching
 ) -> None:
-    """Run every round that is left over the engine that the options name."""
+    """Run every round that is left on the engine that the options name."""
     config, cohort, rounds = run.config, run.plan.cohort, run.plan.rounds
     done = len(session.lines)
     plain = f"training: {cohort} merchants, {rounds} rounds" + (f", {done} of them done" if done else "")

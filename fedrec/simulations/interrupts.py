@@ -1,4 +1,4 @@
-"""Ctrl-C while a run is under way: it stops the work, and never the writing of the report."""
+"""Handle Ctrl-C during a run: it stops the work, but never the writing of the report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Self
 
 
 class Interrupts:
-    """Inside its ``with``, SIGINT raises ``KeyboardInterrupt`` within :meth:`allowed` only, once for each.
+    """A context manager in which SIGINT raises ``KeyboardInterrupt`` only within :meth:`allowed`.
 
-    At any other moment it is passed over: what is under way then is short. Outside the main thread, where
-    Python delivers no signals, nothing changes.
+    It raises once for each such block. Elsewhere SIGINT is ignored, since what is under way there is short.
+    Outside the main thread, where Python delivers no signals, nothing changes.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Interrupts:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Let the first SIGINT end what is done inside."""
+        """Let the first SIGINT end the block."""
         self._allowed = True
         try:
             yield

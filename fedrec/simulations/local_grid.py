@@ -1,8 +1,8 @@
-"""A Flower Grid on this machine: merchants live in worker processes, messages go by pipes.
+"""A Flower Grid on this machine: merchants run in worker processes, and messages go through socket pairs.
 
-TenSEAL holds Python's global lock while it encrypts, so workers are processes. A merchant always
-lives in the same worker and each worker computes with one torch thread, so that the result doesn't
-depend on how many workers there are.
+TenSEAL holds Python's global interpreter lock while it encrypts, so workers are processes. A merchant always
+runs in the same worker, and each worker computes with one torch thread, so that the result doesn't depend on
+the number of workers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _PATIENCE_SECONDS = 10.0
 
 
 class _Lane:
-    """One worker process and the thread that hands it one message at a time; a process that dies is replaced.
+    """One worker process, and the thread that gives it one message at a time.
 
-    The message that it was at fails; what waits behind it is for the next process.
+    A process that dies is replaced. The message that it was answering fails; those behind it go to the next
+    process.
     """
 
     def __init__(self, app: bytes, *, on_death: Callable[[], None]) -> None:
@@ -39,14 +40,14 @@ class _Lane:
         self._thread = ThreadPoolExecutor(1)
 
     def ready(self) -> None:
-        """Wait until its process can answer; ``EngineFailedError`` where it can't."""
+        """Wait until the process can answer; raise ``EngineFailedError`` if it can't."""
         self._worker.ready()
 
     def submit(self, message: Message, index: int) -> Future[Message]:
         return self._thread.submit(self._handle, message, index)
 
     def end(self) -> WorkerProcess:
-        """Drop what waits, and return the process, which ends when it has finished its message."""
+        """Drop waiting messages; return the process, which ends after its current message."""
         with self._lock:
             self._closing = True
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -67,14 +68,22 @@ class _Lane:
 
 
 class LocalGrid(VirtualGrid):
-    """Runs ``merchants`` virtual nodes in ``workers`` processes; node ids are 1000, 1001, ...
+    """Run virtual nodes, with ids 1000, 1001, ..., in worker processes.
 
-    Where a worker dies (out of memory, killed), the merchant that it was answering for drops out of the
-    round, as one whose machine went down: homes survive that. ``pull_messages`` raises ``EngineFailedError``
-    once that has happened too often.
+    If a worker dies (out of memory, killed), the merchant that it was answering for drops out of the round,
+    as if its machine had gone down; its home survives that. ``pull_messages`` raises ``EngineFailedError``
+    once this has happened too often.
 
-    Making one raises ``EngineFailedError`` when the processes can't be started, and ``ConfigError`` when
-    what ``make_app`` holds can't be sent to them.
+    Args:
+        make_app: makes the ClientApp of a worker.
+        merchants: number of nodes.
+        workers: number of processes at most.
+        dropouts: dropouts to inject, if any.
+
+    Raises:
+        EngineFailedError: the processes can't be started.
+        ConfigError: ``make_app`` holds something that can't be sent to another process.
+
     """
 
     def __init__(
@@ -94,13 +103,22 @@ class LocalGrid(VirtualGrid):
             raise
 
     def submit(self, message: Message, index: int) -> Future[Message]:
-        """Hand a message to the worker of its merchant."""
+        """Give a message to the worker of its merchant.
+
+        Args:
+            message: the request.
+            index: index of the merchant.
+
+        Returns:
+            The future reply.
+
+        """
         return self._lanes[index % len(self._lanes)].submit(message, index)
 
     def close(self) -> None:
-        """Stop the worker processes: what waits is dropped, what they are at may take ten seconds to end.
+        """Stop the worker processes: drop waiting messages, and wait up to ten seconds for the current ones.
 
-        A worker is let finish its message, so that a ledger is not left in the middle of a write.
+        A worker may finish its message, so that no write of a ledger is cut off.
         """
         workers = [lane.end() for lane in self._lanes]
         deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -1,4 +1,4 @@
-"""How much memory a run takes: this process and all below it, together."""
+"""Measure the memory of a run: this process and all its descendants together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERVAL_SECONDS = 1.0
 def tree_bytes() -> int:
     """Return the proportional set size of this process and all its descendants, in bytes.
 
-    A page that k processes share counts 1/k for each of them, so that the sum is what the machine holds.
+    A page shared by k processes counts 1/k for each of them, so that the sum is what the machine holds.
     """
     total = 0
     own = psutil.Process()
@@ -27,9 +27,9 @@ def tree_bytes() -> int:
 
 
 class MemoryMeter:
-    """Measures :func:`tree_bytes` once a second inside a ``with``, and keeps the peak.
+    """A context manager that measures :func:`tree_bytes` once a second, and keeps the peak.
 
-    A peak shorter than that may be missed.
+    Peaks shorter than a second may be missed.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The virtual merchants of a simulation: the recipe by which a worker brings them up from their folders."""
+"""The virtual merchants of a simulation, and the recipe by which a worker makes them from their folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ COST_FILE = "cost.json"
 
 
 def add_cost(path: Path, *, train: float, encrypt: float) -> None:
-    """Add CPU seconds to a merchant's own account of its costs."""
+    """Add CPU seconds to the file of a merchant's costs.
+
+    Args:
+        path: the file; made if it is missing.
+        train: seconds of training.
+        encrypt: seconds of encryption.
+
+    """
     cost = json.loads(path.read_text()) if path.exists() else {"seconds_train": 0.0, "seconds_encrypt": 0.0}
     cost = {
         "seconds_train": cost["seconds_train"] + train,
@@ -44,7 +51,14 @@ def add_cost(path: Path, *, train: float, encrypt: float) -> None:
 
 @dataclass(frozen=True)
 class Misconduct:
-    """When a merchant crashes in a round, which ``drop`` carries out, and when it lies."""
+    """The injected faults of one merchant.
+
+    Attributes:
+        crash_at: returns the point at which it crashes in a round, or None.
+        lies: whether it cheats in a given way in a round.
+        drop: carries out a crash.
+
+    """
 
     crash_at: Callable[[int], CrashPoint | None] = lambda round_number: None
     lies: Callable[[Lie, int], bool] = lambda lie, round_number: False
@@ -52,7 +66,7 @@ class Misconduct:
 
 
 class VirtualMerchant(Merchant):
-    """A merchant whose crashes and lies are chosen."""
+    """A merchant with injected crashes and cheating."""
 
     def __init__(self, context: MerchantContext, misconduct: Misconduct) -> None:
         super().__init__(context)
@@ -60,7 +74,16 @@ class VirtualMerchant(Merchant):
         self._point: CrashPoint | None = None
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
-        """Answer as :meth:`Merchant.train` does, unless a crash comes first."""
+        """Answer as :meth:`Merchant.train` does, unless the merchant crashes or cheats.
+
+        Args:
+            request: the server's request.
+            blobs: its large parts, by name.
+
+        Returns:
+            The reply and its blobs.
+
+        """
         self._point = self._misconduct.crash_at(request.round_number)
         reply = super().train(request, blobs)
         if self._point == "sent":
@@ -70,14 +93,23 @@ class VirtualMerchant(Merchant):
         return reply
 
     def unmask(self, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
-        """Answer as :meth:`Merchant.unmask` does, or with a wrong share."""
+        """Answer as :meth:`Merchant.unmask` does, or with a wrong share.
+
+        Args:
+            request: the server's request.
+            blobs: its large parts, by name.
+
+        Returns:
+            The reply and its blobs.
+
+        """
         reply, sent = super().unmask(request, blobs)
         if sent and self._misconduct.lies("share", request.round_number):
             return reply, wrong_share(sent)
         return reply, sent
 
     def reach(self, event: str) -> None:
-        """Crash if this is the point: nothing of the step happens after it."""
+        """Crash if ``event`` is the chosen point; nothing of the step happens after it."""
         if event == self._point:
             self._misconduct.drop()
             raise InjectedCrashError(f"injected crash: {event}")
@@ -85,13 +117,25 @@ class VirtualMerchant(Merchant):
 
 @dataclass(frozen=True)
 class SimulatedMerchants:
-    """Makes the ClientApp of a worker process; picklable.
+    """Make the ClientApp of a worker process; picklable.
 
-    ``homes`` holds a folder per merchant, ``arrays`` the inputs of its ``model``; ``server_key`` is the key
-    (64 hexadecimal digits) of the server whose requests they take. With a ``seed``, noise, sampling and keys
-    are drawn from it: a report says so. Without ``keep_open`` a merchant lives for one message, and its files
-    are closed after it: any process may answer for it next. One that ``crashes`` is dropped where it stands:
-    what it had in memory is gone, and its folder is all that the next message finds.
+    A merchant that crashes is dropped where it stands: its memory is lost, and the next message finds only
+    its folder.
+
+    Args:
+        homes: holds a folder per merchant.
+        arrays: holds the model inputs of each merchant.
+        names: the merchants' names.
+        server_key: public key of the server whose requests they accept, 64 hexadecimal digits.
+        policy: the rules of every merchant.
+        model: the model.
+        device: where merchants train.
+        seed: noise, sampling and keys are drawn from it, which the report states; None for secure randomness.
+        keep_open: whether merchants stay in memory. If not, a merchant is made for one message and its files
+            are closed after it, so that any process may answer for it next.
+        crashes: crashes to inject, if any.
+        saboteur: a merchant that cheats, if any.
+
     """
 
     homes: Path
@@ -107,7 +151,7 @@ class SimulatedMerchants:
     saboteur: Saboteur | None = None
 
     def __call__(self) -> ClientApp:
-        """Return a ClientApp that answers for every merchant of the simulation, brought up on first use."""
+        """Return a ClientApp that answers for every merchant of the simulation; each is made on first use."""
         alive: dict[int, Merchant] = {}
 
         def drop(index: int) -> None:
@@ -133,7 +177,16 @@ class SimulatedMerchants:
         return app
 
     def merchant(self, index: int, *, drop: Callable[[], None] = lambda: None) -> VirtualMerchant:
-        """Bring up one merchant from its folder; ``drop`` is what a crash of it does."""
+        """Make one merchant from its folder.
+
+        Args:
+            index: its index.
+            drop: carries out a crash of it.
+
+        Returns:
+            The merchant.
+
+        """
         name = self.names[index]
         home, cost_file = MerchantHome(self.homes / name), self.homes / name / COST_FILE
         context = open_context(

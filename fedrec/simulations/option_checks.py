@@ -1,4 +1,4 @@
-"""A simulation's options, judged before any data is read, and resolved after the plan is made."""
+"""Check a simulation's options before any data is read, and resolve them once the plan is made."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ from fedrec.vision.partition import parse_partition
 
 
 def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
-    """Check all that needs no data, before any is read or drawn.
+    """Check everything that needs no data, before any is read or generated.
 
-    Raises ``ConfigError``, ``UnreachableBudgetError``, ``DataError`` or ``MissingExtraError`` as the run
-    would later.
+    Args:
+        config: the options.
+        spec: the model.
+
+    Raises:
+        ConfigError: the options can't go together.
+        UnreachableBudgetError: no noise reaches the budget.
+        DataError: ``--eval-data`` is no folder.
+        MissingExtraError: the model needs a package that is not installed.
+
     """
     if spec.backbone is not None:
         spec.backbone.create()
@@ -56,7 +64,17 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
 
 
 def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -> dict[str, object]:
-    """Return the options that were not set, with what model, data and cohort decided for them."""
+    """Return the options that were not set, with the values that model, data and cohort gave them.
+
+    Args:
+        config: the options as they were set.
+        plan: the training's plan.
+        settings: the settled options.
+
+    Returns:
+        Values, by the option's name.
+
+    """
     found: dict[str, object] = {
         "merchants": plan.cohort,
         "rounds": plan.rounds,
@@ -82,7 +100,7 @@ def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Sett
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise ``DataError`` for classes that no plan can hold: too many, or one with too long a name."""
+    """Raise ``DataError`` if no plan can hold these classes: too many, or a name that is too long."""
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{len(classes)} classes are more than the {MAX_CLASSES} that a model can tell apart")
     longest = max(classes, key=len)
@@ -94,7 +112,7 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def make_roster(identities: Mapping[str, SigningIdentity]) -> tuple[Peer, ...]:
-    """Name the merchants as a plan does; ``DataError`` for a folder's name that no plan can hold."""
+    """Return the plan's roster; raise ``DataError`` for a folder whose name no plan can hold."""
     peers = []
     for name, identity in identities.items():
         try:

@@ -1,4 +1,4 @@
-"""Frames of bytes over a socket pair, between this process and a worker of its own."""
+"""Send frames of bytes over a socket pair, between this process and its own worker."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ _LENGTH = struct.Struct(">Q")
 
 
 def send_frame(pipe: socket.socket, kind: bytes, data: bytes = b"") -> None:
-    """Send one frame: a kind of one byte, and its data."""
+    """Send one frame.
+
+    Args:
+        pipe: the socket.
+        kind: kind of the frame, one byte.
+        data: its content.
+
+    """
     pipe.sendall(_LENGTH.pack(len(data)) + kind)
     pipe.sendall(data)
 
 
 def receive_frame(pipe: socket.socket) -> tuple[bytes, bytes]:
-    """Receive one frame; raises ``EOFError`` where the other side is gone."""
+    """Receive one frame: its kind and content; raise ``EOFError`` if the other side is gone."""
     head = _receive(pipe, _LENGTH.size + 1)
     (length,) = _LENGTH.unpack_from(head)
     return head[_LENGTH.size :], _receive(pipe, length)

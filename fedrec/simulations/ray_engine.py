@@ -1,8 +1,8 @@
-"""The ``ray`` engine: merchants answer in the actors of Flower's own Ray backend.
+"""The ``ray`` engine: merchants run in the actors of Flower's own Ray backend.
 
-Any actor may be given any merchant, so a merchant is brought up for one message at a time and its
-files are closed before the reply leaves. Actors compute with one torch thread, like the workers of
-the local engine: with a seed, both engines give the same model bit for bit.
+Any actor may get any merchant, so a merchant is made for one message at a time, and its files are closed
+before the reply leaves. Actors compute with one torch thread, as the workers of the local engine do: with a
+seed, both engines give the same model bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedrec.simulations.virtual_grid import VirtualGrid, node_context
 
 @dataclass(frozen=True)
 class _OneThreadApp:
-    """Makes an actor's ClientApp, anew for each message."""
+    """Make an actor's ClientApp, anew for each message."""
 
     make_app: Callable[[], ClientApp]
 
@@ -32,10 +32,17 @@ class _OneThreadApp:
 
 
 class RayGrid(VirtualGrid):
-    """Runs ``merchants`` virtual nodes in ``workers`` Ray actors of this machine.
+    """Run virtual nodes in Ray actors on this machine.
 
-    The ClientApp that ``make_app`` returns must hold no lock after a message. Raises
-    ``MissingExtraError`` when Ray is not installed.
+    Args:
+        make_app: makes a ClientApp that must hold no lock after a message.
+        merchants: number of nodes.
+        workers: number of actors at most.
+        dropouts: dropouts to inject, if any.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+
     """
 
     def __init__(
@@ -53,11 +60,20 @@ class RayGrid(VirtualGrid):
         self._contexts: dict[int, Context] = {}
 
     def submit(self, message: Message, index: int) -> Future[Message]:
-        """Queue a message for the next idle actor."""
+        """Queue a message for the next idle actor.
+
+        Args:
+            message: the request.
+            index: index of the merchant.
+
+        Returns:
+            The future reply.
+
+        """
         return self._threads.submit(self._handle, message, index)
 
     def close(self) -> None:
-        """Stop the actors and Ray itself; what they are computing is not waited for."""
+        """Stop the actors and Ray; messages under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._actors.kill()
         self._threads.shutdown(wait=True)

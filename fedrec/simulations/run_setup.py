@@ -1,4 +1,4 @@
-"""Everything of a run that is settled before its first round: data, merchants' homes, plan, evaluation."""
+"""Set up a run before its first round: data, merchants' homes, plan, evaluation."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ VALIDATION_RECORDS = 500
 
 @dataclass(frozen=True)
 class Materials:
-    """What a run is made of where it is given as an object; what is None is found by the options.
+    """A model or data that are given as objects; what is None is found by the options.
 
     Attributes:
         model: the model, under the name that the options have for it.
-        data: the splits; with ``--partition folder`` its records name their merchants.
+        data: the splits; with ``--partition folder`` their records name their merchants.
 
     """
 
@@ -73,7 +73,7 @@ BY_NAME = Materials()
 
 @dataclass(frozen=True)
 class SimulationRun:
-    """A run that is ready for its first round, or for the next: a training and the homes in its folder.
+    """A run that is ready for its first or next round: a training, and the homes in its folder.
 
     Attributes:
         config: the options.
@@ -101,19 +101,23 @@ class SimulationRun:
 
     @property
     def homes(self) -> Path:
-        """A folder per merchant."""
+        """The folder that holds a folder per merchant."""
         return self.folder / "merchants"
 
     def session(self) -> Session:
-        """Return the server's session, at the initial weights or where the last one ended."""
+        """Return the server's session, at the initial weights or where the last session ended."""
         return Session(home=self.home, training=self.training, model=self.task.model().to(self.device))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Model inputs: the merchants' in a folder of arrays, and what the server evaluates on.
+    """The model inputs.
 
-    ``validation`` is None where no record fell into it.
+    Attributes:
+        arrays: folder of the merchants' inputs.
+        metrics: what the final model is evaluated on.
+        validation: what each round is evaluated on; None if no record fell into that split.
+
     """
 
     arrays: Path
@@ -124,8 +128,19 @@ class Inputs:
 def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> SimulationRun:
     """Load the data, make the run directory and the merchants' homes, and write the plan.
 
-    Raises a ``FedrecError`` with one clear line for anything that the options or the data get wrong;
-    options that can be judged without the data are judged first.
+    Options that can be checked without the data are checked first.
+
+    Args:
+        config: the options.
+        tell: called with the progress.
+        materials: the model or the data, if given as objects.
+
+    Returns:
+        The run, ready for its first round.
+
+    Raises:
+        FedrecError: one clear line on anything wrong with the options or the data.
+
     """
     spec = materials.spec(config)
     device = pick_device(config.device)
@@ -176,16 +191,16 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
 def reopen(
     folder: Path, config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME
 ) -> SimulationRun:
-    """Open a run that was stopped, to go on with it: nothing is drawn or charged anew.
+    """Open a run that was stopped, in order to continue it; nothing is drawn or charged anew.
 
     Args:
         folder: the run directory.
         config: the run's options; see :func:`read_options`.
-        tell: told of the progress.
-        materials: the same objects as those that the run was begun with.
+        tell: called with the progress.
+        materials: the same objects that the run was begun with.
 
     Returns:
-        The run, as its files say.
+        The run, as its files describe it.
 
     Raises:
         ConfigError: it is no run directory, was never begun, is finished, or its data has other merchants or
@@ -211,10 +226,18 @@ def reopen(
 
 
 def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfig:
-    """Return the options of a run, with those of how it is carried out that are others now.
+    """Return the options of a run, with new values for how it is carried out.
 
-    Raises ``ConfigError`` where the folder holds no run that was begun, or others than ``workers`` and
-    ``device`` changed.
+    Args:
+        folder: the run directory.
+        changed: new values of ``workers`` or ``device``.
+
+    Returns:
+        The options.
+
+    Raises:
+        ConfigError: the folder holds no run that was begun, or other options are changed.
+
     """
     other = sorted(changed.keys() - {"workers", "device"})
     if other:
@@ -241,7 +264,7 @@ def _read_data(config: SimulationConfig, materials: Materials, *, tell: Tell) ->
 
 
 def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
-    """Draw what each merchant declares of its number of units, from the seed if there is one."""
+    """Draw the noised number of units that each merchant declares, from the seed if there is one."""
     return {
         share.name: draw_count(
             len(share.indices),
@@ -255,7 +278,17 @@ def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
 
 
 def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
-    """Turn photos into model inputs, the merchants' written below ``arrays``."""
+    """Convert photos to model inputs.
+
+    Args:
+        run: the run.
+        arrays: folder to write the merchants' inputs to.
+        tell: called with the progress.
+
+    Returns:
+        The inputs.
+
+    """
     spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
 
     def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -296,7 +329,16 @@ def scratch_folder() -> Path:
 
 
 def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchants:
-    """Return the recipe by which workers bring the merchants up."""
+    """Return the recipe by which workers make the merchants.
+
+    Args:
+        run: the run.
+        arrays: folder of the merchants' inputs.
+
+    Returns:
+        The recipe.
+
+    """
     config = run.config
     return SimulatedMerchants(
         homes=run.homes.resolve(),
@@ -313,12 +355,21 @@ def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchan
 
 
 def node_names(run: SimulationRun, grid: Grid) -> dict[int, str]:
-    """Return which merchant is at which node of a grid whose nodes are the merchants in their order."""
+    """Return which merchant is at which node.
+
+    Args:
+        run: the run.
+        grid: a grid whose nodes are the merchants in their order.
+
+    Returns:
+        Names, by node id.
+
+    """
     return dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
 
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
-    """Return the rules of every simulated merchant: what the options ask for, and no cap nor limit."""
+    """Return the rules of every simulated merchant: what the options ask for, without cap or limit."""
     code = model_registry.code_of(config.model)
     return MerchantPolicy.without_limits(
         modes={config.privacy},
@@ -328,12 +379,21 @@ def merchant_policy(config: SimulationConfig) -> MerchantPolicy:
 
 
 def worker_count(config: SimulationConfig, *, merchants: int) -> int:
-    """Return how many worker processes to use: as many as asked for, else one per core."""
+    """Return how many worker processes to use: the number in the options, or else one per core.
+
+    Args:
+        config: the options.
+        merchants: size of the cohort; more workers are never used.
+
+    Returns:
+        The number.
+
+    """
     return min(config.workers or os.cpu_count() or 1, merchants)
 
 
 def check_run_folder(out: Path | None) -> None:
-    """Raise ``ConfigError`` when ``--out`` is no folder, holds something already, or can't be written to."""
+    """Raise ``ConfigError`` if ``--out`` is no folder, isn't empty, or can't be written to."""
     folder = Path("runs") if out is None else out
     try:
         if out is not None and out.exists() and any(out.iterdir()):
@@ -348,7 +408,19 @@ def check_run_folder(out: Path | None) -> None:
 
 
 def make_run_folder(out: Path | None, run_id: str) -> Path:
-    """Make the run directory; ``ConfigError`` when it can't be made or holds something already."""
+    """Make the run directory.
+
+    Args:
+        out: where; None for a new folder in ``runs``.
+        run_id: name of that folder.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError: it can't be made, or isn't empty.
+
+    """
     folder = out if out is not None else Path("runs") / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The few lines that a finished run prints on stdout."""
+"""Summarise a finished run in the few lines that are printed on stdout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from fedrec.protocol import modes
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:
-    """Return the headline figures of a report as plain text, warnings first."""
+    """Summarise a report as plain text, warnings first.
+
+    Args:
+        report: the content of ``report.json``.
+        folder: the run directory.
+
+    Returns:
+        The lines.
+
+    """
     run, metrics, privacy = report["run"], report["metrics"], report["privacy"]
     scheme, cost = report["secure_aggregation"], report["cost"]
     opened = sum(1 for line in report["rounds"] if line["opened"])

@@ -1,4 +1,4 @@
-"""What a merchant that lies sends: uploads and answers that only their sum gives away."""
+"""Make the messages of a cheating merchant: uploads and answers that only the sum reveals as wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
 def under_another_key(
     context: MerchantContext, reply: TrainReply, blobs: Blobs
 ) -> tuple[TrainReply, dict[str, bytes]]:
-    """Replace an upload's ciphertext by zeros under a fresh key; the shares stay those of the first."""
+    """Replace an upload's ciphertext by zeros encrypted under another key; the dealt shares stay.
+
+    Args:
+        context: the merchant's keys and plan.
+        reply: the reply to spoil.
+        blobs: its large parts, by name.
+
+    Returns:
+        The spoilt reply, signed again, and its blobs.
+
+    Raises:
+        ProtocolError: the reply is a refusal.
+
+    """
     if reply.signed is None:
         raise ProtocolError("a refusal holds no upload to spoil")
     commitment, derived = reply.signed.commitment, context.open_derived()
@@ -33,7 +46,7 @@ def under_another_key(
 
 
 def wrong_share(blobs: Blobs) -> dict[str, bytes]:
-    """Change the last coefficient of a member's answer; it stays well formed."""
+    """Change the last coefficient of a member's answer; the answer stays well formed."""
     answer = bytearray(blobs["answer"])
     answer[-4] ^= 1
     return {**blobs, "answer": bytes(answer)}

@@ -1,4 +1,4 @@
-"""What a simulation knows besides its server: every merchant's ledger and cost, and the data."""
+"""Collect what only a simulation can report: every merchant's ledger and costs, and the data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ OWN_REPORT = "report.json"
 
 
 def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read every ledger back from disk, as an auditor would; returns ``per_merchant`` and what is wrong."""
+    """Read every ledger back from disk, as an auditor would.
+
+    Args:
+        plan: the training's plan.
+        source: the run's data.
+        homes: holds a folder per merchant.
+
+    Returns:
+        The report's section ``per_merchant``, and warnings on ledgers that don't verify.
+
+    """
     lines: list[dict[str, Any]] = []
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
@@ -55,7 +65,7 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
 
 
 def _spent(entries: Sequence[SpendingEntry]) -> float | None:
-    """What the lifetime filter counts, for the cap and at the delta of the last entry."""
+    """Return the epsilon that the lifetime filter counts, for the cap and at the delta of the last entry."""
     if not entries:
         return None
     at = entries[-1].epsilons
@@ -70,7 +80,7 @@ def _ledger_epsilon(entries: Sequence[SpendingEntry], *, delta: float) -> float 
 
 
 def data_section(source: Source) -> dict[str, Any]:
-    """Return the section ``data``."""
+    """Return the report's section ``data``."""
     return {
         "records": sum(len(share.indices) for share in source.shares),
         "skipped": [asdict(skip) for skip in source.skipped],
@@ -81,7 +91,13 @@ def data_section(source: Source) -> dict[str, Any]:
 
 
 def write_own_reports(source: Source, homes: Path) -> None:
-    """Write into every merchant's folder what it is told of its own photos, each file by its name."""
+    """Write a report on its own photos, files by name, into every merchant's folder.
+
+    Args:
+        source: the run's data.
+        homes: holds a folder per merchant.
+
+    """
     for merchant in source.merchants:
         body = {"schema": OWN_SCHEMA} | asdict(merchant)
         document = json.dumps(body, indent=2, allow_nan=False)
@@ -89,7 +105,7 @@ def write_own_reports(source: Source, homes: Path) -> None:
 
 
 def data_problems(source: Source) -> list[str]:
-    """Return the warnings that the data gives reason for."""
+    """Return warnings about the data."""
     problems = [
         f"{name} takes no part: every photo of its folder is unusable or fell into an evaluation split."
         for name in source.absent
@@ -100,5 +116,14 @@ def data_problems(source: Source) -> list[str]:
 
 
 def merchants_cost(homes: Path, what: str) -> float:
-    """Return the CPU seconds that all merchants together spent on ``what``, a key of their accounts."""
+    """Return the CPU seconds that all merchants together spent.
+
+    Args:
+        homes: holds a folder per merchant.
+        what: ``seconds_train`` or ``seconds_encrypt``.
+
+    Returns:
+        The seconds.
+
+    """
     return sum(float(json.loads(path.read_text())[what]) for path in sorted(homes.glob(f"*/{COST_FILE}")))

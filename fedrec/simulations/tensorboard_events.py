@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, written where TensorBoard is installed and nowhere else."""
+"""Write TensorBoard events of a run, if TensorBoard is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDER = "tensorboard"
 
 
 class EventWriter:
-    """Writes one point a round: accuracy, epsilon, contributors, dropouts and seconds."""
+    """Write one point per round: accuracy, epsilon, contributors, dropouts and seconds."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = None
@@ -22,7 +22,7 @@ class EventWriter:
             self._writer = SummaryWriter(folder / FOLDER)
 
     def write(self, line: RoundLine) -> None:
-        """Add a round; a figure that it doesn't have is left out."""
+        """Add a round; values that it doesn't have are left out."""
         if self._writer is None:
             return
         record = line.record

@@ -1,4 +1,4 @@
-"""What both simulation engines share: a Flower Grid of virtual nodes, whose dropouts can be injected."""
+"""The part of a Flower Grid that both simulation engines share: virtual nodes, with injected dropouts."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ _PHASES: dict[str, Phase] = {"train": "train", "query.unmask": "unmask"}
 
 
 class WorkerDiedError(RuntimeError):
-    """The process that was answering a message is gone."""
+    """The process that was answering a message has died."""
 
 
 class EngineFailedError(TrainingError):
-    """The engine can't go on."""
+    """The engine can't continue."""
 
 
 class VirtualGrid(Grid):
-    """A Grid of ``merchants`` nodes with ids 1000, 1001, ...; an engine says how a message is answered.
+    """A Grid of virtual nodes with ids 1000, 1001, ...; an engine answers the messages.
 
-    ``worker_deaths`` counts the processes that died under a message, where the engine can tell.
+    Args:
+        merchants: number of nodes.
+        dropouts: dropouts to inject, if any.
+
+    Attributes:
+        worker_deaths: number of processes that died while answering, if the engine can tell.
+
     """
 
     def __init__(self, *, merchants: int, dropouts: Dropouts | None) -> None:
@@ -46,11 +52,20 @@ class VirtualGrid(Grid):
 
     @abstractmethod
     def submit(self, message: Message, index: int) -> Future[Message]:
-        """Have the merchant with this index answer a message."""
+        """Have a merchant answer a message.
+
+        Args:
+            message: the request.
+            index: index of the merchant.
+
+        Returns:
+            The future reply.
+
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Stop the engine; what it is computing is not waited for."""
+        """Stop the engine; messages under way are not waited for."""
 
     def set_run(self, run: Run) -> None:
         """Set the run that this grid operates in."""
@@ -71,7 +86,19 @@ class VirtualGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Build a message to a node."""
+        """Make a message to a node.
+
+        Args:
+            content: the message's records.
+            message_type: Flower's message type.
+            dst_node_id: the node.
+            group_id: Flower's group id.
+            ttl: in seconds, how long the message lives; None for the default.
+
+        Returns:
+            The message.
+
+        """
         return new_message(
             content, message_type=message_type, node_id=dst_node_id, group_id=group_id, ttl=ttl or DEFAULT_TTL
         )
@@ -81,7 +108,7 @@ class VirtualGrid(Grid):
         return [FIRST_NODE + index for index in range(self._merchants)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages to the engine, but for those that drop out, and return the messages' ids."""
+        """Give messages to the engine, except those that drop out; return the ids of all."""
         ids: list[str] = []
         for message in messages:
             index = message.metadata.dst_node_id - FIRST_NODE
@@ -91,9 +118,11 @@ class VirtualGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Yield the replies that have come to these messages; each is let go when the next is asked for.
+        """Yield the replies to these messages that have arrived; each is released when the next is asked for.
 
-        Raises ``EngineFailedError`` when so many workers died that the machine, not chance, is the cause.
+        Raises:
+            EngineFailedError: so many workers died that the machine, not chance, is the cause.
+
         """
         if self.worker_deaths >= MOST_DEATHS:
             raise EngineFailedError(
@@ -111,7 +140,16 @@ class VirtualGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push messages and wait for their replies, at most ``timeout`` seconds."""
+        """Push messages, and wait for their replies.
+
+        Args:
+            messages: the requests.
+            timeout: in seconds, how long to wait at most; None for Flower's default lifetime of messages.
+
+        Returns:
+            The replies that arrived in time.
+
+        """
         waiting = set(self.push_messages(messages))
         replies: list[Message] = []
         deadline = time.monotonic() + (timeout if timeout is not None else DEFAULT_TTL)
@@ -141,7 +179,7 @@ class VirtualGrid(Grid):
 
 
 def node_context(index: int) -> Context:
-    """Return a fresh context for the virtual node with this index."""
+    """Return a new context for the virtual node with this index."""
     return Context(
         run_id=RUN_ID,
         node_id=FIRST_NODE + index,

@@ -1,9 +1,9 @@
-"""A worker process of a simulation: ``python -m fedrec.simulations.worker serve|fork DESCRIPTOR``.
+"""The program of a worker process: ``python -m fedrec.simulations.worker serve|fork DESCRIPTOR``.
 
 The descriptor is this process's end of a socket pair. ``serve`` answers messages over it as the merchants of
-one simulation; ``fork`` waits for descriptors and forks a process that serves for each, so that torch and
-Flower are imported once. What runs here, and on which module path, the first two frames say; nothing of the
-parent's main program is run again. Only the parent's frames are unpickled, never anything that goes back.
+one simulation. ``fork`` waits for descriptors, and forks a serving process for each, so that torch and Flower
+are imported once. The first two frames say what is run, and on which module path; the parent's main program
+is not run again. Only the parent's frames are unpickled, never what goes back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Frames = SimpleQueue[tuple[bytes, bytes]]
 
 
 def serve(pipe: socket.socket) -> None:
-    """Answer one message after another until told to stop; end at once when the parent is gone."""
+    """Answer one message after another until told to stop; end at once if the parent is gone."""
     frames: Frames = SimpleQueue()
     threading.Thread(target=_read, args=(pipe, frames), name="fedrec-parent", daemon=True).start()
     try:
@@ -68,7 +68,7 @@ def _told(error: Exception) -> bytes:
 
 
 def _read(pipe: socket.socket, frames: Frames) -> None:
-    """Hand over every frame up to the last; without a last one the parent is gone, and so is this process."""
+    """Queue every frame up to STOP; end this process if the parent is gone before."""
     try:
         while (frame := receive_frame(pipe))[0] != STOP:
             frames.put(frame)
@@ -78,7 +78,7 @@ def _read(pipe: socket.socket, frames: Frames) -> None:
 
 
 def _settle(data: bytes) -> None:
-    """Take on the parent's working folder, module path and environment."""
+    """Adopt the parent's working directory, module path and environment."""
     setting = json.loads(data)
     os.chdir(setting["folder"])
     sys.path[:] = setting["path"]
@@ -89,7 +89,7 @@ def _settle(data: bytes) -> None:
 
 
 def fork_workers(control: socket.socket) -> None:
-    """Fork a process for every descriptor that comes, and tell its number; return when the parent is gone."""
+    """Fork a process for every descriptor that arrives, and send back its pid, until the parent is gone."""
     # Nobody waits for them here: the system forgets them as they end.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -108,7 +108,7 @@ def fork_workers(control: socket.socket) -> None:
 
 
 def main() -> None:
-    """Run as the arguments say; Ctrl-C is the parent's to handle."""
+    """Run as the arguments say. Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = {"serve": serve, "fork": fork_workers}[sys.argv[1]]
     with socket.socket(fileno=int(sys.argv[2])) as pipe:

@@ -1,4 +1,4 @@
-"""This process's side of its workers: how they are started, asked and ended."""
+"""Start, ask and end worker processes, from the parent's side."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ FORKS = sys.platform == "linux"
 
 
 def packed(make_app: object) -> bytes:
-    """Return what a worker makes its app of, lambdas and classes of the main program by value.
+    """Pickle what a worker makes its app from; lambdas and classes of the main program go by value.
 
-    Raises ``ConfigError`` where something in it can't be sent to another process.
+    Returns:
+        The pickle.
+
+    Raises:
+        ConfigError: it holds something that can't be sent to another process.
+
     """
     try:
         return cast("bytes", cloudpickle.dumps(make_app))
@@ -42,7 +47,7 @@ def packed(make_app: object) -> bytes:
 
 
 class WorkerProcess:
-    """A process that answers messages as a simulation's merchants; :meth:`ready` once before the first.
+    """A process that answers messages as a simulation's merchants; call :meth:`ready` once before the first.
 
     ``app`` is what :func:`packed` returned.
     """
@@ -57,7 +62,7 @@ class WorkerProcess:
         self._send(APP, app)
 
     def ready(self) -> None:
-        """Wait until it can answer; ``EngineFailedError`` where it can't."""
+        """Wait until the process can answer; raise ``EngineFailedError`` if it can't."""
         try:
             kind, data = receive_frame(self._pipe)
         except EOFError:
@@ -66,10 +71,19 @@ class WorkerProcess:
             raise EngineFailedError(f"a worker process can't start: {data.decode()}")
 
     def ask(self, message: Message, index: int) -> Message:
-        """Return the reply of the merchant with this index; for one thread at a time.
+        """Send a message and wait for its reply; only for one thread at a time.
 
-        Raises ``WorkerDiedError`` when the process ends before, and ``WorkerFailedError`` with what its app
-        raised.
+        Args:
+            message: the request.
+            index: index of the merchant.
+
+        Returns:
+            The merchant's reply.
+
+        Raises:
+            WorkerDiedError: the process ended before it replied.
+            WorkerFailedError: its app raised an error.
+
         """
         try:
             self._send(MESSAGE, pickle.dumps((message, index)))
@@ -81,11 +95,11 @@ class WorkerProcess:
         return message_from_bytes(data)
 
     def stop(self) -> None:
-        """Tell it to end when it has answered."""
+        """Tell the process to end after its current answer."""
         self._send(STOP)
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end; after ``seconds`` it is ended."""
+        """Wait for the process to end; terminate it after ``seconds``."""
         try:
             self._process.wait(seconds)
         except psutil.TimeoutExpired:
@@ -100,11 +114,11 @@ class WorkerProcess:
 
 
 class WorkerFailedError(RuntimeError):
-    """The app in a worker process raised something; the text says what."""
+    """The app in a worker process raised an error; the text describes it."""
 
 
 def _started(mode: str, theirs: socket.socket) -> psutil.Popen:
-    """Start a Python of our own with the other end of a pipe."""
+    """Start a Python process with the other end of a socket pair."""
     # A group of its own: Ctrl-C is ours to handle, also while it starts.
     return psutil.Popen(
         [sys.executable, "-P", "-m", "fedrec.simulations.worker", mode, str(theirs.fileno())],
@@ -116,7 +130,7 @@ def _started(mode: str, theirs: socket.socket) -> psutil.Popen:
 
 
 def _forked(theirs: socket.socket) -> psutil.Process:
-    """Have the fork server fork a worker; it is started again if it was killed."""
+    """Have the fork server fork a worker; a server that was killed is started again."""
     try:
         return _fork_server(os.getpid()).fork(theirs)
     except OSError:
@@ -128,7 +142,7 @@ def _forked(theirs: socket.socket) -> psutil.Process:
 
 
 class _ForkServer:
-    """A process that has imported what workers need, and forks them: one for this process's whole life."""
+    """A process that has imported what workers need and forks them; one per parent process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -137,7 +151,7 @@ class _ForkServer:
             self._process = _started("fork", theirs)
 
     def fork(self, theirs: socket.socket) -> psutil.Process:
-        """Return a new worker at the other end of this pipe; raises ``OSError`` when the server is gone."""
+        """Return a new worker at the other end of this pipe; raise ``OSError`` if the server is gone."""
         with self._lock:
             socket.send_fds(self._control, [b"f"], [theirs.fileno()])
             told = self._control.recv(PID.size, socket.MSG_WAITALL)
@@ -149,5 +163,5 @@ class _ForkServer:
 
 @cache
 def _fork_server(parent: int) -> _ForkServer:
-    """Return the fork server of this process (its number): a process that was forked needs another."""
+    """Return the fork server of the process with this pid; a forked process needs its own."""
     return _ForkServer()

@@ -1,1 +1,1 @@
-"""The rules by which the server moves the global model along what a round's sum opens to, one file each."""
+"""The rules by which the server updates the global model with a round's opened sum, one file each."""

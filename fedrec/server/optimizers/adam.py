@@ -1,4 +1,4 @@
-"""Adam (Kingma and Ba 2015), with the moments' bias corrected."""
+"""Adam (Kingma and Ba 2015), with bias-corrected moments."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 class Adam:
-    """w = w - learning_rate * m' / (sqrt(v') + stability), of the moving averages m of g and v of g**2.
+    """w = w - learning_rate * m' / (sqrt(v') + stability).
 
-    m' and v' are m / (1 - beta1**t) and v / (1 - beta2**t) at step t.
+    m is the moving average of the gradient g with decay beta1, v that of g**2 with decay beta2; m' and v' are
+    m / (1 - beta1**t) and v / (1 - beta2**t) at step t.
     """
 
     def __init__(
@@ -36,7 +37,13 @@ class Adam:
         self._steps = 0
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
-        """Move the parameters in place, by the ratio of the two corrected moments."""
+        """Move the parameters in place, by the ratio of the two corrected moments.
+
+        Args:
+            parameters: float64, shape (d,).
+            gradient: float64, shape (d,); not changed.
+
+        """
         self._steps += 1
         self._first *= self._beta1
         self._first += (1 - self._beta1) * gradient
@@ -49,11 +56,11 @@ class Adam:
         parameters -= denominator
 
     def state(self) -> State:
-        """Return both moments, and the number of steps that their bias follows from."""
+        """Return both moments, and the number of steps that the bias correction needs."""
         return {"first": self._first, "second": self._second, "steps": np.array([self._steps])}
 
     def load(self, state: State) -> None:
-        """Take over the moments and the number of steps."""
+        """Restore the moments and the number of steps."""
         self._first, self._second = state["first"], state["second"]
         self._steps = int(state["steps"][0])
 

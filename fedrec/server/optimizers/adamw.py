@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019): Adam, with a weight decay that the moments don't see."""
+"""AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ class AdamW:
         self._kept = 1 - shrinkage
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
-        """Shrink the parameters, and move them in place."""
+        """Shrink the parameters in place, then take Adam's step.
+
+        Args:
+            parameters: float64, shape (d,).
+            gradient: float64, shape (d,); not changed.
+
+        """
         parameters *= self._kept
         self._adam.step(parameters, gradient)
 
@@ -25,7 +31,7 @@ class AdamW:
         return self._adam.state()
 
     def load(self, state: State) -> None:
-        """Take over a state of Adam's."""
+        """Restore Adam's state."""
         self._adam.load(state)
 
 

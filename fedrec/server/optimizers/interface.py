@@ -1,4 +1,4 @@
-"""What a server optimizer is, and what its specification says."""
+"""The interface of a server optimizer, and the specification that describes one."""
 
 from __future__ import annotations
 
@@ -16,30 +16,43 @@ State = Mapping[str, NDArray[Any]]
 class ServerOptimizer(Protocol):
     """A rule that turns a mean gradient into a step of the parameters.
 
-    Where merchants take steps of their own, the gradient is the pseudo-gradient of Reddi et al. (2021): the
-    mean of how far they moved the model, with its sign turned. Either is an opened sum, so that a step is
+    Where merchants take several local steps, the gradient is the pseudo-gradient of Reddi et al. (2021):
+    minus the mean change of the merchants' models. Both kinds come from an opened sum, so that a step is
     post-processing and costs no privacy.
     """
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
-        """Move the parameters, shape (d,), in place along a mean gradient, shape (d,), left as it is."""
+        """Move the parameters in place along a mean gradient.
+
+        Args:
+            parameters: float64, shape (d,); changed.
+            gradient: float64, shape (d,); not changed.
+
+        """
         ...
 
     def state(self) -> State:
-        """Return all that the next step depends on besides the parameters, as numeric arrays by name.
+        """Return everything besides the parameters that the next step depends on, as numeric arrays by name.
 
-        Names, shapes and types are the same from the first step to the last.
+        Names, shapes and dtypes are the same from the first step to the last.
         """
         ...
 
     def load(self, state: State) -> None:
-        """Take over a state that :meth:`state` returned; the arrays belong to the optimizer from then on."""
+        """Restore what :meth:`state` returned; the arrays belong to the optimizer from then on."""
         ...
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that a person may set: its default, and the range from ``least`` to below ``limit``."""
+    """A number that the user may set.
+
+    Attributes:
+        default: its value unless it is set.
+        least: the smallest value allowed.
+        limit: every value must be below it.
+
+    """
 
     default: float
     least: float
@@ -55,14 +68,17 @@ Make = Callable[[int, float, Mapping[str, float]], ServerOptimizer]
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """One optimizer by name.
+    """The specification of one optimizer.
 
     Attributes:
-        name: as in options, plans and reports.
-        settings: what can be set besides the learning rate, by name; :data:`Setting` has default and range.
-        learning_rate: its step length unless a person sets one. None takes the model's own, which was chosen
-            for SGD, with the model's momentum, or 1, the plain mean, where merchants take their own steps.
-        make: builds the optimizer from the number of parameters, learning rate, and all settings' values.
+        name: the name in options, plans and reports.
+        settings: what can be set besides the learning rate, by name.
+        learning_rate: the default learning rate. None takes the model's own learning rate and momentum, which
+            were chosen for SGD; or, where merchants take local steps, 1, which applies the mean change as it
+            is.
+        make: builds the optimizer from the number of parameters, the learning rate and the values of all
+            settings.
+
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The optimizers that a training can name: the package's own, and installed ones (``fedrec.optimizers``)."""
+"""The optimizers that a training can name: built in, and installed (entry point ``fedrec.optimizers``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REGISTRY: Final = Registry(
 
 
 def read_choice(text: str | None) -> tuple[OptimizerSpec, Mapping[str, float]]:
-    """Read ``NAME`` or ``NAME:SETTING=VALUE,...``, the default optimizer where ``text`` is None.
+    """Read ``NAME`` or ``NAME:SETTING=VALUE,...``; None is the default optimizer.
 
     Returns:
         The optimizer, and the settings that the text gives.
@@ -59,7 +59,19 @@ def _in_range(text: str, setting: Setting, *, where: str) -> float:
 
 
 def start_weights(update: ServerUpdate, initial: Vector) -> Weights:
-    """Return the global model of a plan at its initial parameters; ``ConfigError`` as :class:`Registry`."""
+    """Return the global model of a plan, before its first step.
+
+    Args:
+        update: the plan's optimizer, learning rate, settings and averaging.
+        initial: the initial parameters, float64, shape (d,).
+
+    Returns:
+        The global model, with a new optimizer.
+
+    Raises:
+        ConfigError: the optimizer is not installed; see :class:`Registry`.
+
+    """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
     return Weights.start(initial, optimizer, averaging=update.averaging)

@@ -10,7 +10,7 @@ from fedrec.server.optimizers.interface import DECAY, OptimizerSpec, Setting, St
 
 
 class Sgd:
-    """v = momentum * v + g; w = w - learning_rate * v. Without momentum no v is kept."""
+    """v = momentum * v + g; w = w - learning_rate * v. Without momentum, v is g and isn't kept."""
 
     def __init__(self, dimension: int, *, learning_rate: float, momentum: float = 0.0) -> None:
         self._learning_rate = learning_rate
@@ -18,7 +18,13 @@ class Sgd:
         self._velocity = np.zeros(dimension) if momentum else None
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
-        """Move the parameters in place, against the velocity."""
+        """Move the parameters in place, against the velocity.
+
+        Args:
+            parameters: float64, shape (d,).
+            gradient: float64, shape (d,); not changed.
+
+        """
         if self._velocity is not None:
             self._velocity *= self._momentum
             self._velocity += gradient
@@ -26,11 +32,11 @@ class Sgd:
         parameters -= self._learning_rate * gradient
 
     def state(self) -> State:
-        """Return the velocity, where there is momentum."""
+        """Return the velocity, empty without momentum."""
         return {} if self._velocity is None else {"velocity": self._velocity}
 
     def load(self, state: State) -> None:
-        """Take over a velocity."""
+        """Restore the velocity."""
         if self._velocity is not None:
             self._velocity = state["velocity"]
 

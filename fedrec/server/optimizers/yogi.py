@@ -1,4 +1,4 @@
-"""Yogi (Zaheer et al. 2018), as FedYogi uses it on a server (Reddi et al. 2021, algorithm 2)."""
+"""Yogi (Zaheer et al. 2018), as FedYogi uses it on the server (Reddi et al. 2021, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fedrec.server.optimizers.interface import DECAY, OptimizerSpec, Setting, St
 
 
 class Yogi:
-    """w = w - learning_rate * m / (sqrt(v) + tau), of the moving average m of g.
+    """w = w - learning_rate * m / (sqrt(v) + tau), with m the moving average of g.
 
-    v = v - (1 - beta2) * sign(v - g**2) * g**2 changes by a share of the squared gradient at most, where
-    Adam's falls by a share of itself. It starts at tau**2, tau is ``stability``, and no moment is corrected.
+    v = v - (1 - beta2) * sign(v - g**2) * g**2 changes by at most a share of the squared gradient, where
+    Adam's falls by a share of itself. v starts at tau**2, tau is ``stability``, and the moments are not
+    bias-corrected.
     """
 
     def __init__(
@@ -30,7 +31,13 @@ class Yogi:
         self._first, self._second = np.zeros(dimension), np.full(dimension, stability**2)
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
-        """Move the parameters in place, by the ratio of the two moments."""
+        """Move the parameters in place, by the ratio of the two moments.
+
+        Args:
+            parameters: float64, shape (d,).
+            gradient: float64, shape (d,); not changed.
+
+        """
         self._first *= self._beta1
         self._first += (1 - self._beta1) * gradient
         squares = np.square(gradient)
@@ -43,7 +50,7 @@ class Yogi:
         return {"first": self._first, "second": self._second}
 
     def load(self, state: State) -> None:
-        """Take over the moments."""
+        """Restore the moments."""
         self._first, self._second = state["first"], state["second"]
 
 

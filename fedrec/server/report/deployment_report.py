@@ -1,8 +1,8 @@
-"""The report of a deployed training: what a server knows of it, in the shape of a simulation's.
+"""Make the report of a deployed training from what the server knows, in the same schema as a simulation's.
 
-Photos, ledgers and costs are the merchants' own. What the server knows of a merchant is the size that it
-declared, and the rounds whose ledger heads it signed; how much of its lifetime budget a merchant has spent
-elsewhere, it doesn't know.
+Photos, ledgers and costs are the merchants' own. Of a merchant the server knows the size that it declared,
+and the rounds of which it signed ledger heads. It doesn't know how much of its lifetime budget a merchant has
+spent elsewhere.
 """
 
 from __future__ import annotations
@@ -38,8 +38,22 @@ def deployed_report(
 ) -> dict[str, Any]:
     """Return the report of a training that has ended.
 
-    ``sizes`` are the numbers of records that merchants declared when they were enrolled, ``receipts`` of
-    how many of its rounds the server has signed one, by name.
+    Args:
+        run_id: the run's id in the report.
+        plan: the training's plan.
+        derived: what follows from the plan.
+        started: when the training first ran, UTC.
+        rounds_reserved: number of rounds that may have been charged.
+        lines: the records of the finished rounds.
+        metrics: measured on the operator's own public photos, if any.
+        sizes: how many records each merchant declared at its enrolment, by name.
+        receipts: of how many rounds the server has signed a receipt, by merchant.
+        seeded: whether any merchant said that its noise comes from a seed.
+        refusals: where a merchant refused, and why.
+
+    Returns:
+        The content of ``report.json``.
+
     """
     return build_report(
         plan=plan,
@@ -78,7 +92,7 @@ def _per_merchant(
     receipts: Mapping[str, int],
     rounds_reserved: int,
 ) -> list[dict[str, Any]]:
-    """State the rounds that each merchant is known to be charged for, and the most that they may cost it."""
+    """Return the rounds that each merchant is known to be charged for, and the most that they may cost it."""
     # A merchant may have been charged in any round that was begun, also where its upload was lost.
     epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)
     return [
@@ -94,7 +108,10 @@ def _per_merchant(
 
 
 def _peak_bytes() -> int:
-    """Return the largest resident set of this process so far; the kernel tells kilobytes, but for macOS."""
+    """Return the largest resident set of this process so far, in bytes.
+
+    The kernel counts it in kilobytes, but in bytes on macOS.
+    """
     # Not everywhere, and this module must be importable where a clear line says what is missing.
     import resource
 

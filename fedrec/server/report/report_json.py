@@ -1,7 +1,7 @@
-"""The dictionary of ``report.json``, schema ``fedrec.report/1``: what any training ends with.
+"""Make the content of ``report.json``, schema ``fedrec.report/1``, which every training ends with.
 
-A simulation knows more than a deployed server: its merchants' ledgers and their costs lie on the same
-machine. What the reporter can't know is None.
+A simulation knows more than a deployed server: the merchants' ledgers and costs are on the same machine. What
+the reporter can't know is None.
 """
 
 from __future__ import annotations
@@ -35,10 +35,23 @@ _SHOWN_CLASSES = 10
 class RunFacts:
     """How a training was run, and what was measured of it.
 
-    ``rounds_reserved`` counts the rounds that may have been charged: one that was under way at an
-    interruption is. With ``stopped_early`` results ended the training: then only the whole plan's epsilon
-    holds. ``seeded`` is whether any merchant's noise came from a seed, as far as it is known.
-    ``seconds_train`` and ``seconds_encrypt`` are CPU seconds of all merchants together.
+    Attributes:
+        id: the run's id.
+        engine: what ran the merchants.
+        seconds: how long it took.
+        peak_memory_bytes: the largest memory use.
+        interrupted: whether it was interrupted.
+        rounds_reserved: how many rounds may have been charged, one that was under way at an interruption
+            included.
+        seeded: whether any merchant's noise came from a seed, as far as it is known.
+        stopped_early: whether results ended the training; then only the whole plan's epsilon holds.
+        workers: number of worker processes.
+        dataset: name of the data.
+        partition: how it was divided among merchants.
+        seed: the run's seed, if any.
+        seconds_train: CPU seconds of training, all merchants together.
+        seconds_encrypt: CPU seconds of encryption, all merchants together.
+
     """
 
     id: str
@@ -60,10 +73,20 @@ class RunFacts:
 def epsilon_after(
     plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False, delta: float | None = None
 ) -> float | None:
-    """Return the proved epsilon of ``steps`` noised steps, and of the count that a merchant declared before.
+    """Return the proved epsilon of noised steps and of the count that a merchant declared before them.
 
-    By PLD, in one of the two views; at ``delta``, or the plan's own where none is given. None without a
-    guarantee.
+    It is computed by privacy loss distributions (PLD).
+
+    Args:
+        plan: the training's plan.
+        derived: what follows from it.
+        steps: number of noised steps.
+        broken: True for the view of somebody who sees every upload in clear, False for the server's view.
+        delta: delta of the guarantee; None for the plan's own.
+
+    Returns:
+        Epsilon, or None without a guarantee.
+
     """
     if not plan.privacy_mode.private:
         return None
@@ -72,13 +95,33 @@ def epsilon_after(
 
 
 def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> dict[str, float | None]:
-    """Return what :func:`epsilon_after` is for 2 and 4 copies of a photo, server's view, by their number."""
+    """Return the epsilon of 2 and of 4 copies of a photo, in the server's view; see :func:`epsilon_after`.
+
+    Args:
+        plan: the training's plan.
+        derived: what follows from it.
+        steps: number of noised steps.
+
+    Returns:
+        Epsilon by the number of copies, None without a guarantee.
+
+    """
     spend = _spend(derived, steps=steps)
     return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN}
 
 
 def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False) -> Rating:
-    """Rate the epsilon of a training of this plan, in words."""
+    """Rate the epsilon of a training in words.
+
+    Args:
+        plan: the training's plan.
+        epsilon: the epsilon to rate, None without a guarantee.
+        seeded: whether noise came from a seed.
+
+    Returns:
+        The rating.
+
+    """
     privacy = {
         "mode": plan.mode,
         "unit": plan.unit,
@@ -90,7 +133,7 @@ def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False
 
 
 def delta_warning(plan: TrainingPlan) -> str | None:
-    """Say where a plan's delta is above a tenth of one in its records; None where it isn't."""
+    """Return a warning if a plan's delta is above a tenth of one over its number of records, else None."""
     if not plan.privacy_mode.private or plan.delta * 10 * plan.records_total <= 1 + 1e-9:
         return None
     return (
@@ -100,18 +143,18 @@ def delta_warning(plan: TrainingPlan) -> str | None:
 
 
 def _cross_checks(derived: Derived, *, steps: int) -> dict[str, float | None]:
-    """Return what every accountant but the headline says of :func:`epsilon_after`, by its name."""
+    """Return what every accountant but the headline's computes for :func:`epsilon_after`, by its name."""
     spend = _spend(derived, steps=steps)
     return {name: finite(epsilon) for name, epsilon in accountants.cross_checks(spend).items()}
 
 
 def _spend(derived: Derived, *, steps: int) -> PrivacySpend:
-    """Return what so many steps spend, with the count that a merchant declared before."""
+    """Return the privacy spend of so many steps, with the count that a merchant declared before."""
     return derived.spend.after(steps).beside(count_event())
 
 
 def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[str, Any]]:
-    """List everything that a merchant was charged for, with the noise that the server's view guarantees."""
+    """List everything that a merchant was charged for, with noise multipliers of the server's view."""
     multiplier = derived.spend.multiplier
     return [
         {
@@ -139,8 +182,21 @@ def build_report(
 ) -> dict[str, Any]:
     """Return the report of a finished or interrupted training, ready for JSON.
 
-    ``split`` names what ``metrics`` were taken on, ``data`` and ``per_merchant`` are the sections of those
-    names, and ``problems`` go among the warnings.
+    Args:
+        plan: the training's plan.
+        derived: what follows from it.
+        facts: how the training was run.
+        lines: the records of the finished rounds.
+        metrics: of the final model, if it was evaluated.
+        split: name of the data that ``metrics`` were taken on.
+        data: the section ``data``.
+        per_merchant: the section ``per_merchant``.
+        refusals: where a merchant refused, and why.
+        problems: further warnings.
+
+    Returns:
+        The content of ``report.json``.
+
     """
     # The epsilon of so many rounds as were run holds for a number that no result has a say in.
     counted = plan.rounds if facts.stopped_early else max(len(lines), facts.rounds_reserved)
@@ -266,7 +322,7 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
 
 
 def _weak_settings(plan: TrainingPlan) -> list[str]:
-    """Say where the guarantee is other than a person may think that they asked for."""
+    """Warn where the guarantee differs from what the user may think they asked for."""
     if not plan.privacy_mode.private:
         return []
     warnings: list[str] = []
@@ -280,7 +336,7 @@ def _weak_settings(plan: TrainingPlan) -> list[str]:
 
 
 def _absent_classes(metrics: Metrics | None) -> list[str]:
-    """Name the classes that macro means count as 0 for want of records."""
+    """Warn of classes without records, which macro means count as 0."""
     absent = [] if metrics is None else [line.label for line in metrics.per_class if line.support == 0]
     if not absent:
         return []

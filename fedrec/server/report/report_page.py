@@ -1,7 +1,7 @@
-"""The report of a run as a document: what stands in ``report.json``, for people.
+"""Lay out the content of ``report.json`` as a document.
 
-It adds no figure of its own to the privacy claims. It can be made of the report of an interrupted run: what
-is missing or null shows as a dash.
+No figure is added to the privacy claims. The report may be that of an interrupted run: values that are
+missing or null are shown as a dash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fedrec.server.report import round_charts, tables
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Render the content of ``report.json`` as an HTML page that stands alone."""
+    """Render the content of ``report.json`` as a self-contained HTML page."""
     return render_html(training_document(report))
 
 
@@ -142,7 +142,7 @@ def _guarantee(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rati
 
 
 def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say what epsilon is for several copies of a photo, where the report has it."""
+    """Return a sentence on the epsilon of several copies of a photo, if the report has it."""
     found = tables.section(privacy, "epsilon_of_copies")
     told = [
         f"{number_format.epsilon(value)} for {copies}"

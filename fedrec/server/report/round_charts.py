@@ -1,4 +1,4 @@
-"""The rounds of a training as charts: accuracy and epsilon, with the rounds that were lost."""
+"""Draw the rounds of a training as charts: accuracy and epsilon, with lost rounds marked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedrec.server.report import tables
 
 
 def round_blocks(report: Mapping[str, Any]) -> list[Block]:
-    """Draw a report's rounds, and say how many of them there are, were lost and lacked a merchant."""
+    """Draw a report's rounds, and state how many were run and lost, and their dropouts."""
     every = tables.items(report, "rounds")
     rows = [row for row in every if number_format.number(row.get("round")) is not None]
     if not rows:
@@ -46,7 +46,7 @@ def _plot(
     shown: Callable[[float], str],
     top: float | None = None,
 ) -> Chart:
-    """Draw one figure over the rounds that have it, on an axis up to ``top`` or to the largest value."""
+    """Draw one value over the rounds that have it, on an axis up to ``top`` or else to the largest value."""
     numbers = [int(row["round"]) for row in rows]
     values = [(int(row["round"]), number_format.number(row.get(key))) for row in rows]
     points = tuple((float(at), value) for at, value in values if value is not None and value >= 0)

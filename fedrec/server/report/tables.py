@@ -1,6 +1,6 @@
-"""The tables of a training's report: confusion matrix, classes, merchants, cost and settings.
+"""Make the tables of a training's report: confusion matrix, classes, merchants, cost and settings.
 
-Whatever a report holds in place of a table (null, ragged rows, other types) gives a sentence instead.
+Where a report holds something else in place of a table (null, ragged rows, other types), a sentence says so.
 """
 
 from __future__ import annotations
@@ -35,13 +35,31 @@ _NOISE = ("sample_rate", "clip", "noise_multiplier", "steps", "colluders", "min_
 
 
 def section(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Give one section of a report, empty where the report has none."""
+    """Return one section of a report.
+
+    Args:
+        report: the report, or a section of it.
+        name: the section's key.
+
+    Returns:
+        The section, empty if the report has none.
+
+    """
     value = report.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def items(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Give the mappings of a list in a section, empty where it has none."""
+    """Return the mappings in a list.
+
+    Args:
+        parent: the section that holds the list.
+        name: the list's key.
+
+    Returns:
+        The mappings, empty if there is no such list.
+
+    """
     value = parent.get(name)
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []
 
@@ -116,7 +134,7 @@ def cost(report: Mapping[str, Any]) -> Facts:
 
 
 def settings(report: Mapping[str, Any]) -> list[Block]:
-    """Lay out what was asked for, and the files that could not be used."""
+    """Lay out the run's options, and the files that could not be used."""
     run, data, privacy, scheme = (
         section(report, name) for name in ("run", "data", "privacy", "secure_aggregation")
     )
@@ -157,7 +175,7 @@ def _named(values: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, 
 
 
 def _skipped(files: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """List the first of the files that could not be used, with their reasons."""
+    """List the first files that could not be used, with the reasons."""
     if not files:
         return []
     lines = [

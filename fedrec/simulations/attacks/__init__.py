@@ -1,1 +1,1 @@
-"""Attacks on our own protection: what each party could make of what it sees."""
+"""Attacks on our own protection: what each party could learn from what it sees."""

@@ -1,9 +1,9 @@
-"""A one-run audit of the code that ships: canaries whose gradients stand alone, through real rounds.
+"""Audit the shipped code empirically in one run: canaries with separate gradients, through real rounds.
 
-One merchant holds the canaries. Each is a record whose gradient, before the clip, lies along an axis of
-its own and is ten times too long. The rest is the product as it is: the merchants' daemon code samples,
-clips, rounds, adds noise, charges its ledger and encrypts; the coordinator opens the sum. What the auditor
-knows beyond the server is what the threat model grants: the colluders' own noise, which it takes off.
+One merchant holds the canaries. Each is a record whose gradient, before clipping, lies along an axis of its
+own and is ten times too long. Everything else is the product as it is: the merchants' code samples, clips,
+rounds, adds noise, charges its ledger and encrypts, and the coordinator opens the sum. Beyond what the server
+sees, the auditor knows what the threat model grants: the colluders' own noise, which it subtracts.
 """
 
 from __future__ import annotations
@@ -70,10 +70,19 @@ RandomnessFor = Callable[[str, TrainingPlan, int], Randomness]
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What is audited: a training of ``rounds`` steps at rate ``sample_rate`` that claims ``epsilon``.
+    """The audited training and the audit.
 
-    Just ``contributors`` merchants take part, the fewest that a sum of theirs may hold, ``colluders`` of
-    them on the server's side.
+    Attributes:
+        epsilon: what the training claims.
+        delta: of the claim.
+        canaries: how many there are.
+        rounds: of the training, one step each.
+        sample_rate: of the training.
+        contributors: the size of the cohort, which is the fewest merchants that a sum may hold.
+        colluders: how many of them side with the server.
+        scheme: the aggregation scheme.
+        confidence: of the lower bounds.
+
     """
 
     epsilon: float = 8.0
@@ -95,12 +104,20 @@ class AuditOptions:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found; ``violations`` says in a line each what contradicts the claim.
+    """What an audit found.
 
-    ``epsilon_claimed`` is what the merchants' ledgers say of the run, the largest of them;
-    ``bound_possible`` is what all guesses right would have given: no claim above it can be refuted.
-    ``bound_gaussian`` is None with sampling, where trade-offs aren't Gaussian. ``shared_noise`` is the
-    largest part of the noise that any two rounds have in common, about 0 if none; None for one round.
+    Attributes:
+        options: what was audited.
+        noise_multiplier: of the training.
+        epsilon_claimed: the largest epsilon that the merchants' ledgers state for the run.
+        bound_steinke: lower bound on epsilon, for any mechanism.
+        bound_gaussian: lower bound on epsilon, for Gaussian mechanisms; None with sampling, where the
+            trade-off functions aren't Gaussian.
+        bound_possible: the bound that only right guesses would have given; no claim above it can be refuted.
+        shared_noise: the largest part of the noise that any two rounds have in common, about 0 if none; None
+            for a single round.
+        violations: what contradicts the claim, a line each.
+
     """
 
     options: AuditOptions
@@ -119,7 +136,10 @@ class AuditResult:
 
 
 class CanaryModel(nn.Module):
-    """Two logits, linear in a one-hot input, all weights zero: canary i's gradient has two coordinates."""
+    """Two logits, linear in a one-hot input, with zero weights.
+
+    Canary i's gradient has two nonzero coordinates.
+    """
 
     def __init__(self, canaries: int) -> None:
         super().__init__()
@@ -127,14 +147,14 @@ class CanaryModel(nn.Module):
         nn.init.zeros_(self.logits.weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return logits, (n, 2)."""
+        """Return logits, shape (n, 2)."""
         logits: torch.Tensor = self.logits(inputs)
         return logits
 
 
 @dataclass
 class _Recorder:
-    """A server optimizer that keeps what was opened, and leaves the model where it was."""
+    """A server optimizer that keeps the opened means, and doesn't change the model."""
 
     seen: list[Vector] = field(default_factory=list)
 
@@ -143,15 +163,15 @@ class _Recorder:
         self.seen.append(gradient)
 
     def state(self) -> State:
-        """Return nothing: no step depends on what was seen."""
+        """Return nothing: no step depends on the opened means."""
         return {}
 
     def load(self, state: State) -> None:
-        """Take over nothing."""
+        """Do nothing."""
 
 
 class _InlineGrid(VirtualGrid):
-    """Answers in the same process."""
+    """A grid whose merchants answer in this process."""
 
     def __init__(self, merchants: list[Merchant]) -> None:
         super().__init__(merchants=len(merchants), dropouts=None)
@@ -168,7 +188,7 @@ class _InlineGrid(VirtualGrid):
         return answered
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""
 
 
 def audit(
@@ -178,12 +198,17 @@ def audit(
 ) -> AuditResult:
     """Run the audit.
 
-    ``randomness_for`` is where the honest merchants' chance comes from; a daemon's by default. The coins
-    that include canaries are always the operating system's.
+    Args:
+        options: what is audited.
+        randomness_for: returns the honest merchants' randomness; a daemon's by default. The coins that
+            include canaries are always drawn from the operating system.
+
+    Returns:
+        The bounds, and what contradicts the claim.
 
     Raises:
         ConfigError: the options don't make a training.
-        AuditError: a round was not opened, so that nothing can be said.
+        AuditError: a round was not opened, so that nothing can be concluded.
 
     """
     coins = Randomness.from_os().uniform(options.canaries) < 0.5
@@ -239,7 +264,7 @@ def audit(
 
 
 def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
-    """Return the epsilon that each ledger's last charge claims for its training; infinite without one."""
+    """Return the epsilon that each ledger's last charge states for its training; infinite without one."""
     claims = []
     for peer in plan.roster:
         outcome, entries = read_entries(
@@ -254,10 +279,15 @@ def _claims(plan: TrainingPlan, folder: Path) -> list[float]:
 
 
 def _shared(noises: list[Vector]) -> float | None:
-    """Difference every two rounds' noise, shape (m,) each; return the largest part that is gone.
+    """Return the largest part of the noise that any two rounds have in common; shape (m,) each.
 
-    That is 1 - Var(a - b) / (Var(a) + Var(b)): 1 / h where one of h equal shares is the same in both rounds,
-    and 0 with a standard deviation of 1 / sqrt(m) where all are independent, whatever the noise's size.
+    That part is 1 - Var(a - b) / (Var(a) + Var(b)). It is 1 / h if one of h equal shares is the same in both
+    rounds, and 0 with a standard deviation of 1 / sqrt(m) if all are independent, whatever the scale of the
+    noise.
+
+    Returns:
+        The part, or None for fewer than two rounds.
+
     """
     if len(noises) < 2:
         return None
@@ -270,7 +300,7 @@ def _shared(noises: list[Vector]) -> float | None:
 def _train(
     options: AuditOptions, coins: NDArray[np.bool_], folder: Path, *, randomness_for: RandomnessFor
 ) -> tuple[TrainingPlan, list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Run a whole training; return its plan, the opened sums, and the colluders' part of each."""
+    """Run a whole training; return its plan, the opened sums, and the colluders' part of each sum."""
     names = [f"merchant-{index:02d}" for index in range(options.contributors)]
     identities = {name: SigningIdentity.generate() for name in names}
     training, home = Training(folder), ServerHome(folder / "server")
@@ -363,7 +393,7 @@ def _plan(
 
 
 def _data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64]) -> TrainingData:
-    """One-hot records; at zero weights canary i's gradient is (-x/2, x/2), of length x / sqrt 2."""
+    """Return one-hot records; at zero weights canary i's gradient is (-x/2, x/2), of length x / sqrt 2."""
     inputs = torch.zeros(len(chosen), 1, canaries)
     inputs[torch.arange(len(chosen)), 0, torch.from_numpy(chosen)] = _LENGTH * _CLIP * math.sqrt(2.0)
     digests = tuple(hashlib.sha256(b"canary %d" % canary).digest() for canary in chosen)

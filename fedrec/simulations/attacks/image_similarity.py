@@ -1,4 +1,4 @@
-"""How alike two pictures are (PSNR, SSIM), and how a set of reconstructions is matched to the photos."""
+"""Measure how similar two pictures are (PSNR, SSIM), and match reconstructions to the photos."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ _K1, _K2 = 0.01, 0.03
 
 
 def psnr(picture: Pictures, other: Pictures) -> float:
-    """Return the peak signal-to-noise ratio in dB, -10 log10 of the mean squared error, at most 100.
+    """Return the peak signal-to-noise ratio of two pictures.
 
-    Both float64 of one shape, values in 0 to 1. Raises ``DataError`` for shapes that differ.
+    Args:
+        picture: float64, values in 0 to 1.
+        other: the same shape.
+
+    Returns:
+        -10 log10 of the mean squared error, in dB, at most 100.
+
+    Raises:
+        DataError: the shapes differ, or the pictures are empty.
+
     """
     if picture.shape != other.shape or picture.size == 0:
         raise DataError(f"pictures of shape {picture.shape} and {other.shape} can't be compared")
@@ -33,14 +42,17 @@ def psnr(picture: Pictures, other: Pictures) -> float:
 
 
 def ssim(picture: Pictures, other: Pictures) -> float:
-    """Return the mean structural similarity (Wang et al. 2004) of two pictures, at most 1.
+    """Return the mean structural similarity (Wang et al. 2004) of two pictures.
 
-    The paper's own settings: a Gaussian window of deviation 1.5, 11 pixels a side, K1 = 0.01, K2 = 0.03, the
-    mean over the places where the whole window lies in the picture; of colours the mean.
+    The paper's own settings: a Gaussian window of standard deviation 1.5, 11 pixels a side, K1 = 0.01, K2 =
+    0.03, the mean over the positions where the whole window lies in the picture, and the mean over colours.
 
     Args:
         picture: float64 (H, W, C), values in 0 to 1; H and W at least 11.
         other: the same shape.
+
+    Returns:
+        The similarity, at most 1.
 
     Raises:
         DataError: the shapes differ, or a side is below 11 pixels.
@@ -68,10 +80,17 @@ def ssim(picture: Pictures, other: Pictures) -> float:
 
 
 def matched(reconstructions: Pictures, photos: Pictures) -> Pictures:
-    """Return the reconstructions in the order that suits the photos best: the least squared error in all.
+    """Sort reconstructions so that they match the photos best, by the least total squared error.
 
-    An update doesn't tell which record came first; this errs in the attacker's favour. Both float64
-    (n, H, W, C).
+    An update doesn't reveal the order of its records; this matching favours the attacker.
+
+    Args:
+        reconstructions: float64 (n, H, W, C).
+        photos: the same shape.
+
+    Returns:
+        The reconstructions in the order of the photos.
+
     """
     apart = np.square(reconstructions[:, None] - photos[None]).mean(axis=(2, 3, 4))
     rows, columns = linear_sum_assignment(apart)
@@ -81,5 +100,5 @@ def matched(reconstructions: Pictures, photos: Pictures) -> Pictures:
 
 
 def grey_like(photos: Pictures) -> Pictures:
-    """Return plain mid-grey pictures of the photos' shape: what anybody can guess who saw nothing."""
+    """Return plain mid-grey pictures of the photos' shape: a guess that needs no information."""
     return np.full_like(photos, GREY)

@@ -1,4 +1,4 @@
-"""``fedrec audit inversion``: what can be seen of a merchant's photos in what each party sees."""
+"""``fedrec audit inversion``: reconstruct a merchant's photos from what each party sees."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """What is attacked, and how.
+    """The attacked training and the attack.
 
     Attributes:
         defence: the training's settings.
         data: a folder of photos as ``fedrec simulate --data`` takes it; synthetic photos if None.
-        batches: photos of the merchant in the attacked step.
+        batches: numbers of photos of the merchant in the attacked step.
         size: side of the photos in pixels.
-        search_steps: of the search for pictures.
+        search_steps: steps of the search for pictures.
         seed: of photos, initial weights, search and noise; the noise is then the same in every run.
 
     """
@@ -66,10 +66,17 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One view's pictures, float64 (n, H, W, 1) in the photos' order, and how near they come.
+    """The pictures that one view gives, and how similar they are to the photos.
 
-    ``gains`` is by how many dB each comes nearer to its photo than plain grey; ``psnr`` and ``ssim`` are
-    means.
+    Attributes:
+        name: the view.
+        pictures: float64 (n, H, W, 1), in the photos' order.
+        protected: whether the design says that the view shows no photo.
+        psnr: mean over the pictures, dB.
+        ssim: mean over the pictures.
+        best_psnr: largest PSNR of a picture, dB.
+        gains: by how many dB the PSNR of each picture is above that of plain grey.
+
     """
 
     name: str
@@ -82,18 +89,18 @@ class Reconstruction:
 
     @property
     def shown(self) -> int:
-        """How many photos show through."""
+        """How many photos the pictures reveal."""
         return sum(gain > GREY_MARGIN for gain in self.gains)
 
     @property
     def shows_something(self) -> bool:
-        """Whether any photo does."""
+        """Whether the pictures reveal any photo."""
         return self.shown > 0
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The photos of one attacked step, what plain grey scores against them, and every view's pictures."""
+    """The photos of one attacked step, the scores of plain grey against them, and every view's pictures."""
 
     photos: NDArray[np.float64]
     grey_psnr: float
@@ -102,14 +109,14 @@ class BatchResult:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The photos' numbers, those first that come out best in what should show nothing."""
+        """The photos' indices, those first that the protected views reconstruct best."""
         best = np.max([view.gains for view in self.views if view.protected], axis=0)
         return tuple(int(number) for number in np.argsort(-best, kind="stable"))
 
 
 @dataclass(frozen=True)
 class InversionResult:
-    """All batches, with what a report says about the attacked training."""
+    """The results of all batches, with what a report states of the attacked training."""
 
     settings: InversionSettings
     parameters: int
@@ -119,17 +126,17 @@ class InversionResult:
 
     @property
     def raw_psnr(self) -> float:
-        """What the attack reaches on the smallest batch's raw update, in dB."""
+        """The PSNR that the attack reaches on the smallest batch's raw update, in dB."""
         return self.batches[0].views[0].psnr
 
     @property
     def attack_works(self) -> bool:
-        """Whether the attack reconstructs a photo where nothing protects it."""
+        """Whether the attack reconstructs a photo from an unprotected update."""
         return self.raw_psnr > SUCCESS_PSNR
 
     @property
     def exposed(self) -> tuple[str, ...]:
-        """Views that should show nothing and do, with the batch."""
+        """The protected views that reveal a photo nevertheless, each with its batch."""
         return tuple(
             f"{view.name} at batch {len(batch.photos)}"
             for batch in self.batches
@@ -138,7 +145,7 @@ class InversionResult:
         )
 
     def report(self) -> dict[str, Any]:
-        """Return the JSON form, schema ``fedrec.inversion/1``; distances in dB, SSIM from -1 to 1."""
+        """Return the JSON form, schema ``fedrec.inversion/1``; PSNR in dB, SSIM from -1 to 1."""
         defence = self.settings.defence
         return {
             "schema": SCHEMA,
@@ -187,7 +194,14 @@ class InversionResult:
 def invert(settings: InversionSettings, *, tell: Tell = lambda line: None) -> InversionResult:
     """Attack one step of merchant 0 at every batch size, from every view.
 
-    The first batch size must be 1: it tells whether the attack works at all.
+    The first batch size must be 1: it shows whether the attack works at all.
+
+    Args:
+        settings: the attacked training and the attack.
+        tell: called with a line of text per result.
+
+    Returns:
+        The results of all batches.
 
     Raises:
         ConfigError: the settings are out of range or don't go together.
@@ -233,7 +247,7 @@ def invert(settings: InversionSettings, *, tell: Tell = lambda line: None) -> In
 
 
 def _photos(settings: InversionSettings) -> tuple[ImageSet, str]:
-    """Return the photos to draw from, and what they are."""
+    """Return the photos to draw from, and their source."""
     if settings.data is None:
         images = generate(
             merchants=settings.defence.merchants,
@@ -256,7 +270,7 @@ def _photos(settings: InversionSettings) -> tuple[ImageSet, str]:
 def _cohort(
     images: ImageSet, settings: InversionSettings, *, batch: int
 ) -> tuple[list[Photos], NDArray[np.float64]]:
-    """Give every merchant ``batch`` photos, the first merchant's shown to no other; return its pixels too."""
+    """Give every merchant ``batch`` photos; the first merchant's go to no other. Return its pixels too."""
     order = np.random.default_rng([settings.seed, batch]).permutation(len(images))
     own, rest = order[:batch], order[batch:]
     needed = batch * (settings.defence.merchants - 1)
@@ -271,7 +285,7 @@ def _cohort(
 
 
 def _grey_pixels(images: ImageSet, chosen: NDArray[np.int64], *, size: int) -> NDArray[np.uint8]:
-    """Return photos in grey, uint8 (n, size, size, 1): with one colour the attacker has least to find."""
+    """Return photos in grey, uint8 (n, size, size, 1): with one colour the attacker has the least to find."""
     return np.stack(
         [to_model_input(images.image(int(index)), size=size, channels=_COLOURS) for index in chosen]
     )

@@ -1,4 +1,4 @@
-"""The page of ``fedrec audit inversion``: photos, and what each party could make of them."""
+"""The page of ``fedrec audit inversion``: photos, and what each party could reconstruct of them."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _ATTACK: Final = (
 
 
 def render(result: InversionResult) -> str:
-    """Return the page: one HTML file that loads nothing from anywhere."""
+    """Return the page: one HTML file that loads no external resource."""
     return render_html(inversion_document(result))
 
 
 def inversion_document(result: InversionResult) -> Document:
-    """Lay out every batch with its pictures, the verdict first and the attack's settings last."""
+    """Lay out every batch with its pictures, after the verdict and before the attack's settings."""
     works = result.attack_works and not result.exposed
     return Document(
         title="What an update shows of a photo",
@@ -82,7 +82,7 @@ def inversion_document(result: InversionResult) -> Document:
 
 
 def verdict(result: InversionResult) -> str:
-    """Say in one or two sentences what came out."""
+    """State the result in one or two sentences."""
     if not result.attack_works:
         return (
             f"The attack is broken: it reaches {result.raw_psnr:.1f} dB on an unprotected update, and "
@@ -135,7 +135,7 @@ def _view(view: Reconstruction, chosen: list[int]) -> tuple[Cell, ...]:
 
 
 def _files(pictures: NDArray[np.float64]) -> tuple[bytes, ...]:
-    """Write pictures, float64 (n, H, W, 1) in 0 to 1, as PNG files."""
+    """Encode pictures, float64 (n, H, W, 1) in 0 to 1, as PNG files."""
     found = []
     for picture in pictures:
         buffer = io.BytesIO()

@@ -1,8 +1,8 @@
-"""Membership inference from the scores of many models: LiRA, the loss threshold, and what privacy allows.
+"""Membership inference from the scores of many models: LiRA, the loss threshold, and the bound of privacy.
 
-Each model was trained on a random half of the same records. In turn every model is the target and all others
-are the shadow models (the economy of Carlini et al. 2022, section VI): which records the target holds is
-independent of the shadows, since each model drew its records by fair coins of its own.
+Each model was trained on a random half of the same records. Each model is the target in turn, with all others
+as shadow models (as Carlini et al. 2022, section VI, do to save models). Which records the target was trained
+on is independent of the shadow models, since each model drew its records by its own fair coins.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack's guesses: ``scores`` (m,), higher for likelier members, and the truth ``members`` (m,)."""
+    """The guesses of an attack.
+
+    Attributes:
+        scores: float64 (m,), higher for likelier members.
+        members: bool (m,), the truth.
+
+    """
 
     scores: Floats
     members: Bools
@@ -41,11 +47,17 @@ class Attack:
 
 @dataclass(frozen=True)
 class Rates:
-    """How well an attack tells members.
+    """How well an attack finds members.
 
-    ``tpr`` is the share of members found where at most ``fpr`` of the others are taken for members; its 95%
-    interval (Clopper and Pearson 1934) takes guesses as independent, which those about one record, or by one
-    model, are not quite.
+    Attributes:
+        fpr: the largest false positive rate allowed.
+        tpr: the share of members found, at that rate.
+        tpr_low: lower end of the 95% interval of ``tpr`` (Clopper and Pearson 1934). It takes guesses as
+            independent; those about the same record, or by the same model, are not quite.
+        tpr_high: upper end of that interval.
+        auc: area under the ROC curve.
+        guesses: number of guesses.
+
     """
 
     fpr: float
@@ -57,9 +69,18 @@ class Rates:
 
 
 def margins(logits: Floats, labels: NDArray[np.int64]) -> Floats:
-    """Return log(p / (1 - p)) of the true class's probability p, stably; (n,) from logits (n, k).
+    """Return log(p / (1 - p)) of the true class's probability p, computed stably.
 
-    Raises ``DataError`` for a logit that isn't finite, or fewer than two classes.
+    Args:
+        logits: float64 (n, k).
+        labels: int64 (n,).
+
+    Returns:
+        float64 (n,).
+
+    Raises:
+        DataError: a logit isn't finite, or there are fewer than two classes.
+
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or not np.isfinite(logits).all():
         raise DataError(
@@ -80,8 +101,8 @@ def likelihood_ratios(margin: Floats, held: Bools) -> Attack:
         held: bool (models, records), which records each was trained on.
 
     Returns:
-        One guess for each pair of a model and a record of which at least two other models were trained with,
-        and two without it.
+        One guess for each pair of a model and a record that at least two other models were trained with, and
+        two without.
 
     Raises:
         DataError: the shapes differ, or there is no such pair.
@@ -105,7 +126,7 @@ def likelihood_ratios(margin: Floats, held: Bools) -> Attack:
 
 
 def _log_density(at: Floats, values: Floats, side: Bools, enough: Bools) -> Floats:
-    """Return the normal log density at ``at``, of the shadows' values on one side; (records,)."""
+    """Return the normal log density at ``at`` of the shadow models' values on one side; (records,)."""
     count = np.maximum(side.sum(axis=0), 1)
     mean = np.where(side, values, 0.0).sum(axis=0) / count
     apart = np.where(side & enough, np.square(values - mean), 0.0).sum()
@@ -116,9 +137,17 @@ def _log_density(at: Floats, values: Floats, side: Bools, enough: Bools) -> Floa
 
 
 def loss_threshold(margin: Floats, held: Bools) -> Attack:
-    """Take records of low loss for members (Yeom et al. 2018): the floor. Arguments as above.
+    """Take records of low loss for members (Yeom et al. 2018): the baseline.
 
-    The loss falls as the margin grows, so the margin ranks the same.
+    The loss falls as the margin grows, so the margin gives the same ranking.
+
+    Args:
+        margin: float64 (models, records), each model's :func:`margins`.
+        held: bool (models, records), which records each was trained on.
+
+    Returns:
+        One guess for each pair of a model and a record.
+
     """
     return Attack(margin.reshape(-1), held.reshape(-1))
 
@@ -126,9 +155,16 @@ def loss_threshold(margin: Floats, held: Bools) -> Attack:
 def rates(attack: Attack, *, fpr: float) -> Rates:
     """Measure an attack at a false positive rate.
 
+    Args:
+        attack: the guesses.
+        fpr: the largest false positive rate allowed.
+
+    Returns:
+        The rates.
+
     Raises:
-        ConfigError: ``fpr`` is outside 0 to 1.
-        DataError: there are only members, or none.
+        ConfigError: ``fpr`` is outside (0, 1).
+        DataError: all records are members, or none is.
 
     """
     if not 0.0 < fpr < 1.0:
@@ -153,14 +189,22 @@ def rates(attack: Attack, *, fpr: float) -> Rates:
 
 
 def largest_tpr(events: Sequence[Event], *, fpr: float, extra_delta: float = 0.0) -> float:
-    """Return what no attack on a mechanism of these steps can pass: TPR at a false positive rate.
+    """Return an upper bound on any attack's true positive rate against a mechanism of these steps.
 
-    (epsilon, delta)-privacy allows exp(epsilon) * fpr + delta (Kairouz, Oh and Viswanath 2015), at every
-    delta at once; this is the least over delta, with PLD's epsilon. Neighbours differ by one record added or
-    removed. ``extra_delta`` is what else the guarantee leaves to chance.
+    (epsilon, delta)-DP allows at most exp(epsilon) * fpr + delta (Kairouz, Oh and Viswanath 2015), for every
+    delta at once; this is the minimum over delta, with epsilon by PLD. Neighbouring data sets differ by one
+    record added or removed.
+
+    Args:
+        events: the steps.
+        fpr: the false positive rate.
+        extra_delta: further probability with which the guarantee may fail.
+
+    Returns:
+        The bound, at most 1.
 
     Raises:
-        ConfigError: ``fpr`` is outside 0 to 1.
+        ConfigError: ``fpr`` is outside (0, 1).
 
     """
     if not 0.0 < fpr < 1.0:

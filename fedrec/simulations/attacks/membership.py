@@ -1,4 +1,7 @@
-"""``fedrec audit membership``: can the final model tell who was in its training, with privacy and without?"""
+"""``fedrec audit membership``: infer from the final model who was in its training.
+
+Trainings with privacy are compared with one without.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class MembershipSettings:
-    """What is attacked, and how.
+    """The attacked trainings and the attack.
 
     Attributes:
         epsilons: privacy budgets of the trainings; one without noise is added before them.
-        data: a folder of photos as ``fedrec simulate --data`` takes it; synthetic photos if None.
-        records: photos in all; every model is trained on half of them.
-        models: trained at each budget; each is the target once, the others are its shadows.
-        model: by its name in the registry; with a frozen network, what is trained is its head.
-        size: side of the photos in pixels, where the model takes any.
         recipe: of every training.
+        data: a folder of photos as ``fedrec simulate --data`` takes it; synthetic photos if None.
+        records: number of photos; every model is trained on a random half of them.
+        models: number of models trained at each budget; each is the target once, with the others as shadow
+            models.
+        model: its name in the registry; of a model with a frozen backbone, the head is trained.
+        size: side of the photos in pixels, if the model takes any size.
         seed: of photos, halves, sampling and noise.
 
     """
@@ -60,7 +64,19 @@ class MembershipSettings:
 
 @dataclass(frozen=True)
 class Level:
-    """Results at one budget; ``epsilon`` None is no noise, ``bound`` what no attack's TPR can pass."""
+    """The results at one budget.
+
+    Attributes:
+        epsilon: the budget; None without noise.
+        noise_multiplier: of the trainings.
+        accuracy_members: the models' accuracy on records that they were trained on.
+        accuracy_others: their accuracy on the other records.
+        lira: rates of LiRA.
+        threshold: rates of the loss threshold.
+        bound: upper bound on any attack's TPR.
+        plain_bound: the bound from (epsilon, delta) alone.
+
+    """
 
     epsilon: float | None
     noise_multiplier: float
@@ -73,13 +89,13 @@ class Level:
 
     @property
     def within_bound(self) -> bool:
-        """Whether neither attack's TPR is above the bound beyond what chance explains."""
+        """Whether no attack's TPR is above the bound by more than chance explains."""
         return max(self.lira.tpr_low, self.threshold.tpr_low) <= self.bound
 
 
 @dataclass(frozen=True)
 class MembershipResult:
-    """All levels, that without noise first."""
+    """The results of all levels, the one without noise first."""
 
     settings: MembershipSettings
     photo_source: str
@@ -89,12 +105,12 @@ class MembershipResult:
 
     @property
     def attack_works(self) -> bool:
-        """Whether the attack finds members where no noise hides them."""
+        """Whether the attack finds members where there is no noise."""
         return self.levels[0].lira.tpr_low > LEAST_LEAKAGE
 
     @property
     def exposed(self) -> tuple[float, ...]:
-        """Budgets whose models gave away more than privacy allows."""
+        """The budgets whose models revealed more than the guarantee allows."""
         return tuple(
             level.epsilon for level in self.levels if level.epsilon is not None and not level.within_bound
         )
@@ -125,11 +141,18 @@ class MembershipResult:
 
 
 def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: None) -> MembershipResult:
-    """Train models without noise and at every budget, and attack the final ones.
+    """Train models without noise and at every budget, and attack the final models.
+
+    Args:
+        settings: the attacked trainings and the attack.
+        tell: called with a line of text per trained model.
+
+    Returns:
+        The results of all levels.
 
     Raises:
         ConfigError: the settings are out of range.
-        UnreachableBudgetError: no noise gives a budget.
+        UnreachableBudgetError: no noise reaches a budget.
         DataError: there are too few photos, or a training diverged.
 
     """
@@ -172,7 +195,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
 
 
 def _shape(settings: MembershipSettings, spec: model_registry.ModelSpec) -> InputShape:
-    """Return how photos enter the model: grey but for a frozen network, whose photos have colours."""
+    """Return the shape of model inputs: grey, except for a frozen backbone, which takes colours."""
     return InputShape(channels=1 if spec.backbone is None else 3, size=spec.image_size or settings.size)
 
 
@@ -181,7 +204,7 @@ def _counting(tell: Tell, name: str, models: int) -> Callable[[int], None]:
 
 
 def _photos(settings: MembershipSettings) -> tuple[ImageSet, str]:
-    """Return the photos to draw from, and what they are."""
+    """Return the photos to draw from, and their source."""
     if settings.data is None:
         images = generate(
             merchants=1,
@@ -202,7 +225,7 @@ def _photos(settings: MembershipSettings) -> tuple[ImageSet, str]:
 
 
 def _measured(trained: Trained, *, epsilon: float | None, plan: NoisePlan) -> Level:
-    """Attack one level's models in turn."""
+    """Attack the models of one level in turn."""
     bound = plain = 1.0
     if epsilon is not None:
         bound = largest_tpr(plan.spend.events(), fpr=FPR, extra_delta=plan.spend.betas)

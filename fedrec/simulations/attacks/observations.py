@@ -1,4 +1,4 @@
-"""What each party sees of a step, made by the code that training runs: updates, ciphertexts, shares, sums."""
+"""Make what each party sees of a step, with the training's own code: updates, ciphertexts, shares, sums."""
 
 from __future__ import annotations
 
@@ -49,9 +49,13 @@ class Defence:
 
 @dataclass(frozen=True)
 class View:
-    """What one party sees, as the gradient it would take it for: float64 (d,).
+    """What one party sees.
 
-    ``protected`` tells whether the design says that no photo can be had from it.
+    Attributes:
+        name: of the view.
+        update: float64 (d,), read as a gradient.
+        protected: whether the design says that it reveals no photo.
+
     """
 
     name: str
@@ -60,7 +64,15 @@ class View:
 
 
 def noise_of_training(defence: Defence, *, dimension: int, records: int) -> NoisePlan:
-    """Plan the noise of the whole training, ``records`` in each merchant's steps.
+    """Plan the noise of the whole training.
+
+    Args:
+        defence: the training's settings.
+        dimension: number of parameters.
+        records: number of records of each merchant.
+
+    Returns:
+        The noise plan.
 
     Raises:
         ConfigError: the settings don't go together.
@@ -85,7 +97,17 @@ def noise_of_training(defence: Defence, *, dimension: int, records: int) -> Nois
 
 
 def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: int) -> NoisePlan:
-    """Plan the attacked step: the training's noise, but every record is in it, to the attacker's favour."""
+    """Plan the attacked step: the training's noise, but with every record in it, which favours the attacker.
+
+    Args:
+        defence: the training's settings.
+        training: from :func:`noise_of_training`.
+        records: number of records of each merchant in the step.
+
+    Returns:
+        The noise plan.
+
+    """
     return plan_noise(
         NoiseRequest(
             mode="distributed",
@@ -107,12 +129,23 @@ def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: in
 def observe(
     model: nn.Module, cohort: Sequence[Photos], defence: Defence, *, step: NoisePlan, rng: Randomness
 ) -> list[View]:
-    """Return every party's view of merchant 0's step at ``model``, its photos and the others' in ``cohort``.
+    """Return every party's view of one step of merchant 0.
 
-    In the order of what they give away: the raw and the clipped sum, which only the merchant's own machine
-    ever holds; its noised share, which would be seen if encryption were broken; its ciphertext, and that with
-    one member's key share, as the server and a committee member have them; the opened sum; and that less what
-    the colluders put into it, which they know: all that the noise of the others still hides.
+    The views in order: the raw and the clipped sum, which only the merchant's own machine ever holds; its
+    noised share, which would be seen if the encryption were broken; its ciphertext, which the server has, and
+    that with one member's key share, which the server and a committee member have together; the opened sum;
+    and the opened sum less what the colluders sent, which they know, so that only the other merchants' noise
+    is left.
+
+    Args:
+        model: the network, at the step's parameters.
+        cohort: the photos of all merchants.
+        defence: the training's settings.
+        step: from :func:`noise_of_attacked_step`.
+        rng: randomness of the merchants.
+
+    Returns:
+        The views.
 
     Raises:
         ConfigError: ``step`` doesn't fit the model.
@@ -154,7 +187,7 @@ def observe(
 
 @dataclass(frozen=True)
 class Exchange:
-    """One round of secure aggregation: the target's ciphertext, one share of its key, the opened sum."""
+    """One round of secure aggregation: the target's ciphertext, one share of its key, and the opened sum."""
 
     scheme: kahe.KaheScheme
     ciphertext: bytes
@@ -165,7 +198,18 @@ class Exchange:
     def run(
         cls, values: Sequence[NDArray[np.int64]], defence: Defence, *, step: NoisePlan, rng: Randomness
     ) -> Exchange:
-        """Encrypt, deal, add and open as a cohort does."""
+        """Encrypt, deal, add and open as a cohort does.
+
+        Args:
+            values: int64 (d,), each merchant's noised update.
+            defence: the training's settings.
+            step: its noise plan.
+            rng: randomness of keys and shares.
+
+        Returns:
+            The round.
+
+        """
         scheme = kahe.KaheScheme(
             kahe.choose_parameters(dimension=step.dimension, cohort=len(values), max_abs_sum=step.max_abs_sum)
         )
@@ -200,13 +244,21 @@ class Exchange:
         return cls(scheme, ciphertexts[_TARGET], held[1][_TARGET], opened.values)
 
     def read_with_one_share(self) -> NDArray[np.int64]:
-        """Take one member's key share for the key: opening itself refuses it, so the checks are left out."""
+        """Use one member's key share as the key. Opening refuses that, so its checks are left out here."""
         _, share = shamir.decode_share(self.share, count=self.scheme.parameters.ring_degree)
         signed = share.astype(np.int64)
         return self.read(np.where(signed > shamir.PRIME // 2, signed - shamir.PRIME, signed))
 
     def read(self, key: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Read the ciphertext under a key, (degree,) int64; without one as if its mask were zero; (d,)."""
+        """Decrypt the ciphertext with a key, int64 (degree,), or with None as if the mask were zero.
+
+        Returns:
+            The values, int64 (d,).
+
+        Raises:
+            AggregationError: the scheme has no ring.
+
+        """
         p = self.scheme.parameters
         if p.modulus is None:
             raise AggregationError("scheme kahe without its ring")

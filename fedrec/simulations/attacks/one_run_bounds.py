@@ -1,8 +1,8 @@
 """Lower bounds on epsilon from one run with many canaries, each included by a fair coin.
 
-An auditor guesses which canaries were included, may abstain from the doubtful ones, and gets ``correct`` of
-``guesses`` right. Whoever claims (epsilon, delta)-DP makes so many right guesses improbable; the smallest
-epsilon at which they aren't is a lower bound.
+An auditor guesses which canaries were included, may abstain from doubtful ones, and gets ``correct`` of
+``guesses`` right. Under (epsilon, delta)-DP so many right guesses are improbable; the smallest epsilon at
+which they are not is a lower bound.
 """
 
 from __future__ import annotations
@@ -22,11 +22,23 @@ GUESSED_PART = 0.05
 
 
 def bound_steinke(*, canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
-    """Lower bound on epsilon for any (epsilon, ``delta``)-DP mechanism (Steinke, Nasr and Jagielski 2023).
+    """Return a lower bound on epsilon for any mechanism (Steinke, Nasr and Jagielski 2023).
 
-    By theorem 5.2 the chance of ``correct`` or more right guesses is at most beta + alpha * canaries * delta.
-    There beta = P[B >= correct], B binomial of ``guesses`` and e^eps / (1 + e^eps), and alpha is the largest
-    of (P[B >= correct - i] - beta) * 2 / i over i. ``error`` is the chance of a bound that is too high.
+    The mechanism is (epsilon, ``delta``)-DP. By theorem 5.2 the probability of ``correct`` or more right
+    guesses is at most beta + alpha * canaries * delta. There beta = P[B >= correct], B is binomial with
+    ``guesses`` trials and probability e^eps / (1 + e^eps), and alpha is the maximum of (P[B >= correct - i] -
+    beta) * 2 / i over i.
+
+    Args:
+        canaries: number of canaries.
+        guesses: number of guesses.
+        correct: number of right guesses.
+        delta: of the claim.
+        error: probability of a bound that is too high.
+
+    Returns:
+        The bound; 0 if no claim is refuted.
+
     """
 
     def chance(epsilon: float) -> float:
@@ -41,11 +53,22 @@ def bound_steinke(*, canaries: int, guesses: int, correct: int, delta: float, er
 
 
 def bound_gaussian(*, canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
-    """Lower bound on epsilon at ``delta`` among Gaussian trade-offs (Mahloujifar, Melis and Chaudhuri 2024).
+    """Return a lower bound on epsilon for Gaussian mechanisms (Mahloujifar, Melis and Chaudhuri 2024).
 
-    Their algorithm for f-DP in one run, with f the trade-off of a Gaussian mechanism that is
-    (epsilon, ``delta``)-DP: tighter than :func:`bound_steinke`, for mechanisms that are Gaussian, as many
-    Gaussian steps over all records together are.
+    Their algorithm for f-DP in one run, with f the trade-off function of a Gaussian mechanism that is
+    (epsilon, ``delta``)-DP. It is tighter than :func:`bound_steinke`, and holds for Gaussian mechanisms,
+    which include compositions of Gaussian steps over all records.
+
+    Args:
+        canaries: number of canaries.
+        guesses: number of guesses.
+        correct: number of right guesses.
+        delta: of the claim.
+        error: probability of a bound that is too high.
+
+    Returns:
+        The bound; 0 if no claim is refuted.
+
     """
 
     def refuted(epsilon: float) -> bool:
@@ -71,7 +94,7 @@ def bound_gaussian(*, canaries: int, guesses: int, correct: int, delta: float, e
 
 
 def _smallest(refuted: Callable[[float], bool]) -> float:
-    """The epsilon up to which claims are refuted, by bisection; 0 where none is."""
+    """Return the epsilon up to which claims are refuted, by bisection; 0 if none is."""
     if not refuted(1e-3):
         return 0.0
     low, high = 1e-3, 1.0
@@ -94,16 +117,19 @@ def lower_bound(
     bound: Callable[..., float],
     part: float = GUESSED_PART,
 ) -> float:
-    """Return a lower bound on epsilon, from guessing the canaries of highest and of lowest score.
+    """Return a lower bound on epsilon from guesses: the highest scores are in, the lowest are out.
 
     Args:
-        scores: (m,), larger for canaries that are likelier in.
-        included: (m,), what the coins said.
+        scores: (m,), larger for canaries that are likelier included.
+        included: (m,), the outcome of the coins.
         delta: of the claim.
-        error: chance of a bound that is too high, e.g. 0.05 for 95% confidence.
+        error: probability of a bound that is too high, e.g. 0.05 for 95% confidence.
         bound: :func:`bound_steinke` or :func:`bound_gaussian`.
-        part: of the canaries, guessed to be in; as many are guessed to be out. Fixed beforehand: a choice
-            by the outcome would have to share ``error``.
+        part: share of the canaries guessed to be in; as many are guessed to be out. It is fixed beforehand,
+            since a choice by the outcome would have to share ``error``.
+
+    Returns:
+        The bound.
 
     """
     order = np.argsort(-scores, kind="stable")

@@ -1,12 +1,12 @@
-"""Gradient inversion: photos from an update of the small network, its weights and the labels.
+"""Invert gradients: reconstruct photos from an update of the small network, its weights and the labels.
 
-The update's rows for the hidden layer are delta^T A: the records' inputs to that layer (A) mixed by their
-errors (delta). So A's rows lie in the span of the first n right singular vectors, and for a single record
-the row is known outright, up to its length (the closed form of a dense layer, Phong et al. 2018). Pictures
-are sought whose features lie in that span and whose dense layers' gradients are the update's; both are
-explicit functions of the features, so no second derivative of the convolutions is needed, which is what
-holds gradient matching (Geiping et al. 2020) back in networks with ReLU and maxima. These are computed
-exactly, but differentiated as their smooth versions, which sharpen as the search goes on.
+The update's rows for the hidden layer are delta^T A: the inputs of that layer (A, one row per record) mixed
+by the records' errors (delta). So A's rows lie in the span of the first n right singular vectors. For a
+single record the row is known up to its length (the closed form of a dense layer, Phong et al. 2018). The
+search finds pictures whose features lie in that span and whose dense layers' gradients equal the update's.
+Both are explicit functions of the features, so no second derivative of the convolutions is needed, which
+limits gradient matching (Geiping et al. 2020) in networks with ReLU and max pooling. ReLU and max pooling are
+computed exactly, but differentiated as smooth versions, which sharpen as the search goes on.
 
 The attacker is given more than a server has: the labels, in order, and the number of records.
 """
@@ -43,7 +43,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Dense:
-    """The update's part for the hidden and the last layer, and the features' span (n, features)."""
+    """The update's part for the hidden and the last layer, and the span of the features, (n, features)."""
 
     hidden: Tensor
     hidden_bias: Tensor
@@ -53,7 +53,7 @@ class _Dense:
 
     @classmethod
     def read(cls, model: SmallCnn, update: NDArray[np.float64], *, records: int) -> _Dense:
-        """Cut an update into the parameters' shapes and take the span of its rows."""
+        """Split an update into the parameters' shapes, and compute the span of its rows."""
         sizes = [parameter.numel() for parameter in model.parameters()]
         if update.shape != (sum(sizes),) or not np.isfinite(update).all():
             raise ConfigError(f"an update to invert has {sum(sizes)} finite values, not shape {update.shape}")
@@ -78,15 +78,15 @@ class _Dense:
 def reconstruct(
     model: nn.Module, update: NDArray[np.float64], labels: Tensor, *, colours: int, size: int, search: Search
 ) -> NDArray[np.float64]:
-    """Search for the photos whose gradients at ``model`` sum to ``update``, up to a factor a record.
+    """Search for photos whose gradients at ``model`` sum to ``update``, up to a factor for each record.
 
     Args:
-        model: a ``SmallCnn`` on the CPU; its weights are known to the attacker.
+        model: a ``SmallCnn`` on the CPU; the attacker knows its weights.
         update: float64 (d,), in any unit.
-        labels: int64 (n,), what the photos show.
-        colours: of a photo.
-        size: of a photo, in pixels.
-        search: how long, and its start.
+        labels: int64 (n,), the photos' labels.
+        colours: number of colour channels.
+        size: side of a photo in pixels.
+        search: number of steps, and seed of the start.
 
     Returns:
         float64 (n, size, size, colours), values in 0 to 1, in no particular order.
@@ -142,14 +142,14 @@ def _search(
 
 
 def _unit(model: SmallCnn, seen: _Dense, wanted: Tensor, *, records: int) -> float:
-    """Guess the update's unit: the last bias's gradient is the sum of softmax minus one-hot labels."""
+    """Estimate the update's unit: the last bias's gradient is the sum of softmax minus one-hot labels."""
     guess = (1.0 / model.scores.out_features - wanted).sum(dim=0)
     norm = float(guess.norm())
     return float(seen.scores_bias.norm()) / norm if norm > 1e-6 else 1.0 / records
 
 
 def _blend(exact: Tensor, smooth: Tensor) -> Tensor:
-    """Give the exact value with the smooth one's derivative."""
+    """Return the exact value with the derivative of the smooth one."""
     return smooth + (exact - smooth).detach()
 
 
@@ -191,7 +191,7 @@ def _mismatch(model: SmallCnn, seen: _Dense, features: Tensor, wanted: Tensor, *
 
 
 def _outside(features: Tensor, span: Tensor) -> Tensor:
-    """Return the mean share of the features' squared length that lies outside the span."""
+    """Return the mean share of the features' squared norm that lies outside the span."""
     rest = features - (features @ span.T) @ span
     share = rest.square().sum(dim=1) / features.square().sum(dim=1).clamp(min=1e-12)
     return share.mean()

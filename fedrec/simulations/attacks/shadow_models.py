@@ -1,7 +1,8 @@
-"""Small models trained on random halves of the same records, by the steps that merchants take.
+"""Train small models on random halves of the same records, by the steps that merchants take.
 
-The models are trained pooled: one party adds the whole noise. The sum that a cohort opens has the same law
-but for the closeness of a sum of discrete Gaussians to one, so the final model says as much about a record.
+The models are trained pooled: one party adds the whole noise. The sum that a cohort opens has the same
+distribution, except that a sum of discrete Gaussians is only close to one; so the final model reveals as much
+about a record.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a shadow model is trained; ``learning_rate`` is the server's, ``delta`` the whole one."""
+    """How a shadow model is trained.
+
+    Attributes:
+        steps: number of steps.
+        sample_rate: of each step.
+        learning_rate: the server's.
+        clip: bound on the norm of a record's gradient.
+        delta: of the whole training.
+
+    """
 
     steps: int
     sample_rate: float
@@ -39,7 +49,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """Models' margins, float64 (models, records), the records they hold, and accuracy on either side."""
+    """The scores of trained models.
+
+    Attributes:
+        margin: float64 (models, records).
+        held: bool (models, records), which records each was trained on.
+        accuracy_members: accuracy on those records.
+        accuracy_others: accuracy on the other records.
+
+    """
 
     margin: Floats
     held: Bools
@@ -48,12 +66,33 @@ class Trained:
 
 
 def draw_halves(*, models: int, records: int, rng: Randomness) -> Bools:
-    """Toss a fair coin for every model and record; bool (models, records)."""
+    """Toss a fair coin for every model and record.
+
+    Args:
+        models: number of models.
+        records: number of records.
+        rng: randomness of the coins.
+
+    Returns:
+        bool (models, records), which records each model is trained on.
+
+    """
     return rng.uniform(models * records).reshape(models, records) < 0.5
 
 
 def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records: int) -> NoisePlan:
-    """Plan a model's noise, for ``epsilon`` or none at all; ``records`` is half of all."""
+    """Plan the noise of a model.
+
+    Args:
+        recipe: of the training.
+        epsilon: its budget; None for no noise.
+        dimension: number of parameters.
+        records: number of records that a model is trained on: half of all.
+
+    Returns:
+        The noise plan.
+
+    """
     return plan_noise(
         NoiseRequest(
             mode="off" if epsilon is None else "local",
@@ -83,7 +122,7 @@ def train_all(
     rng: Randomness,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Trained:
-    """Train a model on each row of ``held`` and score all records.
+    """Train a model on each row of ``held``, and score all records.
 
     Args:
         build: makes the untrained model, always the same.
@@ -92,8 +131,11 @@ def train_all(
         held: bool (models, records).
         recipe: of the training.
         plan: its noise, from :func:`noise_for`.
-        rng: read through children of each model's number.
+        rng: randomness; each model uses the child of its number.
         tell: called with the number of models trained.
+
+    Returns:
+        The scores of all models.
 
     Raises:
         ConfigError: the plan doesn't fit the model.
