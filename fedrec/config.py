@@ -1,4 +1,4 @@
-"""What a person can set for a simulation: one schema for flags, the TOML file, and the resolved copy."""
+"""Options of a training and of a simulation: one schema for flags, the TOML file, and the resolved copy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PATIENCE = 2.5
 
 
 class DataOptions(BaseModel):
-    """The options of a simulation that say which photos there are, and who has them."""
+    """Options of a simulation that choose the photos and their merchants."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -75,7 +75,7 @@ class DataOptions(BaseModel):
 
 
 class TrainingOptions(BaseModel):
-    """The options of any training, simulated or deployed; None means that model or cohort decides."""
+    """Options of any training, simulated or deployed; None leaves the choice to the model or the cohort."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -162,17 +162,17 @@ class TrainingOptions(BaseModel):
 
     @property
     def sends_moves(self) -> bool:
-        """Whether merchants take steps of their own, as :attr:`TrainingPlan.sends_moves` says of the plan."""
+        """Whether merchants take local steps of their own; the same as :attr:`TrainingPlan.sends_moves`."""
         return modes.get(self.privacy).sends_moves or self.local_steps > 1
 
     @property
     def planned_dropouts(self) -> Fraction:
-        """The share of a cohort whose uploads of a round are expected not to come, at most 1."""
+        """The expected share of a cohort whose uploads are missing in a round, at most 1."""
         return _exact(self.drop)
 
 
 class SimulationConfig(TrainingOptions, DataOptions):
-    """Every option of ``fedrec simulate``; None means that the model, the data or the cohort decides."""
+    """Every option of ``fedrec simulate``; None leaves the choice to the model, the data or the cohort."""
 
     crash: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Chance that a merchant crashes in its step of a round."
@@ -204,15 +204,20 @@ class SimulationConfig(TrainingOptions, DataOptions):
 
     @property
     def planned_dropouts(self) -> Fraction:
-        """The share of the cohort that drops out or crashes in a round, as planned, at most 1."""
+        """The expected share of the cohort that drops out or crashes in a round, at most 1."""
         return min(_exact(self.drop) + _exact(self.crash), Fraction(1))
 
     def to_toml(self, *, derived: Mapping[str, Any]) -> str:
-        """Return a TOML text that ``--config`` reads back from any folder: the options, and what followed.
+        """Return a TOML text that ``--config`` reads from any folder, with the set and the derived options.
 
-        ``derived`` are the values of options that were not set, as model, data and cohort decided them. They
-        stand in a table of their own: flags that decide anew what they follow from set them aside. ``out`` is
-        left out, for a second run needs a folder of its own.
+        Derived values stand in a table of their own: flags that change what a value follows from replace it.
+        ``out`` is left out, since a second run needs a folder of its own.
+
+        Args:
+            derived: values of the options that were not set, as model, data and cohort determined them.
+
+        Returns:
+            The text.
         """
         left_out = {"out"} if self.data is None else {"out", "dataset"}
         values = self.model_dump(mode="json", exclude_none=True, exclude=left_out)
@@ -232,16 +237,24 @@ def _dataset(name: str) -> DatasetSpec:
 
 
 def default_colluders(merchants: int) -> int:
-    """Return how many of a cohort are taken to side with the server: 5%, rounded up, and one at least."""
+    """Return the default number of colluding merchants: 5% of the cohort, rounded up, at least one."""
     return max(1, -(-merchants // 20))
 
 
 def default_min_contributors(*, merchants: int, colluders: int, drop: Fraction) -> int:
-    """Return the default minimum of contributors.
+    """Return the default minimum of contributors to an opened sum.
 
-    That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and one at least, as
-    far as two honest merchants stand beside ``colluders``; or twice the expected dropouts, rounded up, where
+    That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and at least one, as
+    far as two honest merchants remain beside ``colluders``; or twice the expected dropouts, rounded up, if
     that is more.
+
+    Args:
+        merchants: size of the cohort.
+        colluders: merchants assumed to side with the server.
+        drop: expected share of the cohort that drops out of a round.
+
+    Returns:
+        The minimum; 0 or less where twice the expected dropouts are the whole cohort.
     """
     away = math.ceil(2 * drop * merchants)
     spare = max(1, -(-merchants // 20))
@@ -251,18 +264,26 @@ def default_min_contributors(*, merchants: int, colluders: int, drop: Fraction) 
 
 
 def _exact(share: float) -> Fraction:
-    """Return the decimal that a person wrote: 0.07 of 100 is 7, not the 7.000000000000001 of floats."""
+    """Return the decimal that the user wrote: 0.07 of 100 is 7, not the 7.000000000000001 of floats."""
     return Fraction(repr(share))
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig:
-    """Read a TOML file (table ``[simulate]``), if given, and let the flags that were set override it.
+    """Read a TOML file (table ``[simulate]``), if given, and override it with the flags that were set.
 
-    A run's own file has a table ``[derived]`` besides: its values stand in for options that neither flags
-    nor ``[simulate]`` set, unless a flag changes what they follow from. Of ``[simulate]``, a flag also sets
-    aside what has no meaning beside it.
+    A run's own file also has a table ``[derived]``: its values stand in for options that neither flags nor
+    ``[simulate]`` set, unless a flag changes what they follow from. A flag also removes the options of
+    ``[simulate]`` that have no meaning beside it.
 
-    Raises ``ConfigError`` with one line that names the option and what was wrong with it.
+    Args:
+        path: the TOML file; None for flags alone.
+        flags: options by name; None for those that were not set.
+
+    Returns:
+        The checked options.
+
+    Raises:
+        ConfigError: the file can't be read, or an option is wrong; one line names the option.
     """
     values: dict[str, Any] = {}
     derived: dict[str, Any] = {}
@@ -288,9 +309,9 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
 
 
 def _meaningless(flags: Mapping[str, Any], *, scheme: Any) -> set[str]:
-    """Name the options of a file, whose training is encrypted by ``scheme``, that go with no such flags.
+    """Return the options of a file that have no meaning beside these flags.
 
-    What a committee is made of was chosen for the file's scheme.
+    Options of the committee go when ``scheme``, the file's, is replaced: they were chosen for it.
     """
     found: set[str] = set()
     if "data" in flags:

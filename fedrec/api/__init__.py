@@ -1,1 +1,1 @@
-"""What ``import fedrec`` offers, one file for each part; for users of the package, never for the package."""
+"""The public API of ``import fedrec``, one module per topic; nothing inside the package imports it."""

@@ -1,4 +1,4 @@
-"""What a training costs, and how much noise a budget needs, by the accountant that charges trainings."""
+"""Privacy accounting: the epsilon of a training, and the noise that a budget needs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from fedrec.privacy.dp.calibration import BETA
 def epsilon(
     noise_multiplier: float, *, sample_rate: float, steps: int, delta: float, counted: bool = True
 ) -> float:
-    """Return the epsilon of a training, as its report and its ledgers would say.
+    """Return the epsilon of a training, as its report and its ledgers would state it.
 
     It is proved for the noise that merchants really draw, by privacy loss distributions, for one record added
     or removed. The bound on a step's rounding fails with a chance of 1e-12, which is taken off ``delta`` for
     every step.
 
     Args:
-        noise_multiplier: the noise of a round's sum over the clip that one record is held to.
-        sample_rate: the chance of each record to be in a round.
-        steps: the number of noised steps: rounds times local steps.
-        delta: the chance that the guarantee may fail with.
-        counted: whether the noised number of records that a merchant declares beforehand is part of it, as in
-            every training; False for the steps alone.
+        noise_multiplier: standard deviation of a round's noise over the clip.
+        sample_rate: chance of each record to be in a round.
+        steps: number of noised steps: rounds times local steps.
+        delta: chance with which the guarantee may fail.
+        counted: include the noised number of records that a merchant declares beforehand, as every training
+            does; False for the steps alone.
 
     Returns:
         Epsilon; infinite where the noise gives no guarantee.
 
     Raises:
         ConfigError: an argument is out of range.
-
     """
     events = (Event(sample_rate, noise_multiplier, steps), *_counts(counted))
     return epsilon_pld(events, delta=delta - BETA * steps)
@@ -42,9 +41,9 @@ def noise_for(epsilon: float, *, sample_rate: float, steps: int, delta: float, c
 
     Args:
         epsilon: the budget.
-        sample_rate: the chance of each record to be in a round.
-        steps: the number of noised steps: rounds times local steps.
-        delta: the chance that the guarantee may fail with.
+        sample_rate: chance of each record to be in a round.
+        steps: number of noised steps: rounds times local steps.
+        delta: chance with which the guarantee may fail.
         counted: as in :func:`epsilon`.
 
     Returns:
@@ -53,7 +52,6 @@ def noise_for(epsilon: float, *, sample_rate: float, steps: int, delta: float, c
     Raises:
         ConfigError: an argument is out of range.
         UnreachableBudgetError: no noise keeps within the budget.
-
     """
     return noise_multiplier_for(
         epsilon=epsilon,

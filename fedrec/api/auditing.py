@@ -1,4 +1,4 @@
-"""Recheck an audit bundle."""
+"""Verification of an audit bundle."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ def verify(
 
     Args:
         bundle: an ``audit.json``; the pages beside it are checked too.
-        server_keys: the servers' public keys, got by another way, to compare.
-        merchants: merchants' public keys by name, got by another way, to compare.
+        server_keys: the servers' public keys, obtained independently, to compare.
+        merchants: merchants' public keys by name, obtained independently, to compare.
 
     Returns:
         The outcome: ``ok`` where everything that could be checked held, ``complete`` where nothing was
         missing, ``verdict`` in words, ``failures`` by merchant.
 
     Raises:
-        ConfigError: a key is none, or the file is no audit bundle at all.
-
+        ConfigError: a key is malformed, or the file is not an audit bundle.
     """
     try:
         anchors = verifier.Anchors(

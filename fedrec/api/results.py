@@ -1,4 +1,4 @@
-"""What a simulation gives back: figures, rounds, and the trained model."""
+"""Results of a simulation: metrics, rounds, and the trained model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round; ``reason`` says why one was lost, and is None for one that was opened.
+    """One finished round.
 
-    ``accuracy`` was measured on the validation split, None where there is none; ``epsilon`` is that of all
-    rounds so far in the server's view, None where privacy is off.
+    Attributes:
+        number: the round's number, from 1.
+        opened: whether its sum was opened; False for a lost round.
+        accuracy: measured on the validation split after the round; None without one.
+        epsilon: epsilon of all rounds so far in the server's view; None where privacy is off.
+        contributors: number of merchants that contributed.
+        dropouts: number of the other merchants of the cohort.
+        seconds: duration of the round.
+        bytes_up: bytes from merchants to the server.
+        bytes_down: bytes from the server to merchants.
+        reason: why the round was lost; None for an opened one.
     """
 
     number: int
@@ -39,7 +48,7 @@ class Round:
 
     @classmethod
     def of(cls, line: RoundLine) -> Round:
-        """Return what a line of ``rounds.jsonl`` says."""
+        """Convert a line of ``rounds.jsonl``."""
         record = line.record
         return cls(
             number=record.round,
@@ -57,14 +66,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is given after every round, opened or lost.
+    """State of a training, given to a callback after every round, opened or lost.
 
     Attributes:
-        round: the round.
-        rounds: how many the training has.
-        model: the server's model as it is now; it changes with the next round.
+        round: the finished round.
+        rounds: number of rounds in the training.
+        model: the server's current model; it changes with the next round.
         stop: ends the training after this round.
-
     """
 
     round: Round
@@ -82,10 +90,9 @@ class Result:
 
     Attributes:
         folder: the run directory, with report, model, rounds and every merchant's ledger.
-        report: everything, as ``report.json`` has it.
+        report: the contents of ``report.json``.
         rounds: every round, opened or lost.
-        factory: the user's own model, where there was one.
-
+        factory: factory of the user's own model, where there was one.
     """
 
     folder: Path
@@ -95,17 +102,17 @@ class Result:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of test records that are told right, None where nothing was measured."""
+        """The share of test records that are classified correctly; None where nothing was measured."""
         return _number(self.report["metrics"]["accuracy"])
 
     @property
     def f1(self) -> float | None:
-        """The mean of all classes' F1, None where nothing was measured."""
+        """The mean of all classes' F1; None where nothing was measured."""
         return _number(self.report["metrics"]["f1_macro"])
 
     @property
     def epsilon(self) -> float | None:
-        """The privacy budget that was spent, in the server's view at :attr:`delta`; None without privacy."""
+        """The privacy budget spent, in the server's view at :attr:`delta`; None without privacy."""
         return _number(self.report["privacy"]["epsilon"])
 
     @property
@@ -115,7 +122,7 @@ class Result:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must know before the figures."""
+        """Warnings that qualify the metrics and the privacy budget."""
         return tuple(self.report["warnings"])
 
     @property

@@ -1,4 +1,4 @@
-"""``fedrec.simulate``: a whole federated training on this machine, of objects or of names and paths."""
+"""``fedrec.simulate``: a whole federated training on this machine, from objects or from names and paths."""
 
 from __future__ import annotations
 
@@ -44,21 +44,24 @@ def simulate(
 
     Args:
         model: a model's name, or a factory of your own: it takes nothing and returns a ``torch.nn.Module``
-            that maps pictures (n, channels, size, size), float32 from -1 to 1, to scores (n, classes).
-        merchants: how many share the data that the options name; or the photos of each, in order or by name:
-            ``(pictures, labels)`` as arrays, a map-style data set, or a folder with a folder per class.
+            that maps pictures (n, channels, size, size), float32 from -1 to 1, to scores (n, classes). It is
+            refused at the start if it mixes the records of a batch or can't be clipped record by record.
+        merchants: number of merchants that share the data named by the options; or the photos of each, in
+            order or by name: ``(pictures, labels)`` as arrays, a map-style data set, or a folder with a
+            folder per class.
         test: photos to measure on, in the same forms, where merchants' are given; without them, a share of
             every merchant's photos is held out of the training.
         classes: names of the labels 0, 1, ..., where they are numbers.
-        callbacks: called after every round; each may record, evaluate the model as it is, or stop.
+        callbacks: called after every round; each may record, evaluate the current model, or stop.
         options: every option of ``fedrec simulate``, by the same name.
 
     Returns:
-        The figures, the rounds, and the folder of the run.
+        Metrics, rounds, and the run's folder.
 
     Raises:
-        FedrecError: with one clear line for anything that the options or the data get wrong.
-
+        ConfigError: an option or the model is wrong or doesn't fit the others; the message is one line.
+        DataError: photos can't be read, or don't fit.
+        FedrecError: anything else that stops the run.
     """
     flags: dict[str, object] = dict(options)
     tell = _show if flags.pop("progress", False) else _ignore
@@ -92,20 +95,20 @@ def simulate(
 
 
 def _check_alone(options: Mapping[str, object]) -> None:
-    """Raise ``ConfigError`` for an option that names data, where objects are given."""
+    """Raise ``ConfigError`` for an option that names data, where data is given as objects."""
     named = sorted(options.keys() & {"data", "dataset", "data_root", "partition", "eval_data"})
     if named:
         raise ConfigError(f"{named[0]} has no meaning where merchants' own photos are given")
 
 
 def _check_same(folder: Path, spec: ModelSpec | None) -> None:
-    """Raise ``ConfigError`` where a run to go on with was begun with another model of the user's own."""
+    """Raise ``ConfigError`` where the run to resume was begun with another model of the user's own."""
     if spec is not None and (name := Training(folder).plan().model) != spec.name:
         raise ConfigError(f"resume: {folder} was begun with the model {name}; the one given is {spec.name}")
 
 
 def _watcher(callback: Callback, spec: ModelSpec | None) -> RoundCallback:
-    """Turn a callback of the front door into one of the server's session."""
+    """Convert a callback of the API into one of the server's session."""
 
     def watch(outcome: RoundOutcome) -> None:
         plan = outcome.plan
@@ -123,10 +126,10 @@ def _watcher(callback: Callback, spec: ModelSpec | None) -> RoundCallback:
 
 
 def _ignore(stage: Stage) -> None:
-    """Show nothing."""
+    """Show no progress."""
 
 
 def _show(stage: Stage) -> None:
-    """Write the line of a stage that has one on stderr."""
+    """Write a stage's line, if it has one, on stderr."""
     if stage.plain:
         sys.stderr.write(f"{stage.plain}\n")

@@ -7,11 +7,10 @@ from typing import Literal, TypedDict
 
 
 class SimulationOptions(TypedDict, total=False):
-    """Every option of ``fedrec simulate`` but the model and the merchants, which may be objects too.
+    """Every option of ``fedrec simulate`` except the model and the merchants, which may be objects too.
 
-    What is not given is decided as on the command line: ``fedrec simulate --help`` says how. ``config`` is a
-    file of options, ``resume`` a run that was stopped, and ``progress`` has a line written on stderr after
-    every round.
+    Defaults are those of the command line: see ``fedrec simulate --help``. ``config`` is a file of options,
+    ``resume`` the folder of a stopped run, and ``progress`` writes a line on stderr after every round.
     """
 
     config: str | Path

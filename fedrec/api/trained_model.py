@@ -1,4 +1,4 @@
-"""A trained model, taken from a run: its network, its classes, and what it says of pictures."""
+"""A trained model from a run: its network, its classes, and its predictions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from fedrec.vision.model_registry import ModelSpec
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with what its pictures must look like.
+    """A trained network with the preparation of its pictures.
 
     Attributes:
         network: maps prepared pictures, (n, channels, size, size) float32, to scores, (n, classes).
-        classes: the classes' names, in the order of the scores.
-
+        classes: class names, in the order of the scores.
     """
 
     network: nn.Module
@@ -51,7 +50,7 @@ class TrainedModel:
         return [self.classes[index] for index in self.probabilities(pictures).argmax(axis=1).tolist()]
 
     def evaluate(self, photos: Labelled) -> Metrics:
-        """Return accuracy, F1 and more on photos with labels; ``DataError`` where they don't fit."""
+        """Return accuracy, F1 and more on labelled photos; ``DataError`` where they don't fit."""
         images = read_test(photos, classes=self.classes)
         return evaluate(self._of(images), images.labels, classes=self.classes)
 
@@ -64,23 +63,31 @@ class TrainedModel:
 
 
 def as_trained_model(network: nn.Module, plan: TrainingPlan, spec: ModelSpec) -> TrainedModel:
-    """Return a training's network as a model to use."""
+    """Combine a training's network with its classes and its preparation of pictures.
+
+    Args:
+        network: the trained network.
+        plan: the training's plan.
+        spec: the model.
+
+    Returns:
+        The model.
+    """
     return TrainedModel(network, plan.classes, spec, InputShape(plan.channels, plan.image_size))
 
 
 def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None) -> TrainedModel:
-    """Load the model that a run or a deployed training ended with.
+    """Load the final model of a run or of a deployed training.
 
     Args:
         run: the run directory, or a training's folder on the server.
         model: the factory that it was trained with, for a user's own model.
 
     Returns:
-        The model, ready to be used.
+        The model, in evaluation mode.
 
     Raises:
-        ConfigError: the folder holds no model, or one of other layers than ``model``.
-
+        ConfigError: the folder holds no model, or one whose layers differ from those of ``model``.
     """
     folder = Path(run)
     try:

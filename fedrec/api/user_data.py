@@ -1,4 +1,4 @@
-"""A user's own photos, as arrays, data sets, or folders, put together as the data of a simulation."""
+"""A user's own photos, as arrays, data sets or folders, joined into the data of a simulation."""
 
 from __future__ import annotations
 
@@ -35,25 +35,24 @@ class MapDataset(Protocol):
 
 
 Labelled = tuple[Any, Any] | MapDataset | str | Path
-"""Photos with labels: arrays ``(x, y)``, a map-style data set, or a folder with a folder per class."""
+"""Labelled photos: arrays ``(x, y)``, a map-style data set, or a folder with a folder per class."""
 Merchants = Sequence[Labelled] | Mapping[str, Labelled]
 """Every merchant's photos, in order or by the merchant's name."""
 
 
 def read_data(merchants: Merchants, *, test: Labelled | None, classes: Sequence[str] | None) -> DataSplits:
-    """Read every merchant's photos and the ones to test on.
+    """Read every merchant's photos and the test photos.
 
     Args:
         merchants: each merchant's photos.
         test: photos that nobody trains on; without them, a share of every merchant's is held out.
-        classes: the names of the labels 0, 1, ...; without them a number is its own name.
+        classes: names of the labels 0, 1, ...; without them a number is its own name.
 
     Returns:
         The training and the test split. Exact copies within a merchant are left out.
 
     Raises:
-        DataError: the photos are none, have another form, or their labels don't fit.
-
+        DataError: there are no photos, their form is unknown, or their labels don't fit.
     """
     if isinstance(merchants, str | Path) or _is_array(merchants):
         raise DataError(f"merchants: give the photos of each, not one {type(merchants).__name__} of all")
@@ -72,13 +71,24 @@ def read_data(merchants: Merchants, *, test: Labelled | None, classes: Sequence[
 
 
 def read_pictures(pictures: Any) -> ImageSet:
-    """Read pictures without labels: an array, or a sequence of pictures; ``DataError`` for anything else."""
+    """Read unlabelled pictures from an array or a sequence of pictures; ``DataError`` for anything else."""
     items = _pictures(pictures, where="pictures") if _is_array(pictures) else pictures
     return _of_items([(item, 0) for item in items], where="pictures", classes=("",))
 
 
 def read_test(photos: Labelled, *, classes: tuple[str, ...]) -> ImageSet:
-    """Read photos whose labels are numbers or names of these classes; ``DataError`` for others."""
+    """Read labelled photos to test a trained model on.
+
+    Args:
+        photos: labelled by number or by name.
+        classes: the model's classes.
+
+    Returns:
+        The photos.
+
+    Raises:
+        DataError: the photos can't be read, or a label is none of the classes.
+    """
     return _joined({None: _read(photos, where="test", classes=classes)}, classes)
 
 
@@ -102,7 +112,7 @@ def _read(photos: Labelled, *, where: str, classes: tuple[str, ...] | None) -> I
 
 
 def _of_items(items: Sequence[Any], *, where: str, classes: tuple[str, ...] | None) -> ImageSet:
-    """Make a set of (picture, label) pairs; pictures of one size lie in one array."""
+    """Make a set of (picture, label) pairs; pictures of one size are stored in one array."""
     try:
         pictures = [_picture(item[0], where=where) for item in items]
         labels = _label_names([item[1] for item in items], where=where, classes=classes)
@@ -138,38 +148,38 @@ def _of_array(pixels: NDArray[np.uint8], labels: Sequence[str]) -> ImageSet:
 
 @dataclass(frozen=True)
 class _PictureSource:
-    """Pictures in memory, of any sizes."""
+    """Pictures in memory, of any size."""
 
     pictures: tuple[Image.Image, ...]
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
-        """Return the picture."""
+        """Return the picture at ``position``."""
         return self.pictures[position]
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        """Say yes: nothing changes what is in memory."""
+        """Return True: pictures in memory don't change."""
         return True
 
 
 @dataclass(frozen=True)
 class _JoinedSource:
-    """The pictures of several sets, by set and position in it."""
+    """Pictures of several sets: each place is a set and a position in it."""
 
     places: tuple[tuple[ImageSet, int], ...]
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
-        """Return the picture of its set."""
+        """Return the picture from its own set."""
         images, index = self.places[position]
         return images.image(index)
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        """Ask its set."""
+        """Return whether its own set still holds the picture."""
         images, index = self.places[position]
         return images.holds(index)
 
 
 def _joined(parts: Mapping[str, ImageSet] | Mapping[None, ImageSet], classes: tuple[str, ...]) -> ImageSet:
-    """Join the sets of merchants into one; ``DataError`` for a label that is none of the classes."""
+    """Join the merchants' sets into one; ``DataError`` for a label that is none of the classes."""
     numbers = {name: number for number, name in enumerate(classes)}
     records: list[Record] = []
     places: list[tuple[ImageSet, int]] = []
@@ -209,7 +219,7 @@ def _pictures(values: Any, *, where: str) -> NDArray[np.uint8]:
     if array.ndim != 4:
         raise DataError(f"{where}: pictures are (n, H, W), (n, H, W, C) or (n, C, H, W), not {array.shape}")
     first, last = array.shape[1] in _CHANNELS, array.shape[3] in _CHANNELS
-    # Torch's pictures have their channels first, everybody else's last.
+    # Torch has channels first, other libraries have them last.
     if first and (hasattr(values, "detach") or not last):
         array = np.moveaxis(array, 1, 3)
     elif not last:
@@ -235,12 +245,12 @@ def _bytes(array: NDArray[Any], *, where: str) -> NDArray[np.uint8]:
         raise DataError(
             f"{where}: pictures of floats lie between 0 and 1: leave any other scaling to the model"
         )
-    # What came from 8 bits, as torchvision's ToTensor gives it, is that again.
+    # Values made from 8 bits, as torchvision's ToTensor makes them, become the same 8 bits again.
     return np.ascontiguousarray(np.rint(array * 255).astype(np.uint8))
 
 
 def _label_names(labels: Any, *, where: str, classes: tuple[str, ...] | None) -> list[str]:
-    """Return the labels' names: a number's is that of its position in the classes, or itself."""
+    """Return the labels' names: a number's is that of its position in the classes, or the number itself."""
     values = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     if values.ndim != 1:
         raise DataError(f"{where}: labels are one per picture, not of shape {values.shape}")
@@ -262,5 +272,5 @@ def _names(values: NDArray[Any], *, where: str, classes: tuple[str, ...] | None)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
-    """Return names in order, numbers by their value."""
+    """Return names in order, numbers by value."""
     return tuple(sorted(names, key=lambda name: (len(name), name) if name.isdigit() else (0, name)))

@@ -1,4 +1,4 @@
-"""A user's own model, from its factory: what a training must know of it, and what it must keep to."""
+"""A user's own model, described from its factory."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ from fedrec.vision.model_registry import ModelSpec
 Factory = Callable[[], nn.Module]
 _PREFIX = "own-"
 _LIKE = "cnn"
-"""The model whose defaults, and whose public normalisation, a user's own has."""
+"""The model whose defaults and public normalisation a user's own model gets."""
 
 
 def user_model_spec(factory: Factory) -> ModelSpec:
-    """Describe a user's own model; it is built and checked where classes and pictures are known.
+    """Describe a user's own model; it is built and checked once classes and pictures are known.
 
     Its pictures are as the data has them, (n, channels, size, size), float32, from -1 to 1.
 
-    Raises ``ConfigError`` where the factory can't be sent to another process.
+    Args:
+        factory: builds the network.
+
+    Returns:
+        The model's spec, with the defaults of ``cnn``.
+
+    Raises:
+        ConfigError: the factory can't be sent to another process.
     """
     like = model_registry.get(_LIKE)
     return ModelSpec(
@@ -45,7 +52,7 @@ def user_model_spec(factory: Factory) -> ModelSpec:
 
 @dataclass(frozen=True)
 class _Make:
-    """Builds the network, which must not depend on anything that the factory isn't given."""
+    """Builds the network from the factory, which takes no arguments."""
 
     factory: Factory
 
@@ -59,15 +66,22 @@ class _Make:
 def code_name(factory: Factory) -> str:
     """Name a factory by a hash of its pickled code: ``own-`` and 16 hexadecimal digits.
 
-    What is defined in the script or notebook is hashed by what it does, on whatever lines it stands; what it
-    imports, by its module's name alone.
+    Code defined in the script or notebook is hashed by what it does, whatever its line numbers; imported
+    code by its module's name alone.
 
-    Raises ``ConfigError`` where the factory can't be pickled.
+    Args:
+        factory: builds the network.
+
+    Returns:
+        The name.
+
+    Raises:
+        ConfigError: the factory can't be pickled.
     """
     data = io.BytesIO()
     try:
         _CodePickler(data).dump(factory)
-    # Whatever a user's own objects make Python raise.
+    # A user's own objects can raise anything.
     except Exception as error:
         raise ConfigError(f"the model can't be sent to the worker processes: {error}") from None
     # A class of the script is given a random name of 32 hexadecimal digits in every process.
@@ -76,12 +90,12 @@ def code_name(factory: Factory) -> str:
 
 
 def is_user_model(name: str) -> bool:
-    """Say whether a plan's model is a user's own, as :func:`code_name` names it."""
+    """Return whether a plan's model is a user's own, as :func:`code_name` names it."""
     return name.startswith(_PREFIX)
 
 
 def _code_alone(code: types.CodeType) -> tuple[Any, ...]:
-    """Reduce code to what it does: neither the file nor the lines that it stands in."""
+    """Reduce a code object to what it does, without its file and line numbers."""
     does = (code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     return tuple, (does,)
 

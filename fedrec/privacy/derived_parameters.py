@@ -1,4 +1,4 @@
-"""What follows from a plan: grid, noise share and encryption, computed by every party for itself."""
+"""Grid, noise share and encryption parameters, computed from a plan by each party for itself."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ DUPLICATE_POLICY: Mapping[Unit, str] = {
 
 @dataclass(frozen=True)
 class Derived:
-    """The noise plan, spend and scheme of a training, and the most bytes that messages' blobs may have.
+    """Parameters of a training, and the largest sizes of its messages' blobs.
 
-    ``spend`` is what all its steps spend as it is charged and reported: where the scheme lets single updates
-    be read, the server's view is that of one share.
-
-    ``upload_bytes`` is a whole upload, ``train_bytes`` what a round is opened with, ``unmask_bytes`` what a
-    committee member or the holder of a key is sent for the whole cohort.
+    Attributes:
+        noise: the noise plan.
+        spend: privacy cost of all steps, as it is charged and reported; where the scheme lets single
+            updates be read, the server's view is that of one share.
+        scheme: the aggregation scheme with its parameters.
+        upload_bytes: most bytes of a whole upload.
+        train_bytes: most bytes of the message that opens a round.
+        unmask_bytes: most bytes sent to a committee member, or to the holder of a key, for the whole cohort.
     """
 
     noise: NoisePlan
@@ -45,10 +48,18 @@ class Derived:
 
 
 def derive(plan: TrainingPlan) -> Derived:
-    """Derive noise plan and scheme from a plan.
+    """Compute the noise plan, the privacy cost and the scheme of a plan.
 
-    Raises ``ConfigError`` when the plan's numbers don't go together, or it states of its scheme what the one
-    installed here doesn't say, ``AggregationError`` when no encryption parameters fit them.
+    Args:
+        plan: the training's plan.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ConfigError: the plan's numbers contradict each other, or what it states of its scheme differs from
+            what the scheme installed here says.
+        AggregationError: no encryption parameters fit the plan.
     """
     check_trust(plan)
     noise = plan_noise(

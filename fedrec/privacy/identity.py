@@ -31,7 +31,7 @@ SEALING_KEY_BYTES = KEY_BYTES + _KEM_PUBLIC_BYTES
 """A public sealing key: the X25519 key, then the ML-KEM-768 encapsulation key."""
 SEALING_SECRET_BYTES = KEY_BYTES + _KEM_SEED_BYTES
 SEAL_OVERHEAD = KEY_BYTES + _KEM_CIPHERTEXT_BYTES + _TAG_BYTES
-"""Bytes that a sealed box has more than its plaintext: ephemeral key, ML-KEM ciphertext and tag, 1136."""
+"""Bytes that a sealed box adds to its plaintext: ephemeral key, ML-KEM ciphertext and tag, 1136."""
 
 _SIGN_DOMAIN = b"fedrec/sign/1"
 _SEAL_DOMAIN = b"fedrec/seal/2"
@@ -51,7 +51,7 @@ def _signed(message: bytes, context: bytes) -> bytes:
 
 
 class SigningIdentity:
-    """An Ed25519 key pair (RFC 8032), the long-lived name of a merchant."""
+    """An Ed25519 key pair (RFC 8032) that identifies a merchant for its lifetime."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -64,7 +64,7 @@ class SigningIdentity:
 
     @classmethod
     def from_private_bytes(cls, data: bytes) -> SigningIdentity:
-        """Read a private key of 32 raw bytes; raises ``ValueError`` for another length."""
+        """Read a private key of 32 raw bytes; ``ValueError`` for another length."""
         return cls(Ed25519PrivateKey.from_private_bytes(data))
 
     def private_bytes(self) -> bytes:
@@ -77,13 +77,27 @@ class SigningIdentity:
         return self._public
 
     def sign(self, message: bytes, *, context: bytes) -> bytes:
-        """Sign a message for one purpose, named by ``context``; returns 64 bytes."""
+        """Sign a message for one purpose.
+
+        Args:
+            message: any bytes.
+            context: name of the purpose; a signature is valid for this one only.
+
+        Returns:
+            The signature, 64 bytes.
+        """
         return self._key.sign(_signed(message, context))
 
     def own_secret(self, *, context: bytes) -> bytes:
-        """Return 64 bytes that only this key gives, for one purpose, named by ``context``; keys a MAC.
+        """Return a secret of this key for one purpose, as the key of a MAC.
 
-        Ed25519 signatures are deterministic (RFC 8032, section 5.1.6), so they are always the same.
+        Ed25519 signatures are deterministic (RFC 8032, section 5.1.6), so the result is always the same.
+
+        Args:
+            context: name of the purpose.
+
+        Returns:
+            64 bytes that only the holder of the private key can compute.
         """
         return self.sign(b"", context=context)
 
@@ -92,7 +106,17 @@ class SigningIdentity:
 
 
 def verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) -> bool:
-    """Tell whether a signature is that of ``public`` on this message for this purpose; rubbish is False."""
+    """Return whether a signature is valid; malformed input gives False.
+
+    Args:
+        public: the signer's public key, 32 bytes.
+        message: the signed bytes.
+        signature: 64 bytes.
+        context: name of the purpose that it was signed for.
+
+    Returns:
+        True if ``public`` signed this message for this purpose.
+    """
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:
@@ -103,7 +127,7 @@ def verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) -
 
 
 class SealingKey:
-    """An X25519 and an ML-KEM-768 key pair that boxes are sealed to; made per training, then erased."""
+    """An X25519 and an ML-KEM-768 key pair that receives sealed boxes; made per training, then erased."""
 
     def __init__(self, key: X25519PrivateKey, kem: MLKEM768PrivateKey) -> None:
         self._key, self._kem = key, kem
@@ -111,9 +135,16 @@ class SealingKey:
 
     @classmethod
     def generate(cls, rng: Randomness | None = None) -> SealingKey:
-        """Make a fresh key, from the operating system's entropy or from the stream given (for simulation).
+        """Make a fresh key pair.
 
-        Raises ``ConfigError`` where the installed ``cryptography`` was built without ML-KEM.
+        Args:
+            rng: stream to draw it from, for simulation only; None for the operating system's entropy.
+
+        Returns:
+            The key pair.
+
+        Raises:
+            ConfigError: the installed package ``cryptography`` was built without ML-KEM.
         """
         try:
             if rng is not None:
@@ -124,7 +155,7 @@ class SealingKey:
 
     @classmethod
     def from_private_bytes(cls, data: bytes) -> SealingKey:
-        """Read :meth:`private_bytes`, 96 raw bytes; raises ``ValueError`` for another length."""
+        """Read :meth:`private_bytes`, 96 raw bytes; ``ValueError`` for another length."""
         key, seed = data[:KEY_BYTES], data[KEY_BYTES:]
         return cls(X25519PrivateKey.from_private_bytes(key), MLKEM768PrivateKey.from_seed_bytes(seed))
 
@@ -138,7 +169,18 @@ class SealingKey:
         return self._public
 
     def open(self, box: bytes, *, binding: bytes) -> bytes:
-        """Open a box of :func:`seal`; raises ``AggregationError`` unless it is for this key and binding."""
+        """Open a box that :func:`seal` made.
+
+        Args:
+            box: the sealed bytes.
+            binding: what the box is for, as it was sealed.
+
+        Returns:
+            The plaintext.
+
+        Raises:
+            AggregationError: the box is for another key or binding, or was changed.
+        """
         if len(box) < SEAL_OVERHEAD:
             raise AggregationError("a sealed box is too short to be one")
         header, sealed = box[: KEY_BYTES + _KEM_CIPHERTEXT_BYTES], box[KEY_BYTES + _KEM_CIPHERTEXT_BYTES :]
@@ -189,16 +231,32 @@ def _exchange(public: bytes) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def check_sealing_public(public: bytes) -> None:
-    """Raise ``AggregationError`` unless :func:`seal` takes this key: by a trial, for both halves."""
+    """Check that :func:`seal` accepts a public key, by a trial of both halves.
+
+    Args:
+        public: 1216 bytes.
+
+    Raises:
+        AggregationError: a half isn't a usable key.
+    """
     _exchange(public)
 
 
 def seal(public: bytes, plaintext: bytes, *, binding: bytes) -> bytes:
-    """Seal bytes to the holder of a :class:`SealingKey`: X25519, ML-KEM-768, HKDF-SHA256, ChaCha20-Poly1305.
+    """Seal bytes to a :class:`SealingKey`, by X25519, ML-KEM-768, HKDF-SHA256 and ChaCha20-Poly1305.
 
-    ``binding`` names what the box is for; it enters the key derivation and is authenticated, and the receiver
-    must name the same. Returns ephemeral public key, ML-KEM ciphertext, then ciphertext and tag. Raises
-    ``AggregationError`` if a half of ``public`` isn't a usable key.
+    Args:
+        public: the receiver's public key, 1216 bytes.
+        plaintext: any bytes.
+        binding: what the box is for; it enters the key derivation and is authenticated, and the receiver must
+            give the same.
+
+    Returns:
+        Ephemeral public key, ML-KEM ciphertext, then ciphertext and tag: ``SEAL_OVERHEAD`` bytes more than
+        the plaintext.
+
+    Raises:
+        AggregationError: a half of ``public`` isn't a usable key.
     """
     shared, ephemeral, encapsulated, ciphertext = _exchange(public)
     header = ephemeral + ciphertext

@@ -1,4 +1,4 @@
-"""The one source of chance: ChaCha20 keystreams, keyed by the operating system, or by a simulation's seed."""
+"""The only source of randomness: ChaCha20 keystreams, keyed by the operating system or by a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _KEY_BYTES = 32
 _ZEROS = bytes(1 << 20)
-"""What the cipher turns into keystream: kept, since making and clearing it took as long as the cipher."""
+"""Input of the cipher; kept, since allocating and clearing it took as long as the cipher."""
 _MANTISSA_SHIFT = np.uint64(12)
 _SEED_DOMAIN = b"fedrec/randomness/seeded/1"
 _CHILD_DOMAIN = b"fedrec/randomness/child/1"
@@ -28,9 +28,9 @@ def _encode(label: str | int) -> bytes:
 class Randomness:
     """A ChaCha20 keystream (RFC 8439's block function) read as bytes, integers or uniforms.
 
-    Streams from :meth:`from_os` are fit for noise, sampling and keys. Streams from :meth:`seeded`
-    are NOT: whoever knows the seed can subtract the noise. They exist for reproducible simulations,
-    and whatever uses one says so in its output (``is_seeded``).
+    Streams from :meth:`from_os` are fit for noise, sampling and keys. Streams from :meth:`seeded` are NOT:
+    whoever knows the seed can subtract the noise. They exist for reproducible simulations, and whatever uses
+    one says so in its output (``is_seeded``).
     """
 
     def __init__(self, key: bytes, *, is_seeded: bool) -> None:
@@ -49,12 +49,27 @@ class Randomness:
 
     @classmethod
     def seeded(cls, seed: int, *labels: str | int) -> Randomness:
-        """Start a reproducible stream, for simulation only: no privacy against whoever knows the seed."""
+        """Start a reproducible stream, for simulation only: no privacy against anyone who knows the seed.
+
+        Args:
+            seed: the simulation's seed.
+            labels: name of the stream; streams of different labels are independent.
+
+        Returns:
+            The stream, with ``is_seeded`` True.
+        """
         encoded = b"".join(_encode(label) for label in (seed, *labels))
         return cls(hashlib.sha256(_SEED_DOMAIN + encoded).digest(), is_seeded=True)
 
     def child(self, *labels: str | int) -> Randomness:
-        """Derive the independent stream of these labels; it doesn't depend on what was read from this one."""
+        """Derive the independent stream of some labels; it doesn't depend on what was read from this one.
+
+        Args:
+            labels: name of the stream.
+
+        Returns:
+            The stream.
+        """
         encoded = b"".join(_encode(label) for label in labels)
         key = hashlib.sha256(_CHILD_DOMAIN + self._key + encoded).digest()
         return Randomness(key, is_seeded=self.is_seeded)
@@ -84,18 +99,32 @@ class Randomness:
         return self._keystream(2 * count).view("<u2").astype(np.uint16, copy=False)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**52, shape (count,).
+        """Return uniforms strictly inside (0, 1) on the grid (k + 1/2) / 2**52.
 
         Each of them is a float64 without rounding: k + 1/2 has 53 digits at most.
+
+        Args:
+            count: n.
+
+        Returns:
+            float64 (n,).
         """
         mantissas = (self.uint64(count) >> _MANTISSA_SHIFT).astype(np.float64)
         uniforms: NDArray[np.float64] = (mantissas + 0.5) * 2.0**-52
         return uniforms
 
     def integers(self, count: int, *, bound: int) -> NDArray[np.uint64]:
-        """Return ``count`` integers exactly uniform on [0, bound), by masked rejection, shape (count,).
+        """Return integers exactly uniform on [0, bound), by masked rejection.
 
-        Raises ``ValueError`` unless ``0 < bound <= 2**63``.
+        Args:
+            count: n.
+            bound: 1 to 2**63.
+
+        Returns:
+            uint64 (n,).
+
+        Raises:
+            ValueError: ``bound`` is out of range.
         """
         if not 0 < bound <= 2**63:
             raise ValueError(f"bound must be between 1 and 2**63, not {bound}")

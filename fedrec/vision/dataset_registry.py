@@ -1,4 +1,4 @@
-"""The data sets that a simulation can name: the package's own, and installed ones (``fedrec.datasets``)."""
+"""Registry of named data sets: the package's own, and installed ones (entry points ``fedrec.datasets``)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ class DatasetRequest:
     """What a data set is asked for.
 
     Attributes:
-        root: the folder that a person named, where the data set takes one.
-        merchants: how many there are to be, for a data set that makes photos for each.
-        seed: of whatever is drawn.
-        unit: what is hidden, records or products.
-
+        root: the folder that the user named; None where the data set takes none.
+        merchants: number of merchants, for a data set that makes photos for each.
+        seed: seed of every random draw.
+        unit: unit of privacy, "record" or "product".
     """
 
     root: Path | None
@@ -42,12 +41,11 @@ class DatasetSpec:
     """One data set by name.
 
     Attributes:
-        name: as on the command line and in reports.
-        open: loads the splits; raises ``ConfigError`` or ``DataError`` in one clear line.
-        root: whether a folder must, may or can't be named for it.
-        any_cohort: whether it has photos for as many merchants as are asked for, each in a folder of its own.
-        products: whether it has folders of products, so that a product can be the unit.
-
+        name: name on the command line and in reports.
+        open: loads the splits; raises ``ConfigError`` or ``DataError`` with one clear line.
+        root: whether a folder must, may or cannot be named for it.
+        any_cohort: whether it makes photos for any number of merchants, each in a folder of its own.
+        products: whether it has product folders, so that the unit of privacy can be the product.
     """
 
     name: str
@@ -91,7 +89,7 @@ def _given(request: DatasetRequest) -> DataSplits:
 FOLDER: Final = DatasetSpec("folder", _folder, root="required", products=True)
 """A folder of photos, as ``--data`` names it."""
 GIVEN: Final = DatasetSpec("given", _given, root="unused", products=True)
-"""Photos that a program gives as objects: it opens none itself, and a run's own file names it."""
+"""Photos that a program gives as objects: a run's own file names it, and nothing can be opened by it."""
 
 REGISTRY: Final = Registry(
     DatasetSpec,

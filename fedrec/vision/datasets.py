@@ -1,4 +1,4 @@
-"""Where labelled photos come from: a folder of pictures, or a data set of torchvision."""
+"""Labelled photos from a folder of pictures, or from a data set of torchvision."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 TORCHVISION_DATASETS: Final = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
-"""Name on our command line to the class in ``torchvision.datasets``."""
+"""Maps names on the command line to classes in ``torchvision.datasets``."""
 
 
 def open_folder(
@@ -61,21 +61,29 @@ def open_folder(
 ) -> DataSplits:
     """Load a folder of photos.
 
-    ``path`` holds ``train/`` and, if wanted, ``validation/`` and ``test/``, or is the training split
-    itself. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
-    :func:`fedrec.vision.folders.list_pictures`), only the former where all are ``one_merchant``'s; in
-    ``layout`` "product" there is a folder per product, and with ``unit`` "product" the splits are of
-    :class:`fedrec.vision.products.ProductSet`. Classes are the sorted union over the splits, unless
-    ``classes`` gives them, as a training's plan does: then pictures of other classes are skipped, once they
-    have been read for ``held``, and the folder may hold one class only. So are photos whose digest is one to
-    ``leave_out``. Exact copies in the training split are dropped, the first by name stays. Files stay on disk
-    and are decoded again on use, ``workers`` threads at loading.
+    ``path`` holds ``train/`` and, optionally, ``validation/`` and ``test/``, or is itself the training
+    split. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
+    :func:`fedrec.vision.folders.list_pictures`). Files stay on disk and are decoded again on use.
+
+    Args:
+        path: the folder.
+        classes: class names in label order, as a training's plan gives them. Pictures of other classes are
+            then skipped, after they were read for ``held``, and the folder may hold one class only. None for
+            the sorted union of the classes in all splits.
+        layout: "class", or "product" where each class holds a folder per product.
+        unit: "record", or "product" to return :class:`fedrec.vision.products.ProductSet` splits.
+        leave_out: tells for a photo's digest whether the photo is skipped.
+        may_be_empty: accept a folder without pictures, or with one class only.
+        one_merchant: all photos belong to one merchant: only ``CLASS/picture`` is read.
+        workers: decoding threads.
+
+    Returns:
+        The splits. Exact copies in the training split are dropped; the first by name stays.
 
     Raises:
-        ConfigError: products are asked of a layout without them.
-        DataError: the folder is missing, is no folder, holds no readable picture, or one class only; the
-            last two not where ``may_be_empty``.
-
+        ConfigError: ``unit`` is "product" and ``layout`` isn't.
+        DataError: the folder is missing or is a file; or it holds no readable picture, or one class only, and
+            ``may_be_empty`` is False.
     """
     if unit == "product" and layout != "product":
         raise ConfigError("the unit is the product, but the photos lie in no folders of products")
@@ -134,7 +142,7 @@ def _load(
 
     def read(picture: Picture) -> tuple[Record, Stamp | None] | Skipped:
         name = _shown(picture.path, root)
-        # Before it is read: a change while it is read shows at the next look.
+        # Taken before reading: a change during reading then shows at the next check.
         stamp = stamp_of(picture.path)
         try:
             image = decode(picture.path)
@@ -145,7 +153,7 @@ def _load(
         return Record(name, numbers[picture.label], digest, picture.merchant, alike, picture.product), stamp
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
-        # Pillow warns of odd metadata and of large pictures; the limit on pixels is our own.
+        # Pillow warns about odd metadata and of large pictures; the limit on pixels is our own.
         warnings.simplefilter("ignore")
         results = list(pool.map(read, pictures))
     records: list[Record] = []
@@ -162,15 +170,20 @@ def _load(
 
 
 def open_torchvision(name: str, root: Path, *, download: bool = True) -> DataSplits:
-    """Load ``fashion-mnist`` or ``cifar10`` through torchvision, from its layout below ``root``.
+    """Load a torchvision data set from torchvision's layout below ``root``.
 
-    Downloads only what is absent, and only if ``download``. Exact copies in the training split are
-    dropped. The test split is torchvision's; there is no validation split.
+    Args:
+        name: ``fashion-mnist`` or ``cifar10``.
+        root: folder that torchvision keeps it in.
+        download: download the files that are absent.
+
+    Returns:
+        The splits: exact copies in the training split are dropped, the test split is torchvision's, and there
+        is no validation split.
 
     Raises:
-        ConfigError: no such data set.
-        DataError: it is not there and cannot be downloaded, or cannot be read.
-
+        ConfigError: the name is unknown.
+        DataError: the data set is absent and cannot be downloaded, or cannot be read.
     """
     if name not in TORCHVISION_DATASETS:
         known = ", ".join(sorted(TORCHVISION_DATASETS))

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Choice of the computing device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from fedrec.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device to train on; ``auto`` takes a GPU if there is one.
+    """Return the device to train on.
 
-    Raises ``ConfigError`` for a name that is none, or when a GPU is asked for and absent.
+    Args:
+        name: "auto" (a GPU if there is one), "cpu" or "cuda[:i]".
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: the name is unknown, or the GPU is absent.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

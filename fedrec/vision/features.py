@@ -1,12 +1,12 @@
-"""Features of a frozen network, computed once per photo and kept in the user's cache folder.
+"""Features of a frozen network, computed once per photo and cached in the user's cache folder.
 
-One file per (network, weights, preparation, number of views) holds the digests of the photos and their
-features. Features of private photos are private: files are readable by their owner alone, and nothing
-of the cache is ever sent.
+One file per (network, weights, preparation, number of views) holds the photos' digests and their features.
+Features of private photos are private: files are readable by their owner alone, and nothing of the cache is
+ever sent.
 
-Features agree between machines and numbers of threads up to float32 rounding (about 1e-6), not bit for
-bit; the cache gives back the same bits. Every batch that the network sees has one fixed size, so that
-a photo's features don't change with how many other photos there are.
+Features agree between machines and numbers of threads up to float32 rounding (about 1e-6), not bit for bit;
+the cache returns the same bits. Every batch that the network sees has one fixed size, so that a photo's
+features don't change with the number of other photos.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fedrec.vision.transforms import TRANSFORM_ID, augmented_views, to_model_inp
 
 _LOG = logging.getLogger(__name__)
 _DIGEST: Final = 32
-# Read and written in one piece, so a bound keeps a planted file from filling the memory.
+# Files are read in one piece: the bound keeps a planted file from filling the memory.
 _LARGEST_FILE: Final = 8 << 30
 
 Entries = dict[bytes, NDArray[np.float32]]
@@ -85,7 +85,17 @@ def default_cache_dir() -> Path:
 
 
 def cache_file(extractor: FeatureExtractor, *, transform_id: str, views: int, cache_dir: Path) -> Path:
-    """Name the file that holds the features of this network, preparation and number of views."""
+    """Return the path of the cache file for a network, a preparation and a number of views.
+
+    Args:
+        extractor: the frozen network.
+        transform_id: name of the preparation.
+        views: augmented views per photo.
+        cache_dir: folder of the cache.
+
+    Returns:
+        A path in ``cache_dir``; its name is a hash of everything that determines the features.
+    """
     parts = (
         "fedrec features 1",
         extractor.name,
@@ -110,16 +120,16 @@ def feature_matrix(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Look features up, and compute those that are missing.
+    """Look features up in the cache, and compute those that are missing.
 
     Args:
         extractor: the frozen network.
-        images: gives photo i as RGB; called only for missing ones, from ``workers`` threads.
+        images: returns photo i as RGB; called only for missing photos, from ``workers`` threads.
         digests: n digests of 32 bytes; photos with the same digest are computed once.
-        transform_id: names the preparation, see :data:`fedrec.vision.transforms.TRANSFORM_ID`.
-        views: augmented views per photo, the first of them the photo itself.
-        cache_dir: folder of the cache, usually :func:`default_cache_dir`; None for no cache. A file that
-            is damaged is computed afresh; one that can't be written costs a warning in the log only.
+        transform_id: name of the preparation, see :data:`fedrec.vision.transforms.TRANSFORM_ID`.
+        views: augmented views per photo; the first is the photo itself.
+        cache_dir: folder of the cache, usually :func:`default_cache_dir`; None for no cache. A damaged file
+            is computed afresh; a failed write is a warning in the log only.
         workers: batches that are decoded, prepared and computed at the same time.
         progress: called as (computed, missing) after each batch, and once as (0, missing) before.
 
@@ -128,8 +138,7 @@ def feature_matrix(
 
     Raises:
         ConfigError: ``views`` or ``workers`` is below 1, or a digest doesn't have 32 bytes.
-        DataError: what ``images`` raises for a photo that can't be read; the others computed so far
-            are kept.
+        DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached.
     """
     if views < 1 or workers < 1:
         raise ConfigError(f"features need 1 view and 1 worker or more, not {views} and {workers}")
@@ -151,7 +160,7 @@ def feature_matrix(
         try:
             _compute(extractor, images, missing, fresh, views=views, workers=workers, progress=progress)
         finally:
-            # Also after an interruption: what was computed took a while.
+            # Also after an interruption: computing it took a while.
             if path is not None and fresh:
                 _write(path, fresh, shape=shape)
         known.update(fresh)
@@ -162,7 +171,12 @@ def feature_matrix(
 
 
 def drop_features(digests: Collection[bytes], *, cache_dir: Path) -> None:
-    """Delete the features of these photos from every file of the cache."""
+    """Delete photos' features from every file of the cache.
+
+    Args:
+        digests: digests of the photos.
+        cache_dir: folder of the cache.
+    """
     for path in sorted(cache_dir.glob("*.features")):
         shape = _shape(path)
         entries = {} if shape is None else _read(path, shape=shape)
@@ -245,15 +259,15 @@ def _read(path: Path, *, shape: tuple[int, int]) -> Entries:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        _LOG.warning("the feature cache %s is left aside and made anew: %s", path, error)
+        _LOG.warning("the feature cache %s is ignored and computed afresh: %s", path, error)
         return {}
     return {bytes(digest): row for digest, row in zip(digests, features, strict=True)}
 
 
 def _write(path: Path, fresh: Entries, *, shape: tuple[int, int]) -> None:
     """Add entries to a cache file atomically: a crash leaves the old file or the new one."""
-    # Read again, not remembered: another process may have added to it. Two that write at the very same
-    # moment lose the entries of one, which are then computed again.
+    # The file is read again, since another process may have added to it. If two write at the very same
+    # moment, the entries of one are lost and computed again.
     entries = {**_read(path, shape=shape), **fresh}
     digests = np.frombuffer(b"".join(entries), dtype=np.uint8).reshape(-1, _DIGEST)
     payload = safetensors.numpy.save(

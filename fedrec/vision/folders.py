@@ -1,4 +1,4 @@
-"""Folders of photos: which files are pictures of which class and merchant, and how one is decoded."""
+"""Folders of photos: list the pictures with their class and merchant, and decode one."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ UNREAD_SUFFIXES: Final = frozenset(
         ".nef",
     }
 )
-"""Endings of pictures that are named and skipped: their decoders are large, or not everywhere. Files with
-other endings are no part of the data."""
+"""Endings of pictures that are reported and skipped: their decoders are large, or not available everywhere.
+Files with other endings are ignored."""
 
 MAX_PIXELS: Final = 64_000_000
 """Pictures with more pixels than this are not decoded (a small file can unpack to gigabytes)."""
 
-# What a picture may be inside, whatever its name says: Pillow's other decoders, some of which start
-# other programs, are never tried on a stranger's file.
+# Formats that are decoded, whatever the file's name says. Pillow's other decoders, some of which start
+# other programs, are never tried on an untrusted file.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 Layout = Literal["class", "product"]
@@ -47,7 +47,14 @@ Layout = Literal["class", "product"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that should hold a picture: its path, class and, where folders say so, merchant and product."""
+    """A file that should hold a picture.
+
+    Attributes:
+        path: the file.
+        label: name of its class.
+        merchant: name of its merchant, None without merchant folders.
+        product: name of its product, None without product folders.
+    """
 
     path: Path
     label: str
@@ -57,7 +64,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file that looks like a picture and is not even tried, why, and whose it is, where folders say so."""
+    """A file that looks like a picture by its name and is not opened.
+
+    Attributes:
+        path: the file.
+        reason: why not, in one line.
+        merchant: name of its merchant, None without merchant folders.
+    """
 
     path: Path
     reason: str
@@ -66,7 +79,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds: pictures, and files that look like some and can't be used, each sorted by path."""
+    """Pictures in a folder, and files that look like pictures and can't be used; each sorted by path."""
 
     pictures: tuple[Picture, ...]
     unusable: tuple[Unusable, ...]
@@ -75,13 +88,18 @@ class Listing:
 def decode(path: Path) -> Image.Image:
     """Decode one picture as people see it.
 
-    EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit
-    pictures become 8-bit RGB. Of an animation the first frame is taken. Colour profiles are ignored.
+    EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit pictures
+    become 8-bit RGB. The first frame of an animation is taken. Colour profiles are ignored.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The picture in mode RGB.
 
     Raises:
-        DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels;
-            the text is a reason of one line, without the path.
-
+        DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels; the
+            text is a reason of one line, without the path.
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -121,16 +139,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def list_pictures(root: Path, *, layout: Layout = "class", one_merchant: bool = False) -> Listing:
     """Find the pictures below ``root``: ``CLASS/picture``, or ``MERCHANT/CLASS/picture``.
 
-    In layout "product" a class holds a folder per product: ``CLASS/PRODUCT/picture``, or
-    ``MERCHANT/CLASS/PRODUCT/picture``. It is a folder per merchant when all pictures lie that much
-    deeper, never where they are ``one_merchant``'s. Hidden files and folders are ignored; a folder's name in
-    NFC form is its class. A picture is a regular file, or a link to one: anything else could block whoever
-    opens it. What of one merchant's can't be used, a folder that can't be listed or a picture in another
-    place, leaves the others as they are.
+    In layout "product" each class holds a folder per product: ``CLASS/PRODUCT/picture``, or
+    ``MERCHANT/CLASS/PRODUCT/picture``. The first level is merchants when all pictures lie one level deeper.
+    Hidden files and folders are ignored. A folder's name in NFC form is its class. A picture is a regular
+    file, or a link to one: opening anything else could block.
+
+    Args:
+        root: the folder.
+        layout: "class" or "product".
+        one_merchant: all pictures belong to one merchant: there is no merchant level. An unlistable folder
+            or a picture at another depth is then listed as unusable and leaves the others as they are.
+
+    Returns:
+        The pictures and the unusable files.
 
     Raises:
         DataError: ``root`` cannot be listed, or mixes depths.
-
     """
     least = 1 if layout == "class" else 2
     most = least if one_merchant else least + 1
@@ -163,7 +187,7 @@ def list_pictures(root: Path, *, layout: Layout = "class", one_merchant: bool = 
 
 
 def _not_read(path: Path) -> str | None:
-    """Say why a file that looks like a picture is not opened at all; None where it is."""
+    """Return why a file that looks like a picture is not opened; None where it is opened."""
     suffix = path.suffix.lower()
     if suffix in UNREAD_SUFFIXES:
         return f"{suffix[1:].upper()} pictures are not read: save it as JPEG or PNG"
@@ -176,9 +200,19 @@ def _not_read(path: Path) -> str | None:
 def _walk(
     folder: Path, above: tuple[Path, ...], *, deepest: int, unlisted: list[Unusable] | None
 ) -> Iterator[tuple[tuple[Path, ...], list[Path]]]:
-    """Yield (folders from the root down, files that look like pictures in the last) to this depth.
+    """Yield (folders from the root down, files that look like pictures in the last one), down to ``deepest``.
 
-    A folder below the root that can't be listed is added to ``unlisted``, or raised where that is None.
+    Args:
+        folder: where to start.
+        above: folders from the root to ``folder``; empty for the root itself.
+        deepest: number of levels below the root.
+        unlisted: receives folders below the root that can't be listed; None to raise instead.
+
+    Yields:
+        The folders' chain, and the files.
+
+    Raises:
+        DataError: a folder can't be listed, and it is the root or ``unlisted`` is None.
     """
     try:
         files, folders = _children(folder)
@@ -200,7 +234,7 @@ def _name(folder: Path) -> str:
 
 
 def _children(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files that look like pictures, and folders, in ``folder``, each sorted, hidden ones left out."""
+    """Return a folder's files that look like pictures, and its folders; each sorted, without hidden ones."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in entries if _is_folder(entry)]
@@ -211,7 +245,7 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_folder(entry: Path) -> bool:
-    """Whether an entry is a folder; a link that leads where nobody may look is none."""
+    """Return whether an entry is a folder; False for a link whose target can't be read."""
     try:
         return entry.is_dir()
     except OSError:

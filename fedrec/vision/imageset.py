@@ -1,4 +1,4 @@
-"""A set of labelled photos whose pixels are decoded on use, each known by a digest of its content."""
+"""Labelled photos that are decoded on use and identified by a digest of their content."""
 
 from __future__ import annotations
 
@@ -53,20 +53,38 @@ class ImageSource(Protocol):
     """Where the pixels of an :class:`ImageSet` come from, by position."""
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
-        """Return the picture at ``position``, whose label's name and digest are these."""
+        """Return the picture at a position.
+
+        Args:
+            position: position in the source.
+            label: name of its class.
+            digest: its digest, as :func:`digest_of` gives it.
+
+        Returns:
+            The picture, mode RGB.
+        """
         ...
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        """Say whether the picture at ``position`` is still there, with this digest."""
+        """Return whether the picture at a position is still available and unchanged.
+
+        Args:
+            position: position in the source.
+            label: name of its class.
+            digest: the digest that it must have.
+
+        Returns:
+            False for one that is missing, unreadable or changed.
+        """
         ...
 
 
 Stamp = tuple[int, ...]
-"""What changes whenever a file is written or replaced."""
+"""File metadata that changes whenever the file is written or replaced."""
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return the stamp of a file, None where it can't be looked at."""
+    """Return a file's stamp; None where its metadata can't be read."""
     try:
         found = path.stat()
     except OSError:
@@ -76,16 +94,30 @@ def stamp_of(path: Path) -> Stamp | None:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pictures on disk, decoded anew each time.
+    """Pictures on disk, decoded on every use.
 
-    ``stamps`` are those of the files just before their digests were taken, as far as they are known.
+    Attributes:
+        paths: the files, by position.
+        stamps: stamps of the files by position, taken just before their digests; None where unknown.
     """
 
     paths: tuple[Path, ...]
     stamps: dict[int, Stamp | None] = field(default_factory=dict, compare=False)
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
-        """Decode the picture, and see that its content is still the one of ``digest``."""
+        """Decode the picture, and check that its content still has this digest.
+
+        Args:
+            position: position in ``paths``.
+            label: name of its class.
+            digest: the digest that it must have.
+
+        Returns:
+            The picture, mode RGB.
+
+        Raises:
+            DataError: the file can't be decoded, or its content has changed.
+        """
         path = self.paths[position]
         try:
             decoded = decode(path)
@@ -99,7 +131,16 @@ class FileSource:
         return decoded
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        """Say whether the file still is readable and of this content; one left untouched isn't read again."""
+        """Return whether the file is readable and unchanged; one whose stamp is the same isn't read again.
+
+        Args:
+            position: position in ``paths``.
+            label: name of its class.
+            digest: the digest that it must have.
+
+        Returns:
+            False for one that is missing, unreadable or changed.
+        """
         stamp = stamp_of(self.paths[position])
         if stamp is None:
             return False
@@ -119,11 +160,29 @@ class ArraySource:
     pixels: NDArray[np.uint8]
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
-        """Wrap the pixels as an RGB picture."""
+        """Return the pixels as an RGB picture.
+
+        Args:
+            position: position in ``pixels``.
+            label: unused: memory doesn't change.
+            digest: unused, too.
+
+        Returns:
+            The picture, mode RGB.
+        """
         return Image.fromarray(_rgb(self.pixels[position]))
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        """Say yes: nothing changes what is in memory."""
+        """Return True: pictures in memory don't change.
+
+        Args:
+            position: unused.
+            label: unused.
+            digest: unused.
+
+        Returns:
+            True.
+        """
         return True
 
 
@@ -168,11 +227,20 @@ class ImageSet:
         names: Sequence[str],
         merchants: Sequence[str] | None = None,
     ) -> ImageSet:
-        """Photos held in memory: ``pixels`` uint8 (n, H, W, 1 or 3), ``labels`` (n,) integers.
+        """Make a set of photos held in memory.
+
+        Args:
+            classes: k class names.
+            pixels: uint8 (n, H, W, 1 or 3).
+            labels: (n,) integers in 0 to k - 1.
+            names: n names of the photos.
+            merchants: n names of merchants; None where photos belong to nobody.
+
+        Returns:
+            The set.
 
         Raises:
-            DataError: the shapes, types or labels don't fit each other.
-
+            DataError: shapes, types or labels don't fit each other.
         """
         numbers = np.asarray(labels, dtype=np.int64)
         count = len(pixels)
@@ -204,22 +272,27 @@ class ImageSet:
         return len(self.dropped)
 
     def image(self, index: int) -> Image.Image:
-        """Decode photo ``index`` as 8-bit RGB.
+        """Decode one photo as 8-bit RGB.
+
+        Args:
+            index: position in the set.
+
+        Returns:
+            The picture.
 
         Raises:
-            DataError: its file is gone, broken, or holds other pixels than when it was loaded.
-
+            DataError: its file is missing, broken, or holds other pixels than when it was loaded.
         """
         record = self.records[index]
         return self._source.image(int(self._positions[index]), self.classes[record.label], record.digest)
 
     def holds(self, index: int) -> bool:
-        """Say whether record ``index`` is still there as it was loaded: readable, of the same content."""
+        """Return whether record ``index`` is still readable and has the content that was loaded."""
         record = self.records[index]
         return self._source.holds(int(self._positions[index]), self.classes[record.label], record.digest)
 
     def pixels(self) -> NDArray[np.uint8] | None:
-        """All photos as uint8 (n, H, W, 1 or 3) when they are held in memory, else None."""
+        """Return all photos as uint8 (n, H, W, 1 or 3) if they are held in memory, else None."""
         return self._source.pixels[self._positions] if isinstance(self._source, ArraySource) else None
 
     def subset(self, indices: ArrayLike) -> ImageSet:
@@ -229,7 +302,7 @@ class ImageSet:
         return ImageSet(self.classes, records, self._source, positions=self._positions[chosen])
 
     def of_classes(self, classes: Sequence[str]) -> ImageSet:
-        """Return the photos of these classes, labelled by position in them; the rest count as skipped."""
+        """Return the photos of these classes, labelled by position in them; the others count as skipped."""
         numbers = {name: number for number, name in enumerate(classes)}
         kept: list[int] = []
         records: list[Record] = []
@@ -254,7 +327,15 @@ def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def digest_of(image: Image.Image, label: str) -> bytes:
-    """SHA-256 over width and height (32 bits each, big-endian), the RGB bytes, and the label's name."""
+    """Return the SHA-256 of a picture's content and label.
+
+    Args:
+        image: the picture, mode RGB.
+        label: name of its class.
+
+    Returns:
+        32 bytes: the hash of width and height (32 bits each, big-endian), RGB bytes, and the label's name.
+    """
     content = hashlib.sha256(_digest_head(image.width, image.height))
     content.update(image.tobytes())
     content.update(label.encode("utf-8"))
@@ -262,12 +343,20 @@ def digest_of(image: Image.Image, label: str) -> bytes:
 
 
 def hash_of_digests(digests: Sequence[bytes]) -> bytes:
-    """SHA-256 over records' digests, sorted: which photos with which labels, whatever names and order."""
+    """Return the SHA-256 over sorted digests: it depends on photos and labels, not on names and order."""
     return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
 def exclude_digests(images: ImageSet, leave_out: Callable[[bytes], bool]) -> ImageSet:
-    """Return the set without the photos whose digests are left out; they count as skipped."""
+    """Return a set without some of its photos, which count as skipped.
+
+    Args:
+        images: the set.
+        leave_out: tells for a digest whether its photos are left out.
+
+    Returns:
+        The rest of the set.
+    """
     kept: list[int] = []
     skipped = list(images.skipped)
     for index, record in enumerate(images.records):
@@ -281,7 +370,7 @@ def exclude_digests(images: ImageSet, leave_out: Callable[[bytes], bool]) -> Ima
 
 
 def drop_duplicates(images: ImageSet) -> ImageSet:
-    """Keep the first of the records with the same digest and merchant; the rest are in ``dropped``."""
+    """Keep the first record of each digest and merchant; the others go to ``dropped``."""
     seen: set[tuple[str | None, bytes]] = set()
     kept: list[int] = []
     for index, record in enumerate(images.records):

@@ -1,4 +1,4 @@
-"""What a folder of photos holds, for a person to read before anything is trained on it."""
+"""Summary of a folder of photos, for a person to read before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from fedrec.vision.products import ProductSet
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split; no ``merchants`` where photos belong to none, no ``products`` without folders."""
+    """Counts of one split.
+
+    Attributes:
+        name: "train", "validation" or "test".
+        photos: number of photos.
+        products: number of products; 0 without product folders.
+        classes: photos by class.
+        merchants: photos by merchant; empty where photos belong to nobody.
+    """
 
     name: str
     photos: int
@@ -26,12 +34,17 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """All splits of a folder, exact copies that training leaves out, and every photo that can't be used.
+    """Summary of all splits of a folder.
 
-    ``near_duplicates`` names groups of a merchant's training photos that look alike; they are kept, and each
-    of them counts. Where there are products, ``products_dropped`` counts those with just the photos of
-    another, and ``in_several_products`` names groups of copies of one photo that stand in several products
-    of a merchant: if the product is the unit, they are kept, and the photo counts in each.
+    Attributes:
+        splits: counts of each split.
+        duplicates_dropped: exact copies that training leaves out.
+        products_dropped: products left out because another has exactly the same photos.
+        near_duplicates: names of one merchant's training photos that look alike, by group. They are kept,
+            and each of them counts.
+        in_several_products: names of copies of one photo in several products of a merchant, by group. Where
+            the product is the unit, they are kept, and the photo counts in each.
+        skipped: every photo that can't be used.
     """
 
     splits: tuple[SplitSummary, ...]
@@ -43,7 +56,16 @@ class FolderSummary:
 
 
 def inspect(folder: Path, *, layout: Layout = "class", one_merchant: bool = False) -> FolderSummary:
-    """Read every photo below a folder as a training would; see :func:`open_folder` for what it raises."""
+    """Read every photo below a folder as a training would.
+
+    Args:
+        folder: the folder.
+        layout: "class", or "product" where each class holds a folder per product.
+        one_merchant: all photos belong to one merchant.
+
+    Returns:
+        The summary. :func:`open_folder` raises what can't be read.
+    """
     splits = open_folder(
         folder,
         layout=layout,

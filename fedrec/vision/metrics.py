@@ -1,4 +1,4 @@
-"""Figures of a classifier, by scikit-learn: accuracy, precision, recall, F1, ROC AUC, confusion matrix."""
+"""Metrics of a classifier, by scikit-learn: accuracy, precision, recall, F1, ROC AUC, confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from fedrec.errors import DataError
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class against the rest; ``support`` is its number of records. A ratio of 0/0 is 0."""
+    """Metrics of one class against the rest; a ratio of 0/0 is 0.
+
+    Attributes:
+        label: the class.
+        precision: share of true ones among those predicted.
+        recall: share of true ones that are predicted.
+        f1: harmonic mean of both.
+        support: number of records of the class.
+    """
 
     label: str
     precision: float
@@ -25,11 +33,16 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures over one evaluation split; ratios lie in [0, 1].
+    """Metrics over one evaluation split; ratios lie in [0, 1].
 
-    The macro means of precision, recall and F1 run over all k classes, absent ones included (they
-    count 0). ``roc_auc_macro`` runs over the classes that have records and are not alone, and is None
-    if there is none. ``confusion[i][j]`` counts records of class i taken for class j.
+    Attributes:
+        accuracy: share of records predicted right.
+        precision_macro: mean over all k classes, absent ones included (they count 0).
+        recall_macro: likewise.
+        f1_macro: likewise.
+        roc_auc_macro: mean over the classes that have records and are not alone; None if there is none.
+        confusion: ``confusion[i][j]`` counts records of class i predicted as class j.
+        per_class: metrics of each class.
     """
 
     accuracy: float
@@ -51,9 +64,11 @@ def evaluate(
         labels: (n,) int64 in 0 to k - 1.
         classes: the k names.
 
+    Returns:
+        The metrics.
+
     Raises:
         DataError: no records, shapes that don't fit, labels out of range, or scores that are not finite.
-
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.int64)
@@ -93,9 +108,14 @@ def evaluate(
 
 
 def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Return the area under the ROC curve: the chance that a positive outranks a negative, a tie being half.
+    """Return the area under the ROC curve: the chance that a positive outranks a negative; a tie counts half.
 
-    None if either side is empty. ``scores`` (n,) float64, ``positive`` (n,) bool.
+    Args:
+        scores: (n,) float64.
+        positive: (n,) bool.
+
+    Returns:
+        The area in [0, 1]; None if either side is empty.
     """
     if positive.all() or not positive.any():
         return None

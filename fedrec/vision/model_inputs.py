@@ -1,4 +1,4 @@
-"""From photos to what a model takes: normalised pixels, or the features of a frozen backbone."""
+"""Inputs of a model from photos: normalised pixels, or the features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,27 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class InputShape:
-    """How photos enter the model: channels, and the side in pixels that they are brought to."""
+    """Shape of a model's input pictures.
+
+    Attributes:
+        channels: 1 or 3.
+        size: side in pixels that pictures are scaled to.
+    """
 
     channels: int
     size: int
 
 
 def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
-    """Return the shape of the model's inputs: the model's own side, else the data's, else 64 pixels."""
+    """Return the shape of a model's inputs for these photos.
+
+    Args:
+        images: the photos.
+        spec: the model.
+
+    Returns:
+        The model's own side, else the side of the data's square pictures, else 64 pixels.
+    """
     pixels = images.pixels()
     channels = 3 if pixels is None else int(pixels.shape[3])
     if spec.backbone is not None:
@@ -46,10 +59,21 @@ def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
 def model_inputs(
     images: ImageSet, spec: ModelSpec, shape: InputShape, *, views: int, progress: Progress
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Return the inputs of all records: uint8 (n, views, H, W, C), or float32 features (n, views, dim).
+    """Compute the inputs of all records; a view depends on its own record's content alone.
 
-    A view depends on its own record's content alone. Of products, ``views`` is 1, for the first photo
-    alone, or a multiple of ``PRODUCT_PHOTOS``, for so many views of the photo in each slot.
+    Args:
+        images: n records, photos or products.
+        spec: the model.
+        shape: shape of its input pictures.
+        views: views of each record. Of products 1, for the first photo alone, or a multiple of
+            ``PRODUCT_PHOTOS``, for so many views of the photo in each slot.
+        progress: called as (done, total).
+
+    Returns:
+        uint8 (n, views, H, W, C), or with a backbone float32 features (n, views, dimension).
+
+    Raises:
+        DataError: there is no record, or a photo can't be read.
     """
     if isinstance(images, ProductSet) and views > 1:
         slots = model_inputs(images.slots(), spec, shape, views=views // PRODUCT_PHOTOS, progress=progress)
@@ -84,7 +108,15 @@ def model_inputs(
 
 
 def to_inputs(array: NDArray[np.generic], spec: ModelSpec) -> torch.Tensor:
-    """Turn stored inputs into the model's: normalised photos (n, views, C, H, W), or features as they are."""
+    """Convert stored inputs to the model's own.
+
+    Args:
+        array: uint8 pictures (n, views, H, W, C), or float32 features (n, views, dimension).
+        spec: the model, whose public constants normalise pictures.
+
+    Returns:
+        float32 pictures (n, views, C, H, W), or the features as they are.
+    """
     # Mapped read-only from disk; torch wants memory it could write to.
     tensor = torch.from_numpy(np.array(array))
     if tensor.dtype != torch.uint8:

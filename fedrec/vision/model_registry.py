@@ -1,4 +1,4 @@
-"""The models that a training can name, each with what its pictures must look like and good defaults."""
+"""Registry of the models that a training can name, with their input pictures and default settings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Make = Callable[[int, int, int], nn.Module]
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """Settings that suit a model when a person gives none.
+    """Settings of a model's training where the user gives none.
 
-    The update they were chosen for: v = momentum * v + (noisy sum of clipped gradients) / (q * N), then
+    They were chosen for the update v = momentum * v + (noisy sum of clipped gradients) / (q * N), then
     parameters = parameters - learning_rate * v.
 
     Attributes:
@@ -49,7 +49,7 @@ class ModelSpec:
     """One model by name.
 
     Attributes:
-        name: as on the command line and in a plan.
+        name: name on the command line and in a plan.
         image_size: side in pixels of its pictures; None keeps the data set's own size.
         margin: short side before the centre crop, in crop sides.
         mean, std: public constants per colour for pixels in 0 to 1; never measured on merchants' photos.
@@ -69,10 +69,19 @@ class ModelSpec:
     defaults: TrainingDefaults
 
     def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
-        """Build the trainable network, its initial weights determined by ``seed`` alone.
+        """Build the trainable network; its initial weights are determined by ``seed`` alone.
 
-        It maps pictures (n, channels, size, size) float32, or with a backbone features (n, dimension),
-        to class scores (n, classes). Torch's global generator is left as it was.
+        Torch's global generator is left as it was.
+
+        Args:
+            classes: k, number of classes.
+            channels: 1 (grey) or 3 (colour).
+            size: side of the input pictures in pixels.
+            seed: seed of the initial weights, 0 to 2**63 - 1.
+
+        Returns:
+            A network from pictures (n, channels, size, size) float32, or with a backbone from features
+            (n, dimension), to class scores (n, k).
 
         Raises:
             ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, ``size`` is too small
@@ -83,7 +92,15 @@ class ModelSpec:
         return seeded_build(lambda: self.make(classes, channels, size), seed=seed)
 
     def record_shape(self, channels: int, size: int) -> tuple[int, ...]:
-        """Return the shape of one record's input: of its features, or of its picture."""
+        """Return the shape of one record's input.
+
+        Args:
+            channels: 1 or 3.
+            size: side of the input pictures in pixels.
+
+        Returns:
+            (channels, size, size), or with a backbone (dimension,).
+        """
         return (channels, size, size) if self.backbone is None else (self.backbone.dimension,)
 
 
@@ -165,15 +182,21 @@ REGISTRY: Final = Registry(
 
 
 def names() -> tuple[str, ...]:
-    """List the known models."""
+    """Return the names of the known models."""
     return REGISTRY.names()
 
 
 def get(name: str) -> ModelSpec:
-    """Look a model up.
+    """Look a model up by name.
+
+    Args:
+        name: as on the command line.
+
+    Returns:
+        The model.
 
     Raises:
-        ConfigError: there is no such model; the message lists those that there are.
+        ConfigError: there is no such model; the message lists the known ones.
     """
     return REGISTRY.get(name)
 
@@ -181,17 +204,28 @@ def get(name: str) -> ModelSpec:
 def code_of(name: str) -> str | None:
     """Return the hash of an installed model's code (:func:`package_hash`), without running any of it.
 
-    None for a name that no package registers, the models' own of this package among them.
+    Args:
+        name: the model's name.
+
+    Returns:
+        The hash; None for a name that no other package registers, such as this package's own models.
     """
     entry = REGISTRY.entry(name)
     return None if entry is None else package_hash(entry)
 
 
 def get_exact(name: str, code: str | None) -> ModelSpec:
-    """Look up the model that a plan means; none of its code is run where it isn't the plan's.
+    """Look up the model that a plan means; no code is run of a model whose hash isn't the plan's.
+
+    Args:
+        name: the model's name.
+        code: hash of its code in the plan; None for this package's own models.
+
+    Returns:
+        The model.
 
     Raises:
-        ConfigError: there is no such model here, or it has other code than ``code``.
+        ConfigError: there is no such model here, or its code has another hash.
     """
     found = code_of(name)
     if found != code:

@@ -1,7 +1,7 @@
-"""Photos that look alike: found by a perceptual hash and reported, never dropped.
+"""Near-duplicate photos: found by a perceptual hash and reported, never dropped.
 
-Whether a photo is dropped must depend on its own content alone; that another one looks like it is for the
-merchant to judge, because two photos of one product count as two records unless the product is the unit.
+Whether a photo is dropped must depend on its own content alone. Whether a similar photo should stay is the
+merchant's decision: two photos of one product count as two records unless the product is the unit.
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ from scipy.sparse.csgraph import connected_components
 
 HASH_BYTES: Final = 32
 NEAR_BITS: Final = 20
-"""Photos whose hashes differ in at most so many of 256 bits are taken to look alike."""
+"""Photos whose hashes differ in at most this many of 256 bits count as near-duplicates."""
 _ROWS, _COLUMNS = 16, 17
 _CHUNK_ENTRIES = 1 << 22
 
 
 def perceptual_hashes(pixels: NDArray[np.uint8]) -> list[bytes]:
-    """Difference hashes of pictures, uint8 (n, H, W, channels), 32 bytes each.
+    """Compute difference hashes of pictures.
 
     A picture's brightness is averaged over 16 rows of 17 cells; each bit says whether a cell is brighter
     than the one to its left. Scaling, recompression and changes of overall brightness hardly move it. A
     picture smaller than the grid repeats its pixels.
+
+    Args:
+        pixels: uint8 (n, H, W, channels).
+
+    Returns:
+        n hashes of 32 bytes.
     """
     if not len(pixels):
         return []
@@ -49,10 +55,17 @@ def _cells(length: int, count: int) -> list[tuple[int, int]]:
 
 
 def near_duplicates(hashes: Sequence[bytes], *, bits: int = NEAR_BITS) -> list[list[int]]:
-    """Group positions whose hashes are linked by differences of at most ``bits`` bits; loners are left out.
+    """Group the positions of hashes that differ in few bits.
 
-    Groups are in the order of their first positions, each ascending. Compares all pairs of distinct hashes:
-    scikit-learn's search by Hamming distance finds the same ones, in 5 to 19 times the time.
+    All pairs of distinct hashes are compared: scikit-learn's search by Hamming distance finds the same ones,
+    in 5 to 19 times the time.
+
+    Args:
+        hashes: n hashes of 32 bytes.
+        bits: largest Hamming distance of two hashes that are linked.
+
+    Returns:
+        Connected groups of two or more positions, each ascending, in the order of their first positions.
     """
     distinct = sorted(set(hashes))
     values = np.frombuffer(b"".join(distinct), dtype=np.uint64).reshape(len(distinct), HASH_BYTES // 8)

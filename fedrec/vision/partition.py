@@ -1,4 +1,4 @@
-"""Dividing one training set among simulated merchants."""
+"""Division of one training set among simulated merchants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _DIRICHLET_DRAWS: Final = 100
 
 @dataclass(frozen=True)
 class Partition:
-    """How records are dealt out; ``alpha`` is the concentration of ``dirichlet``, else None."""
+    """How records are divided.
+
+    Attributes:
+        kind: the rule.
+        alpha: concentration of the Dirichlet distribution; None for the other rules.
+    """
 
     kind: Literal["iid", "dirichlet", "folder"]
     alpha: float | None = None
@@ -28,9 +33,12 @@ class Partition:
 
 @dataclass(frozen=True)
 class MerchantShare:
-    """One merchant's records: its name, and ascending int64 positions in the set that was divided.
+    """One merchant's records.
 
-    ``dropped`` are the positions of exact copies that met in this share and were left out of it.
+    Attributes:
+        name: the merchant.
+        indices: ascending int64 positions in the set that was divided.
+        dropped: positions of exact copies that met in this share and were left out.
     """
 
     name: str
@@ -39,22 +47,27 @@ class MerchantShare:
 
     @property
     def duplicates_dropped(self) -> int:
-        """How many exact copies were left out."""
+        """The number of exact copies that were left out."""
         return len(self.dropped)
 
 
 def merchant_names(count: int) -> list[str]:
-    """Names for ``count`` merchants that sort in order: merchant-00, merchant-01, and so on."""
+    """Return ``count`` names that sort in order: merchant-00, merchant-01, and so on."""
     width = max(2, len(str(count - 1)))
     return [f"merchant-{number:0{width}d}" for number in range(count)]
 
 
 def parse_partition(text: str) -> Partition:
-    """Read ``iid``, ``folder`` or ``dirichlet:ALPHA`` with a finite ALPHA above 0.
+    """Parse ``iid``, ``folder`` or ``dirichlet:ALPHA`` with a finite ALPHA above 0.
+
+    Args:
+        text: as on the command line.
+
+    Returns:
+        The partition.
 
     Raises:
         ConfigError: the text is none of these.
-
     """
     if text == "iid":
         return Partition("iid")
@@ -75,19 +88,26 @@ def parse_partition(text: str) -> Partition:
 def partition(
     images: ImageSet, *, spec: Partition, merchants: int | None, seed: int
 ) -> tuple[MerchantShare, ...]:
-    """Divide a set among merchants; shares are disjoint and cover it, but for copies within a share.
+    """Divide a set among merchants; shares are disjoint and cover it, except for copies within a share.
 
-    ``iid`` deals shuffled records out evenly. ``dirichlet`` draws for each class the shares of the
-    merchants from Dir(alpha) (Yurochkin et al. 2019, "Bayesian Nonparametric Federated Learning",
-    section 4; the skew measured by Hsu et al. 2019, arXiv:1909.06335), drawing anew, up to 100 times,
-    while a merchant is left with nothing. ``folder`` follows the records' merchants, where ``merchants``
-    may be None. This looks at all records at once, so it is for simulation: real merchants bring their
-    own.
+    ``iid`` deals shuffled records out evenly. ``dirichlet`` draws for each class the merchants' shares
+    from Dir(alpha) (Yurochkin et al. 2019, "Bayesian Nonparametric Federated Learning", section 4; the skew
+    measured by Hsu et al. 2019, arXiv:1909.06335), and draws anew, up to 100 times, while a merchant has no
+    record. ``folder`` follows the records' merchants. All records are looked at together, so this is for
+    simulation: real merchants bring their own.
+
+    Args:
+        images: the training set.
+        spec: how to divide it.
+        merchants: number of merchants; None for ``folder`` takes as many as there are.
+        seed: seed of the draws, not negative.
+
+    Returns:
+        One share per merchant.
 
     Raises:
         ConfigError: a number is missing or out of range, or contradicts the folders.
         DataError: a merchant would have no record, or ``folder`` is asked of data without merchants.
-
     """
     if merchants is not None and merchants < 1:
         raise ConfigError(f"{merchants} merchants cannot share data: give at least 1")

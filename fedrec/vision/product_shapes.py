@@ -46,22 +46,54 @@ class Pen:
         return [(float(x), float(y)) for x, y in placed]
 
     def polygon(self, points: Sequence[Point], ink: Ink = BODY) -> None:
-        """Fill the polygon with these corners."""
+        """Fill a polygon.
+
+        Args:
+            points: its corners, in shape coordinates.
+            ink: its layers.
+        """
         self._draw.polygon(self._place(points), fill=ink)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, ink: Ink = BODY) -> None:
-        """Fill an ellipse with this centre and these radii."""
+        """Fill an ellipse.
+
+        Args:
+            x: its centre, in shape coordinates.
+            y: likewise.
+            rx: its horizontal radius.
+            ry: its vertical radius.
+            ink: its layers.
+        """
         self.polygon(arc(x, y, rx, ry, 0.0, 360.0, steps=24), ink)
 
     def stroke(self, points: Sequence[Point], width: float, ink: Ink = BODY) -> None:
-        """Draw a line through these points; ``width`` is in shape units."""
+        """Draw a line through points.
+
+        Args:
+            points: in shape coordinates.
+            width: in shape units.
+            ink: its layers.
+        """
         self._draw.line(self._place(points), fill=ink, width=max(1, round(width * self._unit)), joint="curve")
 
 
 def arc(
     x: float, y: float, rx: float, ry: float, start: float, end: float, *, steps: int = 12
 ) -> list[Point]:
-    """Points of an elliptic arc; angles in degrees, clockwise from the right, since y points down."""
+    """Return points of an elliptic arc.
+
+    Args:
+        x: the ellipse's centre.
+        y: likewise.
+        rx: its horizontal radius.
+        ry: its vertical radius.
+        start: first angle in degrees, clockwise from the right, since y points down.
+        end: last angle.
+        steps: number of points.
+
+    Returns:
+        The points, evenly spaced by angle.
+    """
     angles = np.radians(np.linspace(start, end, steps))
     return list(zip((x + rx * np.cos(angles)).tolist(), (y + ry * np.sin(angles)).tolist(), strict=True))
 

@@ -1,8 +1,8 @@
-"""Products as the unit: all photos of a product are sampled together, and bounded together.
+"""Products as the unit of privacy: all photos of a product are sampled together, and clipped together.
 
-A product is known by the digests of its photos. It has a fixed number of slots in a model's inputs,
-filled with its photos in the order of their digests, over and over: every product weighs the same, and
-what fills its slots depends on its own photos alone.
+A product is identified by the digests of its photos. It has a fixed number of slots in a model's inputs,
+filled with its photos in the order of their digests, cyclically: every product has the same weight, and
+the content of its slots depends on its own photos alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
 
 PRODUCT_PHOTOS: Final = 4
-"""Slots of a product: of one with more photos, as many are used."""
+"""Slots of a product; of a product with more photos, only this many are used."""
 
 
 class ProductSet(ImageSet):
@@ -48,7 +48,7 @@ class ProductSet(ImageSet):
         return self.photos.image(self.members[index][0])
 
     def holds(self, index: int) -> bool:
-        """Say whether all photos of product ``index`` are still there as they were loaded."""
+        """Return whether all photos of product ``index`` are still available and unchanged."""
         return all(self.photos.holds(member) for member in self.members[index])
 
     def pixels(self) -> NDArray[np.uint8] | None:
@@ -79,21 +79,27 @@ class ProductSet(ImageSet):
 
 
 class _NoSource:
-    """A product's pixels are its photos'."""
+    """Source without pictures: a product's pixels are those of its photos."""
 
     def image(self, position: int, label: str, digest: bytes) -> Image.Image:
         raise TypeError("a product's photos are read from its set of photos")
 
     def holds(self, position: int, label: str, digest: bytes) -> bool:
-        raise TypeError("a product's photos are looked for in its set of photos")
+        raise TypeError("a product's photos are checked in its set of photos")
 
 
 def group_by_product(photos: ImageSet) -> ProductSet:
-    """Group photos, whose records name their products, and drop products that are copies of another.
+    """Group photos by product, and drop products that are copies of another.
 
-    Copies of a photo within a product count once. A photo in two products stays in both: leaving it out
-    of one would let that product's content depend on the other. Two products of a merchant are the same if
-    they have the same photos and label; the first by name stays.
+    Copies of a photo within a product count once. A photo in two products stays in both: leaving it out of
+    one would let that product's content depend on the other. Two products of a merchant are the same if they
+    have the same photos and label; the first by name stays.
+
+    Args:
+        photos: photos whose records name their products.
+
+    Returns:
+        The products.
     """
     found: dict[tuple[str | None, int, str], list[int]] = {}
     for index, record in enumerate(photos.records):

@@ -11,17 +11,21 @@ from fedrec.errors import DataError
 from fedrec.vision.imageset import ImageSet
 
 METRICS_SHARE: Final = 0.2
-"""Share of the training records that is measured on when the data has no test and no validation split."""
+"""Share of the training records held out for the final metrics if there is no test or validation split."""
 VALIDATION_SHARE: Final = 0.1
-"""Share of the training records that the accuracy of each round is measured on, when there is no split."""
+"""Share of the training records held out for the accuracy of each round if there is no validation split."""
 
 
 @dataclass(frozen=True)
 class DataSplits:
     """The splits that the data came with.
 
-    ``held`` are the digests of all training records that a folder holds, of whatever classes; empty for other
-    data.
+    Attributes:
+        train: training records.
+        validation: for the accuracy of each round; None without such a split.
+        test: for the final metrics; None without such a split.
+        held: digests of all training records in a folder, whatever their classes; empty for other data.
+        test_name: name of ``test`` in reports.
     """
 
     train: ImageSet
@@ -29,17 +33,19 @@ class DataSplits:
     test: ImageSet | None = None
     held: tuple[bytes, ...] = ()
     test_name: str = "test"
-    """What figures taken on ``test`` say that they were taken on."""
 
 
 @dataclass(frozen=True)
 class ResolvedSplits:
     """What is trained on and what is measured on.
 
-    ``validation`` serves the accuracy of each round and is None if no record fell into it; ``metrics``
-    serves the final figures, and ``metrics_split`` names it: the test split's name, "validation" or
-    "holdout" (taken from the training records). ``leaked_dropped`` counts evaluation records left out
-    because an exact copy is trained on.
+    Attributes:
+        train: training records.
+        validation: for the accuracy of each round; None if no record fell into it.
+        metrics: for the final metrics.
+        metrics_split: name of ``metrics``: the test split's name, "validation" or "holdout" (taken from the
+            training records).
+        leaked_dropped: number of evaluation records left out because an exact copy is trained on.
     """
 
     train: ImageSet
@@ -50,7 +56,7 @@ class ResolvedSplits:
 
 
 def _falls_in(digest: bytes, *, key: bytes, split: str, share: float) -> bool:
-    """Whether a record is taken for ``split``: HMAC-SHA256 of its digest, as a fraction, below ``share``."""
+    """Return whether a record is taken for ``split``: its HMAC-SHA256, as a fraction, is below ``share``."""
     code = hmac.digest(key, split.encode("utf-8") + b"\0" + digest, "sha256")
     return int.from_bytes(code[:8], "big") < int(share * 2**64)
 
@@ -63,14 +69,20 @@ def _without(images: ImageSet, digests: set[bytes]) -> ImageSet:
 def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
     """Decide what is trained on and what is measured on.
 
-    The final figures come from the test split, else from validation, else from ``METRICS_SHARE`` of the
+    The final metrics come from the test split, else from validation, else from ``METRICS_SHARE`` of the
     training records; the accuracy of each round from validation, else from ``VALIDATION_SHARE`` of the
     training records. Whether a training record is taken depends on ``key`` and its own digest alone.
     Evaluation records with an exact copy among those trained on are left out and counted.
 
-    Raises:
-        DataError: nothing is left to train or to measure on.
+    Args:
+        splits: the splits that the data came with.
+        key: key of the HMAC that chooses held-out records.
 
+    Returns:
+        The splits to use.
+
+    Raises:
+        DataError: no record is left to train or to measure on.
     """
     metrics_name = "holdout"
     if splits.test is not None:

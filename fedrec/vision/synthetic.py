@@ -1,6 +1,6 @@
-"""Synthetic product photos: ten products told apart by shape, many merchants told apart by style.
+"""Synthetic product photos: products differ in shape, merchants in style.
 
-What a product is shows in its outline alone: colour, texture, pose, size, light and background are drawn
+A product shows in its outline alone: colour, texture, pose, size, light and background are drawn
 independently of it. Each merchant has a style of its own (backdrop, light, camera), as sellers do. The
 photos are public and made from a seed with numpy's generator, so the same call gives the same pixels;
 nothing here may serve as a source of privacy noise.
@@ -53,7 +53,15 @@ class Style:
 
 
 def merchant_style(seed: int, merchant: int) -> Style:
-    """Return the style of merchant number ``merchant``; it depends on nothing but these two numbers."""
+    """Return a merchant's style; it depends on these two numbers alone.
+
+    Args:
+        seed: seed of the data set.
+        merchant: the merchant's number.
+
+    Returns:
+        The style.
+    """
     rng = np.random.default_rng([seed, _STYLE, merchant])
     grey = rng.uniform(0.1, 0.95)
     tint = rng.uniform(-0.12, 0.12, 3)
@@ -115,7 +123,7 @@ def _product_colour(backdrop: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _layers(label: int, style: Style, size: int, rng: np.random.Generator) -> Floats:
-    """Coverage of the product, its accents and its lines, float64 (size, size, 3) in [0, 1]."""
+    """Return coverage of the product, its accents and its lines, float64 (size, size, 3) in [0, 1]."""
     side = size * _OVERSAMPLING
     angle = math.radians(style.tilt + rng.normal(0, 8))
     scale = side / 2 * 0.82 * style.zoom * rng.uniform(0.72, 1.08)
@@ -139,7 +147,17 @@ def _occlude(scene: Floats, rng: np.random.Generator) -> Floats:
 
 
 def photo(label: int, style: Style, *, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One photo of a product of class ``label``, uint8 (size, size, 3)."""
+    """Draw one photo of a product.
+
+    Args:
+        label: position of its class in ``CLASSES``.
+        style: its merchant's style.
+        size: width and height in pixels.
+        rng: source of everything that varies.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
     x, y = _grid(size)
     scene = _backdrop(style, size, rng)
     layers = _layers(label, style, size, rng)
@@ -170,23 +188,25 @@ def photo(label: int, style: Style, *, size: int, rng: np.random.Generator) -> N
 def generate(
     *, merchants: int, per_merchant: int, size: int = 32, seed: int, validation: int, test: int
 ) -> DataSplits:
-    """Draw a training split of ``merchants`` x ``per_merchant`` photos, and two for evaluation.
+    """Draw a training split of ``merchants`` x ``per_merchant`` photos, and two evaluation splits.
 
     Classes take turns, so each merchant has about as many of each. Evaluation photos have no merchant;
     each is in the style of one of the merchants, drawn at random. A photo of the training split depends
     on (seed, merchant, its number, size) alone.
 
     Args:
-        merchants: how many sellers, at least 1.
+        merchants: number of sellers, at least 1.
         per_merchant: training photos of each, at least 1.
         size: width and height in pixels, 16 to 512.
         seed: not negative.
         validation: photos in the validation split; with 0 there is none.
         test: photos in the test split; with 0 there is none.
 
+    Returns:
+        The splits.
+
     Raises:
         ConfigError: a number is out of range.
-
     """
     if min(merchants, per_merchant) < 1 or min(validation, test, seed) < 0 or not 16 <= size <= 512:
         raise ConfigError(
@@ -230,7 +250,14 @@ def _evaluation(
 
 
 def check_target(folder: Path) -> None:
-    """Raise ``ConfigError`` where photos can't be written to: a file, or a folder that holds something."""
+    """Check that photos can be written to a folder.
+
+    Args:
+        folder: a new or an empty folder.
+
+    Raises:
+        ConfigError: it is a file, holds something, or can't be read.
+    """
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
@@ -243,13 +270,18 @@ def write(splits: DataSplits, folder: Path) -> int:
     """Write photos as PNG files in the layout that :func:`fedrec.vision.datasets.open_folder` reads.
 
     That is ``train/MERCHANT/CLASS/NUMBER.png`` (without merchants ``train/CLASS/NUMBER.png``), and the
-    same below ``validation/`` and ``test/``. A slash in a class name becomes a hyphen. Returns the
-    number of files written.
+    same below ``validation/`` and ``test/``. A slash in a class name becomes a hyphen.
+
+    Args:
+        splits: the photos.
+        folder: a new or an empty folder.
+
+    Returns:
+        The number of files written.
 
     Raises:
         ConfigError: ``folder`` exists and is not an empty folder.
         DataError: a file cannot be written.
-
     """
     root = Path(folder)
     check_target(root)

@@ -1,4 +1,4 @@
-"""From a photo to a model's input: size, colour, normalisation, and varied views of one record.
+"""Preparation of a photo for a model: size, colour, normalisation, and augmented views of one record.
 
 Nothing here is learnt from data, and what happens to a record depends on that record alone: otherwise
 adding or removing one photo would change the contribution of others, and clipping would bound nothing.
@@ -21,7 +21,7 @@ from torch import Tensor
 from fedrec.errors import ConfigError
 
 TRANSFORM_ID: Final = "crop1-views1"
-"""Names what this module does to pixels; caches key on it, so it changes when the pixels would."""
+"""Version of what this module does to pixels: caches are keyed by it, so change it whenever pixels change."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,15 @@ def to_model_input(image: Image.Image, *, size: int, channels: int, margin: floa
 
 
 def normalise(images: Tensor, *, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """Turn uint8 (..., H, W, C) into float32 (..., C, H, W): (pixel / 255 - mean) / std per channel.
+    """Normalise pictures to (pixel / 255 - mean) / std per channel.
 
-    ``mean`` and ``std`` are public constants. Grey pictures (C = 1) take the constants' averages.
+    Args:
+        images: uint8 (..., H, W, C), C of 1 or 3.
+        mean: public constant per colour; grey pictures take the average.
+        std: public constant per colour; grey pictures take the average.
+
+    Returns:
+        float32 (..., C, H, W).
 
     Raises:
         ConfigError: the pictures aren't uint8 with 1 or 3 channels last.
@@ -107,7 +113,7 @@ def augmented_views(
     seeds: Sequence[bytes],
     augmentation: Augmentation | None = None,
 ) -> NDArray[np.uint8]:
-    """Make varied views of each record; view 0 is the record itself.
+    """Make augmented views of each record; view 0 is the record itself.
 
     A view is determined by the record's pixels, its seed and the view's number, so it is the same in
     every round and whatever other records there are. The views of one record are averaged BEFORE its
@@ -115,7 +121,7 @@ def augmented_views(
 
     Args:
         images: uint8 (n, H, W, C), C of 1 or 3.
-        views: how many per record, 1 for the record alone.
+        views: number per record, 1 for the record alone.
         seeds: n byte strings, each record's own digest.
         augmentation: how far views differ; None for the defaults.
 
@@ -142,7 +148,7 @@ def augmented_views(
 
 
 def _generator(seed: bytes, view: int) -> np.random.Generator:
-    """Seed a generator from a record's digest and a view's number (nothing secret hangs on it)."""
+    """Seed a generator from a record's digest and a view's number (no secret depends on it)."""
     content = hashlib.sha256(b"fedrec view" + view.to_bytes(4, "big") + seed).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(content, "big")))
 

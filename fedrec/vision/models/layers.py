@@ -16,10 +16,16 @@ _WEIGHT_EPSILON: Final = 1e-5
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm (Wu and He 2018) with the most groups up to 8 that divide ``channels``.
+    """Make a GroupNorm layer (Wu and He 2018) with the most groups up to 8 that divide ``channels``.
 
     Statistics are taken within one record, never across a batch: with BatchNorm a record's gradient
     would depend on the others, and clipping it would bound nothing.
+
+    Args:
+        channels: number of channels.
+
+    Returns:
+        The layer.
     """
     groups = next(count for count in range(min(8, channels), 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
@@ -76,13 +82,19 @@ class ResidualBlock(nn.Module):
 
 
 def seeded_build(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
-    """Run ``make`` with torch's CPU generator seeded by ``seed``, then put the generator back.
+    """Run ``make`` with torch's CPU generator seeded by ``seed``, then restore the generator.
 
     The initial weights are public: they hide nothing, they only have to be the same everywhere.
 
-    Raises:
-        ConfigError: ``seed`` is outside 0 to 2**63 - 1.
+    Args:
+        make: builds the network.
+        seed: 0 to 2**63 - 1.
 
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: ``seed`` is out of range.
     """
     if not 0 <= seed < _LARGEST_SEED:
         raise ConfigError(f"the seed of the initial weights is {seed}: give one from 0 to 2**63 - 1")
