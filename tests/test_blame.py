@@ -101,7 +101,7 @@ def test_no_honest_dealer_is_excluded_whatever_those_at_fault_say(
     blame = Blame(colluders=2)
     for dealer, member in complaints:
         if dealer in faulty or member in faulty:  # of two honest parties neither complains
-            blame.hear({dealer: {member}})
+            blame.add({dealer: {member}})
     assert blame.excluded <= faulty
     blame.lost_over_complaints(spare=spare)
     assert len(blame.aside) == min(max(spare, 0), len(blame.suspects))
@@ -123,7 +123,7 @@ def test_cheating_dealers_cost_a_few_rounds_at_most(cheats: dict[str, set[str]],
         complaints = {dealer: by for dealer, by in complaints.items() if by}
         if not complaints:
             break
-        blame.hear(complaints)
+        blame.add(complaints)
         blame.lost_over_complaints(spare=len(everyone - blame.excluded) - len(honest))
         lost += 1
         assert lost <= 2
@@ -132,13 +132,13 @@ def test_cheating_dealers_cost_a_few_rounds_at_most(cheats: dict[str, set[str]],
 
 def test_a_member_that_complains_about_too_many_is_not_believed() -> None:
     blame = Blame(colluders=1)
-    blame.hear({"a": {"x"}})
+    blame.add({"a": {"x"}})
     assert blame.suspects == {"a"}
     blame.lost_over_complaints(spare=1)
     assert blame.left_out == {"a"}
-    blame.hear({"b": {"x"}})
+    blame.add({"b": {"x"}})
     assert not blame.suspects and not blame.left_out
-    blame.hear({"b": {"y"}})
+    blame.add({"b": {"y"}})
     assert blame.suspects == {"b"}
-    blame.hear({"b": {"z"}})
+    blame.add({"b": {"z"}})
     assert blame.excluded == blame.left_out == {"b"}

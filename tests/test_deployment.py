@@ -27,7 +27,7 @@ from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
-from fedrec.simulations.federation import Federation, fedrec
+from fedrec.simulations.federation import Federation, run_command
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
 from tests.callers import signed_headers
@@ -130,7 +130,7 @@ def test_a_training_says_for_whom_it_waits(federation: Federation) -> None:
 
 
 def test_status_tells_cohort_round_and_epsilon(federation: Federation) -> None:
-    shown = fedrec("server", "status", "--home", federation.server)
+    shown = run_command("server", "status", "--home", federation.server)
     assert f"round     {ROUNDS} of {ROUNDS}: 3 contributors, 0 rounds lost" in shown
     assert "merchant-00, merchant-01, merchant-02; at least 3 in a sum" in shown
     report = json.loads((federation.training() / "report.json").read_text("utf-8"))
@@ -142,14 +142,14 @@ def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federat
         home = MerchantHome.open(federation.home(name))
         outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
         assert outcome.ok and [entry.charge.round_number for entry in charges(entries)] == [1, 2]
-        shown = fedrec("client", "budget", "--home", home.folder)
+        shown = run_command("client", "budget", "--home", home.folder)
         assert "2 charges of cnn" in shown and "as the lifetime cap counts it" in shown
         assert "2 of them SEEDED, which guarantee nothing" in shown
 
 
 def test_a_second_daemon_on_one_home_is_refused_in_one_line(federation: Federation) -> None:
     home = federation.home(MERCHANTS[0])
-    said = fedrec("client", "start", "--home", home, "--device", "cpu", "--threads", 1, fails=7)
+    said = run_command("client", "start", "--home", home, "--device", "cpu", "--threads", 1, fails=7)
     assert said.strip().count("\n") == 0 and "is in use by another process" in said
     assert federation.processes[MERCHANTS[0]].poll() is None
 
@@ -203,7 +203,7 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     federation.plan(PLAN.replace("rounds", 'secure_aggregation = "none"\nrounds').replace("eval_data", "# "))
     deadline = time.monotonic() + 60
     waits = "0002 filed (waits for merchants: 0 of 3 merchants joined"
-    while waits not in (shown := fedrec("server", "status", "--home", federation.server)):
+    while waits not in (shown := run_command("server", "status", "--home", federation.server)):
         assert time.monotonic() < deadline, shown
     assert "policy 'schemes'" in shown
     # It is tried again every few seconds, and stands as waiting all the while.
@@ -211,25 +211,25 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     while time.monotonic() < until:
         assert (federation.training("0002") / "state.json").read_text("utf-8").count("waits") == 1
         time.sleep(0.05)
-    assert "it had not begun" in fedrec("server", "cancel", "0002", "--home", federation.server)
-    again = fedrec("server", "cancel", "0002", "--home", federation.server, fails=2)
+    assert "it had not begun" in run_command("server", "cancel", "0002", "--home", federation.server)
+    again = run_command("server", "cancel", "0002", "--home", federation.server, fails=2)
     assert "nothing to cancel" in again
-    assert "0002 cancelled" in fedrec("server", "status", "--home", federation.server)
+    assert "0002 cancelled" in run_command("server", "status", "--home", federation.server)
     for name in MERCHANTS:
         assert "policy 'schemes'" in federation.log(name)
 
 
 def test_a_training_of_a_deployment_is_no_run_to_report_on(federation: Federation) -> None:
     out = federation.folder / "none"
-    said = fedrec("audit", "report", "--run", federation.training(), "--out", out, fails=2)
+    said = run_command("audit", "report", "--run", federation.training(), "--out", out, fails=2)
     assert f"give --server {federation.server}, and --client" in said and not out.exists()
 
 
 def test_a_bundle_of_a_deployment_holds_and_says_what_was_refused(federation: Federation) -> None:
     folders = [option for name in MERCHANTS for option in ("--client", federation.home(name))]
     out = federation.folder / "audit"
-    fedrec("audit", "report", *folders, "--server", federation.server, "--out", out)
-    fedrec("audit", "verify", out / "audit.json")
+    run_command("audit", "report", *folders, "--server", federation.server, "--out", out)
+    run_command("audit", "verify", out / "audit.json")
     refusals = json.loads((out / "audit.json").read_text("utf-8"))["body"]["refusals"]
     assert set(refusals) == {"server", *MERCHANTS}
     for told in refusals.values():
@@ -273,7 +273,7 @@ def test_a_daemon_that_was_killed_connects_again(federation: Federation) -> None
 
 def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Federation) -> None:
     """Before the last: it takes a merchant off the roster."""
-    fedrec("server", "revoke", "merchant-02", "--home", federation.server)
+    run_command("server", "revoke", "merchant-02", "--home", federation.server)
     deadline = time.monotonic() + 30
     while "locked out" not in federation.log("server"):
         assert time.monotonic() < deadline
@@ -283,7 +283,7 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
     ):
         assert time.monotonic() < deadline, federation.log("merchant-02")
         time.sleep(0.2)
-    changed = fedrec("server", "status", "--home", federation.server)
+    changed = run_command("server", "status", "--home", federation.server)
     assert "merchant-02" not in changed.splitlines()[0]
     assert "locked out merchant-02" in federation.log("server")
 

@@ -107,7 +107,7 @@ def test_a_dealer_of_bad_shares_is_named_and_left_out_of_later_rounds(
     coordinator.run()
     assert [record.opened for record in records] == [False, True, True]
     assert [record.contributors for record in records] == [6, 5, 5]
-    assert "don't check, says m0, m1, m2, m3, m4, m5" in coordinator.refusals["round 1, m2"]
+    assert "don't verify, according to m0, m1, m2, m3, m4, m5" in coordinator.refusals["round 1, m2"]
     asked = {
         (m.metadata.group_id, m.metadata.dst_node_id)
         for m in grid.requests
@@ -126,7 +126,7 @@ def test_a_dealer_that_cheats_one_member_costs_that_members_answer_alone(
     # One complaint may itself be a lie (one colluder is assumed): nobody is left out for it.
     assert [record.opened for record in records] == [True, True]
     assert [record.contributors for record in records] == [6, 6]
-    assert f"says {coordinator.plan.committee[3]}" in coordinator.refusals["round 1, m2"]
+    assert f"according to {coordinator.plan.committee[3]}" in coordinator.refusals["round 1, m2"]
     monkeypatch.undo()
     expected = expected_without(tmp_path / "b", 6, set(), rounds=2)
     np.testing.assert_array_equal(coordinator.weights.parameters, expected)

@@ -24,7 +24,7 @@ from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks import observations
-from fedrec.simulations.attacks.image_similarity import grey_like, matched, psnr, ssim
+from fedrec.simulations.attacks.image_similarity import grey_like, match_order, psnr, ssim
 from fedrec.simulations.attacks.inversion import BatchResult, InversionSettings, _scored, invert
 from fedrec.simulations.attacks.inversion_page import render
 from fedrec.simulations.attacks.observations import (
@@ -221,7 +221,7 @@ def test_psnr_and_matching() -> None:
     assert psnr(zeros, zeros) == 100.0
     assert psnr(zeros, zeros + 0.1) == pytest.approx(20.0)
     photos = np.random.default_rng(0).random((5, 12, 12, 1))
-    np.testing.assert_array_equal(matched(photos[[3, 1, 4, 0, 2]], photos), photos)
+    np.testing.assert_array_equal(match_order(photos[[3, 1, 4, 0, 2]], photos), photos)
     assert (grey_like(photos) == 0.5).all()
     with pytest.raises(DataError):
         psnr(zeros, np.zeros((4, 5, 1)))

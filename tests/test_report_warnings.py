@@ -93,7 +93,7 @@ def test_rounds_are_not_measured_on_the_final_split_for_want_of_another(run: Run
 @pytest.mark.parametrize(
     ("options", "warning"),
     [
-        ({"epsilon": 64.0, "delta": 1e-5}, "the noise multiplier is the least there is"),
+        ({"epsilon": 64.0, "delta": 1e-5}, "the noise multiplier is at its minimum"),
         ({"delta": 5e-3}, "delta 0.005 is above a tenth of 1 /"),
         ({"delta": 1e-4}, None),
     ],
@@ -105,7 +105,7 @@ def test_settings_that_protect_otherwise_than_it_may_seem(
         draw(tmp_path / "photos", label, 40, seed=index)
     # Seeded, for the counts that merchants declare decide too: 80 photos with noise of deviation 35 in all.
     report = run(merchants=3, seed=3, **options)
-    found = [text for text in report["warnings"] if "delta" in text or "least there is" in text]
+    found = [text for text in report["warnings"] if "delta" in text or "at its minimum" in text]
     if warning is None:
         assert not found
     else:

@@ -271,7 +271,7 @@ def test_a_run_whose_only_round_a_kill_took_ends_without_a_model(photos: Path, t
     with pytest.raises(InterruptedRunError):
         simulate(load_config(None, {**options(photos, folder), "rounds": 1}), tell=stop)
     Checkpoint(folder / "server", training_id=Training(folder).plan().training_id).reserve(1)
-    with pytest.raises(TrainingError, match="each was under way at a stop"):
+    with pytest.raises(TrainingError, match="each was interrupted"):
         resume(folder)
     found = report(folder)
     assert (found["rounds"], found["privacy"]["steps"], found["metrics"]["accuracy"]) == ([], 1, None)

@@ -33,7 +33,7 @@ from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_home import ServerHome
 from fedrec.server.training_file import TrainingFile, file_training, read_training_file
 from fedrec.server.training_run import TrainingRun
-from fedrec.server.trainings import Training, all_trainings, find
+from fedrec.server.trainings import Training, all_trainings, find_training
 from tests.callers import Call, admitted
 from tests.cohort import Cohort, InProcessGrid
 
@@ -439,10 +439,11 @@ def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Pat
         filed()
     del written["min_contributors"]
     number = filed().number
-    assert find(tmp_path / "trainings", "1").number == find(tmp_path / "trainings", "0001").number == number
+    for spelt in ("1", "0001"):
+        assert find_training(tmp_path / "trainings", spelt).number == number
     for other in ("2", "one", "", "-1"):
         with pytest.raises(ConfigError, match="no training"):
-            find(tmp_path / "trainings", other)
+            find_training(tmp_path / "trainings", other)
 
 
 def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None:

@@ -39,7 +39,7 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer, TrainingPlan
-from fedrec.simulations.audit_evidence import of_client
+from fedrec.simulations.audit_evidence import evidence_of_client
 from fedrec.vision.synthetic import generate, write
 from tests.cohort import Cohort
 from tests.test_datasets import picture
@@ -355,7 +355,7 @@ def test_a_bundle_says_how_often_a_merchant_refused(home: MerchantHome, tmp_path
     for reason in ("hours", "hours", "rate"):
         store.note_refusal(kind="train", reason=reason)
     store.close()
-    evidence, _ = of_client(home.folder)
+    evidence, _ = evidence_of_client(home.folder)
     told = evidence.refusals[NAME]
     assert told is not None
     often, once = sorted(told, key=lambda where: told[where])

@@ -72,20 +72,26 @@ def report(
     from fedrec.privacy.audit.bundle import body_of, seal
     from fedrec.report.html import render_html
     from fedrec.report.pdf import can_render_pdf, render_pdf
-    from fedrec.simulations.audit_evidence import attachment, merged, of_client, of_run, of_server
+    from fedrec.simulations.audit_evidence import (
+        evidence_of_client,
+        evidence_of_run,
+        evidence_of_server,
+        merge_evidence,
+        read_attachment,
+    )
 
-    parts = [of_run(run, discloses_data=disclose_data)] if run is not None else []
-    parts += [of_client(folder, discloses_data=disclose_data) for folder in client or []]
-    parts += [of_server(server)] if server is not None else []
+    parts = [evidence_of_run(run, discloses_data=disclose_data)] if run is not None else []
+    parts += [evidence_of_client(folder, discloses_data=disclose_data) for folder in client or []]
+    parts += [evidence_of_server(server)] if server is not None else []
     if not any(evidence.merchants for evidence, _ in parts):
         raise ConfigError("an audit needs ledgers: give --run DIR, or --client DIR")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
-    evidence = merged([evidence for evidence, _ in parts])
+    evidence = merge_evidence([evidence for evidence, _ in parts])
     attachments = dict(evidence.attachments)
     for name, path in (("empirical", empirical_json), ("membership", membership), ("inversion", inversion)):
         if path is not None:
-            attachments[name] = attachment(path, schema=f"fedrec.{name}/1")
+            attachments[name] = read_attachment(path, schema=f"fedrec.{name}/1")
     signer = parts[-1][1]
     body = body_of(replace(evidence, attachments=attachments))
     document = audit_document(body, signer=signer.public.hex())

@@ -19,7 +19,7 @@ from fedrec.privacy.audit import claims
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import Training, all_trainings, find
+from fedrec.server.trainings import Training, all_trainings, find_training
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
@@ -206,7 +206,7 @@ def resume(
     home: Home = _HOME,
 ) -> None:
     """Put a failed training back on file; it carries on from its last round."""
-    training = find(ServerHome.open(home).trainings, number)
+    training = find_training(ServerHome.open(home).trainings, number)
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
     training.set_status("filed")
@@ -219,7 +219,7 @@ def cancel(
     home: Home = _HOME,
 ) -> None:
     """End a training for good, once the round that is under way is over; what was charged stays charged."""
-    training = find(ServerHome.open(home).trainings, number)
+    training = find_training(ServerHome.open(home).trainings, number)
     stands, rounds = training.status()[0], len(training.rounds())
     if stands in ("done", "cancelled"):
         raise ConfigError(f"training {number} is {stands}: there is nothing to cancel")

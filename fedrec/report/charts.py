@@ -204,7 +204,7 @@ def _axes(frame: _Frame) -> Iterator[str]:
             f'y2="{frame.floor + 4}"/>'
         )
         share = (x - frame.left) / (frame.end - frame.left)
-        # In a small chart a label at an end would leave the picture.
+        # In a small chart a centred label at an end would be cut off.
         anchor = (
             "middle" if not frame.chart.small or 0.05 < share < 0.9 else "start" if share < 0.5 else "end"
         )

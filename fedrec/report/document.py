@@ -12,7 +12,7 @@ from fedrec.report.charts import Chart
 
 Tone = Literal["plain", "good", "warn", "bad"]
 Key = tuple[tuple[str, Literal["blue", "violet", "orange", "limit", "lost"]], ...]
-"""What a chart's colours and marks mean: (words, what is drawn so)."""
+"""A chart's legend: (words, the colour or mark that they explain)."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fedrec.report.document import Block, Document, Matrix, Pictures, Table
 _LONG_TABLE = 40
 _DENSE_MATRIX = 14
 _HOT = 0.78
-"""The share from which the ground of a matrix's diagonal is dark enough for white figures."""
+"""The share from which a diagonal cell's background is dark enough for white figures."""
 _TINTS = 20
 LIVE_POLICY: Final = (
     "default-src 'none'; img-src data:; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
@@ -93,7 +93,7 @@ def _template(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _style() -> str:
-    # Tints as classes: a style attribute would need a policy that lets any style through.
+    # Tints are classes: style attributes would need a content security policy that allows any style.
     tints = "".join(f".v{level} {{ --v: {level / _TINTS:g}; }}\n" for level in range(_TINTS + 1))
     return _template("style.css") + tints
 
@@ -113,7 +113,7 @@ def _cells(matrix: Matrix, row: int) -> list[tuple[str, str, str]]:
     for column, count in enumerate(matrix.counts[row]):
         share = count / total if total else 0.0
         kind = "miss" if column != row else "hit hot" if share > _HOT else "hit"
-        # The root makes a mistake of a few per cent visible beside a diagonal near one.
+        # The square root makes errors of a few per cent visible beside a diagonal near one.
         tint = share if column == row else math.sqrt(share)
         words = f"{matrix.labels[row]} taken for {matrix.labels[column]}: {count:.0f} ({100 * share:.1f}%)"
         found.append((f"{count:.0f}" if count else "", f"{kind} v{round(_TINTS * tint)}", words))

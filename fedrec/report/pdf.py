@@ -63,7 +63,7 @@ def _plain(value: Any) -> Any:
         return {"kind": "Chart", "svg": draw(value, font=_CHART_FONT), "describes": value.describes}
     if is_dataclass(value) and not isinstance(value, type):
         named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        # A block's own field of this name says how it is set.
+        # A block's own field "kind" becomes "style".
         return {"style": named.pop("kind", ""), "kind": type(value).__name__} | named
     if isinstance(value, bytes):
         return list(value)

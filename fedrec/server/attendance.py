@@ -29,8 +29,8 @@ from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
-"""How long the start of a training waits for who doesn't answer, once enough have joined; and how long a
-round waits for one who is asked between two rounds. Who answers later is let in before the next round."""
+"""How long the start of a training waits for nodes without an answer once enough have joined, and how long a
+round waits for nodes that are asked between two rounds. Later answers are taken before the next round."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 _PAUSE = 0.02
 
@@ -102,7 +102,7 @@ class Attendance:
             CohortIncompleteError: too few merchants joined, or a key of the committee is missing.
 
         """
-        # A committee member that was there once and is away now, at a restart, is missed at openings alone.
+        # With the kept keys, a committee member that is away at a restart is missing at openings only.
         self._keys = {key.statement.merchant: key for key in kept}
         present = self.present()
         failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
@@ -130,7 +130,7 @@ class Attendance:
         elif isinstance(self.scheme, HolderScheme):
             check_encryption_key(self.encryption_key, self.encryption_key_bytes, plan=self.plan)
 
-    def _enough(self) -> bool:
+    def _can_begin(self) -> bool:
         """Return whether a training could begin with the merchants that have joined."""
         try:
             self._check_keys()
@@ -152,8 +152,8 @@ class Attendance:
 
         """
         present = self.present()
-        self._hear(present)
-        if len(self._there(present)) < self.plan.cohort:
+        self._take_answers(present)
+        if len(self._connected(present)) < self.plan.cohort:
             now, joined = time.monotonic(), set(self.nodes.values())
             due = [
                 node
@@ -162,17 +162,17 @@ class Attendance:
             ]
             if due:
                 self._ask(due, present=present, seconds=LATE_SECONDS, most=LATE_SECONDS)
-        there = self._there(present)
-        if len(there - set(excluded)) < self.plan.min_contributors:
-            away = sorted({peer.name for peer in self.plan.roster} - there)
+        connected = self._connected(present)
+        if len(connected - set(excluded)) < self.plan.min_contributors:
+            away = sorted({peer.name for peer in self.plan.roster} - connected)
             raise CohortIncompleteError(
-                f"{len(there)} merchants are connected, {self.plan.min_contributors} are needed"
+                f"{len(connected)} merchants are connected, {self.plan.min_contributors} are needed"
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
-        return there
+        return connected
 
-    def _there(self, present: set[int]) -> set[str]:
+    def _connected(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}
 
     def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> list[str]:
@@ -209,28 +209,28 @@ class Attendance:
             timeout=self.timeout,
             group_id="join",
         )
-        # An older question to the same nodes is dropped: the answer would be the same.
+        # An older request to the same nodes is dropped: the answer would be the same.
         self._open = [other for other in self._open if not other.waiting & set(asked)] + [exchange]
         waited = 0.0
         while exchange.waiting and waited < most:
-            self._hear(present)
+            self._take_answers(present)
             waited = time.monotonic() - now
-            if waited >= seconds and not self.patient and self._enough():
+            if waited >= seconds and not self.patient and self._can_begin():
                 break
             if exchange.waiting:
                 time.sleep(_PAUSE)
         silent = dict.fromkeys(exchange.waiting, f"no reply within {waited:.0f} s")
         return list((exchange.failed | silent).values())
 
-    def _hear(self, present: set[int]) -> None:
+    def _take_answers(self, present: set[int]) -> None:
         """Let in the merchants that have answered since the last call, in the order of their node ids."""
         for exchange in self._open:
             answers = [answer for answer in exchange.pull() if answer is not None]
             for answer in sorted(answers, key=lambda answer: answer.node_id):
-                self._take(answer, present=present)
+                self._take_answer(answer, present=present)
         self._open = [exchange for exchange in self._open if exchange.waiting]
 
-    def _take(self, answer: Answer[JoinReply], *, present: set[int]) -> None:
+    def _take_answer(self, answer: Answer[JoinReply], *, present: set[int]) -> None:
         """Let one merchant in.
 
         One that has joined before can join from another node only once its first node has gone.
@@ -242,8 +242,8 @@ class Attendance:
         if reply.refused is not None:
             self.refusals[name] = str(reply.refused)
             return
-        if not self._joins(reply):
-            # Another node may have taken the name; the one that it belongs to can still answer.
+        if not self._is_signed(reply):
+            # Another node may have used the name; the real merchant can still answer.
             self.refusals[name] = "a reply under this name is not signed by its merchant"
             return
         try:
@@ -281,7 +281,7 @@ class Attendance:
             )
             self.receipts.keep([receipt])
 
-    def _joins(self, reply: JoinReply) -> bool:
+    def _is_signed(self, reply: JoinReply) -> bool:
         """Return whether a join reply is signed by the merchant that it names."""
         joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
         return reply.signature is not None and verify(

@@ -88,7 +88,7 @@ class Blame:
         """The merchants that the next round asks for no upload."""
         return self.excluded | (self.aside & self.suspects)
 
-    def hear(self, complaints: Mapping[str, Collection[str]]) -> None:
+    def add(self, complaints: Mapping[str, Collection[str]]) -> None:
         """Add a round's complaints: names of members, by dealer."""
         for dealer, by in complaints.items():
             self.complaints.setdefault(dealer, set()).update(by)

@@ -20,9 +20,9 @@ from fedrec.protocol.tls import Certificates
 AUTHORITY_YEARS = 10
 SERVER_DAYS = 825
 _BACKDATED = timedelta(hours=1)
-"""A merchant's clock may be that much behind."""
+"""A merchant's clock may be behind by that much."""
 _HANDSHAKE_FLIGHTS = 6
-"""More turns than any TLS handshake takes."""
+"""More round trips than any TLS handshake takes."""
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

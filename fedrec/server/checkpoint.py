@@ -19,7 +19,7 @@ from fedrec.server.optimizers.interface import State
 from fedrec.server.weights import Weights
 
 _STATE = "state."
-"""What the names of the global model's arrays begin with, in the file."""
+"""The prefix of the names of the global model's arrays in the file."""
 
 
 class Checkpoint:
@@ -152,7 +152,7 @@ class Checkpoint:
         try:
             with np.load(self._state, allow_pickle=False) as state:
                 yield state
-        # A damaged head of the archive asks for what zipfile doesn't implement, a RuntimeError.
+        # A damaged archive header can request features that zipfile doesn't implement: a RuntimeError.
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
 

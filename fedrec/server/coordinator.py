@@ -103,7 +103,7 @@ class Coordinator:
             patient=self.grace is None,
         )
         self._conduct = Conduct(self.plan)
-        self._there: frozenset[str] = frozenset()
+        self._connected: frozenset[str] = frozenset()
         self._lost_to_refusals = 0
 
     @property
@@ -111,21 +111,21 @@ class Coordinator:
         """Whether any merchant said, when it joined, that its noise comes from a seed."""
         return self._cohort.seeded
 
-    def told(self) -> dict[str, str]:
+    def notes(self) -> dict[str, str]:
         """Return the notes about merchants that are slow or left out, by name."""
-        return self._conduct.told(round_number=self.checkpoint.last_reserved() + 1)
+        return self._conduct.notes(round_number=self.checkpoint.last_reserved() + 1)
 
     def run(self) -> None:
         """Let the cohort join, run every round that is left, and close the training."""
         done = max(self.checkpoint.restore(self.weights), self.checkpoint.last_reserved())
         last, over = self.checkpoint.last_record(), done >= self.plan.rounds
         if last is not None:
-            # A crash may have come between the state, which holds this round, and its report.
+            # A crash may have come after the state of this round was stored, and before on_round was called.
             over |= bool(self.on_round(read_record(last)))
         try:
             self._cohort.open(self.checkpoint.sealing_keys())
         except CohortIncompleteError:
-            # Where no round is left, whoever is missing may have closed the training before a crash.
+            # If no round is left, a missing merchant may have closed the training before a crash.
             if not over:
                 raise
         if self._cohort.sealing_keys:
@@ -139,7 +139,7 @@ class Coordinator:
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
-            self._there = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
+            self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number)
             self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
@@ -188,7 +188,7 @@ class Coordinator:
             self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:
             reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
-            # At once: who is left out must not come back by a restart.
+            # Stored at once: a merchant that is left out must not return by a restart.
             self.checkpoint.keep_conduct(self._conduct.state())
         self._lost_to_refusals = self._lost_to_refusals + 1 if refused else 0
         record = RoundRecord(
@@ -213,13 +213,13 @@ class Coordinator:
         return (
             f"too many rounds are lost, {self.most_lost} more than one in eleven, the last because of: "
             f"{error}; "
-            "the others would be charged for nothing: mend it, then resume"
+            "the others would be charged for nothing: fix the cause, then resume"
         )
 
     def _collect(self, round_number: int, traffic: Traffic) -> NDArray[np.int64]:
         """Return the opened sum, int64, shape (d,); raise ``_LostRoundError`` if it can't be opened."""
         total = self._derived.scheme.new_sum()
-        left_out = self._conduct.left_out(self._there, round_number=round_number)
+        left_out = self._conduct.left_out(self._connected, round_number=round_number)
         uploads, refused = self._train(round_number, traffic, total, left_out)
         took_part = {upload.merchant for upload in uploads}
         traffic.contributors = tuple(peer.name for peer in self.plan.roster if peer.name in took_part)
@@ -262,11 +262,11 @@ class Coordinator:
             receipts=self.receipts,
             note=lambda merchant, reason: self._note(round_number, merchant, reason),
         )
-        asked = len(self._there - left_out.all)
+        asked = len(self._connected - left_out.all)
         with waiting(self.grace, asked=asked, needed=self.plan.min_contributors) as end:
             answers = ask(
                 self.grid,
-                # Not by a name of its own, so that it is gone once it is sent.
+                # Not bound to a name, so that the requests are freed once they are sent.
                 train_requests(
                     model,
                     plan=self.plan,
@@ -326,8 +326,10 @@ class Coordinator:
         for member, reason in opening.refused.items():
             self._note(round_number, member, reason)
         for dealer, by in opening.complaints.items():
-            self._note(round_number, dealer, f"dealt shares that don't check, says {', '.join(sorted(by))}")
-        conduct.blame.hear(opening.complaints)
+            self._note(
+                round_number, dealer, f"dealt shares that don't verify, according to {', '.join(sorted(by))}"
+            )
+        conduct.blame.add(opening.complaints)
         if opening.opened is not None:
             for x, reason in opening.opened.wrong.items():
                 conduct.contradicted.add(self.plan.committee[x - 1])
@@ -339,7 +341,7 @@ class Coordinator:
         ):
             reason = f"the sum could not be opened: {opening.failure or next(iter(opening.refused.values()))}"
             suspects = opening.suspects()
-            stop = conduct.lost_at_opening(suspects, there=self._there)
+            stop = conduct.lost_at_opening(suspects, connected=self._connected)
             reason += f"; one of these is the cause: {listed(sorted(suspects))}"
         else:
             reason = (
@@ -347,10 +349,10 @@ class Coordinator:
                 f"fewer than the threshold of {self.plan.threshold}"
             )
             if opening.complaints:
-                conduct.lost_over_complaints(there=self._there)
+                conduct.lost_over_complaints(connected=self._connected)
             else:
                 conduct.lost_for_answers()
-        without = conduct.left_out(self._there, round_number=round_number + 1).suspected
+        without = conduct.left_out(self._connected, round_number=round_number + 1).suspected
         raise _LostRoundError(
             reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),
             stop=stop,
@@ -360,6 +362,6 @@ class Coordinator:
         gradient = opened.astype(np.float64)
         gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
         if self.plan.sends_moves:
-            # Merchants sum the gradients of their steps; their mean move is against it.
+            # Merchants sum the gradients of their local steps; a model's change is minus the rate times that.
             gradient *= self.plan.local_learning_rate
         self.weights.step(gradient)

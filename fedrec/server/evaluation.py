@@ -21,7 +21,7 @@ class EvaluationData:
     inputs: torch.Tensor
     labels: NDArray[np.int64]
 
-    def thinned(self, count: int) -> EvaluationData:
+    def subsample(self, count: int) -> EvaluationData:
         """Return at most ``count`` records, evenly spaced, since folders are sorted by class."""
         if len(self.labels) <= count:
             return self

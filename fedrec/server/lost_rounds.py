@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _FORGIVEN = 0.1
-"""What an opened round takes off: one lost round in eleven goes on for ever, more of them don't."""
+"""What an opened round subtracts: a training that loses one round in eleven can go on for ever."""
 
 
 @dataclass

@@ -20,9 +20,9 @@ from fedrec.server.lost_rounds import Losses
 from fedrec.server.rotation import Rotation
 from fedrec.server.stragglers import Lateness
 
-_MOST_UNTOLD, _MOST_UNTOLD_OF_GROUPS = 1.0, 5.0
-"""More losses at openings than this that clear nobody, nearly in a row, stop a training: more are given where
-groups can be left out."""
+_MOST_UNINFORMATIVE, _MOST_UNINFORMATIVE_OF_GROUPS = 1.0, 5.0
+"""A training stops once the running count of sums that didn't open and cleared nobody exceeds this. The limit
+is higher where groups can be left out."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Conduct:
         names = [peer.name for peer in plan.roster]
         self._plan = plan
         self.blame = Blame.from_state(found.get("blame"), colluders=plan.colluders)
-        # In an order of the training's own: nobody is the first to be left out in all of them.
+        # Each training has its own order, so that no merchant is always the first to be left out.
         self.rotation = Rotation.from_state(
             found.get("rotation"), order=sorted(names, key=lambda name: _drawn(plan, name))
         )
         self.lateness = Lateness.from_state(found.get("lateness"))
         self.losses = Losses(**found.get("losses", {}))
-        self._untold = Losses(**found.get("untold", {}))
+        self._uninformative = Losses(**found.get("untold", {}))
         self.contradicted: set[str] = set(found.get("contradicted", ()))
 
     def state(self) -> dict[str, Any]:
@@ -74,17 +74,17 @@ class Conduct:
             "rotation": self.rotation.state(),
             "lateness": self.lateness.state(),
             "losses": vars(self.losses),
-            "untold": vars(self._untold),
+            "untold": vars(self._uninformative),
             "contradicted": sorted(self.contradicted),
         }
 
-    def left_out(self, there: Collection[str], *, round_number: int) -> LeftOut:
+    def left_out(self, connected: Collection[str], *, round_number: int) -> LeftOut:
         """Choose the merchants that a round asks for no upload.
 
         As many as the plan's minimum are always asked, unless suspects by complaints leave fewer.
 
         Args:
-            there: names of the merchants that are connected.
+            connected: names of the merchants that are connected.
             round_number: the round.
 
         Returns:
@@ -92,7 +92,7 @@ class Conduct:
 
         """
         suspected = self.blame.left_out
-        free = set(there) - suspected
+        free = set(connected) - suspected
         spare = len(free) - self._plan.min_contributors
         turned = self.rotation.left_out(free, room=spare)
         free -= turned
@@ -108,30 +108,31 @@ class Conduct:
         """Record a round that was opened, with these contributors."""
         self.rotation.opened(contributors)
         self.losses.opened()
-        self._untold.opened()
+        self._uninformative.opened()
 
-    def lost_at_opening(self, suspects: Collection[str], *, there: Collection[str]) -> str | None:
+    def lost_at_opening(self, suspects: Collection[str], *, connected: Collection[str]) -> str | None:
         """Record a round whose sum didn't open, with no complaint that says why.
 
         Args:
             suspects: names of merchants, at least one of which is at fault.
-            there: names of the merchants that were connected.
+            connected: names of the merchants that were connected.
 
         Returns:
             Why the training must stop, or None if it can go on.
 
         """
         told = self.rotation.lost(suspects)
-        room = len(set(there) - self.blame.left_out) - self._plan.min_contributors
+        room = len(set(connected) - self.blame.left_out) - self._plan.min_contributors
         if told and room > 0:
-            # The search goes on: every such round clears somebody, so that there are few of them.
+            # The search goes on: every such round clears a merchant, so there are few such rounds.
             return None
         self.losses.lost()
-        self._untold.lost()
-        if self._untold.level <= (_MOST_UNTOLD if room <= 1 else _MOST_UNTOLD_OF_GROUPS):
+        self._uninformative.lost()
+        if self._uninformative.level <= (_MOST_UNINFORMATIVE if room <= 1 else _MOST_UNINFORMATIVE_OF_GROUPS):
             return None
         why = (
-            f"{len(there)} merchants can't tell who: all of them must take part in every round"
+            f"{len(connected)} merchants are too few to find out which: "
+            "all of them must take part in every round"
             if room <= 0
             else f"more than {room} seem to be at fault, and no more can be left out of a round"
         )
@@ -139,13 +140,13 @@ class Conduct:
 
     def forgive(self) -> None:
         """Reset the counts of lost rounds, for an operator who resumes a training that was stopped."""
-        self.losses, self._untold = Losses(), Losses()
+        self.losses, self._uninformative = Losses(), Losses()
         if not self.rotation.undecided:
             self.rotation = Rotation(order=self.rotation.order)
 
-    def lost_over_complaints(self, *, there: Collection[str]) -> None:
+    def lost_over_complaints(self, *, connected: Collection[str]) -> None:
         """Record a round that was lost because members complained instead of answering."""
-        spare = len(set(there) - self.blame.excluded) - self._plan.min_contributors
+        spare = len(set(connected) - self.blame.excluded) - self._plan.min_contributors
         self.blame.lost_over_complaints(spare=spare)
         self.rotation.lost_otherwise()
         self.losses.lost()
@@ -161,7 +162,7 @@ class Conduct:
         self.rotation.lost_otherwise()
         self.losses.lost()
 
-    def told(self, *, round_number: int) -> dict[str, str]:
+    def notes(self, *, round_number: int) -> dict[str, str]:
         """Return what the operator is told of merchants that stand out, by name."""
         found: dict[str, list[str]] = {}
         for name, times in self.lateness.in_a_row.copy().items():
@@ -169,11 +170,15 @@ class Conduct:
             rests = f", not asked before round {until}" if round_number < until else ""
             found.setdefault(name, []).append(f"late {times} times in a row{rests}")
         for name in self.rotation.aside:
-            found.setdefault(name, []).append("left out in turn, since sums didn't open: one of several")
+            found.setdefault(name, []).append(
+                "left out in turn, since sums didn't open: one of several suspects"
+            )
         for name in self.blame.left_out:
             found.setdefault(name, []).append("left out, since members complained about what it dealt")
         for name in self.contradicted.copy():
-            found.setdefault(name, []).append("not asked to open while others do: it contradicted them")
+            found.setdefault(name, []).append(
+                "not asked to open sums while enough others answer: it contradicted them"
+            )
         return {name: "; ".join(texts) for name, texts in sorted(found.items())}
 
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
 _PAUSE_PART = 0.05
-"""Asking a SuperLink for replies is a request to it: the pause between two grows with the wait so far."""
+"""Each poll is a request to the SuperLink, so the pause between polls grows with the time waited."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Exchange(Generic[Reply]):
         With ``forget``, the arrays of a message are cleared once the next one is asked for.
         """
         for message in self._grid.pull_messages(list(self._node_of)):
-            # The reply is matched by the request it answers: the node id of an error reply is not the node's.
+            # Replies are matched by request, since the node id of an error reply is not the node's.
             node_id = self._node_of.pop(message.metadata.reply_to_message_id, None)
             if node_id is not None:
                 yield self._read(message, node_id)
                 if forget and message.has_content():
-                    # Flower's records hold each other: the large bytes would wait for the garbage collector.
+                    # Flower's records form cycles: large arrays would wait for the garbage collector.
                     for record in message.content.array_records.values():
                         record.clear()
             del message

@@ -181,7 +181,7 @@ def rounds_with_receipt(path: Path, *, training_id: str) -> dict[str, int]:
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(path)) as db:
-            # EXTRA also syncs the folder: a journal that came back would take a round's receipts away.
+            # EXTRA also syncs the folder: a journal that reappears would undo a round's receipts.
             db.execute("PRAGMA synchronous = EXTRA")
             yield db
     except sqlite3.Error as error:
@@ -193,4 +193,4 @@ def _read(path: Path, body: str) -> Receipt:
         return Receipt.model_validate_json(body)
     except ValidationError as error:
         first = str(error).splitlines()[0]
-        raise TrainingError(f"{path} holds a receipt that is none: {first}") from None
+        raise TrainingError(f"{path} holds an invalid receipt: {first}") from None

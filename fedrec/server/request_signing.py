@@ -16,7 +16,7 @@ from fedrec.protocol.statements import REQUEST_CONTEXT, RequestKind, RequestStat
 from fedrec.protocol.transport import content_hash, with_signature
 
 _AHEAD_NS = 60 * 10**9
-"""How much of the counter is put aside with one write."""
+"""How much of the counter is reserved with one write."""
 
 
 class RequestSigner:

@@ -24,11 +24,11 @@ from typing import Any
 FIRST_TERM, LONGEST_TERM = 20, 80
 """Opened rounds after which a merchant that is left out is asked again: at first, and at most."""
 _GROUP_TERM = 3
-"""Opened rounds after which half of a group comes back."""
+"""Opened rounds after which half of a group returns."""
 _TRIAL = 5
 """Opened rounds after which a return has succeeded."""
 _ROUNDS_PER_LOSS = 20
-"""A return may bring the share of lost rounds to one in so many."""
+"""A merchant may return if another lost round would keep the share of lost rounds at one in so many."""
 
 
 @dataclass
@@ -105,11 +105,11 @@ class Rotation:
         """
         return frozenset(name for name in self.order if not self.cleared.get(name))
 
-    def left_out(self, there: Collection[str], *, room: int) -> frozenset[str]:
+    def left_out(self, connected: Collection[str], *, room: int) -> frozenset[str]:
         """Choose the merchants that the next round leaves out.
 
         Args:
-            there: names of the merchants that are connected.
+            connected: names of the merchants that are connected.
             room: how many of them may be left out at most.
 
         Returns:
@@ -119,8 +119,8 @@ class Rotation:
         if self.recess or room <= 0:
             return frozenset()
         if self.choosing:
-            self.aside, self.choosing = tuple(self._due(there)[:room]), False
-        return frozenset([name for name in self.aside if name in there][:room])
+            self.aside, self.choosing = tuple(self._due(connected)[:room]), False
+        return frozenset([name for name in self.aside if name in connected][:room])
 
     def opened(self, contributors: Collection[str]) -> None:
         """Record a round that was opened, with these contributors.
@@ -150,7 +150,7 @@ class Rotation:
         if not self._may_return(back):
             return
         if undecided:
-            # In its place another one that may be at fault: a saboteur may have framed who comes back.
+            # Another suspect takes its place: a saboteur may have framed the one that returns.
             others = [name for name in self._ranked(undecided) if name != back][:1]
         else:
             others = [name for name in self.aside if name != back]
@@ -192,14 +192,14 @@ class Rotation:
         cleared = self.cleared.get(name, 0)
         return cleared / (cleared + self.relieved.get(name, 0) + 1)
 
-    def _due(self, there: Collection[str]) -> list[str]:
+    def _due(self, connected: Collection[str]) -> list[str]:
         """Return who may be left out next, in order: those first that the least evidence clears."""
-        undecided = self.undecided.intersection(there)
+        undecided = self.undecided.intersection(connected)
         if undecided:
             known = [name for name in undecided if self.relieved.get(name)]
             return self._ranked(known or undecided)
-        # Several are at fault: groups of whoever least speaks for, in another order each time.
-        return sorted(there, key=lambda name: (self._share(name), self._shuffled(name)))
+        # Several are at fault: groups with the least evidence for them, in another order each time.
+        return sorted(connected, key=lambda name: (self._share(name), self._shuffled(name)))
 
     def _shuffled(self, name: str) -> bytes:
         return hashlib.sha256(f"{self.losses}:{name}".encode()).digest()

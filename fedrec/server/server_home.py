@@ -228,7 +228,7 @@ class ServerHome:
                 f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
             )
         node_key = flower_key(statement.node_key)
-        # Also where a crash came between taking one off and writing the roster, one that is on it stays.
+        # A crash between retiring a key and writing the roster leaves the key in both; it stays enrolled.
         kept = any(flower_key(entry.node_key) == node_key for entry in before)
         if not kept and _digest(statement.node_key) in self._retired():
             raise ConfigError(

@@ -74,7 +74,7 @@ class Service:
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
         self._host = SuperLinkHost(
             certificates=home.checked_certificates(),
-            # The server's own certificate may be for a public name alone.
+            # The server's own certificate may be valid for a public name only, not for loopback.
             private=make_server_certificates(Path(self._scratch.name), hosts=_LOOPBACK),
             host=host,
             port=port,
@@ -114,7 +114,7 @@ class Service:
             if not waiting and self._once:
                 return
             for training in waiting:
-                # One that still lacks merchants lets the next one go first.
+                # A training that lacks merchants lets the next one go first.
                 if self._train(training) or self._stop.is_set():
                     break
             else:
@@ -131,7 +131,10 @@ class Service:
             try:
                 self._admit()
             except (FedrecError, httpx.HTTPError, RuntimeError, OSError) as error:
-                _log.error("the roster could not be brought to Flower, and will be tried again: %s", error)
+                _log.error(
+                    "Flower's list of nodes could not be updated from the roster; it is tried again: %s",
+                    error,
+                )
 
     def _admit(self) -> None:
         """Update Flower's list of node keys to the roster."""
@@ -170,7 +173,7 @@ class Service:
                 try:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training)
-                        # One that has begun goes on to tell its merchants that it is over.
+                        # A cancelled training that has begun still tells its merchants that it is over.
                         if self._stop.is_set() or (training.is_cancelled() and run.reserved == 0):
                             break
                         run(grid, context)
@@ -231,7 +234,7 @@ class Service:
                 _log.info("training %s %s", training.number, reason)
                 training.set_status(stands, reason)
             if self._stop.wait(0.2) or training.is_cancelled():
-                # Nobody waits any more, and a training that was cancelled keeps that for its reason.
+                # Remove the reason to wait; a cancelled training keeps its own status.
                 training.set_status(stands)
                 return
         self._gathered.add(training.number)

@@ -60,7 +60,7 @@ class RoundOutcome:
 
 
 RoundCallback = Callable[[RoundOutcome], object]
-"""Called after every round, and once more for the last one when a training goes on after a stop."""
+"""Called after every round, and once more for the last one when a stopped training is continued."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class ServerObserver:
             "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
             "/status.json": Route(lambda: _json(self.status())),
             "/status.html": Route(lambda: _html(render_blocks(status_blocks(self.status())))),
-            # The page itself holds no figure: it asks for them, with the token that its reader gives it.
+            # The page itself holds no figures: it fetches them, with the token that its reader enters.
             "/": Route(_page, open=True),
         }
 
@@ -97,7 +97,7 @@ class ServerObserver:
         trainings = list(all_trainings(self._home.trainings))
         stands = {training.number: training.status()[0] for training in trainings}
         shown = next((t for t in trainings if stands[t.number] == "running"), None)
-        # One that was tried and waits for merchants says why; before that, the last one that ran.
+        # Next choices: one that was tried and waits for merchants, then the last one that ran.
         shown = shown or next((t for t in trainings if stands[t.number] == "filed" and t.status()[1]), None)
         shown = shown or next((t for t in reversed(trainings) if stands[t.number] != "filed"), None)
         with self._mutex:
@@ -157,7 +157,7 @@ class ServerObserver:
                 "refusals": [
                     {"where": where, "reason": told} for where, told in coordinator.refusals.copy().items()
                 ],
-                "noted": coordinator.told(),
+                "noted": coordinator.notes(),
                 "heads": [
                     {
                         "merchant": name,
@@ -198,7 +198,9 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
             family.add_metric((number, key), value)
         return family
 
-    state = GaugeMetricFamily(prometheus.TRAINING_STATE, "1 for how it stands.", labels=("training", "state"))
+    state = GaugeMetricFamily(
+        prometheus.TRAINING_STATE, "1 for the training's current state.", labels=("training", "state")
+    )
     for name in get_args(Status):
         state.add_metric((number, name), float(name == training["state"]))
     yield state

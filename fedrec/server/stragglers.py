@@ -13,7 +13,7 @@ from typing import Any
 from fedrec.config import PATIENCE
 
 _FLOOR_SECONDS = 2.0
-"""A phase is never ended earlier: a daemon asks for messages each 1.5 s while it has nothing to do."""
+"""No phase ends earlier: an idle daemon polls for messages every 1.5 s."""
 _RECENT = 9
 _QUORUM = 0.75
 _LATE_IN_A_ROW = 2

@@ -85,11 +85,11 @@ class Opening:
         requests = unmask_requests(
             self.plan, self.uploads, round_number=self.round_number, receipts=self.receipts
         )
-        there = [member for member in requests if member in self.nodes]
-        first = [member for member in there if member not in self.distrusted]
+        joined = [member for member in requests if member in self.nodes]
+        first = [member for member in joined if member not in self.distrusted]
         if len(first) < self.plan.threshold:
-            first = there
-        for members in (first, [member for member in there if member not in first]):
+            first = joined
+        for members in (first, [member for member in joined if member not in first]):
             if members and self.opened is None:
                 asked = {
                     self.nodes[member]: self._signed_for(member, requests.pop(member)) for member in members
@@ -155,7 +155,7 @@ class Opening:
         try:
             if answer.body.refused is not None:
                 raise ProtocolError(str(answer.body.refused))
-            # Every answer stands in its member's ledger: one that was put back to before it is found out.
+            # Every answer is in its member's ledger: its receipt reveals a ledger that was put back.
             self._signed.append(
                 self.receipts.sign(
                     answer.body.head,

@@ -17,7 +17,7 @@ from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
-from fedrec.server.trainings import Training, numbered
+from fedrec.server.trainings import Training, training_folders
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
 
@@ -99,14 +99,14 @@ def file_training(
     try:
         planned = plan_training(options, task, Enrolled(server_key, roster, sizes))
     except ConfigError as error:
-        # These are said in the options of 'fedrec simulate'; the file's keys have the same names.
+        # Messages name options of 'fedrec simulate'; the file's keys have the same names.
         raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
-    number = f"{1 + max((int(path.name) for path in numbered(folder)), default=0):04d}"
+    number = f"{1 + max((int(path.name) for path in training_folders(folder)), default=0):04d}"
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
         file_plan(made, planned.plan, seed=options.initial_seed, eval_data=options.eval_data)
-        # Only now can a running server see it.
+        # A running server sees the training from here on, complete.
         return Training(made.folder.rename(folder / number))
 
 

@@ -87,7 +87,7 @@ class Training:
 
         """
         if (self.folder / "state.json").exists() and self.is_cancelled():
-            # The operator's word is the last, also where a server was about to write another.
+            # Cancelling is final, even if a server was about to write another status.
             return
         started = None if status == "filed" else self.started()
         if started is None and status == "running":
@@ -142,17 +142,17 @@ class Training:
 
 def all_trainings(folder: Path) -> Iterator[Training]:
     """Yield all trainings, the oldest first."""
-    for path in numbered(folder):
+    for path in training_folders(folder):
         if (path / "state.json").is_file():
             yield Training(path)
 
 
-def numbered(folder: Path) -> list[Path]:
+def training_folders(folder: Path) -> list[Path]:
     """Return the folders of trainings sorted by number, including any that are incomplete."""
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def find(folder: Path, number: str) -> Training:
+def find_training(folder: Path, number: str) -> Training:
     """Return one training.
 
     Args:

@@ -25,7 +25,7 @@ from fedrec.server.trainings import all_trainings
 _LARGEST_ATTACHMENT = 2**24
 
 
-def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
+def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
     """Collect what a simulation left in its run directory.
 
     Args:
@@ -75,7 +75,7 @@ def of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, Signin
     return evidence, signer
 
 
-def of_client(folder: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
+def evidence_of_client(folder: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
     """Collect what a merchant has: its ledger, all its policies and plans, its refusals and its last receipt.
 
     Args:
@@ -118,7 +118,7 @@ def _when(refusal: Refusal) -> str:
     return f"{refusal.kind}{often} at {refusal.at}"
 
 
-def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
+def evidence_of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
     """Collect what a server has: plans, receipts and refusals. The server signs the bundle."""
     home = ServerHome.open(folder)
     identity = home.identity()
@@ -139,7 +139,7 @@ def of_server(folder: Path) -> tuple[Evidence, SigningIdentity]:
     return evidence, identity
 
 
-def merged(parts: Sequence[Evidence]) -> Evidence:
+def merge_evidence(parts: Sequence[Evidence]) -> Evidence:
     """Merge evidence from several places."""
     plans = {plan.training_id: plan for part in parts for plan in part.plans}
     receipts = {receipt.signature: receipt for part in parts for receipt in part.receipts}
@@ -153,7 +153,7 @@ def merged(parts: Sequence[Evidence]) -> Evidence:
     )
 
 
-def attachment(path: Path, *, schema: str) -> dict[str, Any]:
+def read_attachment(path: Path, *, schema: str) -> dict[str, Any]:
     """Read a JSON file that another audit command wrote.
 
     Args:

@@ -109,7 +109,7 @@ def open_source(config: SimulationConfig, *, given: DataSplits | None = None) ->
     name, splits = (GIVEN.name, given) if given is not None else _named_data(config)
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
-        # It takes the place of a test split: nothing is held out of training, and copies are left out.
+        # It replaces the test split: no photo is held out of training, and copies are left out.
         splits = replace(splits, test=public.train, test_name=EVALUATION_SPLIT)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
     division = parse_partition(config.partition)
@@ -144,7 +144,7 @@ def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[
     met = [record.merchant for record in given.records] + [skip.merchant for skip in given.skipped]
     named = {merchant for merchant in met if merchant is not None}
     absent = named - {record.merchant for record in kept.records}
-    # The number of folders that a person counts includes those of which nothing could be used.
+    # A user counts all folders, those without usable photos included.
     return None if wanted == len(named) else wanted, tuple(sorted(absent))
 
 

@@ -20,7 +20,7 @@ _STOP_SECONDS = 20
 LOOPBACK = "127.0.0.1"
 
 
-def fedrec(*arguments: object, fails: int = 0) -> str:
+def run_command(*arguments: object, fails: int = 0) -> str:
     """Run a fedrec command to its end.
 
     Args:
@@ -53,7 +53,7 @@ def _command(*arguments: object) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    # Many processes on few cores: each is given one thread.
+    # Many processes share few cores: each gets one thread.
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -70,14 +70,14 @@ class Federation:
 
     Args:
         folder: where everything lies.
-        run: runs a setup command to its end, as :func:`fedrec` does.
+        run: runs a setup command to its end, as :func:`run_command` does.
         port: where the server listens.
         processes: the processes, by name.
 
     """
 
     folder: Path
-    run: Callable[..., str] = fedrec
+    run: Callable[..., str] = run_command
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 

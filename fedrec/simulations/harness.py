@@ -56,7 +56,7 @@ class SimulationResult:
 
 
 @dataclass(frozen=True)
-class Watching:
+class Observers:
     """The callbacks of a run: for its stages, and for every round."""
 
     tell: Tell = lambda stage: None
@@ -102,8 +102,8 @@ def simulate(
         TrainingError: no round was opened.
 
     """
-    watching = Watching(tell, callbacks)
-    return _carry_out(lambda: prepare(config, tell=tell, materials=materials), watching)
+    observers = Observers(tell, callbacks)
+    return _carry_out(lambda: prepare(config, tell=tell, materials=materials), observers)
 
 
 def resume(
@@ -131,13 +131,13 @@ def resume(
         FedrecError: as :func:`simulate` raises.
 
     """
-    watching = Watching(tell, callbacks)
+    observers = Observers(tell, callbacks)
     return _carry_out(
-        lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials), watching
+        lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials), observers
     )
 
 
-def _carry_out(make: Callable[[], SimulationRun], watching: Watching) -> SimulationResult:
+def _carry_out(make: Callable[[], SimulationRun], observers: Observers) -> SimulationResult:
     started = time.monotonic()
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
@@ -146,11 +146,11 @@ def _carry_out(make: Callable[[], SimulationRun], watching: Watching) -> Simulat
         run.training.set_status("running")
         session = run.session()
         progress = _Progress(earlier_seconds=sum(line.record.seconds for line in session.lines))
-        with _kept(progress), interrupts.allowed():
-            _work(run, session, progress, watching)
-        with _kept(progress):
+        with _ending_caught(progress), interrupts.allowed():
+            _work(run, session, progress, observers)
+        with _ending_caught(progress):
             session.store_model()
-        with _kept(progress), interrupts.allowed():
+        with _ending_caught(progress), interrupts.allowed():
             progress.metrics = session.measure(None if progress.inputs is None else progress.inputs.metrics)
         report = _report(
             run,
@@ -163,9 +163,9 @@ def _carry_out(make: Callable[[], SimulationRun], watching: Watching) -> Simulat
             session.store_report(report)
             _keep_status(run, progress)
         except OSError as error:
-            # What ended the run says more than that its report could not be written either.
+            # The error that ended the run tells more than the failure to write its report.
             raise progress.failure or error from None
-    _raise(run, session, progress)
+    _raise_ending(run, session, progress)
     return SimulationResult(report=report, folder=run.folder)
 
 
@@ -185,7 +185,7 @@ def _keep_status(run: SimulationRun, progress: _Progress) -> None:
         run.training.set_status("done")
 
 
-def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
+def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> None:
     """Raise the error that the run ended with, unless it reached its last round."""
     if progress.interrupted:
         raise InterruptedRunError(
@@ -198,7 +198,7 @@ def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
     if progress.failure is not None:
         raise progress.failure
     if not any(line.record.opened for line in session.lines):
-        first = session.lines[0].record.reason if session.lines else "each was under way at a stop"
+        first = session.lines[0].record.reason if session.lines else "each was interrupted"
         raise TrainingError(
             f"not one of {run.plan.rounds} rounds was opened ({first}): "
             f"the model is untrained; {run.folder} holds the report"
@@ -206,7 +206,7 @@ def _raise(run: SimulationRun, session: Session, progress: _Progress) -> None:
 
 
 @contextmanager
-def _kept(progress: _Progress) -> Iterator[None]:
+def _ending_caught(progress: _Progress) -> Iterator[None]:
     """Catch Ctrl-C, or the first error that a user can fix, for the report."""
     try:
         yield
@@ -216,11 +216,11 @@ def _kept(progress: _Progress) -> Iterator[None]:
         progress.failure = progress.failure or error
 
 
-def _work(run: SimulationRun, session: Session, progress: _Progress, watching: Watching) -> None:
+def _work(run: SimulationRun, session: Session, progress: _Progress, observers: Observers) -> None:
     arrays = scratch_folder()
     try:
-        progress.inputs = prepare_inputs(run, arrays=arrays, tell=watching.tell)
-        _train(run, session, progress, progress.inputs, watching)
+        progress.inputs = prepare_inputs(run, arrays=arrays, tell=observers.tell)
+        _train(run, session, progress, progress.inputs, observers)
     finally:
         shutil.rmtree(arrays, ignore_errors=True)
 
@@ -268,23 +268,23 @@ def _report(
 
 
 def _train(
-    run: SimulationRun, session: Session, progress: _Progress, inputs: Inputs, watching: Watching
+    run: SimulationRun, session: Session, progress: _Progress, inputs: Inputs, observers: Observers
 ) -> None:
     """Run every round that is left on the engine that the options name."""
     config, cohort, rounds = run.config, run.plan.cohort, run.plan.rounds
     done = len(session.lines)
     plain = f"training: {cohort} merchants, {rounds} rounds" + (f", {done} of them done" if done else "")
-    watching.tell(Stage("training", done, rounds, plain=plain))
+    observers.tell(Stage("training", done, rounds, plain=plain))
     with ExitStack() as opened:
         events = EventWriter(run.folder)
         opened.callback(events.close)
 
         def show(outcome: RoundOutcome) -> None:
             events.write(outcome.line)
-            watching.tell(_round_stage(outcome.line, rounds))
+            observers.tell(_round_stage(outcome.line, rounds))
 
         session.evaluation = inputs.validation
-        session.callbacks = (show, *watching.callbacks)
+        session.callbacks = (show, *observers.callbacks)
         engine = RayGrid if config.engine == "ray" else LocalGrid
         grid = engine(
             simulated_merchants(run, arrays=inputs.arrays),

@@ -31,7 +31,7 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._main:
-            # None stands for a handler that wasn't set from Python, which can't be put back.
+            # None means that the handler wasn't set from Python; it can't be restored.
             signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)  # type: ignore[arg-type]
 
     @contextmanager
@@ -45,6 +45,6 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._allowed:
-            # A second one must not cut short what the first set going: closing files, ending workers.
+            # A second SIGINT must not interrupt the clean-up: closing files, ending workers.
             self._allowed = False
             raise KeyboardInterrupt

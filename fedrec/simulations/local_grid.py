@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.virtual_grid import VirtualGrid, WorkerDiedError
-from fedrec.simulations.worker_process import WorkerProcess, packed
+from fedrec.simulations.worker_process import WorkerProcess, pickle_app
 
 AppFactory = Callable[[], ClientApp]
 
@@ -90,10 +90,10 @@ class LocalGrid(VirtualGrid):
         self, make_app: AppFactory, *, merchants: int, workers: int, dropouts: Dropouts | None = None
     ) -> None:
         super().__init__(merchants=merchants, dropouts=dropouts)
-        app = packed(make_app)
+        app = pickle_app(make_app)
         self._lanes: list[_Lane] = []
         try:
-            # All at once: each may take seconds to start.
+            # Start all before waiting for any: each may take seconds.
             for _ in range(min(workers, merchants)):
                 self._lanes.append(_Lane(app, on_death=self._count_death))
             for lane in self._lanes:

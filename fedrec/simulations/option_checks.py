@@ -53,7 +53,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         return
     steps = (config.rounds or spec.defaults.rounds) * config.local_steps
     if delta_left(delta=config.delta, beta=BETA, steps=steps) > 0:
-        # The answer is kept by its arguments, so that the plan doesn't compute it again.
+        # The result is cached by its arguments, so that the plan doesn't compute it again.
         least_multiplier(
             config.epsilon or DEFAULT_EPSILON,
             delta=config.delta,

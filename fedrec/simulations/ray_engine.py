@@ -55,7 +55,7 @@ class RayGrid(VirtualGrid):
     ) -> None:
         super().__init__(merchants=merchants, dropouts=dropouts)
         self._actors = RayActors(_OneThreadApp(make_app), workers=min(workers, merchants))
-        # An actor must be idle when a message is handed over: one thread per actor sees to that.
+        # An actor must be idle when it gets a message; one thread per actor ensures that.
         self._threads = ThreadPoolExecutor(self._actors.workers)
         self._contexts: dict[int, Context] = {}
 

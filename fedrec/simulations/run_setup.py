@@ -169,7 +169,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     if planned.note is not None:
         tell(Stage("checking the model", 1, 1, plain=planned.note))
     plan = planned.plan
-    # Nothing is left behind by options that don't work, so that --out can be given again.
+    # The folder is made only after all checks, so that the same --out can be given again after an error.
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     training = Training(make_run_folder(config.out, run_id))
     options = config.to_toml(derived=derived_options(config, plan, planned.settings))
@@ -183,7 +183,8 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         count = replace(counts[name], delta=plan.delta)
         MerchantHome.begin(run.homes / name, identity=identity, count=count, policy=merchant_policy(config))
     write_own_reports(source, run.homes)
-    # The sizes are in it: they are charged first. Its state comes last: a run without one was never begun.
+    # The plan holds the declared sizes, which are charged first. The status comes last: a run without it was
+    # never begun.
     file_plan(training, plan, seed=seed, run_id=run_id)
     return run
 
@@ -319,8 +320,8 @@ def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
         validation = metrics
     elif splits.validation is not None:
         validation = evaluation(splits.validation, "preparing validation")
-    thinned = None if validation is None else validation.thinned(VALIDATION_RECORDS)
-    return Inputs(arrays=arrays, metrics=metrics, validation=thinned)
+    rounds_validation = None if validation is None else validation.subsample(VALIDATION_RECORDS)
+    return Inputs(arrays=arrays, metrics=metrics, validation=rounds_validation)
 
 
 def scratch_folder() -> Path:
@@ -399,7 +400,7 @@ def check_run_folder(out: Path | None) -> None:
         if out is not None and out.exists() and any(out.iterdir()):
             raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
         made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        # Permissions don't tell of disks that are full, or mounted to be read.
+        # Permissions don't show that a disk is full or mounted read-only.
         with tempfile.TemporaryFile(dir=made) as probe:
             probe.write(b"0")
             probe.flush()

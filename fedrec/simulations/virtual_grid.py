@@ -18,7 +18,7 @@ from fedrec.simulations.faults import Dropouts, Phase
 RUN_ID = 1
 FIRST_NODE = 1000
 MOST_DEATHS = 5
-"""So many dead workers end a run: each costs its merchant a round, and the seconds of a start."""
+"""A run ends after this many dead workers: each costs its merchant a round, and seconds to restart."""
 _PHASES: dict[str, Phase] = {"train": "train", "query.unmask": "unmask"}
 
 

@@ -32,7 +32,7 @@ from fedrec.simulations.pipes import receive_frame, send_frame
 from fedrec.simulations.virtual_grid import FIRST_NODE, RUN_ID, node_context
 
 SETTING, APP, READY, MESSAGE, STOP, FAILED = b"s", b"a", b"r", b"m", b"x", b"f"
-"""The kinds of frames: where to run, what to run, it runs, a message and its reply, end, and what failed."""
+"""The kinds of frames: environment, app, app is ready, message or reply, stop, and error."""
 PID = struct.Struct(">Q")
 
 Frames = SimpleQueue[tuple[bytes, bytes]]
@@ -43,12 +43,12 @@ def serve(pipe: socket.socket) -> None:
     frames: Frames = SimpleQueue()
     threading.Thread(target=_read, args=(pipe, frames), name="fedrec-parent", daemon=True).start()
     try:
-        _settle(frames.get()[1])
+        _adopt_environment(frames.get()[1])
         make_app: Callable[[], ClientApp] = pickle.loads(frames.get()[1])  # noqa: S301 (our parent's)
         app = make_app()
-    # Whatever a user's own model makes Python raise: the parent tells it.
+    # A user's own model may raise anything; the parent reports it.
     except Exception as error:
-        send_frame(pipe, FAILED, _told(error))
+        send_frame(pipe, FAILED, _error_text(error))
         return
     send_frame(pipe, READY)
     contexts: dict[int, Context] = {}
@@ -59,11 +59,11 @@ def serve(pipe: socket.socket) -> None:
             reply = app(message, contexts.setdefault(index, node_context(index)))
             kind, data = MESSAGE, message_to_bytes(reply)
         except Exception as error:
-            kind, data = FAILED, _told(error)
+            kind, data = FAILED, _error_text(error)
         send_frame(pipe, kind, data)
 
 
-def _told(error: Exception) -> bytes:
+def _error_text(error: Exception) -> bytes:
     return f"{type(error).__name__}: {one_line(error)}".encode()
 
 
@@ -77,7 +77,7 @@ def _read(pipe: socket.socket, frames: Frames) -> None:
     frames.put(frame)
 
 
-def _settle(data: bytes) -> None:
+def _adopt_environment(data: bytes) -> None:
     """Adopt the parent's working directory, module path and environment."""
     setting = json.loads(data)
     os.chdir(setting["folder"])
@@ -90,7 +90,7 @@ def _settle(data: bytes) -> None:
 
 def fork_workers(control: socket.socket) -> None:
     """Fork a process for every descriptor that arrives, and send back its pid, until the parent is gone."""
-    # Nobody waits for them here: the system forgets them as they end.
+    # Children are not waited for: with SIG_IGN the system reaps them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 1)

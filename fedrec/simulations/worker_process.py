@@ -29,7 +29,7 @@ FORKS = sys.platform == "linux"
 """Elsewhere, forking a process that has loaded the system's numerical libraries isn't safe."""
 
 
-def packed(make_app: object) -> bytes:
+def pickle_app(make_app: object) -> bytes:
     """Pickle what a worker makes its app from; lambdas and classes of the main program go by value.
 
     Returns:
@@ -41,7 +41,7 @@ def packed(make_app: object) -> bytes:
     """
     try:
         return cast("bytes", cloudpickle.dumps(make_app))
-    # Whatever a user's own objects make Python raise.
+    # A user's own objects may raise anything.
     except Exception as error:
         raise ConfigError(f"the model can't be sent to the worker processes: {error}") from None
 
@@ -49,7 +49,7 @@ def packed(make_app: object) -> bytes:
 class WorkerProcess:
     """A process that answers messages as a simulation's merchants; call :meth:`ready` once before the first.
 
-    ``app`` is what :func:`packed` returned.
+    ``app`` is what :func:`pickle_app` returned.
     """
 
     def __init__(self, app: bytes) -> None:
@@ -108,7 +108,7 @@ class WorkerProcess:
         self._pipe.close()
 
     def _send(self, kind: bytes, data: bytes = b"") -> None:
-        # Where the process is gone, whoever waits for its answer finds out.
+        # If the process is gone, the wait for its answer raises an error.
         with self._sending, suppress(OSError):
             send_frame(self._pipe, kind, data)
 
@@ -119,7 +119,7 @@ class WorkerFailedError(RuntimeError):
 
 def _started(mode: str, theirs: socket.socket) -> psutil.Popen:
     """Start a Python process with the other end of a socket pair."""
-    # A group of its own: Ctrl-C is ours to handle, also while it starts.
+    # In its own session, so that Ctrl-C reaches only the parent, even during the start.
     return psutil.Popen(
         [sys.executable, "-P", "-m", "fedrec.simulations.worker", mode, str(theirs.fileno())],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},

@@ -60,7 +60,7 @@ class Setting:
 
 
 DECAY = (0.0, 1.0)
-"""The range of a momentum, and of whatever else is the decay of a moving average."""
+"""The range of a momentum, or of another decay of a moving average."""
 
 
 Make = Callable[[int, float, Mapping[str, float]], ServerOptimizer]

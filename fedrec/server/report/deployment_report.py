@@ -19,7 +19,7 @@ from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
 
 EVALUATION_SPLIT = "eval-data"
-"""What figures taken on the operator's own public photos, given as such, say that they were taken on."""
+"""Name of the split that is the operator's own public photos."""
 
 
 def deployed_report(
@@ -93,7 +93,7 @@ def _per_merchant(
     rounds_reserved: int,
 ) -> list[dict[str, Any]]:
     """Return the rounds that each merchant is known to be charged for, and the most that they may cost it."""
-    # A merchant may have been charged in any round that was begun, also where its upload was lost.
+    # A merchant may have been charged for any round that was begun, even if its upload was lost.
     epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)
     return [
         {
@@ -112,7 +112,7 @@ def _peak_bytes() -> int:
 
     The kernel counts it in kilobytes, but in bytes on macOS.
     """
-    # Not everywhere, and this module must be importable where a clear line says what is missing.
+    # Windows lacks this module; importing this file there must work, so that a clear error can be raised.
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

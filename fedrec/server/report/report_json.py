@@ -137,8 +137,8 @@ def delta_warning(plan: TrainingPlan) -> str | None:
     if not plan.privacy_mode.private or plan.delta * 10 * plan.records_total <= 1 + 1e-9:
         return None
     return (
-        f"delta {plan.delta:.1g} is above a tenth of 1 / {plan.records_total} records: with that chance the "
-        "guarantee may fail, for a tenth of a record or more in the whole"
+        f"delta {plan.delta:.1g} is above a tenth of 1 / {plan.records_total} records: the guarantee of "
+        "each record may fail with that probability, so for a tenth of a record or more in expectation"
     )
 
 
@@ -198,7 +198,7 @@ def build_report(
         The content of ``report.json``.
 
     """
-    # The epsilon of so many rounds as were run holds for a number that no result has a say in.
+    # The epsilon of the rounds that were run holds only if no result influenced their number.
     counted = plan.rounds if facts.stopped_early else max(len(lines), facts.rounds_reserved)
     steps = counted * plan.local_steps
     private = plan.privacy_mode.private
@@ -207,7 +207,8 @@ def build_report(
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
     warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan) + list(problems)
     warnings += [
-        f"accountant {name} reads {value:.4g}, below the proved {epsilon:.4g}: one of them is no bound."
+        f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
+        "bound."
         for name, value in checked.items()
         if value is not None and epsilon is not None and accountants.contradicts(value, headline=epsilon)
     ]
@@ -309,7 +310,7 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
     if facts.stopped_early:
         warnings.append(
             f"STOPPED EARLY: a callback ended the training after {len(lines)} of {plan.rounds} rounds. Its "
-            "results had a say in that, so the privacy figures are those of all the rounds that were planned."
+            "results may have influenced that, so the privacy figures are those of all planned rounds."
         )
     unfinished = facts.rounds_reserved - len(lines)
     if unfinished > 0 and not facts.interrupted:
@@ -328,7 +329,7 @@ def _weak_settings(plan: TrainingPlan) -> list[str]:
     warnings: list[str] = []
     if plan.noise_multiplier is not None and plan.noise_multiplier <= MIN_NOISE_MULTIPLIER:
         warnings.append(
-            f"the noise multiplier is the least there is, {MIN_NOISE_MULTIPLIER:g}: epsilon is smaller than "
+            f"the noise multiplier is at its minimum, {MIN_NOISE_MULTIPLIER:g}: epsilon is smaller than "
             "the one asked for."
         )
     warned = delta_warning(plan)

@@ -56,16 +56,16 @@ from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
 
 SCHEMA = "fedrec.empirical/1"
 FEWEST_CANARIES, MOST_CANARIES = 100, 20_000
-"""Their one-hot records take 2 * canaries^2 bytes, so that the most fill 0.8 GB."""
+"""One-hot records take 2 * canaries^2 bytes, so that the maximum takes 0.8 GB."""
 _LENGTH = 10.0
-"""How many times longer than C a canary's gradient is before the clip."""
+"""The norm of a canary's gradient before clipping, in units of C."""
 _CLIP = 1.0
 _SAME_CLAIM = 1e-3
 _DEVIATIONS = 6.0
-"""How far above 0, in standard deviations of independent rounds, the part of noise that two share may lie."""
+"""Largest shared part of two rounds' noise, in standard deviations for independent rounds."""
 
 RandomnessFor = Callable[[str, TrainingPlan, int], Randomness]
-"""Gives a merchant, by name, its chance for a round of a plan."""
+"""Returns the randomness of a merchant, by name, for a round of a plan."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ def audit(
     noise = derived.noise
     unit = noise.clip / noise.scale
     remains = [(values - colluded) * unit for values, colluded in zip(opened, own, strict=True)]
-    # A canary with label 0 pulls its first coordinate down and its second up, by C / sqrt 2 each: it shows in
-    # their difference, and nothing but noise does in their sum.
+    # A canary with label 0 moves its first coordinate down and its second up, by C / sqrt 2 each: their
+    # difference shows the canary, and their sum is noise alone.
     halves = [(total[: options.canaries], total[options.canaries :]) for total in remains]
     views = [(up - down) / math.sqrt(2.0) for down, up in halves]
     shared = _shared([up + down for down, up in halves])
@@ -240,7 +240,7 @@ def audit(
         violations.append(
             f"the ledgers claim an epsilon of {min(claims):.4g} to {claimed:.4g}, the plan's is {planned:.4g}"
         )
-    # Both bounds grow with the same count of right guesses, so the larger errs no more often than either.
+    # Both bounds grow with the same number of right guesses, so the larger fails no more often than either.
     best = max(steinke, gaussian or 0.0)
     if best > claimed:
         violations.append(
@@ -249,7 +249,8 @@ def audit(
         )
     if shared is not None and shared > _DEVIATIONS / math.sqrt(options.canaries):
         violations.append(
-            f"two rounds share {shared:.0%} of their noise: their difference has less of it than it must"
+            f"two rounds share {shared:.0%} of their noise: the difference of their sums has less "
+            "noise than it must"
         )
     return AuditResult(
         options=options,
@@ -319,7 +320,7 @@ def _train(
             return Randomness.seeded(seeds[name], "colluder", round_number)
         return randomness_for(name, plan, round_number)
 
-    # Among the rules none on lost rounds: the model stands still here, and every round looks like one.
+    # No limit on lost rounds: the model doesn't change here, so that every round looks lost.
     policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={options.scheme})
     merchants = []
     for name in names:
@@ -352,7 +353,7 @@ def _train(
             merchant.close()
     lost = [line.record.reason for line in session.lines if not line.record.opened]
     if lost:
-        raise AuditError(f"a round of the audit was not opened, so it says nothing: {lost[0]}")
+        raise AuditError(f"a round of the audit was not opened, so nothing can be concluded: {lost[0]}")
     derived = derive(plan)
     back = plan.sample_rate * plan.records_total / derived.unit
     opened = [np.rint(mean * back).astype(np.int64) for mean in recorder.seen]

@@ -14,7 +14,7 @@ from fedrec.errors import DataError
 Pictures = NDArray[np.float64]
 
 MOST_PSNR = 100.0
-"""What identical pictures score, in dB, so that every figure is finite."""
+"""The PSNR of identical pictures, in dB, so that every value is finite."""
 GREY = 0.5
 _SIGMA, _TRUNCATE = 1.5, 3.5
 _WINDOW = 2 * int(_TRUNCATE * _SIGMA + 0.5) + 1
@@ -79,7 +79,7 @@ def ssim(picture: Pictures, other: Pictures) -> float:
     return float(np.mean(likeness / most))
 
 
-def matched(reconstructions: Pictures, photos: Pictures) -> Pictures:
+def match_order(reconstructions: Pictures, photos: Pictures) -> Pictures:
     """Sort reconstructions so that they match the photos best, by the least total squared error.
 
     An update doesn't reveal the order of its records; this matching favours the attacker.

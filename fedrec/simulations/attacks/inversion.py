@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
-from fedrec.simulations.attacks.image_similarity import grey_like, matched, psnr, ssim
+from fedrec.simulations.attacks.image_similarity import grey_like, match_order, psnr, ssim
 from fedrec.simulations.attacks.observations import (
     Defence,
     Photos,
@@ -33,9 +33,9 @@ from fedrec.vision.transforms import to_model_input
 SCHEMA = "fedrec.inversion/1"
 MODEL = "cnn"
 SUCCESS_PSNR = 25.0
-"""The attack works if it reaches this, in dB, on one photo's raw update."""
+"""The attack works if it reaches this PSNR, in dB, on a single photo's raw update."""
 GREY_MARGIN = 1.0
-"""A view shows something if any picture scores this many dB more than plain grey does for its photo."""
+"""A view reveals something if the PSNR of any picture is this many dB above that of plain grey."""
 LARGEST_BATCH = 64
 _COLOURS = 1
 
@@ -237,7 +237,7 @@ def invert(settings: InversionSettings, *, tell: Tell = lambda line: None) -> In
                 size=settings.size,
                 search=Search(steps=settings.search_steps, seed=settings.seed),
             )
-            found.append(_scored(view.name, matched(pictures, photos), photos, protected=view.protected))
+            found.append(_scored(view.name, match_order(pictures, photos), photos, protected=view.protected))
             tell(f"batch {batch}: {view.name.replace('_', ' ')}: {found[-1].psnr:.1f} dB")
         grey = _scored("grey", grey_like(photos), photos, protected=False)
         results.append(BatchResult(photos, grey.psnr, grey.ssim, tuple(found)))

@@ -27,7 +27,7 @@ from fedrec.report.html import render_html
 from fedrec.simulations.attacks.inversion import SUCCESS_PSNR, BatchResult, InversionResult, Reconstruction
 
 SHOWN = 8
-"""Pictures of a batch on the page, at most."""
+"""The largest number of a batch's pictures on the page."""
 
 _PARTIES: Final = {
     "raw_update": ("Raw update", "never leaves the merchant's machine"),
@@ -57,8 +57,8 @@ _ATTACK: Final = (
     "Gradient inversion at the model's initial weights. The attacker is given more than any party has: which "
     "photos' labels are in the step and in what order, how many there are, that each of them surely takes "
     "part, grey photos only (with colour there is three times as much to find), and the order of the "
-    "reconstructions that suits it best. A better attack may come; what no attack passes is the bound that "
-    "epsilon sets."
+    "reconstructions that suits it best. A better attack may come; none can pass the bound that epsilon "
+    "sets."
 )
 
 

@@ -22,7 +22,7 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.vision.metrics import roc_auc
 
 _FEWEST_SIDE = 2
-"""Shadows with, and without, a record that a likelihood ratio needs."""
+"""The fewest shadow models with a record, and without it, that a likelihood ratio needs."""
 _LEAST_DEVIATION = 1e-6
 _CONFIDENCE = 0.95
 _LEAST_DELTA = 1e-6
@@ -171,9 +171,9 @@ def rates(attack: Attack, *, fpr: float) -> Rates:
         raise ConfigError(f"a false positive rate of {fpr} is outside (0, 1)")
     auc = roc_auc(attack.scores, attack.members)
     if auc is None:
-        raise DataError("membership can't be told where all records are members, or none is")
+        raise DataError("membership can't be inferred where all records are members, or none is")
     outsiders = np.sort(attack.scores[~attack.members])[::-1]
-    # Strictly above this outsider lie at most floor(fpr * outsiders) of them.
+    # At most floor(fpr * non-members) of the non-members score strictly above the threshold.
     threshold = outsiders[min(math.floor(fpr * len(outsiders)), len(outsiders) - 1)]
     total = int(attack.members.sum())
     hits = int((attack.scores[attack.members] > threshold).sum())

@@ -177,7 +177,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     levels = []
     for epsilon in (None, *settings.epsilons):
         name = "no noise" if epsilon is None else f"epsilon {epsilon:g}"
-        # Fresh halves at every level, so that no level's luck is another's.
+        # Fresh halves at every level, so that the levels are independent.
         rng = Randomness.seeded(settings.seed, "membership", name)
         plan = noise_for(settings.recipe, epsilon=epsilon, dimension=dimension, records=settings.records // 2)
         trained = train_all(

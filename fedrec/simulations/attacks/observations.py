@@ -19,11 +19,11 @@ from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.randomness import Randomness
 
 _UNCLIPPED = 1e12
-"""A bound that no gradient reaches."""
+"""A clipping bound that no gradient reaches."""
 _ROUND = 1
 _TRAINING_ID = hashlib.sha256(b"fedrec/inversion/1").hexdigest()
 _TARGET = 0
-"""The merchant under attack; the committee member whose share is stolen."""
+"""The index of the attacked merchant."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Exchange:
         """
         p = self.scheme.parameters
         if p.modulus is None:
-            raise AggregationError("scheme kahe without its ring")
+            raise AggregationError("the scheme's parameters have no ring")
         coefficients = wire.decode(self.ciphertext, p)
         modulus = np.uint64(p.modulus)
         if key is not None:

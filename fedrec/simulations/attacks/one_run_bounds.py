@@ -18,7 +18,7 @@ from scipy.stats import binom
 
 _LARGEST = 64.0
 GUESSED_PART = 0.05
-"""Of 0.03, 0.05 and 0.07 the one whose bounds varied least, for true epsilons of 1 to 8."""
+"""Among 0.03, 0.05 and 0.07, the value whose bounds varied least for true epsilons of 1 to 8."""
 
 
 def bound_steinke(*, canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
@@ -84,7 +84,7 @@ def bound_gaussian(*, canaries: int, guesses: int, correct: int, delta: float, e
         for position in range(correct - 1, -1, -1):
             following = max(wrong, least(right))
             if following == wrong:
-                # Both stay as they are from here down.
+                # Neither changes any more from here on.
                 break
             right = min(1.0, right + position / (guesses - position) * (following - wrong))
             wrong = following

@@ -29,7 +29,7 @@ _SPAN_WEIGHT = 10.0
 _SMOOTHNESS_WEIGHT = 3e-4
 _STEP, _FACTOR_STEP = 0.1, 0.02
 _LAST_SHARE = 0.01
-"""The step length falls along a cosine to this share of the first."""
+"""The step size falls along a cosine to this share of the first."""
 _SHARPEST = 64.0
 
 
@@ -57,7 +57,7 @@ class _Dense:
         sizes = [parameter.numel() for parameter in model.parameters()]
         if update.shape != (sum(sizes),) or not np.isfinite(update).all():
             raise ConfigError(f"an update to invert has {sum(sizes)} finite values, not shape {update.shape}")
-        # Only ratios within a layer count, and float32 can't hold every guess at a ciphertext.
+        # Only ratios within a layer matter, and values read from a ciphertext may overflow float32.
         scaled = torch.from_numpy(update / max(float(np.abs(update).max()), 1e-300)).float()
         named = {
             name: part.view_as(parameter)
@@ -120,7 +120,7 @@ def _search(
     seen = _Dense.read(model, update, records=len(labels))
     generator = torch.Generator().manual_seed(search.seed)
     pictures = (0.1 * torch.randn(shape, generator=generator)).requires_grad_()
-    # What clipping, and the unit of the update, have made of each record's gradient.
+    # Logarithms of the factors by which clipping and the update's unit scaled each record's gradient.
     factors = torch.zeros(len(labels), requires_grad=True)
     optimizer = torch.optim.Adam(
         [{"params": [pictures], "lr": _STEP}, {"params": [factors], "lr": _FACTOR_STEP}]
@@ -156,7 +156,7 @@ def _blend(exact: Tensor, smooth: Tensor) -> Tensor:
 def _rectified_and_pooled(values: Tensor, *, sharpness: float) -> Tensor:
     active = _blend(F.relu(values), F.softplus(values, beta=2.0 * sharpness))
     n, channels, height, width = active.shape
-    # A pooling drops an odd last row and column.
+    # Max pooling drops an odd last row and column.
     height, width = height // 2, width // 2
     even = active[:, :, : 2 * height, : 2 * width]
     fields = even.reshape(n, channels, height, 2, width, 2).transpose(3, 4).flatten(4)

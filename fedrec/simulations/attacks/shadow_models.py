@@ -180,7 +180,7 @@ def _train(
     own_inputs, own_labels = inputs[chosen], labels[chosen]
     initial = parameter_vector(model)
     weights = Weights.start(initial, Sgd(initial.size, learning_rate=recipe.learning_rate), averaging=0.0)
-    # A public number: how many a half holds would tell about its last record.
+    # A public number: the true size of a half would reveal something about its last record.
     denominator = recipe.sample_rate * len(inputs) / 2
     for step in range(recipe.steps):
         load_parameter_vector(model, weights.parameters)
