@@ -324,7 +324,7 @@ def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Train
     running = SimpleNamespace(
         checkpoint=SimpleNamespace(last_reserved=lambda: 5),
         refusals={"round 2, bert": '<script>alert("no")</script>'},
-        told=lambda: {"bert": "late 2 times in a row"},
+        notes=lambda: {"bert": "late 2 times in a row"},
         receipts=SimpleNamespace(last=lambda name: SimpleNamespace(head=head) if name == "anna" else None),
     )
     observer = ServerObserver(home)
