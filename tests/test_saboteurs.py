@@ -124,7 +124,7 @@ def test_a_member_that_lies_costs_no_round_and_is_asked_no_more(tmp_path: Path, 
     assert "contradicts" in coordinator.refusals["round 1, m1"]
     asked = [m.metadata.group_id for m in grid.requests if m.metadata.message_type == "query.unmask"]
     assert (asked.count("1"), asked.count("2")) == (size, size - 1)
-    assert "contradicted" in coordinator.told()["m1"]
+    assert "contradicted" in coordinator.notes()["m1"]
 
 
 def test_who_was_found_lying_is_asked_where_the_others_are_too_few(tmp_path: Path) -> None:

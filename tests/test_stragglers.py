@@ -78,7 +78,7 @@ def test_a_silent_merchant_is_asked_less_and_less_and_keeps_nobody_waiting(tmp_p
 
     def note(record: RoundRecord) -> None:
         records.append(record)
-        told.append(coordinator.told())
+        told.append(coordinator.notes())
 
     coordinator.on_round = note
     coordinator.run()
