@@ -1,1 +1,1 @@
-"""Audit bundles: what an outsider needs to recheck merchants' privacy budgets, and the check itself."""
+"""Audit bundles: everything an outsider needs to recheck merchants' privacy budgets, and the check itself."""

@@ -1,4 +1,4 @@
-"""What attacks found, for an audit's pages; whatever an attachment lacks shows as a dash."""
+"""Sections of an audit's pages on attack results; a value missing in an attachment is shown as a dash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference
 
 
 def attack_sections(attachments: Mapping[str, Any]) -> list[Section]:
-    """Return a section for each attack that a bundle may hold figures of."""
+    """Return one section per kind of attack, whether the bundle holds its results or not."""
     makers = {"empirical": _empirical, "membership": _membership, "inversion": _inversion}
     found = []
     for name, title in _COMMANDS.items():

@@ -1,4 +1,4 @@
-"""An audit bundle's body as the document that people read, as HTML and as PDF."""
+"""The document that people read of an audit bundle's body, for HTML and PDF."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ TITLE = "fedrec: privacy audit"
 
 
 def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
-    """Lay out a bundle's body, top to bottom; ``signer`` is the key that will sign it."""
+    """Lay out a bundle's body, top to bottom.
+
+    Args:
+        body: from :func:`fedrec.privacy.audit.bundle.body_of`.
+        signer: the public key that will sign it, hexadecimal.
+
+    Returns:
+        The document.
+    """
     ledgers = [LedgerView.read(merchant) for merchant in body["merchants"]]
     plans = {sha256_hex(text.encode()): json.loads(text) for text in body["plans"]}
     said = body["statements"]

@@ -1,4 +1,4 @@
-"""What was spent and what is left, by merchant and by training."""
+"""Sections of an audit's pages on spent and remaining budgets, by merchant and by training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BY_TRAINING = (
 
 
 def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
-    """Show the largest budgets and how much was charged; seeded noise has no epsilon."""
+    """Show the largest budgets and the number of charges; with seeded noise there is no epsilon."""
     worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
     most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
@@ -73,7 +73,7 @@ def _note(ledger: LedgerView, epsilon: str, delta: str, *, seeded: bool) -> str:
 
 
 def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
-    """Lay out what each merchant spent, and what its cap leaves."""
+    """Tabulate what each merchant spent, and what its cap leaves."""
     rows = tuple(
         (
             ledger.name,
@@ -109,7 +109,15 @@ def _left(ledger: LedgerView, spent: float | None) -> str:
 
 
 def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Lay out every training that was charged for; none where nothing was."""
+    """Tabulate every training that was charged for.
+
+    Args:
+        ledgers: of every merchant in the bundle.
+        plans: by training id, as far as the bundle has them.
+
+    Returns:
+        The section; empty if no training was charged for.
+    """
     charges: dict[str, dict[str, list[Entry]]] = {}
     for ledger in ledgers:
         for entry in ledger.charges:

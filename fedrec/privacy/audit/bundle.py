@@ -1,6 +1,6 @@
-"""An audit bundle: merchants' ledgers, receipts, policies and plans in one signed JSON document.
+"""Audit bundles: merchants' ledgers, receipts, policies and plans in one signed JSON document.
 
-``verify/`` says what a reader can check in it, and is the reader.
+``verify/`` is the reader, and says what can be checked in a bundle.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ Refusals = Mapping[str, Mapping[str, str] | None]
 
 @dataclass(frozen=True)
 class MerchantRecord:
-    """What one merchant brings: its ledger's file, the key that signs it, and texts of its policies.
+    """One merchant's contribution to a bundle.
 
-    With ``discloses_data`` what opens the commitments to dataset versions goes in too: a reader can then see
-    which charges were of the same photos. It is for the merchant alone to say so.
+    Attributes:
+        name: the merchant.
+        public: its public signing key, 32 bytes.
+        ledger: its ledger's file.
+        policies: texts of its policies.
+        discloses_data: also publish what opens the commitments to data set versions. A reader then sees which
+            charges were of the same photos, so only the merchant may decide it.
     """
 
     name: str
@@ -59,8 +64,13 @@ class MerchantRecord:
 class Evidence:
     """Everything that goes into a bundle.
 
-    ``servers`` are public keys of servers, beside those that the plans name: a merchant's lifetime may span
-    several. ``attachments`` are JSON documents by name, shown and signed.
+    Attributes:
+        merchants: one record per merchant.
+        plans: plans of the trainings, as far as known.
+        receipts: the servers' receipts for ledger heads.
+        servers: public keys of servers beside those in the plans: a merchant's lifetime may span several.
+        refusals: refusals by who recorded them.
+        attachments: JSON documents by name, shown and signed.
     """
 
     merchants: tuple[MerchantRecord, ...]
@@ -72,12 +82,17 @@ class Evidence:
 
 
 def body_of(evidence: Evidence) -> dict[str, Any]:
-    """Gather a bundle's body as a reader will see it, still without pages.
+    """Build a bundle's body as a reader will see it, still without pages.
+
+    Args:
+        evidence: what goes into it.
+
+    Returns:
+        The body, of JSON values.
 
     Raises:
-        ConfigError: there is no merchant.
-        LedgerError: a ledger can't be read, or its chain doesn't hold: nothing is built on a broken one.
-
+        ConfigError: there is no merchant, or a ledger's chain or signatures don't hold.
+        LedgerError: a ledger can't be read.
     """
     if not evidence.merchants:
         raise ConfigError("an audit needs at least one merchant's ledger")
@@ -104,7 +119,16 @@ def body_of(evidence: Evidence) -> dict[str, Any]:
 
 
 def seal(body: Mapping[str, Any], *, signer: SigningIdentity, pages: Mapping[str, bytes]) -> dict[str, Any]:
-    """Sign a body, with the hashes of the pages that were made of it: no page can be put in their place."""
+    """Sign a body together with the hashes of its pages, so that no page can be exchanged.
+
+    Args:
+        body: from :func:`body_of`.
+        signer: the key that signs.
+        pages: pages made from the body, by file name.
+
+    Returns:
+        The bundle, of JSON values.
+    """
     whole = dict(body) | {"pages": {name: hashlib.sha256(page).hexdigest() for name, page in pages.items()}}
     return {
         "schema": SCHEMA,
@@ -115,7 +139,7 @@ def seal(body: Mapping[str, Any], *, signer: SigningIdentity, pages: Mapping[str
 
 
 def canonical(value: Any) -> bytes:
-    """Return the one encoding that the signature is over."""
+    """Return the canonical encoding that is signed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -149,7 +173,7 @@ def _openings(record: MerchantRecord) -> dict[str, dict[str, str]]:
 
 
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the figures of a ledger that people read.
+    """Return a ledger's figures for people.
 
     ``training_epsilon`` is the largest proved epsilon of a training by itself, at ``training_delta``;
     ``spent`` what the lifetime filter counts for all of them against a cap of (``cap_epsilon``, ``delta``).

@@ -1,4 +1,4 @@
-"""A merchant's part of an audit bundle, read for the pages."""
+"""A merchant's part of an audit bundle, parsed for the pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LedgerView:
-    """A merchant's part of a bundle, with the entries that cost something parsed."""
+    """A merchant's part of a bundle.
+
+    Attributes:
+        name: the merchant.
+        key: its public signing key, hexadecimal.
+        summary: its figures, from :func:`fedrec.privacy.audit.bundle.summarise`.
+        costs: parsed entries that cost something: charges and counts.
+        policies: parsed policies by hash.
+        receipts: number of servers' receipts.
+    """
 
     name: str
     key: str
@@ -45,35 +54,35 @@ class LedgerView:
 
     @property
     def charges(self) -> tuple[Entry, ...]:
-        """The entries that are rounds' charges."""
+        """The entries that charge a round."""
         return tuple(entry for entry in self.costs if entry["kind"] == "charge")
 
     @property
     def last(self) -> Mapping[str, Any]:
-        """What was charged last, a round or a count."""
+        """The last charge, of a round or of a count."""
         found: Mapping[str, Any] = self.costs[-1][self.costs[-1]["kind"]]
         return found
 
     @property
     def policy_hash(self) -> str:
-        """The policy that the last charge was made under."""
+        """The hash of the policy that the last charge was made under."""
         return str(self.last["policy_hash"])
 
     @property
     def cap(self) -> float | None:
-        """The lifetime cap of that policy, if that is here."""
+        """The lifetime cap of that policy; None without a cap, or if the bundle lacks the policy."""
         rules = self.policies.get(self.policy_hash)
         found = None if rules is None else rules["lifetime_epsilon"]
         return None if found is None else float(found)
 
 
 def shown_epsilon(value: float | None) -> str:
-    """Return an epsilon for people, rounded up; None has no bound."""
+    """Format an epsilon for people, rounded up; None means that there is no bound."""
     return NO_BOUND if value is None else number_format.epsilon(value)
 
 
 def or_infinite(value: float | None) -> float:
-    """Return an epsilon to compare: None, which has no bound, is above all others."""
+    """Return an epsilon for comparison: infinity for None, which has no bound."""
     return math.inf if value is None else value
 
 

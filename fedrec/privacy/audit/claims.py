@@ -1,8 +1,8 @@
-"""What a report may claim: the guarantee in words, the alarms, and what each party could see.
+"""Claims that a report may make: the guarantee in words, the alarms, and what each party could see.
 
-The words follow from what the privacy mode says of noise, and from what the plan states of the aggregation
-scheme: who can read a single update. Where either is not said or not known, nothing is claimed, and the
-alarms say so. All texts are plain: whoever shows them escapes them.
+The words follow from the privacy mode's noise, and from the plan's statement on who can read a single
+update. Where either is unknown, nothing is claimed, and the alarms say so. All texts are plain: whoever
+shows them escapes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from fedrec.protocol.trust import TrustModel
 class PartyView:
     """What one party could see of the merchants' photos and updates.
 
-    ``exposed`` is true when single updates lie open to this party, or sums without noise do.
+    Attributes:
+        party: who.
+        sees: what, in one or more sentences.
+        exposed: whether this party could read single updates, or sums without noise.
     """
 
     party: str
@@ -31,12 +34,12 @@ class PartyView:
 
 
 def trust_of(aggregation: Mapping[str, Any]) -> TrustModel | None:
-    """Read what a report's section on secure aggregation states; None where it states nothing of use."""
+    """Parse the trust model in a plan or in a report's section on secure aggregation; None without one."""
     return TrustModel.read(aggregation.get("trust"))
 
 
 def exposure_clause(trust: TrustModel | None) -> str | None:
-    """Say in a clause that single updates lie open to the server; None where the scheme keeps them closed."""
+    """Say in a clause that the server can read single updates; None where the scheme hides them."""
     if trust is None:
         return (
             "nothing says who can read a single update: take it that updates were not encrypted, and the "
@@ -48,12 +51,15 @@ def exposure_clause(trust: TrustModel | None) -> str | None:
 
 
 def scheme_warning(trust: TrustModel | None, *, trust_limit: str = "", holder: str = "") -> str | None:
-    """Give the warning that a scheme's trust model asks for wherever a run is told of; None for none.
+    """Return the warning that a scheme's trust model needs wherever a run is described.
 
     Args:
-        trust: what the plan states.
+        trust: the trust model stated in the plan; None where there is none.
         trust_limit: the scheme's own sentence on whom a merchant has to trust.
         holder: the merchant that holds the key, where one does.
+
+    Returns:
+        The warning; None where none is needed.
     """
     if trust is None:
         return "NOT ENCRYPTED, as far as is known: nothing says who can read a single update."
@@ -66,7 +72,15 @@ def scheme_warning(trust: TrustModel | None, *, trust_limit: str = "", holder: s
 
 
 def alarms(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, ...]:
-    """Give the reasons why nobody may treat the run as private; empty when there is none."""
+    """Return the reasons why nobody may treat the run as private.
+
+    Args:
+        privacy: the report's section on privacy.
+        trust: the trust model stated in the plan; None where there is none.
+
+    Returns:
+        One sentence per reason; empty when there is none.
+    """
     reasons = []
     mode = modes.find(privacy.get("mode"))
     if mode is None:
@@ -87,7 +101,15 @@ def alarms(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, .
 
 
 def guarantee(privacy: Mapping[str, Any], trust: TrustModel | None) -> str:
-    """Give the (epsilon, delta) guarantee of the run as one plain sentence."""
+    """State the (epsilon, delta) guarantee of the run as one plain sentence.
+
+    Args:
+        privacy: the report's section on privacy.
+        trust: the trust model stated in the plan; None where there is none.
+
+    Returns:
+        The sentence; that there is no guarantee where mode, trust model or epsilon is missing.
+    """
     mode = modes.find(privacy.get("mode"))
     if mode is None or trust is None:
         return "There is no privacy guarantee: who adds noise, or who can read a single update, is not said."
@@ -108,7 +130,15 @@ def guarantee(privacy: Mapping[str, Any], trust: TrustModel | None) -> str:
 
 
 def caveats(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, ...]:
-    """Give the sentences without which the guarantee would be misread."""
+    """Return the sentences without which the guarantee would be misread.
+
+    Args:
+        privacy: the report's section on privacy.
+        trust: the trust model stated in the plan; None where there is none.
+
+    Returns:
+        The sentences; empty where there is no guarantee.
+    """
     mode = modes.find(privacy.get("mode"))
     if mode is None or not mode.private or number_format.number(privacy.get("epsilon")) is None:
         return ()
@@ -129,7 +159,15 @@ def caveats(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, 
 
 
 def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Rating:
-    """Rate the run's budget; little protection without an epsilon, or where noise came from a seed."""
+    """Rate the run's budget.
+
+    Args:
+        privacy: the report's section on privacy.
+        public_total: number of records in all, where it is public.
+
+    Returns:
+        The rating: little protection without an epsilon, or where noise came from a seed.
+    """
     epsilon, delta = (number_format.number(privacy.get(name)) for name in ("epsilon", "delta"))
     mode = modes.find(privacy.get("mode"))
     bare = mode is None or not mode.private
@@ -138,13 +176,29 @@ def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Ra
     return rate(epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total)
 
 
-def verdict(sight: PartyView, rated: Rating) -> str:
-    """Say how single updates stand before this party: a budget of little protection protects nothing."""
-    return "exposed" if sight.exposed else "protected" if rated.protected else "little protection"
+def verdict(view: PartyView, rated: Rating) -> str:
+    """Say in one or two words how well single updates are protected from a party.
+
+    Args:
+        view: what the party could see.
+        rated: the rating of the budget.
+
+    Returns:
+        "exposed", "protected", or "little protection" where the budget protects little.
+    """
+    return "exposed" if view.exposed else "protected" if rated.protected else "little protection"
 
 
 def party_views(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[PartyView, ...]:
-    """Give what the server, the server with merchants, a merchant and the network could see."""
+    """Return what the server, the server with merchants, a merchant and the network could see.
+
+    Args:
+        privacy: the report's section on privacy.
+        trust: the trust model stated in the plan; None where there is none.
+
+    Returns:
+        One view per party; without a known mode and trust model, one that claims nothing.
+    """
     mode = modes.find(privacy.get("mode"))
     if trust is None or mode is None:
         said = "Nothing is claimed: who adds noise, or who can read a single update, is not said."

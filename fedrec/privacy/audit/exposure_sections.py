@@ -1,4 +1,4 @@
-"""What each party could see of a bundle's trainings, what was refused, and what the run warned of."""
+"""Sections of an audit's pages on what each party could see, on refusals, and on the run's warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 
 
 def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> tuple[Section, ...]:
-    """Lay out the sights of every kind of training that was charged for and whose plan is here."""
+    """Tabulate what each party could see, for every kind of training that was charged for.
+
+    Args:
+        plans: by training id; trainings without a plan are left out.
+        ledgers: of every merchant in the bundle.
+
+    Returns:
+        The section; empty if no plan of a charged training is there.
+    """
     charged: dict[str, list[float | None]] = {}
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
     for ledger in ledgers:
@@ -43,18 +51,18 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView])
         worst = next((rated for rated in ratings if not rated.protected), ratings[0])
         rows = tuple(
             (
-                sight.party,
-                sight.sees,
-                Tag(claims.verdict(sight, worst), "good" if worst.protected and not sight.exposed else "bad"),
+                view.party,
+                view.sees,
+                Tag(claims.verdict(view, worst), "good" if worst.protected and not view.exposed else "bad"),
             )
-            for sight in seen
+            for view in seen
         )
         found.append(Table(columns, rows, stacks=True))
     return (Section("What each party could see", tuple(found)),) if found else ()
 
 
 def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> Section:
-    """Group refusals by who recorded them and why, and say whose were not collected."""
+    """Tabulate refusals by who recorded them and why, and name those whose refusals weren't collected."""
     missing = [who for who, found in refusals.items() if found is None]
     reasons: dict[tuple[str, str], list[str]] = {}
     for who, found in refusals.items():
@@ -83,7 +91,7 @@ def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> Sectio
 
 
 def warnings_section(report: Mapping[str, Any] | None) -> tuple[Section, ...]:
-    """List the warnings of the training's own report, where it is attached and has any."""
+    """List the warnings of the training's own report; empty where none is attached or there are none."""
     warnings = (report or {}).get("warnings")
     if not isinstance(warnings, list) or not warnings:
         return ()

@@ -1,4 +1,4 @@
-"""The guarantee of an audit in words: of the training that cost most, and over a lifetime."""
+"""The guarantee of an audit in words: for the training that cost most, and over a lifetime."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from fedrec.report.document import Alert, Block, Paragraph
 
 
 def alarms(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Alert]:
-    """State why nothing, or less than it seems, is guaranteed; empty where there is no such reason.
+    """State why nothing, or less than it seems, is guaranteed.
 
     Args:
         ledgers: of every merchant in the bundle.
         plans: by training id, as far as the bundle has them.
 
+    Returns:
+        One alert per reason; empty when there is none.
     """
     found: list[Alert] = []
     seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
@@ -55,6 +57,8 @@ def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) ->
         ledgers: of every merchant in the bundle.
         plans: by training id, as far as the bundle has them.
 
+    Returns:
+        Paragraphs, and alerts where the budget protects little.
     """
     if _unbounded(ledgers):
         return [Paragraph("There is none.", "lead")]

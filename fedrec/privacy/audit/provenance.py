@@ -1,4 +1,4 @@
-"""What a bundle was made by, and the keys that all of it rests on."""
+"""Sections of an audit's pages on the software that made the bundle, and on the keys to compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ _COMPARE = (
 
 
 def software_section(software: Mapping[str, str], ledgers: Sequence[LedgerView]) -> Section:
-    """Name the code and the libraries that made the charges and this bundle."""
+    """List the code and the libraries that made the charges and this bundle.
+
+    Args:
+        software: versions by name, from the bundle's body.
+        ledgers: of every merchant in the bundle.
+
+    Returns:
+        The section.
+    """
     costs = [entry for ledger in ledgers for entry in ledger.costs]
     codes = sorted({entry[entry["kind"]]["code"] for entry in costs})
     accountants = sorted({entry["accountants"] for entry in costs})
@@ -33,7 +41,16 @@ def software_section(software: Mapping[str, str], ledgers: Sequence[LedgerView])
 
 
 def keys_section(body: Mapping[str, Any], ledgers: Sequence[LedgerView], *, signer: str) -> Section:
-    """Name the keys of the signer, the servers and the merchants, and say how to recheck the bundle."""
+    """List the public keys, and say how to recheck the bundle.
+
+    Args:
+        body: the bundle's body.
+        ledgers: of every merchant in the bundle.
+        signer: the public key that will sign the bundle, hexadecimal.
+
+    Returns:
+        The section.
+    """
     rows = [("signer of this report", Code(signer)), *(("server", Code(key)) for key in body["servers"])]
     rows += [(ledger.name, Code(ledger.key)) for ledger in ledgers]
     keys = Table((Column("whose key"), Column("public key")), tuple(rows), stacks=True)

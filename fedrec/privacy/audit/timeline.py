@@ -1,4 +1,4 @@
-"""Epsilon over time, a small chart for each merchant on common axes: any number of them can be told apart."""
+"""Charts of epsilon over time: a small one for each merchant, on common axes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[str, float | None]) -> Plots:
-    """Draw the epsilons of ledgers.
+    """Draw the epsilons of ledgers over time.
 
     Args:
         ledgers: entries by merchant, at least one of them with an entry.
         caps: the merchants' lifetime caps; None for no cap.
 
+    Returns:
+        The charts of the ``MOST_PANELS`` merchants that spent most.
     """
     charged = {name: entries for name, entries in ledgers.items() if entries}
     times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
@@ -81,7 +83,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
 
 
 def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:
-    """Name the caps that lie too far above to be drawn, and say where merchants are left out."""
+    """State the caps that lie too far above to be drawn, and how many merchants are left out."""
     notes = []
     if far and len(set(far.values())) == 1 and len(far) == shown:
         notes.append(f"The lifetime cap, {next(iter(far.values())):g}, lies far above.")
@@ -111,7 +113,7 @@ def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, e
 
 
 def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[Tick, ...], str]:
-    """Return round moments between two, at how far across they lie, and the axis' title."""
+    """Return round moments between two times, as positions from 0 to 1, and the axis' title."""
     day = f"{start.day} {_MONTHS[start.month - 1]} {start.year}"
     span = end - start
     if not span:

@@ -158,11 +158,11 @@ def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
 def _sights(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
     rows = tuple(
         (
-            sight.party,
-            sight.sees,
-            Tag(claims.verdict(sight, rated), "good" if rated.protected and not sight.exposed else "bad"),
+            view.party,
+            view.sees,
+            Tag(claims.verdict(view, rated), "good" if rated.protected and not view.exposed else "bad"),
         )
-        for sight in claims.party_views(privacy, trust)
+        for view in claims.party_views(privacy, trust)
     )
     columns = (Column("Party"), Column("Sees"), Column("Single updates", "verdict"))
     note = (
