@@ -47,12 +47,12 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
     "corrupt_members": _COHORT | {"secure_aggregation", "colluders", "committee", "threshold"},
     "threshold": _COHORT | {"secure_aggregation", "colluders", "committee", "corrupt_members"},
 }
-"""The options that can be derived, and those that each of them follows from."""
+"""Options that can be derived, and the options that each follows from."""
 AUGMENTED_VIEWS = 4
 MOST_LOST_ROUNDS = 5
-"""How many more rounds than one in eleven may be lost before a deployed training stops: each is charged."""
+"""Lost rounds, beyond one in eleven, after which a deployed training stops: each is charged."""
 PATIENCE = 2.5
-"""How many times longer than most took a phase waits for the others, unless the operator says otherwise."""
+"""Default length of a phase, in multiples of the median time until most merchants had replied."""
 
 
 class DataOptions(BaseModel):
@@ -230,7 +230,7 @@ class SimulationConfig(TrainingOptions, DataOptions):
 
 def _dataset(name: str) -> DatasetSpec:
     """Look a data set up; ``ConfigError`` for an unknown one."""
-    # Here: commands that read no photos need none of the libraries for them.
+    # Imported here: commands that read no photos need none of the imaging libraries.
     from fedrec.vision.dataset_registry import REGISTRY
 
     return REGISTRY.get(name)
@@ -330,7 +330,7 @@ def _meaningless(flags: Mapping[str, Any], *, scheme: Any) -> set[str]:
 
 def _tables(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tables of options and of derived values; ``ConfigError`` for anything beside them."""
-    # A key outside the tables would be passed over without a word, a budget among them.
+    # A key outside the tables, such as a privacy budget, would be ignored silently.
     stray = sorted(set(tables) - {_ASKED, _DERIVED})
     asked, derived = tables.get(_ASKED, {}), tables.get(_DERIVED, {})
     if stray or not isinstance(asked, dict):

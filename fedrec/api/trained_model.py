@@ -93,7 +93,7 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     try:
         plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
         values = load_file(folder / "model.safetensors")
-    # What safetensors raises of a broken file depends on how it is broken.
+    # safetensors raises different errors for different damage.
     except Exception as error:
         raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
     if model is None and is_user_model(plan.model):
@@ -102,7 +102,7 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
     wanted = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
     if wanted != {name: value.shape for name, value in values.items()}:
-        raise ConfigError(f"{folder} holds a model of other layers ({plan.model}) than the one given")
+        raise ConfigError(f"{folder} holds a model ({plan.model}) whose layers differ from the given one's")
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name in values:

@@ -117,7 +117,7 @@ def _of_items(items: Sequence[Any], *, where: str, classes: tuple[str, ...] | No
         pictures = [_picture(item[0], where=where) for item in items]
         labels = _label_names([item[1] for item in items], where=where, classes=classes)
     except (TypeError, IndexError, KeyError):
-        raise DataError(f"{where}: an item is no (picture, label)") from None
+        raise DataError(f"{where}: an item is not a (picture, label) pair") from None
     if len({picture.shape for picture in pictures}) == 1:
         return _of_array(np.stack(pictures), labels)
     images = tuple(Image.fromarray(np.broadcast_to(p, (*p.shape[:2], 3)).copy()) for p in pictures)

@@ -59,7 +59,7 @@ class _Make:
     def __call__(self, classes: int, channels: int, size: int) -> nn.Module:
         network = self.factory()
         if not isinstance(network, nn.Module):
-            raise ConfigError(f"the model's factory gives a {type(network).__name__}, no torch.nn.Module")
+            raise ConfigError(f"the model's factory returns {type(network).__name__}, not a torch.nn.Module")
         return network
 
 

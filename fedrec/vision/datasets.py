@@ -153,7 +153,7 @@ def _load(
         return Record(name, numbers[picture.label], digest, picture.merchant, alike, picture.product), stamp
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
-        # Pillow warns about odd metadata and of large pictures; the limit on pixels is our own.
+        # Pillow warns about odd metadata and large pictures; the limit on pixels is our own.
         warnings.simplefilter("ignore")
         results = list(pool.map(read, pictures))
     records: list[Record] = []

@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name} is no device to train on; choose auto, cpu or cuda[:i]")
+        raise ConfigError(f"--device {name} is unknown: give auto, cpu or cuda[:i]")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: there is no such GPU here; choose auto or cpu")
+        raise ConfigError(f"--device {name}: there is no such GPU here: give auto or cpu")
     return device

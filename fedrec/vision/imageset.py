@@ -125,7 +125,7 @@ class FileSource:
             raise DataError(
                 f"{path} can no longer be decoded ({error}): put it back or start again"
             ) from error
-        # Splits and duplicates were decided on the content at loading: another one would break them.
+        # Splits and duplicates were decided by the content at loading, so it must not change.
         if digest_of(decoded, label) != digest:
             raise DataError(f"{path} has changed since it was loaded: put it back or start again")
         return decoded

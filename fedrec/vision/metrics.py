@@ -81,7 +81,7 @@ def evaluate(
         raise DataError(f"labels must lie in 0 to {k - 1}")
     if not np.isfinite(scores).all():
         raise DataError("the model's scores are not finite: its training diverged, lower the learning rate")
-    # It takes a second to import, and most commands never measure anything.
+    # Imported here: it takes a second, and most commands never measure anything.
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     predicted, every = scores.argmax(axis=1), list(range(k))

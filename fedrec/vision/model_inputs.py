@@ -117,7 +117,7 @@ def to_inputs(array: NDArray[np.generic], spec: ModelSpec) -> torch.Tensor:
     Returns:
         float32 pictures (n, views, C, H, W), or the features as they are.
     """
-    # Mapped read-only from disk; torch wants memory it could write to.
+    # Copied, since the array may be mapped read-only and torch wants writable memory.
     tensor = torch.from_numpy(np.array(array))
     if tensor.dtype != torch.uint8:
         return tensor

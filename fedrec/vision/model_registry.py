@@ -120,7 +120,7 @@ def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
 
 
 def _head(classes: int, channels: int, size: int) -> nn.Module:
-    # The backbone fixes what goes in, whatever the pictures are.
+    # The backbone alone determines the input's shape.
     return LinearHead(classes=classes)
 
 

@@ -131,7 +131,7 @@ def partition(
 
 def _share(images: ImageSet, name: str, indices: NDArray[np.int64]) -> MerchantShare:
     ordered = np.sort(np.asarray(indices, dtype=np.int64))
-    # Copies that lay in two folders can meet in one share, where the unit of privacy allows only one.
+    # Copies from two folders can meet in one share, which may hold each record only once.
     first = {images.records[index].digest: index for index in reversed(ordered.tolist())}
     kept = np.array(sorted(first.values()), dtype=np.int64)
     return MerchantShare(name, kept, dropped=tuple(np.setdiff1d(ordered, kept).tolist()))

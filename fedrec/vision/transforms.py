@@ -72,7 +72,7 @@ def to_model_input(image: Image.Image, *, size: int, channels: int, margin: floa
     shortest = min(picture.size)
     width, height = (max(short, round(side * short / shortest)) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
-    # Scaling the crop's part of the source alone gives the same pixels and spares a very long photo's rest.
+    # Scaling only the part of the source that is kept gives the same pixels, and is cheaper for long photos.
     across, down = picture.width / width, picture.height / height
     box = (left * across, top * down, (left + size) * across, (top + size) * down)
     if (width, height) != picture.size or (width, height) != (size, size):
@@ -155,18 +155,18 @@ def _generator(seed: bytes, view: int) -> np.random.Generator:
 
 def _view(image: NDArray[np.uint8], rng: np.random.Generator, how: Augmentation) -> NDArray[np.uint8]:
     height, width, channels = image.shape
-    # Drawn always and in this order, so that switching one effect off leaves the others as they were.
+    # Always drawn, in this order, so that switching one effect off doesn't change the others.
     turn = math.radians(rng.uniform(-how.rotation, how.rotation))
     scale = rng.uniform(*how.scale)
     across, down = rng.uniform(-how.shift, how.shift, size=2)
     mirrored = rng.random() < how.flip
     brightness, contrast, saturation = 1.0 + rng.uniform(-how.colour, how.colour, size=3)
 
-    # Mirrored surroundings, so that a turn brings no black corners in.
+    # Mirrored borders, so that a rotation adds no black corners.
     pad_y, pad_x = height // 2, width // 2
     padded = np.pad(image, ((pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="symmetric")
     picture = Image.fromarray(padded[:, :, 0] if channels == 1 else padded)
-    # PIL asks where each result pixel comes from: the inverse of turning and scaling about the centre.
+    # PIL takes the map from result to source pixels: the inverse of rotating and scaling about the centre.
     cosine, sine = math.cos(turn) / scale, math.sin(turn) / scale
     flip = -1.0 if mirrored else 1.0
     row_x = (cosine * flip, sine)

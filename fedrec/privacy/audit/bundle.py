@@ -37,7 +37,7 @@ CONTEXT = b"fedrec/audit/1"
 _SOFTWARE = ("fedrec", "dp-accounting", "numpy", "scipy", "torch", "cryptography")
 
 Refusals = Mapping[str, Mapping[str, str] | None]
-"""By whom they were recorded ("server" or a merchant): reasons by where; None where not collected."""
+"""Reasons of refusals by place, for each recorder ("server" or a merchant); None where not collected."""
 
 
 @dataclass(frozen=True)

