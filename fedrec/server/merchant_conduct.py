@@ -163,7 +163,7 @@ class Conduct:
         self.losses.lost()
 
     def notes(self, *, round_number: int) -> dict[str, str]:
-        """Return what the operator is told of merchants that stand out, by name."""
+        """Return notes for the operator on merchants that are late or left out, by name."""
         found: dict[str, list[str]] = {}
         for name, times in self.lateness.in_a_row.copy().items():
             until = self.lateness.until.get(name, 0)

@@ -26,6 +26,7 @@ from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory_meter import MemoryMeter
 from fedrec.simulations.ray_engine import RayGrid
+from fedrec.simulations.run_folder import scratch_folder
 from fedrec.simulations.run_setup import (
     BY_NAME,
     Inputs,
@@ -36,7 +37,6 @@ from fedrec.simulations.run_setup import (
     prepare_inputs,
     read_options,
     reopen,
-    scratch_folder,
     simulated_merchants,
     worker_count,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from fedrec.simulations.data_sources import Source, open_source, write_arrays
 from fedrec.simulations.faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder
 from fedrec.simulations.simulation_report import write_own_reports
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
@@ -324,11 +324,6 @@ def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
     return Inputs(arrays=arrays, metrics=metrics, validation=rounds_validation)
 
 
-def scratch_folder() -> Path:
-    """Make a private folder (mode 0700) for the merchants' model inputs."""
-    return Path(tempfile.mkdtemp(prefix="fedrec-"))
-
-
 def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchants:
     """Return the recipe by which workers make the merchants.
 
@@ -391,42 +386,3 @@ def worker_count(config: SimulationConfig, *, merchants: int) -> int:
 
     """
     return min(config.workers or os.cpu_count() or 1, merchants)
-
-
-def check_run_folder(out: Path | None) -> None:
-    """Raise ``ConfigError`` if ``--out`` is no folder, isn't empty, or can't be written to."""
-    folder = Path("runs") if out is None else out
-    try:
-        if out is not None and out.exists() and any(out.iterdir()):
-            raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
-        made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        # Permissions don't show that a disk is full or mounted read-only.
-        with tempfile.TemporaryFile(dir=made) as probe:
-            probe.write(b"0")
-            probe.flush()
-    except OSError as error:
-        raise ConfigError(f"--out {folder} can't be used: {error.strerror}") from None
-
-
-def make_run_folder(out: Path | None, run_id: str) -> Path:
-    """Make the run directory.
-
-    Args:
-        out: where; None for a new folder in ``runs``.
-        run_id: name of that folder.
-
-    Returns:
-        The run directory.
-
-    Raises:
-        ConfigError: it can't be made, or isn't empty.
-
-    """
-    folder = out if out is not None else Path("runs") / run_id
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"--out {folder} is not empty: choose another folder, nothing is overwritten")
-    except OSError as error:
-        raise ConfigError(f"--out {folder} can't be made: {error.strerror}") from None
-    return folder

@@ -8,7 +8,6 @@ sees, the auditor knows what the threat model grants: the colluders' own noise, 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
-from torch import nn
 
 from fedrec._internal.files import write_secret
 from fedrec.clients.app import build_client_app
@@ -31,7 +29,6 @@ from fedrec.clients.counting import draw_count
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.records import TrainingData
 from fedrec.config import DEFAULT_SCHEME, TrainingOptions
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
@@ -49,17 +46,13 @@ from fedrec.server.session import Session
 from fedrec.server.training_file import file_plan
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
+from fedrec.simulations.attacks.canary_model import CanaryModel, canary_data, canary_task
 from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 from fedrec.simulations.virtual_grid import VirtualGrid
-from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
 
 SCHEMA = "fedrec.empirical/1"
 FEWEST_CANARIES, MOST_CANARIES = 100, 20_000
 """One-hot records take 2 * canaries^2 bytes, so that the maximum takes 0.8 GB."""
-_LENGTH = 10.0
-"""The norm of a canary's gradient before clipping, in units of C."""
-_CLIP = 1.0
 _SAME_CLAIM = 1e-3
 _DEVIATIONS = 6.0
 """Largest shared part of two rounds' noise, in standard deviations for independent rounds."""
@@ -133,23 +126,6 @@ class AuditResult:
     def epsilon_lower_bound(self) -> float:
         """The larger of the two bounds."""
         return max(self.bound_steinke, self.bound_gaussian or 0.0)
-
-
-class CanaryModel(nn.Module):
-    """Two logits, linear in a one-hot input, with zero weights.
-
-    Canary i's gradient has two nonzero coordinates.
-    """
-
-    def __init__(self, canaries: int) -> None:
-        super().__init__()
-        self.logits = nn.Linear(canaries, 2, bias=False)
-        nn.init.zeros_(self.logits.weight)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (n, 2)."""
-        logits: torch.Tensor = self.logits(inputs)
-        return logits
 
 
 @dataclass
@@ -308,7 +284,7 @@ def _train(
     home.folder.mkdir()
     server = SigningIdentity.generate()
     write_secret(home.identity_file, server.private_bytes())
-    task = _task(options.canaries)
+    task = canary_task(options.canaries)
     plan = _plan(options, task, identities, server_key=server.public.hex())
     file_plan(training, plan, seed=task.seed)
     seeds = {
@@ -333,7 +309,7 @@ def _train(
         )
         chosen = np.flatnonzero(coins) if name == names[0] else np.zeros(0, dtype=np.int64)
         means = Means(
-            data_for=partial(_data, canaries=options.canaries, chosen=chosen),
+            data_for=partial(canary_data, canaries=options.canaries, chosen=chosen),
             build_model=lambda plan: task.model(),
             randomness_for=partial(chance, name),
             device=torch.device("cpu"),
@@ -361,22 +337,6 @@ def _train(
     return plan, opened, known
 
 
-def _task(canaries: int) -> Task:
-    spec = ModelSpec(
-        name="canaries",
-        image_size=8,
-        margin=1.0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        backbone=None,
-        make=lambda classes, channels, size: CanaryModel(canaries),
-        defaults=TrainingDefaults(
-            rounds=1, sample_rate=1.0, clip=_CLIP, learning_rate=1.0, momentum=0.0, ema=0.0
-        ),
-    )
-    return Task(spec=spec, classes=("in", "out"), shape=InputShape(channels=3, size=8))
-
-
 def _plan(
     options: AuditOptions, task: Task, identities: dict[str, SigningIdentity], *, server_key: str
 ) -> TrainingPlan:
@@ -393,23 +353,13 @@ def _plan(
     return plan_training(asked, task, Enrolled(server_key, roster, (options.canaries,) * len(roster))).plan
 
 
-def _data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64]) -> TrainingData:
-    """Return one-hot records; at zero weights canary i's gradient is (-x/2, x/2), of length x / sqrt 2."""
-    inputs = torch.zeros(len(chosen), 1, canaries)
-    inputs[torch.arange(len(chosen)), 0, torch.from_numpy(chosen)] = _LENGTH * _CLIP * math.sqrt(2.0)
-    digests = tuple(hashlib.sha256(b"canary %d" % canary).digest() for canary in chosen)
-    return TrainingData(
-        inputs=inputs, labels=torch.zeros(len(chosen), dtype=torch.int64), digests=digests, held=digests
-    )
-
-
 def _colluded(
     options: AuditOptions, plan: TrainingPlan, seeds: dict[str, int], round_number: int
 ) -> NDArray[np.int64]:
     """Add up what the colluders sent in a round, which they know."""
     model, data = (
         CanaryModel(options.canaries),
-        _data(plan, canaries=options.canaries, chosen=np.zeros(0, dtype=np.int64)),
+        canary_data(plan, canaries=options.canaries, chosen=np.zeros(0, dtype=np.int64)),
     )
     total = np.zeros(plan.dimension, dtype=np.int64)
     for seed in seeds.values():
