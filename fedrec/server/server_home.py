@@ -52,7 +52,7 @@ class ServerHome:
 
     @property
     def trainings(self) -> Path:
-        """A folder per training on file."""
+        """The folder that holds a folder per training."""
         return self.folder / "trainings"
 
     @property

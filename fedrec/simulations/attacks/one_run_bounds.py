@@ -75,7 +75,7 @@ def bound_gaussian(*, canaries: int, guesses: int, correct: int, delta: float, e
         mu = 1.0 / get_sigma_gaussian(epsilon, delta)
 
         def least(probability: float) -> float:
-            """The least chance, without the canary, of what has this chance with it."""
+            """Return the least probability without the canary of an event that has this one with it."""
             inside = min(max(probability, 1e-300), 1.0)
             return float(ndtr(ndtri(inside) - mu))
 
