@@ -1009,6 +1009,46 @@ def test_a_bundle_changed_after_it_was_signed_is_refused(scene: Scene, tmp_path:
     }
 
 
+def test_a_changed_entry_is_named_though_the_bundle_s_own_signature_is_broken_too(
+    scene: Scene, tmp_path: Path
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    edit(rows_of(bundle)[3], "charge", sample_rate=0.01)
+    edit(rows_of(bundle, merchant=2)[1], "charge", clip=9.0)
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json", resign=False))
+    assert outcome.failures.keys() == {"", "m1", "m2"}
+    assert "own signature doesn't hold" in outcome.failures[""]
+    assert outcome.failures["m1"].startswith("entry 4: its hash doesn't follow")
+    assert outcome.failures["m2"].startswith("entry 2: its hash doesn't follow")
+
+
+def test_the_lifetime_is_said_against_the_policy_s_cap_or_none(scene: Scene, tmp_path: Path) -> None:
+    """Without a cap entries are still read for one, which isn't the merchant's."""
+    capped = verifier.verify(scene.write(scene.bundle, tmp_path / "capped.json"))
+    assert any(line.startswith("m1: ") and " of 50 at delta 0.001" in line for line in capped.lines)
+    unknown = copy.deepcopy(scene.bundle)
+    unknown["body"]["merchants"][1]["policies"] = []
+    lines = verifier.verify(scene.write(unknown, tmp_path / "unknown.json")).lines
+    assert any(line.startswith("m1: ") and "whether 50 is its cap, a policy" in line for line in lines)
+
+    policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={"kahe"})
+    cohort = Cohort(tmp_path / "free", policy=policy, seed=None)
+    plan = cohort.plan()
+    cohort.train(plan)
+    record = MerchantRecord(
+        name="m1",
+        public=cohort.identities["m1"].public,
+        ledger=tmp_path / "free" / "m1" / "ledger.sqlite",
+        policies=(policy.rules,),
+    )
+    free = build(Evidence(merchants=(record,), plans=(plan,)), signer=cohort.server)
+    path = tmp_path / "free.json"
+    path.write_text(json.dumps(free))
+    (line,) = [line for line in verifier.verify(path).lines if line.startswith("m1: ")]
+    assert "(no cap) at delta" in line
+    assert " of 10" not in line
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()

@@ -140,7 +140,12 @@ def verify(
     for line in verifier.told(outcome):
         typer.echo(line)
     if not outcome.ok:
-        raise AuditError(f"the record does not hold: {next(iter(outcome.failures.values()))}")
+        where, reason = next(iter(outcome.failures.items()))
+        more = len(outcome.failures) - 1
+        raise AuditError(
+            f"the record does not hold: {where or 'bundle'}: {reason}"
+            + (f" (and {more} more, see above)" if more else "")
+        )
     typer.echo(outcome.verdict)
     if not (outcome.complete or allow_missing):
         raise IncompleteAuditError(

@@ -23,7 +23,7 @@ from .outcome import (
     unreadable,
 )
 from .reading import canonical, parsed, signed, utc
-from .rules import policies
+from .rules import policies, rules_of
 from .spending import spending
 from .statements import STATEMENTS
 from .terms import charges, follow_plans, plan_problems
@@ -45,13 +45,17 @@ BODY = {
 def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
     """Check a bundle; whatever is wrong with it is in the outcome.
 
+    A broken outer signature ends nothing: the checks of each merchant still name the first entry that fails.
+    They are safe on any content, since a stranger can sign whatever he made up.
+
     Raises:
         UnusableError: there is no such file, or it is no bundle.
 
     """
     outcome = Outcome()
     bundle = _read(path)
-    if not outcome.fail("", guarded(_sealed(bundle))):
+    if not outcome.fail("", guarded(_parts(bundle))):
+        outcome.fail("", guarded(_sealed(bundle)))
         try:
             _check(bundle, outcome, anchors or Anchors(), folder=path.parent)
         except UNREADABLE as error:
@@ -78,10 +82,13 @@ def _read(path: Path) -> dict[str, Any]:
     return bundle
 
 
-def _sealed(bundle: Mapping[str, Any]) -> Iterator[Problem]:
+def _parts(bundle: Mapping[str, Any]) -> Iterator[Problem]:
     if set(bundle) != {"schema", "body", "signer", "signature"} or set(bundle["body"]) != BODY:
         yield Problem(None, "the bundle lacks a part, or has one that is unknown")
-    elif not signed(
+
+
+def _sealed(bundle: Mapping[str, Any]) -> Iterator[Problem]:
+    if not signed(
         bytes.fromhex(bundle["signer"]),
         canonical(bundle["body"]),
         bundle["signature"],
@@ -220,8 +227,9 @@ def _said(merchant: Merchant) -> str:
     count = next(entry["count"] for entry in reversed(costs) if entry["kind"] == "count")
     counts = len(costs) - len(charged)
     said = [
-        f"{len(charged)} charges and {counts} count{'' if counts == 1 else 's'} hold, lifetime epsilon "
-        f"{shown(epsilons['spent_after'])} of {epsilons['cap_epsilon']:g} at delta {epsilons['delta']:.3g}"
+        f"{len(charged)} charge{'' if len(charged) == 1 else 's'} and {counts} "
+        f"count{'' if counts == 1 else 's'} hold, lifetime epsilon {shown(epsilons['spent_after'])} "
+        f"{_cap(merchant)} at delta {epsilons['delta']:.3g}"
     ]
     if charged:
         own, training_delta = largest_training(entries)
@@ -243,6 +251,15 @@ def _unchecked(report: Mapping[str, Any]) -> Iterator[str]:
     others = sorted(set(report["privacy"]["cross_checks"]) - {"rdp"})
     if others:
         yield f"the attached report's figures by {', '.join(map(str, others))} are not recomputed, nor needed"
+
+
+def _cap(merchant: Merchant) -> str:
+    """The cap that the newest entry was held against, by the policy that it names."""
+    last = costs_of(merchant.entries)[-1]
+    rules = rules_of(merchant).get(last[last["kind"]]["policy_hash"])
+    if rules is None:
+        return f"(whether {last['epsilons']['cap_epsilon']:g} is its cap, a policy that is not here says)"
+    return "(no cap)" if rules["lifetime_epsilon"] is None else f"of {rules['lifetime_epsilon']:g}"
 
 
 def _exposures(plans: Mapping[str, Any]) -> Iterator[str]:

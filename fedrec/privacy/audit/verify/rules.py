@@ -23,7 +23,7 @@ GRACE = timedelta(minutes=5)
 
 def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
     """Hold every charge against the policy that it names."""
-    known = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in merchant.raw["policies"]}
+    known = rules_of(merchant)
     missing = by_own_clock = 0
     days: Counter[str] = Counter()
     rounds: set[tuple[str, int]] = set()
@@ -59,6 +59,11 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
         merchant.gaps.append(f"{missing} charges or counts under policies that aren't here")
     if by_own_clock:
         merchant.gaps.append(f"{by_own_clock} charges whose hours or days go by the merchant's own clock")
+
+
+def rules_of(merchant: Merchant) -> dict[str, Any]:
+    """The policies that came with a merchant's ledger, by their hashes."""
+    return {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in merchant.raw["policies"]}
 
 
 def _broken_rules(
