@@ -18,12 +18,13 @@ import pytest
 from fedrec._internal import number_format
 from fedrec.cli import app as cli
 from fedrec.config import load_config
+from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.audit_document import audit_document
 from fedrec.protocol.schema import sha256_hex
 from fedrec.report import pdf
-from fedrec.report.document import Alert, Code, Named, Paragraph, Plots, Table, Tag
+from fedrec.report.document import Alert, Code, Figures, Named, Paragraph, Plots, Table, Tag
 from fedrec.report.html import render_html
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
@@ -189,7 +190,7 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
     body = loaded(bundle)
     page = (bundle / "audit.html").read_text("utf-8")
     summary = body["merchants"][0]["summary"]
-    for name in ("training_epsilon", "spent", "spent_aggregation_broken"):
+    for name in ("spent", "spent_aggregation_broken"):
         assert number_format.epsilon(summary[name]) in page
     said = (text for part in body["statements"].values() for text in part)
     for text in (*said, "What each party could see", "Threat model", body["servers"][0]):
@@ -198,6 +199,28 @@ def test_the_pages_show_what_the_bundle_says(bundle: Path) -> None:
         assert body["software"][name] in page
     assert "<script" not in page and "http://" not in page and "https://" not in page
     assert (bundle / "audit.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_a_training_has_the_epsilon_of_its_own_report_wherever_it_is_shown(bundle: Path) -> None:
+    """The count that a merchant declared is in it: 7.98 stood beside the 7.99 of the report."""
+    body = loaded(bundle)
+    privacy = body["attachments"]["report"]["privacy"]
+    shown = number_format.epsilon(privacy["epsilon"])
+    (figure,) = (
+        item
+        for part in found(body)
+        if isinstance(part, Figures)
+        for item in part.items
+        if item.name == "Training that cost most"
+    )
+    assert figure.value == shown
+    assert {row[3] for row in tables(body)["merchant"]} == {shown}
+    assert [row[7] for row in tables(body)["training"]] == [shown]
+    assert privacy["rating"]["sentence"].split(", when one")[0] in texts(body)
+    assert f"epsilon {shown} at delta" in texts(body)
+    outcome = verifier.verify(bundle / "audit.json")
+    assert outcome.ok
+    assert any(f"largest training's epsilon is {privacy['epsilon']:.3g}" in line for line in outcome.lines)
 
 
 def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
@@ -265,17 +288,17 @@ def test_an_overrun_cap_is_shown_as_one(bundle: Path) -> None:
     assert tables(body)["merchant"][0][6] == "policy not here"
 
 
-def test_little_protection_is_never_called_protected(bundle: Path) -> None:
+def test_little_protection_is_never_called_protected(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = loaded(bundle)
+    own = 0.0
+    monkeypatch.setattr(PrivacySpend, "epsilon", lambda self, view="server": own)
     for own, word, protects in (
         (10.5, "Little protection", False),
         (9.9, "Weak", True),
         (0.9, "Strong", True),
     ):
         for merchant in body["merchants"]:
-            merchant["summary"] |= {"training_epsilon": own, "spent": own}
-            for row in merchant["entries"]:
-                row["payload"] = re.sub('"own_epsilon":[^,]*', f'"own_epsilon":{own}', row["payload"])
+            merchant["summary"] |= {"spent": own}
         assert f"{word}: whatever anybody concludes" in texts(body) and "at most" in texts(body)
         assert bool(alarms(body)) is not protects
         verdicts = {row[2] for row in tables(body)["party"]}

@@ -17,6 +17,7 @@ from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.cap import Cap
 from fedrec.privacy.accounting.entries import (
     ChargeEntry,
+    CountEntry,
     Entry,
     charges,
     finite,
@@ -39,7 +40,9 @@ _SHOWN_REFUSALS = 5
 
 @dataclass(frozen=True)
 class Charged:
-    """What a training was charged; ``epsilon`` is the proved one of its charges alone, at its ``delta``.
+    """What a training was charged; ``epsilon`` is the proved one of its charges and the declared counts.
+
+    It holds at the training's ``delta``.
 
     ``seeded`` counts the charges whose noise came from a seed.
     """
@@ -80,8 +83,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan and its cost: ``epsilon`` that of all its rounds, proved, at the plan's own ``delta``.
+    """A plan and its cost: ``epsilon`` that of all its rounds and the declared counts, proved.
 
+    It holds at the plan's own ``delta``.
     ``cap_needed`` is the least lifetime cap, to the hundredth and at ``lifetime_delta``, which lets in the
     rounds that are left. Both are None where nothing bounds them, or the plan can't be carried out.
     ``word`` rates ``epsilon``; ``alarms`` say where no noise is added, or the server reads single updates.
@@ -185,16 +189,16 @@ def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
         seeded=sum(entry.charge.seeded for entry in entries),
         last_round=max(entry.charge.round_number for entry in entries),
         last_at=last.created_at,
-        epsilon=finite(lifetime.own_epsilon(last.charge, charges=0)),
+        epsilon=finite(lifetime.training_epsilon(last.charge)),
         delta=last.charge.delta,
     )
 
 
 def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
-    """Work out what a plan costs, alone and on top of what was charged."""
+    """Work out what a plan costs, with the counts alone and on top of what was charged."""
     history = History.of(entries)
     last_round = history.last_round(plan.training_id)
-    alone, needed = math.inf, math.inf
+    whole, needed = math.inf, math.inf
     try:
         derived = derive(plan)
     except (ConfigError, AggregationError):
@@ -208,10 +212,11 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
             policy_hash="",
             seeded=False,
         )
-        alone = Lifetime().own_epsilon(charge, charges=plan.rounds)
+        counted = Lifetime.of(entry for entry in spending(entries) if isinstance(entry, CountEntry))
+        whole = counted.training_epsilon(charge, charges=plan.rounds)
         needed = history.lifetime.needed_cap(charge, charges=plan.rounds - last_round, delta=lifetime_delta)
     rated = rate(
-        finite(alone), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
+        finite(whole), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
     )
     return PlanSummary(
         training_id=plan.training_id,
@@ -224,7 +229,7 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
         classes=plan.classes,
         last_round=last_round,
         delta=plan.delta,
-        epsilon=finite(alone),
+        epsilon=finite(whole),
         word=rated.word,
         cap_needed=finite(needed),
         lifetime_delta=lifetime_delta,

@@ -132,6 +132,23 @@ class Lifetime:
                 return known[position]
         return cost.spend.after(steps).epsilon(view)
 
+    def training_epsilon(self, charge: Charge, *, charges: int = 0) -> float:
+        """Epsilon by PLD of a training and all counts that were declared, at the training's own delta.
+
+        That is the figure which people read of a training: a report's, an audit's and the status's.
+
+        Args:
+            charge: any of the training's.
+            charges: so many more charges like it.
+
+        Returns:
+            Epsilon in the server's view; infinite where nothing bounds it.
+
+        """
+        steps = self._with(charge, charges=charges).steps
+        counts = (count.event("server") for count in self._releases)
+        return charge.spend.after(steps).beside(*counts).epsilon()
+
 
 def _terms(charge: Charge) -> tuple[object, ...]:
     """What a training's charges have in common."""

@@ -6,27 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.privacy.accounting.rating import rate
-from fedrec.privacy.audit.bundled_ledger import Entry, LedgerView, largest, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, largest, or_infinite, shown_epsilon
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
 
 _BY_MERCHANT = (
     "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of that "
     "merchant's photos, over all trainings in its ledger and the noised count of units that it declared, "
-    "'size'. 'Training' is the largest epsilon of one training by itself, 'spent' what the lifetime cap "
+    "'size'. 'Training' is the largest epsilon of one training and that count, 'spent' what the lifetime cap "
     "counts for all of them at 'delta'. 'Left' is what the cap allows still, of the policy that the "
     "merchant's last charge was made under. 'If broken' is what would be spent if every upload could be "
     "seen alone."
 )
 _BY_TRAINING = (
-    "Epsilon of each training by itself, proved by PLD, at its own delta: the largest of its merchants. "
+    "Epsilon of each training and of the noised count that its merchants declared, proved by PLD at the "
+    "training's own delta, as in the training's own report: the largest of its merchants. "
     "Those of several trainings don't simply add up: the table above has them together."
 )
 
 
 def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
     """Show the largest budgets and the number of charges; with seeded noise there is no epsilon."""
-    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
+    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.training_epsilon))
     most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
     rounds = sum(len(ledger.charges) for ledger in ledgers)
@@ -36,14 +38,14 @@ def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
             (
                 Figure(
                     "Training that cost most",
-                    _headline(worst.summary["training_epsilon"], seeded=seeded),
-                    _note(worst, "training_epsilon", "training_delta", seeded=seeded),
+                    _headline(worst.training_epsilon, seeded=seeded),
+                    _note(worst.training_epsilon, worst.summary["training_delta"], seeded=seeded),
                     "epsilon",
                 ),
                 Figure(
                     "Spent over a lifetime",
                     _headline(most.summary["spent"], seeded=seeded),
-                    _note(most, "spent", "delta", seeded=seeded),
+                    _note(most.summary["spent"], most.summary["delta"], seeded=seeded),
                     "epsilon",
                 ),
                 Figure(
@@ -52,7 +54,7 @@ def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
                     "lifetime epsilon of the merchant that it would cost most",
                     "epsilon",
                 ),
-                Figure("Merchants", str(len(ledgers)), f"{rounds:,} charges in their ledgers"),
+                Figure("Merchants", str(len(ledgers)), f"{counted(rounds, 'charge')} in their ledgers"),
             )
         ),
     )
@@ -62,14 +64,13 @@ def _headline(epsilon: float | None, *, seeded: bool) -> str:
     return "none" if seeded else shown_epsilon(epsilon)
 
 
-def _note(ledger: LedgerView, epsilon: str, delta: str, *, seeded: bool) -> str:
+def _note(epsilon: float | None, delta: float | None, *, seeded: bool) -> str:
     if seeded:
         return "no guarantee: noise came from a seed"
-    value, at = ledger.summary[epsilon], ledger.summary[delta]
-    if at is None:
+    if delta is None:
         return "no round was charged"
-    word = rate(value, delta=at).word
-    return f"epsilon; {word}; δ = {number_format.delta(at)}"
+    word = rate(epsilon, delta=delta).word
+    return f"epsilon; {word}; δ = {number_format.delta(delta)}"
 
 
 def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
@@ -79,7 +80,7 @@ def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
             ledger.name,
             str(ledger.summary["charges"]),
             str(ledger.summary["size"]),
-            shown_epsilon(ledger.summary["training_epsilon"]),
+            shown_epsilon(ledger.training_epsilon),
             shown_epsilon(ledger.summary["spent"]),
             rate(ledger.summary["spent"], delta=ledger.summary["delta"]).word,
             _left(ledger, ledger.summary["spent"]),
@@ -118,11 +119,11 @@ def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any])
     Returns:
         The section; empty if no training was charged for.
     """
-    charges: dict[str, dict[str, list[Entry]]] = {}
+    found: dict[str, list[TrainingView]] = {}
     for ledger in ledgers:
-        for entry in ledger.charges:
-            charges.setdefault(entry["charge"]["training_id"], {}).setdefault(ledger.name, []).append(entry)
-    rows = tuple(_training(key, mine, plans.get(key)) for key, mine in charges.items())
+        for training in ledger.trainings:
+            found.setdefault(training.training_id, []).append(training)
+    rows = tuple(_training(mine, plans.get(key)) for key, mine in found.items())
     columns = (
         Column("training"),
         Column("model", "text"),
@@ -133,20 +134,18 @@ def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any])
     return (Section("By training", blocks),) if rows else ()
 
 
-def _training(
-    training_id: str, by_merchant: Mapping[str, Sequence[Entry]], plan: Mapping[str, Any] | None
-) -> tuple[str, ...]:
-    entries = [entry for mine in by_merchant.values() for entry in mine]
+def _training(by_merchant: Sequence[TrainingView], plan: Mapping[str, Any] | None) -> tuple[str, ...]:
+    entries = [entry for mine in by_merchant for entry in mine.charges]
     charge = entries[0]["charge"]
     rounds = {entry["charge"]["round_number"] for entry in entries}
     return (
-        training_id[:12],
+        by_merchant[0].training_id[:12],
         charge["model"],
         f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
         f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else ""),
         str(len(by_merchant)),
         number_format.general(charge["sample_rate"]),
         f"{charge['guaranteed_noise_multiplier']:.3f}",
-        shown_epsilon(largest([mine[-1]["epsilons"]["own_epsilon"] for mine in by_merchant.values()])),
+        shown_epsilon(largest([mine.epsilon for mine in by_merchant])),
         min(entry["created_at"] for entry in entries)[:10],
     )

@@ -175,7 +175,8 @@ def _openings(record: MerchantRecord) -> dict[str, dict[str, str]]:
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return a ledger's figures for people.
 
-    ``training_epsilon`` is the largest proved epsilon of a training by itself, at ``training_delta``;
+    ``training_epsilon`` is the largest proved epsilon of a training by itself, without the declared counts
+    that pages and reports count with it, at ``training_delta``;
     ``spent`` what the lifetime filter counts for all of them against a cap of (``cap_epsilon``, ``delta``).
     """
     costs = spending(entries)

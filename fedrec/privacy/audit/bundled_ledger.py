@@ -6,14 +6,41 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.protocol.schema import sha256_hex
 
 NO_BOUND = "no bound"
 
 Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What a merchant was charged for one training.
+
+    Attributes:
+        training_id: the hash of its plan.
+        charges: its entries, in order.
+        spend: all its steps, and the counts that the merchant declared.
+        epsilon: of that, proved, as the training's own report has it; None has no bound.
+
+    """
+
+    training_id: str
+    charges: tuple[Entry, ...]
+    spend: PrivacySpend
+    epsilon: float | None
+
+    @property
+    def delta(self) -> float:
+        """The training's own delta, all of it."""
+        return self.spend.delta
 
 
 @dataclass(frozen=True)
@@ -57,6 +84,29 @@ class LedgerView:
         """The entries that charge a round."""
         return tuple(entry for entry in self.costs if entry["kind"] == "charge")
 
+    @cached_property
+    def trainings(self) -> tuple[TrainingView, ...]:
+        """What was charged, by training."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.charges:
+            found.setdefault(entry["charge"]["training_id"], []).append(entry)
+        return tuple(_training(key, mine, self.counts) for key, mine in found.items())
+
+    @property
+    def counts(self) -> tuple[Entry, ...]:
+        """The entries of noised counts that were declared."""
+        return tuple(entry for entry in self.costs if entry["kind"] == "count")
+
+    @property
+    def worst(self) -> TrainingView | None:
+        """The training that cost most; None where no round was charged."""
+        return max(self.trainings, key=lambda training: or_infinite(training.epsilon), default=None)
+
+    @property
+    def training_epsilon(self) -> float | None:
+        """What the training cost that cost most; 0 where no round was charged, None without a bound."""
+        return 0.0 if self.worst is None else self.worst.epsilon
+
     @property
     def last(self) -> Mapping[str, Any]:
         """The last charge, of a round or of a count."""
@@ -74,6 +124,21 @@ class LedgerView:
         rules = self.policies.get(self.policy_hash)
         found = None if rules is None else rules["lifetime_epsilon"]
         return None if found is None else float(found)
+
+
+def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry]) -> TrainingView:
+    first = charges[0]["charge"]
+    spend = PrivacySpend(
+        sample_rate=first["sample_rate"],
+        multiplier=first["guaranteed_noise_multiplier"],
+        broken_multiplier=first["broken_noise_multiplier"],
+        steps=sum(entry["charge"]["steps"] for entry in charges),
+        beta=first["beta"],
+        delta=first["delta"],
+        releases=tuple(count_event(entry["count"]["sigma"]) for entry in counts),
+    )
+    unbounded = charges[-1]["epsilons"]["own_epsilon"] is None
+    return TrainingView(training_id, tuple(charges), spend, None if unbounded else finite(spend.epsilon()))
 
 
 def shown_epsilon(value: float | None) -> str:

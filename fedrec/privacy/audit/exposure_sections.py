@@ -27,10 +27,8 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView])
     charged: dict[str, list[float | None]] = {}
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
     for ledger in ledgers:
-        for training_id, own in {
-            entry["charge"]["training_id"]: entry["epsilons"]["own_epsilon"] for entry in ledger.charges
-        }.items():
-            charged.setdefault(training_id, []).append(own)
+        for training in ledger.trainings:
+            charged.setdefault(training.training_id, []).append(training.epsilon)
     kinds: dict[tuple[str, str, int], list[Rating]] = {}
     trusts: dict[str, TrustModel | None] = {}
     for training_id, owns in charged.items():

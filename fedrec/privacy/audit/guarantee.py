@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.privacy.accounting.copies import SHOWN
 from fedrec.privacy.accounting.entries import finite
 from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
-from fedrec.privacy.accounting.spend import PrivacySpend
 from fedrec.privacy.audit import claims
-from fedrec.privacy.audit.bundled_ledger import Entry, LedgerView, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, or_infinite, shown_epsilon
 from fedrec.protocol import modes
 from fedrec.report.document import Alert, Block, Paragraph
 
@@ -63,21 +63,21 @@ def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) ->
     if _unbounded(ledgers):
         return [Paragraph("There is none.", "lead")]
     charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
-    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["training_epsilon"]))
+    worst = max(ledgers, key=lambda ledger: or_infinite(ledger.training_epsilon))
     lifetime = _over_lifetime(ledgers, charges, worst)
-    if not charges:
+    if worst.worst is None:
         text = "No round was charged: beside the noised count of units that each declared, nothing was given."
         return [Paragraph(text, "lead"), *lifetime]
     seeded = any(ledger.summary["seeded"] for ledger in ledgers)
     given = "Without a seed these settings would give: " if seeded else ""
     return [
-        *_of_training(worst, plans, unit=unit_in_words(worst.last["unit"]), given=given),
+        *_of_training(worst, worst.worst, plans.get(worst.worst.training_id), given=given),
         *lifetime,
     ]
 
 
 def _unbounded(ledgers: Sequence[LedgerView]) -> bool:
-    return any(ledger.summary[name] is None for ledger in ledgers for name in ("training_epsilon", "spent"))
+    return any(None in (ledger.training_epsilon, ledger.summary["spent"]) for ledger in ledgers)
 
 
 def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
@@ -97,7 +97,7 @@ def _over_lifetime(
     against = "a server that no merchant sides with"
     found = [modes.find(charge["mode"]) for charge in charges]
     if any(mode is not None and mode.shares_noise for mode in found):
-        others = "1 merchant sides" if colluders == 1 else f"{colluders} merchants side"
+        others = counted(colluders, "merchant sides", plural="merchants side")
         against = f"a server that up to {others} with"
     return [
         _sentence(
@@ -117,27 +117,13 @@ def _over_lifetime(
     ]
 
 
-def _of_training(worst: LedgerView, plans: Mapping[str, Any], *, unit: str, given: str) -> list[Block]:
+def _of_training(
+    ledger: LedgerView, training: TrainingView, plan: Mapping[str, Any] | None, *, given: str
+) -> list[Block]:
     """State the proved epsilon of the training that cost most, in words and for copies."""
-    summary = worst.summary
-    mine: dict[str, list[Entry]] = {}
-    for entry in worst.charges:
-        mine.setdefault(entry["charge"]["training_id"], []).append(entry)
-    training_id, entries = max(
-        mine.items(), key=lambda item: or_infinite(item[1][-1]["epsilons"]["own_epsilon"])
-    )
-    charge, plan = entries[0]["charge"], plans.get(training_id)
-    delta = charge["delta"]
-    spend = PrivacySpend(
-        sample_rate=charge["sample_rate"],
-        multiplier=charge["guaranteed_noise_multiplier"],
-        broken_multiplier=charge["broken_noise_multiplier"],
-        steps=sum(entry["charge"]["steps"] for entry in entries),
-        beta=charge["beta"],
-        delta=delta,
-    )
+    unit, delta, spend = unit_in_words(ledger.last["unit"]), training.delta, training.spend
     rated = rate(
-        summary["training_epsilon"],
+        training.epsilon,
         delta=delta,
         unit=unit,
         public_total=None if plan is None else plan["records_total"],
@@ -150,9 +136,10 @@ def _of_training(worst: LedgerView, plans: Mapping[str, Any], *, unit: str, give
     return [
         _sentence(rated, given + rated.sentence, lead=True),
         Paragraph(
-            f"That is the training that cost most, {training_id[:12]} at {worst.name}: epsilon "
-            f"{shown_epsilon(summary['training_epsilon'])} at delta {number_format.delta(delta)}{usual}, "
-            f"proved by privacy loss distributions. Where there are several copies of a {unit}, epsilon of "
-            f"all of them together is {copies}."
+            f"That is the training that cost most, {training.training_id[:12]} at {ledger.name}, together "
+            f"with the noised count of {unit}s that the merchant declared: epsilon "
+            f"{shown_epsilon(training.epsilon)} at delta {number_format.delta(delta)}{usual}, proved by "
+            f"privacy loss distributions. Where there are several copies of a {unit}, epsilon of all of "
+            f"them together is {copies}."
         ),
     ]

@@ -13,7 +13,7 @@ from fedrec.report.document import Key, Plot, Plots
 
 _KEY: Key = (
     ("spent, as the cap counts it", "blue"),
-    ("each training alone (PLD)", "orange"),
+    ("each training alone, without the declared counts (PLD)", "orange"),
     ("the merchant's lifetime cap", "limit"),
 )
 MOST_PANELS = 24

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .figures import hold_report, hold_summary, largest_training
+from .figures import hold_report, hold_summary, largest_training, with_counts
 from .ledger import chain, charges_of, costs_of, openings, receipts
 from .outcome import (
     NAME,
@@ -232,8 +232,7 @@ def _said(merchant: Merchant) -> str:
         f"{_cap(merchant)} at delta {epsilons['delta']:.3g}"
     ]
     if charged:
-        own, training_delta = largest_training(entries)
-        said.append(f"the largest training's epsilon is {shown(own)} at delta {training_delta:.3g}")
+        said.append(_largest(merchant))
     if epsilons["delta"] * count["size"] >= 1:
         said.append(f"that delta alone allows a whole {count['unit']} of {count['size']} to be shown")
     if charged and not merchant.versions:
@@ -251,6 +250,16 @@ def _unchecked(report: Mapping[str, Any]) -> Iterator[str]:
     others = sorted(set(report["privacy"]["cross_checks"]) - {"rdp"})
     if others:
         yield f"the attached report's figures by {', '.join(map(str, others))} are not recomputed, nor needed"
+
+
+def _largest(merchant: Merchant) -> str:
+    """The training that cost most, with the declared counts, as pages and reports have it, and without."""
+    own, delta = largest_training(merchant.entries)
+    whole = with_counts(merchant.entries)
+    return (
+        f"the largest training's epsilon is {shown(whole)} at delta {delta:.3g}, the declared counts "
+        f"included ({shown(own)} without them)"
+    )
 
 
 def _cap(merchant: Merchant) -> str:

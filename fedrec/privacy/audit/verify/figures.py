@@ -8,7 +8,7 @@ from typing import Any
 
 from .epsilons import MIN_DELTA, composed, held, of_copies, rdp_epsilon, rdp_step
 from .epsilons import History as Steps
-from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, costs_of
+from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, cost, costs_of
 from .modes import MODES
 from .outcome import Merchant, Problem
 from .reading import close
@@ -66,6 +66,27 @@ def largest_training(entries: Iterable[Mapping[str, Any]]) -> tuple[float | None
 
     worst = max(last.values(), key=size)
     return worst["epsilons"]["own_epsilon"], worst["charge"]["delta"]
+
+
+def with_counts(entries: Sequence[Mapping[str, Any]]) -> float | None:
+    """The largest epsilon of one training and all declared counts, by PLD; None without a bound."""
+    counts: Steps = tuple(
+        (about["sample_rate"], about["guaranteed_noise_multiplier"], about["steps"])
+        for about in (cost(entry) for entry in entries if entry["kind"] == "count")
+    )
+    trainings: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in charges_of(entries):
+        trainings.setdefault(entry["charge"]["training_id"], []).append(entry["charge"])
+    found = 0.0
+    for charges in trainings.values():
+        first, steps = charges[0], sum(charge["steps"] for charge in charges)
+        left = first["delta"] - steps * first["beta"]
+        history: Steps = (
+            *counts,
+            (float(first["sample_rate"]), float(first["guaranteed_noise_multiplier"]), steps),
+        )
+        found = max(found, composed(history, left) if left >= MIN_DELTA else math.inf)
+    return found if math.isfinite(found) else None
 
 
 def hold_report(
