@@ -170,7 +170,7 @@ def test_tensorboard_shows_what_the_report_says(encrypted: Run) -> None:
 def test_a_run_without_one_opened_round_is_an_error_and_still_reported(start: Start, tmp_path: Path) -> None:
     seed = next(seed for seed in range(100) if len(sending(seed, 1)) < MERCHANTS)
     out = tmp_path / "run"
-    with pytest.raises(TrainingError, match="not one of 1 rounds was opened"):
+    with pytest.raises(TrainingError, match="not one of 1 round was opened"):
         start(rounds=1, drop=0.3, min_contributors=MERCHANTS, seed=seed, out=out)
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["privacy"]["epsilon"] > 0
@@ -323,4 +323,4 @@ def test_a_lost_round_is_charged_and_reported(lossy: tuple[int, Run]) -> None:
         sum(merchant in sending(seed, number) for number in range(1, LOSSY_ROUNDS + 1))
         for merchant in range(MERCHANTS)
     ]
-    assert any("1 round(s) were not opened" in warning for warning in report["warnings"])
+    assert any("not opened, yet charged: 1 round; the first" in warning for warning in report["warnings"])

@@ -143,16 +143,16 @@ def test_changed_photos_are_told_before_the_next_training(
     gone.unlink()
     # What is gone needs no rule: it takes part in no step any more.
     ok, text = findings(home)["changes"]
-    assert ok and text.startswith("1 record(s) of the last charge are gone")
+    assert ok and text.startswith("of the last charge, 1 record is gone")
     picture(photos / own[0] / "new.png", 77)
     ok, text = findings(home)["changes"]
-    assert ok and "1 record(s) came" in text and "are left out" in text and "count_together" in text
+    assert ok and "1 record came" in text and "are left out" in text and "count_together" in text
     rules = (home.folder / "policy.toml").read_text("utf-8")
     (home.folder / "policy.toml").write_text(
         rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')
     )
     ok, text = findings(home)["changes"]
-    assert ok and "counts all of them together; 1 record(s) of the last charge are gone" in text
+    assert ok and "counts all of them together; of the last charge, 1 record is gone" in text
     (photos / own[0] / "new.png").unlink()
     gone.write_bytes(kept)
     assert findings(home)["changes"] == (True, "the records are those of the last charge")
@@ -303,7 +303,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
         assert shown["budget"]["spent"] == pytest.approx(spent)
         assert shown["budget"]["left"] == pytest.approx(10 - spent)
         broken = ledger.reading(view="aggregation_broken").spent
-        own = epsilon_pld([CHARGE.event()], delta=CHARGE.delta - CHARGE.beta)
+        own = epsilon_pld([CHARGE.event(), count_event()], delta=CHARGE.delta - CHARGE.beta)
         assert shown["budget"]["trainings"][0]["epsilon"] == pytest.approx(own)
         assert shown["budget"]["spent_broken"] == pytest.approx(broken) and broken > spent
         (line,) = shown["refusals"]
@@ -322,7 +322,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     # Once it is joined, what it would have cost at its refusal is of no use.
     join(home, refused)
     assert [line["plan"] for line in json.loads(told(home, "status", "--json"))["refusals"]] == [None]
-    assert "1 charges of cnn" in told(home, "budget")
+    assert "1 charge of cnn" in told(home, "budget")
     # A policy that can't be read hides nothing else.
     (home.folder / "policy.toml").write_text("= =")
     assert read_standing(home).policy_problem is not None

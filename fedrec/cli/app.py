@@ -11,7 +11,7 @@ import click
 import typer
 
 from fedrec._internal.systems import require_supported_system
-from fedrec.cli.console import run_reporting_errors
+from fedrec.cli.console import run_reporting_errors, sigterm_interrupts
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
 
@@ -65,7 +65,8 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run_reporting_errors(_run))
+    with sigterm_interrupts():
+        sys.exit(run_reporting_errors(_run))
 
 
 def _run() -> int:
@@ -73,8 +74,8 @@ def _run() -> int:
     command = typer.main.get_command(app)
     try:
         # Not by calling the command: Click would turn a broken pipe and Ctrl-C into codes of its own.
-        with command.make_context("fedrec", sys.argv[1:]) as context:
-            command.invoke(context)
+        with command.make_context("fedrec", sys.argv[1:]) as invoked:
+            command.invoke(invoked)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.exceptions.Abort:
@@ -83,5 +84,7 @@ def _run() -> int:
         if isinstance(error, _NO_ARGUMENTS):
             sys.stderr.write(f"{error.format_message()}\n")
             return ConfigError.exit_code
-        raise ConfigError(f"{error.format_message()} (see 'fedrec --help')") from None
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        path = "fedrec" if context is None else context.command_path
+        raise ConfigError(f"{error.format_message()} (see '{path} --help')") from None
     return 0

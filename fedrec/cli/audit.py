@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.text import counted
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.errors import AuditError, ConfigError, IncompleteAuditError
 
@@ -106,7 +107,8 @@ def report(
     for name, page in pages.items():
         write_atomically(out / name, page)
     typer.echo(
-        f"{out / BUNDLE} holds {len(bundle['body']['merchants'])} ledgers; signed by {bundle['signer']}"
+        f"{out / BUNDLE} holds {counted(len(bundle['body']['merchants']), 'ledger')}; "
+        f"signed by {bundle['signer']}"
     )
     typer.echo(f"Anyone can recheck it: fedrec audit verify {out / BUNDLE}")
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal.text import counted
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format, check_layout, check_unit
 from fedrec.cli.standing import budget_lines, status_lines
@@ -142,7 +143,7 @@ def join(
         f"roster_fingerprint for policy.toml, of the roster alone: {roster_fingerprint(found.roster)}"
     )
     if confirm is None:
-        typer.confirm("Did you get this fingerprint from somebody you trust, by another way?", abort=True)
+        _confirm("Did you get this fingerprint from somebody you trust, by another way?")
     elif confirm.replace(" ", "").lower() != found.fingerprint:
         raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
     changed = opened.changed_trust(found)
@@ -153,9 +154,25 @@ def join(
             err=True,
         )
         if not new_server:
-            typer.confirm("Did the operator tell you about that change?", abort=True)
+            _confirm("Did the operator tell you about that change?")
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
+
+
+def _confirm(question: str) -> None:
+    """Ask a person; ``ConfigError`` unless the answer is yes."""
+    try:
+        confirmed = typer.confirm(question)
+    except typer.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise
+        # Nobody is there to answer.
+        confirmed = False
+    if not confirmed:
+        raise ConfigError(
+            "not confirmed, so nothing was joined: get the fingerprint from the operator by another way, and "
+            "run the command again (or give it by --fingerprint)"
+        )
 
 
 @app.command()
@@ -175,7 +192,7 @@ def check(
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
         typer.echo(f"{mark:5} {finding.what}: {finding.text}")
     if problems:
-        raise ConfigError(f"{problems} thing(s) would go wrong for '{opened.settings().name}'")
+        raise ConfigError(f"{counted(problems, 'thing')} would go wrong for '{opened.settings().name}'")
 
 
 @app.command()
@@ -265,7 +282,7 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
     from fedrec.clients.forgetting import forget_photos
 
     for name, copies in forget_photos(opened, paths):
-        also = f", nor are {copies} copies of it" if copies else ""
+        also = f", nor is any of its {counted(copies, 'copy', plural='copies')}" if copies else ""
         typer.echo(f"{name} is used in no step from the next round on{also}; the file stays where it is")
     typer.echo(
         "What can't be undone: a round charged before may still be sent, what earlier rounds learnt stays in "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +21,10 @@ BROKEN_PIPE = 141
 """What a shell gives for a program that SIGPIPE ended: whoever read its output has stopped reading."""
 
 
+LINE_SECONDS = 10.0
+"""How often a stage that takes long has a line, where there is no terminal."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave the exit code to :func:`run_reporting_errors`; rich would end with 1."""
@@ -25,6 +33,27 @@ class _Console(Console):
 
 stderr = _Console(stderr=True, highlight=False)
 stdout = _Console(highlight=False)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end what is done inside as Ctrl-C does, with one line and an exit code.
+
+    Commands that end in order by themselves, as daemons do, replace the handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        # None stands for a handler that wasn't set from Python, which can't be put back.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def run_reporting_errors(action: Callable[[], int]) -> int:
@@ -71,7 +100,11 @@ def _drop_unwritten() -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
-    """Show stages and rounds with accuracy, epsilon and time left; yields the function to tell them to."""
+    """Show stages and rounds with accuracy, epsilon and time left; yields the function to tell them to.
+
+    Where there is no terminal, a stage has a line when it begins, and while it goes on one every
+    ``LINE_SECONDS``; a stage that brings lines of its own has those.
+    """
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=24),
@@ -81,12 +114,22 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
     )
     with Progress(*columns, console=stderr, disable=quiet or not stderr.is_terminal) as progress:
         tasks: dict[str, int] = {}
+        printed = 0.0
+
+        def print_line(stage: Stage, *, begins: bool) -> None:
+            nonlocal printed
+            goes_on = stage.done < stage.total and time.monotonic() - printed >= LINE_SECONDS
+            if not stage.plain and not begins and not goes_on:
+                return
+            printed = time.monotonic()
+            stderr.print(stage.plain or f"{stage.name}: {stage.done} of {stage.total}")
 
         def tell(stage: Stage) -> None:
-            if stage.name not in tasks:
+            begins = stage.name not in tasks
+            if begins:
                 tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
             progress.update(tasks[stage.name], completed=stage.done, note=stage.note)  # type: ignore[arg-type]
-            if not quiet and not stderr.is_terminal and stage.plain:
-                stderr.print(stage.plain)
+            if not quiet and not stderr.is_terminal:
+                print_line(stage, begins=begins)
 
         yield tell

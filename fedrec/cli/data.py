@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fedrec._internal.text import counted
 from fedrec.cli.console import stdout
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_layout
@@ -66,7 +67,7 @@ def synth(
         validation=validation,
         test=test,
     )
-    typer.echo(f"{write(splits, folder)} photos in {folder}")
+    typer.echo(f"{counted(write(splits, folder), 'photo')} in {folder}")
 
 
 @app.command()
@@ -114,7 +115,11 @@ def _show_alike(found: FolderSummary) -> None:
     if not groups:
         return
     photos = sum(map(len, groups))
-    typer.echo(f"{photos} photos in train look like another one of their merchant's; each of them counts")
+    look = "looks" if photos == 1 else "look"
+    typer.echo(
+        f"{counted(photos, 'photo')} in train {look} like another one of the same merchant's; "
+        "each of them counts"
+    )
     for group in groups[:_SHOWN_GROUPS]:
         typer.echo("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     if len(groups) > _SHOWN_GROUPS:

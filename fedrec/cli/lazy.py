@@ -61,6 +61,8 @@ class LazyGroup(TyperGroup):
             if name in self.lazily:
                 rows.append((name, self.lazily[name][1]))
             elif (command := super().get_command(ctx, name)) is not None:
-                rows.append((name, command.get_short_help_str(limit=formatter.width)))
+                # All of its first paragraph: Click's own short help is cut off with dots.
+                told = command.short_help or (command.help or "").partition("\n\n")[0]
+                rows.append((name, " ".join(told.split())))
         with formatter.section("Commands"):
             formatter.write_dl(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.privacy.accounting.rating import USUAL_DELTA
 from fedrec.privacy.aggregation import registry as schemes
@@ -23,7 +24,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     derived = derive(made)
     yield f"training    {training.number} ({made.training_id[:16]})"
     code = "" if made.model_code is None else f" with the code {made.model_code}"
-    yield f"model       {made.model}{code}, {made.dimension:,} parameters, {made.rounds} rounds"
+    yield f"model       {made.model}{code}, {made.dimension:,} parameters, {counted(made.rounds, 'round')}"
     note = check_model(Task.of_plan(made, model_registry.get_exact(made.model, made.model_code), seed=0))
     if note is not None:
         yield f"            {note}"

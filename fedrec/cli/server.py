@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
@@ -183,8 +184,8 @@ def _standing(training: Training) -> Iterator[str]:
         lost = sum(not line.record.opened for line in rounds)
         shown = "" if last.accuracy is None else f", accuracy {last.accuracy:.1%}"
         yield (
-            f"  round     {last.record.round} of {made.rounds}: {last.record.contributors} contributors, "
-            f"{lost} rounds lost so far{shown}"
+            f"  round     {last.record.round} of {made.rounds}: "
+            f"{counted(last.record.contributors, 'contributor')}, {counted(lost, 'round')} lost so far{shown}"
         )
         if not made.privacy_mode.private:
             yield "  epsilon   none: privacy is off"
@@ -226,5 +227,5 @@ def cancel(
     training.set_status("cancelled", "by the operator")
     ends = "it had not begun"
     if stands == "running" or rounds:
-        ends = f"it ends after the round that is under way ({rounds} are on record)"
+        ends = f"it ends after the round that is under way ({counted(rounds, 'round')} on record)"
     typer.echo(f"training {training.number} is cancelled: {ends}")

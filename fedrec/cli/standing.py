@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.clients.standing import Budget, PlanSummary, Standing
 from fedrec.protocol.enrolment import grouped
 
@@ -17,9 +18,10 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         yield "this merchant has been charged for no round"
     for training in budget.trainings:
         yield (
-            f"training {training.training_id[:_SHOWN_DIGITS]}: {training.charges} charges of "
+            f"training {training.training_id[:_SHOWN_DIGITS]}: "
+            f"{counted(training.charges, 'charge')} of "
             f"{training.model}, the last at {training.last_at}; epsilon "
-            f"{_figure(training.epsilon)} at its delta {training.delta:g}"
+            f"{_figure(training.epsilon)} with the declared size, at its delta {training.delta:g}"
             + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
         )
     what = "products" if budget.unit == "product" else "photos"
@@ -61,7 +63,8 @@ def status_lines(standing: Standing) -> Iterator[str]:
     yield f"budget      epsilon {_figure(budget.spent)} spent{_left(budget)}"
     yield f"  rating    {budget.sentence}"
     yield f"  broken    epsilon {_figure(budget.spent_broken)} against whoever breaks the encryption"
-    yield f"ledger      {standing.ledger_entries} entries, head {standing.ledger_head[:_SHOWN_DIGITS]}"
+    entries = counted(standing.ledger_entries, "entry", plural="entries")
+    yield f"ledger      {entries}, head {standing.ledger_head[:_SHOWN_DIGITS]}"
     for refused in standing.refusals:
         often = f"{refused.times} times, the last " if refused.times > 1 else ""
         yield f"refused     {refused.kind}, {often}at {refused.at}: {refused.reason}"
@@ -91,15 +94,17 @@ def _daemon(standing: Standing) -> str:
 
 def _plan(plan: PlanSummary) -> str:
     return (
-        f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {len(plan.classes)} classes, {plan.rounds} "
-        f"rounds, {plan.mode}, {plan.scheme}, by {plan.unit}, {plan.merchants} merchants"
+        f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {len(plan.classes)} classes, "
+        f"{counted(plan.rounds, 'round')}, {plan.mode}, {plan.scheme}, by {plan.unit}, "
+        f"{plan.merchants} merchants"
     )
 
 
 def _cost(plan: PlanSummary) -> str:
     needed = "no bound" if plan.cap_needed is None else number_format.epsilon(plan.cap_needed)
     return (
-        f"epsilon {_figure(plan.epsilon)} for all its rounds, at its delta {plan.delta:g} ({plan.word}); "
+        f"epsilon {_figure(plan.epsilon)} for all its rounds and the declared size, at its delta "
+        f"{plan.delta:g} ({plan.word}); "
         f"policy.toml needs a lifetime_epsilon of {needed} at lifetime_delta {plan.lifetime_delta:g}"
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.clients.home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.standing import plan_of_last_charge, read_budget
@@ -101,7 +102,8 @@ class _Checks:
         forgotten = read_store(self._home.store).forgotten
         listed = f": {'; '.join(named)}" + (f"; and {more} more" if more > 0 else "") if named else ""
         return (
-            f"{train.photos} photos, {found.duplicates_dropped} copies, "
+            f"{counted(train.photos, 'photo')}, "
+            f"{counted(found.duplicates_dropped, 'copy', plural='copies')}, "
             f"{sum(map(len, found.near_duplicates))} that look like another"
             + (f", {len(found.in_several_products)} in several products" if train.products else "")
             + f", {len(found.skipped)} unusable{listed}"
@@ -161,10 +163,13 @@ class _Checks:
         tags = RecordTags(self._home.identity())
         fresh = len(set(map(tags.tag, splits.held)) - view.counted.held)
         gone = len(view.counted.held) - (len(splits.held) - fresh)
-        left = f"{gone} {plan.unit}(s) of the last charge are gone, and take part in no step" if gone else ""
+        left = ""
+        if gone:
+            missing = counted(gone, f"{plan.unit} is", plural=f"{plan.unit}s are")
+            left = f"of the last charge, {missing} gone, for no step to use"
         if not fresh:
             return left or f"the {plan.unit}s are those of the last charge"
-        new = f"{fresh} {plan.unit}(s) came since the last charge"
+        new = f"{counted(fresh, plan.unit)} came since the last charge"
         if self._policy().changed_data == "refuse":
             new += ", and are left out: policy 'changed_data' is 'refuse', 'count_together' would let them in"
         else:
@@ -230,7 +235,7 @@ class _Checks:
         head = read_head(head_path(ledger), public=public, verify=verify)
         _, entries = read_budget(self._home, None)
         check_head(ledger, head, entries, public=public)
-        return f"{len(entries)} entries, the chain holds, none is missing"
+        return f"{counted(len(entries), 'entry', plural='entries')}, the chain holds, none is missing"
 
     def budget(self) -> str:
         budget, _ = read_budget(self._home, self._policy())

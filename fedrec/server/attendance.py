@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
-from fedrec._internal.text import listed
+from fedrec._internal.text import counted, listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.privacy.aggregation.committee import (
     check_encryption_key,
@@ -166,7 +166,8 @@ class Attendance:
         if len(connected - set(excluded)) < self.plan.min_contributors:
             away = sorted({peer.name for peer in self.plan.roster} - connected)
             raise CohortIncompleteError(
-                f"{len(connected)} merchants are connected, {self.plan.min_contributors} are needed"
+                f"{counted(len(connected), 'merchant is', plural='merchants are')} connected, "
+                f"{self.plan.min_contributors} are needed"
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec._internal.text import listed
+from fedrec._internal.text import counted, listed
 from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.privacy.derived_parameters import derive
@@ -231,7 +231,8 @@ class Coordinator:
                 if (where := f"round {round_number}, {name}") in self.refusals
             ]
             raise _LostRoundError(
-                f"{len(uploads)} contributors, fewer than the {self.plan.min_contributors} required"
+                f"{counted(len(uploads), 'contributor')}, fewer than the {self.plan.min_contributors} "
+                "required"
                 + (
                     f" ({told[0]}" + (f"; and {len(told) - 1} more" if told[1:] else "") + ")" if told else ""
                 ),

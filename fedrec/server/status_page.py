@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.report.charts import Bars, Chart, Line, round_axis, y_axis
 from fedrec.report.document import (
     Alert,
@@ -33,7 +34,7 @@ def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
     training = status["training"]
     enrolled, waiting = len(status["enrolled"]), status["waiting"]
     standing = (
-        f"{_counted(enrolled, 'merchant')} enrolled, {_counted(waiting, 'training')} waiting; up since "
+        f"{counted(enrolled, 'merchant')} enrolled, {counted(waiting, 'training')} waiting; up since "
         f"{status['started']}"
     )
     if training is None:
@@ -167,7 +168,7 @@ def _refusals(training: Mapping[str, Any]) -> Table:
 
 def _turned_away(status: Mapping[str, Any]) -> Paragraph:
     count, last = status["turned_away"]["count"], status["turned_away"]["last"]
-    text = f"{_counted(count, 'request')} turned away by the public listener"
+    text = f"{counted(count, 'request')} turned away by the public listener"
     if last:
         text += f"; the last: {last[-1]['path']} from {last[-1]['address']} at {last[-1]['time']}"
     return Paragraph(text, "note")
@@ -198,7 +199,3 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
 
 def _shown_epsilon(value: float | None) -> str:
     return "none" if value is None else number_format.epsilon(value)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

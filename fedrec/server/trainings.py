@@ -169,4 +169,4 @@ def find_training(folder: Path, number: str) -> Training:
     for training in all_trainings(folder):
         if number.isdecimal() and int(number) == int(training.number):
             return training
-    raise ConfigError(f"there is no training {number} on file here")
+    raise ConfigError(f"there is no training {number} on file here: 'fedrec server status' lists them")

@@ -15,6 +15,7 @@ from flwr.app import Context, RecordDict
 
 from fedrec._internal import number_format
 from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec._internal.text import counted
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
@@ -189,7 +190,8 @@ def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> 
     """Raise the error that the run ended with, unless it reached its last round."""
     if progress.interrupted:
         raise InterruptedRunError(
-            f"stopped after {len(session.lines)} of {run.plan.rounds} rounds; {run.folder} holds the results "
+            f"stopped after {len(session.lines)} of {counted(run.plan.rounds, 'round')}; {run.folder} holds "
+            f"{'the results' if session.lines else 'the plan and the ledgers, no model yet'} "
             f"('fedrec simulate --resume {run.folder}' goes on)"
         )
     if isinstance(progress.failure, FedrecError):
@@ -200,7 +202,7 @@ def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> 
     if not any(line.record.opened for line in session.lines):
         first = session.lines[0].record.reason if session.lines else "each was interrupted"
         raise TrainingError(
-            f"not one of {run.plan.rounds} rounds was opened ({first}): "
+            f"not one of {counted(run.plan.rounds, 'round')} was opened ({first}): "
             f"the model is untrained; {run.folder} holds the report"
         )
 
@@ -235,7 +237,7 @@ def _report(
         problems.insert(0, f"FAILED: {progress.failure}")
     if progress.worker_deaths:
         problems.append(
-            f"{progress.worker_deaths} worker process(es) died; the merchants that they were answering for "
+            f"{counted(progress.worker_deaths, 'worker process', plural='worker processes')} died; the merchants that they were answering for "
             "dropped out of those rounds."
         )
     return build_report(
@@ -273,7 +275,9 @@ def _train(
     """Run every round that is left on the engine that the options name."""
     config, cohort, rounds = run.config, run.plan.cohort, run.plan.rounds
     done = len(session.lines)
-    plain = f"training: {cohort} merchants, {rounds} rounds" + (f", {done} of them done" if done else "")
+    plain = f"training: {cohort} merchants, {counted(rounds, 'round')}" + (
+        f", {done} of them done" if done else ""
+    )
     observers.tell(Stage("training", done, rounds, plain=plain))
     with ExitStack() as opened:
         events = EventWriter(run.folder)

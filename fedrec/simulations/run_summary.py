@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.privacy.accounting.rating import USUAL_DELTA
 from fedrec.protocol import modes
 
@@ -49,7 +50,8 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"epsilon    {budget}",
         f"rating     {privacy['rating']['sentence']}",
         f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
-        f"{opened} of {len(report['rounds'])} rounds opened, {number_format.duration(run['seconds'])}",
+        f"{opened} of {counted(len(report['rounds']), 'round')} opened, "
+        f"{number_format.duration(run['seconds'])}",
         f"optimizer  {run['optimizer']}",
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "

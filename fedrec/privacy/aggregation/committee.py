@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedrec._internal.text import counted
 from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.registry import check_trust
 from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
@@ -67,7 +68,7 @@ def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
         )
     if threshold <= corrupt:
         raise ConfigError(
-            f"{corrupt} corrupt member(s) reach the threshold of {threshold} by themselves: raise "
+            f"a threshold of {threshold} is reached by {counted(corrupt, 'corrupt member')} alone: raise "
             "--threshold and --committee, or lower --corrupt-members"
         )
     if 2 * threshold - members <= corrupt:
@@ -78,8 +79,8 @@ def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
             else "raise --committee, or lower --corrupt-members"
         )
         raise ConfigError(
-            f"threshold {threshold} of {members} lets {corrupt} corrupt member(s) open two different sets: "
-            f"{way_out}"
+            f"threshold {threshold} of {members} lets {counted(corrupt, 'corrupt member')} open two different "
+            f"sets: {way_out}"
         )
 
 
@@ -97,8 +98,8 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
         raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
     if min_contributors - colluders < 2:
         raise ConfigError(
-            f"{min_contributors} contributor(s) less {colluders} colluder(s) leave fewer than 2 honest: "
-            "raise --min-contributors or --merchants, or lower --drop or --colluders"
+            f"{counted(min_contributors, 'contributor')} less {counted(colluders, 'colluder')} leave fewer than "
+            "2 honest: raise --min-contributors or --merchants, or lower --drop or --colluders"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.report.document import (
     Alert,
     Block,
@@ -46,7 +47,9 @@ def _empirical(found: Mapping[str, Any]) -> list[Block]:
     confidence = number_format.percent(found.get("confidence"))
     result: list[Block] = []
     if violations:
-        text = f"The installed pipeline leaked more than it claims: {violations:.0f} violation(s)."
+        text = (
+            f"The installed pipeline leaked more than it claims: {counted(round(violations), 'violation')}."
+        )
         result.append(Alert((text,)))
     result.append(
         Paragraph(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from fedrec._internal.text import counted
 from fedrec.privacy.audit.attack_results import attack_sections
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
 from fedrec.privacy.audit.bundled_ledger import LedgerView
@@ -34,7 +35,7 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
     said = body["statements"]
     costs = {ledger.name: ledger.costs for ledger in ledgers}
     caps = {ledger.name: ledger.cap for ledger in ledgers}
-    held = "1 ledger" if len(ledgers) == 1 else f"{len(ledgers)} ledgers"
+    held = counted(len(ledgers), "ledger")
     return Document(
         title=TITLE,
         subtitle=f"{held}; made at {body['created_at']}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.privacy.accounting.rating import Rating, rate, unit_in_words
 from fedrec.protocol import modes
 from fedrec.protocol.modes import ModeSpec
@@ -265,8 +266,8 @@ def _condition(privacy: Mapping[str, Any], mode: ModeSpec, trust: TrustModel) ->
     colluders = number_format.number(privacy.get("colluders"))
     if trust.epsilon_of != "sum" or not mode.shares_noise or colluders is None:
         return ""
-    noun = "merchant sides" if colluders == 1 else "merchants side"
-    return f", as long as at most {colluders:.0f} {noun} with the server"
+    merchants = counted(round(colluders), "merchant sides", plural="merchants side")
+    return f", as long as at most {merchants} with the server"
 
 
 def _single_update(privacy: Mapping[str, Any], mode: ModeSpec) -> str:
@@ -279,7 +280,7 @@ def _coalition(privacy: Mapping[str, Any], mode: ModeSpec) -> PartyView:
     colluders = number_format.number(privacy.get("colluders"))
     party = "The server with colluding merchants"
     if colluders is not None:
-        party = f"The server with up to {colluders:.0f} merchant{'' if colluders == 1 else 's'}"
+        party = f"The server with up to {counted(round(colluders), 'merchant')}"
     return PartyView(
         party,
         "The same, less what those merchants put in themselves. With more merchants than that on its "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fedrec._internal.text import counted
 from fedrec.privacy.accounting import accountants
 from fedrec.privacy.accounting.copies import SHOWN
 from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
@@ -305,20 +306,22 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
     lost = [line.record for line in lines if not line.record.opened]
     if lost:
         warnings.append(
-            f"{len(lost)} round(s) were not opened and stay charged; the first: {lost[0].reason}."
+            f"not opened, yet charged: {counted(len(lost), 'round')}; the first: {lost[0].reason}."
         )
     if facts.stopped_early:
         warnings.append(
-            f"STOPPED EARLY: a callback ended the training after {len(lines)} of {plan.rounds} rounds. Its "
-            "results may have influenced that, so the privacy figures are those of all planned rounds."
+            "STOPPED EARLY: a callback ended the training after "
+            f"{len(lines)} of {counted(plan.rounds, 'round')}. Its results may have influenced that, so the "
+            "privacy figures are those of all planned rounds."
         )
     unfinished = facts.rounds_reserved - len(lines)
     if unfinished > 0 and not facts.interrupted:
         warnings.append(
-            f"{unfinished} round(s) were under way when the server was stopped: never finished, and charged."
+            f"under way when the server was stopped, never finished, and charged: "
+            f"{counted(unfinished, 'round')}."
         )
     if facts.interrupted:
-        warnings.append(f"INTERRUPTED: stopped after {len(lines)} of {plan.rounds} rounds.")
+        warnings.append(f"INTERRUPTED: stopped after {len(lines)} of {counted(plan.rounds, 'round')}.")
     return warnings
 
 
@@ -343,7 +346,8 @@ def _absent_classes(metrics: Metrics | None) -> list[str]:
         return []
     shown = ", ".join(absent[:_SHOWN_CLASSES]) + (", ..." if absent[_SHOWN_CLASSES:] else "")
     return [
-        f"{len(absent)} class(es) have no record to measure on and count as 0 in the macro means: {shown}."
+        f"no record to measure on, so 0 in the macro means: "
+        f"{counted(len(absent), 'class', plural='classes')}: {shown}."
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.text import counted
 from fedrec.report.charts import Chart, Colour, Cross, Line, round_axis, y_axis
 from fedrec.report.document import Block, Paragraph, Plot, Plots
 from fedrec.server.report import tables
@@ -21,9 +22,9 @@ def round_blocks(report: Mapping[str, Any]) -> list[Block]:
     accuracy = _plot(rows, "accuracy", colour="blue", shown=number_format.percent, top=1.0)
     spent = _plot(rows, "epsilon", colour="violet", shown=number_format.epsilon)
     planned = number_format.number(tables.section(report, "run").get("rounds"))
-    summary = f"{len(rows)} rounds" if len(rows) != 1 else "1 round"
+    summary = counted(len(rows), "round")
     if planned is not None and planned > len(rows):
-        summary = f"{len(rows)} of {planned:.0f} rounds"
+        summary = f"{len(rows)} of {counted(round(planned), 'round')}"
     lost = _lost(rows)
     missed = sum(number_format.number(row.get("dropouts")) or 0.0 for row in rows)
     gone = f"{len(lost)} lost: not opened, yet charged (×)" if lost else "none lost"
@@ -34,7 +35,7 @@ def round_blocks(report: Mapping[str, Any]) -> list[Block]:
                 Plot(spent, "Epsilon", "spent so far"),
             )
         ),
-        Paragraph(f"{summary}; {gone}; {missed:,.0f} dropouts in all.", "note"),
+        Paragraph(f"{summary}; {gone}; {counted(round(missed), 'dropout')} in all.", "note"),
     ]
 
 
@@ -54,7 +55,8 @@ def _plot(
     highest = max((value for _, value in points), default=0.0) or 1.0
     told = f"{shown(points[-1][1])} at round {points[-1][0]:.0f}" if points else "no round has a value"
     return Chart(
-        describes=f"{key} over {len(numbers)} rounds; {told}{f'; {len(lost)} rounds lost' if lost else ''}",
+        describes=f"{key} over {counted(len(numbers), 'round')}; {told}"
+        + (f"; {counted(len(lost), 'round')} lost" if lost else ""),
         x_range=(numbers[0], numbers[-1]),
         x_ticks=round_axis(numbers[0], numbers[-1]),
         x_title="round",
