@@ -14,6 +14,7 @@ from fedrec._internal.text import one_line
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import DataError, FedrecError, ProtocolError, RefusedError
+from fedrec.observability.repeats import Repeats
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
@@ -34,25 +35,37 @@ Blobs = Mapping[str, bytes]
 _log = logging.getLogger(__name__)
 
 
-def _told(error: FedrecError) -> Refusal:
+def _told(error: FedrecError, *, repeats: Repeats, matter: str) -> Refusal:
     """Return what the server may read of an error; the merchant's own log has the rest."""
     if isinstance(error, RefusedError):
-        _log.warning("refused: %s", one_line(error, most=MAX_REASON))
+        repeats.say(matter, f"refused: {one_line(error, most=MAX_REASON)}")
     refusal = refusal_of(error)
     if refusal.code == "failed":
         # Such an error may name a photo; a log that is kept doesn't.
         what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
-        _log.error("a request can't be answered (%s): 'fedrec client check' says why", what)
+        repeats.say(
+            matter,
+            f"a request can't be answered ({what}): 'fedrec client check' says why",
+            level=logging.ERROR,
+        )
         _log.debug("what it was: %s", error)
     return refusal
 
 
-def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
+def build_client_app(
+    merchant_of: Callable[[Context], Merchant], *, repeats: Repeats | None = None
+) -> ClientApp:
     """Return a ClientApp whose messages are answered by the merchant of their context.
 
     A refusal goes back as a reply with its reason; any other failure becomes Flower's error reply.
+
+    Args:
+        merchant_of: finds the merchant.
+        repeats: through which refusals are logged, so that one which comes again and again is one line.
+
     """
     app = ClientApp()
+    said = repeats or Repeats(_log)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -64,7 +77,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(refusal: Refusal) -> JoinReply:
             return JoinReply(merchant=merchant.name, refused=refusal)
 
-        return _reply(merchant, message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
+        return _reply(
+            merchant, message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0, repeats=said
+        )
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -83,6 +98,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             answer=merchant.train,
             refuse=refuse,
             blob_bytes=blob_bytes,
+            repeats=said,
         )
 
     @app.query("unmask")
@@ -102,6 +118,7 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
             answer=merchant.unmask,
             refuse=refuse,
             blob_bytes=blob_bytes,
+            repeats=said,
         )
 
     @app.query("close")
@@ -114,7 +131,9 @@ def build_client_app(merchant_of: Callable[[Context], Merchant]) -> ClientApp:
         def refuse(refusal: Refusal) -> CloseReply:
             return CloseReply(merchant=merchant.name, refused=refusal)
 
-        return _reply(merchant, message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0)
+        return _reply(
+            merchant, message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0, repeats=said
+        )
 
     return app
 
@@ -127,6 +146,7 @@ def _reply(
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[Refusal], Strict],
     blob_bytes: Callable[[], int],
+    repeats: Repeats,
 ) -> Message:
     """Answer a message that the merchant's server signed, and no other.
 
@@ -139,10 +159,16 @@ def _reply(
         if request.subject != (signed.training_id, signed.round_number):
             raise ProtocolError("a request was signed for another training or round than it names")
         reply, sent = answer(request, blobs)
+        repeats.end(_matter(message, request))
     except FedrecError as error:
-        reply, sent = refuse(_told(error)), {}
+        reply, sent = refuse(_told(error, repeats=repeats, matter=_matter(message, request))), {}
         _note(merchant.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
+
+
+def _matter(message: Message, request: Request | None) -> str:
+    """Name what a refusal is about: requests of one kind, of one training."""
+    return f"{message.metadata.message_type} {'' if request is None else request.subject[0]}"
 
 
 def _note(store: MerchantStore, error: FedrecError, *, message: Message, request: Strict | None) -> None:

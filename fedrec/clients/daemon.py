@@ -22,6 +22,7 @@ from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
+from fedrec.observability.repeats import Repeats
 from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.shape import shape_of
 
@@ -70,7 +71,8 @@ class Daemon:
         self._with_next_key = False
         home.node_key()
         self._merchant = open_merchant(home, device=options.device, seed=options.seed)
-        self._app: ClientApp = build_client_app(lambda context: self._merchant)
+        self._repeats = Repeats(_log)
+        self._app: ClientApp = build_client_app(lambda context: self._merchant, repeats=self._repeats)
         self._stop = threading.Event()
         self._next_expiry = 0.0
         self.observer = MerchantObserver(self._merchant.ledger)
@@ -102,7 +104,7 @@ class Daemon:
                     self._lost(str(error))
                     if self._stop.is_set():
                         break
-                    _log.warning("%s; trying again in %.0f s", error, pause)
+                    self._repeats.say("connection", f"{error}; it is tried again until it succeeds")
                     if isinstance(error, NotAdmittedError):
                         self._with_next_key = not self._with_next_key
                     self._stop.wait(pause)
@@ -110,6 +112,7 @@ class Daemon:
         finally:
             self._lost("the daemon has stopped")
             self._merchant.close()
+            self._repeats.end()
             _log.info("stopped")
 
     def _expire(self) -> None:
@@ -118,6 +121,7 @@ class Daemon:
             self._merchant.expire()
 
     def _connected(self) -> None:
+        self._repeats.end("connection")
         _log.info("connected to %s", self._join.address)
         self.observer.connection(up=True)
         self._home.note_connection(connected=True)
@@ -205,7 +209,8 @@ class Daemon:
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type
         context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
-        _log.info("answering %s of %s", one_line(kind), one_line(message.metadata.group_id))
+        told = f"answering {one_line(kind)} of {one_line(message.metadata.group_id)}"
+        self._repeats.say("message", told, level=logging.INFO)
         try:
             return self._app(message, context)
         # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
