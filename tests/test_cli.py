@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from PIL import Image
 from fedrec import __version__
 from fedrec.cli.app import main
 from fedrec.cli.console import run_reporting_errors
+from fedrec.cli.heartbeat import Heartbeat
 from fedrec.errors import ConfigError
+from fedrec.observability.progress import Stage
 from fedrec.protocol.plan import Peer
 from fedrec.server.training_file import TrainingFile, file_training
 from fedrec.simulations import local_grid, run_setup
@@ -384,4 +387,86 @@ def test_ctrl_c_in_a_command_ends_with_its_code(cli: Cli, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_setup, "open_source", interrupted)
-    assert cli("simulate") == Outcome(130, "", "fedrec: stopped\n")
+    outcome = cli("simulate")
+    assert outcome.code == 130
+    assert "stopped while the run was prepared: no round was begun" in outcome.one_line()
+
+
+def test_sigterm_while_a_run_is_prepared_ends_it_with_a_line_and_a_code(tmp_path: Path) -> None:
+    """It ended without a word; reading the data is held up here until the signal has come."""
+    program = """
+import os, signal, time
+from fedrec.cli.app import main
+from fedrec.simulations import run_setup
+
+def read(*given, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+run_setup.open_source = read
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "simulate"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("fedrec: stopped while the run was prepared")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stage_that_takes_long_has_lines_without_a_terminal() -> None:
+    lines: list[str] = []
+    with Heartbeat(lines.append, seconds=0.04) as heartbeat:
+        heartbeat.tell(Stage("merchants' folders", 3, 500))
+        deadline = time.monotonic() + 20
+        while len(lines) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        heartbeat.tell(Stage("training", 1, 2, plain="round 1/2"))
+    assert lines[0].startswith("merchants' folders: 3 of 500, ")
+    assert lines[0].endswith(" so far")
+    assert "round 1/2" in lines
+
+
+def test_a_short_stage_has_none() -> None:
+    lines: list[str] = []
+    with Heartbeat(lines.append) as heartbeat:
+        heartbeat.tell(Stage("reading the data", 0, 1))
+    assert not lines
+
+
+def test_an_error_of_usage_points_to_the_help_of_its_own_command(cli: Cli) -> None:
+    for arguments, path in (
+        (("simulate", "--nonsense"), "fedrec simulate"),
+        (("server", "enroll"), "fedrec server enroll"),
+        (("server", "enrol"), "fedrec server"),
+        (("simulat",), "fedrec"),
+    ):
+        outcome = cli(*arguments)
+        assert outcome.code == CONFIG
+        assert f"(see '{path} --help')" in outcome.one_line()
+
+
+@pytest.mark.parametrize("group", ["server", "client", "data", "audit"])
+def test_help_of_a_group_says_what_its_commands_do_to_the_end(cli: Cli, group: str) -> None:
+    outcome = cli(group, "--help")
+    assert outcome.code == 0
+    listed = outcome.stdout.partition("Commands:")[2]
+    assert listed.strip()
+    assert "..." not in listed
+    if group == "server":
+        # The end of the longest one.
+        assert "what was charged stays charged" in " ".join(listed.split())
+
+
+def test_a_training_that_is_not_on_file_points_to_the_list(cli: Cli, tmp_path: Path) -> None:
+    assert cli("server", "init", "--address", "localhost:8443", "--home", "home").code == 0
+    outcome = cli("server", "cancel", "9", "--home", "home")
+    assert outcome.code == CONFIG
+    assert "there is no training 9" in outcome.one_line()
+    assert "'fedrec server status'" in outcome.stderr

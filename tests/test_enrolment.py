@@ -94,12 +94,24 @@ def test_another_server_is_warned_of_and_has_to_be_confirmed(
     other = swapped(file, what, tmp_path)
     join(home, file, answers="y\n")
     shown = join(home, other, "--fingerprint", grouped(other.fingerprint), answers="n\n")
-    assert shown.exit_code != 0 and home.joined() == file
+    assert isinstance(shown.exception, ConfigError) and "not confirmed" in str(shown.exception)
+    assert home.joined() == file
     assert "WARNING: the server's " + what.removeprefix("server_") in shown.output
     assert join(home, other, answers="y\ny\n").exit_code == 0
     assert home.joined() == other
     back = join(home, file, "--fingerprint", grouped(file.fingerprint), "--new-server")
     assert back.exit_code == 0 and "WARNING" in back.output
+
+
+@pytest.mark.parametrize("answers", ["n\n", ""], ids=["no", "nobody there"])
+def test_a_join_that_is_not_confirmed_is_an_error_of_usage(
+    home: MerchantHome, file: JoinFile, answers: str
+) -> None:
+    """Not 130: nobody stopped anything."""
+    shown = join(home, file, answers=answers)
+    assert isinstance(shown.exception, ConfigError)
+    assert "nothing was joined" in str(shown.exception) and "--fingerprint" in str(shown.exception)
+    assert not home.has_joined
 
 
 @pytest.mark.parametrize("what", ["address", "roster"])

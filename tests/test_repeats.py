@@ -6,10 +6,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 
 from fedrec.clients.app import build_client_app
 from fedrec.errors import RefusedError
+from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.repeats import Repeats
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
@@ -72,8 +73,10 @@ def test_a_merchant_logs_what_it_refuses_again_and_again_once(caplog: pytest.Log
     app = build_client_app(lambda context: merchant)  # type: ignore[arg-type, return-value]
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
 
+    set_task_identity(run_id=1, node_id=1)
+
     def ask() -> None:
-        app(new_message(RecordDict(), dst_node_id=1, message_type="query.join", run_id=1), context)
+        app(new_message(RecordDict(), message_type="query.join", node_id=1, group_id="0", ttl=60.0), context)
 
     for _ in range(3):
         ask()

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,15 +13,12 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedrec.cli.heartbeat import Heartbeat
 from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
 from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
 """What a shell gives for a program that SIGPIPE ended: whoever read its output has stopped reading."""
-
-
-LINE_SECONDS = 10.0
-"""How often a stage that takes long has a line, where there is no terminal."""
 
 
 class _Console(Console):
@@ -102,8 +98,7 @@ def _drop_unwritten() -> None:
 def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
     """Show stages and rounds with accuracy, epsilon and time left; yields the function to tell them to.
 
-    Where there is no terminal, a stage has a line when it begins, and while it goes on one every
-    ``LINE_SECONDS``; a stage that brings lines of its own has those.
+    Where there is no terminal, a stage has its own lines, and one every so often while it goes on.
     """
     columns = (
         TextColumn("{task.description:<22}"),
@@ -112,24 +107,18 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=stderr, disable=quiet or not stderr.is_terminal) as progress:
-        tasks: dict[str, int] = {}
-        printed = 0.0
+    if quiet:
+        yield lambda stage: None
+    elif not stderr.is_terminal:
+        with Heartbeat(stderr.print) as heartbeat:
+            yield heartbeat.tell
+    else:
+        with Progress(*columns, console=stderr) as progress:
+            tasks: dict[str, int] = {}
 
-        def print_line(stage: Stage, *, begins: bool) -> None:
-            nonlocal printed
-            goes_on = stage.done < stage.total and time.monotonic() - printed >= LINE_SECONDS
-            if not stage.plain and not begins and not goes_on:
-                return
-            printed = time.monotonic()
-            stderr.print(stage.plain or f"{stage.name}: {stage.done} of {stage.total}")
+            def tell(stage: Stage) -> None:
+                if stage.name not in tasks:
+                    tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
+                progress.update(tasks[stage.name], completed=stage.done, note=stage.note)  # type: ignore[arg-type]
 
-        def tell(stage: Stage) -> None:
-            begins = stage.name not in tasks
-            if begins:
-                tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
-            progress.update(tasks[stage.name], completed=stage.done, note=stage.note)  # type: ignore[arg-type]
-            if not quiet and not stderr.is_terminal:
-                print_line(stage, begins=begins)
-
-        yield tell
+            yield tell

@@ -21,7 +21,7 @@ from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, Trainin
 from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, build_report
 from fedrec.server.round_records import RoundLine
-from fedrec.server.session import RoundCallback, RoundOutcome, Session
+from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
 from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
@@ -99,7 +99,7 @@ def simulate(
 
     Raises:
         FedrecError: one clear line on anything wrong with the options or the data.
-        InterruptedRunError: after Ctrl-C.
+        InterruptedRunError: after Ctrl-C or SIGTERM.
         TrainingError: no round was opened.
 
     """
@@ -142,7 +142,7 @@ def _carry_out(make: Callable[[], SimulationRun], observers: Observers) -> Simul
     started = time.monotonic()
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
-            run = make()
+            run = _prepared(make)
         opened.callback(os.close, _lock(run))
         run.training.set_status("running")
         session = run.session()
@@ -168,6 +168,16 @@ def _carry_out(make: Callable[[], SimulationRun], observers: Observers) -> Simul
             raise progress.failure or error from None
     _raise_ending(run, session, progress)
     return SimulationResult(report=report, folder=run.folder)
+
+
+def _prepared(make: Callable[[], SimulationRun]) -> SimulationRun:
+    """Prepare a run; raise ``InterruptedRunError`` if a signal stops that."""
+    try:
+        return make()
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "stopped while the run was prepared: no round was begun; run the command again"
+        ) from None
 
 
 def _lock(run: SimulationRun) -> int:
@@ -237,7 +247,8 @@ def _report(
         problems.insert(0, f"FAILED: {progress.failure}")
     if progress.worker_deaths:
         problems.append(
-            f"{counted(progress.worker_deaths, 'worker process', plural='worker processes')} died; the merchants that they were answering for "
+            f"{counted(progress.worker_deaths, 'worker process', plural='worker processes')} died; "
+            "the merchants that they were answering for "
             "dropped out of those rounds."
         )
     return build_report(
@@ -290,13 +301,24 @@ def _train(
         session.evaluation = inputs.validation
         session.callbacks = (show, *observers.callbacks)
         engine = RayGrid if config.engine == "ray" else LocalGrid
+        workers = worker_count(config, merchants=cohort)
+        observers.tell(Stage("starting workers", 0, workers))
         grid = engine(
             simulated_merchants(run, arrays=inputs.arrays),
             merchants=cohort,
-            workers=worker_count(config, merchants=cohort),
+            workers=workers,
             dropouts=Dropouts(config.drop, config.seed or 0) if config.drop else None,
         )
         opened.callback(grid.close)
+        observers.tell(Stage("starting workers", workers, workers))
+        observers.tell(Stage("merchants joining", 0, cohort))
+
+        def note_joined(lost: int) -> None:
+            if not session.lines:
+                observers.tell(Stage("merchants joining", cohort, cohort))
+                observers.tell(Stage("training", 0, rounds))
+
+        session.pace = Pace(before_round=note_joined)
 
         def note_deaths() -> None:
             progress.worker_deaths = grid.worker_deaths

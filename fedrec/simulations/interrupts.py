@@ -1,4 +1,4 @@
-"""Handle Ctrl-C during a run: it stops the work, but never the writing of the report."""
+"""Handle Ctrl-C and SIGTERM during a run: they stop the work, but never the writing of the report."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """A context manager in which SIGINT raises ``KeyboardInterrupt`` only within :meth:`allowed`.
+    """A context manager in which a signal raises ``KeyboardInterrupt`` only within :meth:`allowed`.
 
-    It raises once for each such block. Elsewhere SIGINT is ignored, since what is under way there is short.
+    It raises once for each such block. Elsewhere a signal is ignored, since what is under way there is short.
     Outside the main thread, where Python delivers no signals, nothing changes.
     """
 
     def __init__(self) -> None:
         self._allowed = False
-        self._before: signal.Handlers | object = signal.SIG_DFL
+        self._before: dict[signal.Signals, Any] = {}
         self._main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Self:
         if self._main:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before = {number: signal.signal(number, self._handle) for number in _STOPS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._main:
+        for number, handler in self._before.items():
             # None means that the handler wasn't set from Python; it can't be restored.
-            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)  # type: ignore[arg-type]
+            signal.signal(number, handler or signal.SIG_DFL)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Let the first SIGINT end the block."""
+        """Let the first signal end the block."""
         self._allowed = True
         try:
             yield

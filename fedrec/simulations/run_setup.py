@@ -157,6 +157,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
     server = SigningIdentity.generate()
     counts = _draw_counts(config, source)
+    tell(Stage("planning", 0, 1))
     planned = plan_training(
         config,
         task,
@@ -169,6 +170,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     if planned.note is not None:
         tell(Stage("checking the model", 1, 1, plain=planned.note))
     plan = planned.plan
+    tell(Stage("planning", 1, 1))
     # The folder is made only after all checks, so that the same --out can be given again after an error.
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     training = Training(make_run_folder(config.out, run_id))
@@ -179,9 +181,11 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     write_secret(run.home.identity_file, server.private_bytes())
     write_atomically(run.folder / "policy.json", merchant_policy(config).rules.encode())
     run.homes.mkdir()
-    for name, identity in identities.items():
+    for made, (name, identity) in enumerate(identities.items()):
+        tell(Stage("merchants' folders", made, len(identities)))
         count = replace(counts[name], delta=plan.delta)
         MerchantHome.begin(run.homes / name, identity=identity, count=count, policy=merchant_policy(config))
+    tell(Stage("merchants' folders", len(identities), len(identities)))
     write_own_reports(source, run.homes)
     # The plan holds the declared sizes, which are charged first. The status comes last: a run without it was
     # never begun.

@@ -79,8 +79,8 @@ def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
             else "raise --committee, or lower --corrupt-members"
         )
         raise ConfigError(
-            f"threshold {threshold} of {members} lets {counted(corrupt, 'corrupt member')} open two different "
-            f"sets: {way_out}"
+            f"threshold {threshold} of {members} lets {counted(corrupt, 'corrupt member')} open two "
+            f"different sets: {way_out}"
         )
 
 
@@ -98,8 +98,8 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
         raise ConfigError(f"{min_contributors} contributors are required but there are {cohort} merchants")
     if min_contributors - colluders < 2:
         raise ConfigError(
-            f"{counted(min_contributors, 'contributor')} less {counted(colluders, 'colluder')} leave fewer than "
-            "2 honest: raise --min-contributors or --merchants, or lower --drop or --colluders"
+            f"{counted(min_contributors, 'contributor')} less {counted(colluders, 'colluder')} leave fewer "
+            "than 2 honest: raise --min-contributors or --merchants, or lower --drop or --colluders"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fedrec._internal.text import counted
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.clipping import RecordClipper
 
@@ -57,7 +58,7 @@ def _scores(model: nn.Module, records: torch.Tensor, *, classes: int) -> torch.T
     if not isinstance(scores, torch.Tensor) or scores.shape != (len(records), classes):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ConfigError(
-            f"the model gives {found} for {len(records)} record(s) of {classes} classes: "
+            f"the model gives {found} for {counted(len(records), 'record')} of {classes} classes: "
             f"it must give ({len(records)}, {classes}) scores"
         )
     return scores
