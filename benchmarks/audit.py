@@ -15,7 +15,7 @@ from pathlib import Path
 from measure import finish, parse
 
 from fedrec.clients.charging import round_charge
-from fedrec.clients.counting import draw_count
+from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.aggregation import registry as schemes

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedrec.clients.data import build_model
+from fedrec.clients.plan_resources import build_model
 from fedrec.config import SimulationConfig
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.server_app import build_server_app

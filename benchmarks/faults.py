@@ -39,8 +39,8 @@ from measure import Options, fedrec_here, finish
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from fedrec.clients.data import build_model, photos_for
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, Entry
 from fedrec.privacy.accounting.entries import charges as charges_of
 from fedrec.privacy.accounting.reading import read_entries
@@ -197,7 +197,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     data = {}
     for peer in made.roster:
         held = MerchantHome.open(federation.home(peer.name)).settings()
-        data[peer.name] = photos_for(made, held.data, layout=held.layout, device=torch.device("cpu"))
+        data[peer.name] = load_photos(made, held.data, layout=held.layout, device=torch.device("cpu"))
     work = build_model(made)
     for line in training.rounds():
         if not line.record.opened:

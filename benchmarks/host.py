@@ -19,7 +19,7 @@ os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fedrec-host-")
 import torch
 
 from fedrec.clients.daemon import Daemon, DaemonOptions
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.fleet import FleetLink
 

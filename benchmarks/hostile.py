@@ -37,7 +37,7 @@ from flwr.supercore.date import now
 from hostile_rounds import rounds_rows
 from measure import Options, finish, parse, peak_bytes, resident_bytes
 
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.request_gate import RequestGate
 from fedrec.errors import FedrecError
 from fedrec.flower.objects import inflate
 from fedrec.flower.superlink import SuperLinkHost

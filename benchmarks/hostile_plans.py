@@ -17,10 +17,10 @@ import torch
 from measure import peak_memory_bytes
 
 from fedrec.clients.assembly import open_context
-from fedrec.clients.context import Means
-from fedrec.clients.data import build_model
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.context import LocalResources
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA
@@ -128,14 +128,14 @@ def _merchant(folder: Path, identity: SigningIdentity, policy: MerchantPolicy) -
     def photos(plan: TrainingPlan) -> NoReturn:
         raise AssertionError("the photos were read for a plan that must be refused")
 
-    home = MerchantHome.begin(folder, identity=identity, count=COUNT, policy=policy)
-    means = Means(
+    home = MerchantHome.create_keys_and_ledger(folder, identity=identity, count=COUNT, policy=policy)
+    resources = LocalResources(
         data_for=photos,
         build_model=build_model,
         randomness_for=lambda plan, round_number: Randomness.from_os(),
         device=torch.device("cpu"),
     )
-    return Merchant(open_context(home, name="m0", server_key="00" * 32, policy=policy, means=means))
+    return Merchant(open_context(home, name="m0", server_key="00" * 32, policy=policy, resources=resources))
 
 
 def _plan(identity: SigningIdentity, changes: Mapping[str, Any]) -> TrainingPlan:

@@ -24,7 +24,7 @@ from typing import Any
 from end_to_end import serve
 from measure import fedrec_here, finish, parse
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink

@@ -22,7 +22,7 @@ os.environ.setdefault("FLWR_HOME", tempfile.mkdtemp(prefix="fedrec-flower-"))
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from measure import Options, finish
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.flower.guard import Guard, Receive, Scope, Send
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.enrolment import JoinFile

@@ -21,7 +21,7 @@ from typing import Any
 from audit import PEERS, charge, plan
 from measure import finish, parse
 
-from fedrec.clients.counting import draw_count
+from fedrec.clients.noised_count import draw_count
 from fedrec.privacy.accounting.ledger import Answer, Charge, Ledger, create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness

@@ -18,11 +18,11 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_context
-from fedrec.clients.context import Means
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.client_app import build_client_app
+from fedrec.clients.context import LocalResources
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
@@ -101,7 +101,7 @@ def signed_request(
 
 def change_means(merchant: Merchant, **changes: Any) -> None:
     """Let a merchant come by its records, models or chance in another way from now on."""
-    merchant.context.means = replace(merchant.context.means, **changes)
+    merchant.context.resources = replace(merchant.context.resources, **changes)
 
 
 @dataclass
@@ -145,7 +145,9 @@ class Cohort:
         home = MerchantHome(self.folder / name)
         if not home.folder.exists():
             count = replace(self.count, policy_hash=self.policy.hash)
-            MerchantHome.begin(home.folder, identity=self.identities[name], count=count, policy=self.policy)
+            MerchantHome.create_keys_and_ledger(
+                home.folder, identity=self.identities[name], count=count, policy=self.policy
+            )
         generator = torch.Generator().manual_seed(self.names.index(name))
         data = TrainingData(
             inputs=torch.randn(RECORDS, 1, FEATURES, generator=generator),
@@ -164,7 +166,7 @@ class Cohort:
             name=name,
             server_key=self.server.public.hex(),
             policy=self.policy,
-            means=Means(
+            resources=LocalResources(
                 data_for=lambda plan: data,
                 build_model=linear_model,
                 randomness_for=randomness_for,

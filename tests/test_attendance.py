@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedrec.clients.app import build_client_app
+from fedrec.clients.client_app import build_client_app
 from fedrec.server import attendance
 from fedrec.server.round_records import RoundRecord
 from tests.cohort import Cohort, InProcessGrid

@@ -24,10 +24,10 @@ from flwr.clientapp import ClientApp
 from PIL import Image
 
 import fedrec
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_merchant
-from fedrec.clients.data import build_model
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.client_app import build_client_app
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_hash, hash_modules, step_modules
 from fedrec.privacy.aggregation.seats import seat_order
@@ -137,8 +137,8 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
     assert all(len(merchant.ledger.entries()) == 3 for merchant in merchants)
     assert watch.files <= set(COVERED.values())
     for name in (
-        "clients.app",
-        "clients.opening",
+        "clients.client_app",
+        "clients.unmasking",
         "privacy.dp.step",
         "privacy.aggregation.kahe",
         "vision.folders",
@@ -160,7 +160,7 @@ def test_the_code_is_named_as_it_was_when_the_merchant_was_opened(
 
 def test_what_python_imports_for_a_step_is_covered() -> None:
     """Ask a fresh interpreter, not our reading: today no import waits inside a function of the step."""
-    imports = "import fedrec.clients.app, fedrec.clients.assembly"
+    imports = "import fedrec.clients.client_app, fedrec.clients.assembly"
     code = f"{imports}; import json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {name for name in json.loads(done.stdout) if name.startswith("fedrec.")}
@@ -218,13 +218,13 @@ def test_touching_all_that_is_not_covered_leaves_the_hash_alone(copy: Path) -> N
         ("protocol.plan", True),
         ("protocol.transport", True),
         ("clients.assembly", True),
-        ("clients.opening", True),
+        ("clients.unmasking", True),
         ("errors", True),
         ("vision.transforms", True),
         ("privacy.accounting.code_hash", True),
         ("report.pdf", False),
         ("server.sum_opening", False),
-        ("clients.observe", False),
+        ("clients.merchant_observer", False),
         ("clients.daemon", False),
         ("simulations.merchants", False),
         ("cli.simulate", False),
@@ -251,7 +251,7 @@ def small(tmp_path: Path) -> Callable[..., Path]:
 
     def make(files: dict[str, str]) -> Path:
         whole = {"__init__.py": "from fedrec import roof", "roof.py": "", "clients/__init__.py": ""}
-        whole |= {"clients/app.py": "", "clients/assembly.py": ""} | files
+        whole |= {"clients/client_app.py": "", "clients/assembly.py": ""} | files
         for name, source in whole.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(source)
@@ -287,7 +287,7 @@ def test_imports_are_followed_as_python_follows_them(
 ) -> None:
     package = small(
         {
-            "clients/app.py": source,
+            "clients/client_app.py": source,
             "clients/near.py": "",
             "other.py": "",
             "both.py": "",
@@ -296,7 +296,7 @@ def test_imports_are_followed_as_python_follows_them(
             "room/inner.py": "",
         }
     )
-    always = ["fedrec.clients", "fedrec.clients.app", "fedrec.clients.assembly"]
+    always = ["fedrec.clients", "fedrec.clients.assembly", "fedrec.clients.client_app"]
     assert sorted(step_modules(package)) == sorted(always + found)
 
 
@@ -304,7 +304,12 @@ def test_imports_are_followed_as_python_follows_them(
 def test_an_imported_module_without_its_source_is_refused(small: Callable[..., Path], name: str) -> None:
     """Python would run a compiled file in its place, which nothing would name."""
     imports = "from fedrec.clients.far import name\nimport fedrec.room.inner\n"
-    files = {"clients/app.py": imports, "clients/far.py": "", "room/__init__.py": "", "room/inner.py": ""}
+    files = {
+        "clients/client_app.py": imports,
+        "clients/far.py": "",
+        "room/__init__.py": "",
+        "room/inner.py": "",
+    }
     package = small(files)
     step_modules(package)
     path = package.joinpath(*name.split("."))
@@ -316,13 +321,13 @@ def test_an_imported_module_without_its_source_is_refused(small: Callable[..., P
 def test_a_source_that_is_no_python_is_refused(small: Callable[..., Path]) -> None:
     for source in ("import =", "from .... import x", "a = '\0'"):
         with pytest.raises(LedgerError, match=r"app\.py is no Python"):
-            step_modules(small({"clients/app.py": source}))
+            step_modules(small({"clients/client_app.py": source}))
 
 
 def test_a_line_moved_over_a_file_s_border_changes_the_hash(small: Callable[..., Path]) -> None:
-    package = small({"clients/app.py": "a = 1\nb = 2\n", "clients/assembly.py": ""})
+    package = small({"clients/client_app.py": "a = 1\nb = 2\n", "clients/assembly.py": ""})
     before = hash_modules(step_modules(package))
-    small({"clients/app.py": "a = 1\n", "clients/assembly.py": "b = 2\n"})
+    small({"clients/client_app.py": "a = 1\n", "clients/assembly.py": "b = 2\n"})
     assert hash_modules(step_modules(package)) != before
 
 

@@ -18,7 +18,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store_view import read_store
 from fedrec.errors import (
     FedrecError,
@@ -155,7 +155,7 @@ def test_a_plan_that_names_another_server_is_refused(scene: Scene) -> None:
     joined(scene)
     other = SigningIdentity.generate()
     scene.cohort.server = other
-    scene.cohort.merchants["m0"].gate.follow(other.public.hex())
+    scene.cohort.merchants["m0"].gate.use_server_key(other.public.hex())
     said = scene.refused(scene.cohort.signed(train_request(scene), MODEL), train_request(scene))
     assert (
         said in ("", "no training is open at this merchant: it was closed, or never joined") or "key" in said
@@ -357,12 +357,12 @@ def test_each_server_has_a_counter_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "requests.bin"
     gate = gate_at(path, servers[0])
     gate.check(signed[2], kind="query.close")
-    gate.follow(servers[1].public.hex())
+    gate.use_server_key(servers[1].public.hex())
     gate.check(signed[1], kind="query.close")
     gate.check(signed[3], kind="query.close")
     again = gate_at(path, servers[0])
     for one in (gate, again):
-        one.follow(servers[0].public.hex())
+        one.use_server_key(servers[0].public.hex())
         with pytest.raises(RefusedError, match="older"):
             one.check(signed[0], kind="query.close")
         one.check(signed[2], kind="query.close")

@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
-from fedrec.clients.data import photos_for
+from fedrec.clients.plan_resources import load_photos
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
@@ -348,7 +348,7 @@ def test_copies_of_a_record_multiply_its_loss_and_are_dropped(tmp_path: Path) ->
             shade = 90 if name == "other" else 20
             Image.new("RGB", (8, 8), (shade, 10, 200)).save(tmp_path / label / f"{name}.png")
     plan = Cohort(tmp_path / "cohort").plan(model="cnn", classes=("hat", "mug"), image_size=8)
-    data = photos_for(plan, tmp_path, layout="class", device=torch.device("cpu"))
+    data = load_photos(plan, tmp_path, layout="class", device=torch.device("cpu"))
     # One hat of three copies; the mug with the same pixels is another record, since its label differs.
     assert data.labels.tolist() == [0, 1, 1]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.stored_reply import freeze, thaw
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.accounting.filter import Reading
 from fedrec.privacy.identity import SigningIdentity
@@ -43,7 +43,7 @@ def _train_and_die(
     cohort.server = SigningIdentity.from_private_bytes(server)
     cohort.identities["m0"] = SigningIdentity.from_private_bytes(private)
     reply, blobs = cohort.start("m0").train(TrainRequest.model_validate_json(request), MODEL)
-    sent.write_bytes(freeze(reply, blobs))
+    sent.write_bytes(encode_reply(reply, blobs))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -139,8 +139,8 @@ def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at:
         assert killed.sent_file.read_bytes() == killed.stored_body
     for _ in range(2):
         reply, blobs = killed.merchant.train(killed.request(1), MODEL)
-        assert freeze(reply, blobs) == killed.stored_body
-        assert reply == thaw(killed.stored_body, TrainReply)[0]
+        assert encode_reply(reply, blobs) == killed.stored_body
+        assert reply == decode_reply(killed.stored_body, TrainReply)[0]
         assert set(blobs) == {"ciphertext", "box-1", "box-2", "box-3", "box-4"}
     with pytest.raises(RefusedError, match="different request"):
         killed.merchant.train(killed.another_request(1), MODEL)

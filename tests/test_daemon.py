@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli import client
-from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store_view import read_store
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.reading import in_use
@@ -170,10 +170,10 @@ def test_a_suspended_merchant_answers_no_new_round(tmp_path: Path) -> None:
     # What was charged and stored is given again.
     assert merchant.train(request(1), model) == first
     # A cap that was lowered meanwhile holds for the next round.
-    merchant.follow(cohort.policy.model_copy(update={"lifetime_epsilon": 1e-3, "lifetime_delta": 1e-4}))
+    merchant.use_policy(cohort.policy.model_copy(update={"lifetime_epsilon": 1e-3, "lifetime_delta": 1e-4}))
     with pytest.raises(RefusedError, match="privacy budget"):
         merchant.train(request(2), model)
-    merchant.follow(cohort.policy)
+    merchant.use_policy(cohort.policy)
     assert merchant.train(request(2), model)[0].signed is not None
 
 
@@ -275,7 +275,7 @@ def test_a_rotated_enrolment_takes_the_old_one_s_place(
     statement = read_file(home.folder / "enrolment.json", Enrolment).statement
     assert recounted.exit_code == 0 and "30 photos" in recounted.output
     assert statement.node_key.encode() == public_pem(new) and str(statement.size) in recounted.output
-    assert home.released().number == 2 and home.released().size == statement.size
+    assert home.declared_count().number == 2 and home.declared_count().size == statement.size
     assert json.loads((home.folder / "enrolment.json").read_text("utf-8"))["signature"]
 
 

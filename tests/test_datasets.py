@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fedrec.clients.data import photos_for
+from fedrec.clients.plan_resources import load_photos
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import Unit
 from fedrec.vision import folders
@@ -275,7 +275,7 @@ def test_another_list_of_classes_is_no_change_of_the_photos(tmp_path: Path, unit
         plan = cohort.plan(
             model="cnn", classes=classes, image_size=8, unit=unit, min_contributors=1, threshold=0
         )
-        data = photos_for(plan, tmp_path, layout=layout, device=torch.device("cpu"))
+        data = load_photos(plan, tmp_path, layout=layout, device=torch.device("cpu"))
         assert len(data.labels) == len(classes) * (1 if unit == "product" else 2)
         return set(data.held)
 

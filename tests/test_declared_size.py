@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from fedrec._internal.files import write_atomically
 from fedrec.cli import client
-from fedrec.clients import home as home_module
-from fedrec.clients.home import MerchantHome
+from fedrec.clients import merchant_home as home_module
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event, noised_size
@@ -49,7 +49,7 @@ def init(photos: Path, home: Path) -> MerchantHome:
     assert shown.exit_code == 0, shown.output
     made = MerchantHome.open(home)
     # The exact number is for the merchant's eyes, beside what everybody else will read.
-    assert f"{PHOTOS} photos" in shown.output and f"told about {made.released().size}:" in shown.output
+    assert f"{PHOTOS} photos" in shown.output and f"told about {made.declared_count().size}:" in shown.output
     assert "noised count" in shown.output and "public keys only" not in shown.output
     return made
 
@@ -140,7 +140,7 @@ def test_one_release_holds_until_the_merchant_asks_for_another(photos: Path, tmp
     assert shown.exit_code == 0 and f"{PHOTOS - 8} photos" in shown.output
     again = counts(home)
     assert [entry.count.number for entry in again] == [1, 2]
-    assert enrolment(home).statement.size == again[1].count.size == home.released().size
+    assert enrolment(home).statement.size == again[1].count.size == home.declared_count().size
     # The key that waits stays the one that is asked for, and the second count was charged on top.
     assert enrolment(home).statement.node_key == rotated.node_key
     both = [epsilon_pld([count_event()], delta=1e-5 / 16 / part) for part in (2, 6)]

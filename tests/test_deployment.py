@@ -18,7 +18,7 @@ from measure import fedrec_here
 from safetensors.numpy import load_file
 
 from fedrec._internal import number_format
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.fleet import FleetLink

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fedrec.cli import client, server
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Peer, roster_fingerprint

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from fedrec.cli.client import app
 from fedrec.clients.daemon import Daemon, DaemonOptions
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.stored import TrainingSecrets
+from fedrec.clients.store_types import TrainingSecrets
 from fedrec.errors import ConnectionLostError, RefusedError
 from fedrec.flower.fleet import FleetLink
 from fedrec.privacy.identity import SealingKey
@@ -83,7 +83,7 @@ def home_with_trainings(folder: Path) -> MerchantHome:
             seeded=False,
             make_secrets=lambda: TrainingSecrets(sealing_private=SealingKey.generate().private_bytes()),
         )
-        store.see(training_id, now=NOW - 400 * DAY)
+        store.mark_active(training_id, now=NOW - 400 * DAY)
     store.close()
     return home
 

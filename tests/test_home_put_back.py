@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fedrec.cli import client
 from fedrec.clients.assembly import open_merchant
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.ledger import Ledger

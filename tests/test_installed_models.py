@@ -15,10 +15,10 @@ from torch import nn
 
 from fedrec._internal.package_hash import package_hash
 from fedrec._internal.registry import Registry
-from fedrec.clients.checks import look_at
-from fedrec.clients.data import build_model, check_plan_model
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model, check_plan_model
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.preflight_checks import run_checks
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
@@ -137,7 +137,7 @@ def test_a_merchants_check_shows_the_code_that_its_policy_may_name(folder: Path,
     code = by_hand(folder)
 
     def told() -> str:
-        return next(finding.text for finding in look_at(home, offline=True) if finding.what == "models")
+        return next(finding.text for finding in run_checks(home, offline=True) if finding.what == "models")
 
     assert told() == f"acme-net {code} (not allowed by policy 'model_code')"
     policy = home.folder / "policy.toml"

@@ -15,7 +15,7 @@ from flwr.app import Message, RecordDict
 
 from fedrec._internal.text import listed, one_line
 from fedrec.cli import logs
-from fedrec.clients.app import build_client_app
+from fedrec.clients.client_app import build_client_app
 from fedrec.clients.daemon import Daemon
 from fedrec.clients.records import TrainingData
 from fedrec.clients.store_view import read_store
@@ -112,15 +112,15 @@ def test_no_line_at_a_normal_level_names_a_photo(tmp_path: Path, failure: Except
     daemon._app = build_client_app(lambda context: cohort.merchants["m0"])
     reply = daemon._reply(request(cohort), node_id=1)
     assert unpack(reply.content, JoinReply, max_blob_bytes=0)[0].refused is None
-    cohort.merchants["m0"].prepare()
+    cohort.merchants["m0"].fix_records()
     shown = (tmp_path / "client.log").read_text("utf-8")
     assert type(failure).__name__ in shown and "Rome" not in shown
     # The merchant alone is told.
-    told = read_store(tmp_path / "cohort" / "m0" / "store.sqlite").told
+    told = read_store(tmp_path / "cohort" / "m0" / "store.sqlite").photo_summary
     assert told is not None and told.startswith("noise alone is sent") and "Rome" in told
     logging.getLogger("fedrec").setLevel(logging.DEBUG)
     daemon._reply(request(cohort), node_id=1)
-    cohort.merchants["m0"].prepare()
+    cohort.merchants["m0"].fix_records()
     assert "Rome" in (tmp_path / "client.log").read_text("utf-8")
 
 

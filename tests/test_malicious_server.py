@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec.clients.home import MerchantHome
-from fedrec.clients.opening import answer_as_member, parts_of
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.unmasking import answer_as_member, request_parts
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import wire
 from fedrec.privacy.aggregation.committee import check_survivors
@@ -333,7 +333,7 @@ class SplitCommittee:
         _, sent = answer_as_member(
             self.scheme,
             survivors,
-            parts_of(survivors, boxes, scheme=self.scheme),
+            request_parts(survivors, boxes, scheme=self.scheme),
             plan=self.plan,
             round_number=1,
             member=f"m{member}",

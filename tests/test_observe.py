@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedrec._internal import number_format
 from fedrec.cli.planned import plan_lines
 from fedrec.cli.server import _standing
-from fedrec.clients.observe import MerchantObserver
-from fedrec.clients.standing import summarise
+from fedrec.clients.merchant_observer import MerchantObserver
+from fedrec.clients.status import summarise_plan
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identity
 from fedrec.observability import endpoint as endpoint_module
@@ -314,7 +314,7 @@ def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: Serv
     assert any(f"NOT PRIVATE: {alarm}" in told for told in _standing(made))
     warned = [told for told in plan_lines(made, fingerprint="f") if told.startswith("warning")]
     assert any("NOT ENCRYPTED" in told for told in warned)
-    seen = summarise(made.plan(), (), lifetime_delta=1e-5)
+    seen = summarise_plan(made.plan(), (), lifetime_delta=1e-5)
     assert seen.alarms == (alarm,)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.accounting.entries import charges
@@ -233,10 +233,10 @@ def test_enrolment_states_products_and_a_plan_of_products_needs_them(shop: Path,
         home = MerchantHome.create(
             tmp_path / unit, name=unit, data=shop, layout="product", unit=unit, units=count
         )
-        assert home.settings().layout == "product" and home.released().unit == unit
+        assert home.settings().layout == "product" and home.declared_count().unit == unit
         server.enroll(read_file(home.folder / "enrolment.json", Enrolment))
         if unit == "product":
-            assert server.sizes("product") == (home.released().size,)
+            assert server.sizes("product") == (home.declared_count().size,)
     # An epsilon is of one unit: nobody's ledger is of two.
     for unit, other in zip(units, units[::-1], strict=True):
         with pytest.raises(ConfigError, match=f"the ledger of '{other}' is of the unit '{other}'"):

@@ -20,7 +20,7 @@ import pytest
 
 from fedrec._internal.file_locks import take_lock
 from fedrec.cli import app as cli
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage

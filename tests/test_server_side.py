@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
@@ -291,7 +291,7 @@ def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Pa
     def change(record: RoundRecord) -> None:
         records.append(record)
         strict = record.round in (1, 2)
-        cohort.merchants["m2"].follow(
+        cohort.merchants["m2"].use_policy(
             cohort.policy.model_copy(update={"largest_rounds_per_day": 1} if strict else {})
         )
 

@@ -14,7 +14,7 @@ from dp_accounting.pld import PLDAccountant
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import TrainingError
 from fedrec.privacy.accounting.entries import charges

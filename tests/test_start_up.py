@@ -36,7 +36,7 @@ def modules_of(*arguments: object) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A server's folder, and a merchant's with one photo, which this process makes."""
-    from fedrec.clients.home import MerchantHome
+    from fedrec.clients.merchant_home import MerchantHome
     from fedrec.server.server_home import ServerHome
 
     root = tmp_path_factory.mktemp("start-up")

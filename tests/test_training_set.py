@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from fedrec.cli import client
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_merchant
-from fedrec.clients.checks import look_at
-from fedrec.clients.contribution import contribution
+from fedrec.clients.client_app import build_client_app
+from fedrec.clients.contribution import compute_contribution
 from fedrec.clients.daemon import Daemon, DaemonOptions
-from fedrec.clients.data import build_model, photos_for
-from fedrec.clients.home import MerchantHome
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.preflight_checks import run_checks
 from fedrec.clients.records import Records, TrainingData
 from fedrec.clients.store import MerchantStore
+from fedrec.clients.store_types import CountedSet, FixedSet
 from fedrec.clients.store_view import read_store
-from fedrec.clients.stored import CountedSet, FixedSet
-from fedrec.clients.training_set import RecordTags, TrainingSets, kept_share
+from fedrec.clients.training_set import RecordTags, TrainingSets, used_share
 from fedrec.errors import RefusedError
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp import step
@@ -194,7 +194,7 @@ def _merchant(cohort: Cohort, home: Path, folder: Path, *, layout: Layout) -> Me
     change_means(
         made,
         build_model=build_model,
-        data_for=lambda plan: photos_for(plan, folder, layout=layout, device=CPU),
+        data_for=lambda plan: load_photos(plan, folder, layout=layout, device=CPU),
     )
     return made
 
@@ -215,7 +215,7 @@ def _everything(merchant: Merchant, plan: TrainingPlan) -> list[bytes]:
     for kind, body in bodies:
         grid.push_messages([grid.create_message(pack(body), kind, 1, "1")])
         sent.append(_bytes_of(grid.replies[-1]))
-        merchant.prepare()
+        merchant.fix_records()
     return sent
 
 
@@ -243,7 +243,7 @@ def test_a_join_looks_at_no_photo(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     merchant = cohort.merchants["m0"]
     looked: list[str] = []
-    read = merchant.context.means.data_for
+    read = merchant.context.resources.data_for
 
     def data_for(plan: TrainingPlan) -> TrainingData:
         looked.append(plan.training_id)
@@ -253,8 +253,8 @@ def test_a_join_looks_at_no_photo(tmp_path: Path) -> None:
     plan = cohort.plan()
     merchant.join(JoinRequest(plan=plan))
     assert not looked
-    merchant.prepare()
-    merchant.prepare()
+    merchant.fix_records()
+    merchant.fix_records()
     assert looked == [plan.training_id]
 
 
@@ -287,7 +287,7 @@ def test_a_step_that_fails_on_its_records_is_made_of_none(tmp_path: Path) -> Non
     broken = Records(torch.zeros(4, 1, FEATURES), torch.full((4,), CLASSES + 5))
 
     def made(records: Records) -> NDArray[np.int64]:
-        return contribution(
+        return compute_contribution(
             linear_model(), parameters, records, plan=plan, noise=noise, rng=Randomness.seeded(3, "step")
         )
 
@@ -312,7 +312,7 @@ class Shop:
         self.sets = TrainingSets(
             store=self.store,
             identity=self.identity,
-            data_for=lambda plan: photos_for(plan, self.folder, layout="class", device=CPU),
+            data_for=lambda plan: load_photos(plan, self.folder, layout="class", device=CPU),
             declared=lambda unit: self.declared,
             device=CPU,
         )
@@ -388,7 +388,10 @@ def test_new_photos_need_a_rule_and_without_it_they_alone_are_left_out(
     assert charged().version == first.version
     picture(folder / "mug" / "new.png", 200)
     without = charged()
-    assert (without.tags, without.version) == (first.tags, first.version) and "changed_data" in without.told
+    assert (without.tags, without.version) == (
+        first.tags,
+        first.version,
+    ) and "changed_data" in without.photo_summary
     assert shop.sets.records(shop_plan(), without).labels.shape == (4,)
     # Once all are counted together, the new one is as good as the others.
     shop.policy = MerchantPolicy(changed_data="count_together")
@@ -450,7 +453,7 @@ def test_a_picture_in_a_wrong_place_leaves_the_others_in(
     plan = shop_plan().model_copy(update={"unit": unit})
 
     def held() -> tuple[bytes, ...]:
-        return photos_for(plan, folder, layout=layout, device=CPU).digests
+        return load_photos(plan, folder, layout=layout, device=CPU).digests
 
     before = held()
     assert len(before) == (3 if layout == "product" else 4)
@@ -473,7 +476,7 @@ def test_a_class_folder_that_can_not_be_listed_leaves_the_others_in(
         return iter(list(listed(path)))
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    assert len(photos_for(shop_plan(), folder, layout="class", device=CPU).digests) == 2
+    assert len(load_photos(shop_plan(), folder, layout="class", device=CPU).digests) == 2
 
 
 def test_a_folder_that_can_not_be_read_counts_as_no_change(
@@ -481,7 +484,7 @@ def test_a_folder_that_can_not_be_read_counts_as_no_change(
 ) -> None:
     shop = Shop(tmp_path / "home", tmp_path / "photos")
     fixed = shop.fix(shop_plan())
-    assert (fixed.tags, fixed.version) == (frozenset(), "") and "does not exist" in fixed.told
+    assert (fixed.tags, fixed.version) == (frozenset(), "") and "does not exist" in fixed.photo_summary
     a_shop(shop.folder)
     assert len(shop.fix(shop_plan()).tags) == 4
 
@@ -499,7 +502,7 @@ def test_another_record_changes_what_is_kept_by_itself_alone(
     """A fixed number of the smallest hashes would change by two records: one in, another out."""
     plan = cohort.plan(records_largest=largest)
     tags = RecordTags(SigningIdentity.from_private_bytes(bytes(range(32))))
-    share = kept_share(plan, declared=declared)
+    share = used_share(plan, declared=declared)
     digests = [hashlib.sha256(b"%d" % number).digest() for number in sorted(numbers)]
 
     def kept(found: list[bytes]) -> set[bytes]:
@@ -531,7 +534,7 @@ def test_a_merchant_larger_than_the_plan_uses_a_share_of_its_records(tmp_path: P
     assert all(305 < len(fixed.tags) < 495 for fixed in kept)
     # The same tenth after a restart, and another one in another training.
     assert kept[0].tags == kept[2].tags
-    assert len(kept[0].tags & kept[1].tags) < 100 and "about 10%" in kept[0].told
+    assert len(kept[0].tags & kept[1].tags) < 100 and "about 10%" in kept[0].photo_summary
 
 
 def test_a_draw_of_more_records_than_a_sum_takes_is_cut(
@@ -569,7 +572,7 @@ def home(tmp_path: Path) -> MerchantHome:
         # It declares 4, so that a plan of 40 keeps every photo; of more it would keep some by chance.
         rng=Randomness.seeded(3, "count"),
     )
-    assert home.released().size == 4
+    assert home.declared_count().size == 4
     home.approve(
         JoinFile(
             address="127.0.0.1:1",
@@ -603,7 +606,9 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
         assert used() == ["hat", "mug", "mug", "sock"]
         said = run(home, "forget", "--photo", str(photos / "mug" / "0.png"))
         assert "mug/0.png" in said and "1 copies" in said and "can't be undone" in said
-        photos_checked = next(found.text for found in look_at(home, offline=True) if found.what == "photos")
+        photos_checked = next(
+            found.text for found in run_checks(home, offline=True) if found.what == "photos"
+        )
         assert "; 1 forgotten: in no step" in photos_checked
         # The daemon that runs finds it before its next charge, and so does the next training.
         assert used() == ["hat", "mug", "sock"]
@@ -622,10 +627,10 @@ def test_a_plan_for_smaller_merchants_has_a_larger_one_read_no_more_than_it_uses
     """Its sizes are judged by the largest merchant that it names: of one photo, in sixteen large views."""
     tags, merchant = RecordTags(home.identity()), open_merchant(home, device=CPU)
     try:
-        everything = merchant.context.means.data_for(shop_plan())
+        everything = merchant.context.resources.data_for(shop_plan())
         assert len(everything.digests) == len(everything.held) == 4
         plans = [shop_plan().model_copy(update={"records_largest": 1, "views": 2}) for _ in range(12)]
-        found = [merchant.context.means.data_for(plan) for plan in plans]
+        found = [merchant.context.resources.data_for(plan) for plan in plans]
         # It declared 4, so that each photo is used in one such training of four.
         assert [set(data.digests) for data in found] == [
             {d for d in everything.digests if tags.share(d, training_id=plan.training_id) < 0.25}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fedrec.cli import client
 from fedrec.clients import daemon
 from fedrec.clients.daemon import DaemonOptions
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.watchdog import HUNG_EXIT
 
 RUN = """

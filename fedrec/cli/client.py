@@ -15,10 +15,10 @@ from fedrec._internal.text import counted
 from fedrec.cli.lazy import PLAIN, LazyGroup
 from fedrec.cli.options import check_format, check_layout, check_unit
 from fedrec.cli.standing import budget_lines, status_lines
-from fedrec.clients.counting import count_chance
-from fedrec.clients.home import ENROLMENT_FILE, MerchantHome
+from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
+from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.standing import read_budget, read_standing
+from fedrec.clients.status import read_budget, read_status
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.kinds import Count
@@ -65,10 +65,11 @@ def init(
     rng = None
     if insecure_seed is not None:
         typer.echo("INSECURE: the noise of the count comes from a seed; it hides nothing", err=True)
-        rng = count_chance(insecure_seed, name)
+        rng = count_randomness(insecure_seed, name)
     made = MerchantHome.create(home, name=name, data=data, layout=chosen, unit=hidden, units=units, rng=rng)
     typer.echo(
-        f"{_told(units, made.released())}\nEdit {made.folder / 'policy.toml'}: it says what may be done."
+        f"{_told(units, made.declared_count())}\n"
+        f"Edit {made.folder / 'policy.toml'}: it says what may be done."
     )
     typer.echo(
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name, two public keys, that "
@@ -101,7 +102,7 @@ def recount(home: Home = _HOME) -> None:
     tell that there was a change.
     """
     opened = MerchantHome.open(home)
-    settings, before = opened.settings(), opened.released()
+    settings, before = opened.settings(), opened.declared_count()
     unit = check_unit(before.unit, layout=settings.layout)
     units = _counted(settings.data, layout=settings.layout, unit=unit)
     typer.echo(_told(units, opened.recount(units)))
@@ -146,7 +147,7 @@ def join(
         _confirm("Did you get this fingerprint from somebody you trust, by another way?")
     elif confirm.replace(" ", "").lower() != found.fingerprint:
         raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
-    changed = opened.changed_trust(found)
+    changed = opened.changed_server_identity(found)
     if changed:
         typer.echo(
             f"WARNING: {' and '.join(changed)}: not as this merchant joined before. Unless the operator has "
@@ -184,10 +185,10 @@ def check(
     opened = MerchantHome.open(home)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
-    from fedrec.clients.checks import look_at
+    from fedrec.clients.preflight_checks import run_checks
 
     problems = 0
-    for finding in look_at(opened, offline=offline):
+    for finding in run_checks(opened, offline=offline):
         problems += finding.ok is False
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
         typer.echo(f"{mark:5} {finding.what}: {finding.text}")
@@ -313,7 +314,7 @@ def _forget_trainings(opened: MerchantHome, training: str | None) -> None:
 @app.command()
 def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the budget, and what was refused last and would have cost."""
-    standing = read_standing(MerchantHome.open(home))
+    standing = read_status(MerchantHome.open(home))
     typer.echo(json.dumps(asdict(standing), indent=2) if as_json else "\n".join(status_lines(standing)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.clients.standing import Budget, PlanSummary, Standing
+from fedrec.clients.status import Budget, MerchantStatus, PlanSummary
 from fedrec.protocol.enrolment import grouped
 
 _SHOWN_DIGITS = 16
@@ -37,7 +37,7 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         yield "SEEDED   noise of some charges came from a seed: against whoever knows it no epsilon holds"
 
 
-def status_lines(standing: Standing) -> Iterator[str]:
+def status_lines(standing: MerchantStatus) -> Iterator[str]:
     """Yield how a merchant stands, a line or two for each matter."""
     yield f"merchant    {standing.merchant}"
     yield f"daemon      {_daemon(standing)}"
@@ -84,7 +84,7 @@ def _left(budget: Budget) -> str:
     return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
 
 
-def _daemon(standing: Standing) -> str:
+def _daemon(standing: MerchantStatus) -> str:
     if not standing.running:
         return "doesn't run"
     if standing.connected:

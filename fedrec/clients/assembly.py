@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from fedrec.clients.context import Means, MerchantContext
-from fedrec.clients.data import build_model, photos_for
-from fedrec.clients.gate import RequestGate
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.context import LocalResources, MerchantContext
 from fedrec.clients.merchant import PAUSED, Merchant
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.training_set import RecordTags, keeping
+from fedrec.clients.training_set import RecordTags, record_filter
 from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
@@ -43,13 +43,13 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
 
     def data_for(plan: TrainingPlan) -> TrainingData:
         forgotten, tags = context.store.forgotten(), RecordTags(context.identity)
-        return photos_for(
+        return load_photos(
             plan,
             settings.data,
             layout=settings.layout,
             device=device,
             leave_out=lambda digest: tags.tag(digest) in forgotten,
-            keep=keeping(plan, tags, declared=context.ledger.declared(plan.unit)),
+            keep=record_filter(plan, tags, declared=context.ledger.declared(plan.unit)),
         )
 
     context = open_context(
@@ -57,7 +57,9 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
         name=settings.name,
         server_key=home.joined().server_key,
         policy=home.policy(),
-        means=Means(data_for=data_for, build_model=build_model, randomness_for=randomness_for, device=device),
+        resources=LocalResources(
+            data_for=data_for, build_model=build_model, randomness_for=randomness_for, device=device
+        ),
     )
     merchant = Merchant(context)
     if home.paused:
@@ -66,7 +68,7 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
 
 
 def open_context(
-    home: MerchantHome, *, name: str, server_key: str, policy: MerchantPolicy, means: Means
+    home: MerchantHome, *, name: str, server_key: str, policy: MerchantPolicy, resources: LocalResources
 ) -> MerchantContext:
     """Open what a merchant's folder keeps.
 
@@ -75,7 +77,7 @@ def open_context(
         name: the merchant's name on the roster.
         server_key: the key (64 hexadecimal digits) of the server whose requests it takes.
         policy: its rules.
-        means: how it comes by records, models and chance.
+        resources: how it comes by records, models and chance.
 
     Returns:
         The context of a merchant; its ledger and its store are open, for the calling thread.
@@ -102,7 +104,7 @@ def open_context(
         store=MerchantStore(home.store),
         gate=RequestGate(home.requests, merchant=name, server_key=server_key),
         policy=policy,
-        means=means,
+        resources=resources,
     )
 
 

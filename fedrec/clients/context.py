@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from fedrec.clients.charging import check_replies, round_charge
-from fedrec.clients.data import check_plan_model
-from fedrec.clients.gate import RequestGate
+from fedrec.clients.plan_resources import check_plan_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.stored import StoredTraining
+from fedrec.clients.store_types import StoredTraining
 from fedrec.clients.training_set import TrainingSets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.kinds import Charge
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Means:
+class LocalResources:
     """How a merchant comes by records, models and chance, and where it computes.
 
     Attributes:
@@ -63,11 +63,24 @@ class OpenTraining:
 class MerchantContext:
     """The state that joining, training and opening share.
 
-    ``gate`` holds the key of the server that this merchant serves, and takes that server's requests alone.
-    ``on_event`` is told each durable step; tests stop there. ``works_ahead`` has the epsilons of the rounds
-    to come composed once: a waste for a merchant that lives for one message. ``seconds_train`` and
-    ``seconds_encrypt`` add up CPU time for the merchant's own eyes: a reply to the server never holds a
-    timing. ``suspended`` is why plans and rounds are refused for now.
+    Attributes:
+        name: the merchant's name on the roster.
+        identity: its signing key.
+        ledger: its open lifetime ledger.
+        store: its open store.
+        gate: accepts the requests of the merchant's own server, and no others.
+        policy: the rules in force.
+        resources: loads records, builds models and draws randomness.
+        on_event: called after each durable step, with the step's name; tests interrupt there.
+        now: returns the time, with a time zone.
+        precomputes_costs: compose the epsilons of all rounds of a training once. Not worth it for a merchant
+            that handles a single message.
+        seconds_train: CPU seconds spent on training. Only the merchant sees them: a reply to the server never
+            contains a timing.
+        seconds_encrypt: CPU seconds spent on encryption, likewise.
+        suspended: why plans and rounds are refused for now; None while they are not.
+        sets: the records that each training uses.
+
     """
 
     name: str
@@ -76,28 +89,28 @@ class MerchantContext:
     store: MerchantStore
     gate: RequestGate
     policy: MerchantPolicy
-    means: Means
+    resources: LocalResources
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    works_ahead: bool = True
+    precomputes_costs: bool = True
     seconds_train: float = 0.0
     seconds_encrypt: float = 0.0
     suspended: RefusedError | None = None
     sets: TrainingSets = field(init=False)
     _joined: dict[str, OpenTraining] = field(init=False, default_factory=dict)
-    _worked_out: str | None = field(init=False, default=None)
+    _precomputed_for: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_replies(self.ledger, self.store)
         self.sets = TrainingSets(
             store=self.store,
             identity=self.identity,
-            data_for=lambda plan: self.means.data_for(plan),
+            data_for=lambda plan: self.resources.data_for(plan),
             declared=self.ledger.declared,
-            device=self.means.device,
+            device=self.resources.device,
         )
 
-    def check_taking_part(self) -> None:
+    def check_not_suspended(self) -> None:
         """Raise ``RefusedError`` while the merchant takes part in nothing new."""
         if self.suspended is not None:
             raise self.suspended
@@ -109,7 +122,7 @@ class MerchantContext:
 
     def is_seeded(self, plan: TrainingPlan) -> bool:
         """Whether this merchant's noise of a training comes from a seed."""
-        return self.means.randomness_for(plan, 1).is_seeded
+        return self.resources.randomness_for(plan, 1).is_seeded
 
     def check_seeded(self, stored: StoredTraining, plan: TrainingPlan) -> None:
         """Keep to what was said at the join: a report that calls noise unseeded must stay true."""
@@ -126,26 +139,26 @@ class MerchantContext:
         stored = self.store.training(training_id)
         if stored.closed:
             raise RefusedError("this training was closed", code="training")
-        self.store.see(training_id, now=self.now())
+        self.store.mark_active(training_id, now=self.now())
         plan = TrainingPlan.model_validate_json(stored.plan)
         self.check_server(plan)
         self.check_seeded(stored, plan)
-        return self.carry_out(plan)
+        return self.prepare_training(plan)
 
-    def carry_out(self, plan: TrainingPlan) -> OpenTraining:
+    def prepare_training(self, plan: TrainingPlan) -> OpenTraining:
         """Derive what a plan means here; ``RefusedError`` when it can't be carried out."""
         if plan.training_id in self._joined:
             return self._joined[plan.training_id]
         try:
             # From shapes alone, before anything of the plan's sizes is allocated: those passed the policy.
-            parameters = count_from_shapes(lambda: self.means.build_model(plan))
+            parameters = count_from_shapes(lambda: self.resources.build_model(plan))
             if parameters != plan.dimension:
                 raise RefusedError(
                     f"model '{plan.model}' has {parameters} parameters, not {plan.dimension}", code="plan"
                 )
             derived = derive(plan)
             check_plan_model(plan)
-            model = self.means.build_model(plan).to(self.means.device)
+            model = self.resources.build_model(plan).to(self.resources.device)
         except (ConfigError, AggregationError, MissingExtraError) as error:
             raise RefusedError(f"the plan can't be carried out: {error}", code="plan") from None
         joined = OpenTraining(plan=plan, derived=derived, model=model)
@@ -172,13 +185,13 @@ class MerchantContext:
 
         A server that sends neither a close nor another training would else keep their keys on disk for ever.
         """
-        finished = self.store.finish_unseen(now=self.now(), days=self.policy.training_expires_days)
+        finished = self.store.finish_inactive(now=self.now(), days=self.policy.training_expires_days)
         for training_id in finished:
-            self.let_go(training_id)
+            self.release_training(training_id)
             _log.warning("training %s expired: its keys are deleted", training_id[:16])
         return finished
 
-    def let_go(self, training_id: str) -> None:
+    def release_training(self, training_id: str) -> None:
         """Forget what is in memory of a training."""
         self._joined.pop(training_id, None)
         self.sets.close(training_id)
@@ -199,10 +212,10 @@ class MerchantContext:
         plan = joined.plan
         return self.cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self.is_seeded(plan))
 
-    def work_out_costs(self, joined: OpenTraining) -> None:
+    def precompute_costs(self, joined: OpenTraining) -> None:
         """Have the ledger compose the training's rounds, once a life: each charge is then a look-up."""
-        if joined.plan.training_id != self._worked_out and self.works_ahead:
-            self._worked_out = joined.plan.training_id
+        if joined.plan.training_id != self._precomputed_for and self.precomputes_costs:
+            self._precomputed_for = joined.plan.training_id
             self.ledger.prepare(self.first_cost(joined))
 
     def signed_head(self, plan: TrainingPlan, round_number: int, moment: HeadMoment) -> SignedLedgerHead:
@@ -211,7 +224,7 @@ class MerchantContext:
             training_id=plan.training_id, round_number=round_number, merchant=self.name, moment=moment
         )
 
-    def keep_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
+    def accept_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
         """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does.
 
         Every server has a receipt of this merchant, from its join on: one that brings none is refused once

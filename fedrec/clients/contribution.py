@@ -19,7 +19,7 @@ from fedrec.protocol.plan import TrainingPlan
 _log = logging.getLogger(__name__)
 
 
-def contribution(
+def compute_contribution(
     model: nn.Module,
     parameters: NDArray[np.float32],
     records: Records,

@@ -13,11 +13,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec._internal.text import one_line
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_merchant
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.client_app import build_client_app
 from fedrec.clients.merchant import PAUSED
-from fedrec.clients.observe import MerchantObserver
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.merchant_observer import MerchantObserver
 from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
@@ -146,10 +146,10 @@ class Daemon:
             _log.error("%s; plans and rounds are refused until that is mended", error)
             self._merchant.suspend("the merchant's policy can't be used; its own log says why")
             return False
-        self._merchant.follow(policy)
+        self._merchant.use_policy(policy)
         if self._home.paused:
             self._merchant.suspend(PAUSED)
-        self._merchant.gate.follow(join.server_key)
+        self._merchant.gate.use_server_key(join.server_key)
         _log.info(
             "policy and join file are in force as they are now; %s",
             "paused" if self._home.paused else "taking part",
@@ -182,7 +182,7 @@ class Daemon:
         link.send(reply, seconds=0.0)
         with Watchdog(self._options.step_seconds):
             # Only now: how long it takes tells how many photos there are.
-            self._merchant.prepare()
+            self._merchant.fix_records()
         return True
 
     def _most_bytes(self) -> int:

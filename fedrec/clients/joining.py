@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrec.clients.context import MerchantContext
-from fedrec.clients.stored import TrainingSecrets
+from fedrec.clients.store_types import TrainingSecrets
 from fedrec.errors import RefusedError
 from fedrec.privacy.aggregation.committee import check_plan
 from fedrec.privacy.aggregation.scheme import HolderScheme, Scheme
@@ -31,7 +31,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     the training uses are fixed once the answer is sent, or with its first round.
     """
     plan, store = request.plan, context.store
-    context.check_taking_part()
+    context.check_not_suspended()
     context.check_server(plan)
     context.policy.check(plan)
     least = plan.privacy_mode.least_merchants
@@ -42,7 +42,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     check_plan(plan)
     if plan.key_of(context.name) != context.identity.public:
         raise RefusedError("the roster has another key under this merchant's name", code="plan")
-    joined = context.carry_out(plan)
+    joined = context.prepare_training(plan)
     context.policy.check_cost(plan, joined.derived)
     context.ledger.check_ahead(context.first_cost(joined))
     context.expire()
@@ -57,8 +57,8 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         make_secrets=lambda: make_secrets(plan, joined.derived.scheme, merchant=context.name),
     )
     context.check_seeded(stored, plan)
-    store.see(plan.training_id, now=context.now())
-    context.work_out_costs(joined)
+    store.mark_active(plan.training_id, now=context.now())
+    context.precompute_costs(joined)
     return join_reply(
         plan,
         stored.secrets,

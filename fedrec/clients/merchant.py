@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedrec.clients import joining, opening, training_step
+from fedrec.clients import joining, training_step, unmasking
 from fedrec.clients.context import MerchantContext
-from fedrec.clients.gate import RequestGate
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.ledger import Ledger
@@ -65,7 +65,7 @@ class Merchant:
         self.ledger.close()
         self.store.close()
 
-    def follow(self, policy: MerchantPolicy) -> None:
+    def use_policy(self, policy: MerchantPolicy) -> None:
         """Hold plans, rounds and charges to come against another policy of the merchant's own."""
         self.ledger.follow(
             epsilon_lifetime=policy.lifetime_epsilon,
@@ -84,7 +84,7 @@ class Merchant:
         self._unfixed = request.plan
         return reply
 
-    def prepare(self) -> None:
+    def fix_records(self) -> None:
         """Fix the records of the training that was joined last, once the answer to its join is sent."""
         plan, self._unfixed = self._unfixed, None
         if plan is not None:
@@ -95,16 +95,16 @@ class Merchant:
         return training_step.train(self.context, request, blobs)
 
     def unmask(self, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
-        """Help to open a sum, as :func:`fedrec.clients.opening.unmask` does."""
-        return opening.unmask(self.context, request, blobs)
+        """Help to open a sum, as :func:`fedrec.clients.unmasking.unmask` does."""
+        return unmasking.unmask(self.context, request, blobs)
 
     def close_training(self, request: CloseRequest) -> CloseReply:
         """Delete the training's sealing key and stored bodies."""
         stored = self.store.training(request.training_id)
         if request.receipt is not None:
-            self.context.keep_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
+            self.context.accept_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
         self.store.finish(request.training_id)
-        self.context.let_go(request.training_id)
+        self.context.release_training(request.training_id)
         return CloseReply(merchant=self.name)
 
     def open_derived(self) -> Derived:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from fedrec.clients.stored import (
+from fedrec.clients.store_types import (
     CountedSet,
     FixedSet,
     StoredTraining,
@@ -170,7 +170,7 @@ class MerchantStore:
         """Keep the set of a training, once; returns the one that is kept."""
         self._db.execute(
             "INSERT OR IGNORE INTO fixed_set VALUES (?, ?, ?, ?, ?)",
-            (training_id, packed(fixed.tags), packed(fixed.held), fixed.version, fixed.told),
+            (training_id, packed(fixed.tags), packed(fixed.held), fixed.version, fixed.photo_summary),
         )
         return self.fixed_set(training_id) or fixed
 
@@ -181,8 +181,10 @@ class MerchantStore:
         ).fetchone()
         if row is None:
             return None
-        tags, held, version, told = row
-        return FixedSet(tags=unpacked(tags), held=unpacked(held), version=version, told=told)
+        tags, held, version, photo_summary = row
+        return FixedSet(
+            tags=unpacked(tags), held=unpacked(held), version=version, photo_summary=photo_summary
+        )
 
     def counted(self) -> CountedSet | None:
         """Return the records that count as charged, None before the first charge that names a version."""
@@ -213,7 +215,7 @@ class MerchantStore:
             if other != training_id:
                 self.finish(other)
 
-    def see(self, training_id: str, *, now: datetime) -> None:
+    def mark_active(self, training_id: str, *, now: datetime) -> None:
         """Remember, to the hour, that the server asked something of a training at ``now``."""
         at = now.timestamp()
         seen = self._seen(training_id)
@@ -224,13 +226,13 @@ class MerchantStore:
         row = self._db.execute("SELECT at FROM seen WHERE training_id = ?", (training_id,)).fetchone()
         return None if row is None else float(row[0])
 
-    def finish_unseen(self, *, now: datetime, days: int) -> list[str]:
+    def finish_inactive(self, *, now: datetime, days: int) -> list[str]:
         """Finish the open trainings of which the server has asked nothing for so many days; return them."""
         finished = []
         for training_id in self.open_trainings():
             seen = self._seen(training_id)
             if seen is None:
-                self.see(training_id, now=now)
+                self.mark_active(training_id, now=now)
             elif now.timestamp() - seen > days * 86400:
                 self.finish(training_id)
                 finished.append(training_id)

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrec.clients.stored import CountedSet, read_counted
+from fedrec.clients.store_types import CountedSet, read_counted
 from fedrec.errors import LedgerError
 from fedrec.protocol.schema import sha256_hex
 
@@ -24,16 +24,22 @@ class Refusal:
 
 @dataclass(frozen=True)
 class StoreView:
-    """A store's plans, the open one if there is one, and its last refusals; nothing secret.
+    """The contents of a store that a person may see; nothing secret.
 
-    ``told`` says what became of the photos in the open training, None before its set is fixed; ``forgotten``
-    is how many photos the merchant leaves out of every step.
+    Attributes:
+        plans: canonical plans of all trainings that were joined, the oldest first.
+        open_plan: plan of the open training, if there is one.
+        refusals: the last refusals, the oldest first.
+        photo_summary: which photos the open training uses; None before its records are fixed.
+        counted: the records that count as charged; None before the first charge.
+        forgotten: number of photos that the merchant leaves out of every step.
+
     """
 
     plans: tuple[bytes, ...] = ()
     open_plan: bytes | None = None
     refusals: tuple[Refusal, ...] = ()
-    told: str | None = None
+    photo_summary: str | None = None
     counted: CountedSet | None = None
     forgotten: int = 0
 
@@ -51,7 +57,7 @@ def read_store(path: Path) -> StoreView:
             trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
             rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
             open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
-            told = (
+            row = (
                 None
                 if open_plan is None
                 else db.execute(
@@ -62,7 +68,7 @@ def read_store(path: Path) -> StoreView:
                 plans=tuple(plan for plan, _ in trainings),
                 open_plan=open_plan,
                 refusals=tuple(Refusal(*row) for row in rows),
-                told=None if told is None else told[0],
+                photo_summary=None if row is None else row[0],
                 counted=read_counted(db),
                 forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
             )

@@ -27,7 +27,7 @@ from fedrec.clients.charging import dataset_version
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import Records, TrainingData
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.stored import TAG_BYTES, FixedSet
+from fedrec.clients.store_types import TAG_BYTES, FixedSet
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.imageset import hash_of_digests
@@ -51,18 +51,18 @@ class RecordTags:
         return (int.from_bytes(code[:8], "big") >> 11) * 2.0**-53
 
 
-def kept_share(plan: TrainingPlan, *, declared: int) -> float:
+def used_share(plan: TrainingPlan, *, declared: int) -> float:
     """Return the share of records that a merchant of this declared size uses of a plan, at most 1."""
     return min(1.0, plan.records_largest / max(1, declared))
 
 
-def keeping(plan: TrainingPlan, tags: RecordTags, *, declared: int | None) -> Callable[[bytes], bool]:
+def record_filter(plan: TrainingPlan, tags: RecordTags, *, declared: int | None) -> Callable[[bytes], bool]:
     """Return what says of a record's digest whether its merchant, of this declared size, uses it in a plan.
 
     Asked before pixels are read: a plan for small merchants, which its sizes are judged by, would else have a
     large one hold all its photos as inputs.
     """
-    share = 1.0 if declared is None else kept_share(plan, declared=declared)
+    share = 1.0 if declared is None else used_share(plan, declared=declared)
     return lambda digest: tags.share(digest, training_id=plan.training_id) < share
 
 
@@ -106,7 +106,7 @@ class TrainingSets:
             return found
         loaded = self._load(plan)
         if loaded is None:
-            fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", told=self._problem)
+            fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", photo_summary=self._problem)
         else:
             fixed = self._chosen(plan, loaded, policy=policy)
         return self._store.put_fixed_set(plan.training_id, fixed)
@@ -124,25 +124,25 @@ class TrainingSets:
             # What is gone may come back: that another record came in between must not matter to it.
             held |= counted.held
         declared = self._declared(plan.unit)
-        share = 1.0 if declared is None else kept_share(plan, declared=declared)
-        keeps = keeping(plan, self._tags, declared=declared)
+        share = 1.0 if declared is None else used_share(plan, declared=declared)
+        keeps = record_filter(plan, self._tags, declared=declared)
         tags = frozenset(
             tag
             for tag, digest in zip(loaded.tags, data.digests, strict=True)
             if tag in held and keeps(digest)
         )
         few = "" if share == 1.0 else f", about {share:.0%} of each size as the plan is for smaller merchants"
-        told = (
+        summary = (
             f"{len(tags)} of {len(data.held)} {plan.unit}s are used{few}"
             if tags
             else f"noise alone is sent: none of {len(data.held)} {plan.unit}s is of the training's classes"
         )
         if new:
-            told += (
+            summary += (
                 f"; {new} that came since the last charge are left out: policy 'changed_data' is 'refuse', "
                 "'count_together' would let them in"
             )
-        return FixedSet(tags=tags, held=held, version=version, told=told)
+        return FixedSet(tags=tags, held=held, version=version, photo_summary=summary)
 
     def records(self, plan: TrainingPlan, fixed: FixedSet) -> Records:
         """Return the records of a training's set that are there now; none where the folder can't be read."""

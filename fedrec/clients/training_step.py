@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from fedrec.clients.charging import lost_rounds
 from fedrec.clients.context import MerchantContext, OpenTraining
-from fedrec.clients.contribution import contribution
-from fedrec.clients.stored import CountedSet, FixedSet
-from fedrec.clients.stored_reply import freeze, thaw
+from fedrec.clients.contribution import compute_contribution
+from fedrec.clients.reply_encoding import decode_reply, encode_reply
+from fedrec.clients.store_types import CountedSet, FixedSet
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import ProtocolError, RefusedError
 from fedrec.protocol.messages import TrainReply, TrainRequest
@@ -41,23 +41,25 @@ def train(
     hashed = request_hash(request, blobs)
     stored = store.reply("upload", plan.training_id, request.round_number, request_hash=hashed)
     if stored is not None:
-        return thaw(stored, TrainReply)
+        return decode_reply(stored, TrainReply)
     if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
         raise RefusedError("the first round's model is not the one that the plan names")
     parameters = _parameters(request, blobs, dimension=plan.dimension)
     keys = round_keys(request, blobs, plan=plan, scheme=joined.derived.scheme)
     _check_rules(context, joined, request)
-    context.keep_receipt(plan, request.receipt)
-    context.work_out_costs(joined)
+    context.accept_receipt(plan, request.receipt)
+    context.precompute_costs(joined)
     fixed = context.sets.fix(plan, policy=context.policy)
     # Before the charge: a photo that is gone by now takes no part in the step.
     records = context.sets.records(plan, fixed)
     # What is written about the noise is true of the very stream that it is drawn from.
-    rng = context.means.randomness_for(plan, request.round_number)
+    rng = context.resources.randomness_for(plan, request.round_number)
     _charge(context, joined, request, fixed, seeded=rng.is_seeded)
     context.on_event("charged")
     started = time.process_time()
-    values = contribution(joined.model, parameters, records, plan=plan, noise=joined.derived.noise, rng=rng)
+    values = compute_contribution(
+        joined.model, parameters, records, plan=plan, noise=joined.derived.noise, rng=rng
+    )
     trained = time.process_time()
     signed, sent = make_upload(
         values,
@@ -73,14 +75,16 @@ def train(
     reply = TrainReply(merchant=context.name, signed=signed, head=head)
     context.seconds_train += trained - started
     context.seconds_encrypt += time.process_time() - trained
-    store.put_upload(plan.training_id, request.round_number, request_hash=hashed, body=freeze(reply, sent))
+    store.put_upload(
+        plan.training_id, request.round_number, request_hash=hashed, body=encode_reply(reply, sent)
+    )
     context.on_event("stored")
     return reply, sent
 
 
 def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainRequest) -> None:
     """Raise ``RefusedError`` where the merchant's rules let no round begin now."""
-    context.check_taking_part()
+    context.check_not_suspended()
     policy, now = context.policy, context.now()
     policy.check_round(now=now, rounds_today=context.ledger.rounds_since(policy.day_start(now)))
     lost = lost_rounds(

@@ -57,7 +57,7 @@ publisher = "fedrec"
 
 [tool.flwr.app.components]
 serverapp = "fedrec.server.server_app:none"
-clientapp = "fedrec.clients.app:none"
+clientapp = "fedrec.clients.client_app:none"
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import Refusal, read_store
 from fedrec.errors import ConfigError, ServiceError

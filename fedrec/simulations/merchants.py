@@ -12,12 +12,12 @@ import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import merchant_randomness, open_context
-from fedrec.clients.context import Means, MerchantContext
-from fedrec.clients.data import build_model
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.client_app import build_client_app
+from fedrec.clients.context import LocalResources, MerchantContext
 from fedrec.clients.merchant import Blobs, Merchant
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
@@ -194,7 +194,7 @@ class SimulatedMerchants:
             name=name,
             server_key=self.server_key,
             policy=self.policy,
-            means=Means(
+            resources=LocalResources(
                 data_for=lambda plan: self._data(name),
                 build_model=lambda plan: build_model(plan, self.model),
                 randomness_for=lambda plan, number: merchant_randomness(self.seed, name, number),
@@ -204,7 +204,7 @@ class SimulatedMerchants:
         spent = json.loads(cost_file.read_text()) if cost_file.exists() else {}
         context.seconds_train = spent.get("seconds_train", 0.0)
         context.seconds_encrypt = spent.get("seconds_encrypt", 0.0)
-        context.works_ahead = self.keep_open
+        context.precomputes_costs = self.keep_open
         merchant = VirtualMerchant(context, self._misconduct(index, drop=drop))
 
         def on_event(event: str) -> None:

@@ -15,8 +15,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec.clients.counting import count_chance, draw_count
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.noised_count import count_randomness, draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
@@ -184,7 +184,9 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     for made, (name, identity) in enumerate(identities.items()):
         tell(Stage("merchants' folders", made, len(identities)))
         count = replace(counts[name], delta=plan.delta)
-        MerchantHome.begin(run.homes / name, identity=identity, count=count, policy=merchant_policy(config))
+        MerchantHome.create_keys_and_ledger(
+            run.homes / name, identity=identity, count=count, policy=merchant_policy(config)
+        )
     tell(Stage("merchants' folders", len(identities), len(identities)))
     write_own_reports(source, run.homes)
     # The plan holds the declared sizes, which are charged first. The status comes last: a run without it was
@@ -276,7 +278,7 @@ def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
             unit=config.unit,
             delta=LARGEST_DEFAULT_DELTA,
             policy_hash=merchant_policy(config).hash,
-            rng=count_chance(config.seed, share.name),
+            rng=count_randomness(config.seed, share.name),
         )
         for share in source.shares
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec._internal.files import write_atomically
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entries import CountEntry, Entry, SpendingEntry, charges, finite, spending
 from fedrec.privacy.accounting.events import MIN_DELTA

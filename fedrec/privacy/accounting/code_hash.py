@@ -13,7 +13,7 @@ from pathlib import Path
 from fedrec.errors import LedgerError
 
 _PACKAGE = "fedrec"
-_ROOTS = ("fedrec.clients.app", "fedrec.clients.assembly")
+_ROOTS = ("fedrec.clients.client_app", "fedrec.clients.assembly")
 """What answers a message, and what puts the merchant together that answers: named, never imported here."""
 
 

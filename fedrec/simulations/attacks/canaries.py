@@ -22,12 +22,12 @@ from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedrec._internal.files import write_secret
-from fedrec.clients.app import build_client_app
 from fedrec.clients.assembly import open_context
-from fedrec.clients.context import Means
-from fedrec.clients.counting import draw_count
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.client_app import build_client_app
+from fedrec.clients.context import LocalResources
 from fedrec.clients.merchant import Merchant
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import DEFAULT_SCHEME, TrainingOptions
 from fedrec.errors import AuditError, ConfigError
@@ -308,14 +308,16 @@ def _train(
             rng=Randomness.from_os(),
         )
         chosen = np.flatnonzero(coins) if name == names[0] else np.zeros(0, dtype=np.int64)
-        means = Means(
+        resources = LocalResources(
             data_for=partial(canary_data, canaries=options.canaries, chosen=chosen),
             build_model=lambda plan: task.model(),
             randomness_for=partial(chance, name),
             device=torch.device("cpu"),
         )
-        own = MerchantHome.begin(folder / name, identity=identities[name], count=count, policy=policy)
-        context = open_context(own, name=name, server_key=plan.server_key, policy=policy, means=means)
+        own = MerchantHome.create_keys_and_ledger(
+            folder / name, identity=identities[name], count=count, policy=policy
+        )
+        context = open_context(own, name=name, server_key=plan.server_key, policy=policy, resources=resources)
         merchants.append(Merchant(context))
     recorder = _Recorder()
     weights = Weights.start(np.zeros(plan.dimension), recorder, averaging=0.0)

@@ -11,9 +11,9 @@ import torch
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.standing import plan_of_last_charge, read_budget
+from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
@@ -49,7 +49,7 @@ class _NotTriedError(Exception):
     """Something can't be looked at now; that alone is no fault."""
 
 
-def look_at(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
+def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
     """Look at one thing after another; with ``offline`` at nothing that needs the server.
 
     Raises ``ConfigError`` if the folder itself can't be read.

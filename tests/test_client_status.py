@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 
 from fedrec._internal import number_format
 from fedrec.cli import client
-from fedrec.clients import checks
+from fedrec.clients import preflight_checks
 from fedrec.clients.charging import round_charge
-from fedrec.clients.checks import look_at
-from fedrec.clients.data import photos_for
-from fedrec.clients.home import MerchantHome
-from fedrec.clients.standing import read_standing, summarise
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.plan_resources import load_photos
+from fedrec.clients.preflight_checks import run_checks
+from fedrec.clients.status import read_status, summarise_plan
 from fedrec.clients.store import MerchantStore
+from fedrec.clients.store_types import CountedSet, TrainingSecrets
 from fedrec.clients.store_view import read_store
-from fedrec.clients.stored import CountedSet, TrainingSecrets
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
@@ -70,7 +70,7 @@ def home(photos: Path, tmp_path: Path) -> MerchantHome:
 
 
 def findings(home: MerchantHome, *, offline: bool = True) -> dict[str, tuple[bool | None, str]]:
-    return {finding.what: (finding.ok, finding.text) for finding in look_at(home, offline=offline)}
+    return {finding.what: (finding.ok, finding.text) for finding in run_checks(home, offline=offline)}
 
 
 def a_plan(tmp_path: Path, **changes: object) -> TrainingPlan:
@@ -131,7 +131,7 @@ def test_changed_photos_are_told_before_the_next_training(
     plan = a_plan(tmp_path, classes=own, model="cnn")
     join(home, plan)
     assert "nothing was charged yet" in findings(home)["changes"][1]
-    data = photos_for(plan, photos, layout="class", device=torch.device("cpu"))
+    data = load_photos(plan, photos, layout="class", device=torch.device("cpu"))
     tags = RecordTags(home.identity())
     store = MerchantStore(home.store)
     store.put_counted(CountedSet(held=frozenset(map(tags.tag, data.held)), version="ab" * 32))
@@ -243,12 +243,12 @@ def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pyt
 def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe = Cohort(tmp_path / "probe")
     plan = probe.plan(rounds=3)
-    shown = summarise(plan, (), lifetime_delta=1e-5)
+    shown = summarise_plan(plan, (), lifetime_delta=1e-5)
     assert shown.epsilon is not None and shown.cap_needed is not None
     assert shown.epsilon < shown.cap_needed, "the lifetime's delta is the smaller one"
 
     # What a merchant is asked for that has declared its count and no more.
-    needed = summarise(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5).cap_needed
+    needed = summarise_plan(plan, probe.merchants["m0"].ledger.entries(), lifetime_delta=1e-5).cap_needed
     assert needed is not None and shown.cap_needed < needed < shown.cap_needed + 0.3
 
     cost = round_charge(
@@ -272,9 +272,11 @@ def test_a_plan_s_cost_is_what_the_ledger_will_ask_for(tmp_path: Path) -> None:
     probe.train(plan)
     entries = probe.merchants["m0"].ledger.entries()
     for spent in (1, 2, 3):
-        later = summarise(plan, [entries[0], *charges(entries)[:spent]], lifetime_delta=1e-5)
+        later = summarise_plan(plan, [entries[0], *charges(entries)[:spent]], lifetime_delta=1e-5)
         assert later.last_round == spent and later.cap_needed == needed
-    assert summarise(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
+    assert (
+        summarise_plan(probe.plan(mode="off", noise_multiplier=None), (), lifetime_delta=1e-5).epsilon is None
+    )
 
 
 def told(home: MerchantHome, command: str, *options: str) -> str:
@@ -325,7 +327,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     assert "1 charge of cnn" in told(home, "budget")
     # A policy that can't be read hides nothing else.
     (home.folder / "policy.toml").write_text("= =")
-    assert read_standing(home).policy_problem is not None
+    assert read_status(home).policy_problem is not None
     assert "can't be used" in told(home, "status")
 
 
@@ -334,7 +336,7 @@ def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Pat
     text = told(fresh, "status")
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
     budget = told(fresh, "budget")
-    assert "charged for no round" in budget and f"{fresh.released().size} photos declared" in budget
+    assert "charged for no round" in budget and f"{fresh.declared_count().size} photos declared" in budget
     spent = math.ceil(100 * epsilon_pld([count_event()], delta=1e-5 / 32)) / 100
     assert f"epsilon {spent:.2f}" in budget
 
@@ -365,7 +367,7 @@ def test_a_bundle_says_how_often_a_merchant_refused(home: MerchantHome, tmp_path
 def test_the_log_s_size_is_the_one_that_is_reckoned_with() -> None:
     from fedrec.cli import logs
 
-    assert (logs._FILES + 1) * logs._BYTES == checks._LOG_BYTES
+    assert (logs._FILES + 1) * logs._BYTES == preflight_checks._LOG_BYTES
 
 
 def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) -> None:

@@ -9,7 +9,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Unit
 
 
-def count_chance(seed: int | None, merchant: str) -> Randomness:
+def count_randomness(seed: int | None, merchant: str) -> Randomness:
     """Return the stream that a merchant's count is drawn from; a seed's hides nothing."""
     if seed is None:
         return Randomness.from_os()

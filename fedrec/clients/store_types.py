@@ -39,17 +39,20 @@ class CountedSet:
 
 @dataclass(frozen=True)
 class FixedSet:
-    """The records of one training: ``tags`` of those it may use, and what they are a part of.
+    """The records that one training may use, fixed once.
 
-    ``held`` are the tags of all records that its charges count against, ``version`` the name of that dataset
-    (empty where the folder couldn't be read). ``told`` says in a line, to the merchant alone, what became of
-    its photos.
+    Attributes:
+        tags: tags of the records that the training may use.
+        held: tags of all records of the dataset that its charges refer to.
+        version: name of that dataset version; empty if the folder could not be read.
+        photo_summary: one line for the merchant alone: which photos are used, and which are left out.
+
     """
 
     tags: frozenset[bytes]
     held: frozenset[bytes]
     version: str
-    told: str
+    photo_summary: str
 
 
 def packed(tags: Iterable[bytes]) -> bytes:

@@ -54,7 +54,7 @@ def check_plan_model(plan: TrainingPlan) -> None:
     )
 
 
-def photos_for(
+def load_photos(
     plan: TrainingPlan,
     folder: Path,
     *,

@@ -42,9 +42,9 @@ class RequestGate:
     def __init__(self, path: Path, *, merchant: str, server_key: str) -> None:
         self._path = path
         self._merchant = merchant
-        self.follow(server_key)
+        self.use_server_key(server_key)
 
-    def follow(self, server_key: str) -> None:
+    def use_server_key(self, server_key: str) -> None:
         """Take this server's requests from now on, and no other's; ``LedgerError`` for a broken file."""
         self.server_key = server_key
         self._key = bytes.fromhex(server_key)

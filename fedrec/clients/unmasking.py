@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedrec.clients.context import MerchantContext, OpenTraining
-from fedrec.clients.stored_reply import freeze, thaw
+from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.kinds import Answer
 from fedrec.privacy.aggregation.committee import check_survivors
@@ -35,16 +35,16 @@ def unmask(
     hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
     stored = context.store.reply("answer", plan.training_id, number, request_hash=hashed)
     if stored is not None:
-        return thaw(stored, UnmaskReply)
+        return decode_reply(stored, UnmaskReply)
     survivors = check_survivors(request.survivors, plan=plan, round_number=number)
-    parts = parts_of(survivors, blobs, scheme=joined.derived.scheme)
-    context.keep_receipt(plan, request.receipt)
+    parts = request_parts(survivors, blobs, scheme=joined.derived.scheme)
+    context.accept_receipt(plan, request.receipt)
     # A key is used only once the entry is on disk: whatever fails below, no other set gets a second try.
     context.ledger.answer(Answer(training_id=plan.training_id, round_number=number, request_hash=hashed))
     context.on_event("marked")
     answered, sent = _answer(context, joined, survivors, parts, round_number=number)
     reply = answered.model_copy(update={"head": context.signed_head(plan, number, "answered")})
-    context.store.put_answer(plan.training_id, number, request_hash=hashed, body=freeze(reply, sent))
+    context.store.put_answer(plan.training_id, number, request_hash=hashed, body=encode_reply(reply, sent))
     context.on_event("answered")
     return reply, sent
 
@@ -74,7 +74,7 @@ def _answer(
     raise RefusedError("this merchant has no key of this training")
 
 
-def parts_of(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:
+def request_parts(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:
     """Return what an unmask request brought of each survivor, in order: a sealed box, or a ciphertext.
 
     Raises ``ProtocolError`` when one is missing, or a ciphertext is not the one that its merchant signed.

@@ -9,7 +9,7 @@ from fedrec.protocol.schema import Strict
 from fedrec.protocol.transport import Body
 
 
-def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
+def encode_reply(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
     """Encode a reply: a length of 4 bytes (little-endian), a JSON head, the blobs one after another.
 
     Args:
@@ -26,8 +26,8 @@ def freeze(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
     return b"".join([len(head).to_bytes(4, "little"), head, *blobs.values()])
 
 
-def thaw(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
-    """Decode what :func:`freeze` wrote.
+def decode_reply(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]:
+    """Decode what :func:`encode_reply` wrote.
 
     Args:
         data: the bytes of a store of one's own, which are trusted.

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec.clients.counting import draw_count
+from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, LedgerError
@@ -99,7 +99,7 @@ class MerchantHome:
         return self.folder / "node.key.next"
 
     @classmethod
-    def begin(
+    def create_keys_and_ledger(
         cls, folder: Path, *, identity: SigningIdentity, count: Count, policy: MerchantPolicy
     ) -> MerchantHome:
         """Make the folder (mode 0700), its identity key (0600), and its ledger with its count charged.
@@ -149,10 +149,10 @@ class MerchantHome:
         node = ec.generate_private_key(ec.SECP384R1())
         write_secret(home.node_key_file, _pem(node))
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
-        policy = home._own_policy()
+        policy = home._local_policy()
         count = home._draw(units, unit=unit, policy=policy, rng=rng or Randomness.from_os())
-        cls.begin(folder, identity=identity, count=count, policy=policy)
-        # Charged, and on the disk: only now may the count be told.
+        cls.create_keys_and_ledger(folder, identity=identity, count=count, policy=policy)
+        # TrainingCharges, and on the disk: only now may the count be told.
         home._write_enrolment(name, identity, node, count)
         config = {"name": name, "data": str(data.resolve()), "layout": layout}
         write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
@@ -195,7 +195,7 @@ class MerchantHome:
         The old key is used until the server has admitted the new: :meth:`adopt_next_node_key`. Raises
         ``LedgerError`` where the ledger, which holds that count, isn't there or doesn't verify.
         """
-        count = self.released()
+        count = self.declared_count()
         node = ec.generate_private_key(ec.SECP384R1())
         write_atomically(self.next_node_key_file, _pem(node), mode=0o600)
         self._write_enrolment(self.settings().name, self.identity(), node, count)
@@ -206,7 +206,7 @@ class MerchantHome:
         The exact number goes no further. Raises as :class:`fedrec.privacy.accounting.ledger.Ledger`
         and its ``release`` do: the daemon, which has the ledger open, must be stopped.
         """
-        policy, identity = self._own_policy(), self.identity()
+        policy, identity = self._local_policy(), self.identity()
         node = self.next_node_key() or self.node_key()
         with Ledger(
             self.ledger,
@@ -221,7 +221,7 @@ class MerchantHome:
         self._write_enrolment(self.settings().name, identity, node, entry.count)
         return entry.count
 
-    def released(self) -> Count:
+    def declared_count(self) -> Count:
         """Return the count of units that holds, the last one that was charged.
 
         Raises ``LedgerError`` where the ledger isn't there or doesn't verify.
@@ -232,7 +232,7 @@ class MerchantHome:
             raise LedgerError(f"the ledger does not verify: {outcome.reason}")
         return found
 
-    def _own_policy(self) -> MerchantPolicy:
+    def _local_policy(self) -> MerchantPolicy:
         """The rules in ``policy.toml`` alone, for what is charged before there is a server."""
         return MerchantPolicy.load(self.folder / "policy.toml")
 
@@ -257,7 +257,7 @@ class MerchantHome:
         write_atomically(self.node_key_file, self.next_node_key_file.read_bytes(), mode=0o600)
         self.next_node_key_file.unlink()
 
-    def changed_trust(self, join: JoinFile) -> tuple[str, ...]:
+    def changed_server_identity(self, join: JoinFile) -> tuple[str, ...]:
         """Name what a join file says otherwise than the one kept, of what this merchant's trust hangs on."""
         if not self.has_joined:
             return ()

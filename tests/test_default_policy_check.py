@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fedrec.clients.data import build_model
+from fedrec.clients.default_policy_check import refusal_by_defaults
+from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
-from fedrec.clients.untouched import refusal_by_defaults
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
@@ -42,7 +42,7 @@ def test_three_merchants_with_untouched_policies_join_an_untouched_plan(tmp_path
     for name in cohort.names:
         merchant = cohort.merchants[name]
         change_means(merchant, build_model=build_model)
-        merchant.context.works_ahead = False
+        merchant.context.precomputes_costs = False
         reply, _ = merchant.join(JoinRequest(plan=plan))
         assert reply.refused is None and reply.signature is not None
 
@@ -62,7 +62,7 @@ def test_a_plan_that_defaults_refuse_says_so_as_a_merchant_does(
     plan = planned(cohort, tmp_path / "trainings", **options)
     merchant = cohort.merchants["m0"]
     change_means(merchant, build_model=build_model)
-    merchant.context.works_ahead = False
+    merchant.context.precomputes_costs = False
     with pytest.raises(RefusedError, match=rule) as caught:
         merchant.join(JoinRequest(plan=plan))
     assert refusal_by_defaults(plan, derive(plan)) == str(caught.value)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedrec.clients.charging import round_charge
-from fedrec.clients.home import MerchantHome
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store_view import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
@@ -39,7 +39,7 @@ _SHOWN_REFUSALS = 5
 
 
 @dataclass(frozen=True)
-class Charged:
+class TrainingCharges:
     """What a training was charged; ``epsilon`` is the proved one of its charges and the declared counts.
 
     It holds at the training's ``delta``.
@@ -75,7 +75,7 @@ class Budget:
     delta: float
     word: Word
     sentence: str
-    trainings: tuple[Charged, ...]
+    trainings: tuple[TrainingCharges, ...]
     counts: int
     declared: int
     unit: str
@@ -109,7 +109,7 @@ class PlanSummary:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedRequest:
     """What was refused, so many times, the last ``at``; and the plan, unless it was joined since."""
 
     at: str
@@ -120,7 +120,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Standing:
+class MerchantStatus:
     """Everything at once; ``connection`` is how it stood at ``connection_at``, while ``running``.
 
     ``photos`` says what became of the photos in the open training, None before its records are fixed.
@@ -142,7 +142,7 @@ class Standing:
     budget: Budget
     ledger_entries: int
     ledger_head: str
-    refusals: tuple[Refused, ...]
+    refusals: tuple[RefusedRequest, ...]
 
 
 def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budget, list[Entry]]:
@@ -180,9 +180,9 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
     return budget, entries
 
 
-def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
+def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> TrainingCharges:
     last = entries[-1]
-    return Charged(
+    return TrainingCharges(
         training_id=last.charge.training_id,
         model=last.charge.model,
         charges=len(entries),
@@ -194,7 +194,7 @@ def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> Charged:
     )
 
 
-def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
+def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
     """Work out what a plan costs, with the counts alone and on top of what was charged."""
     history = History.of(entries)
     last_round = history.last_round(plan.training_id)
@@ -237,7 +237,7 @@ def summarise(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: f
     )
 
 
-def read_standing(home: MerchantHome) -> Standing:
+def read_status(home: MerchantHome) -> MerchantStatus:
     """Read how a merchant stands.
 
     Raises ``LedgerError`` if ledger or store can't be read, ``ConfigError`` if the folder can't.
@@ -256,18 +256,18 @@ def read_standing(home: MerchantHome) -> Standing:
         if plan is None:
             return None
         found = TrainingPlan.model_validate_json(plan)
-        return summarise(found, entries, lifetime_delta=budget.delta)
+        return summarise_plan(found, entries, lifetime_delta=budget.delta)
 
     # What a plan that was taken later would have cost when it was refused is no longer of use.
     taken = {entry.charge.training_id for entry in charges(entries)}
     taken |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
 
-    def refused(refusal: Refusal) -> Refused:
+    def refused(refusal: Refusal) -> RefusedRequest:
         plan = None if refusal.plan is None or sha256_hex(refusal.plan) in taken else refusal.plan
-        return Refused(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
+        return RefusedRequest(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
 
     public = home.identity().public
-    return Standing(
+    return MerchantStatus(
         merchant=home.settings().name,
         running=running,
         connected=running and last is not None and last.connected,
@@ -279,7 +279,7 @@ def read_standing(home: MerchantHome) -> Standing:
         new_key_waits=home.next_node_key_file.exists(),
         policy_problem=problem,
         training=summary(view.open_plan),
-        photos=view.told,
+        photos=view.photo_summary,
         paused=home.paused,
         budget=budget,
         ledger_entries=len(entries),
