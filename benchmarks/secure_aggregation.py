@@ -25,8 +25,8 @@ from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
 
 from fedrec.clients.uploading import deal_to_committee
-from fedrec.privacy.aggregation import ckks, registry, ring
-from fedrec.privacy.aggregation.ckks import CkksParameters
+from fedrec.privacy.aggregation import ckks_parameters, registry, ring
+from fedrec.privacy.aggregation.ckks_parameters import CkksParameters
 from fedrec.privacy.aggregation.dealing import Dealing, Published
 from fedrec.privacy.aggregation.parameters import FAILURE_BITS, ROUNDS, SchemeParameters
 from fedrec.privacy.aggregation.scheme import (
@@ -285,7 +285,9 @@ def must_be_exact(opened: Int64Array, expected: Int64Array) -> float:
 
 def measure_ckks(values: Int64Array, *, clients: int, max_abs_sum: int) -> Figures:
     """Our ckks: complex slots, degree 4096, one prime of 60 bits, public key."""
-    parameters = ckks.choose_parameters(dimension=values.size, cohort=clients, max_abs_sum=max_abs_sum)
+    parameters = ckks_parameters.choose_parameters(
+        dimension=values.size, cohort=clients, max_abs_sum=max_abs_sum
+    )
     scheme = registry.create("ckks", parameters)
     assert isinstance(scheme, HolderScheme)
     keys = scheme.make_keys()

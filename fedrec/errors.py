@@ -1,8 +1,7 @@
-"""Every error that fedrec raises on purpose, each with the exit code that the command line ends with.
+"""Define every error that fedrec raises on purpose, and the exit code of the command line for each.
 
-The text of an error is one sentence for a person: what is wrong, where, and what to do. It never
-holds a key, a gradient or any other secret. The catalogue of codes stands in ``docs/exit-codes.md``
-and a test compares it with this module.
+An error's text is one sentence for a person: what is wrong, where, and what to do. It never contains a key, a
+gradient or any other secret. ``docs/exit-codes.md`` lists the codes; a test compares it with this module.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 RefusalCode = Literal["policy", "plan", "budget", "paused", "training", "request", "message", "failed"]
-"""Why a merchant refuses, as the server is told; :mod:`fedrec.protocol.refusals` explains each."""
+"""The reason of a refusal as sent to the server; :mod:`fedrec.protocol.refusals` explains each code."""
 
 
 class FedrecError(Exception):
-    """Base of all errors meant for a person; ``exit_code`` is stable across releases."""
+    """Base class of all errors shown to a person; ``exit_code`` is stable across releases."""
 
     exit_code: ClassVar[int] = 1
 
@@ -26,19 +25,19 @@ class ConfigError(FedrecError):
 
 
 class DataError(FedrecError):
-    """The data at hand cannot be used: missing, empty, of one class only."""
+    """The data cannot be used: it is missing, empty, or has only one class."""
 
     exit_code: ClassVar[int] = 3
 
 
 class MissingExtraError(FedrecError):
-    """An optional package that this choice needs is not installed."""
+    """An optional package that the chosen option needs is not installed."""
 
     exit_code: ClassVar[int] = 4
 
 
 class UnreachableBudgetError(ConfigError):
-    """No noise that fits the widest ring gives the privacy budget asked for."""
+    """No noise multiplier whose sums fit the widest ring reaches the requested privacy budget."""
 
     exit_code: ClassVar[int] = 5
 
@@ -46,8 +45,8 @@ class UnreachableBudgetError(ConfigError):
 class RefusedError(FedrecError):
     """A merchant refuses a plan, a step or a request; the reason names the rule.
 
-    Code and text go to the server, so they follow from plan, policy, ledger, keys and the request alone,
-    never from photos.
+    Code and text are sent to the server. They must depend only on the plan, the policy, the ledger, the keys
+    and the request, never on photos.
     """
 
     exit_code: ClassVar[int] = 6
@@ -58,13 +57,13 @@ class RefusedError(FedrecError):
 
 
 class LedgerError(FedrecError):
-    """A privacy ledger is broken, locked by another process, or does not fit its merchant."""
+    """A privacy ledger is corrupt, locked by another process, or belongs to another merchant."""
 
     exit_code: ClassVar[int] = 7
 
 
 class BudgetExceededError(RefusedError):
-    """A charge would pass the merchant's lifetime budget."""
+    """A charge would exceed the merchant's lifetime budget."""
 
     exit_code: ClassVar[int] = 8
 
@@ -73,19 +72,19 @@ class BudgetExceededError(RefusedError):
 
 
 class AggregationError(FedrecError):
-    """A ciphertext, key share or opening is malformed or does not fit its training."""
+    """A ciphertext, key share or opening is malformed or does not match its training."""
 
     exit_code: ClassVar[int] = 9
 
 
 class ProtocolError(FedrecError):
-    """A message from the network is malformed, out of range, or of another training or round."""
+    """A network message is malformed, out of range, or belongs to another training or round."""
 
     exit_code: ClassVar[int] = 10
 
 
 class TrainingError(FedrecError):
-    """A training cannot go on, e.g. too few merchants are left for a quorum."""
+    """A training cannot continue, e.g. too few merchants are left for a quorum."""
 
     exit_code: ClassVar[int] = 11
 
@@ -97,45 +96,45 @@ class ConnectionLostError(FedrecError):
 
 
 class NotAdmittedError(FedrecError):
-    """The server doesn't know this merchant's key, or no longer, or this machine's clock is too far off."""
+    """The server doesn't know the merchant's key or has revoked it, or the local clock is too far off."""
 
     exit_code: ClassVar[int] = 13
 
 
 class ServiceError(FedrecError):
-    """The server can't offer its service: a port is taken, a certificate is missing, Flower won't start."""
+    """The server can't start its service: a port is in use, a certificate is missing, or Flower fails."""
 
     exit_code: ClassVar[int] = 14
 
 
 class AuditError(FedrecError):
-    """An audit found something that does not hold."""
+    """An audit found a claim that is false."""
 
     exit_code: ClassVar[int] = 15
 
 
 class OperatingSystemError(FedrecError):
-    """The operating system refused something: a disk is full, a file may not be written, memory is short.
+    """The operating system refused an operation: a full disk, a read-only file, too little memory.
 
-    Nothing raises it; the command line ends with its code for an ``OSError`` that nobody expected.
+    No code raises it; the command line uses its exit code for an ``OSError`` that nothing else handles.
     """
 
     exit_code: ClassVar[int] = 16
 
 
 class IncompleteAuditError(FedrecError):
-    """A bundle holds as far as it could be checked, but parts of it are missing."""
+    """Every check that could be made on a bundle passed, but parts of the bundle are missing."""
 
     exit_code: ClassVar[int] = 17
 
 
 class UnsupportedSystemError(FedrecError):
-    """This operating system isn't one that fedrec runs on."""
+    """fedrec does not support this operating system."""
 
     exit_code: ClassVar[int] = 18
 
 
 class InterruptedRunError(FedrecError):
-    """The person stopped the run; what was finished is in the run directory."""
+    """The user stopped the run; the run directory holds the finished rounds."""
 
     exit_code: ClassVar[int] = 130

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import ckks, registry, wire
-from fedrec.privacy.aggregation.ckks import CkksParameters, CkksScheme
+from fedrec.privacy.aggregation.ckks import CkksScheme
+from fedrec.privacy.aggregation.ckks_parameters import DEGREE, LARGEST_SLOT_ERROR, CkksParameters
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.randomness import Randomness
@@ -101,11 +102,11 @@ def test_the_slot_error_is_bounded_with_room_and_the_bound_is_used(monkeypatch: 
     vectors = [chance.integers(-largest, largest, 4096) for _ in range(100)]
     total = summed(scheme, [encrypt(scheme, keys, vector) for vector in vectors])
     assert isinstance(total, ckks.CkksSum)
-    private = scheme._read_key(wire.PRIVATE_KEY, keys.private, count=ckks.DEGREE)
+    private = scheme._read_key(wire.PRIVATE_KEY, keys.private, count=DEGREE)
     raw = scheme._engine.decrypt(total.coefficients[None, :], scale=p.scale, private_key=private)
     error = np.abs(raw.view(np.float64)[0] - sum(vectors)).max()
     assert 0 < error < p.slot_error() / 2
-    assert p.slot_error() <= ckks.LARGEST_SLOT_ERROR
+    assert p.slot_error() <= LARGEST_SLOT_ERROR
     # A bound below the noise that is there refuses the sum.
     monkeypatch.setattr(CkksParameters, "slot_error", lambda self: error / 2)
     with pytest.raises(AggregationError, match="doesn't decrypt"):
@@ -143,7 +144,7 @@ def test_transparent_zero_and_changed_ciphertexts_are_refused() -> None:
     p = scheme.parameters
     keys = scheme.make_keys()
     good = encrypt(scheme, keys, np.arange(5000))
-    blocks = wire.decode(good, p).reshape(p.blocks, 2, ckks.DEGREE)
+    blocks = wire.decode(good, p).reshape(p.blocks, 2, DEGREE)
     for block in range(p.blocks):
         transparent = blocks.copy()
         transparent[block, 1] = 0

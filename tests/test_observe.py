@@ -182,7 +182,7 @@ def test_a_token_file_is_private_and_long_enough(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="32 to"):
         read_token(path)
     with (
-        pytest.raises(ConfigError, match="of no use without"),
+        pytest.raises(ConfigError, match="needs --observe"),
         observing(None, token_file=path, routes={}),
     ):
         pass

@@ -72,7 +72,7 @@ def test_an_installed_package_adds_a_scheme(tmp_path: Path, monkeypatch: pytest.
         ),
         (f"SchemeSpec(name='quiet', trust={OPEN}, **(REST | dict(trust_limit='')))", "trust_limit"),
         (f"SchemeSpec(name='loud', trust={OPEN}, **REST)", "another name"),
-        ("'kahe'", "no SchemeSpec"),
+        ("'kahe'", "not a SchemeSpec"),
     ],
 )
 def test_a_scheme_that_leaves_something_out_cannot_be_used(
@@ -112,7 +112,7 @@ def test_a_merchant_refuses_a_plan_that_states_other_than_its_own_scheme(tmp_pat
     other = kahe.SPEC.trust if scheme == "none" else clear.SPEC.trust
     # But for what it states of the scheme, the policy lets the plan in.
     lying = cohort.plan(scheme=scheme, trust=other, corrupt_members=1)
-    with pytest.raises(RefusedError, match=f"states of scheme '{scheme}' what the one installed here"):
+    with pytest.raises(RefusedError, match=f"trust model of scheme '{scheme}' differs from the installed"):
         cohort.merchants["m0"].join(JoinRequest(plan=lying))
     assert cohort.charges("m0") == []
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedrec.clients.app import build_client_app
+from fedrec.clients.client_app import build_client_app
 from fedrec.errors import RefusedError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.repeats import Repeats

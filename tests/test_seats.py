@@ -201,10 +201,13 @@ FRIENDS = {"committee": ("m3", "m2", "m1"), "threshold": 3}
         ({"corrupt_members": 0, "seat_risk": 0.0}, "least_corrupt_members"),
         ({"seat_risk": 1e-9}, "states a seat risk"),
         ({"colluders": 2, "min_contributors": 4, "seat_risk": 0.0}, "hold more than 1"),
-        ({"scheme": "ckks", "committee": ("m0",), "threshold": 1, "corrupt_members": 1}, "must count none"),
+        (
+            {"scheme": "ckks", "committee": ("m0",), "threshold": 1, "corrupt_members": 1},
+            "has no committee: the plan",
+        ),
         (
             {"scheme": "none", "committee": (), "threshold": 0, "seat_risk": 1e-9},
-            "must count none",
+            "has no committee: the plan",
         ),
     ],
 )

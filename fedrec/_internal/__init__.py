@@ -1,1 +1,1 @@
-"""Small helpers of the package's own; nothing outside it may count on them."""
+"""Private helpers of the package; code outside it must not import them."""

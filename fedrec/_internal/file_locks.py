@@ -1,4 +1,4 @@
-"""Locks that keep a file to one process until that process ends, however it ends: POSIX's ``flock``."""
+"""Lock files for one process with POSIX ``flock``; the lock ends with the process, even when it is killed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ class LockedElsewhereError(Exception):
 
 
 def take_lock(path: Path) -> int:
-    """Lock ``path``, made with mode 0600 if need be; return the descriptor, whose closing ends the lock.
+    """Lock ``path``; create the file with mode 0600 if it doesn't exist.
+
+    Returns:
+        The file descriptor. Closing it releases the lock.
 
     Raises:
-        OSError: the file can't be opened or made.
-        LockedElsewhereError: another process holds it.
-        UnsupportedSystemError: this system has no such locks.
-
+        OSError: the file can't be opened or created.
+        LockedElsewhereError: another process holds the lock.
+        UnsupportedSystemError: this system has no ``flock``.
     """
     require_supported_system()
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -32,11 +34,13 @@ def take_lock(path: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Say whether a process holds the lock; it is left as it was, and a file that isn't there is free.
+    """Test whether a process holds the lock, without changing it.
+
+    Returns:
+        True if another process holds it. A missing file is not locked.
 
     Raises:
-        UnsupportedSystemError: this system has no such locks.
-
+        UnsupportedSystemError: this system has no ``flock``.
     """
     require_supported_system()
     try:
@@ -53,7 +57,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _flock(descriptor: int, *, exclusive: bool) -> None:
-    # Windows doesn't have it: imported above, it would break every import there before a word is said.
+    # Windows has no fcntl: an import at module level would fail there before the error message is printed.
     import fcntl
 
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH

@@ -1,7 +1,7 @@
-"""Files that survive a crash: a reader finds the old content or the new one, never half of either.
+"""Write files that survive a crash: a reader finds the old content or the new content, never a mixture.
 
-A file of lines (one JSON document each) grows by whole lines: one that a crash or a full disk cut off is no
-line, and the next takes its place.
+A file of lines (one JSON document each) grows by whole lines. A line that a crash or a full disk cut off
+doesn't count as a line; the next line overwrites it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BLOCK = 1 << 16
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file in an ``OSError`` of a write, which has none."""
+    """Add the file name to an ``OSError`` of a write, which has none."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,17 @@ def _naming(path: Path) -> Iterator[None]:
 def write_atomically(
     path: Path, data: bytes, *, mode: int = 0o666, on_event: Callable[[str], None] = lambda event: None
 ) -> None:
-    """Write a file as :func:`replacing` does."""
+    """Write ``data`` to a file with :func:`replacing`.
+
+    Args:
+        path: the file to write.
+        data: its whole new content.
+        mode: permissions of a new file, before the umask.
+        on_event: called with the name of each step; tests simulate a crash there.
+
+    Raises:
+        OSError: the disk fails; the old content is still there.
+    """
     with replacing(path, mode=mode, on_event=on_event) as file:
         file.write(data)
 
@@ -38,10 +48,21 @@ def write_atomically(
 def replacing(
     path: Path, *, mode: int = 0o666, on_event: Callable[[str], None] = lambda event: None
 ) -> Iterator[BinaryIO]:
-    """Yield a file to write, so that a crash leaves the old content or the new, durable after the block.
+    """Open a file for writing such that a crash leaves the old or the new content.
 
-    ``mode`` is that of a new file, less the umask; ``on_event`` is told each step, for tests that stop there.
-    Raises ``OSError`` when the disk fails; the old content is still there, as after any error in the block.
+    The new content is durable once the block ends. After any error in the block the old content is still
+    there.
+
+    Args:
+        path: the file to replace.
+        mode: permissions of a new file, before the umask.
+        on_event: called with the name of each step; tests simulate a crash there.
+
+    Yields:
+        A binary file to write the new content to.
+
+    Raises:
+        OSError: the disk fails; the old content is still there.
     """
     scratch = path.with_name(path.name + ".tmp")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -58,7 +79,7 @@ def replacing(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; ``OSError`` when the disk fails."""
+    """Make the entries of a folder durable (fsync); ``OSError`` if the disk fails."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -67,7 +88,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read; ``FileExistsError`` if there is one."""
+    """Write a new file that only its owner can read (mode 0600), durably.
+
+    Args:
+        path: the file to create.
+        content: the secret.
+
+    Raises:
+        FileExistsError: the file exists.
+        OSError: the disk fails.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with _naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -76,9 +106,14 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 def append_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Add lines to a file, durably, in place of a last one that was cut off; none may hold a newline.
+    """Append lines to a file, durably; overwrite a last line that was cut off.
 
-    Raises ``OSError`` when the disk fails; the lines before are still there.
+    Args:
+        path: the file, created if it doesn't exist.
+        lines: lines without their ends; none may contain a newline.
+
+    Raises:
+        OSError: the disk fails; the earlier lines are still there.
     """
     with _naming(path), path.open("a+b") as file:
         file.truncate(_whole_bytes(file))
@@ -88,7 +123,7 @@ def append_lines(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """Return a file's whole lines, without their ends; there are none where there is no file."""
+    """Return the complete lines of a file, without their ends; an empty list if there is no file."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -96,7 +131,7 @@ def read_lines(path: Path) -> list[bytes]:
 
 
 def _whole_bytes(file: BinaryIO) -> int:
-    """Return where the last whole line of a file ends."""
+    """Return the offset at which the last complete line of a file ends."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLOCK)

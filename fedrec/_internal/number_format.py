@@ -1,7 +1,7 @@
-"""Numbers of a report as text for a person: privacy figures are rounded up, never down.
+"""Format the numbers of a report for people; privacy losses are rounded up, never down.
 
-Every function takes whatever stands in a report, ``None`` and non-numbers included, and gives
-``MISSING`` for what cannot be shown, so that the report of an interrupted run can still be read.
+Each function accepts any value of a report, including ``None`` and non-numbers. It returns ``MISSING`` for a
+value that it can't show, so that the report of an interrupted run stays readable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: Any) -> float | None:
-    """Give a number below 1e300 as a float, and ``None`` for all else (booleans included)."""
+    """Return a number below 1e300 as a float, ``None`` for any other value (booleans included)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -27,25 +27,25 @@ def number(value: Any) -> float | None:
 
 
 def percent(value: Any) -> str:
-    """Give a fraction such as an accuracy as a percentage with one decimal."""
+    """Format a fraction, such as an accuracy, as a percentage with one decimal."""
     fraction = number(value)
     return MISSING if fraction is None else f"{100 * fraction:.1f}%"
 
 
 def ratio(value: Any) -> str:
-    """Give a score in [0, 1] with three decimals."""
+    """Format a score in [0, 1] with three decimals."""
     score = number(value)
     return MISSING if score is None else f"{score:.3f}"
 
 
 def count(value: Any) -> str:
-    """Give a whole number with thousands separated."""
+    """Format a whole number with thousands separators."""
     amount = number(value)
     return MISSING if amount is None else f"{amount:,.0f}"
 
 
 def general(value: Any) -> str:
-    """Give a setting: a number to four significant digits, yes or no, or text as it stands."""
+    """Format a setting: a number to four significant digits, a boolean as yes or no, text unchanged."""
     if value is None or value == "":
         return MISSING
     if isinstance(value, bool):
@@ -59,7 +59,7 @@ def general(value: Any) -> str:
 
 
 def epsilon(value: Any) -> str:
-    """Give an epsilon rounded up: two decimals below 100, none from there on."""
+    """Format an epsilon, rounded up: to two decimals below 100, to none from 100."""
     amount = number(value)
     if amount is None or amount < 0:
         return MISSING
@@ -69,7 +69,7 @@ def epsilon(value: Any) -> str:
 
 
 def epsilon_left(value: Any) -> str:
-    """Give what is left of an epsilon rounded down to two decimals; below zero, by how much it is overrun."""
+    """Format the rest of an epsilon budget, rounded down to two decimals; a negative rest as an overrun."""
     amount = number(value)
     if amount is None:
         return MISSING
@@ -79,7 +79,7 @@ def epsilon_left(value: Any) -> str:
 
 
 def delta(value: Any) -> str:
-    """Give a delta rounded up to two significant digits, as a power of ten."""
+    """Format a delta, rounded up to two significant digits, as a power of ten."""
     amount = number(value)
     if amount is None or amount < 0:
         return MISSING
@@ -91,13 +91,13 @@ def delta(value: Any) -> str:
 
 
 def power_of_ten(amount: float) -> str:
-    """Give a number as a mantissa of two digits and a power of ten."""
+    """Format a number as a mantissa of two digits and a power of ten."""
     mantissa, exponent = f"{amount:.1e}".split("e")
     return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
 def factor(exponent: float) -> str:
-    """Give e to the power of an epsilon, rounded up, in words that fit its size."""
+    """Format exp(epsilon), rounded up, with a precision that suits its size."""
     if exponent < math.log(10):
         return f"{math.ceil(math.exp(exponent) * 100) / 100:.2f}"
     if exponent < math.log(1e6):
@@ -106,7 +106,7 @@ def factor(exponent: float) -> str:
 
 
 def size(value: Any) -> str:
-    """Give a number of bytes in decimal units."""
+    """Format a number of bytes in decimal units."""
     amount = number(value)
     if amount is None:
         return MISSING
@@ -118,7 +118,7 @@ def size(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Give seconds as seconds, minutes or hours."""
+    """Format a duration in seconds as seconds, minutes or hours."""
     seconds = number(value)
     if seconds is None:
         return MISSING
@@ -131,7 +131,15 @@ def duration(value: Any) -> str:
 
 
 def nice_ticks(top: float, *, about: int = 5) -> tuple[float, ...]:
-    """Give round, evenly spaced ticks from 0 to the first one that is not below ``top`` (> 0)."""
+    """Choose round, evenly spaced axis ticks from 0 to the first tick at or above ``top``.
+
+    Args:
+        top: the largest value to show, above 0.
+        about: the wanted number of intervals.
+
+    Returns:
+        The ticks in ascending order, starting with 0.
+    """
     rough = top / about
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))

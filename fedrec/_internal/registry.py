@@ -1,4 +1,4 @@
-"""Choices by name: the package's own, and those that installed packages add through entry points."""
+"""Look up a choice (scheme, optimizer, model, ...) by name: built in, or from an entry point of a package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedrec.errors import ConfigError
 
 
 class Named(Protocol):
-    """A specification that says its own name."""
+    """A specification with a name."""
 
     @property
     def name(self) -> str:
@@ -26,17 +26,17 @@ Spec = TypeVar("Spec", bound=Named)
 
 
 class Registry(Generic[Spec]):
-    """The specifications of one kind of choice, by name.
+    """Hold the specifications of one kind of choice, by name.
 
-    A package adds one by an entry point of ``group`` whose name is the specification's and whose object is
-    the specification. It is loaded when it is first asked for. A program adds one for itself by :meth:`add`.
-    None can take another's name.
+    A package adds a specification by an entry point of ``group``: the entry point has the specification's
+    name and refers to the specification. It is loaded on first use. A program adds one for itself with
+    :meth:`add`. Names are unique.
 
     Args:
         kind: the class of the specifications.
-        what: what one is called in messages, such as "aggregation scheme".
-        group: the group of entry points, such as "fedrec.schemes".
-        builtin: the package's own, the default first.
+        what: the kind's name in messages, such as "aggregation scheme".
+        group: the entry-point group, such as "fedrec.schemes".
+        builtin: the specifications of this package, the default first.
     """
 
     def __init__(self, kind: type[Spec], *, what: str, group: str, builtin: Sequence[Spec]) -> None:
@@ -48,26 +48,33 @@ class Registry(Generic[Spec]):
         self._own: dict[str, Spec] = {}
 
     def add(self, spec: Spec) -> None:
-        """Add a specification in this process alone; one added before under the same name gives way.
+        """Add a specification in this process only; replace one that was added under the same name.
 
-        Raises ``ConfigError`` where the name is another's, or the object is no specification of this kind.
+        Raises:
+            ConfigError: a built-in specification or a package has that name, or the object is not a
+                specification of this kind.
         """
         if not isinstance(spec, self._kind):
-            raise ConfigError(f"a {type(spec).__name__} is no {self._what}: give a {self._kind.__name__}")
+            raise ConfigError(
+                f"a {type(spec).__name__} does not specify a {self._what}: it must be a {self._kind.__name__}"
+            )
         if spec.name in self._builtin or spec.name in self._added:
             raise ConfigError(f"{self._what} {spec.name!r} has a name that is taken: give it another")
         self._own[spec.name] = spec
 
     def names(self) -> tuple[str, ...]:
-        """Return all names, the default first; raises ``ConfigError`` where two are the same."""
+        """Return all names, the default first; ``ConfigError`` if two are equal."""
         return (*self._builtin, *self._added, *self._own)
 
     def get(self, name: str) -> Spec:
         """Return a specification.
 
+        Returns:
+            The specification of that name, loaded from its package if necessary.
+
         Raises:
-            ConfigError: the name is unknown, or what a package registers under it can't be used; the message
-                says what is wrong or missing.
+            ConfigError: the name is unknown, or the object that a package registers under it can't be used;
+                the message says what is wrong or missing.
         """
         added = self._added
         if name in self._builtin:
@@ -103,12 +110,12 @@ class Registry(Generic[Spec]):
         except ValidationError as error:
             problem = first_problem(error)
             raise ConfigError(f"{where}: {'.'.join(problem.where)} {problem.text}".rstrip()) from error
-        # Whatever a package's own code raises as it is imported: one line is what a person can use.
+        # A package's code may raise anything during import; the user gets one line.
         except Exception as error:
             raise ConfigError(f"{where}: {error}") from error
         if not isinstance(spec, self._kind):
             raise ConfigError(
-                f"{where}: its entry point is a {type(spec).__name__}, no {self._kind.__name__}"
+                f"{where}: its entry point is a {type(spec).__name__}, not a {self._kind.__name__}"
             )
         if spec.name != entry.name:
             raise ConfigError(f"{where}: its specification has another name, {spec.name!r}")

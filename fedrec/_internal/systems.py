@@ -1,4 +1,4 @@
-"""The operating systems that fedrec runs on, and the one line for every other."""
+"""Name the supported operating systems and refuse the others."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from fedrec.errors import UnsupportedSystemError
 
 SUPPORTED = ("linux", "darwin")
-"""As ``sys.platform`` names Linux and macOS."""
+"""Linux and macOS, as in ``sys.platform``."""
 
 
 def require_supported_system() -> None:
-    """Raise ``UnsupportedSystemError`` on a system whose file locks can't keep a ledger to one process."""
+    """Raise ``UnsupportedSystemError`` on a system without the file locks that a ledger needs."""
     if sys.platform not in SUPPORTED:
         raise UnsupportedSystemError(
             f"fedrec runs on Linux and macOS, not on '{sys.platform}': a privacy ledger needs their file "

@@ -1,4 +1,4 @@
-"""What a schema found wrong, in a person's words."""
+"""Turn the validation errors of a pydantic schema into plain English."""
 
 from __future__ import annotations
 
@@ -24,21 +24,28 @@ _KINDS = {
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "finite_number": "must be a number that is not infinite",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "tuple_type": "must be a list",
     "path_type": "must be a path",
     "missing": "is missing",
     "json_invalid": "is not JSON",
-    "string_pattern_mismatch": "has another form than it must have",
+    "string_pattern_mismatch": "has the wrong format",
 }
 _FORMS = {r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The first thing that is wrong: where (empty for the whole), what, the value, and its kind."""
+    """One validation error.
+
+    Attributes:
+        where: path to the field; empty for the whole value.
+        text: what is wrong, in plain English.
+        value: the value that was given.
+        kind: pydantic's type of the error.
+    """
 
     where: tuple[str, ...]
     text: str
@@ -47,7 +54,7 @@ class Problem:
 
 
 def first_problem(error: ValidationError) -> Problem:
-    """Return the first problem of a schema; texts of our own validators come out as they are."""
+    """Return the first error of a schema; texts of this package's own validators are kept unchanged."""
     first = error.errors(include_url=False)[0]
     kind, message = first["type"], str(first["msg"])
     context = first.get("ctx") or {}

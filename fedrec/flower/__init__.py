@@ -1,7 +1,7 @@
-"""The only door to Flower's private side; every name used below this folder has a contract test.
+"""Wrap Flower's private interfaces; only this folder uses them, and each name used has a contract test.
 
-``envelope`` builds what Flower passes around, ``actors`` is its Ray backend, ``fleet`` a merchant's
-connection, ``superlink`` the server's.
+``envelope`` builds Flower messages, ``actors`` wraps its Ray backend, ``fleet`` is a merchant's connection,
+``superlink`` the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ray through Flower's own simulation backend."""
+"""Run ClientApps on Ray through Flower's simulation backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def require_ray() -> type[RayBackend]:
-    """Return Flower's Ray backend; ``MissingExtraError`` when Ray is not installed."""
+    """Return Flower's Ray backend; ``MissingExtraError`` if Ray is not installed."""
     # Ray reads these when it starts: no usage reports, and actors see the GPUs that this process sees.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -32,15 +32,21 @@ def require_ray() -> type[RayBackend]:
 
 
 class RayActors:
-    """A Ray of our own on this machine, with ``workers`` actors of Flower's backend.
+    """Run actors of Flower's backend on a Ray instance of this process's own, on this machine.
 
-    An actor gets its ClientApp from ``make_app`` (picklable) for each message. An actor that dies is
-    started again; until it is back, the messages that it is given fail.
+    An actor that dies is restarted; until then, the messages given to it fail.
+
+    Args:
+        make_app: makes the ClientApp of an actor, for each message; must be picklable.
+        workers: number of actors.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
     """
 
     def __init__(self, make_app: Callable[[], ClientApp], *, workers: int) -> None:
         backend_class = require_ray()
-        # Failures reach the caller as exceptions; Flower would log each of them with its traceback too.
+        # Failures reach the caller as exceptions; Flower would also log each with its traceback.
         self._logger = logging.getLogger("flwr")
         self._level = self._logger.level
         self._logger.setLevel(logging.CRITICAL + 1)
@@ -48,7 +54,7 @@ class RayActors:
         try:
             self._backend = backend_class(
                 {
-                    # A Ray that runs elsewhere can't see the merchants' folders.
+                    # A Ray cluster on another machine can't read the merchants' folders.
                     "init_args": {
                         "address": "local",
                         "num_cpus": workers,
@@ -56,7 +62,7 @@ class RayActors:
                         "log_to_driver": False,
                         "include_dashboard": False,
                     },
-                    # Flower hands these to Ray as the actors' options; -1 is any number of restarts.
+                    # Flower passes these to Ray as options of the actors; -1 allows any number of restarts.
                     "client_resources": {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1},
                 }
             )
@@ -65,26 +71,34 @@ class RayActors:
             self._logger.setLevel(self._level)
             raise
         finally:
-            # The backend leaves Python's search path in the environment; only its actors need it.
+            # The backend writes Python's search path to the environment; only its actors need it.
             os.environ.pop("PYTHONPATH", None)
             if search_path is not None:
                 os.environ["PYTHONPATH"] = search_path
         self.workers = self._backend.num_workers
 
     def handle(self, message: Message, context: Context) -> tuple[Message, Context]:
-        """Have an idle actor answer a message; at most ``workers`` calls may be under way at once.
+        """Let an idle actor answer a message; at most ``workers`` calls may run at once.
 
-        Returns the reply and the node's context after it. Raises ``RuntimeError`` with the text of the
-        ClientApp's exception, or with Ray's when the actor is gone.
+        Args:
+            message: the request.
+            context: the node's context before it.
+
+        Returns:
+            The reply, and the node's context after it.
+
+        Raises:
+            RuntimeError: the ClientApp raised an exception, or the actor is gone; with the text of the
+                ClientApp's or Ray's exception.
         """
         try:
             return self._backend.process_message(message, context)
         except Exception as error:
-            # Ray's text is a traceback, in colour; Flower's last line ends with what was raised.
+            # Ray's text is a coloured traceback; Flower's last line ends with the original exception.
             raise RuntimeError(str(error).rsplit("occurred. Message: ", 1)[-1]) from None
 
     def kill(self) -> None:
-        """Stop the actors, busy ones too: every call of ``handle`` under way raises."""
+        """Kill all actors, also busy ones; every running call of ``handle`` raises."""
         import ray
 
         pool = self._backend.pool
@@ -95,10 +109,10 @@ class RayActors:
             ray.kill(actor)
 
     def close(self) -> None:
-        """Stop Ray; closing twice is harmless. A call of ``handle`` under way would never return."""
+        """Stop Ray; a second call does nothing. A running call of ``handle`` would never return."""
         import ray
 
-        # Flower's own ``terminate`` would start Ray again if it were stopped already.
+        # Flower's ``terminate`` would restart Ray if it had already been stopped.
         if ray.is_initialized():
             self._backend.terminate()
         self._logger.setLevel(self._level)

@@ -1,4 +1,4 @@
-"""Who sends a request to Fleet: told from its headers alone, before anything of its body is read."""
+"""Authenticate a request to Fleet by its headers alone, before its body is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_sig
 
 Headers = Iterable[tuple[bytes, bytes]]
 Admitted = Callable[[bytes], int | None]
-"""The node number of a public key (PEM as Flower writes it) that is admitted; None for another."""
+"""Returns the node number of an admitted public key (PEM as Flower writes it), None for any other key."""
 
 _WANTED = {
     name.lower().encode("ascii")
@@ -35,10 +35,17 @@ class Caller:
 
 
 def caller_of(headers: Headers, *, admitted: Admitted) -> Caller | None:
-    """Return who signed the time in a request's headers; None for a stranger, or a time that is off.
+    """Identify the caller that signed the timestamp in a request's headers.
 
-    It is the check that Flower makes once it has the body. A key that isn't admitted costs a look-up, no
-    signature's check.
+    Flower makes the same check once it has the body. A key that is not admitted costs a look-up, but no
+    verification of a signature.
+
+    Args:
+        headers: names, in lower case, and values of the request's headers.
+        admitted: looks up the node number of an admitted key.
+
+    Returns:
+        The caller; None if its key is not admitted, the signature is wrong or the timestamp is too far off.
     """
     found = {name: value for name, value in headers if name in _WANTED and len(value) <= _LONGEST_HEADER}
     try:

@@ -1,8 +1,8 @@
-"""Connections to the public port: how many a stranger may hold, and for how long.
+"""Limit the connections to the public port: how many an unauthenticated client may hold, and for how long.
 
-Before a connection has shown an admitted key it costs a file descriptor and the buffers of its encryption,
-some 400 KiB. Whoever opens many shuts its own oldest ones; the merchants, whose connections have shown a key,
-keep theirs.
+Each connection costs a file descriptor and TLS buffers, about 400 KiB, even before it has presented an
+admitted key. A client that opens too many loses its own oldest ones. Connections of merchants, which have
+presented a key, are not affected.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_STRANGERS = 512
-"""Connections that have shown no admitted key: of everybody, and of one address."""
+"""Most connections that have presented no admitted key."""
 MAX_STRANGERS_PER_ADDRESS = 64
+"""Most of these from one address."""
 MAX_CONNECTIONS_PER_KEY = 32
 STRANGER_SECONDS = 10.0
-"""How long a connection may take to its first request that shows an admitted key: handshake and headers."""
+"""Time limit from a connection to the headers of its first request with an admitted key."""
 QUIET_SECONDS = 60.0
-"""How long one that has shown a key may be without a request, or drip the next one's headers."""
+"""Time limit for an authenticated connection without a request, or with incomplete headers of the next."""
 PER_ADDRESS = (256.0, 50.0)
-"""New connections: so many at once, and so many a second after that. Beyond it they are shut unread."""
+"""New connections from one address: burst, and rate per second. More are closed unread."""
 PER_KEY = (64.0, 4.0)
+"""New connections with one key: burst, and rate per second."""
 _MOST_BUCKETS = 4096
 
 Client = tuple[str, int]
 
 
 class Buckets:
-    """Token buckets by name: ``burst`` at once, ``rate`` a second; those used longest ago are forgotten."""
+    """Token buckets by name, each with a burst and a rate per second; the least recently used are dropped."""
 
     def __init__(self, limit: tuple[float, float], *, now: Callable[[], float]) -> None:
         self._burst, self._rate = limit
@@ -40,7 +42,7 @@ class Buckets:
         self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def take(self, name: Hashable) -> bool:
-        """Take one; False where none is left."""
+        """Take one token; False if none is left."""
         now = self._now()
         left, at = self._left.pop(name, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
@@ -53,7 +55,7 @@ class Buckets:
 
 @dataclass
 class _Connection:
-    """One connection; ``quiet`` is since when it has had no request that showed a key."""
+    """One connection; ``quiet`` is the time since when it has had no authenticated request."""
 
     socket: socket.socket
     address: str
@@ -64,7 +66,7 @@ class _Connection:
 
 @dataclass
 class Door:
-    """Counts connections and shuts those that pass a limit; for the thread of one event loop."""
+    """Count connections and close those that exceed a limit; for the thread of one event loop."""
 
     now: Callable[[], float] = time.monotonic
     _open: dict[Client, _Connection] = field(default_factory=dict)
@@ -74,7 +76,15 @@ class Door:
         self._keys = Buckets(PER_KEY, now=self.now)
 
     def arrive(self, connection: socket.socket, client: Client) -> bool:
-        """Take in a new connection; False where it was shut at once."""
+        """Register a new connection.
+
+        Args:
+            connection: the socket.
+            client: address and port of its peer.
+
+        Returns:
+            False if the connection was closed at once, because its address opens too many.
+        """
         address = client[0]
         if not self._addresses.take(address):
             connection.close()
@@ -84,7 +94,15 @@ class Door:
         return True
 
     def recognise(self, client: Client, key: bytes) -> bool:
-        """Note that a connection has shown an admitted key; False where that key opens too many."""
+        """Record that a connection has presented an admitted key.
+
+        Args:
+            client: address and port of its peer.
+            key: the key.
+
+        Returns:
+            False if that key opens connections too fast.
+        """
         found = self._open.get(client)
         if found is None or found.key == key:
             return True
@@ -99,18 +117,18 @@ class Door:
         return True
 
     def begin(self, client: Client) -> None:
-        """Note that a request of a merchant is being answered."""
+        """Record the start of a merchant's request."""
         if client in self._open:
             self._open[client].busy += 1
 
     def end(self, client: Client) -> None:
-        """Note that it has been answered."""
+        """Record the end of a merchant's request."""
         if client in self._open:
             self._open[client].busy -= 1
             self._open[client].quiet = self.now()
 
     def sweep(self) -> None:
-        """Shut what has been quiet for too long, and forget what is closed; for every second or so."""
+        """Close connections that are idle for too long, drop closed ones; call it about once a second."""
         now = self.now()
         for client, one in list(self._open.items()):
             if not self._is_open(one):
@@ -119,7 +137,7 @@ class Door:
                 self._shut(one)
 
     def _make_room(self, address: str) -> None:
-        """Shut the oldest stranger of this address where it has too many, or of the one that has most."""
+        """If too many are unauthenticated, close the oldest of this address, or of the one with most."""
         strangers = [one for one in self._open.values() if one.key is None and self._is_open(one)]
         counted = Counter(one.address for one in strangers)
         if len(strangers) >= MAX_STRANGERS:
@@ -134,19 +152,19 @@ class Door:
 
     @staticmethod
     def _shut(one: _Connection) -> None:
-        """End a connection under its owner, who sees that its peer has gone, and closes it."""
+        """Shut a connection down; its owner then sees that the peer is gone and closes it."""
         one.key = one.key or b""
         with suppress(OSError):
             one.socket.shutdown(socket.SHUT_RDWR)
 
 
 class GuardedSocket(socket.socket):
-    """A listening socket behind which connections are counted as they come."""
+    """A listening socket that registers each new connection with a :class:`Door`."""
 
     door: Door | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept as a socket does; one that is shut at once is taken for aborted, as event loops know it."""
+        """Accept a connection; one that is closed at once counts as aborted, which event loops can handle."""
         connection, address = super().accept()
         if self.door is not None and not self.door.arrive(connection, (str(address[0]), int(address[1]))):
             raise ConnectionAbortedError
@@ -154,7 +172,19 @@ class GuardedSocket(socket.socket):
 
 
 def listen(host: str, port: int, door: Door | None) -> socket.socket:
-    """Bind a socket; raises ``OSError`` where the address can't be had."""
+    """Bind a TCP socket.
+
+    Args:
+        host: address or name.
+        port: port; 0 for any free one.
+        door: counts the connections, None for no limits.
+
+    Returns:
+        The bound socket.
+
+    Raises:
+        OSError: the address can't be bound.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

@@ -1,4 +1,4 @@
-"""Flower's messages and run identities, as a process outside Flower's own needs them."""
+"""Build Flower messages and run identities in a process that Flower did not start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ APP_FAILED = 8
 
 
 def set_task_identity(*, run_id: int, node_id: int) -> None:
-    """Tell Flower which run and node this process acts for, as a message outside its own processes needs."""
+    """Tell Flower which run and node this process acts for; messages need it outside Flower's processes.
+
+    Args:
+        run_id: Flower's number of the run.
+        node_id: Flower's number of the node.
+    """
     TaskIdentity.run_id = run_id
     TaskIdentity.node_id = node_id
     TaskIdentity.task_id = 1
@@ -37,28 +42,48 @@ def set_task_identity(*, run_id: int, node_id: int) -> None:
 def new_message(
     content: RecordDict, *, message_type: str, node_id: int, group_id: str, ttl: float
 ) -> Message:
-    """Build a message with an id of its own, ready to be handed to a ClientApp without a SuperLink."""
+    """Build a message with an id, ready for a ClientApp without a SuperLink.
+
+    Args:
+        content: the content of the message.
+        message_type: Flower's message type, such as ``train``.
+        node_id: number of the recipient.
+        group_id: group of the message, such as the round.
+        ttl: time to live in seconds.
+
+    Returns:
+        The message.
+    """
     message = Message(content, dst_node_id=node_id, message_type=message_type, ttl=ttl, group_id=group_id)
     message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
     return message
 
 
 def error_reply(message: Message, *, code: int, reason: str) -> Message:
-    """Build the reply that Flower delivers when a node can't answer ``message``."""
+    """Build the reply that Flower delivers if a node can't answer a message.
+
+    Args:
+        message: the request.
+        code: Flower's error code.
+        reason: text of the error.
+
+    Returns:
+        The reply, without content.
+    """
     return Message(error=Error(code=code, reason=reason), reply_to=message)
 
 
 def message_to_bytes(message: Message) -> bytes:
-    """Return a message as Flower's own encoding, at most 2 GiB."""
+    """Encode a message in Flower's protobuf format, at most 2 GiB."""
     encoded: bytes = message_to_proto(message).SerializeToString()
     return encoded
 
 
 def message_from_bytes(data: bytes) -> Message:
-    """Return the message of :func:`message_to_bytes`; raises ``ValueError`` for anything else."""
+    """Decode the result of :func:`message_to_bytes`; ``ValueError`` for any other bytes."""
     proto = MessageProto()
     try:
         proto.ParseFromString(data)
     except DecodeError:
-        raise ValueError("this is no message") from None
+        raise ValueError("this is not a Flower message") from None
     return message_from_proto(proto)

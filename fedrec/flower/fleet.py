@@ -1,6 +1,6 @@
-"""A merchant's connection to the server: Flower's Fleet API, and nothing else of a SuperNode.
+"""Connect a merchant to the server through Flower's Fleet API, without the rest of a SuperNode.
 
-It never asks for a FAB, so that a server can't hand a merchant code to run; and it starts no process.
+The connection never requests a FAB, so that a server can't send a merchant code to run. It starts no process.
 """
 
 from __future__ import annotations
@@ -52,35 +52,39 @@ from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.objects import check_tree, inflate_tree
 
 HEARTBEAT_SECONDS = 10.0
-"""Flower's shortest. After a hard stop the same key is locked out for two of these."""
+"""Flower's shortest interval. After a hard stop the same key is locked out for two intervals."""
 
 LINGER_SECONDS = 2.0
-"""How long a link stays after its last reply: of a node that has left, Flower gives out none."""
+"""How long a link stays open after its last reply: Flower discards replies of a node that has left."""
 
 _OBJECT_BACKOFF_SECONDS = 0.02
 _REFUSALS = (401, 403)
 _NOT_ADMITTED = 2004
-"""Flower's code for a key that it doesn't know, and for one whose node it still holds for active."""
+"""Flower's code for an unknown key, and for a key whose node it still considers active."""
 
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
-"""Of an object, and of any other answer of the server's."""
+"""Most bytes of an object, and of any other answer of the server."""
 MAX_MESSAGE_BYTES = 2**30
-"""Of all objects of a message, for whoever knows no lower bound."""
+"""Most bytes of all objects of a message, for callers that know no lower bound."""
 
 _log = logging.getLogger(__name__)
 
 
 class FleetLink:
-    """One authenticated connection; a context manager. Not for two threads, but for its own heartbeat.
+    """An authenticated connection; a context manager. Not thread-safe, except for its own heartbeat.
 
-    ``address`` is host:port, ``ca`` the PEM file of the authority that the server's certificate must come
-    from, ``key`` the merchant's P-384 key that the server has enrolled.
+    Entering the context and every method raise ``NotAdmittedError`` if the server doesn't admit the key, and
+    ``ConnectionLostError`` if the server can't be reached, another authority issued its certificate, or its
+    answer can't be read.
 
-    Making one raises ``ConfigError`` if ``ca`` holds no certificate.
+    Args:
+        address: host:port of the server.
+        ca: PEM file of the authority that must have issued the server's certificate.
+        key: the merchant's P-384 key, enrolled at the server.
 
-    Raises ``NotAdmittedError`` if the server doesn't know the key, ``ConnectionLostError`` if it can't be
-    reached, its certificate is another authority's, or its answer can't be read; entering and every method.
+    Raises:
+        ConfigError: ``ca`` contains no certificate.
     """
 
     def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
@@ -100,7 +104,7 @@ class FleetLink:
             raise ConfigError(
                 f"the authority's certificate {ca} can't be used ({one_line(error)}): join again"
             ) from None
-        # A merchant speaks to the server that it joined, wherever that would send it.
+        # A merchant connects only to the server that it joined, never to another one by a redirect.
         self._client._client.follow_redirects = False
         self._client._client.event_hooks = {"response": [_check_size]}
         self._node: Node | None = None
@@ -131,22 +135,30 @@ class FleetLink:
         self._stop.set()
         self._heartbeat.join(HEARTBEAT_SECONDS)
         if self._node is not None:
-            # Where this fails the server notices by the missing heartbeat.
+            # If this fails, the server notices the missing heartbeat.
             with suppress(Exception):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         self._client.close()
 
     @property
     def node_id(self) -> int:
-        """The number that the server knows this merchant's key by."""
+        """The node number of this merchant's key at the server."""
         return self._active().node_id
 
     def receive(self, *, most_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES) -> Message | None:
-        """Return the next message for this merchant, whole; None when there is none.
+        """Receive the next message for this merchant, complete.
 
-        ``most_bytes`` is asked, where there is one, how many bytes it may have; of a larger one no more than
-        so many, and two objects, are ever held.
-        """
+        Args:
+            most_bytes: called once there is a message; returns the most bytes that it may have. Of a larger
+                message no more than that, and two objects, are ever in memory.
+
+        Returns:
+            The message; None if there is none.
+
+        Raises:
+            NotAdmittedError: the server doesn't admit the key.
+            ConnectionLostError: the server can't be reached, or its answer or the message can't be read.
+        """  # noqa: DOC501 (the ValueError becomes a ConnectionLostError)
         node = self._active()
         if self._lost is not None:
             raise self._lost
@@ -170,12 +182,21 @@ class FleetLink:
             confirm(tree.object_id)
             message = inflate_tree(tree, contents)
             if not isinstance(message, Message):
-                raise ValueError("it is no message")
+                raise ValueError("the object is not a message")
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
 
     def send(self, reply: Message, *, seconds: float) -> None:
-        """Send the reply to a message; ``seconds`` is 0 unless the merchant wants its time to be known."""
+        """Send the reply to a message.
+
+        Args:
+            reply: the reply.
+            seconds: running time to report to the server; 0 to hide it.
+
+        Raises:
+            NotAdmittedError: the server doesn't admit the key.
+            ConnectionLostError: the server can't be reached, or its answer can't be read.
+        """
         node = self._active()
         run_id = reply.metadata.run_id
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -204,7 +225,7 @@ class FleetLink:
         return self._node
 
     def _beat(self) -> None:
-        """Tell the server that this merchant lives, until told to stop; a refusal is kept for ``receive``."""
+        """Send heartbeats until stopped; keep a refusal for the next call of ``receive``."""
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
                 with self._explaining():
@@ -220,15 +241,15 @@ class FleetLink:
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Make whatever an answer causes a lost connection: what is hostile makes Flower raise anything."""
+        """Convert every exception to a lost connection: hostile answers can make Flower raise any type."""
         try:
             yield
         except Exception as error:
-            _log.debug("what was raised below the connection:", exc_info=True)
+            _log.debug("the exception that ended the connection:", exc_info=True)
             raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> FedrecConnectionError:
-        """Turn what the client library raised into one line for a person."""
+        """Convert an exception of the client library to an error with one line for a person."""
         if isinstance(error, httpx.HTTPStatusError):
             return self._refused(error.response)
         said = one_line(error)
@@ -257,9 +278,13 @@ class FleetLink:
 
 
 def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """Return a function that pulls objects, also from several threads, up to so many bytes in all.
+    """Limit the total bytes that ``pull`` returns, over all threads.
 
-    Raises ``ValueError`` for the one that passes them: each by itself may be as large as any.
+    A limit per object would not do: a message may have many large ones.
+
+    Returns:
+        A function that pulls an object. It raises ``ValueError`` once there are more than ``most`` bytes in
+        total.
     """
     mutex, left = threading.Lock(), most
 
@@ -276,20 +301,20 @@ def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
 
 
 def _check_size(response: httpx.Response) -> None:
-    """Raise ``ValueError``, before it is read, for an answer that is too large, or may be once unpacked."""
+    """Raise ``ValueError``, before its body is read, for an answer that is or may become too large."""
     most = MAX_OBJECT_BYTES if response.request.url.path == _OBJECT_PATH else MAX_ANSWER_BYTES
     length = response.headers.get("content-length", "0" if response.status_code == 204 else "")
     if not length.isdecimal() or len(length) > 12 or int(length) > most:
-        raise ValueError("it is too large, or does not say its size")
+        raise ValueError("it is too large, or has no Content-Length")
     if "content-encoding" in response.headers:
         raise ValueError("it is compressed")
-    # Where a body comes in chunks, nothing holds it to the size that is stated beside them.
+    # A chunked body is not bound by its Content-Length.
     if "transfer-encoding" in response.headers:
         raise ValueError("it comes in chunks")
 
 
 def _code(response: httpx.Response) -> int | None:
-    """Return the code of Flower's error; None where the answer holds none, whatever it holds."""
+    """Return the code of Flower's error; None if the answer contains none."""
     with suppress(ValueError, RecursionError):
         found = FlowerError.from_json(response.text)
         return None if found is None else found.code
@@ -297,7 +322,7 @@ def _code(response: httpx.Response) -> int | None:
 
 
 def _certificate_fault(said: str) -> str:
-    """Say what is wrong with a certificate that OpenSSL refused in these words."""
+    """Describe the fault of a certificate from OpenSSL's error text."""
     if "expired" in said or "not yet valid" in said:
         return (
             "isn't valid at the time of this machine's clock: set the clock if it is wrong, or else ask the "

@@ -1,4 +1,4 @@
-"""Flower's grid as the server uses it: over the private listener, and sparing with memory."""
+"""Adapt Flower's grid to the server: use the private listener, and little memory."""
 
 from __future__ import annotations
 
@@ -31,26 +31,34 @@ from fedrec.flower.guard import SECRET_HEADER
 from fedrec.flower.objects import check_tree, inflate
 
 _MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-"""What Flower raises when it reads objects that somebody made up."""
+"""What Flower raises when it reads forged objects."""
 _STALLED_SECONDS = 60.0
-"""A reply of which nothing more has come for so long is given up: its merchant was stopped on the way."""
+"""An incomplete reply without a new object for so long is discarded: its merchant was stopped midway."""
 
 
 class Secret:
-    """Shows this process's secret with every request of Flower's own clients."""
+    """Add this process's secret to every request of Flower's clients."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Add the header before the request is sent."""
+        """Add the header and send the request.
+
+        Args:
+            context: Flower's context of the request.
+            call_next: sends the request.
+
+        Returns:
+            The response.
+        """
         add_headers(context.request, {SECRET_HEADER: self._secret})
         return call_next(context)
 
 
 @dataclass
 class _Arriving:
-    """A reply whose objects are on their way, those that have been made, and when the last one was."""
+    """An incomplete reply: its objects so far, and the time of the latest one."""
 
     head: ProtoMessage
     tree: ObjectTree
@@ -59,10 +67,10 @@ class _Arriving:
 
 
 class PrivateGrid(HttpGrid):
-    """Yields replies one by one, each taken from the SuperLink when it is asked for.
+    """Yield replies one by one, and fetch each from the SuperLink only on demand.
 
-    Flower's own takes all that have come, keeps every piece of an array beside the array, and waits a second
-    before it asks again for a piece that is on its way, while whole replies stand behind it.
+    Flower's own grid fetches all replies at once, keeps every piece of an array beside the array, and waits a
+    second before it asks again for a missing piece, while complete replies wait behind it.
     """
 
     def __init__(self, address: str, *, authority: bytes, token: str, secret: str) -> None:
@@ -85,9 +93,9 @@ class PrivateGrid(HttpGrid):
         )
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
-        """Yield the replies to these messages that have come whole; one on its way keeps no other waiting."""
+        """Yield the complete replies to these messages; an incomplete reply doesn't delay the others."""
         wanted = set(message_ids)
-        # A reply is handed out once: asked for again, it would be called lost.
+        # The SuperLink returns a reply once; a second request would report it as lost.
         unseen = wanted - self._arriving.keys()
         if unseen:
             found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
@@ -95,7 +103,7 @@ class PrivateGrid(HttpGrid):
                 self._arriving[head.metadata.reply_to_message_id] = _Arriving(head, tree)
         for key in list(self._arriving):
             arriving = self._arriving.pop(key)
-            # What is asked for no longer has come too late.
+            # A reply that nobody asks for any more is late, and is dropped.
             if key in wanted:
                 message = self._whole(arriving)
                 if message is None:
@@ -104,7 +112,7 @@ class PrivateGrid(HttpGrid):
                     yield message
 
     def _whole(self, arriving: _Arriving) -> Message | None:
-        """Return a reply, or what stands in for one that is no good; None while parts of it are missing."""
+        """Return the complete reply, an error reply for an invalid one, or None while parts are missing."""
         head = arriving.head
         try:
             check_tree(arriving.tree)
@@ -113,10 +121,10 @@ class PrivateGrid(HttpGrid):
             stalled = time.monotonic() - arriving.grown > _STALLED_SECONDS
             return self._lost(head, error) if stalled else None
         except (ObjectPullError, *_MALFORMED) as error:
-            # A merchant may have sent anything: it loses its reply, and the others go on.
+            # A merchant may send anything: it loses its own reply, the others are not affected.
             return self._lost(head, error)
         if not isinstance(message, Message):
-            return self._lost(head, "it is no message")
+            return self._lost(head, "the object is not a message")
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(
                 node=self.node, run_id=head.metadata.run_id, message_object_id=head.metadata.message_id
@@ -126,7 +134,7 @@ class PrivateGrid(HttpGrid):
         return message
 
     def _inflate(self, tree: ObjectTree, arriving: _Arriving, *, run_id: int) -> InflatableObject:
-        """Pull an object, its children first, which are kept until their parent is there."""
+        """Pull an object after its children; children are kept until their parent is complete."""
         key, made = tree.object_id, arriving.made
         if key in made:
             return made[key]
@@ -139,7 +147,7 @@ class PrivateGrid(HttpGrid):
         return made[key]
 
     def _lost(self, head: ProtoMessage, why: object) -> Message:
-        """Stand in for a reply whose objects didn't come."""
+        """Build the error reply for a reply whose objects did not arrive."""
         return make_message(
             metadata=Metadata(
                 run_id=head.metadata.run_id,
@@ -152,5 +160,7 @@ class PrivateGrid(HttpGrid):
                 reply_to_message_id=head.metadata.reply_to_message_id,
                 created_at=now().timestamp(),
             ),
-            error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=f"the reply did not arrive whole: {why}"),
+            error=Error(
+                code=ErrorCode.MESSAGE_UNAVAILABLE, reason=f"the reply is incomplete or invalid: {why}"
+            ),
         )

@@ -1,7 +1,7 @@
-"""ASGI in front of Flower's app: what the public listener lets through, and who may use the private one.
+"""Filter requests in front of Flower's ASGI app, on the public and on the private listener.
 
-Flower authenticates neither Control nor Runtime, reads a request whole before it asks who sent it, and takes
-what a merchant pushes for whatever that says of itself: for an instruction to another merchant, too.
+Flower authenticates neither Control nor Runtime. It reads a whole request before it authenticates the sender.
+It accepts any message that a merchant pushes, even an instruction to another merchant.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FLEET, HEALTH, PUSH, OBJECT = "/v1/fleet/", "/health", "/v1/fleet/push-messages", "/v1/fleet/push-object"
 MAX_REQUEST_BYTES = 32 * 2**20
-"""Of an object: the largest is a body with its small blobs; arrays travel in pieces of 5 MiB."""
+"""Most bytes of an object; the largest is a body with its small blobs. Arrays come in pieces of 5 MiB."""
 MAX_PUSH_BYTES = 128 * 2**10
-"""Of a message's head and the tree of its objects: 70 bytes each, two for every 5 MiB."""
+"""Most bytes of a message's head and its object tree: 70 bytes per object, two objects per 5 MiB."""
 MAX_OTHER_BYTES = 16 * 2**10
-"""Of all other requests: a key and a few numbers."""
+"""Most bytes of any other request: a key and a few numbers."""
 MAX_HELD_BYTES = 2**29
-"""Of all requests together that are being read or answered, and of those of one key."""
+"""Most bytes of all requests that are being read or answered."""
 MAX_HELD_BYTES_PER_KEY = 2**26
+"""Most of these of one key."""
 MAX_REQUESTS_PER_KEY = 64
-"""Under way at once; a merchant has a heartbeat, and as many pushes at once as Flower makes."""
+"""Most concurrent requests of one key: a heartbeat, and the parallel pushes of Flower."""
 BODY_SECONDS = 120.0
-"""How long a request may wait for room and its body take to arrive."""
+"""Time limit for a request to wait for memory and to send its body."""
 _SUPERLINK = 1
 """Flower's number of its own node."""
 _ROOM_PAUSE = 0.02
@@ -47,15 +48,24 @@ SECRET_HEADER = "x-fedrec-secret"  # noqa: S105 (the header's name)
 
 
 class Guard:
-    """Fleet passes for admitted keys, health for all; every refusal is reported, Flower's own too.
+    """Pass Fleet requests of admitted keys and all health requests; report every refusal, also Flower's own.
 
-    ``admitted`` gives the node number of a key, ``on_refusal`` is told address and path. A request to Fleet
-    is answered, nothing of its body read, with 401 where its headers don't show an admitted key and a time
-    that it signed; 411 where it doesn't say its size; 413 where that is more than such a request can have;
-    429 where the key has too many under way, or opens too many connections. It then waits until there is room
-    for it, of its key's and of all; 408 or 503 is the answer where the body or the room doesn't come. A
-    message that is pushed must be a reply, from the caller's own node; any other is told 403. Everything else
-    is, too.
+    A request to Fleet is refused before its body is read with status
+
+    - 401 if its headers contain no admitted key and no timestamp signed by it;
+    - 411 if it has no Content-Length;
+    - 413 if its size exceeds the limit for its path;
+    - 429 if its key has too many concurrent requests or opens too many connections.
+
+    It then waits until the limits on memory, of its key and of all, leave room for it. The status is 503 if
+    there is no room in time, 408 if the body doesn't arrive in time. It is 403 for a pushed message that is
+    not a reply from the caller's own node, and for any other path.
+
+    Args:
+        app: Flower's app.
+        admitted: looks up the node number of an admitted key.
+        on_refusal: called with the address and the path of every refused request.
+        door: counts the connections; by default a new one.
     """
 
     def __init__(
@@ -74,12 +84,12 @@ class Guard:
         self._held: Counter[bytes] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         if scope["type"] != "http":
             return
-        # Decoded, it may hold line ends: whoever reports it writes it into a log.
+        # The decoded path may contain line ends; reports write it to a log.
         path = one_line(scope.get("path", ""))
         if path == HEALTH:
             await self._app(scope, _replay([]), self._watched(scope, send, path))
@@ -134,12 +144,12 @@ class Guard:
             _less(self._held, caller.key, held)
 
     def _has_room(self, key: bytes, length: int) -> bool:
-        """Say whether a body of this length may be read; strangers hold nothing, all room is merchants'."""
+        """Test whether there is memory for a body of this length; unauthenticated clients use none of it."""
         total = self._held.total()
         return total + length <= MAX_HELD_BYTES and self._held[key] + length <= MAX_HELD_BYTES_PER_KEY
 
     def _watched(self, scope: Scope, send: Send, path: str) -> Send:
-        """Return a ``send`` that reports it when Flower itself turns the request away."""
+        """Return a ``send`` that also reports refusals by Flower itself."""
 
         async def watched(event: MutableMapping[str, Any]) -> None:
             if event["type"] == "http.response.start" and event["status"] in _TURNED_AWAY:
@@ -162,17 +172,17 @@ _TURNED_AWAY = dict.fromkeys((401, 403), "a key that is not admitted, or a clock
     412: "a key that is not admitted, or one whose last connection is still held"
 }
 _TOLD = {
-    403: "a message that is no reply from the caller's node",
-    408: "its body did not come",
-    411: "it does not say its size",
+    403: "a message that is not a reply from the caller's node",
+    408: "its body did not arrive",
+    411: "it has no Content-Length",
     413: "too large",
     429: "too many requests or connections of one key",
-    503: "too much is being read",
+    503: "too many bytes are being read",
 }
 
 
 def _length(headers: Any, *, most: int) -> tuple[int | None, int]:
-    """Return the size that a request says its body has, and the status to refuse it with or None."""
+    """Return the status of a refusal (None to accept), and the stated size of a request's body."""
     found = [value for name, value in headers if name == b"content-length"]
     if len(found) != 1:
         return 411, 0
@@ -182,7 +192,7 @@ def _length(headers: Any, *, most: int) -> tuple[int | None, int]:
 
 
 async def _read(receive: Receive, length: int) -> tuple[list[bytes], int | None]:
-    """Return a body in the parts in which it came, and the status to refuse it with or None."""
+    """Read a body; return its parts as they arrived, and the status of a refusal (None to accept)."""
     parts: list[bytes] = []
     left = length
     more = True
@@ -200,10 +210,13 @@ async def _read(receive: Receive, length: int) -> tuple[list[bytes], int | None]
 
 
 def _is_own_reply(body: bytes, *, node: int) -> bool:
-    """Say whether what is pushed is one reply from this node to the server.
+    """Test whether a pushed message is one reply from this node to the server.
 
-    That the message that it answers was addressed to this node is held against it by Flower, which compares
-    the two; without the name of such a message, Flower would take it for an instruction to ``dst_node_id``.
+    Flower itself checks that the message that it replies to was addressed to this node. Without the id of
+    such a message, Flower would deliver it as an instruction to ``dst_node_id``.
+
+    Returns:
+        Whether the message may be forwarded.
     """
     try:
         pushed = PushMessagesRequest()
@@ -231,14 +244,14 @@ def _less(counted: Counter[bytes], key: bytes, by: int) -> None:
 
 
 class OnlyWithSecret:
-    """Lets requests with this process's secret through: other users of the machine reach loopback, too."""
+    """Forward only requests with this process's secret: other users of the machine can reach loopback too."""
 
     def __init__(self, app: Asgi, *, secret: str) -> None:
         self._app = app
         self._secret = secret.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request or refuse it."""
         if scope["type"] == "http":
             given = dict(scope.get("headers", ())).get(SECRET_HEADER.encode("ascii"), b"")
             if not hmac.compare_digest(given, self._secret):
@@ -250,14 +263,14 @@ class OnlyWithSecret:
 
 
 async def _answer(send: Send, status: int) -> None:
-    """Answer, and end the connection: the rest of a body that isn't read would be another request."""
+    """Answer and close the connection: the unread rest of a body would be parsed as another request."""
     headers = [(b"connection", b"close"), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 
 def _replay(parts: list[bytes], receive: Receive | None = None) -> Receive:
-    """Return a ``receive`` that gives a body that was read, part by part, then what comes after it."""
+    """Return a ``receive`` that replays a body part by part, then continues with ``receive``."""
     left = list(reversed(parts)) or [b""]
 
     async def replay() -> MutableMapping[str, Any]:

@@ -1,4 +1,4 @@
-"""A uvicorn server in a thread."""
+"""Run a uvicorn server in a thread."""
 
 from __future__ import annotations
 
@@ -14,27 +14,33 @@ from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0
 _TICKS = 10
-"""uvicorn ticks every tenth of a second."""
+"""Ticks of uvicorn in a second."""
 
 
 class _Server(uvicorn.Server):
-    """Has a door swept every second."""
+    """Sweep a :class:`Door` every second."""
 
     def __init__(self, config: uvicorn.Config, door: Door | None) -> None:
         super().__init__(config)
         self._door = door
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does every tenth of a second."""
+        """Run uvicorn's tick, every tenth of a second."""
         if self._door is not None and counter % _TICKS == 0:
             self._door.sweep()
         return await super().on_tick(counter)
 
 
 class Listener:
-    """Serves an ASGI app over TLS between ``start`` and ``stop``; ``ServiceError`` where it can't listen.
+    """Serve an ASGI app over TLS, from ``start`` to ``stop``.
 
-    ``door`` counts the connections, where strangers can open them.
+    Args:
+        app: the app.
+        host: address or name to listen on.
+        port: port to listen on; 0 for any free one.
+        certificates: the server's certificate and key.
+        lifespan: whether to run the app's start-up and shut-down.
+        door: counts the connections, if unauthenticated clients can open them.
     """
 
     def __init__(
@@ -53,12 +59,12 @@ class Listener:
                 app,
                 ssl_keyfile=str(certificates.key),
                 ssl_certfile=str(certificates.certificate),
-                # The other loop accepts below Python, and the other parser takes headers without end.
+                # uvloop accepts connections outside Python; httptools doesn't limit the size of headers.
                 loop="asyncio",
                 http="h11",
-                # Who connects is who sends: there is no proxy whose word counts.
+                # The peer is the sender: no proxy is trusted.
                 proxy_headers=False,
-                # Its own configuration would put the process's log handlers away.
+                # uvicorn's own configuration would remove the process's log handlers.
                 log_config=None,
                 access_log=False,
                 lifespan="on" if lifespan else "off",
@@ -68,7 +74,7 @@ class Listener:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen; requests are answered when this returns."""
+        """Listen; requests are answered once this returns. ``ServiceError`` if the address can't be bound."""
         try:
             bound = listen(self._host, self._asked, self._door)
         except OSError:
@@ -86,16 +92,16 @@ class Listener:
     def _unable(self) -> ServiceError:
         return ServiceError(
             f"the server can't listen on {self._host}:{self._asked}: "
-            "is the port taken, or the address another machine's?"
+            "is the port in use, or the address another machine's?"
         )
 
     @property
     def port(self) -> int:
-        """The port, also where 0 was asked for."""
+        """The port in use, also if 0 was requested."""
         return int(self._server.servers[0].sockets[0].getsockname()[1])
 
     def stop(self) -> None:
-        """Stop listening; what is under way is finished first."""
+        """Stop listening, after the running requests are finished."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(_START_SECONDS)

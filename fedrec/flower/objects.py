@@ -1,9 +1,8 @@
-"""The objects that a message travels in, put together again: only such as a message of ours has.
+"""Rebuild a message from the objects in which Flower transmits it, and refuse all other objects.
 
-Flower's own reading takes whatever stands in them: an array that names one piece a million times over, a
-record of millions of numbers, a tree whose nodes name each other so that it grows without end when it is
-followed. Here each object is held against the one form in which Flower writes our messages, before anything
-is made of it.
+Flower's own reader accepts anything: an array that names one piece a million times, a record of millions of
+numbers, a tree whose nodes refer to each other, so that following it never ends. Here each object is checked
+against the form in which Flower writes fedrec's messages, before anything is built from it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 MAX_OBJECTS = 4000
-"""Two for every piece of 5 MiB."""
+"""Most objects of a message: two per piece of 5 MiB."""
 _MAX_DEPTH = 5
-"""A message, its content, a record, an array, a piece."""
+"""Levels of the tree: a message, its content, a record, an array, a piece."""
 _MAX_ITEMS = 1024
 _MAX_KEY = 64
 _DIVIDER = b"\x00"
@@ -31,7 +30,7 @@ _DIVIDER = b"\x00"
 
 @dataclass(frozen=True)
 class _Form:
-    """An object's kind, the kind of its children and the most of them, and the most bytes of its body."""
+    """The form of one kind of object: kinds of its children, most children, and most bytes of its body."""
 
     made_by: Callable[[bytes, dict[str, InflatableObject]], InflatableObject]
     children: tuple[str, ...]
@@ -40,16 +39,20 @@ class _Form:
 
 
 def check_tree(tree: ObjectTree) -> None:
-    """Raise ``ValueError`` for a tree that isn't a message's: too large or deep, or with an object twice.
+    """Check that a tree of objects is not too large or too deep, and has no object twice.
 
-    A parent that names a child twice, level under level, is short to write and endless to follow.
+    A tree whose parents name a child twice on every level is short to write, but exponentially large to
+    follow.
+
+    Raises:
+        ValueError: it is not the tree of a message.
     """
     seen: set[str] = set()
     level = [tree]
     for _ in range(_MAX_DEPTH):
         for node in level:
             if len(node.object_id) != 64 or node.object_id in seen or len(seen) >= MAX_OBJECTS:
-                raise ValueError("a tree of objects is no message's")
+                raise ValueError("a tree of objects has malformed or repeated ids, or too many")
             seen.add(node.object_id)
         level = [child for node in level for child in node.children]
         if len(level) > MAX_OBJECTS:
@@ -59,13 +62,21 @@ def check_tree(tree: ObjectTree) -> None:
 
 
 def inflate(content: bytes, children: Mapping[str, InflatableObject]) -> InflatableObject:
-    """Return the object of a content of Flower's and of its children, made before by this function.
+    """Build an object from its content and its children.
 
-    Raises ``ValueError`` for one that no message of ours has, or whose children aren't those that it names.
+    Args:
+        content: the object in Flower's encoding, from an untrusted party.
+        children: its children by object id, built by this function.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: no message of fedrec has such an object, or the children are not those that it names.
     """
     end = content.find(_DIVIDER, 0, 80 * MAX_OBJECTS)
     if end < 0:
-        raise ValueError("an object has no head")
+        raise ValueError("an object has no header")
     kind, named, length = get_object_head_values_from_object_content(content)
     form = _FORMS.get(kind)
     size = len(content) - end - 1
@@ -80,21 +91,32 @@ def inflate(content: bytes, children: Mapping[str, InflatableObject]) -> Inflata
 
 
 def inflate_tree(tree: ObjectTree, contents: dict[str, bytes]) -> InflatableObject:
-    """Return the object of a tree that :func:`check_tree` passed; contents are let go as they are used."""
+    """Build the object at the root of a tree.
+
+    Args:
+        tree: a tree that has passed :func:`check_tree`.
+        contents: content by object id; each is removed once it is used, to free memory.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: no message of fedrec has such an object.
+    """
     children = {child.object_id: inflate_tree(child, contents) for child in tree.children}
     return inflate(contents.pop(tree.object_id), children)
 
 
 def _array(content: bytes, children: dict[str, InflatableObject]) -> InflatableObject:
-    """Make an array of its one piece: its body may name a piece any number of times."""
+    """Build an array from its one piece; refuse a body that names a piece several times."""
     said = json.loads(content[content.index(_DIVIDER) + 1 :])
     if len(children) != 1 or said.get("arraychunk_ids") != [0]:
-        raise ValueError("an array is not of one piece")
+        raise ValueError("an array does not consist of one piece")
     return Array.inflate(content, children)
 
 
 def _config(content: bytes, children: dict[str, InflatableObject]) -> InflatableObject:
-    """Make a record of bytes by name; its encoding is read by hand, since any list in it is made whole."""
+    """Build a record of bytes by name; parse it by hand, since protobuf would build any list in it."""
     body = memoryview(content)[content.index(_DIVIDER) + 1 :]
     found: dict[str, bytes] = {}
     at = 0
@@ -105,15 +127,15 @@ def _config(content: bytes, children: dict[str, InflatableObject]) -> Inflatable
         data, last = _delimited(value, 0, tag=0x32)
         name = str(key, "utf-8") if len(key) <= _MAX_KEY else ""
         if end != len(item) or last != len(value) or not name or name in found or len(found) >= _MAX_ITEMS:
-            raise ValueError("a record holds something else than bytes by name")
+            raise ValueError("a record contains something other than named bytes")
         found[name] = bytes(data)
     return ConfigRecord(dict(found), keep_input=False)
 
 
 def _delimited(data: memoryview, at: int, *, tag: int) -> tuple[memoryview, int]:
-    """Return a length-delimited field of this tag (protobuf's encoding) and where what follows it begins."""
+    """Return a length-delimited protobuf field of this tag, and the offset of its end."""
     if at >= len(data) or data[at] != tag:
-        raise ValueError("a record has another field than it must have")
+        raise ValueError("a record has an unexpected field")
     at, length = at + 1, 0
     for shift in range(0, 35, 7):
         if at >= len(data):
@@ -124,7 +146,7 @@ def _delimited(data: memoryview, at: int, *, tag: int) -> tuple[memoryview, int]
         if byte < 0x80:
             break
     else:
-        raise ValueError("a record has a length without end")
+        raise ValueError("a record has a length field that is too long")
     if at + length > len(data):
         raise ValueError("a record is cut off")
     return data[at : at + length], at + length

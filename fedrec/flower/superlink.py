@@ -1,7 +1,8 @@
-"""Flower's SuperLink inside the server's own process, behind two listeners.
+"""Run Flower's SuperLink inside the server's process, behind two listeners.
 
-The public one lets through Fleet and health alone: Flower authenticates neither Control nor Runtime, and
-whoever reaches those can start runs. They are served on a loopback port that asks for this process's secret.
+The public listener forwards only Fleet and health. Flower authenticates neither Control nor Runtime, and
+anyone who reaches them can start runs. They are served on a loopback port that requires this process's
+secret.
 """
 
 from __future__ import annotations
@@ -62,14 +63,18 @@ clientapp = "fedrec.clients.client_app:none"
 
 
 class SuperLinkHost:
-    """The SuperLink, its state in memory; raises ``ServiceError`` where it can't start.
+    """The SuperLink, with its state in memory.
 
-    Nothing of Flower's state has to last: it doesn't resume runs, a training carries on from its own
-    checkpoint in a new run, and keys are admitted from the roster. In an SQLite file a phase took three
-    times as long.
+    Flower's state doesn't have to survive a restart: Flower doesn't resume runs, a training continues from
+    its own checkpoint in a new run, and keys are admitted from the roster. With an SQLite file a phase took
+    three times as long.
 
-    ``private`` are certificates for loopback, of this process alone. ``on_refusal`` is told the address and
-    path of every request that is turned away.
+    Args:
+        certificates: certificate and key of the public listener.
+        private: certificate and key for loopback, of this process only.
+        host: address of the public listener.
+        port: port of the public listener; 0 for any free one.
+        on_refusal: called with the address and the path of every refused request.
     """
 
     def __init__(
@@ -128,18 +133,18 @@ class SuperLinkHost:
         self._authority = authority
 
     def start(self) -> None:
-        """Listen; both listeners answer when this returns."""
+        """Start both listeners; they answer once this returns. ``ServiceError`` if one can't start."""
         self._private.start()
         self._public.start()
 
     def stop(self) -> None:
-        """Stop listening; what is under way is finished first."""
+        """Stop listening, after the running requests are finished."""
         self._public.stop()
         self._private.stop()
 
     @property
     def port(self) -> int:
-        """The public port, also where 0 was asked for."""
+        """The public port in use, also if 0 was requested."""
         return self._public.port
 
     @property
@@ -158,24 +163,24 @@ class SuperLinkHost:
             yield client
 
     def nodes(self) -> dict[bytes, int]:
-        """Return the node number of every admitted public key (PEM as Flower writes it).
+        """Return the node number by admitted public key (PEM as Flower writes it).
 
-        Flower's state is in this process's memory and keys are admitted here alone, so that this is all.
+        Flower's state is in this process's memory and only this object admits keys, so that none are missing.
         """
         return dict(self._admitted)
 
     def admit(self, public_key: bytes) -> int:
-        """Admit a merchant's P-384 key (PEM as Flower writes it); returns its node number."""
+        """Admit a merchant's P-384 key (PEM as Flower writes it) and return its node number."""
         with self._control() as control:
             try:
                 node = int(control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
             except httpx.HTTPStatusError as error:
-                raise ServiceError(f"Flower refuses a merchant's key: {error.response.text}") from None
+                raise ServiceError(f"Flower refuses the key of a merchant: {error.response.text}") from None
         self._admitted[public_key] = node
         return node
 
     def revoke(self, node_id: int) -> None:
-        """Admit a node's key no longer."""
+        """Revoke the key of a node."""
         for key in [key for key, node in self._admitted.items() if node == node_id]:
             del self._admitted[key]
         with self._control() as control:
@@ -183,7 +188,7 @@ class SuperLinkHost:
 
     @contextmanager
     def open_run(self) -> Iterator[tuple[Grid, Context]]:
-        """Start a Flower run and act as its ServerApp; yields the grid over which merchants are asked."""
+        """Start a Flower run and act as its ServerApp; yield the grid to reach merchants and the context."""
         content = _thin_fab()
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         with self._control() as control:
@@ -215,7 +220,7 @@ class SuperLinkHost:
             grid.close()
 
     def _task_token(self) -> str:
-        """Wait for the run's ServerApp task and take it."""
+        """Acquire the run's ServerApp task; return its token."""
         client = RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=False,
@@ -233,11 +238,11 @@ class SuperLinkHost:
                 if answer.HasField("task") and answer.token:
                     return str(answer.token)
                 time.sleep(0.05)
-        raise ServiceError("Flower did not hand out the run's task")
+        raise ServiceError("Flower did not assign the run's task in time")
 
 
 def _thin_fab() -> bytes:
-    """Build the bundle that names the installed apps and holds no code."""
+    """Build a FAB that names the installed apps and contains no code."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pyproject.toml").write_text(_FAB)
         return build_fab_from_disk(Path(folder))

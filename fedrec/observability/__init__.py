@@ -1,1 +1,1 @@
-"""What a person sees of a long job: progress, health, metrics."""
+"""Show the state of a long job: progress, health, metrics."""

@@ -1,7 +1,7 @@
-"""A daemon's own small HTTP endpoint for the person who runs it: health, metrics, a status page.
+"""Serve health, metrics and a status page of a daemon over HTTP, for the person who runs it.
 
-On loopback it may stand open. On any other address it asks for a token, which it reads from a file that
-nobody else can read. It is plain HTTP: a token crosses a network only behind TLS of the operator's own.
+On loopback the endpoint needs no token. On any other address it requires one, read from a file that only its
+owner can read. It is plain HTTP: to send a token over a network, the operator puts a TLS proxy in front.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MOST_CONNECTIONS = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What a path answers with; ``headers`` come on top of the ones that every answer has."""
+    """The response of a path; ``headers`` are added to those that every response has."""
 
     body: bytes
     content_type: str
@@ -54,14 +54,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Route:
-    """A path's answer, made when asked; an ``open`` one asks for no token and so must tell nothing."""
+    """The function that makes a path's response; an ``open`` path needs no token and must reveal nothing."""
 
     answer: Callable[[], Answer]
     open: bool = False
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Return host and port of ``PORT`` (on loopback) or ``HOST:PORT``; ``ConfigError`` for anything else."""
+    """Parse ``PORT`` (on loopback) or ``HOST:PORT`` into host and port; ``ConfigError`` for anything else."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ConfigError(f"--observe {text} is neither PORT nor HOST:PORT")
@@ -69,7 +69,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address or name can be reached from this machine alone."""
+    """Test whether only this machine can reach an address or name."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -77,7 +77,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> bytes:
-    """Read a token; ``ConfigError`` if others can read the file, or it is too short to keep anybody out."""
+    """Read a token from a file; ``ConfigError`` if others can read the file, or the token is too short."""
     try:
         mode = path.stat().st_mode
         token = path.read_bytes()[: _MOST_TOKEN + 1].strip()
@@ -91,10 +91,17 @@ def read_token(path: Path) -> bytes:
 
 
 class Endpoint:
-    """Serves ``routes`` in a thread, between ``start`` and ``stop``.
+    """Serve ``routes`` in a thread, from ``start`` to ``stop``.
 
-    Raises ``ConfigError`` for an address other than loopback without a token, ``ServiceError`` when the
-    port is taken.
+    Args:
+        host: address or name to listen on.
+        port: port to listen on; 0 for any free one.
+        token: token that requests must carry, None for none; required unless ``host`` is loopback.
+        routes: the paths.
+
+    Raises:
+        ConfigError: there is no token and ``host`` is not loopback.
+        ServiceError: the port is in use.
     """
 
     def __init__(self, *, host: str, port: int, token: bytes | None, routes: Mapping[str, Route]) -> None:
@@ -128,21 +135,21 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """The port, also where 0 was asked for."""
+        """The port in use, also if 0 was requested."""
         return self._port
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no longer."""
+        """Stop answering requests and end the thread."""
         self._server.should_exit = True
         self._thread.join()
 
 
 class _Protocol(H11Protocol):
-    """Ends a connection that brings no whole request in time."""
+    """Close a connection that sends no complete request in time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -156,8 +163,8 @@ class _Protocol(H11Protocol):
 def _application(*, host: str, token: bytes | None, routes: Mapping[str, Route]) -> Starlette:
     middleware = [Middleware(_Headers)]
     if token is None:
-        # A web page that has its own name resolved to 127.0.0.1 must not read this one. The middleware cuts a
-        # name at its first colon, so an address of IPv6, which no page can have as its name, is its bracket.
+        # Prevents DNS rebinding: a web page whose name resolves to 127.0.0.1 must not read this endpoint. The
+        # middleware cuts a host at its first colon, so "[" stands for an IPv6 address; no page has that name.
         names = ["[" if ":" in host else host, LOOPBACK, "localhost"]
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
     else:
@@ -171,7 +178,7 @@ def _application(*, host: str, token: bytes | None, routes: Mapping[str, Route])
 
 def _endpoint(route: Route) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        # Whatever is wrong with a figure, the daemon's work goes on; its log says what it was.
+        # An error in a metric must not stop the daemon; the log has the details.
         try:
             made = route.answer()
         except Exception:
@@ -184,7 +191,7 @@ def _endpoint(route: Route) -> Callable[[Request], Response]:
 
 
 class _Headers:
-    """Puts on every answer what all of them have."""
+    """Add the common headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -192,7 +199,7 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Each answer ends its connection: nobody holds one of the few by waiting.
+                # Connections are few: each response closes its connection, so that no idle client holds one.
                 MutableHeaders(scope=message).update(
                     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
                 )
@@ -202,7 +209,7 @@ class _Headers:
 
 
 class _Token:
-    """Asks for the token before anything is said, also on whether a path exists."""
+    """Require the token before anything is revealed, even whether a path exists."""
 
     def __init__(self, app: ASGIApp, *, token: bytes, opened: frozenset[str]) -> None:
         self._app, self._token, self._opened = app, token, opened
@@ -223,10 +230,23 @@ def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Resp
 
 @contextmanager
 def observing(listen: str | None, *, token_file: Path | None, routes: Mapping[str, Route]) -> Iterator[None]:
-    """Serve ``routes`` at ``listen`` for as long as the block runs; nothing is served where it is None."""
+    """Serve ``routes`` while the block runs.
+
+    Args:
+        listen: ``PORT`` or ``HOST:PORT``; None to serve nothing.
+        token_file: file with the token, None for no token.
+        routes: the paths.
+
+    Yields:
+        None, once the endpoint answers.
+
+    Raises:
+        ConfigError: the address or the token can't be used, or there is a token and no address.
+        ServiceError: the port is in use.
+    """
     if listen is None:
         if token_file is not None:
-            raise ConfigError("--observe-token is of no use without --observe")
+            raise ConfigError("--observe-token needs --observe")
         yield
         return
     host, port = parse_listen(listen)

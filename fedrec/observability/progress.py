@@ -1,4 +1,4 @@
-"""What a long job tells whoever shows its progress."""
+"""Report the progress of a long job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """Progress to show: ``done`` of ``total``, a short note, and a plain line where there is no terminal."""
+    """The progress of one stage.
+
+    Attributes:
+        name: name of the stage.
+        done: finished steps.
+        total: all steps.
+        note: short text beside the progress bar.
+        plain: line to print where there is no terminal.
+    """
 
     name: str
     done: int

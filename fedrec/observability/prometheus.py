@@ -1,7 +1,7 @@
-"""Names of the figures that both daemons show, and the text that a Prometheus server reads.
+"""Name the metrics of both daemons and write them in Prometheus text format.
 
-No label holds a secret, a file's name or a loss. What the server shows is what its operator may see anyway:
-counts, sizes, times, the plan, and opaque ledger heads. What a merchant shows stays on its own machine.
+No label contains a secret, a file name or a loss. The server's metrics contain only what its operator may see
+anyway: counts, sizes, times, the plan, and opaque ledger heads. A merchant's metrics stay on its own machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONNECTED = "fedrec_connected"
 MESSAGES = "fedrec_messages"
 
 HEAD_BYTES = 8
-"""A ledger head is shown by its first bytes: enough to tell two apart."""
+"""Bytes of a ledger head in a label: enough to distinguish two heads."""
 
 
 class _Scrape(Collector):
@@ -45,7 +45,7 @@ class _Scrape(Collector):
 
 
 def exposition(collect: Callable[[], Iterable[Metric]]) -> bytes:
-    """Return what ``collect`` gives now, as Prometheus text, from a registry that holds nothing else."""
+    """Return the metrics that ``collect`` returns now as Prometheus text; no other metrics are included."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(collect))
     return generate_latest(registry)

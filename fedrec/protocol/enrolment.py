@@ -1,4 +1,4 @@
-"""What goes between a merchant and an operator by hand: an enrolment file one way, a join file the other."""
+"""Define the files that a merchant and an operator exchange by hand: the enrolment file and the join file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Address = Annotated[
 
 
 class Statement(Strict):
-    """Who asks to be enrolled: two public keys, and how many units it holds, noised; no secret.
+    """A merchant's application: its two public keys and the noisy number of its units; no secrets.
 
-    ``size`` is the one release of a count of distinct units that the merchant's ledger was charged for, and
-    ``unit`` what it counts: the one unit that the ledger is of.
+    ``size`` is a differentially private count of the merchant's distinct units, released once and charged to
+    its ledger. ``unit`` is what it counts, the same unit as the ledger's.
     """
 
     version: Literal[1] = 1
@@ -37,16 +37,16 @@ class Statement(Strict):
 
 
 class Enrolment(Strict):
-    """A :class:`Statement`, signed with the key that it names: whoever made it holds that key."""
+    """A :class:`Statement` and its signature by the key that it names: proof of possession of that key."""
 
     statement: Statement
     signature: Signature
 
 
 class JoinFile(Strict):
-    """Where a merchant finds the server, whose certificate and receipts to trust, and who else takes part.
+    """The server's address, the authority and the key to trust, and the roster of all merchants.
 
-    People compare :attr:`fingerprint`; a plan's roster alone has one of its own,
+    People compare :attr:`fingerprint` out of band. The fingerprint of a plan's roster is another value,
     :func:`fedrec.protocol.plan.roster_fingerprint`.
     """
 
@@ -58,15 +58,15 @@ class JoinFile(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole file, 64 hexadecimal digits: whatever is swapped in it changes this.
+        """SHA-256 of the whole file, 64 hexadecimal digits; it changes with any change to the file.
 
-        The address is covered, too: an authority of the operator's own gives other machines certificates.
+        It covers the address too, because the operator's authority may issue certificates to other machines.
         """
         return sha256_hex(b"fedrec/join/1\n" + self.canonical_bytes())
 
 
 def grouped(digest: str) -> str:
-    """Return a fingerprint in groups of four digits, to be read out."""
+    """Split a fingerprint into groups of four digits, for reading aloud."""
     return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
 
 
@@ -74,7 +74,18 @@ Kind = TypeVar("Kind", bound=Strict)
 
 
 def read_file(path: Path, kind: type[Kind]) -> Kind:
-    """Read an enrolment or join file; ``ConfigError`` in one line when it isn't one."""
+    """Read an enrolment or join file.
+
+    Args:
+        path: the file.
+        kind: :class:`Enrolment` or :class:`JoinFile`.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ConfigError: the file can't be read or has another format; one line.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(shape_of(kind).bytes + 1)
@@ -83,4 +94,4 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except ProtocolError as error:
         what = {"Enrolment": "enrolment file", "JoinFile": "join file"}[kind.__name__]
-        raise ConfigError(f"{path} is no {what} of this version: {error}") from None
+        raise ConfigError(f"{path} is not a valid {what} of this version: {error}") from None

@@ -1,7 +1,7 @@
-"""What server and merchant say to each other: the requests and replies of a training's rounds.
+"""Define the requests and replies of a training, between server and merchants.
 
-Every message has a body, one of the schemas here, and named blobs of bytes (model, ciphertext, sealed
-shares); :mod:`fedrec.protocol.transport` carries them.
+A message has a body, which is one of these schemas, and named blobs of bytes (model, ciphertext, sealed
+shares). :mod:`fedrec.protocol.transport` encodes both.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ class JoinRequest(Strict):
 
     @property
     def subject(self) -> tuple[str, int]:
-        """The training, and round 0, as the server's signature names them."""
+        """The training id and round 0, as in the server's signed statement."""
         return self.plan.training_id, 0
 
 
 class JoinReply(Strict):
-    """A merchant joins, or refuses with a reason; blob ``encryption-key`` where it made the training's.
+    """A merchant joins, or refuses with a reason.
 
-    ``signature`` is Ed25519, by the merchant, over the canonical bytes of
-    :class:`fedrec.protocol.statements.Joined`. ``head`` is the ledger's: a server that has no receipt
-    of this merchant makes its first of it.
+    ``signature`` is the merchant's Ed25519 signature over the canonical bytes of
+    :class:`fedrec.protocol.statements.Joined`. ``head`` is the head of its ledger; a server without a receipt
+    for this merchant issues the first one for it. Blob ``encryption-key`` is the training's public key, if
+    this merchant made it.
     """
 
     merchant: Name
@@ -59,10 +60,10 @@ class JoinReply(Strict):
 
 
 class TrainRequest(Strict):
-    """The server opens a round.
+    """The server starts a round.
 
-    Blob ``model`` holds the parameters (float32, little-endian), and ``encryption-key`` the training's public
-    key where it has one. ``receipt`` is the last that the server has for this merchant.
+    Blob ``model`` contains the parameters (float32, little-endian); ``encryption-key`` the training's public
+    key, if the scheme has one. ``receipt`` is the server's latest receipt for this merchant.
     """
 
     training_id: Hash
@@ -74,12 +75,12 @@ class TrainRequest(Strict):
 
     @property
     def subject(self) -> tuple[str, int]:
-        """The training and the round, as the server's signature names them."""
+        """The training id and the round, as in the server's signed statement."""
         return self.training_id, self.round_number
 
 
 class TrainReply(Strict):
-    """An upload (blobs ``ciphertext``, sealed ``box-1`` ... ``box-m``) and a ledger head, or a refusal."""
+    """An upload (blobs ``ciphertext`` and sealed ``box-1`` to ``box-m``) and a ledger head, or a refusal."""
 
     merchant: Name
     refused: Refusal | None = None
@@ -88,11 +89,11 @@ class TrainReply(Strict):
 
 
 class UnmaskRequest(Strict):
-    """The survivor set, and what one member needs to answer for it, in the survivors' order.
+    """The survivor set, and the blobs that one committee member needs to open its sum.
 
-    Where keys are dealt to a committee, blobs ``box-1`` ... hold each survivor's sealed parcel for this
-    member; where one merchant holds the key, ``ciphertext-1`` ... hold each survivor's ciphertext.
-    ``receipt`` is the last that the server has for this member.
+    The blobs are in the survivors' order. If keys are dealt to a committee, ``box-1``, ... are the survivors'
+    sealed parcels for this member; if one merchant holds the key, ``ciphertext-1``, ... are the survivors'
+    ciphertexts. ``receipt`` is the server's latest receipt for this member.
     """
 
     training_id: Hash
@@ -102,15 +103,15 @@ class UnmaskRequest(Strict):
 
     @property
     def subject(self) -> tuple[str, int]:
-        """The training and the round, as the server's signature names them."""
+        """The training id and the round, as in the server's signed statement."""
         return self.training_id, self.round_number
 
 
 class UnmaskReply(Strict):
-    """An answer about the survivors' sum alone (blob ``answer``), or a refusal.
+    """The answer that opens the survivors' sum and nothing else (blob ``answer``), or a refusal.
 
-    ``head`` is the ledger's, with the entry that says that this request is answered. A member that was dealt
-    shares that don't check names their dealers in ``complaints`` and gives no answer.
+    ``head`` is the head of the ledger after the entry for this answer. A member whose shares fail
+    verification names their dealers in ``complaints`` and gives no answer.
     """
 
     merchant: Name
@@ -120,14 +121,14 @@ class UnmaskReply(Strict):
 
 
 class CloseRequest(Strict):
-    """The training is over: sealing keys and stored answers can be deleted. Brings the last receipt."""
+    """The training is over: sealing keys and stored answers may be deleted. Carries the last receipt."""
 
     training_id: Hash
     receipt: Receipt | None = None
 
     @property
     def subject(self) -> tuple[str, int]:
-        """The training, and round 0, as the server's signature names them."""
+        """The training id and round 0, as in the server's signed statement."""
         return self.training_id, 0
 
 

@@ -1,4 +1,4 @@
-"""The privacy modes of a training: who adds how much noise, and what the server sees of it."""
+"""Define the privacy modes of a training: who adds how much noise, and what the server sees."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class ModeSpec:
     """One privacy mode.
 
     Attributes:
-        name: as on the command line, in plans, policies and ledgers.
+        name: the name on the command line, in plans, policies and ledgers.
         private: whether merchants add noise.
-        shares_noise: whether a merchant adds a share alone, so that only sums carry the whole noise.
-        several_steps: whether a merchant may take several noised steps in a round.
-        sends_moves: whether an upload is how far a merchant moved the model, also after a single step.
-        least_merchants: the fewest merchants that a training needs.
-        sum_in_words: what the sum of an opened round is.
-        update_in_words: what a single update carries.
+        shares_noise: whether each merchant adds only a share, so that only a sum carries the full noise.
+        several_steps: whether a merchant may take several noisy steps in a round.
+        sends_moves: whether an upload is the change of the model's parameters even after a single step.
+        least_merchants: the smallest number of merchants of a training.
+        sum_in_words: description of the sum of an opened round.
+        update_in_words: description of the noise in a single update.
     """
 
     name: Mode
@@ -75,5 +75,5 @@ def get(name: Mode) -> ModeSpec:
 
 
 def find(name: Any) -> ModeSpec | None:
-    """Return the specification of what a report calls its mode; None for anything that is no mode."""
+    """Return the specification of the mode that a report names; None if it is not a mode's name."""
     return _MODES.get(name) if isinstance(name, str) else None

@@ -1,4 +1,4 @@
-"""The plan of a training: everything that its parties must agree on."""
+"""Define the plan of a training: everything that its parties must agree on."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ MAX_CLASS_NAME = 200
 MAX_DIMENSION = 200_000_000
 MAX_LEARNING_RATE = 1e6
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
-"""Far beyond any use; further out, float arithmetic would no longer keep the bound that a clip stands for."""
+"""Limits of the clipping norm, beyond all useful values; outside them rounding would break its bound."""
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Unit = Literal["record", "product"]
-"""What differential privacy hides: one photo, or one product with all its photos."""
+"""The unit of differential privacy: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
 
 
 def _harmless(text: str) -> str:
-    """Refuse signs that move a cursor, end a line or turn a text's direction; joiners are letters' own."""
+    """Refuse characters that move a cursor, end a line or change the text direction, but no joiners."""
     if any(unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in text):
         raise ValueError("has a control sign")
     return text
@@ -52,16 +52,17 @@ class Peer(Strict):
 
 
 class ServerSetting(Strict):
-    """One number that a server optimizer is set by."""
+    """One numeric setting of a server optimizer."""
 
     name: Name
     value: float
 
 
 class ServerUpdate(Strict):
-    """How the server moves the model along an opened sum; no merchant's privacy depends on it.
+    """How the server updates the model with an opened sum; no merchant's privacy depends on it.
 
-    ``averaging`` is the decay of the moving average whose parameters the training results in, 0 for none.
+    ``averaging`` is the decay of the exponential moving average whose parameters are the training's result; 0
+    for no averaging.
     """
 
     optimizer: Name
@@ -71,7 +72,7 @@ class ServerUpdate(Strict):
 
     @property
     def text(self) -> str:
-        """All of it in one line, for reports and terminals."""
+        """The optimizer and its settings in one line, for reports and terminals."""
         settings = "".join(f"{setting.name} {setting.value:g}, " for setting in self.settings)
         return (
             f"{self.optimizer}, learning rate {self.learning_rate:g}, {settings}averaging {self.averaging:g}"
@@ -84,18 +85,18 @@ class ServerUpdate(Strict):
 
 
 class TrainingPlan(Strict):
-    """Everything that a training's parties must agree on; ``training_id`` is the hash of all of it.
+    """Everything that a training's parties must agree on; ``training_id`` is the hash of all fields.
 
-    Grid, sensitivity, noise share and ring parameters are not in it: every merchant derives them for
-    itself from what is, so that no plan can understate them.
+    The plan doesn't contain the grid, the sensitivity, the noise share or the ring parameters. Each merchant
+    derives them from the plan's fields, so that no plan can understate them.
 
     ``model_code`` is the hash of an installed model's code, None for the package's own models. The code
-    itself never travels: a merchant that trains the model has installed the same.
+    itself is never sent: a merchant that trains the model must have installed the same code.
 
-    Of the roster, ``colluders`` are taken to side with the server: their noise isn't counted. Of the
-    committee's seats, ``corrupt_members`` are withstood, and ``seat_risk`` is the chance that its draw seats
-    more colluders than that; both are 0 where no committee opens sums. The committee stands in the order of
-    the draw. ``trust`` is what the scheme says of itself: every merchant holds it against its own.
+    ``colluders`` of the roster's merchants are assumed to collude with the server; their noise is not
+    counted. The committee tolerates ``corrupt_members`` corrupt seats; ``seat_risk`` is the probability that
+    the draw seats more colluders. Both are 0 if no committee opens sums. ``committee`` is in the order of the
+    draw. ``trust`` is the scheme's trust model; each merchant compares it with that of its own installation.
     """
 
     version: Literal[1] = 1
@@ -158,7 +159,7 @@ class TrainingPlan(Strict):
 
     @property
     def privacy_mode(self) -> ModeSpec:
-        """What the plan's mode says of noise and uploads."""
+        """The specification of the plan's privacy mode."""
         return modes.get(self.mode)
 
     @property
@@ -168,16 +169,16 @@ class TrainingPlan(Strict):
 
     @property
     def sends_moves(self) -> bool:
-        """Whether an upload is how far a merchant moved the model in steps of its own, no single gradient."""
+        """Whether an upload is the change of the parameters over local steps rather than one gradient."""
         return self.privacy_mode.sends_moves or self.local_steps > 1
 
     @property
     def input_bytes(self) -> int:
-        """What the largest merchant's inputs take as float32 pictures (n, views, channels, size, size)."""
+        """Bytes of the largest merchant's inputs as float32 (n, views, channels, size, size)."""
         return 4 * self.records_largest * self.views * self.channels * self.image_size**2
 
     def key_of(self, name: str) -> bytes:
-        """Return the Ed25519 public key of a merchant; ``ProtocolError`` when it's not on the roster."""
+        """Return a merchant's Ed25519 public key, 32 bytes; ``ProtocolError`` if it is not on the roster."""
         for peer in self.roster:
             if peer.name == name:
                 return bytes.fromhex(peer.signing_key)
@@ -185,6 +186,6 @@ class TrainingPlan(Strict):
 
 
 def roster_fingerprint(roster: Sequence[Peer]) -> str:
-    """Return the SHA-256 that people compare out of band: of all names and keys, in the order of names."""
+    """Return the SHA-256 of all names and keys, sorted by name; people compare it out of band."""
     entries = sorted([peer.name, peer.signing_key] for peer in roster)
     return sha256_hex(json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode())

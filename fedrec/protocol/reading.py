@@ -1,4 +1,4 @@
-"""Read the JSON of a schema out of bytes of somebody else's: bounded before, while and after it is parsed."""
+"""Parse JSON from an untrusted party into a schema, with bounds before, during and after parsing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ _MOST_SAID = 200
 
 
 def read_json(raw: bytes, kind: type[Body]) -> Body:
-    """Return the value of a schema that a JSON text is.
+    """Parse a JSON text into a value of a schema.
 
-    Raises ``ProtocolError``, in one short line that holds nothing of the text, when it is none.
+    Args:
+        raw: the text, from an untrusted party.
+        kind: the schema.
+
+    Returns:
+        The validated value.
+
+    Raises:
+        ProtocolError: the text doesn't fit the schema; one short line without any part of the text.
     """
     try:
         check_shape(raw, shape_of(kind))
@@ -28,8 +36,8 @@ def read_json(raw: bytes, kind: type[Body]) -> Body:
 
 
 def _said(error: ValidationError) -> str:
-    """Say where the first problem is, and of what kind; what our own validators say is said, too."""
+    """Describe the first error: its place and kind, or the text of this package's own validators."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the whole"
+    where = ".".join(map(str, first["loc"])) or "the whole value"
     what = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else first["type"]
     return one_line(f"{where}: {what}", most=_MOST_SAID)

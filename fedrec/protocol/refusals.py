@@ -1,7 +1,7 @@
-"""Why a merchant refuses, as the server is told: a code of a fixed list, and a detail of the plan's side.
+"""Define what a merchant tells the server when it refuses: a code from a fixed list and a detail.
 
-Whatever a refusal says follows from the plan, the merchant's policy, ledger and keys, and the request. What
-its photos made of a plan is told to the merchant alone.
+A refusal depends only on the plan, the merchant's policy, ledger and keys, and the request. What depends on
+its photos is shown only to the merchant.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CATALOGUE: Final[Mapping[RefusalCode, str]] = {
     "message": "the message is malformed, or not what its training asks for",
     "failed": "the merchant can't answer; its own log says why",
 }
-"""What each code stands for."""
+"""The meaning of each code."""
 
 
 class Refusal(Strict):
-    """A refusal: its code, and a detail such as the rule that the plan breaks."""
+    """A refusal: its code, and a detail such as the rule that the plan violates."""
 
     code: RefusalCode
     detail: Reason = ""
@@ -43,7 +43,7 @@ class Refusal(Strict):
 
 
 def refusal_of(error: FedrecError) -> Refusal:
-    """Return what the server may be told of an error: no budget's state, and nothing of the photos."""
+    """Convert an error to a refusal that reveals neither the budget's state nor anything about photos."""
     if isinstance(error, BudgetExceededError):
         return Refusal(code="budget")
     if isinstance(error, RefusedError):

@@ -1,6 +1,6 @@
-"""What every message is made of: field types, their limits, and the strict base of all schemas.
+"""Define the field types of messages, their limits, and the strict base class of all schemas.
 
-What was read is hostile until it has passed schema and ranges.
+A value from another party is untrusted until it has been validated against its schema and its ranges.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fedrec._internal.text import one_line
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
-"""A thousand survivors' commitments to that many members, the largest body, take 11 MB."""
+"""Bounds the largest body: the commitments of 1000 survivors to so many members take 11 MB."""
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$", max_length=128)]
@@ -27,7 +27,7 @@ Reason = Annotated[
     StringConstraints(max_length=MAX_REASON),
     AfterValidator(lambda text: one_line(text, most=MAX_REASON)),
 ]
-"""Why somebody refuses, in words of its own, which others' logs and terminals show."""
+"""Another party's text on why it refuses; made safe for logs and terminals."""
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -43,7 +43,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def canonical_bytes(self) -> bytes:
-        """Return the one JSON encoding that hashes and signatures are taken over."""
+        """Return the canonical JSON encoding, which hashes and signatures cover."""
         return json.dumps(
             self.model_dump(mode="json"),
             sort_keys=True,

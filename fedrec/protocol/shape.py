@@ -1,10 +1,11 @@
-"""The shape of a JSON text: held against a schema, token by token, before any parser makes objects of it.
+"""Check the shape of a JSON text against a schema, token by token, before a parser builds objects from it.
 
-A parser's tree of a text like ``[[],[],[]`` takes hundreds of times the text's size, and so do a validator's
-errors, one for each key that it doesn't know. Here a text is refused at the first token that no value of the
-schema could have: an unknown, repeated or missing key, an item too many, a string, number or text too long,
-another kind of bracket. Nothing is kept but the keys of the objects that are open. What passes is at most as
-deep, and has at most as many values, as the schema says, so that a parser's memory follows from its size.
+This bounds the memory that an untrusted text can take. A parser's tree of a text like ``[[],[],[]`` takes
+hundreds of times the text's size; so do a validator's errors, one for each unknown key. The check refuses a
+text at the first token that no value of the schema can have: an unknown, repeated or missing key, an item too
+many, a string, number or text that is too long, the wrong kind of bracket. It stores only the keys of the
+open objects. An accepted text is at most as deep, and has at most as many values, as the schema allows, so
+that its size bounds a parser's memory.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from pydantic.fields import FieldInfo
 from fedrec.errors import ProtocolError
 
 MAX_NUMBER = 32
-"""Characters of a number: JSON writes a float of 64 bits in at most 25."""
+"""Most characters of a number; a 64-bit float in JSON has at most 25."""
 _ESCAPED = 12
-"""Bytes of one character as JSON may escape it: a pair of ``\\uXXXX``."""
+"""Most bytes of one character in JSON, escaped as a pair of ``\\uXXXX``."""
 _LITERALS = {b"true", b"false", b"null"}
 _PLAIN = re.compile(rb"[^\s\[\]{},:\"]*")
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -33,10 +34,16 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 
 @dataclass(frozen=True)
 class Shape:
-    """What one value may be: any of an object, an array, a string, and a number or literal.
+    """The allowed forms of one value: any of object, array, string, and number or literal.
 
-    ``longest`` bounds a string, in bytes between its quotes, -1 where there is none. ``bytes`` bounds the
-    whole value as JSON without spaces.
+    Attributes:
+        fields: shapes of an object's fields by key; None if it may not be an object.
+        required: the keys that an object must have.
+        item: shape of an array's items; None if it may not be an array.
+        most: most items of an array.
+        longest: most bytes of a string between its quotes; -1 if it may not be a string.
+        plain: whether it may be a number or a literal (true, false, null).
+        bytes: most bytes of the whole value as JSON without spaces.
     """
 
     fields: Mapping[str, Shape] | None = None
@@ -50,7 +57,7 @@ class Shape:
 
 @cache
 def shape_of(schema: type[BaseModel]) -> Shape:
-    """Return the shape of a schema; ``TypeError`` where a field of it has no bound."""
+    """Derive the shape of a schema; ``TypeError`` if a field has no bound on its size."""
     fields: dict[str, Shape] = {}
     hints = get_type_hints(schema, include_extras=True)
     for name in schema.model_fields:
@@ -63,7 +70,7 @@ def shape_of(schema: type[BaseModel]) -> Shape:
 
 
 def _of(annotation: Any, where: str, extra: tuple[Any, ...] = ()) -> Shape:
-    """Return the shape of one annotation; ``extra`` is what stood beside it in ``Annotated``."""
+    """Derive the shape of one annotation; ``extra`` is the metadata beside it in ``Annotated``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -82,7 +89,7 @@ def _of(annotation: Any, where: str, extra: tuple[Any, ...] = ()) -> Shape:
         return Shape(plain=True, bytes=MAX_NUMBER)
     if annotation is str:
         longest = _bound(extra, "max_length", where)
-        # What a pattern of ours allows from end to end is ASCII, which no encoder of ours escapes.
+        # An anchored pattern of this package allows ASCII only, which its encoder does not escape.
         whole = any(str(getattr(part, "pattern", None)).endswith("$") for part in extra)
         longest *= 1 if whole else _ESCAPED
         return Shape(longest=longest, bytes=longest + 2)
@@ -102,11 +109,11 @@ def _bound(extra: tuple[Any, ...], name: str, where: str) -> int:
 
 
 def _either(shapes: list[Shape]) -> Shape:
-    """Return what is any of several shapes, of which one at most is an object and one an array."""
+    """Return the union of several shapes, of which at most one is an object and at most one an array."""
     objects = [shape for shape in shapes if shape.fields is not None]
     arrays = [shape for shape in shapes if shape.item is not None]
     if len(objects) > 1 or len(arrays) > 1:
-        raise TypeError("a field may be one of two objects or arrays: no shape tells which")
+        raise TypeError("a field may be one of two objects or arrays: a shape can't distinguish them")
     return Shape(
         fields=objects[0].fields if objects else None,
         required=objects[0].required if objects else frozenset(),
@@ -119,12 +126,20 @@ def _either(shapes: list[Shape]) -> Shape:
 
 
 def check_shape(raw: bytes, shape: Shape) -> None:
-    """Raise ``ProtocolError``, with nothing of the text in it, for a text that no value of a shape can be."""
+    """Check that a JSON text fits a shape.
+
+    Args:
+        raw: the text, from an untrusted party.
+        shape: the shape of the expected value.
+
+    Raises:
+        ProtocolError: the text doesn't fit; the message contains no part of the text.
+    """
     if len(raw) > shape.bytes:
         raise ProtocolError(f"it is longer than {shape.bytes} bytes")
     end = _value(raw, _space(raw, 0), shape)
     if _space(raw, end) != len(raw):
-        raise ProtocolError("something follows it")
+        raise ProtocolError("there is more data after the JSON value")
 
 
 def _space(raw: bytes, at: int) -> int:
@@ -133,7 +148,7 @@ def _space(raw: bytes, at: int) -> int:
 
 
 def _value(raw: bytes, at: int, shape: Shape) -> int:
-    """Check the value that begins at a place, as deep as the schema and no deeper; return where it ends."""
+    """Check the value at an offset, no deeper than the schema; return the offset of its end."""
     sign = raw[at : at + 1]
     if sign == b"{" and shape.fields is not None:
         return _object(raw, at + 1, shape, shape.fields)
@@ -147,7 +162,7 @@ def _value(raw: bytes, at: int, shape: Shape) -> int:
         text = raw[at:end]
         if text in _LITERALS or _NUMBER.fullmatch(text):
             return end
-    raise ProtocolError(f"at byte {at} stands no value that may be there")
+    raise ProtocolError(f"the value at byte {at} is of a type that isn't allowed there")
 
 
 def _object(raw: bytes, at: int, shape: Shape, fields: Mapping[str, Shape]) -> int:
@@ -160,7 +175,7 @@ def _object(raw: bytes, at: int, shape: Shape, fields: Mapping[str, Shape]) -> i
         end = raw.find(b'"', start, start + 64)
         name = raw[start:end].decode("latin-1") if end >= 0 else ""
         if name not in fields or name in seen:
-            raise ProtocolError(f"at byte {start} stands a key that is unknown, or comes twice")
+            raise ProtocolError(f"the key at byte {start} is unknown or repeated")
         seen.add(name)
         at = _space(raw, _value(raw, _sign(raw, end + 1, b":"), fields[name]))
     if not shape.required <= seen:
@@ -176,16 +191,16 @@ def _array(raw: bytes, at: int, item: Shape, *, most: int) -> int:
             at = _sign(raw, at, b",")
         count += 1
         if count > most:
-            raise ProtocolError(f"at byte {at} begins one item more than the {most} that there may be")
+            raise ProtocolError(f"the array has more than {most} items, at byte {at}")
         at = _space(raw, _value(raw, at, item))
     return at + 1
 
 
 def _sign(raw: bytes, at: int, sign: bytes) -> int:
-    """Return where what comes after a sign begins, spaces left out."""
+    """Require a punctuation character; return the offset of the next token."""
     at = _space(raw, at)
     if raw[at : at + 1] != sign:
-        raise ProtocolError(f"at byte {at} something else stands than JSON has there")
+        raise ProtocolError(f"the text at byte {at} is not valid JSON")
     return at + 1 if sign == b'"' else _space(raw, at + 1)
 
 
@@ -195,12 +210,12 @@ def _string(raw: bytes, start: int, *, longest: int) -> int:
     while end >= 0 and _escaped(raw, end, start):
         end = raw.find(b'"', end + 1, last)
     if end < 0:
-        raise ProtocolError(f"the text that begins at byte {start} is too long, or has no end")
+        raise ProtocolError(f"the string at byte {start} is too long or not terminated")
     return end + 1
 
 
 def _escaped(raw: bytes, at: int, start: int) -> bool:
-    """Say whether an odd number of backslashes stands before a quote."""
+    """Test whether an odd number of backslashes precedes a quote, so that it is escaped."""
     before = at
     while before > start and raw[before - 1] == 0x5C:
         before -= 1

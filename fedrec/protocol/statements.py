@@ -1,4 +1,4 @@
-"""What the parties sign, each statement for one context: keys, joins, commitments, ledger heads, receipts."""
+"""Define what parties sign, each statement in its own context: keys, joins, commitments, heads, receipts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECEIPT_CONTEXT = b"fedrec/ledger-receipt/1"
 REQUEST_CONTEXT = b"fedrec/request/1"
 
 RequestKind = Literal["query.join", "train", "query.unmask", "query.close"]
-"""What a server may ask of a merchant, by Flower's name of the message type."""
+"""The requests of a server to a merchant, as Flower's message types."""
 
 
 class SealingKey(Strict):
@@ -53,7 +53,7 @@ class SignedSealingKey(Strict):
 
 
 class EncryptionKey(Strict):
-    """The public key of a training whose scheme has one, by hash; signed by the merchant that made it."""
+    """The hash of a training's public key, for schemes with one; signed by the merchant that made the key."""
 
     training_id: Hash
     merchant: Name
@@ -68,7 +68,7 @@ class SignedEncryptionKey(Strict):
 
 
 class Joined(Strict):
-    """A merchant takes part in a training; ``seeded`` where its noise comes from a seed and hides nothing."""
+    """A merchant takes part in a training; ``seeded`` if its noise comes from a seed and hides nothing."""
 
     training_id: Hash
     merchant: Name
@@ -79,11 +79,11 @@ HeadMoment = Literal["joined", "charged", "answered"]
 
 
 class LedgerHead(Strict):
-    """Where a merchant's ledger stands: the hash of its last entry, opaque to others.
+    """The head of a merchant's ledger: the hash of its last entry, opaque to others.
 
-    ``moment`` is what it had just done: joined the training (round 0; the entry is an earlier one), charged
-    the round, or written down that it answers in it. A merchant signs a head for the server to give back in a
-    :class:`Receipt`.
+    ``moment`` is the event that it follows: the merchant joined the training (round 0; the last entry is an
+    earlier one), charged the round, or recorded its answer in the round. The server returns the signed head
+    to the merchant in a :class:`Receipt`.
     """
 
     training_id: Hash
@@ -101,9 +101,9 @@ class SignedLedgerHead(Strict):
 
 
 class Receipt(Strict):
-    """A merchant's own signed head, countersigned by the server that was shown it.
+    """A merchant's signed ledger head, countersigned by the server that received it.
 
-    ``signature`` is Ed25519, by ``server_key``, over the canonical bytes of ``head``.
+    ``signature`` is the Ed25519 signature by ``server_key`` over the canonical bytes of ``head``.
     """
 
     head: SignedLedgerHead
@@ -112,11 +112,11 @@ class Receipt(Strict):
 
 
 class RequestStatement(Strict):
-    """What the server signs about a request: to whom it is, what it asks, and that it is a new one.
+    """What the server signs about a request: its recipient, its content, and a counter against replays.
 
-    ``content_hash`` is that of :func:`fedrec.protocol.transport.content_hash`, over the body as it is sent
-    and every blob by name. ``round_number`` is 0 where the request belongs to no round. ``counter`` grows
-    with every request to the same recipient, over restarts of the server.
+    ``content_hash`` is the result of :func:`fedrec.protocol.transport.content_hash`: it covers the body as
+    sent and every blob by name. ``round_number`` is 0 if the request belongs to no round. ``counter``
+    increases with every request to the same recipient, also across restarts of the server.
     """
 
     kind: RequestKind
@@ -137,9 +137,9 @@ class SignedRequest(Strict):
 class Commitment(Strict):
     """What a merchant signs about its upload.
 
-    ``boxes_hash`` is that of :func:`boxes_hash`. ``parcel_hashes`` (one a committee member) and
-    ``degree_proof`` are what :class:`fedrec.privacy.aggregation.dealing.Published` holds of a dealt key; both
-    are empty where no key is dealt.
+    ``boxes_hash`` is the result of :func:`boxes_hash`. ``parcel_hashes`` (one per committee member) and
+    ``degree_proof`` are the content of :class:`fedrec.privacy.aggregation.dealing.Published` for the dealt
+    key; both are empty if no key is dealt.
     """
 
     training_id: Hash
@@ -160,17 +160,36 @@ class SignedCommitment(Strict):
 
 
 def dealing_statement(*, training_id: str, round_number: int, dealer: str) -> bytes:
-    """Return the canonical bytes that name one merchant's dealing of one round."""
+    """Encode the identity of one merchant's dealing in one round.
+
+    Args:
+        training_id: the training, 64 hexadecimal digits.
+        round_number: the round.
+        dealer: name of the merchant that deals its key.
+
+    Returns:
+        The canonical bytes, in their own domain.
+    """
     return json.dumps(["fedrec/dealing/1", training_id, round_number, dealer], separators=(",", ":")).encode()
 
 
 def box_binding(*, training_id: str, round_number: int, dealer: str, member: str) -> bytes:
-    """Return the canonical bytes that a sealed parcel is bound to."""
+    """Encode the associated data that a sealed parcel is bound to.
+
+    Args:
+        training_id: the training, 64 hexadecimal digits.
+        round_number: the round.
+        dealer: name of the merchant that sealed the parcel.
+        member: name of the committee member that it is sealed to.
+
+    Returns:
+        The canonical bytes, in their own domain.
+    """
     return json.dumps(
         ["fedrec/box/1", training_id, round_number, dealer, member], separators=(",", ":")
     ).encode()
 
 
 def boxes_hash(boxes: Sequence[bytes]) -> str:
-    """Return one SHA-256 over all sealed boxes of an upload, in the committee's order."""
+    """Return the SHA-256 over all sealed boxes of an upload, in the order of the committee."""
     return sha256_hex("\n".join(map(sha256_hex, boxes)).encode())

@@ -1,4 +1,4 @@
-"""The files by which a server shows who it is, as TLS takes them."""
+"""Name the files of a TLS server's certificate."""
 
 from __future__ import annotations
 

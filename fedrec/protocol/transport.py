@@ -1,8 +1,8 @@
-"""How a message travels: one strict JSON body plus named blobs of bytes in a Flower ``RecordDict``.
+"""Encode a message as a Flower ``RecordDict``: one strict JSON body and named blobs of bytes.
 
-Small blobs lie beside the body, large ones are arrays; a request has the server's signature beside them.
-Everything read from a message is hostile until it has passed the size limits given here and the schema of its
-body; nothing is ever unpickled.
+Small blobs are stored beside the body, large ones as arrays; a request also has the server's signature. The
+content of a message is untrusted until it has passed these size limits and the schema of its body. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ from fedrec.protocol.statements import SignedRequest
 _BODY, _BLOBS, _JSON, _SIGNED, _SMALL = "body", "blobs", "json", "signed", "blob:"
 _BLOB_TYPE = "fedrec.bytes/1"
 _LARGE_BYTES = 2**19
-"""Flower moves an array in requests of its own; a body takes one request, whole."""
+"""Larger blobs are arrays: Flower sends an array in requests of its own, but a body in one request."""
 PIECE_BYTES = 5 * 2**20
-"""A larger blob is cut into arrays of this size, what Flower moves at once: it would copy a whole one."""
+"""Larger blobs are cut into arrays of this size, which Flower sends at once; it would copy a larger array."""
 MAX_BLOBS = MAX_PEERS + 2
-"""An opening brings one blob for each survivor."""
+"""An opening carries one blob per survivor."""
 _BLOB_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 Body = TypeVar("Body", bound=Strict)
 
 
 def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
-    """Put a body and its blobs into a Flower ``RecordDict``."""
+    """Encode a body and its blobs as a Flower ``RecordDict``.
+
+    Args:
+        body: the body, one of the schemas of messages.
+        blobs: bytes by name, such as ``model``.
+
+    Returns:
+        The content of a Flower message.
+    """
     values: dict[str, bytes] = {_JSON: body.canonical_bytes()}
     arrays: dict[str, Array] = {}
     for name, data in (blobs or {}).items():
@@ -52,12 +60,28 @@ def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
 
 
 def with_body(content: RecordDict, body: Strict) -> RecordDict:
-    """Return a message of :func:`pack` with another body; both have the very same blobs, not copies."""
+    """Replace the body of a message.
+
+    Args:
+        content: a message from :func:`pack`.
+        body: the new body.
+
+    Returns:
+        A message that shares its blobs with ``content``, without a copy.
+    """
     return _with(content, _JSON, body.canonical_bytes())
 
 
 def with_signature(content: RecordDict, signed: SignedRequest) -> RecordDict:
-    """Return a message of :func:`pack` with the server's signature; both have the very same blobs."""
+    """Add the server's signature to a message.
+
+    Args:
+        content: a message from :func:`pack`.
+        signed: the signed statement about this message.
+
+    Returns:
+        A message that shares its blobs with ``content``, without a copy.
+    """
     return _with(content, _SIGNED, signed.canonical_bytes())
 
 
@@ -69,7 +93,7 @@ def _with(content: RecordDict, key: str, value: bytes) -> RecordDict:
 
 
 def content_bytes(content: RecordDict) -> int:
-    """Return the payload size of a message: all bytes of its body and blobs."""
+    """Return the payload size of a message in bytes: its body and its blobs."""
     size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
     for config in content.config_records.values():
         size += sum(len(value) for value in config.values() if isinstance(value, bytes))
@@ -77,15 +101,24 @@ def content_bytes(content: RecordDict) -> int:
 
 
 def is_refusal(content: RecordDict) -> bool:
-    """Say whether a reply made by :func:`pack` is a refusal."""
+    """Test whether a reply from :func:`pack` is a refusal."""
     body: dict[str, object] = json.loads(cast(bytes, content.config_records[_BODY][_JSON]))
     return body.get("refused") is not None
 
 
 def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tuple[Body, dict[str, bytes]]:
-    """Read a message of the given kind: its body, and its blobs by name.
+    """Decode and validate a message.
 
-    Raises ``ProtocolError`` when the message isn't of that kind or passes ``max_blob_bytes`` in all.
+    Args:
+        content: the message, from an untrusted party.
+        kind: schema of the body.
+        max_blob_bytes: most bytes of all blobs together.
+
+    Returns:
+        The body, and the blobs by name.
+
+    Raises:
+        ProtocolError: the message is not of that kind, or its blobs are larger than ``max_blob_bytes``.
     """
     parts = _parts(content, what=f"a {kind.__name__} message")
     if sum(len(piece) for pieces in parts.blobs.values() for piece in pieces) > max_blob_bytes:
@@ -94,7 +127,7 @@ def unpack(content: RecordDict, kind: type[Body], *, max_blob_bytes: int) -> tup
 
 
 def signed_request(content: RecordDict) -> SignedRequest:
-    """Return what a server signed about a message; ``ProtocolError`` where there is nothing of the kind."""
+    """Return the server's signed statement about a message; ``ProtocolError`` if it has none."""
     raw = content.config_records[_BODY].get(_SIGNED) if _BODY in content.config_records else None
     if not isinstance(raw, bytes):
         raise ProtocolError("a request is not signed")
@@ -109,24 +142,41 @@ def _read(raw: bytes, kind: type[Body]) -> Body:
 
 
 def hash_blobs(content: RecordDict) -> dict[str, str]:
-    """Return the SHA-256 of every blob of a message, by name; ``ProtocolError`` for what isn't one."""
+    """Return the SHA-256 of every blob of a message, by name; ``ProtocolError`` if the message is invalid."""
     return {name: _hash_pieces(pieces) for name, pieces in _parts(content, what="a message").blobs.items()}
 
 
 def content_hash(content: RecordDict, blob_hashes: Mapping[str, str] | None = None) -> str:
-    """Return the hash of a message: of its body as it is and of every blob, by name.
+    """Hash the body of a message, as received, and every blob by name.
 
-    It is the :func:`request_hash` of what :func:`pack` was given. ``blob_hashes`` are those of
-    :func:`hash_blobs`, where they are known. Raises ``ProtocolError`` for what isn't a message.
+    The result equals :func:`request_hash` of the arguments of :func:`pack`.
+
+    Args:
+        content: the message, from an untrusted party.
+        blob_hashes: the result of :func:`hash_blobs`, if it is already known.
+
+    Returns:
+        The SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        ProtocolError: it is not a valid message.
     """
     raw = _parts(content, what="a message").raw
     return _hash_of(raw, hash_blobs(content) if blob_hashes is None else blob_hashes)
 
 
 def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
-    """Return the hash by which a repeated request is known to be identical: body and every blob, by name.
+    """Hash a request, to recognise an identical one that is repeated.
 
-    The server's signature and counter are not in it: a server that starts again asks the same again.
+    The hash doesn't cover the server's signature and counter, because a restarted server repeats its
+    requests.
+
+    Args:
+        body: the body.
+        blobs: bytes by name.
+
+    Returns:
+        The SHA-256 of the body and every blob by name, 64 hexadecimal digits.
     """
     return _hash_of(body.canonical_bytes(), {name: sha256_hex(data) for name, data in blobs.items()})
 
@@ -145,14 +195,14 @@ def _hash_pieces(pieces: list[bytes]) -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A message taken apart, nothing copied: its body, and its blobs in pieces."""
+    """The parts of a message, without copies: its body, and its blobs in pieces."""
 
     raw: bytes
     blobs: dict[str, list[bytes]]
 
 
 def _parts(content: RecordDict, *, what: str) -> _Parts:
-    """Take a message apart; ``ProtocolError`` for one that :func:`pack` can't have made."""
+    """Split a message into its parts; ``ProtocolError`` if :func:`pack` can't have made it."""
     configs, arrays = content.config_records, content.array_records
     parts = set(content)
     if (
@@ -186,7 +236,7 @@ def _parts(content: RecordDict, *, what: str) -> _Parts:
 
 
 def _large_blobs(arrays: ArrayRecord | None, *, what: str) -> dict[str, list[bytes]]:
-    """Return the blobs that travel as arrays: pieces in their order, all of one size but the last."""
+    """Return the blobs that are stored as arrays, as ordered pieces of equal size except the last."""
     found: dict[str, dict[str, bytes]] = {}
     for key, array in (arrays or {}).items():
         name, _, number = key.rpartition("/")
@@ -200,12 +250,23 @@ def _large_blobs(arrays: ArrayRecord | None, *, what: str) -> dict[str, list[byt
             raise ProtocolError(f"{what} lacks a piece of a blob")
         blobs[name] = [pieces[number] for number in wanted]
         if any(len(piece) != PIECE_BYTES for piece in blobs[name][:-1]) or len(blobs[name][-1]) > PIECE_BYTES:
-            raise ProtocolError(f"{what} has a blob that is cut otherwise than it must be")
+            raise ProtocolError(f"{what} has a blob whose pieces have wrong sizes")
     return blobs
 
 
 def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:
-    """Return a blob that must be there; ``ProtocolError`` when it's missing."""
+    """Return a required blob.
+
+    Args:
+        blobs: bytes by name.
+        name: name of the blob.
+
+    Returns:
+        The blob.
+
+    Raises:
+        ProtocolError: the blob is missing.
+    """
     try:
         return blobs[name]
     except KeyError:

@@ -1,7 +1,7 @@
-"""Whom a merchant trusts under an aggregation scheme: who opens sums, and who can read a single update.
+"""Define the trust model of an aggregation scheme: who opens sums, and who can read a single update.
 
-A plan carries this statement, so that whoever reads the plan needs no list of schemes. A merchant holds it
-against the specification of the scheme that it has installed itself.
+A plan contains this statement, so that a reader of the plan needs no list of schemes. A merchant compares it
+with the specification of the scheme in its own installation.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pydantic import ValidationError, model_validator
 from fedrec.protocol.schema import Strict
 
 OpenedBy = Literal["nobody", "committee", "holder"]
-"""Who has to answer before a sum opens: nobody, a threshold of a committee, or the one that holds the key."""
+"""Who must answer to open a sum: nobody, a threshold of a committee, or the holder of the key."""
 Reader = Literal["nobody_below_threshold", "key_holder", "server"]
-"""Who can read a single update: nobody unless a threshold of the committee breaks the rules, the holder of
-the key and whoever colludes with it, or the server by itself."""
+"""Who can read a single update: nobody unless a threshold of the committee is corrupt; the holder of the key
+and any party that colludes with it; or the server alone."""
 
 
 class TrustModel(Strict):
-    """What a scheme says of single updates, and so which epsilon holds.
+    """What a scheme states about single updates, which determines the epsilon that holds.
 
-    ``epsilon_of`` is the noise that the reported epsilon counts: that of the "sum" of all honest merchants,
-    or that of one merchant's own "share". The sum's counts only where nobody can read a single update, and a
-    committee refuses to open the sum of too few.
+    ``epsilon_of`` is the noise that the reported epsilon accounts for: that of the "sum" of all honest
+    merchants, or that of one merchant's own "share". The noise of the sum counts only if nobody can read a
+    single update and a committee refuses to open the sum of too few merchants.
     """
 
     opened_by: OpenedBy
@@ -47,12 +47,12 @@ class TrustModel(Strict):
 
     @property
     def encrypted(self) -> bool:
-        """Whether the server by itself can't read a single update."""
+        """Whether updates are hidden from the server acting alone."""
         return self.reads_single_updates != "server"
 
     @classmethod
     def read(cls, value: Any) -> TrustModel | None:
-        """Read what a report states; None for anything else, which whoever shows it is alarmed by."""
+        """Parse the trust model that a report states; None if it is invalid, an alarm to callers."""
         try:
             return cls.model_validate(value)
         except ValidationError:

@@ -1,1 +1,1 @@
-"""Secure aggregation: encrypt, add, open only the sum."""
+"""Secure aggregation: encrypt updates, add ciphertexts, open only the sum."""

@@ -1,172 +1,41 @@
-"""Conventional CKKS (Cheon et al. 2017) by SEAL, for comparison and for those who want it: scheme ``ckks``.
+"""Implement scheme ``ckks``: conventional CKKS (Cheon et al. 2017) with SEAL, mainly for comparison.
 
-One merchant makes a key pair for the training; all encrypt under its public half, two values to a complex
-slot; ciphertexts add; the holder decrypts a sum, rounds it to integers and hands out the integers alone. A
-CKKS output unrounded would give the private key away (Li and Micciancio 2021). Parameters are chosen so that
-rounding gives the exact sum: approximate arithmetic stays inside the holder.
+One merchant, the holder, makes a key pair for the training. All merchants encrypt under its public key, two
+values per complex slot. Ciphertexts are added. The holder decrypts a sum, rounds it to integers and returns
+only the integers: an unrounded CKKS output would reveal the private key (Li and Micciancio 2021). The
+parameters are chosen so that rounding gives the exact sum; approximate arithmetic stays inside the holder.
 
-The holder can decrypt any ciphertext that the server shows it: this scheme's limit, and not ``kahe``'s.
+Limit of this scheme, unlike ``kahe``: the holder can decrypt any ciphertext that the server shows it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import packing, ring, wire
-from fedrec.privacy.aggregation.parameters import (
-    FAILURE_BITS,
-    MAX_COHORT,
-    MAX_DIMENSION,
-    MAX_FIELD_BITS,
-    ROUNDS,
-    PublicParameters,
-    canonical_digest,
-    ring_modulus,
+from fedrec.privacy.aggregation import ckks_parameters, packing, ring, wire
+from fedrec.privacy.aggregation.ckks_parameters import (
+    DEGREE,
+    MODULUS_BITS,
+    CkksParameters,
+    choose_parameters,
 )
+from fedrec.privacy.aggregation.parameters import PublicParameters
 from fedrec.privacy.aggregation.scheme import Encrypted, KeyPair, Opened, SumOfCiphertexts
-from fedrec.privacy.aggregation.seal import CkksEngine, security_limit_bits
+from fedrec.privacy.aggregation.seal import CkksEngine
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.trust import TrustModel
 
-NAME = "ckks"
-DEGREE = 4096
-MODULUS_BITS = 60
-"""The widest prime of SEAL; at degree 4096 the 128-bit limit is 109 bits."""
-
-LARGEST_SLOT_ERROR = 0.25
-_SEAL_NOISE_PROXY = 10.5
-"""Sub-Gaussian variance proxy of SEAL's errors, CBD(21): 42 fair bits, each of range 1."""
-
-_DOUBLE_ROUNDING = 2.0**-53
+NAME = ckks_parameters.NAME
 _BLOCKS_AT_ONCE = 16
 
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class CkksParameters:
-    """Public parameters: ``dimension`` values, sums of up to ``cohort`` of them modulo 2**``field_bits``.
-
-    Raises ``AggregationError`` if they are out of range, insecure, or no scale makes their sums exact.
-    """
-
-    name: str
-    dimension: int
-    cohort: int
-    field_bits: int
-
-    def __post_init__(self) -> None:
-        for what, value, low, high in (
-            ("dimension", self.dimension, 1, MAX_DIMENSION),
-            ("cohort", self.cohort, 1, MAX_COHORT),
-            ("field_bits", self.field_bits, 2, MAX_FIELD_BITS),
-        ):
-            if type(value) is not int or not low <= value <= high:
-                raise AggregationError(
-                    f"aggregation parameter {what} must be an integer from {low} to {high}"
-                )
-        if self.name != NAME:
-            raise AggregationError(f"these parameters are of scheme {self.name}, not {NAME}")
-        if security_limit_bits(DEGREE) < MODULUS_BITS:
-            raise AggregationError(f"a modulus of {MODULUS_BITS} bits isn't secure at ring degree {DEGREE}")
-        if self.slot_error() > LARGEST_SLOT_ERROR:
-            raise AggregationError(
-                f"sums of {self.field_bits} bits over {self.cohort} merchants aren't exact under {NAME}; "
-                "lower the scale, the noise or the cohort"
-            )
-
-    @property
-    def ring_degree(self) -> int:
-        """N: a ciphertext block is two polynomials of N coefficients, and holds N values."""
-        return DEGREE
-
-    @property
-    def modulus_bits(self) -> int:
-        """Bits of the prime modulus."""
-        return MODULUS_BITS
-
-    @property
-    def modulus(self) -> int:
-        """The largest prime of that many bits for which the ring's fast transform exists."""
-        found = ring_modulus(degree=DEGREE, modulus_bits=MODULUS_BITS, plaintext_bits=1)
-        if found is None:
-            raise AggregationError(f"there is no prime of {MODULUS_BITS} bits for ring degree {DEGREE}")
-        return found
-
-    @property
-    def blocks(self) -> int:
-        """Ciphertext blocks, each of N values."""
-        return math.ceil(self.dimension / DEGREE)
-
-    @property
-    def coefficients(self) -> int:
-        """Coefficients of one ciphertext."""
-        return self.blocks * 2 * DEGREE
-
-    @property
-    def coefficient_bits(self) -> int:
-        """Bits that one coefficient takes on the wire."""
-        return MODULUS_BITS
-
-    @property
-    def largest_sum(self) -> int:
-        """What a slot's real or imaginary part may come to: ``cohort`` residues of ``field_bits`` bits."""
-        return self.cohort << (self.field_bits - 1)
-
-    @property
-    def scale(self) -> float:
-        """What values are multiplied by: the largest power of two at which no sum wraps around the modulus.
-
-        A coefficient of a plaintext is at most its largest slot, sqrt(2) * ``largest_sum`` * scale, and its
-        noise is far less than 2**40.
-        """
-        room = (self.modulus // 2 - 2**40) / (math.sqrt(2) * self.largest_sum)
-        return 2.0 ** math.floor(math.log2(room))
-
-    def slot_error(self) -> float:
-        """Bound how far a decrypted part may be from its integer, in every slot of ``ROUNDS`` rounds.
-
-        It holds but for 2**-``FAILURE_BITS``, and adds up:
-
-        - noise. Decryption leaves, for each of n merchants, e1 * s + e0 - e * u, with s and e of the key, u
-          ternary and e0, e1 fresh errors. A slot is a sum of N coefficients times complex numbers of modulus
-          1, and of a product, the product of slots: its parts are sub-Gaussian, given the key, with proxy
-          n N / 2 (rho + rho s2 + e2), rho that of an error, 1 that of a ternary coefficient, s2 and e2 the
-          squared moduli of the key's slots. Those are bounded likewise, by proxies N / 2 and rho N / 2.
-        - rounding plaintext coefficients, by 1/2 each, n N / 2 in a slot at the very most.
-        - the double-precision transforms of encoder and decoder: a relative error in the 2-norm of at most
-          8 log2(N) units (Higham 2002, theorem 24.2), twice that with the scaling, and sqrt(N) times that
-          for the largest of N slots, for both.
-        """
-        n, degree = self.cohort, DEGREE
-        tail = math.log(2) * (FAILURE_BITS + 2) + math.log(2.0 * self.blocks * degree * ROUNDS)
-        s2 = 2 * degree * tail
-        e2 = _SEAL_NOISE_PROXY * s2
-        proxy = n * degree / 2 * (_SEAL_NOISE_PROXY + _SEAL_NOISE_PROXY * s2 + e2)
-        noise = math.sqrt(2 * proxy * tail)
-        relative = 16 * math.log2(degree) * _DOUBLE_ROUNDING
-        transforms = 2 * math.sqrt(degree) * math.sqrt(2) * self.largest_sum * relative
-        return (noise + n * degree / 2) / self.scale + transforms
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the canonical parameters; 32 bytes."""
-        return canonical_digest({**asdict(self), "degree": DEGREE, "modulus": self.modulus})
-
-
-def choose_parameters(*, dimension: int, cohort: int, max_abs_sum: int) -> CkksParameters:
-    """Choose the narrowest field that holds sums of at most ``max_abs_sum``, as ``kahe`` does."""
-    return CkksParameters(
-        name=NAME, dimension=dimension, cohort=cohort, field_bits=max_abs_sum.bit_length() + 1
-    )
 
 
 @lru_cache(maxsize=2)
@@ -175,7 +44,7 @@ def _engine(degree: int, modulus: int) -> CkksEngine:
 
 
 class CkksSum:
-    """A running sum of ciphertexts, coefficients modulo the prime."""
+    """A running sum of ciphertexts, with coefficients modulo the prime."""
 
     def __init__(self, parameters: CkksParameters) -> None:
         self._parameters = parameters
@@ -188,9 +57,13 @@ class CkksSum:
         return self._count
 
     def add(self, blob: bytes) -> None:
-        """Add one ciphertext; raises ``AggregationError``, changing nothing, if malformed or one too many.
+        """Add one ciphertext.
 
-        A block whose second polynomial is zero hides nothing (its first is the plaintext): malformed, too.
+        A block whose second polynomial is zero is malformed too: its first polynomial is the plaintext.
+
+        Raises:
+            AggregationError: the ciphertext is malformed, or the sum already holds a cohort; the sum is
+                unchanged.
         """
         p = self._parameters
         if self._count >= p.cohort:
@@ -203,9 +76,10 @@ class CkksSum:
 
 
 class CkksScheme:
-    """Scheme ``ckks``; see the module and :class:`fedrec.privacy.aggregation.scheme.HolderScheme`.
+    """Scheme ``ckks``; implements :class:`fedrec.privacy.aggregation.scheme.HolderScheme`.
 
-    Raises ``AggregationError`` for parameters of another scheme.
+    Raises:
+        AggregationError: the parameters are of another scheme.
     """
 
     name = NAME
@@ -221,21 +95,21 @@ class CkksScheme:
 
     @property
     def _words(self) -> int:
-        """The values of an answer, in whole groups."""
+        """Number of words of an answer: the values, rounded up to whole groups."""
         return packing.coefficient_count(self.parameters.dimension, 1)
 
     @property
     def answer_bytes(self) -> int:
-        """The length of the holder's answer: the integers of a sum."""
+        """Length of the holder's answer in bytes: the integers of a sum."""
         return wire.framed_bytes(count=self._words, bits=self.parameters.field_bits)
 
     @property
     def public_key_bytes(self) -> int:
-        """The length of a public key."""
+        """Length of a public key in bytes."""
         return wire.framed_bytes(count=2 * DEGREE, bits=MODULUS_BITS)
 
     def make_keys(self) -> KeyPair:
-        """Make a key pair with SEAL's generator, whose seed is the operating system's."""
+        """Make a key pair with SEAL's generator, seeded by the operating system."""
         private, public = self._engine.make_keys()
         return KeyPair(
             private=wire.frame(wire.PRIVATE_KEY, private, bits=MODULUS_BITS, parameters=self.parameters),
@@ -255,10 +129,23 @@ class CkksScheme:
         rng: Randomness,
         public_key: bytes | None = None,
     ) -> Encrypted:
-        """Encrypt (d,) int64 under the holder's public key; see the protocol for what it raises.
+        """Encrypt values under the holder's public key.
 
-        Values are reduced modulo 2**field_bits first, which sums can't tell. SEAL's randomness is its own:
-        nothing is read from ``rng``, and no seed makes a ciphertext repeatable.
+        Values are first reduced modulo 2**field_bits, which doesn't change a sum modulo 2**field_bits. SEAL
+        uses its own randomness, so that no seed makes a ciphertext repeatable.
+
+        Args:
+            values: (d,) int64, of any size.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round, from 0 to 2**64 - 1.
+            rng: randomness; not used.
+            public_key: the holder's public key, required.
+
+        Returns:
+            The ciphertext, without a key.
+
+        Raises:
+            AggregationError: shape, type or key is wrong.
         """
         p = self.parameters
         if values.shape != (p.dimension,) or values.dtype != np.int64:
@@ -293,7 +180,20 @@ class CkksScheme:
         return total
 
     def answer(self, total: SumOfCiphertexts, *, private_key: bytes, contributors: int) -> bytes:
-        """Decrypt and round a sum; see the protocol. Two sums of equal values give the same bytes."""
+        """Decrypt and round a sum. Two sums of equal values give the same bytes.
+
+        Args:
+            total: the sum.
+            private_key: the holder's private key, encoded.
+            contributors: number of ciphertexts that must be in the sum.
+
+        Returns:
+            The integers of the sum modulo 2**field_bits, encoded; nothing else that decryption shows.
+
+        Raises:
+            AggregationError: the key is malformed, the sum has another number of ciphertexts, or a part is
+                further from its integer than :meth:`CkksParameters.slot_error`.
+        """
         p = self.parameters
         key = self._read_key(wire.PRIVATE_KEY, private_key, count=DEGREE)
         blocks = self._check_sum(total, contributors).coefficients.reshape(p.blocks, 2 * DEGREE)
@@ -323,7 +223,23 @@ class CkksScheme:
         training_id: str,
         round_number: int,
     ) -> Opened:
-        """Read the holder's answer, the one there is; see the protocol for what it raises."""
+        """Open a sum with the holder's answer.
+
+        Args:
+            total: the sum.
+            answers: the holder's answer, by its member number; exactly one.
+            threshold: must be 1.
+            contributors: number of ciphertexts that must be in the sum.
+            training_id: not used.
+            round_number: not used.
+
+        Returns:
+            The sum, (d,) int64 modulo 2**field_bits, centred.
+
+        Raises:
+            AggregationError: the sum has another number of ciphertexts, there is not exactly one answer, or
+                it is malformed.
+        """
         p = self.parameters
         self._check_sum(total, contributors)
         if len(answers) != 1 or threshold != 1:

@@ -1,7 +1,7 @@
-"""Scheme ``none``: the same packed integers as ``kahe``, in clear, for comparison and for debugging.
+"""Implement scheme ``none``: the packed integers of ``kahe`` without encryption, to compare and debug.
 
-Packing, modulus and overflow are those of ``kahe`` for the same training, so that both open to bit-identical
-sums, also where a sum leaves its field.
+Packing, modulus and overflow are the same as with ``kahe`` for the same training, so that both schemes open
+to bit-identical sums, also if a sum overflows its field.
 """
 
 from __future__ import annotations
@@ -28,7 +28,19 @@ UInt64Array = NDArray[np.uint64]
 
 
 def choose_parameters(*, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
-    """Choose the packing that ``kahe`` would choose, without its ring."""
+    """Choose the packing that ``kahe`` would choose, without its ring.
+
+    Args:
+        dimension: integers per merchant.
+        cohort: most merchants in one sum.
+        max_abs_sum: bound on the absolute value of every coordinate of a sum.
+
+    Returns:
+        The parameters, with ring degree and modulus 0.
+
+    Raises:
+        AggregationError: the arguments are out of range, or no ring of ``kahe`` fits.
+    """
     like = choose_ring(name=NAME, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
     return replace(like, ring_degree=0, modulus_bits=0)
 
@@ -48,7 +60,12 @@ class ClearSum:
         return self._count
 
     def add(self, blob: bytes) -> None:
-        """Add one vector; raises ``AggregationError``, changing nothing, if malformed or one too many."""
+        """Add one vector.
+
+        Raises:
+            AggregationError: the vector is malformed, or the sum already holds a cohort; the sum is
+                unchanged.
+        """
         if self._count >= self._parameters.cohort:
             raise AggregationError(f"the sum already holds a cohort of {self._parameters.cohort} vectors")
         self.coefficients = (self.coefficients + wire.decode(blob, self._parameters)) & self._mask
@@ -56,9 +73,10 @@ class ClearSum:
 
 
 class ClearScheme:
-    """Scheme ``none``; see the module and :class:`fedrec.privacy.aggregation.scheme.Scheme`.
+    """Scheme ``none``; implements :class:`fedrec.privacy.aggregation.scheme.Scheme`.
 
-    Raises ``AggregationError`` for parameters of another scheme.
+    Raises:
+        AggregationError: the parameters are of another scheme.
     """
 
     name = NAME
@@ -72,7 +90,7 @@ class ClearScheme:
 
     @property
     def answer_bytes(self) -> int:
-        """Nobody is asked: 0."""
+        """0: opening needs no answers."""
         return 0
 
     def encrypt(
@@ -84,7 +102,21 @@ class ClearScheme:
         rng: Randomness,
         public_key: bytes | None = None,
     ) -> Encrypted:
-        """Pack (d,) int64; there is no key and nothing is read from ``rng``."""
+        """Pack values, without encryption.
+
+        Args:
+            values: (d,) int64, of any size.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round, from 0 to 2**64 - 1.
+            rng: randomness; not used.
+            public_key: must be None.
+
+        Returns:
+            The packed values as ciphertext, without a key.
+
+        Raises:
+            AggregationError: shape, type, training or round is wrong, or there is a key.
+        """
         if public_key is not None:
             raise AggregationError(f"scheme {NAME} has no keys, but one was given")
         p = self.parameters
@@ -115,7 +147,23 @@ class ClearScheme:
         training_id: str,
         round_number: int,
     ) -> Opened:
-        """Unpack a sum; raises ``AggregationError`` if it isn't of this scheme, or of other counts."""
+        """Unpack a sum.
+
+        Args:
+            total: the sum.
+            answers: must be empty.
+            threshold: not used.
+            contributors: number of ciphertexts that must be in the sum.
+            training_id: not used.
+            round_number: not used.
+
+        Returns:
+            The sum, (d,) int64 modulo 2**field_bits, centred.
+
+        Raises:
+            AggregationError: the sum is of another scheme or has another number of vectors, or there are
+                answers.
+        """
         p = self.parameters
         if not isinstance(total, ClearSum) or total.coefficients.size != p.coefficients:
             raise AggregationError("the sum is of another scheme or of other parameters")

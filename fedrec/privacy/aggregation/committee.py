@@ -1,6 +1,6 @@
-"""Who may open what: the quorum rules, and the survivor set that a committee member checks before it answers.
+"""Check who may open what: the quorum rules, and the survivor set before a committee member answers.
 
-What the numbers of a committee have to keep, and why, stands in :mod:`fedrec.privacy.aggregation.seats`.
+:mod:`fedrec.privacy.aggregation.seats` derives the conditions on a committee's numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedrec.protocol.statements import (
 )
 
 LARGEST_SEAT_RISK = 1e-6
-"""The largest chance of too many corrupt seats under which anybody joins; a policy may ask for less."""
+"""The largest probability of too many corrupt seats that merchants accept; a policy may require less."""
 
 
 def check_quorum(
@@ -37,7 +37,19 @@ def check_quorum(
     colluders: int,
     corrupt_members: int,
 ) -> None:
-    """Raise ``ConfigError`` unless these numbers keep every single update closed."""
+    """Check that no party can open a single update under these numbers.
+
+    Args:
+        cohort: merchants of the training.
+        members: seats of the committee.
+        threshold: members whose answers open a sum.
+        min_contributors: fewest merchants in an opened sum.
+        colluders: merchants that may collude with the server.
+        corrupt_members: corrupt seats that the committee must tolerate.
+
+    Raises:
+        ConfigError: a condition is violated; the message says which, and what to change.
+    """
     if members > cohort:
         raise ConfigError(
             f"a committee of {members} is more than the {cohort} merchants there are: lower --committee"
@@ -85,9 +97,18 @@ def _check_corrupt(*, members: int, threshold: int, corrupt: int) -> None:
 
 
 def check_contributors(*, cohort: int, min_contributors: int, colluders: int) -> None:
-    """Raise ``ConfigError`` unless at least two honest merchants stand behind every opened sum.
+    """Check that every opened sum contains the updates of at least two honest merchants.
 
-    One merchant at least is taken to side with the server: with 0 colluders, a committee of one would do.
+    At least one merchant is assumed to collude with the server: with 0 colluders a committee of one would be
+    allowed.
+
+    Args:
+        cohort: merchants of the training.
+        min_contributors: fewest merchants in an opened sum.
+        colluders: merchants that may collude with the server.
+
+    Raises:
+        ConfigError: the condition is violated; the message says what to change.
     """
     if colluders < 1:
         raise ConfigError(
@@ -104,7 +125,7 @@ def check_contributors(*, cohort: int, min_contributors: int, colluders: int) ->
 
 
 def check_plan(plan: TrainingPlan) -> None:
-    """Raise ``RefusedError`` unless a merchant may join under this plan's scheme, committee and minimum."""
+    """Check a plan's scheme, committee and minimum of contributors; ``RefusedError`` if they are unsafe."""
     try:
         check_trust(plan)
         opened_by = plan.trust.opened_by
@@ -131,21 +152,21 @@ def check_plan(plan: TrainingPlan) -> None:
 def _check_no_committee(plan: TrainingPlan, *, expected: int) -> None:
     if (len(plan.committee), plan.threshold) != (expected, expected):
         raise RefusedError(
-            f"scheme '{plan.scheme}' goes with a committee of {expected}, not {len(plan.committee)}",
+            f"scheme '{plan.scheme}' needs a committee of {expected}, not {len(plan.committee)}",
             code="plan",
         )
     if plan.corrupt_members or plan.seat_risk:
         raise RefusedError(
-            f"scheme '{plan.scheme}' has no committee of which some may be corrupt: the plan must count none",
+            f"scheme '{plan.scheme}' has no committee: the plan's corrupt members and seat risk must be 0",
             code="plan",
         )
 
 
 def _check_draw(plan: TrainingPlan) -> None:
-    """Hold the seats against the roster's own draw, and the stated risk against the law of such a draw."""
+    """Check the seats against the draw from the roster, and the stated risk against its probability."""
     if plan.committee != seat_order(plan.roster)[: len(plan.committee)]:
         raise RefusedError(
-            "the committee is not the one that the roster's fingerprint draws: the server must plan anew",
+            "the committee is not the one that the roster's fingerprint draws: make a new plan",
             code="plan",
         )
     if not plan.corrupt_members:
@@ -158,17 +179,25 @@ def _check_draw(plan: TrainingPlan) -> None:
     )
     if plan.seat_risk != risk:
         raise RefusedError(
-            f"the plan states a seat risk of {plan.seat_risk:.3g}, and its numbers give {risk:.3g}: the "
-            "server must plan anew",
+            f"the plan states a seat risk of {plan.seat_risk:.3g}, but its numbers give {risk:.3g}: the "
+            "server must make a new plan",
             code="plan",
         )
 
 
 def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
-    """Return a committee member's public sealing key, 1216 bytes.
+    """Check a committee member's sealing key.
 
-    Raises ``ProtocolError`` unless the member signed it for this training, and boxes can be sealed to both of
-    its halves.
+    Args:
+        key: the signed key.
+        plan: the training's plan.
+
+    Returns:
+        The public sealing key, 1216 bytes.
+
+    Raises:
+        ProtocolError: the member did not sign it for this training, or a half of it can't be used to seal
+            boxes.
     """
     statement = key.statement
     if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
@@ -181,7 +210,8 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
     ):
         raise ProtocolError(f"the sealing key of '{statement.merchant}' is not signed by its roster key")
     public = bytes.fromhex(statement.public_key)
-    # Found out only while sealing, after the charge, it would cost every merchant every round.
+    # An unusable key that is found only during sealing, after the charge, would cost every merchant every
+    # round.
     try:
         check_sealing_public(public)
     except AggregationError as error:
@@ -190,10 +220,17 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
 
 
 def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) -> dict[str, bytes]:
-    """Return each committee member's public sealing key, in the committee's order.
+    """Check the sealing keys of a committee.
 
-    Raises ``ProtocolError`` unless there is exactly one key per member, each as :func:`check_sealing_key`
-    asks.
+    Args:
+        keys: the signed keys, in any order.
+        plan: the training's plan.
+
+    Returns:
+        The public sealing key by member, in the order of the committee.
+
+    Raises:
+        ProtocolError: there is not exactly one key per member, or :func:`check_sealing_key` refuses one.
     """
     found: dict[str, bytes] = {}
     for key in keys:
@@ -206,7 +243,19 @@ def check_sealing_keys(keys: Sequence[SignedSealingKey], *, plan: TrainingPlan) 
 
 
 def check_encryption_key(signed: SignedEncryptionKey | None, key: bytes, *, plan: TrainingPlan) -> bytes:
-    """Return the training's public key; ``ProtocolError`` unless the one that holds it signed it."""
+    """Check the training's public key.
+
+    Args:
+        signed: the holder's signed statement about it.
+        key: the encoded key.
+        plan: the training's plan.
+
+    Returns:
+        ``key``.
+
+    Raises:
+        ProtocolError: the merchant that holds the private key did not sign it for this training.
+    """
     if signed is None:
         raise ProtocolError("the training's public key is missing")
     statement, holder = signed.statement, plan.committee[0]
@@ -223,7 +272,20 @@ def check_encryption_key(signed: SignedEncryptionKey | None, key: bytes, *, plan
 
 
 def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_number: int) -> Commitment:
-    """Return the commitment; ``ProtocolError`` unless its merchant signed it for this training and round."""
+    """Check a merchant's commitment to its upload.
+
+    Args:
+        signed: the signed commitment.
+        plan: the training's plan.
+        round_number: the round.
+
+    Returns:
+        The commitment.
+
+    Raises:
+        ProtocolError: its merchant did not sign it for this training and round, or it has a wrong number of
+            shares.
+    """
     commitment = signed.commitment
     if commitment.training_id != plan.training_id or commitment.round_number != round_number:
         raise ProtocolError("a commitment is of another training or round")
@@ -243,10 +305,19 @@ def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_numb
 def check_survivors(
     survivors: Sequence[SignedCommitment], *, plan: TrainingPlan, round_number: int
 ) -> list[Commitment]:
-    """Return the survivors' commitments, as a member must see them before it answers.
+    """Check a survivor set; a committee member does so before it answers.
 
-    Raises ``ProtocolError`` on a signature or binding that doesn't hold, ``RefusedError`` when the
-    set is smaller than the minimum, names a merchant twice, or mixes models.
+    Args:
+        survivors: the signed commitments of all merchants in the sum.
+        plan: the training's plan.
+        round_number: the round.
+
+    Returns:
+        The commitments, in the given order.
+
+    Raises:
+        ProtocolError: a signature or a binding is invalid.
+        RefusedError: the set is smaller than the minimum, names a merchant twice, or mixes models.
     """
     commitments = [check_commitment(signed, plan=plan, round_number=round_number) for signed in survivors]
     if len({commitment.merchant for commitment in commitments}) != len(commitments):

@@ -1,7 +1,8 @@
-"""A key's way to the committee: shares that a member can check, and nothing more that it could learn.
+"""Deal a key to the committee by verifiable secret sharing; a member learns nothing beyond its share.
 
-A parcel is what one member gets, sealed: a salt, then its shares of the key and of the degree proof's masks.
-The dealer publishes a salted hash of every parcel and the proof of :mod:`degree`.
+A parcel is what one member receives, sealed: a salt, then its shares of the key and of the masks of the
+degree proof. The dealer publishes a salted hash of every parcel and the proof of
+:mod:`fedrec.privacy.aggregation.degree`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ UInt64Array = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Published:
-    """What everybody sees of a dealing: one hash a member, and the degree proof; all of it is signed."""
+    """The public part of a dealing: one hash per member and the degree proof; the dealer signs all of it."""
 
     commitments: tuple[str, ...]
     proof: str
@@ -34,14 +35,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Dealing:
-    """A key dealt to members 1..m: their parcels, in order, and what is published."""
+    """A key dealt to members 1..m: their parcels, in order, and the public part."""
 
     parcels: tuple[bytes, ...]
     published: Published
 
 
 def parcel_bytes(count: int) -> int:
-    """Return the length of a parcel for a key of ``count`` coefficients."""
+    """Return the length of a parcel in bytes for a key of ``count`` coefficients."""
     return SALT_BYTES + shamir.share_bytes(count + degree.REPETITIONS)
 
 
@@ -50,10 +51,20 @@ def _commitment(parcel: bytes) -> str:
 
 
 def deal(secret: Int64Array, *, members: int, threshold: int, statement: bytes, rng: Randomness) -> Dealing:
-    """Deal a key, (n,) int64 taken modulo p, to members 1..members.
+    """Deal a key to members 1..members.
 
-    ``statement`` names training, round and dealer, and no other. Raises ``AggregationError`` unless
-    1 <= threshold <= members <= 1024.
+    Args:
+        secret: the key, (n,) int64 taken modulo p.
+        members: number of members.
+        threshold: shares that reconstruct the key.
+        statement: encodes the training, the round and the dealer, and is unique to them.
+        rng: randomness of shares, masks and salts.
+
+    Returns:
+        The parcels and the public part.
+
+    Raises:
+        AggregationError: not 1 <= threshold <= members <= 1024.
     """
     masks = rng.integers(degree.REPETITIONS, bound=shamir.PRIME).astype(np.int64)
     coefficients = shamir.polynomials(np.concatenate([secret, masks]), threshold=threshold, rng=rng)
@@ -71,10 +82,22 @@ def deal(secret: Int64Array, *, members: int, threshold: int, statement: bytes, 
 def accept(
     parcel: bytes, published: Published, *, member: int, count: int, threshold: int, statement: bytes
 ) -> bytes:
-    """Check a parcel and return this member's share of the key, encoded, without the masks.
+    """Verify a parcel and extract this member's share of the key.
 
-    Raises ``AggregationError`` if the parcel isn't the one committed to, isn't this member's, or the proof
-    doesn't hold: the dealer is at fault, since it signed both.
+    Args:
+        parcel: the opened parcel.
+        published: the public part of the dealing.
+        member: number of this member, from 1.
+        count: coefficients of the key.
+        threshold: shares that reconstruct the key.
+        statement: encodes the training, the round and the dealer.
+
+    Returns:
+        The share, encoded, without the masks.
+
+    Raises:
+        AggregationError: the parcel doesn't match its hash, is another member's, or the proof is invalid. The
+            dealer is at fault, since it signed hashes and proof.
     """
     if not 1 <= member <= len(published.commitments):
         raise AggregationError(f"there is no member {member} in a dealing to {len(published.commitments)}")

@@ -1,19 +1,19 @@
-"""A dealer's proof that its shares lie on polynomials of degree below the threshold.
+"""Prove that a dealer's shares lie on polynomials of degree below the threshold.
 
-Hashes of shares bind a dealer to them but not to a degree, and a dealer whose shares don't lie on such
-polynomials makes every quorum open another key. So a dealer commits to every member's shares, of its key's
-coefficients and of ``REPETITIONS`` random masks; weights drawn from a hash of all the commitments (Fiat and
-Shamir 1986) combine the key's polynomials, one mask covers each combination, and the dealer publishes the
-combinations, which have the right degree by their format. A member checks that they pass through its shares.
-This is the test of an interleaved Reed-Solomon code by masked linear combinations of Ames et al. 2017
-(Ligero, section 4.1), with a member looking at every one of its own symbols.
+Hashes bind a dealer to its shares but not to a degree. If the shares don't lie on polynomials of that degree,
+every quorum reconstructs a different key. So the dealer commits to each member's shares of the key's
+coefficients and of ``REPETITIONS`` random masks. Weights derived from a hash of all commitments (Fiat and
+Shamir 1986) combine the key's polynomials, and one mask hides each combination. The dealer publishes the
+combinations, whose format fixes their degree. A member verifies that they pass through its shares. This is
+the test of an interleaved Reed-Solomon code by masked linear combinations of Ames et al. 2017 (Ligero,
+section 4.1), where a member checks all of its own symbols.
 
-Soundness: say the shares of the honest members don't lie on such polynomials, which takes more honest
-members than the threshold. The weights for which a combination nevertheless does form an affine subspace
-that isn't everything, so that one challenge misses it with probability at most 2**-30, and ``REPETITIONS``
-do at most 2**-150 for each set of commitments that the dealer tries. Secrecy: what is published is the
-mask's polynomial plus a value, so it is uniform, whatever the key, and whatever shares of fewer members
-than the threshold are known.
+Soundness: suppose that the shares of the honest members don't lie on such polynomials, which requires more
+honest members than the threshold. The weights for which a combination lies on one nevertheless form a proper
+affine subspace. So one challenge fails to detect it with probability at most 2**-30, and ``REPETITIONS``
+challenges with at most 2**-150 for each set of commitments that the dealer tries. Secrecy: each published
+combination is the mask's polynomial plus a value. It is therefore uniform for any key, even given the shares
+of fewer members than the threshold.
 """
 
 from __future__ import annotations
@@ -35,10 +35,18 @@ UInt64Array = NDArray[np.uint64]
 
 
 def challenge(statement: bytes, commitments: Sequence[str], *, threshold: int, count: int) -> UInt64Array:
-    """Return the weights, (REPETITIONS, count) uint64 below p, from SHAKE-256.
+    """Derive the weights of the combinations with SHAKE-256.
 
-    ``statement`` names training, round and dealer; ``commitments`` are those to all members' shares. 31 bits
-    are taken modulo p = 2**31 - 1, so that no weight is likelier than 2**-30.
+    31 bits are reduced modulo p = 2**31 - 1, so that no weight has a probability above 2**-30.
+
+    Args:
+        statement: encodes the training, the round and the dealer.
+        commitments: the hashes of all members' parcels, in order.
+        threshold: the threshold.
+        count: coefficients of the key.
+
+    Returns:
+        (REPETITIONS, count) uint64 below p.
     """
     hashed = hashlib.shake_256(_DOMAIN)
     for part in (statement, str(threshold).encode(), *(c.encode() for c in commitments)):
@@ -55,16 +63,31 @@ def _combine(weights: UInt64Array, rows: UInt64Array) -> UInt64Array:
 
 
 def prove(coefficients: UInt64Array, weights: UInt64Array) -> UInt64Array:
-    """Return the combined polynomials' coefficients, (threshold, REPETITIONS) uint64 below p.
+    """Compute the proof: the coefficients of the combined polynomials.
 
-    ``coefficients`` is (threshold, count + REPETITIONS): the key's polynomials, then the masks.
+    Args:
+        coefficients: (threshold, count + REPETITIONS) uint64, the key's polynomials, then the masks.
+        weights: result of :func:`challenge`.
+
+    Returns:
+        (threshold, REPETITIONS) uint64 below p.
     """
     count = weights.shape[1]
     return (_combine(weights, coefficients[:, :count]) + coefficients[:, count:]) % _P
 
 
 def holds(proof: UInt64Array, share: UInt64Array, *, member: int, weights: UInt64Array) -> bool:
-    """Tell whether a member's shares, (count + REPETITIONS,), lie on the proof's polynomials."""
+    """Verify that a member's shares lie on the polynomials of a proof.
+
+    Args:
+        proof: result of :func:`prove`.
+        share: the member's shares of the key and the masks, (count + REPETITIONS,) uint64 below p.
+        member: number of the member, from 1.
+        weights: result of :func:`challenge`.
+
+    Returns:
+        Whether the proof is valid for this member.
+    """
     count = weights.shape[1]
     at_member = np.zeros(REPETITIONS, dtype=np.uint64)
     for row in proof[::-1]:

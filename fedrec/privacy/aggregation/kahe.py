@@ -1,12 +1,12 @@
-"""Key-additive encryption from ring learning with errors, opened by a committee: scheme ``kahe``.
+"""Implement scheme ``kahe``: key-additive encryption from ring learning with errors, opened by a committee.
 
-Block j of a merchant's packed integers m becomes c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N + 1), with
-public a_j derived from the training and round, a fresh key k and errors e_j, all of them discrete Gaussians.
-Ciphertexts add, and their sum opens under the sum K of the keys, so K is all that is ever reconstructed: each
-k is Shamir-shared to the committee, whose members add their shares first. Bell et al. 2022 (ACORN), Li et al.
-2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. That the opener sees K and the sum of
-the errors makes it ring learning with errors with hints, which Kim et al. 2023 reduce to the problem without
-them; see :data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
+Block j of a merchant's packed integers m is encrypted as c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N +
+1). The polynomials a_j are public and derived from the training and the round. The key k and the errors e_j
+are fresh discrete Gaussians. A sum of ciphertexts opens under the sum K of the keys, so that only K is ever
+reconstructed: each k is Shamir-shared to the committee, whose members first add their shares. Bell et al.
+2022 (ACORN), Li et al. 2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. The opener
+learns K and the sum of the errors. This is ring learning with errors with hints, which Kim et al. 2023 reduce
+to the problem without hints; see :data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,26 @@ from fedrec.protocol.trust import TrustModel
 NAME = "kahe"
 
 _PART = 1 << 15
-"""Coefficients worked on at once, a multiple of every ring degree: 256 KiB, which fits caches."""
+"""Coefficients per step, a multiple of every ring degree; 256 KiB fit into caches."""
 
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
 
 
 def choose_parameters(*, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
-    """Choose by :func:`fedrec.privacy.aggregation.parameters.choose_ring`."""
+    """Choose the parameters with :func:`fedrec.privacy.aggregation.parameters.choose_ring`.
+
+    Args:
+        dimension: integers per merchant.
+        cohort: most merchants in one sum.
+        max_abs_sum: bound on the absolute value of every coordinate of a sum.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        AggregationError: the arguments are out of range, or no ring fits.
+    """
     return choose_ring(name=NAME, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
 
 
@@ -59,7 +71,12 @@ class KaheSum:
         return self._count
 
     def add(self, blob: bytes) -> None:
-        """Add one ciphertext; raises ``AggregationError``, changing nothing, if malformed or one too many."""
+        """Add one ciphertext.
+
+        Raises:
+            AggregationError: the ciphertext is malformed, or the sum already holds a cohort; the sum is
+                unchanged.
+        """
         if self._count >= self._parameters.cohort:
             raise AggregationError(f"the sum already holds a cohort of {self._parameters.cohort} ciphertexts")
         added = wire.decode(blob, self._parameters)
@@ -68,9 +85,10 @@ class KaheSum:
 
 
 class KaheScheme:
-    """Scheme ``kahe``; see the module and :class:`fedrec.privacy.aggregation.scheme.Scheme`.
+    """Scheme ``kahe``; implements :class:`fedrec.privacy.aggregation.scheme.CommitteeScheme`.
 
-    Raises ``AggregationError`` for parameters of another scheme.
+    Raises:
+        AggregationError: the parameters are of another scheme.
     """
 
     name = NAME
@@ -97,18 +115,18 @@ class KaheScheme:
         )
 
     def _parts(self) -> Iterator[slice]:
-        """Cut the coefficients into parts that are worked on one after another, so that memory stays low."""
+        """Split the coefficients into parts that are processed one after another, to limit memory."""
         for start in range(0, self.parameters.coefficients, _PART):
             yield slice(start, min(start + _PART, self.parameters.coefficients))
 
     @property
     def answer_bytes(self) -> int:
-        """The length of a member's share of a summed key."""
+        """Length of an answer in bytes: a member's share of a summed key."""
         return shamir.share_bytes(self.parameters.ring_degree)
 
     @property
     def parcel_bytes(self) -> int:
-        """The length of what one member is dealt of one key."""
+        """Length of a member's parcel for one key in bytes."""
         return dealing.parcel_bytes(self.parameters.ring_degree)
 
     def encrypt(
@@ -120,7 +138,21 @@ class KaheScheme:
         rng: Randomness,
         public_key: bytes | None = None,
     ) -> Encrypted:
-        """Encrypt (d,) int64 under a fresh key; see the protocol for what it raises."""
+        """Encrypt values under a fresh key.
+
+        Args:
+            values: (d,) int64, of any size.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round, from 0 to 2**64 - 1.
+            rng: randomness; the key and the errors are read from its stream.
+            public_key: must be None.
+
+        Returns:
+            The ciphertext and its key.
+
+        Raises:
+            AggregationError: shape, type, training or round is wrong, or there is a public key.
+        """
         if public_key is not None:
             raise AggregationError(f"scheme {NAME} has no public key, but one was given")
         p = self.parameters
@@ -129,8 +161,9 @@ class KaheScheme:
                 f"a merchant's values must be int64 of shape ({p.dimension},), "
                 f"not {values.dtype} of {values.shape}"
             )
-        # Read from the stream, not from a child: a child depends on labels alone, so that encrypting twice
-        # with one generator would use one key twice, and the difference of the ciphertexts would be readable.
+        # The key is read from the stream, not from a child generator. A child depends on its label only: two
+        # encryptions with one generator would use the same key, and the difference of the ciphertexts would
+        # reveal the difference of the values.
         key = ring.small(p.ring_degree, rng)
         masks = self._masks(key, training_id=training_id, round_number=round_number)
         ciphertext = np.empty(p.coefficients, dtype=np.uint64)
@@ -152,7 +185,21 @@ class KaheScheme:
     def deal(
         self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
     ) -> dealing.Dealing:
-        """Consume a key and deal it to members 1..members; see the protocol for what it raises."""
+        """Deal a key to members 1..members, and wipe it.
+
+        Args:
+            key: the key of one ciphertext.
+            members: number of members.
+            threshold: shares that reconstruct the key.
+            statement: encodes the training, the round and the dealer.
+            rng: randomness of shares, masks and salts.
+
+        Returns:
+            The parcels and the public part.
+
+        Raises:
+            AggregationError: there is no key, it was used before, or not 1 <= threshold <= members.
+        """
         if key is None:
             raise AggregationError(f"scheme {NAME} has a key for every ciphertext; none was given")
         polynomial = key.take()
@@ -172,7 +219,21 @@ class KaheScheme:
         threshold: int,
         statement: bytes,
     ) -> bytes:
-        """Check a parcel and return the member's share; see :func:`dealing.accept`."""
+        """Verify a parcel with :func:`fedrec.privacy.aggregation.dealing.accept`.
+
+        Args:
+            parcel: the opened parcel.
+            published: the public part of the dealing.
+            member: number of this member, from 1.
+            threshold: shares that reconstruct the key.
+            statement: encodes the training, the round and the dealer.
+
+        Returns:
+            The member's share of the key, encoded.
+
+        Raises:
+            AggregationError: the dealer is at fault.
+        """
         return dealing.accept(
             parcel,
             published,
@@ -187,7 +248,14 @@ class KaheScheme:
         return KaheSum(self.parameters, self._modulus)
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
-        """Add one member's shares into its share of the sum; see the protocol for what it raises."""
+        """Add one member's shares of several keys.
+
+        Returns:
+            The member's share of the sum of the keys, encoded: its answer.
+
+        Raises:
+            AggregationError: there are no shares, or one is malformed or another member's.
+        """
         member: int | None = None
         total: UInt64Array = np.zeros(self.parameters.ring_degree, dtype=np.uint64)
         for blob in shares:
@@ -211,7 +279,23 @@ class KaheScheme:
         training_id: str,
         round_number: int,
     ) -> Opened:
-        """Open a sum; see the protocol. Keys that don't belong to the ciphertexts are told by the noise."""
+        """Open a sum; detect keys that don't belong to the ciphertexts by the remaining noise.
+
+        Args:
+            total: the sum.
+            answers: the members' shares of the summed key, by member number.
+            threshold: shares that reconstruct the key.
+            contributors: number of ciphertexts that must be in the sum.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round.
+
+        Returns:
+            The sum, (d,) int64 modulo 2**field_bits, centred, and the members with wrong answers.
+
+        Raises:
+            AggregationError: the sum has another number of ciphertexts, too few answers are right, or the
+                answers don't belong to the ciphertexts.
+        """
         p = self.parameters
         if not isinstance(total, KaheSum) or total.coefficients.size != p.coefficients:
             raise AggregationError("the sum is of another scheme or of other parameters")
@@ -230,7 +314,7 @@ class KaheScheme:
         packed = np.empty(p.coefficients, dtype=np.int64)
         step, largest, squares = np.uint64(p.step), 0, 0.0
         for part in self._parts():
-            # The mask is taken away by adding q - mask, which is in [1, q].
+            # Subtract the mask by adding q - mask, which is in [1, q].
             added = total.coefficients[part] + (np.uint64(self._modulus) - masks.part(part.start, part.stop))
             noisy = np.minimum(added, added - np.uint64(self._modulus))
             quotient = (noisy + step // np.uint64(2)) // step
@@ -245,7 +329,7 @@ class KaheScheme:
         return Opened(values=values, wrong=wrong)
 
     def _read_answers(self, answers: Mapping[int, bytes]) -> tuple[dict[int, UInt64Array], dict[int, str]]:
-        """Return the well-formed shares by member, and why the others aren't."""
+        """Decode the answers; return the well-formed shares by member, and the fault of each other answer."""
         shares: dict[int, UInt64Array] = {}
         wrong: dict[int, str] = {}
         for x, blob in answers.items():
@@ -261,14 +345,17 @@ class KaheScheme:
         return shares, wrong
 
     def _check_residues(self, largest: int, root_mean_square: float, contributors: int) -> None:
-        """Raise ``AggregationError`` where what is left beside the sum isn't the merchants' noise.
+        """Check that the residues of an opened sum are the merchants' noise.
 
-        A residue is the summed error, less how often the packed sum wrapped: at most contributors / 2. The
-        errors are sub-Gaussian with proxy 49 n, so that their squares' moment generating function is at most
-        a chi-square's, and among m of them the mean square passes twice 49 n with probability below
-        exp(-m (1 - ln 2) / 2) = exp(-0.153 m) by Chernoff's bound: below 2**-56, for m is at least
-        ``packing.GROUP``. Under a wrong key residues are uniform over a step, whose root mean square is more
-        than 1.5 times the limit in every cohort.
+        A residue is the summed error minus the number of times that the packed sum wrapped around, which is
+        at most contributors / 2. The errors are sub-Gaussian with proxy 49 n, so that the moment generating
+        function of their squares is at most that of a chi-square variable. By Chernoff's bound the mean
+        square of m errors exceeds twice 49 n with probability below exp(-m (1 - ln 2) / 2) = exp(-0.153 m),
+        which is below 2**-56 because m is at least ``packing.GROUP``. Under a wrong key residues are uniform
+        over a step; their root mean square is more than 1.5 times the limit in every cohort.
+
+        Raises:
+            AggregationError: the residues are too large.
         """
         wraps = contributors / 2 + 1
         bound = self.parameters.noise_bound + wraps

@@ -1,4 +1,4 @@
-"""Ring parameters by analysis: the cheapest ones that are secure and, but for 2**-40, always exact."""
+"""Choose the cheapest ring parameters that are secure, and exact except with probability 2**-40."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ MAX_COHORT = 4096
 MAX_FIELD_BITS = 48
 RING_DEGREES = (2048, 4096)
 MAX_MODULUS_BITS = 60
-"""SEAL's own limit for one prime."""
+"""SEAL's limit for one prime."""
 
 FAILURE_BITS = 41
 ROUNDS = 1000
-"""All coefficients of this many rounds are right together, except with probability 2**-FAILURE_BITS.
+"""All coefficients of this many rounds are correct together, except with probability 2**-FAILURE_BITS.
 
-Half of the 2**-40 that a run may fail by; the other half is for sums that leave their field (calibration.py).
+This is half of a run's failure probability of 2**-40; the other half is for sums that overflow their field
+(calibration.py).
 """
 
 _NOMINAL_MEMBERS = 10
-"""Committee size at which the key shares' bytes enter the choice of the ring degree."""
+"""Committee size whose key shares count in the choice of the ring degree."""
 
 _NOMINAL_DIMENSION = 1 << 24
 _NOMINAL_VALUE = 1 << 16
-"""The model, and the largest value of one merchant, for which a cohort's ring degree is the cheapest.
+"""The model size and the largest value of one merchant for which the ring degree of a cohort is chosen.
 
-The degree is what a committee member's work depends on: it must not grow with the model, nor with the width
-that a larger model's noise needs.
+The degree determines the work of a committee member, so it must not grow with the model, nor with the field
+width that a larger model's noise needs.
 """
 
 _SHARE_BYTES = 4
 
 
 class PublicParameters(Protocol):
-    """What every scheme's parameters tell: sizes of values, sums and ciphertexts, and their own hash."""
+    """The parameters that every scheme has: sizes of values, sums and ciphertexts, and a digest."""
 
     @property
     def name(self) -> str:
@@ -53,32 +54,32 @@ class PublicParameters(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Values of one merchant."""
+        """Number of values per merchant."""
         ...
 
     @property
     def cohort(self) -> int:
-        """The most ciphertexts in one sum."""
+        """Most ciphertexts in one sum."""
         ...
 
     @property
     def field_bits(self) -> int:
-        """Sums are exact modulo two to this power."""
+        """Bits of a field: sums are exact modulo two to this power."""
         ...
 
     @property
     def ring_degree(self) -> int:
-        """Degree of the ring, 0 where there is none."""
+        """Degree of the ring; 0 if there is none."""
         ...
 
     @property
     def modulus_bits(self) -> int:
-        """Bits of the ring's modulus, 0 where there is none."""
+        """Bits of the ring's modulus; 0 if there is none."""
         ...
 
     @property
     def modulus(self) -> int | None:
-        """The ring's prime modulus; None where there is no ring."""
+        """The ring's prime modulus; None if there is no ring."""
         ...
 
     @property
@@ -97,24 +98,31 @@ class PublicParameters(Protocol):
 
 
 def canonical_digest(values: Mapping[str, str | int]) -> bytes:
-    """Return the SHA-256 that names one scheme's parameters; 32 bytes."""
+    """Return the SHA-256 that identifies a scheme's parameters; 32 bytes."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(b"fedrec/aggregation/parameters/1" + text.encode()).digest()
 
 
 def noise_bound(*, coefficients: int, cohort: int) -> int:
-    """Bound the summed error of every coefficient over ``ROUNDS`` rounds, but for 2**-``FAILURE_BITS``.
+    """Bound the summed error of all coefficients over ``ROUNDS`` rounds.
 
-    A discrete Gaussian of parameter s has E exp(tX) <= exp(s**2 t**2 / 2): a sum of exp(-(y - c)**2 / 2 s**2)
-    over the integers y is largest at c = 0. So the sum over n merchants has P(|E| >= x) <=
-    2 exp(-x**2 / (2 n s**2)) by Chernoff's bound, and a union over coefficients and rounds gives this one.
+    A discrete Gaussian with parameter s has E exp(tX) <= exp(s**2 t**2 / 2), because a sum of exp(-(y - c)**2
+    / 2 s**2) over the integers y is largest at c = 0. By Chernoff's bound the sum E over n merchants has
+    P(|E| >= x) <= 2 exp(-x**2 / (2 n s**2)). A union bound over coefficients and rounds gives the result.
+
+    Args:
+        coefficients: noisy coefficients per merchant and round.
+        cohort: merchants in the sum.
+
+    Returns:
+        The bound on the absolute value, which holds except with probability 2**-``FAILURE_BITS``.
     """
     tail = math.log(2) * (FAILURE_BITS + 1) + math.log(coefficients * ROUNDS)
     return math.ceil(NOISE_STD * math.sqrt(2 * cohort * tail)) + 1
 
 
 def is_prime(number: int) -> bool:
-    """Decide primality below 2**64 (Miller and Rabin, with the first twelve primes as bases: exact there)."""
+    """Test primality below 2**64 by Miller-Rabin with the first twelve primes as bases, exact there."""
     bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
     if number < 2 or any(number % p == 0 for p in bases):
         return number in bases
@@ -136,11 +144,19 @@ def is_prime(number: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def ring_modulus(*, degree: int, modulus_bits: int, plaintext_bits: int) -> int | None:
-    """Return the largest prime q of that many bits with q = 1 modulo 2 * degree and modulo 2**plaintext_bits.
+    """Find the largest prime q with q = 1 modulo 2 * degree and modulo 2**plaintext_bits.
 
-    The first makes the ring's fast transform exist. The second makes q = step * 2**plaintext_bits + 1, so
-    that a sum which wraps around the plaintext modulus is off by one unit of noise and not by thousands.
-    None if there is no such prime.
+    The first condition makes the ring's number-theoretic transform exist. The second means q = step *
+    2**plaintext_bits + 1, so that a sum that wraps around the plaintext modulus is off by one unit of noise
+    and not by thousands.
+
+    Args:
+        degree: degree of the ring, a power of two.
+        modulus_bits: bits of q.
+        plaintext_bits: bits of the plaintext modulus.
+
+    Returns:
+        The prime, or None if there is none.
     """
     unit = max(2 * degree, 1 << plaintext_bits)  # both are powers of two
     low = 1 << (modulus_bits - 1)
@@ -154,13 +170,19 @@ def ring_modulus(*, degree: int, modulus_bits: int, plaintext_bits: int) -> int 
 
 @dataclass(frozen=True)
 class SchemeParameters:
-    """The public parameters of one training's aggregation; a plan holds them, a ciphertext their hash.
+    """The public parameters of one training's aggregation; a ciphertext contains their digest.
 
-    ``dimension`` values go ``values_per_coefficient`` to a coefficient in fields of ``field_bits`` bits
-    (two's complement, wide enough for the sum over ``cohort`` merchants). ``ring_degree`` and
-    ``modulus_bits`` define the ring; both are 0 for a scheme without one.
+    Attributes:
+        name: the scheme's name.
+        dimension: values per merchant.
+        cohort: most merchants in one sum.
+        field_bits: bits of a value's field, in two's complement, wide enough for the sum over the cohort.
+        values_per_coefficient: values packed into one coefficient.
+        ring_degree: degree of the ring; 0 for a scheme without a ring.
+        modulus_bits: bits of the ring's modulus; 0 for a scheme without a ring.
 
-    Raises ``AggregationError`` for parameters that are out of range, insecure or not exact.
+    Raises:
+        AggregationError: the parameters are out of range, insecure or not exact.
     """
 
     name: str
@@ -216,7 +238,7 @@ class SchemeParameters:
 
     @property
     def plaintext_bits(self) -> int:
-        """Bits of one coefficient's packed values: sums are taken modulo two to this power."""
+        """Bits of the packed values of one coefficient; sums are modulo two to this power."""
         return self.field_bits * self.values_per_coefficient
 
     @property
@@ -226,7 +248,7 @@ class SchemeParameters:
 
     @property
     def modulus(self) -> int | None:
-        """The ring's prime modulus q; None where there is no ring or no such prime."""
+        """The ring's prime modulus q; None if there is no ring or no such prime."""
         if not self.modulus_bits:
             return None
         return ring_modulus(
@@ -235,17 +257,17 @@ class SchemeParameters:
 
     @property
     def step(self) -> int:
-        """What one unit of plaintext is multiplied by: (q - 1) / 2**plaintext_bits; 1 without a ring."""
+        """The factor of the plaintext: (q - 1) / 2**plaintext_bits; 1 without a ring."""
         return 1 if self.modulus is None else self.modulus >> self.plaintext_bits
 
     @property
     def noise_bound(self) -> int:
-        """The bound of every summed error and summed key's coefficient, see :func:`noise_bound`."""
+        """Bound on every coefficient of a summed error or key, see :func:`noise_bound`."""
         return noise_bound(coefficients=self.noisy_coefficients, cohort=self.cohort)
 
     @property
     def noisy_coefficients(self) -> int:
-        """Coefficients that a merchant draws in a round: a ciphertext's errors and a key."""
+        """Gaussian coefficients that a merchant draws per round: a ciphertext's errors and a key."""
         return self.coefficients + self.ring_degree
 
     @property
@@ -264,13 +286,22 @@ class SchemeParameters:
 
 
 def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> SchemeParameters:
-    """Choose the parameters whose ciphertext is the fewest bytes, in the ring degree of this cohort.
+    """Choose the parameters with the smallest ciphertext, in the ring degree of this cohort.
 
-    ``max_abs_sum`` bounds the absolute value of every coordinate of the sum. Every packing is tried with the
-    narrowest modulus that is exact, see :func:`noise_bound`, and 128-bit secure. The degree is that of
-    :func:`_degrees`, another where nothing fits it.
+    Every packing is tried with the narrowest modulus that is exact, see :func:`noise_bound`, and 128-bit
+    secure. The degree is the first of :func:`_degrees` in which a packing fits.
 
-    Raises ``AggregationError`` if the arguments are out of range or nothing fits.
+    Args:
+        name: the scheme's name.
+        dimension: integers per merchant.
+        cohort: most merchants in one sum.
+        max_abs_sum: bound on the absolute value of every coordinate of a sum.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        AggregationError: the arguments are out of range, or no ring fits.
     """
     for what, value, high in (
         ("dimension", dimension, MAX_DIMENSION),
@@ -293,9 +324,13 @@ def choose_ring(*, name: str, dimension: int, cohort: int, max_abs_sum: int) -> 
 
 @lru_cache(maxsize=256)
 def _degrees(*, cohort: int, field_bits: int) -> tuple[int, ...]:
-    """Order the ring degrees by the bytes of ciphertext and key shares (to ten members), fewest first.
+    """Order the ring degrees by the bytes of a ciphertext and its key shares for ten members, cheapest first.
 
-    They are those of a model of ``_NOMINAL_DIMENSION`` parameters, whatever the training's own.
+    The costs are those of a model with ``_NOMINAL_DIMENSION`` parameters, independent of the training's
+    model.
+
+    Returns:
+        All ring degrees.
     """
     costs: dict[int, float] = {}
     for degree in RING_DEGREES:
@@ -310,7 +345,7 @@ def _degrees(*, cohort: int, field_bits: int) -> tuple[int, ...]:
 def _cheapest(
     *, name: str, dimension: int, cohort: int, field_bits: int, degree: int
 ) -> SchemeParameters | None:
-    """Return the packing and modulus with the fewest bytes in one ring degree, None if none fits."""
+    """Return the packing and modulus with the smallest ciphertext in one ring degree; None if none fits."""
     widest = min(MAX_MODULUS_BITS, security_limit_bits(degree))
     best: SchemeParameters | None = None
     for per_coefficient in range(1, widest // field_bits + 1):
@@ -338,7 +373,7 @@ def _narrowest(
     degree: int,
     widest: int,
 ) -> SchemeParameters | None:
-    """Return the parameters of the narrowest modulus that fits, None if there is none."""
+    """Return the parameters with the narrowest modulus that fits; None if there is none."""
     plaintext_bits = field_bits * per_coefficient
     for modulus_bits in range(plaintext_bits + 1, widest + 1):
         try:

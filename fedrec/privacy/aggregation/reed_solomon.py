@@ -1,7 +1,7 @@
-"""Where a Reed-Solomon word is wrong: Berlekamp and Welch's decoder (1986), on plain integers.
+"""Locate the errors of a Reed-Solomon word with Berlekamp and Welch's decoder (1986), on Python integers.
 
-Words have one symbol a committee member, so that cubic time is nothing; it runs only after shares
-contradicted each other.
+A word has one symbol per committee member, so that cubic time is negligible. The decoder runs only after
+shares have contradicted each other.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ from collections.abc import Mapping
 
 
 def locate(word: Mapping[int, int], *, threshold: int, errors: int, prime: int) -> tuple[int, ...] | None:
-    """Return the points at which a word is wrong, None unless ``errors`` of them explain it.
+    """Find the points at which a word is wrong.
 
-    ``word`` maps distinct points, not zero modulo the prime, to values below it. It is the values of a
-    polynomial of degree below ``threshold``, but for up to ``errors`` of them; 2 * errors + threshold must
-    not pass the length of the word, or the answer isn't unique.
+    A correct word is the values of a polynomial P of degree below ``threshold``. With an error locator E,
+    monic of degree ``errors``, and Q = P * E, every point satisfies Q(x) = y * E(x). These are as many linear
+    equations as points, in threshold + 2 * errors unknowns.
 
-    With an error locator E, monic of degree ``errors``, and Q = P * E, every point has Q(x) = y * E(x): as
-    many linear equations as points, in threshold + 2 * errors unknowns.
+    Args:
+        word: values below the prime, by distinct points that are not zero modulo the prime.
+        threshold: the degree of P is below it.
+        errors: most wrong points; 2 * errors + threshold must not exceed the length of the word, or the
+            result would not be unique.
+        prime: the field's modulus.
+
+    Returns:
+        The wrong points in ascending order; None if ``errors`` of them don't explain the word.
+
+    Raises:
+        ValueError: the word is too short for so many errors.
     """
     unknowns = threshold + 2 * errors
     if unknowns > len(word):
@@ -42,9 +52,12 @@ def _value(coefficients: list[int], x: int, *, prime: int) -> int:
 
 
 def _solve(rows: list[list[int]], *, unknowns: int, prime: int) -> list[int] | None:
-    """Solve linear equations (coefficients, then the right side) by Gauss; None if they contradict.
+    """Solve linear equations (coefficients, then the right side) by Gaussian elimination.
 
-    Where a solution isn't unique, the free unknowns are 0: any solution has the same ratio Q / E.
+    If the solution is not unique, the free unknowns are 0: every solution has the same ratio Q / E.
+
+    Returns:
+        The solution; None if the equations are inconsistent.
     """
     pivots: list[int] = []
     for column in range(unknowns):

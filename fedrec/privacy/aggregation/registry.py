@@ -1,4 +1,4 @@
-"""Aggregation schemes by name: the package's own, and those of entry points in group ``fedrec.schemes``."""
+"""Look up aggregation schemes by name: built in, or from entry points in group ``fedrec.schemes``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def get(name: str) -> SchemeSpec:
 
 
 def check_trust(plan: TrainingPlan) -> None:
-    """Raise ``ConfigError`` unless a plan states of its scheme what the one installed here says of itself."""
+    """Check that a plan's trust model is that of the installed scheme; ``ConfigError`` if they differ."""
     installed = get(plan.scheme).trust
     if plan.trust != installed:
         different = [
@@ -36,15 +36,24 @@ def check_trust(plan: TrainingPlan) -> None:
             if getattr(plan.trust, field) != getattr(installed, field)
         ]
         raise ConfigError(
-            f"the plan states of scheme '{plan.scheme}' what the one installed here doesn't say: "
+            f"the plan's trust model of scheme '{plan.scheme}' differs from the installed scheme's: "
             + "; ".join(different)
         )
 
 
 def create(name: str, parameters: PublicParameters) -> Scheme:
-    """Make a scheme.
+    """Create a scheme.
 
-    Raises ``ConfigError`` for an unknown name, ``AggregationError`` for another scheme's parameters.
+    Args:
+        name: the scheme's name.
+        parameters: its public parameters.
+
+    Returns:
+        The scheme.
+
+    Raises:
+        ConfigError: the name is unknown.
+        AggregationError: the parameters are of another scheme.
     """
     spec = get(name)
     if parameters.name != name:
@@ -53,9 +62,19 @@ def create(name: str, parameters: PublicParameters) -> Scheme:
 
 
 def choose_parameters(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters:
-    """Choose a scheme's cheapest parameters for sums of ``dimension`` integers of at most ``max_abs_sum``.
+    """Choose the cheapest parameters of a scheme.
 
-    ``cohort`` is the most merchants in one sum. Raises ``ConfigError`` for an unknown name,
-    ``AggregationError`` if no parameters fit.
+    Args:
+        name: the scheme's name.
+        dimension: integers per merchant.
+        cohort: most merchants in one sum.
+        max_abs_sum: bound on the absolute value of every coordinate of a sum.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ConfigError: the name is unknown.
+        AggregationError: no parameters fit.
     """
     return get(name).choose_parameters(dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)

@@ -1,9 +1,10 @@
-"""The one seam of secure aggregation: what a scheme does, and the types that pass through it.
+"""Define the interface of an aggregation scheme and the types that pass through it.
 
-A merchant encrypts a vector of integers; anyone adds ciphertexts; whoever may open a sum gives an answer
-about that sum alone, and enough answers open it. Who answers is what tells schemes apart: nobody has to, or
-a committee that holds shares of every key (``CommitteeScheme``), or one merchant that holds the key
-(``HolderScheme``). What may be opened, and who is in the sum, isn't decided here: see ``committee``.
+A merchant encrypts a vector of integers. Anyone adds ciphertexts. A party that may open a sum gives an answer
+that reveals only that sum; enough answers open it. Schemes differ in who answers: nobody has to, or a
+committee that holds shares of every key (``CommitteeScheme``), or one merchant that holds the key
+(``HolderScheme``). What may be opened, and who is in the sum, is decided by
+:mod:`fedrec.privacy.aggregation.committee`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Int64Array = NDArray[np.int64]
 
 
 class KeyMaterial:
-    """A merchant's key of one round: it can be taken once, then it is wiped.
+    """A merchant's key of one round; it can be taken only once.
 
-    It shows nothing of itself when printed, and it can't be pickled or copied.
+    Its text form doesn't reveal the key, and it can't be pickled or copied.
     """
 
     __slots__ = ("_polynomial",)
@@ -35,7 +36,7 @@ class KeyMaterial:
         self._polynomial: Int64Array | None = polynomial
 
     def take(self) -> Int64Array:
-        """Hand the key polynomial over and forget it. Raises ``AggregationError`` on a second use."""
+        """Return the key polynomial and drop the reference to it; ``AggregationError`` on a second call."""
         if self._polynomial is None:
             raise AggregationError("this round's key has already been used; encrypt again for a fresh key")
         polynomial, self._polynomial = self._polynomial, None
@@ -50,7 +51,7 @@ class KeyMaterial:
 
 @dataclass(frozen=True)
 class Encrypted:
-    """One merchant's upload of a round, and the key that opens it (None where a scheme has no keys)."""
+    """One merchant's upload of a round, and the key that opens it (None if the scheme has no such key)."""
 
     ciphertext: bytes
     key: KeyMaterial | None
@@ -58,14 +59,14 @@ class Encrypted:
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A training's key pair, encoded; ``private`` is for the holder's own disk and shows in no output."""
+    """A training's key pair, encoded; ``private`` stays on the holder's disk and appears in no output."""
 
     private: bytes = field(repr=False)
     public: bytes
 
 
 class SumOfCiphertexts(Protocol):
-    """A running sum; memory stays that of one ciphertext."""
+    """A running sum of ciphertexts, in the memory of one ciphertext."""
 
     @property
     def count(self) -> int:
@@ -75,22 +76,23 @@ class SumOfCiphertexts(Protocol):
     def add(self, blob: bytes) -> None:
         """Add one ciphertext.
 
-        Raises ``AggregationError``, leaving the sum as it was, if the ciphertext is malformed or if
-        the sum already holds as many as the parameters' cohort.
+        Raises:
+            AggregationError: the ciphertext is malformed, or the sum already holds as many as the parameters'
+                cohort; the sum is unchanged.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened sum, (d,) int64, and the members that gave a wrong answer, each with the reason."""
+    """An opened sum, (d,) int64, and the members whose answers were wrong, with the reason for each."""
 
     values: Int64Array
     wrong: Mapping[int, str]
 
 
 class Scheme(Protocol):
-    """Additively homomorphic aggregation of integer vectors. See the module's docstring."""
+    """Additively homomorphic aggregation of integer vectors; see the module's docstring."""
 
     @property
     def name(self) -> str:
@@ -99,12 +101,12 @@ class Scheme(Protocol):
 
     @property
     def parameters(self) -> PublicParameters:
-        """The public parameters, the same for whoever derives them from one training plan."""
+        """The public parameters; every party derives the same ones from a training plan."""
         ...
 
     @property
     def answer_bytes(self) -> int:
-        """The length of one answer; 0 where nobody is asked."""
+        """Length of one answer in bytes; 0 if opening needs no answers."""
         ...
 
     def encrypt(
@@ -116,10 +118,20 @@ class Scheme(Protocol):
         rng: Randomness,
         public_key: bytes | None = None,
     ) -> Encrypted:
-        """Encrypt (d,) int64, of any size: under ``public_key``, or a fresh key read from ``rng``'s stream.
+        """Encrypt a vector of integers.
 
-        ``training_id`` is a SHA-256 in lower-case hex. Raises ``AggregationError`` if the vector's shape or
-        type, the training, the round or the key is wrong.
+        Args:
+            values: (d,) int64, of any size.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round.
+            rng: randomness; a fresh key is read from its stream if the scheme has no public key.
+            public_key: the training's public key; None if the scheme has none.
+
+        Returns:
+            The ciphertext, and its key if it has one.
+
+        Raises:
+            AggregationError: shape or type of the vector, the training, the round or the key is wrong.
         """
         ...
 
@@ -137,58 +149,96 @@ class Scheme(Protocol):
         training_id: str,
         round_number: int,
     ) -> Opened:
-        """Open a sum from the members' answers, keyed by member number x.
+        """Open a sum.
 
-        The values are the exact sum modulo 2**field_bits, centred. Malformed answers, and wrong ones as far
-        as they can be told, are left out and named. Raises ``AggregationError`` if ``contributors`` isn't the
-        number of ciphertexts in the sum, fewer than ``threshold`` answers are right, or answers and
-        ciphertexts don't belong together.
+        Malformed answers, and wrong ones as far as they can be identified, are ignored and reported.
+
+        Args:
+            total: the sum.
+            answers: the members' answers, by member number x from 1.
+            threshold: answers that open a sum.
+            contributors: number of ciphertexts that must be in the sum.
+            training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
+            round_number: the round.
+
+        Returns:
+            The exact sum modulo 2**field_bits, centred, and the members with wrong answers.
+
+        Raises:
+            AggregationError: the sum has another number of ciphertexts, fewer than ``threshold`` answers are
+                right, or the answers don't belong to the ciphertexts.
         """
         ...
 
 
 @runtime_checkable
 class CommitteeScheme(Scheme, Protocol):
-    """Every upload has a key of its own, dealt to a committee; a threshold of the members opens a sum."""
+    """A scheme with a key per upload, dealt to a committee; a threshold of its members opens a sum."""
 
     @property
     def parcel_bytes(self) -> int:
-        """The length of what one member is dealt of one key, before it is sealed."""
+        """Length of a member's parcel for one key in bytes, before sealing."""
         ...
 
     def deal(
         self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
     ) -> Dealing:
-        """Consume a key and deal it to members x = 1..members; ``statement`` names round and dealer.
+        """Deal a key to members x = 1..members, and wipe it.
 
-        Raises ``AggregationError`` if the key was used before or unless 1 <= threshold <= members.
+        Args:
+            key: the key of one ciphertext.
+            members: number of members.
+            threshold: shares that reconstruct the key.
+            statement: encodes the training, the round and the dealer.
+            rng: randomness.
+
+        Returns:
+            The parcels and the public part.
+
+        Raises:
+            AggregationError: the key was used before, or not 1 <= threshold <= members.
         """
         ...
 
     def accept(
         self, parcel: bytes, published: Published, *, member: int, threshold: int, statement: bytes
     ) -> bytes:
-        """Check a parcel against what its dealer published; return the member's share of the key.
+        """Verify a parcel against the public part of its dealing.
 
-        Raises ``AggregationError`` if the dealer is at fault.
+        Args:
+            parcel: the opened parcel.
+            published: the public part.
+            member: number of this member, from 1.
+            threshold: shares that reconstruct the key.
+            statement: encodes the training, the round and the dealer.
+
+        Returns:
+            The member's share of the key, encoded.
+
+        Raises:
+            AggregationError: the dealer is at fault.
         """
         ...
 
     def combine_shares(self, shares: Sequence[bytes]) -> bytes:
-        """Add one member's shares of several keys into that member's answer: its share of the keys' sum.
+        """Add one member's shares of several keys.
 
-        Raises ``AggregationError`` if there are none, or one is malformed or another member's.
+        Returns:
+            The member's share of the sum of the keys, encoded: its answer.
+
+        Raises:
+            AggregationError: there are no shares, or one is malformed or another member's.
         """
         ...
 
 
 @runtime_checkable
 class HolderScheme(Scheme, Protocol):
-    """One merchant makes a key pair for a training, publishes one half and opens sums with the other."""
+    """A scheme where one merchant makes a key pair for a training and opens sums with the private key."""
 
     @property
     def public_key_bytes(self) -> int:
-        """The length of a public key."""
+        """Length of a public key in bytes."""
         ...
 
     def make_keys(self) -> KeyPair:
@@ -196,9 +246,18 @@ class HolderScheme(Scheme, Protocol):
         ...
 
     def answer(self, total: SumOfCiphertexts, *, private_key: bytes, contributors: int) -> bytes:
-        """Decrypt a sum and return its integers, encoded, and nothing else that decryption shows.
+        """Decrypt a sum.
 
-        Raises ``AggregationError`` if the key is malformed, ``contributors`` isn't the number of ciphertexts
-        in the sum, or what is left beside the integers isn't the ciphertexts' noise.
+        Args:
+            total: the sum.
+            private_key: the holder's private key, encoded.
+            contributors: number of ciphertexts that must be in the sum.
+
+        Returns:
+            The integers of the sum, encoded; nothing else that decryption shows.
+
+        Raises:
+            AggregationError: the key is malformed, the sum has another number of ciphertexts, or the residue
+                beside the integers is not the ciphertexts' noise.
         """
         ...

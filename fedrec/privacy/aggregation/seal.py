@@ -1,9 +1,9 @@
-"""The only door to SEAL's coefficient buffers (``tenseal.sealapi`` 0.3.18, SEAL 4).
+"""Read and write SEAL's coefficient buffers (``tenseal.sealapi`` 0.3.18, SEAL 4); no other module does.
 
 TenSEAL's documented interface reads coefficients one by one (about 0.1 us each) and writes them only by
-loading a serialised stream. A ctypes view of the same buffer is a thousand times faster, but leans on
-the memory layout of pybind11 and of SEAL's ``DynArray``. So the view is used only after a self-test, when
-this module is imported, finds that it agrees with the documented interface; else the documented one serves.
+loading a serialised stream. A ctypes view of the same buffer is a thousand times faster, but depends on the
+memory layout of pybind11 and of SEAL's ``DynArray``. So a self-test at import compares the view with the
+documented interface. If they disagree, the documented interface is used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UInt64Array = NDArray[np.uint64]
 
 
 def security_limit_bits(degree: int) -> int:
-    """Return the most modulus bits that SEAL allows at 128-bit security for this ring degree; 0 if none."""
+    """Return SEAL's limit on the modulus bits for 128-bit security in this ring degree; 0 if none."""
     return int(sealapi.CoeffModulus.MaxBitCount(degree, sealapi.SEC_LEVEL_TYPE.TC128))
 
 
@@ -58,7 +58,7 @@ def _array_stream(values: UInt64Array) -> bytes:
 
 
 def _load(target: Any, stream: bytes, *before: Any) -> None:
-    """Call ``target.load(*before, path)`` on a stream that stays in memory: key material meets no disk."""
+    """Call ``target.load(*before, path)`` on a stream in memory: no key material is written to disk."""
     if not hasattr(os, "memfd_create"):
         raise AggregationError("encrypted aggregation needs Linux (memfd_create); run fedrec on Linux")
     descriptor = os.memfd_create("fedrec", os.MFD_CLOEXEC)
@@ -81,7 +81,7 @@ def _slow_write(holder: Any, values: UInt64Array) -> None:
 
 
 def _locate(holder: Any, read: Callable[[int, int], bytes]) -> tuple[int, int]:
-    """Return address and length (words) of the buffer; ``read(address, size)`` follows the pointers to it."""
+    """Return the address and the length in words of the buffer; ``read(address, size)`` reads memory."""
     array = holder.dyn_array()
     (address,) = _POINTER.unpack(read(id(array) + _INSTANCE_VALUE_OFFSET, _POINTER.size))
     capacity, size, data = _DYN_ARRAY.unpack(read(address + _DYN_ARRAY_OFFSET, _DYN_ARRAY.size))
@@ -91,9 +91,9 @@ def _locate(holder: Any, read: Callable[[int, int], bytes]) -> tuple[int, int]:
 
 
 def _view(holder: Any) -> UInt64Array:
-    """Return a writable view of the buffer; it is valid until SEAL next resizes the holder.
+    """Return a writable view of the buffer, valid until SEAL resizes the holder.
 
-    Only once :func:`fast_buffers_work` has said so: another layout would send it anywhere.
+    Call it only if :func:`fast_buffers_work`: with another memory layout the address would be arbitrary.
     """
     data, size = _locate(holder, ctypes.string_at)
     words: Any = (ctypes.c_uint64 * size).from_address(data)
@@ -102,9 +102,16 @@ def _view(holder: Any) -> UInt64Array:
 
 
 def _read_checked(address: int, size: int) -> bytes:
-    """Read this process's own memory by way of the kernel; ``OSError`` where nothing is mapped.
+    """Read this process's memory through the kernel.
 
-    A wild pointer that Python followed itself would end the process (SIGSEGV): no exception, no slow path.
+    Following a wild pointer directly would end the process (SIGSEGV), without an exception that allows the
+    slow path.
+
+    Returns:
+        The bytes, exactly ``size``.
+
+    Raises:
+        OSError: the address is not mapped.
     """
     descriptor = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -112,15 +119,18 @@ def _read_checked(address: int, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(found) != size:
-        raise OSError("the memory ends before that")
+        raise OSError("the memory is not mapped to its end")
     return found
 
 
 def fast_buffers_work() -> bool:
-    """Tell whether the ctypes view agrees, reading and writing, with TenSEAL's documented interface.
+    """Test whether the ctypes view agrees with TenSEAL's documented interface, for reading and writing.
 
-    Nothing is written before 512 bytes that were just put there have been read back, every pointer on the way
-    checked: what is at the end of it is the buffer.
+    The view is written to only after 512 known bytes have been read back through checked pointers, which
+    shows that the address is the buffer.
+
+    Returns:
+        Whether the view can be used.
     """
     try:
         holder = sealapi.Plaintext(64)
@@ -137,11 +147,11 @@ def fast_buffers_work() -> bool:
 
 
 FAST_BUFFERS = fast_buffers_work()
-"""Whether the fast view is used in this process."""
+"""Whether this process uses the fast view."""
 
 
 def _context(*, degree: int, modulus: int) -> Any:
-    """Return a CKKS context of one prime; ``AggregationError`` where SEAL refuses it."""
+    """Return a CKKS context with one prime; ``AggregationError`` if SEAL refuses it."""
     try:
         parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
         parameters.set_poly_modulus_degree(degree)
@@ -156,7 +166,7 @@ def _context(*, degree: int, modulus: int) -> Any:
 
 
 class _Buffers:
-    """SEAL's objects of one single-prime context, made from coefficients and read back as such."""
+    """Convert between coefficients and SEAL's objects in a context with one prime."""
 
     def __init__(self, *, degree: int, modulus: int, fast: bool | None) -> None:
         self.degree = degree
@@ -205,13 +215,19 @@ class _Buffers:
 
 
 class RingEngine:
-    """Arithmetic in Z_q[x]/(x^N + 1) done by SEAL: transforms, and products with one fixed polynomial.
+    """Arithmetic in Z_q[x]/(x^N + 1) with SEAL: transforms, and products with one fixed polynomial.
 
-    A CKKS context of the single prime q serves, because CKKS operations on its ciphertexts are plain
-    ring operations: nothing is rounded or relinearised. One engine isn't safe for use by two threads.
+    It uses a CKKS context with the single prime q, because CKKS operations on its ciphertexts are plain ring
+    operations: nothing is rounded or relinearised. An engine is not thread-safe.
 
-    Raises ``AggregationError`` if SEAL refuses the parameters, in particular where q has more bits than
-    SEAL's 128-bit security limit for the degree.
+    Args:
+        degree: N, the degree of the ring.
+        modulus: the prime q.
+        fast: whether to use the fast view of buffers; by default if it works.
+
+    Raises:
+        AggregationError: SEAL refuses the parameters, in particular if q has more bits than SEAL's limit for
+            128-bit security in that degree.
     """
 
     BATCH = 8
@@ -227,20 +243,28 @@ class RingEngine:
         self._product = self._buffers.ciphertext(ones, ntt=False)
 
     def transform(self, polynomial: UInt64Array) -> UInt64Array:
-        """Return the number-theoretic transform, in SEAL's order; (N,) uint64 below q in and out."""
+        """Return a polynomial's number-theoretic transform, in SEAL's order; both (N,) uint64 below q."""
         padded = np.concatenate([polynomial, np.ones(self.degree, dtype=np.uint64)])
         work = self._buffers.ciphertext(padded, ntt=False)
         self._evaluator.transform_to_ntt_inplace(work)
         return self._buffers.read(work)[: self.degree]
 
     def multiplier(self, transformed: UInt64Array) -> Any:
-        """Prepare a polynomial in transformed form, (N,) uint64, for :meth:`products`; zero won't do."""
+        """Prepare a non-zero polynomial in transformed form, (N,) uint64, for :meth:`products`."""
         return self._buffers.plaintext(transformed)
 
     def products(self, transformed: UInt64Array, multiplier: Any) -> UInt64Array:
-        """Multiply up to ``BATCH`` polynomials by one and return plain coefficients.
+        """Multiply up to ``BATCH`` polynomials by one.
 
-        ``transformed`` is (b, N) uint64 below q, in transformed form; the result has the same shape.
+        Args:
+            transformed: (b, N) uint64 below q, in transformed form.
+            multiplier: result of :meth:`multiplier`.
+
+        Returns:
+            The products as plain coefficients, (b, N) uint64 below q.
+
+        Raises:
+            AggregationError: the multiplier is degenerate.
         """
         count = len(transformed)
         batch = np.ones((self.BATCH, self.degree), dtype=np.uint64)
@@ -255,11 +279,18 @@ class RingEngine:
 
 
 class CkksEngine:
-    """CKKS by SEAL over one prime: keys, encryption under a public key, decryption. Not for two threads.
+    """CKKS with SEAL over one prime: keys, encryption under a public key, decryption. Not thread-safe.
 
-    Polynomials are (N,) uint64 below the modulus, in transformed form, a ciphertext two of them. The
-    randomness is SEAL's own, keyed from the operating system. Raises ``AggregationError`` if SEAL refuses
-    the parameters.
+    Polynomials are (N,) uint64 below the modulus, in transformed form; a ciphertext is two of them. SEAL uses
+    its own randomness, seeded by the operating system.
+
+    Args:
+        degree: N, the degree of the ring.
+        modulus: the prime.
+        fast: whether to use the fast view of buffers; by default if it works.
+
+    Raises:
+        AggregationError: SEAL refuses the parameters.
     """
 
     def __init__(self, *, degree: int, modulus: int, fast: bool | None = None) -> None:
@@ -269,15 +300,24 @@ class CkksEngine:
     def make_keys(self) -> tuple[UInt64Array, UInt64Array]:
         """Return a fresh private key, (N,), and its public key, (2 N,)."""
         maker = sealapi.KeyGenerator(self._buffers.context)
-        # Both keys are kept in names: their data is a view that doesn't keep them alive.
+        # Keep references to both keys: their data is a view that doesn't keep them alive.
         secret, public = maker.secret_key(), sealapi.PublicKey()
         maker.create_public_key(public)
         return self._buffers.read(secret.data()), self._buffers.read(public.data())
 
     def encrypt(self, slots: NDArray[np.complex128], *, scale: float, public_key: UInt64Array) -> UInt64Array:
-        """Encrypt (b, N / 2) complex slots; returns (b, 2 N).
+        """Encrypt complex slots.
 
-        Raises ``AggregationError`` for values too large for the modulus, or a key that SEAL refuses.
+        Args:
+            slots: (b, N / 2) complex128.
+            scale: factor of the values.
+            public_key: (2 N,) uint64.
+
+        Returns:
+            (b, 2 N) uint64.
+
+        Raises:
+            AggregationError: values are too large for the modulus, or SEAL refuses the key.
         """
         try:
             encryptor = sealapi.Encryptor(self._buffers.context, self._buffers.public_key(public_key))
@@ -294,10 +334,21 @@ class CkksEngine:
     def decrypt(
         self, ciphertexts: UInt64Array, *, scale: float, private_key: UInt64Array
     ) -> NDArray[np.complex128]:
-        """Decrypt (b, 2 N), a sum or not; returns (b, N / 2) complex slots with their noise.
+        """Decrypt ciphertexts or sums of ciphertexts.
 
-        The noise gives the private key away (Li and Micciancio 2021): what this returns never leaves its
-        holder unrounded. Raises ``AggregationError`` for a ciphertext or key that SEAL refuses.
+        The noise in the result reveals the private key (Li and Micciancio 2021), so the holder must round the
+        result before it passes it on.
+
+        Args:
+            ciphertexts: (b, 2 N) uint64.
+            scale: factor of the values.
+            private_key: (N,) uint64.
+
+        Returns:
+            (b, N / 2) complex128 slots, with noise.
+
+        Raises:
+            AggregationError: SEAL refuses a ciphertext or the key.
         """
         try:
             decryptor = sealapi.Decryptor(self._buffers.context, self._buffers.secret_key(private_key))

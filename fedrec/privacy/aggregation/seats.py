@@ -1,15 +1,15 @@
-"""Seats on the committee: who is drawn to them, how many there are, and how many corrupt ones are withstood.
+"""Choose a committee: its members by a draw, its size, its threshold and the corrupt seats it tolerates.
 
-With m members and threshold t, f corrupt members open nothing of their own if t > f. Two different survivor
-sets of a round open only if 2t - m members answer twice, for any two quorums share so many; an honest member
-answers once, so 2t - m > f keeps the second set closed (Bonawitz et al. 2017, section 6.2, for the masked
-variant). t = floor(2m/3) + 1 leaves m - t members free to be absent, about a third, and withstands
-f = 2t - m - 1 corrupt ones, about a third as well: m has to grow with f.
+Let the committee have m members, threshold t and f corrupt members. The corrupt members alone open nothing if
+t > f. Any two quorums share at least 2t - m members, so two different survivor sets of a round open only if
+2t - m members answer twice. An honest member answers once, so 2t - m > f keeps the second set closed
+(Bonawitz et al. 2017, section 6.2, for the masked variant). t = floor(2m/3) + 1 allows m - t members to be
+absent, about a third, and tolerates f = 2t - m - 1 corrupt members, also about a third: m must grow with f.
 
-``colluders`` counts corrupt merchants of the whole cohort. Where all of them could sit on the committee and
-be withstood, f is their number, and nothing rests on the draw. Where that would take too many seats, f is
-what m and t withstand, and a fair draw passes it with a chance that the plan states, the tail of a
-hypergeometric law.
+``colluders`` is the number of corrupt merchants in the whole cohort. If the committee could tolerate all of
+them, f is their number, and the guarantee doesn't depend on the draw. If that would take too many seats, f is
+what m and t tolerate. A fair draw then seats more than f colluders with a probability that the plan states,
+the tail of a hypergeometric distribution.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from fedrec.protocol.trust import OpenedBy
 
 SEATS_CONTEXT = b"fedrec/seats/1"
 SMALLEST_DEFAULT = 10
-"""The default committee is everybody, up to so many; then it grows only as corrupt seats ask for it."""
+"""Up to this size the default committee is the whole cohort; beyond it grows only with the corrupt seats."""
 LARGEST_FOR_CERTAIN = 40
-"""Most seats by default for a guarantee that doesn't rest on the draw: every upload holds a box for each."""
+"""Most default seats for a guarantee independent of the draw; an upload contains a box for each seat."""
 PLANNED_SEAT_RISK = 1e-8
-"""The largest chance of too many corrupt seats that a plan is made with by default."""
+"""The largest probability of too many corrupt seats in a plan with default numbers."""
 
 
 @dataclass(frozen=True)
 class Seats:
-    """A committee's numbers: m, t, f, and the chance that a fair draw seats more than f colluders."""
+    """A committee's numbers: m, t, f, and the probability that a fair draw seats more than f colluders."""
 
     members: int
     threshold: int
@@ -43,16 +43,20 @@ class Seats:
 
 
 ONE_HOLDER = Seats(members=1, threshold=1, corrupt=0, risk=0.0)
-"""Where one merchant holds the key: with the server it opens everything, so that no risk is counted."""
+"""The numbers if one merchant holds the key: with the server it opens everything, so there is no risk."""
 NOBODY = Seats(members=0, threshold=0, corrupt=0, risk=0.0)
-"""Where sums are sent in clear."""
+"""The numbers if updates are not encrypted."""
 
 
 def seat_order(roster: Sequence[Peer]) -> tuple[str, ...]:
-    """Return all names of a roster in the order in which they are seated.
+    """Draw the order in which a roster's merchants take the seats of the committee.
 
-    That of SHA-256(context, the roster's fingerprint, signing key), ascending: nobody chooses it for a roster
-    that stands, and it can't be drawn again. Whoever enrols may try keys until the draw suits it.
+    The order is ascending by SHA-256(context, the roster's fingerprint, signing key). Nobody can choose it
+    for a fixed roster, and it can't be drawn again. But a merchant that enrols can try keys until the draw
+    suits it.
+
+    Returns:
+        All names, in that order.
     """
     fingerprint = bytes.fromhex(roster_fingerprint(roster))
 
@@ -63,9 +67,18 @@ def seat_order(roster: Sequence[Peer]) -> tuple[str, ...]:
 
 
 def seat_risk(*, cohort: int, colluders: int, members: int, corrupt: int) -> float:
-    """Return the chance that a fair draw of ``members`` seats gives more than ``corrupt`` to colluders.
+    """Compute the probability that a fair draw gives too many seats to colluders.
 
-    Counted in integers and rounded once, so that every party finds the very same float.
+    It is computed in integers and rounded once, so that every party gets the same float.
+
+    Args:
+        cohort: merchants of the training.
+        colluders: corrupt merchants among them.
+        members: seats of the committee.
+        corrupt: corrupt seats that are tolerated.
+
+    Returns:
+        The probability of more than ``corrupt`` corrupt seats.
     """
     bad = min(colluders, cohort)
     more = sum(
@@ -76,17 +89,41 @@ def seat_risk(*, cohort: int, colluders: int, members: int, corrupt: int) -> flo
 
 
 def withstood(*, members: int, threshold: int) -> int:
-    """Return the most corrupt seats f with 2t - m > f; t > f follows, for t is at most m."""
+    """Compute the most corrupt seats f with 2t - m > f; t > f follows, because t <= m.
+
+    Args:
+        members: seats m.
+        threshold: threshold t.
+
+    Returns:
+        f = 2t - m - 1; may be negative.
+    """
     return 2 * threshold - members - 1
 
 
 def least_threshold(*, members: int, corrupt: int) -> int:
-    """Return the least t with 2t - m > f; above m where no t has it."""
+    """Compute the smallest threshold t with 2t - m > f.
+
+    Args:
+        members: seats m.
+        corrupt: corrupt seats f.
+
+    Returns:
+        t; above m if no threshold satisfies the condition.
+    """
     return (members + corrupt) // 2 + 1
 
 
 def default_threshold(*, members: int, corrupt: int) -> int:
-    """Return floor(2m/3) + 1, or the least t that withstands ``corrupt`` where that is more; at most m."""
+    """Compute the default threshold: floor(2m/3) + 1, or more to tolerate the corrupt seats.
+
+    Args:
+        members: seats m.
+        corrupt: corrupt seats f.
+
+    Returns:
+        The threshold, at most m.
+    """
     return min(members, max(_two_thirds(members), least_threshold(members=members, corrupt=corrupt)))
 
 
@@ -98,11 +135,23 @@ def choose_seats(
     threshold: int | None = None,
     corrupt: int | None = None,
 ) -> Seats:
-    """Settle a committee's numbers, those that are given as they are; whether they fit is checked elsewhere.
+    """Choose the numbers of a committee that are not given.
 
-    The committee is the smallest of ten or more that withstands ``corrupt``, or else as many colluders as
-    there are, at t = floor(2m/3) + 1. Where that passes 40 seats it is the smallest from there on whose draw
-    has a risk of at most 1e-8. A cohort too small for either sits on it whole, with a higher threshold.
+    The committee is the smallest of at least ten seats that tolerates ``corrupt`` seats, or all colluders if
+    that is not given, at t = floor(2m/3) + 1. If that takes more than 40 seats, it is the smallest of at
+    least 40 whose draw has a risk of at most 1e-8. If the cohort is too small for either, all merchants sit
+    on the committee, with a higher threshold. :func:`fedrec.privacy.aggregation.committee.check_quorum`
+    checks the result.
+
+    Args:
+        cohort: merchants of the training.
+        colluders: merchants that may collude with the server.
+        members: seats, if given.
+        threshold: threshold, if given.
+        corrupt: corrupt seats to tolerate, if given.
+
+    Returns:
+        The numbers; given ones are unchanged.
     """
     if members is None:
         members = _default_members(cohort, colluders=colluders, corrupt=corrupt)
@@ -110,14 +159,23 @@ def choose_seats(
         corrupt = _default_corrupt(cohort, colluders=colluders, members=members, threshold=threshold)
     if threshold is None:
         threshold = default_threshold(members=members, corrupt=corrupt)
-    # Of more seats than merchants there is no draw; the check says so.
+    # There is no draw of more seats than merchants; ``check_quorum`` reports it.
     seated = min(members, cohort)
     risk = seat_risk(cohort=cohort, colluders=colluders, members=seated, corrupt=corrupt)
     return Seats(members=members, threshold=threshold, corrupt=corrupt, risk=risk)
 
 
 def seats_for(opened_by: OpenedBy, *, cohort: int, colluders: int) -> Seats:
-    """Return the seats that a cohort has by default, by who opens sums."""
+    """Choose a cohort's default seats.
+
+    Args:
+        opened_by: who opens sums.
+        cohort: merchants of the training.
+        colluders: merchants that may collude with the server.
+
+    Returns:
+        The committee's numbers.
+    """
     if opened_by == "committee":
         return choose_seats(cohort=cohort, colluders=colluders)
     return ONE_HOLDER if opened_by == "holder" else NOBODY

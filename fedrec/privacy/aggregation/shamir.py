@@ -1,4 +1,4 @@
-"""Shamir's secret sharing (1979) of vectors over the field of p = 2**31 - 1, and the shares' wire format."""
+"""Share vectors by Shamir's scheme (1979) over the field of p = 2**31 - 1; encode and decode shares."""
 
 from __future__ import annotations
 
@@ -28,14 +28,22 @@ Int64Array = NDArray[np.int64]
 
 
 class ContradictionError(AggregationError):
-    """Key shares contradict each other, and which of them are wrong can't be told."""
+    """Key shares contradict each other, and the wrong ones can't be identified."""
 
 
 def polynomials(secret: Int64Array, *, threshold: int, rng: Randomness) -> UInt64Array:
-    """Draw a random polynomial of degree below ``threshold`` through every secret, at zero.
+    """Draw random polynomials of degree below ``threshold`` whose values at zero are the secrets.
 
-    ``secret`` is (n,) int64, taken modulo p; returns the coefficients, (threshold, n) uint64 below p, the
-    constant ones first. Raises ``AggregationError`` unless 1 <= threshold <= 1024.
+    Args:
+        secret: (n,) int64, taken modulo p.
+        threshold: shares that reconstruct a secret.
+        rng: randomness.
+
+    Returns:
+        The coefficients, (threshold, n) uint64 below p, constant terms first.
+
+    Raises:
+        AggregationError: not 1 <= threshold <= 1024.
     """
     if not 1 <= threshold <= MAX_MEMBERS:
         raise AggregationError(f"a threshold of {threshold} isn't possible: it is from 1 to {MAX_MEMBERS}")
@@ -45,10 +53,19 @@ def polynomials(secret: Int64Array, *, threshold: int, rng: Randomness) -> UInt6
 
 
 def evaluate(coefficients: UInt64Array, *, members: int) -> UInt64Array:
-    """Return the shares of members x = 1..members: any threshold of them give the secrets, fewer say nothing.
+    """Compute the shares of members x = 1..members.
 
-    ``coefficients`` is (threshold, n) as from :func:`polynomials`; the result is (members, n) uint64 below p.
-    Raises ``AggregationError`` unless threshold <= members <= 1024.
+    Any ``threshold`` of the shares determine the secrets; fewer reveal nothing.
+
+    Args:
+        coefficients: (threshold, n) uint64, result of :func:`polynomials`.
+        members: number of members.
+
+    Returns:
+        (members, n) uint64 below p.
+
+    Raises:
+        AggregationError: not threshold <= members <= 1024.
     """
     threshold = len(coefficients)
     if not threshold <= members <= MAX_MEMBERS:
@@ -65,12 +82,20 @@ def evaluate(coefficients: UInt64Array, *, members: int) -> UInt64Array:
 
 
 def add(left: UInt64Array, right: UInt64Array) -> UInt64Array:
-    """Add two shares of one member: a share of the sum of the secrets."""
+    """Add two shares of one member.
+
+    Args:
+        left: (n,) uint64 below p.
+        right: (n,) uint64 below p.
+
+    Returns:
+        The member's share of the sum of the secrets, (n,) uint64 below p.
+    """
     return (left + right) % _P
 
 
 def _weights(points: Sequence[int], target: int) -> list[int]:
-    """Return Lagrange's coefficients for the value at ``target`` of the polynomial through ``points``."""
+    """Return the Lagrange coefficients for the value at ``target`` of the polynomial through ``points``."""
     out = []
     for i, x in enumerate(points):
         top, bottom = 1, 1
@@ -91,18 +116,28 @@ def _interpolate(shares: Mapping[int, UInt64Array], points: Sequence[int], targe
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A shared vector, (n,) int64 centred in (-p/2, p/2), and the members whose shares were wrong."""
+    """A reconstructed vector, (n,) int64 centred in (-p/2, p/2), and the members whose shares were wrong."""
 
     secret: Int64Array
     wrong: tuple[int, ...]
 
 
 def reconstruct(shares: Mapping[int, UInt64Array], *, threshold: int) -> Reconstruction:
-    """Return the vector that the shares agree on, in spite of up to (shares - threshold) // 2 wrong ones.
+    """Reconstruct a vector from shares, of which up to (shares - threshold) // 2 may be wrong.
 
-    ``shares`` maps member numbers to (n,) uint64 below p. Up to that number of wrong shares the vector is
-    unique (Reed and Solomon 1960), and who sent them is known. Raises ``AggregationError`` if there are too
-    few shares, ``ContradictionError`` if more of them contradict each other than can be told apart.
+    Up to that number of wrong shares the vector is unique (Reed and Solomon 1960), and the wrong shares are
+    identified.
+
+    Args:
+        shares: (n,) uint64 below p, by member number.
+        threshold: shares that reconstruct the vector.
+
+    Returns:
+        The vector, and the members whose shares were wrong.
+
+    Raises:
+        AggregationError: there are too few shares, or their member numbers or lengths are invalid.
+        ContradictionError: too many shares are wrong to identify them.
     """
     if threshold < 1 or len(shares) < threshold:
         raise AggregationError(f"{len(shares)} key shares are too few: the threshold is {threshold}")
@@ -128,10 +163,14 @@ def _agree(shares: Mapping[int, UInt64Array], points: Sequence[int], threshold: 
 
 
 def _find_wrong(shares: Mapping[int, UInt64Array], points: Sequence[int], threshold: int) -> tuple[int, ...]:
-    """Return the members whose shares are wrong, empty if there are too many to tell.
+    """Identify the members whose shares are wrong.
 
-    One combination of the coordinates, with weights drawn after the shares came, is wrong wherever a share
-    is, but for 2**-30 a member; so one word of the Reed-Solomon code is decoded instead of n.
+    Instead of n words of the Reed-Solomon code, one random combination of the coordinates is decoded. Its
+    weights are drawn after the shares have arrived, so that it is wrong for every wrong share except with
+    probability 2**-30 per member.
+
+    Returns:
+        The members; empty if too many shares are wrong to identify them.
     """
     length = shares[points[0]].size
     weights = Randomness.from_os().integers(length, bound=PRIME)
@@ -144,19 +183,35 @@ def _find_wrong(shares: Mapping[int, UInt64Array], points: Sequence[int], thresh
 
 
 def share_bytes(count: int) -> int:
-    """Return the length of an encoded share of ``count`` coefficients."""
+    """Return the length in bytes of an encoded share of ``count`` coefficients."""
     return _HEADER.size + _COEFFICIENT_BYTES * count
 
 
 def encode_share(x: int, share: UInt64Array) -> bytes:
-    """Write a share for the wire: magic, version, member number, length, then 4 bytes a coefficient."""
+    """Encode a share: magic, version, member number, length, then 4 bytes per coefficient.
+
+    Args:
+        x: the member number.
+        share: (n,) uint64 below p.
+
+    Returns:
+        The bytes.
+    """
     return _HEADER.pack(_MAGIC, _VERSION, x, share.size) + share.astype("<u4").tobytes()
 
 
 def decode_share(blob: bytes, *, count: int) -> tuple[int, UInt64Array]:
-    """Read :func:`encode_share`'s bytes; return (x, (count,) uint64 below p).
+    """Decode the result of :func:`encode_share`.
 
-    Raises ``AggregationError`` unless the length is that of ``count`` coefficients and all is in range.
+    Args:
+        blob: the bytes, from an untrusted party.
+        count: coefficients that the share must have.
+
+    Returns:
+        The member number x, and the share, (count,) uint64 below p.
+
+    Raises:
+        AggregationError: the length, the header or a coefficient is wrong.
     """
     if len(blob) != share_bytes(count):
         raise AggregationError(
@@ -165,7 +220,7 @@ def decode_share(blob: bytes, *, count: int) -> tuple[int, UInt64Array]:
     magic, version, x, stated = _HEADER.unpack_from(blob)
     if magic != _MAGIC or version != _VERSION or stated != count or not 1 <= x <= MAX_MEMBERS:
         raise AggregationError(
-            "a key share has a wrong header; the sender runs another version or sent rubbish"
+            "a key share has a wrong header; the sender runs another version or sent invalid data"
         )
     share = np.frombuffer(blob, dtype="<u4", offset=_HEADER.size).astype(np.uint64)
     if bool((share >= _P).any()):

@@ -1,4 +1,4 @@
-"""What a scheme has to say of itself before it can be registered."""
+"""Define the specification that a scheme needs to be registered."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class ParameterChooser(Protocol):
-    """Chooses the cheapest parameters for sums of ``dimension`` integers of at most ``max_abs_sum``."""
+    """A function that chooses the cheapest parameters for the sums of a training."""
 
     def __call__(self, *, dimension: int, cohort: int, max_abs_sum: int) -> PublicParameters:
-        """Return parameters of the scheme's own name; raises ``AggregationError`` if none fit."""
+        """Return parameters with the scheme's name; ``AggregationError`` if none fit."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeSpec:
-    """One aggregation scheme.
+    """The specification of one aggregation scheme.
 
     Attributes:
-        name: as on the command line and in plans and policies.
-        trust: who opens sums, who can read a single update, and which epsilon holds; plans carry it.
-        trust_limit: the same as one sentence for people: whom a merchant has to trust, and with what.
-        create: makes the scheme from parameters.
+        name: the name on the command line and in plans and policies.
+        trust: who opens sums, who can read a single update, and which epsilon holds; part of every plan.
+        trust_limit: one sentence for people: whom a merchant has to trust, and with what.
+        create: creates the scheme from its parameters.
         choose_parameters: chooses parameters.
 
     Raises:
-        ConfigError: one of these is missing or of no use.
+        ConfigError: an attribute is missing or invalid.
     """
 
     name: str
@@ -54,7 +54,7 @@ class SchemeSpec:
             )
         if not isinstance(self.trust_limit, str) or not self.trust_limit.strip():
             raise ConfigError(
-                f"aggregation scheme {self.name!r} doesn't say in words whom a merchant has to trust: its "
+                f"aggregation scheme {self.name!r} has no text on whom a merchant has to trust: its "
                 "specification needs a trust_limit"
             )
         if not callable(self.create) or not callable(self.choose_parameters):

@@ -1,4 +1,4 @@
-"""The wire format of ciphertexts, keys and sums: a header bound to the parameters, then packed words."""
+"""Encode and decode ciphertexts, keys and sums: a header with the parameters' digest, then packed words."""
 
 from __future__ import annotations
 
@@ -25,27 +25,58 @@ UInt64Array = NDArray[np.uint64]
 
 
 def framed_bytes(*, count: int, bits: int) -> int:
-    """Return the exact length of ``count`` words of ``bits`` bits with their header."""
+    """Compute the length of an encoding.
+
+    Args:
+        count: number of words, a multiple of ``packing.GROUP``.
+        bits: bits per word.
+
+    Returns:
+        The exact length in bytes, with the header.
+    """
     return _HEADER.size + packed_bytes(count, bits)
 
 
 def ciphertext_bytes(parameters: PublicParameters) -> int:
-    """Return the exact length of every ciphertext under these parameters."""
+    """Return the exact length in bytes of every ciphertext under these parameters."""
     return framed_bytes(count=parameters.coefficients, bits=parameters.coefficient_bits)
 
 
 def frame(kind: bytes, words: UInt64Array, *, bits: int, parameters: PublicParameters) -> bytes:
-    """Write (count,) uint64, each below 2**bits, count in whole groups."""
+    """Encode words.
+
+    Args:
+        kind: magic bytes of the kind of content.
+        words: (count,) uint64 below 2**bits; count is a multiple of ``packing.GROUP``.
+        bits: bits per word.
+        parameters: the parameters that the encoding is bound to.
+
+    Returns:
+        The header and the packed words.
+    """
     return _HEADER.pack(kind, _VERSION, 0, words.size, parameters.digest()) + to_bytes(words, bits)
 
 
 def unframe(
     kind: bytes, blob: bytes, *, count: int, bits: int, parameters: PublicParameters, modulus: int | None
 ) -> UInt64Array:
-    """Read :func:`frame`'s bytes; (count,) uint64, below the modulus where one is given.
+    """Decode the result of :func:`frame`.
 
-    The length is checked before anything else, so that memory is bounded by the parameters. Raises
-    ``AggregationError`` for a wrong length, version, parameter hash or coefficient.
+    The length is checked first, so that the parameters bound the memory.
+
+    Args:
+        kind: magic bytes of the kind of content.
+        blob: the bytes, from an untrusted party.
+        count: number of words.
+        bits: bits per word.
+        parameters: the parameters that the encoding must be bound to.
+        modulus: bound on the words; None for no bound.
+
+    Returns:
+        (count,) uint64.
+
+    Raises:
+        AggregationError: the length, the version, the parameters' digest or a word is wrong.
     """
     name, expected = _NAMES[kind], framed_bytes(count=count, bits=bits)
     if len(blob) != expected:
@@ -53,7 +84,7 @@ def unframe(
     magic, version, reserved, stated, digest = _HEADER.unpack_from(blob)
     if (magic, version, reserved) != (kind, _VERSION, 0):
         raise AggregationError(
-            f"a {name} has a wrong header; the sender runs another version or sent rubbish"
+            f"a {name} has a wrong header; the sender runs another version or sent invalid data"
         )
     if stated != count or digest != parameters.digest():
         raise AggregationError(f"a {name} was made under other parameters than this training's")
@@ -64,14 +95,32 @@ def unframe(
 
 
 def encode(coefficients: UInt64Array, parameters: PublicParameters) -> bytes:
-    """Write a ciphertext: (coefficients,) uint64, each below 2**coefficient_bits."""
+    """Encode a ciphertext.
+
+    Args:
+        coefficients: uint64 below 2**coefficient_bits.
+        parameters: the training's parameters.
+
+    Returns:
+        The bytes.
+    """
     return frame(CIPHERTEXT, coefficients, bits=parameters.coefficient_bits, parameters=parameters)
 
 
 def decode(blob: bytes, parameters: PublicParameters) -> UInt64Array:
-    """Read a ciphertext; see :func:`unframe`. One of a ring that is zero throughout is refused too.
+    """Decode a ciphertext.
 
-    An honest one is uniform; zero would stand for a merchant that hid nothing, or gave nothing.
+    In a ring an honest ciphertext is uniform; an all-zero one comes from a merchant that encrypted nothing.
+
+    Args:
+        blob: the bytes, from an untrusted party.
+        parameters: the training's parameters.
+
+    Returns:
+        (coefficients,) uint64, below the modulus if there is a ring.
+
+    Raises:
+        AggregationError: :func:`unframe` refuses it, or there is a ring and all coefficients are zero.
     """
     coefficients = unframe(
         CIPHERTEXT,
