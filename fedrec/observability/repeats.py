@@ -36,7 +36,14 @@ class Repeats:
         self._said: OrderedDict[str, _Said] = OrderedDict()
 
     def say(self, matter: str, text: str, *, level: int = logging.WARNING) -> None:
-        """Log a text about a matter, or count it where it is the last one said of it."""
+        """Log a text, or only count it if it repeats the last one on the same matter.
+
+        Args:
+            matter: key that tells apart what is logged about.
+            text: the line to log.
+            level: a level of :mod:`logging`.
+
+        """
         with self._mutex:
             last = self._said.get(matter)
             if last is not None and last.text == text:
