@@ -325,7 +325,7 @@ def test_an_optimizer_of_ones_own_is_added_by_its_name_and_takes_nobody_elses() 
         assert REGISTRY.get("mine") is again
         with pytest.raises(ConfigError, match="'adam' has a name that is taken"):
             fedrec.add_optimizer(fedrec.OptimizerSpec("adam", {}, 0.1, spec.make))
-        with pytest.raises(ConfigError, match="a str is no server optimizer"):
+        with pytest.raises(ConfigError, match="a str does not specify a server optimizer"):
             fedrec.add_optimizer("mine")  # type: ignore[arg-type]
     finally:
         REGISTRY._own.clear()

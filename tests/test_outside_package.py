@@ -88,7 +88,9 @@ def test_a_scheme_of_another_package_trains_and_its_bundle_holds(installed: Path
     )
     steps, q = privacy["steps"], privacy["noise_multiplier"]
     assert checked["whole-orders"] > steps / q**2 / 2 and checked["whole-orders"] > privacy["epsilon"]
-    assert privacy["epsilon"] > 7.9 and any("accountant hopeful reads 0.01" in w for w in report["warnings"])
+    assert privacy["epsilon"] > 7.9 and any(
+        "accountant hopeful computes 0.01" in w for w in report["warnings"]
+    )
     assert not any("accountant whole-orders" in warning for warning in report["warnings"])
     assert "whole-orders" not in ledgers_accountants(tmp_path / "run")
     page, verdict = audited(installed, tmp_path / "run")

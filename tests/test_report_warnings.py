@@ -49,7 +49,7 @@ def test_classes_without_a_record_to_measure_on_are_named(run: Run, tmp_path: Pa
         draw(tmp_path / "photos" / "train", label, 20, seed=index)
     draw(tmp_path / "photos" / "test", "mug", 10, seed=9)
     report = run(merchants=3)
-    (warning,) = said(report, "have no record to measure on")
+    (warning,) = said(report, "2 classes have no record to measure on")
     assert warning.endswith(": hat, shoe.")
     by_label = {line["label"]: line for line in report["metrics"]["per_class"]}
     assert by_label["hat"]["support"] == 0

@@ -197,7 +197,7 @@ FRIENDS = {"committee": ("m3", "m2", "m1"), "threshold": 3}
         ({"committee": ("m1", "m2", "m3"), "threshold": 3}, "fingerprint draws"),
         ({"scheme": "ckks", "committee": ("m1",), "threshold": 1}, "fingerprint draws"),
         ({"threshold": 3, "corrupt_members": 2}, "two different sets"),
-        ({"threshold": 4, "corrupt_members": 4}, "by themselves"),
+        ({"threshold": 4, "corrupt_members": 4}, "by 4 corrupt members alone"),
         ({"corrupt_members": 0, "seat_risk": 0.0}, "least_corrupt_members"),
         ({"seat_risk": 1e-9}, "states a seat risk"),
         ({"colluders": 2, "min_contributors": 4, "seat_risk": 0.0}, "hold more than 1"),

@@ -605,7 +605,7 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
 
         assert used() == ["hat", "mug", "mug", "sock"]
         said = run(home, "forget", "--photo", str(photos / "mug" / "0.png"))
-        assert "mug/0.png" in said and "1 copies" in said and "can't be undone" in said
+        assert "mug/0.png" in said and "1 copy" in said and "can't be undone" in said
         photos_checked = next(
             found.text for found in run_checks(home, offline=True) if found.what == "photos"
         )

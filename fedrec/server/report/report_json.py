@@ -346,8 +346,8 @@ def _absent_classes(metrics: Metrics | None) -> list[str]:
         return []
     shown = ", ".join(absent[:_SHOWN_CLASSES]) + (", ..." if absent[_SHOWN_CLASSES:] else "")
     return [
-        f"no record to measure on, so 0 in the macro means: "
-        f"{counted(len(absent), 'class', plural='classes')}: {shown}."
+        f"{counted(len(absent), 'class has', plural='classes have')} no record to measure on and count "
+        f"as 0 in macro means: {shown}."
     ]
 
 
