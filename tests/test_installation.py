@@ -217,7 +217,7 @@ def test_an_editor_lands_in_the_file_that_one_edits(inside: bool, tmp_path: Path
         "Coordinator": "fedrec/server/coordinator.py",
         "Merchant": "fedrec/clients/merchant.py",
         "TrainingPlan": "fedrec/protocol/plan.py",
-        "Ledger": "fedrec/privacy/accounting/ledger.py",
+        "SigningIdentity": "fedrec/privacy/identity.py",
     }
     script = ROOT / "tests" / "cohort.py"
     if not inside:
