@@ -41,9 +41,9 @@ from safetensors.numpy import load_file
 
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import build_model, load_photos
-from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, Entry
-from fedrec.privacy.accounting.entries import charges as charges_of
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.ledger_entries import AnswerEntry, ChargeEntry, Entry
+from fedrec.privacy.accounting.ledger_entries import charges as charges_of
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector

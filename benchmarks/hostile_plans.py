@@ -23,8 +23,8 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import RefusedError
-from fedrec.privacy.accounting.counts import COUNT_SIGMA
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA
+from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity

@@ -26,9 +26,9 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
-from fedrec.privacy.accounting.counts import COUNT_SIGMA
-from fedrec.privacy.accounting.entries import ChargeEntry, charges
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA
+from fedrec.privacy.accounting.entry_contents import Count
+from fedrec.privacy.accounting.ledger_entries import ChargeEntry, charges
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity

@@ -17,11 +17,11 @@ from opacus.accountants.analysis import rdp as opacus_rdp
 from scipy import optimize, stats
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
-from fedrec.privacy.accounting.composing import Sum
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.loss import Mixture, step_losses
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.loss_composition import LossSum
+from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
+from fedrec.privacy.accounting.privacy_loss import Mixture, step_losses
 from fedrec.privacy.accounting.rdp import ORDERS, epsilon_from_rdp, epsilon_rdp, rdp_vector
 
 CASES = [
@@ -103,7 +103,7 @@ def test_floating_point_costs_less_than_is_taken_off_delta(steps: int) -> None:
     """The same composition in 80-bit floats: deltas differ by far less than 1e-14 a step."""
     interval = 1 / 64
     losses = step_losses(Mixture.sampled(0.02), 1.5, interval).removed
-    composed = Sum(((losses, steps),)).composed()
+    composed = LossSum(((losses, steps),)).composed()
     size = composed.masses.size
     circle = np.zeros(size, dtype=np.longdouble)
     np.add.at(circle, losses.indices() % size, losses.masses.astype(np.longdouble))

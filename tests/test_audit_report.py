@@ -18,7 +18,7 @@ import pytest
 from fedrec._internal import number_format
 from fedrec.cli import app as cli
 from fedrec.config import load_config
-from fedrec.privacy.accounting.spend import PrivacySpend
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.audit_document import audit_document

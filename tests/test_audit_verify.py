@@ -23,11 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.privacy.accounting.entries import ChargeEntry, CountEntry, Entry, SpendingEntry, charges, spending
+from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.accounting.ledger_entries import (
+    ChargeEntry,
+    CountEntry,
+    Entry,
+    SpendingEntry,
+    charges,
+    spending,
+)
 from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
-from fedrec.privacy.accounting.versions import Opening
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons

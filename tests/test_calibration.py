@@ -56,7 +56,7 @@ def test_opened_noise_is_never_less_than_charged() -> None:
     own = math.sqrt(plan.share_std**2 - 9) / plan.sensitivity
     assert plan.spend.broken_multiplier == pytest.approx(own, rel=1e-12)
     assert own < 3.0 / math.sqrt(6)
-    assert plan.spend.after(5).events()[0] == Event(0.25, 3.0, 5)
+    assert plan.spend.with_steps(5).events()[0] == Event(0.25, 3.0, 5)
 
 
 @pytest.mark.parametrize("mode", ["distributed", "local"])
@@ -87,7 +87,7 @@ def test_a_training_beyond_the_lemma_s_range_is_refused() -> None:
 def test_epsilon_target_holds_with_rounding_taken_off_delta() -> None:
     plan = _plan(epsilon=2.0, noise_multiplier=None, beta=1e-8)
     assert plan.spend.accounting_delta == pytest.approx(1e-5 - 60e-8, rel=1e-12)
-    spent = epsilon_pld(plan.spend.after(60).events(), delta=plan.spend.accounting_delta)
+    spent = epsilon_pld(plan.spend.with_steps(60).events(), delta=plan.spend.accounting_delta)
     assert 0.995 * 2.0 <= spent <= 2.0
 
 

@@ -30,10 +30,10 @@ from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
-from fedrec.privacy.accounting.counts import count_event
-from fedrec.privacy.accounting.entries import charges
-from fedrec.privacy.accounting.filter import Training, read
+from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
+from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.lifetime_filter import TrainingCost, read_filter
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -376,7 +376,7 @@ def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) ->
         charge(home, replace(CHARGE, round_number=number, rounds=3))
     policy = home.folder / "policy.toml"
     rules = policy.read_text("utf-8")
-    training = Training(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta)
+    training = TrainingCost(CHARGE.event(), planned=3, charged=3, beta=CHARGE.beta)
     seen = []
     for cap, delta in ((10.0, 1e-5), (10.0, 1e-10), (7.0, 1e-7)):
         policy.write_text(
@@ -384,7 +384,7 @@ def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) ->
                 "lifetime_delta = 1e-5", f"lifetime_delta = {delta}"
             )
         )
-        exact = read([training], releases=[count_event()], epsilon=cap, delta=delta)
+        exact = read_filter([training], releases=[count_event()], epsilon=cap, delta=delta)
         seen.append(exact.spent)
         shown = json.loads(told(home, "budget", "--json"))
         assert shown["spent"] == pytest.approx(exact.spent) and shown["delta"] == delta

@@ -21,10 +21,10 @@ from torch import nn
 
 from fedrec.clients.plan_resources import load_photos
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.entries import charges
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.book_keeping import covers

@@ -11,8 +11,8 @@ from dp_accounting.pld import privacy_loss_distribution
 from scipy.stats import binom, norm
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.copies import epsilon_of_copies
 from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.group_privacy import epsilon_of_copies
 from fedrec.privacy.accounting.pld import epsilon_pld
 
 

@@ -16,7 +16,7 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store_view import read_store
 from fedrec.errors import ConfigError, RefusedError
-from fedrec.privacy.accounting.reading import in_use
+from fedrec.privacy.accounting.ledger_reader import in_use
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, read_file

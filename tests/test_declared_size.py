@@ -18,11 +18,11 @@ from fedrec.clients import merchant_home as home_module
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, UnreachableBudgetError
-from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event, noised_size
-from fedrec.privacy.accounting.entries import CountEntry, last_count
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event, noised_size
+from fedrec.privacy.accounting.ledger_entries import CountEntry, last_count
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import epsilon_rdp
-from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import Enrolment, read_file

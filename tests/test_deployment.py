@@ -23,8 +23,8 @@ from fedrec.config import load_config
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.guard import MAX_REQUEST_BYTES
-from fedrec.privacy.accounting.entries import charges
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.certificates import make_authority
 from fedrec.simulations.federation import Federation, run_command

@@ -24,7 +24,7 @@ from scipy.stats import binom
 
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.simulations.attacks.canaries import AuditOptions, audit
 from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 

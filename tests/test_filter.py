@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.composing import Sum
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.filter import ARM_PART, RELEASES_PART, Reading, Training, part_of, read
-from fedrec.privacy.accounting.loss import Mixture, step_losses
+from fedrec.privacy.accounting.lifetime_filter import (
+    ARM_PART,
+    RELEASES_PART,
+    FilterReading,
+    TrainingCost,
+    delta_share,
+    read_filter,
+)
+from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_loss import Mixture, step_losses
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
 from fedrec.privacy.audit.verify.cap import Spent, cap_spent
 
@@ -25,12 +32,12 @@ NEXT = (Event(0.01, 0.6, 1), Event(0.2, 1.6, 1), Event(1.0, 12.0, 1))
 COUNT = Event(1.0, math.sqrt(20**2 - 9), 1)
 
 
-def training(step: Event, *, planned: int, charged: int | None = None, beta: float = 0.0) -> Training:
+def training(step: Event, *, planned: int, charged: int | None = None, beta: float = 0.0) -> TrainingCost:
     charged = planned if charged is None else charged
-    return Training(replace(step, steps=1), planned=planned, charged=charged, beta=beta)
+    return TrainingCost(replace(step, steps=1), planned=planned, charged=charged, beta=beta)
 
 
-def done(event: Event) -> Training:
+def done(event: Event) -> TrainingCost:
     return training(event, planned=event.steps, charged=event.steps)
 
 
@@ -49,7 +56,7 @@ def adaptive_delta(first: Event, choices: list[Event], *, epsilon: float) -> flo
 
     def losses(event: Event) -> tuple[np.ndarray, np.ndarray, float]:
         step = step_losses(Mixture.sampled(event.sample_rate), event.noise_multiplier, interval)
-        composed = Sum(((step.removed, event.steps),)).composed()
+        composed = LossSum(((step.removed, event.steps),)).composed()
         return composed.indices() * interval, composed.masses, composed.infinite
 
     at, masses, infinite = losses(first)
@@ -73,8 +80,8 @@ def test_the_filter_refuses_what_composing_plds_would_wrongly_allow() -> None:
     def composed(step: Event, steps: int) -> float:
         return epsilon_pld([FIRST, replace(step, steps=steps)], delta=DELTA)
 
-    def filtered(step: Event, steps: int) -> Reading:
-        return read([done(FIRST), training(step, planned=steps)], epsilon=CAP, delta=DELTA)
+    def filtered(step: Event, steps: int) -> FilterReading:
+        return read_filter([done(FIRST), training(step, planned=steps)], epsilon=CAP, delta=DELTA)
 
     by_pld = [replace(step, steps=most(lambda n, s=step: composed(s, n) <= CAP)) for step in NEXT]
     assert all(epsilon_pld([FIRST, step], delta=DELTA) <= CAP for step in by_pld)
@@ -96,7 +103,7 @@ def test_both_arms_say_what_the_rule_says() -> None:
         training(Event(0.02, 0.8, 1), planned=400, charged=400, beta=beta),
         training(Event(0.3, 4.0, 1), planned=100, charged=20, beta=beta),
     ]
-    reading = read(trainings, releases=[COUNT, COUNT], epsilon=20.0, delta=DELTA)
+    reading = read_filter(trainings, releases=[COUNT, COUNT], epsilon=20.0, delta=DELTA)
     releases = sum(epsilon_pld([COUNT], delta=DELTA / 16 / part) for part in (2, 6))
     assert reading.releases == pytest.approx(releases, rel=1e-12)
     basic = sum(
@@ -116,11 +123,11 @@ def test_both_arms_say_what_the_rule_says() -> None:
 def test_the_order_is_fixed_by_the_first_training_and_no_later_one() -> None:
     """A filter at one order is none at the best of several: a server could steer which is best."""
     first = done(Event(0.05, 1.0, 50))
-    alone = read([first], epsilon=CAP, delta=DELTA)
+    alone = read_filter([first], epsilon=CAP, delta=DELTA)
     for later in (Event(0.01, 0.5, 30), Event(1.0, 30.0, 30), Event(0.5, 9.0, 30)):
-        assert read([first, done(later)], epsilon=CAP, delta=DELTA).order == alone.order
+        assert read_filter([first, done(later)], epsilon=CAP, delta=DELTA).order == alone.order
         # Neither does a release, which comes before any training.
-        assert read([first], releases=[COUNT], epsilon=CAP, delta=DELTA).order == alone.order
+        assert read_filter([first], releases=[COUNT], epsilon=CAP, delta=DELTA).order == alone.order
     # It is the order at which most steps of the first kind fit.
     step = replace(first.step, steps=1)
     room = CAP - epsilons_from_rdp(np.zeros(ORDERS.shape), delta=DELTA * ARM_PART)
@@ -130,18 +137,18 @@ def test_the_order_is_fixed_by_the_first_training_and_no_later_one() -> None:
 def test_what_stands_in_a_ledger_only_grows() -> None:
     """Charging, planning and releasing more never lower what is spent: what was refused stays refused."""
     history = [done(Event(0.05, 1.0, 100)), training(Event(0.1, 2.0, 1), planned=100, charged=60)]
-    before = read(history, epsilon=CAP, delta=DELTA)
+    before = read_filter(history, epsilon=CAP, delta=DELTA)
     for more in (
         [*history, training(Event(0.01, 0.9, 1), planned=10)],
         [history[0], replace(history[1], charged=61)],
         [*history, training(Event(0.01, 0.9, 1), planned=1)],
     ):
-        assert read(more, epsilon=CAP, delta=DELTA).spent > before.spent
-    assert read(history, releases=[COUNT], epsilon=CAP, delta=DELTA).spent > before.spent
+        assert read_filter(more, epsilon=CAP, delta=DELTA).spent > before.spent
+    assert read_filter(history, releases=[COUNT], epsilon=CAP, delta=DELTA).spent > before.spent
     # A training that ends early costs arm (a) what was charged; arm (b) counts it whole.
-    whole = read([history[0], replace(history[1], charged=100)], epsilon=CAP, delta=DELTA)
+    whole = read_filter([history[0], replace(history[1], charged=100)], epsilon=CAP, delta=DELTA)
     assert before.renyi < whole.renyi and before.basic == whole.basic
-    longer = read([history[0], replace(history[1], planned=101)], epsilon=CAP, delta=DELTA)
+    longer = read_filter([history[0], replace(history[1], planned=101)], epsilon=CAP, delta=DELTA)
     assert longer.renyi == before.renyi and longer.basic > before.basic
 
 
@@ -149,34 +156,34 @@ def test_the_first_training_is_let_in_by_its_own_epsilon() -> None:
     """Arm (b) costs a first training a quarter of delta, not what RDP loses; later ones need arm (a)."""
     sigma, planned = 0.6441, 60
     first = training(Event(0.05, sigma, 1), planned=planned, beta=1e-12)
-    reading = read([first], epsilon=10.0, delta=DELTA)
+    reading = read_filter([first], epsilon=10.0, delta=DELTA)
     assert reading.arm == "basic" and reading.basic < reading.renyi
     own = epsilon_pld([Event(0.05, sigma, planned)], delta=DELTA)
     assert own < reading.basic < own + 1
     step = Event(0.25, 6.73, 300)
-    many = read([done(step)] * 6, epsilon=10.0, delta=DELTA)
+    many = read_filter([done(step)] * 6, epsilon=10.0, delta=DELTA)
     assert many.fits and many.arm == "renyi" and many.basic > 10
 
 
 def test_deltas_add_up_to_the_cap_s() -> None:
     for count in (1, 2, 10, 1000):
-        assert math.fsum(part_of(DELTA, position) for position in range(count)) <= DELTA * count / (
+        assert math.fsum(delta_share(DELTA, position) for position in range(count)) <= DELTA * count / (
             count + 1
         ) * (1 + 1e-12)
     assert RELEASES_PART + 2 * ARM_PART == 1.0
 
 
 def test_nothing_spent_and_nothing_left() -> None:
-    empty = read([], epsilon=CAP, delta=DELTA)
+    empty = read_filter([], epsilon=CAP, delta=DELTA)
     assert (empty.spent, empty.left, empty.order, empty.fits) == (0.0, CAP, None, True)
-    bare = read([training(Event(0.1, 0.0, 1), planned=5)], epsilon=CAP, delta=DELTA)
+    bare = read_filter([training(Event(0.1, 0.0, 1), planned=5)], epsilon=CAP, delta=DELTA)
     assert bare.spent == math.inf and not bare.fits and bare.left == 0
     # Betas may use up either arm's delta.
-    spent = read([training(Event(0.1, 5.0, 1), planned=10**5, beta=1e-10)], epsilon=CAP, delta=DELTA)
+    spent = read_filter([training(Event(0.1, 5.0, 1), planned=10**5, beta=1e-10)], epsilon=CAP, delta=DELTA)
     assert spent.renyi == spent.basic == math.inf
     for cap, delta in ((0.0, DELTA), (math.inf, DELTA), (math.nan, DELTA), (CAP, 0.0), (CAP, 1.0)):
         with pytest.raises(ConfigError):
-            read([], epsilon=cap, delta=delta)
+            read_filter([], epsilon=cap, delta=delta)
     for charged, beta in ((2, 0.0), (1, 1.0), (-1, 0.0)):
         with pytest.raises(ConfigError):
             training(Event(0.1, 1.0, 1), planned=1, charged=charged, beta=beta)
@@ -189,7 +196,7 @@ def test_a_stranger_s_program_reads_the_same() -> None:
         trainings = [
             training(event, planned=event.steps, charged=event.steps // 2, beta=1e-11) for event in order
         ]
-        ours = read(trainings, releases=[COUNT], epsilon=cap, delta=DELTA)
+        ours = read_filter(trainings, releases=[COUNT], epsilon=cap, delta=DELTA)
         theirs = cap_spent(
             [Spent(e.sample_rate, e.noise_multiplier, e.steps, e.steps // 2, 1e-11) for e in order],
             [(COUNT.sample_rate, COUNT.noise_multiplier)],

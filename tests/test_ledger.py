@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
-from fedrec.privacy.accounting import history as history_module
-from fedrec.privacy.accounting.cap import NOMINAL_EPSILON
-from fedrec.privacy.accounting.composing import Sum
-from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting import ledger_history
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event
+from fedrec.privacy.accounting.entry_contents import Answer, Count
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger, read_entries, verify_file
+from fedrec.privacy.accounting.ledger_entries import (
     SIGNING_CONTEXT,
     CountEntry,
     Signer,
@@ -35,14 +36,13 @@ from fedrec.privacy.accounting.entries import (
     last_count,
     payload_of,
 )
-from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.filter import Training, read
-from fedrec.privacy.accounting.head import head_of, write_head
-from fedrec.privacy.accounting.kinds import Answer, Count
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger, read_entries, verify_file
-from fedrec.privacy.accounting.loss import Losses
+from fedrec.privacy.accounting.ledger_head import head_of, write_head
+from fedrec.privacy.accounting.ledger_reader import read_openings
+from fedrec.privacy.accounting.lifetime_cap import NOMINAL_EPSILON
+from fedrec.privacy.accounting.lifetime_filter import TrainingCost, read_filter
+from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.reading import read_openings
+from fedrec.privacy.accounting.privacy_loss import Losses
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 
@@ -117,8 +117,8 @@ STEP = Event(0.1, 2.0, 1)
 def _filtered(charged: Sequence[int], *, epsilon: float = NOMINAL_EPSILON, broken: bool = False) -> float:
     """What the filter reads after one count and trainings of so many charges like CHARGE, at delta 1e-5."""
     step = replace(STEP, noise_multiplier=0.7) if broken else STEP
-    trainings = [Training(step, planned=CHARGE.rounds, charged=steps, beta=1e-12) for steps in charged]
-    return read(trainings, releases=[COUNTED], epsilon=epsilon, delta=1e-5).spent
+    trainings = [TrainingCost(step, planned=CHARGE.rounds, charged=steps, beta=1e-12) for steps in charged]
+    return read_filter(trainings, releases=[COUNTED], epsilon=epsilon, delta=1e-5).spent
 
 
 def test_charges_survive_and_count_by_the_filter(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_a_training_that_can_t_be_ended_is_refused_before_its_first_charge(tmp_p
 
     def fits(planned: int, charged: int, *others: int) -> bool:
         each = [(planned, charged), *((other, other) for other in others)]
-        trainings = [Training(STEP, planned=n, charged=k, beta=1e-12) for n, k in each]
-        return read(trainings, releases=[COUNTED], epsilon=cap, delta=1e-5).fits
+        trainings = [TrainingCost(STEP, planned=n, charged=k, beta=1e-12) for n, k in each]
+        return read_filter(trainings, releases=[COUNTED], epsilon=cap, delta=1e-5).fits
 
     most = max(n for n in range(1, 60) if fits(n, n))
     cost = replace(CHARGE, round_number=1, rounds=most)
@@ -258,10 +258,10 @@ def test_a_server_that_chooses_plans_after_seeing_results_gets_less_than_composi
             assert low > 1 and not fits(next_plan(low))
             taken = next(n for n in (low // 2, low // 4, low // 8, 1) if fits(next_plan(n)))
             trainings = [
-                Training(Event(0.05, 1.0, 1), planned=300, charged=300, beta=1e-14),
-                Training(Event(rate, noise, 1), planned=taken, charged=taken, beta=1e-14),
+                TrainingCost(Event(0.05, 1.0, 1), planned=300, charged=300, beta=1e-14),
+                TrainingCost(Event(rate, noise, 1), planned=taken, charged=taken, beta=1e-14),
             ]
-            assert read(trainings, releases=[COUNTED], epsilon=8.0, delta=1e-5).fits
+            assert read_filter(trainings, releases=[COUNTED], epsilon=8.0, delta=1e-5).fits
 
 
 def test_a_training_s_charges_are_alike_and_no_more_than_were_planned(tmp_path: Path) -> None:
@@ -420,13 +420,13 @@ def test_kill_9_after_a_charge_and_one_writer(tmp_path: Path) -> None:
 def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was composed afresh, in order."""
     done: list[str] = []
-    real = Sum.composed
+    real = LossSum.composed
 
-    def counted(self: Sum) -> Losses:
+    def counted(self: LossSum) -> Losses:
         done.append("composed")
         return real(self)
 
-    monkeypatch.setattr(Sum, "composed", counted)
+    monkeypatch.setattr(LossSum, "composed", counted)
     return done
 
 
@@ -550,7 +550,7 @@ def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return moments.pop(0)
 
-    monkeypatch.setattr(history_module, "datetime", Clock)
+    monkeypatch.setattr(ledger_history, "datetime", Clock)
     _fill(tmp_path / "l", 4)
     _, entries = read_entries(tmp_path / "l", public=_Identity().public, verify=_verify)
     assert [entry.created_at[11:16] for entry in entries] == ["08:00", "09:00", "12:00", "12:00", "13:00"]

@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import norm
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting import lemma
+from fedrec.privacy.accounting import discrete_noise_lemma as lemma
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 

@@ -29,7 +29,7 @@ from fedrec.flower import APP_FAILED, error_reply, new_message, set_task_identit
 from fedrec.observability import endpoint as endpoint_module
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
-from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
@@ -399,7 +399,7 @@ def test_a_merchants_figures_are_those_of_its_messages_and_ledger(ledger: Ledger
         observer.connection(up=True)
         assert client.get("/healthz").status_code == 200
         text = client.get("/metrics").text
-        ledger.follow(epsilon_lifetime=5.0, delta_lifetime=1e-9)
+        ledger.set_cap(epsilon_lifetime=5.0, delta_lifetime=1e-9)
         changed = parsed(client.get("/metrics").text)
         ledger.close()
         assert client.get("/healthz").json() == {"status": "the ledger can't be used"}

@@ -14,8 +14,8 @@ from torch import nn
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, DataError
-from fedrec.privacy.accounting.entries import charges
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.identity import verify
 from fedrec.protocol.enrolment import Enrolment, read_file

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.rating import check_budget, rate
+from fedrec.privacy.accounting.budget_rating import check_budget, rate_budget
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from fedrec.privacy.accounting.rating import check_budget, rate
     ],
 )  # fmt: skip
 def test_the_scale(epsilon: float, word: str, times: str) -> None:
-    rating = rate(epsilon, delta=1e-5)
+    rating = rate_budget(epsilon, delta=1e-5)
     assert rating.word == word
     assert rating.protected is (epsilon <= 10)
     assert f"at most {times} times as likely" in rating.sentence
@@ -28,16 +28,16 @@ def test_the_scale(epsilon: float, word: str, times: str) -> None:
 
 
 def test_a_delta_that_shows_whole_records_protects_nothing() -> None:
-    assert rate(0.5, delta=1e-5, public_total=100_000).word == "strong"
-    bad = rate(0.5, delta=1.1e-5, public_total=100_000, unit="product")
+    assert rate_budget(0.5, delta=1e-5, public_total=100_000).word == "strong"
+    bad = rate_budget(0.5, delta=1.1e-5, public_total=100_000, unit="product")
     assert bad.word == "little protection" and not bad.protected
     assert "a whole product to be shown" in bad.sentence
-    assert rate(0.01, delta=0.4).word == "little protection"
+    assert rate_budget(0.01, delta=0.4).word == "little protection"
 
 
 @pytest.mark.parametrize("epsilon", [None, math.inf, math.nan, -1.0])
 def test_without_a_bound_there_is_no_factor(epsilon: float | None) -> None:
-    rating = rate(epsilon, delta=1e-5)
+    rating = rate_budget(epsilon, delta=1e-5)
     assert not rating.protected and "times" not in rating.sentence
 
 

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from fedrec.errors import LedgerError, ProtocolError, RefusedError, TrainingError
-from fedrec.privacy.accounting.entries import AnswerEntry, ChargeEntry, CountEntry
+from fedrec.privacy.accounting.ledger_entries import AnswerEntry, ChargeEntry, CountEntry
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.messages import TrainReply, UnmaskRequest
 from fedrec.protocol.statements import (

@@ -24,8 +24,8 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
-from fedrec.privacy.accounting.entries import AnswerEntry, charges
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.ledger_entries import AnswerEntry, charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.session import RoundOutcome, Session

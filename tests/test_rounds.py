@@ -12,8 +12,8 @@ from flwr.app import Message
 
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.accounting import pld, rdp
-from fedrec.privacy.accounting.composing import Sum
-from fedrec.privacy.accounting.loss import Losses
+from fedrec.privacy.accounting.loss_composition import LossSum
+from fedrec.privacy.accounting.privacy_loss import Losses
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import (
     CloseRequest,
@@ -73,9 +73,9 @@ def test_a_restarted_merchant_composes_what_is_left_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = 0
-    real = Sum.composed
+    real = LossSum.composed
 
-    def compose(total: Sum) -> Losses:
+    def compose(total: LossSum) -> Losses:
         nonlocal composed
         composed += 1
         return real(total)
@@ -86,7 +86,7 @@ def test_a_restarted_merchant_composes_what_is_left_once(
             if hasattr(kept, "cache_clear"):
                 kept.cache_clear()
 
-    monkeypatch.setattr(Sum, "composed", compose)
+    monkeypatch.setattr(LossSum, "composed", compose)
     forget()
     cohort = Cohort(tmp_path, size=3)
     coordinator, _ = cohort.coordinator(cohort.plan(rounds=5))
@@ -470,7 +470,7 @@ def test_a_full_budget_is_refused_without_telling_the_server_how_full(tmp_path: 
     def spend(reply: Message, index: int) -> Message:
         """The cap is lowered after the join: the round finds it."""
         ledger = cohort.merchants[f"m{index}"].ledger
-        ledger.follow(epsilon_lifetime=1e-3, delta_lifetime=1e-4)
+        ledger.set_cap(epsilon_lifetime=1e-3, delta_lifetime=1e-4)
         return reply
 
     coordinator, records = cohort.coordinator(plan, InProcessGrid(cohort.app(), cohort.size, tamper=spend))

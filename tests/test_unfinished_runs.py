@@ -20,7 +20,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import load_config
 from fedrec.errors import DataError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
-from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.server import session, trainings
 from fedrec.server.evaluation import probabilities

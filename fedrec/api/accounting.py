@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.dp.calibration import BETA
 
@@ -58,7 +58,7 @@ def noise_for(epsilon: float, *, sample_rate: float, steps: int, delta: float, c
         delta=delta - BETA * steps,
         sample_rate=sample_rate,
         steps=steps,
-        besides=_counts(counted),
+        releases=_counts(counted),
     )
 
 

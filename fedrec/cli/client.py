@@ -21,7 +21,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.status import read_budget, read_status
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.vision.folders import Layout

@@ -9,9 +9,9 @@ from itertools import pairwise
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.entries import Entry, charges
-from fedrec.privacy.accounting.kinds import Charge
+from fedrec.privacy.accounting.entry_contents import Charge
 from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_entries import Entry, charges
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan

@@ -19,7 +19,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import StoredTraining
 from fedrec.clients.training_set import TrainingSets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.kinds import Charge
+from fedrec.privacy.accounting.entry_contents import Charge
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import count_from_shapes

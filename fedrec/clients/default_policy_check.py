@@ -5,11 +5,11 @@ from __future__ import annotations
 from fedrec.clients.charging import round_charge
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.errors import BudgetExceededError, RefusedError
-from fedrec.privacy.accounting.cap import Cap
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.counts import COUNT_SIGMA
-from fedrec.privacy.accounting.kinds import Count
-from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA
+from fedrec.privacy.accounting.entry_contents import Count
+from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
 
@@ -47,7 +47,9 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
         seeded=False,
     )
     try:
-        Cap(policy.lifetime_epsilon, policy.lifetime_delta).check_ahead(lifetime, charge, rounds=plan.rounds)
+        LifetimeCap(policy.lifetime_epsilon, policy.lifetime_delta).check_ahead(
+            lifetime, charge, rounds=plan.rounds
+        )
     except BudgetExceededError as error:
         return str(error)
     return None

@@ -67,7 +67,7 @@ class Merchant:
 
     def use_policy(self, policy: MerchantPolicy) -> None:
         """Hold plans, rounds and charges to come against another policy of the merchant's own."""
-        self.ledger.follow(
+        self.ledger.set_cap(
             epsilon_lifetime=policy.lifetime_epsilon,
             delta_lifetime=policy.lifetime_delta,
         )

@@ -20,9 +20,9 @@ from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import TEMPLATE, MerchantPolicy
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, LedgerError
-from fedrec.privacy.accounting.entries import last_count
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
+from fedrec.privacy.accounting.ledger_entries import last_count
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.counts import COUNT_SIGMA, noised_size
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA, noised_size
+from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Unit
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
-from fedrec.privacy.accounting.rating import largest_delta
+from fedrec.privacy.accounting.budget_rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.modes import Mode
@@ -308,7 +308,9 @@ class MerchantPolicy(Strict):
         _at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
         if self.largest_training_epsilon is None:
             return
-        epsilon = spend.at(plan.delta if self.lifetime_delta is None else self.lifetime_delta).epsilon()
+        epsilon = spend.with_delta(
+            plan.delta if self.lifetime_delta is None else self.lifetime_delta
+        ).epsilon()
         if epsilon == math.inf:
             raise RefusedError(
                 "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"

@@ -17,8 +17,8 @@ from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
-from fedrec.privacy.accounting.head import check_head, head_path, read_head
-from fedrec.privacy.accounting.reading import in_use
+from fedrec.privacy.accounting.ledger_head import check_head, head_path, read_head
+from fedrec.privacy.accounting.ledger_reader import in_use
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan

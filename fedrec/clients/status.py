@@ -14,8 +14,8 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store_view import Refusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
-from fedrec.privacy.accounting.cap import Cap
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting.budget_rating import Word, rate_budget, unit_in_words
+from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     CountEntry,
     Entry,
@@ -25,10 +25,10 @@ from fedrec.privacy.accounting.entries import (
     last_count,
     spending,
 )
-from fedrec.privacy.accounting.history import History
-from fedrec.privacy.accounting.lifetime import Lifetime
-from fedrec.privacy.accounting.rating import Word, rate, unit_in_words
-from fedrec.privacy.accounting.reading import in_use, read_entries
+from fedrec.privacy.accounting.ledger_history import History
+from fedrec.privacy.accounting.ledger_reader import in_use, read_entries
+from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import verify
@@ -155,15 +155,15 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
         trainings.setdefault(entry.charge.training_id, []).append(entry)
     costs = spending(entries)
     lifetime = Lifetime.of(costs)
-    cap = Cap() if policy is None else Cap(policy.lifetime_epsilon, policy.lifetime_delta)
+    cap = LifetimeCap() if policy is None else LifetimeCap(policy.lifetime_epsilon, policy.lifetime_delta)
     reading, broken = (
         cap.read(lifetime, delta=costs[-1].epsilons.delta, view=view)
         for view in ("server", "aggregation_broken")
     )
-    _, delta = cap.terms(costs[-1].epsilons.delta)
+    _, delta = cap.filter_parameters(costs[-1].epsilons.delta)
     declared = last_count(entries)
     unit = "record" if declared is None else declared.unit
-    rated = rate(finite(reading.spent), delta=delta, unit=unit_in_words(unit))
+    rated = rate_budget(finite(reading.spent), delta=delta, unit=unit_in_words(unit))
     budget = Budget(
         spent=finite(reading.spent),
         spent_broken=finite(broken.spent),
@@ -215,7 +215,7 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
         counted = Lifetime.of(entry for entry in spending(entries) if isinstance(entry, CountEntry))
         whole = counted.training_epsilon(charge, charges=plan.rounds)
         needed = history.lifetime.needed_cap(charge, charges=plan.rounds - last_round, delta=lifetime_delta)
-    rated = rate(
+    rated = rate_budget(
         finite(whole), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
     )
     return PlanSummary(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fedrec.clients.context import MerchantContext, OpenTraining
 from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.kinds import Answer
+from fedrec.privacy.accounting.entry_contents import Answer
 from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme

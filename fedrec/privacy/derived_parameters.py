@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedrec.privacy.accounting.spend import PrivacySpend
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.aggregation.registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.aggregation.wire import ciphertext_bytes

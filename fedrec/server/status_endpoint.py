@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
-from fedrec.privacy.accounting.counts import count_event
-from fedrec.privacy.accounting.entries import finite
+from fedrec.privacy.accounting.count_release import count_event
+from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.plan import TrainingPlan
@@ -247,7 +247,7 @@ def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
     """
     if not plan.privacy_mode.private:
         return (None,) * (plan.rounds + 1)
-    spend = derive(plan).spend.beside(count_event())
+    spend = derive(plan).spend.with_releases(count_event())
     return tuple(finite(epsilon) for epsilon in spend.schedule(every=plan.local_steps))
 
 

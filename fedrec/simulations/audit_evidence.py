@@ -13,7 +13,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import Refusal, read_store
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.privacy.accounting.head import head_path, read_head
+from fedrec.privacy.accounting.ledger_head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan

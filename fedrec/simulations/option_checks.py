@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import DataError
-from fedrec.privacy.accounting.rating import check_budget
-from fedrec.privacy.accounting.spend import delta_left, least_multiplier
+from fedrec.privacy.accounting.budget_rating import check_budget
+from fedrec.privacy.accounting.privacy_spend import delta_left, least_multiplier
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes

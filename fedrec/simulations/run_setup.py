@@ -22,7 +22,7 @@ from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
 from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan

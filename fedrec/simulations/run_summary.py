@@ -8,7 +8,7 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting.rating import USUAL_DELTA
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA
 from fedrec.protocol import modes
 
 

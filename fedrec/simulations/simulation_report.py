@@ -11,11 +11,18 @@ from typing import Any
 from fedrec._internal.files import write_atomically
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import CountEntry, Entry, SpendingEntry, charges, finite, spending
 from fedrec.privacy.accounting.events import MIN_DELTA
-from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.ledger_entries import (
+    CountEntry,
+    Entry,
+    SpendingEntry,
+    charges,
+    finite,
+    spending,
+)
+from fedrec.privacy.accounting.ledger_reader import read_entries
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.reading import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.simulations.data_sources import Source

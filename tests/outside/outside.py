@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.accounting.accountant import AccountantSpec
+from fedrec.privacy.accounting.accountant_spec import AccountantSpec
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.aggregation import clear, kahe
 from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters

@@ -2,9 +2,9 @@
 
 It is made once, with the release of a noised count as its first entry, and never by opening: a ledger that is
 gone is not begun anew. Triggers forbid changing or deleting rows, but what a reader can trust is the chain of
-:mod:`fedrec.privacy.accounting.entries`: whoever edits the file by hand without the key is caught. A file
+:mod:`fedrec.privacy.accounting.ledger_entries`: whoever edits the file without the key is caught. A file
 put back to an older state is caught by the head kept beside it, and where that was put back too, by the
-server's next receipt (:mod:`fedrec.privacy.accounting.head`).
+server's next receipt (:mod:`fedrec.privacy.accounting.ledger_head`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from types import TracebackType
 
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.accounting import ledger_receipts
-from fedrec.privacy.accounting.cap import Cap
-from fedrec.privacy.accounting.chain import LedgerChain
-from fedrec.privacy.accounting.creation import create_ledger
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting.data_commitment import Opening
+from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count
+from fedrec.privacy.accounting.ledger_chain import LedgerChain
+from fedrec.privacy.accounting.ledger_creation import create_ledger
+from fedrec.privacy.accounting.ledger_entries import (
     AnswerEntry,
     ChargeEntry,
     CountEntry,
@@ -28,10 +29,9 @@ from fedrec.privacy.accounting.entries import (
     Verification,
     Verifier,
 )
-from fedrec.privacy.accounting.kinds import Answer, Charge, Count
+from fedrec.privacy.accounting.ledger_reader import read_entries, verify_file
 from fedrec.privacy.accounting.ledger_view import LedgerView
-from fedrec.privacy.accounting.reading import read_entries, verify_file
-from fedrec.privacy.accounting.versions import Opening
+from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 from fedrec.protocol.statements import HeadMoment, Receipt, SignedLedgerHead
 
 __all__ = [
@@ -76,7 +76,7 @@ class Ledger(LedgerView):
         delta_lifetime: float | None = None,
         on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
-        cap = Cap(epsilon_lifetime, delta_lifetime)
+        cap = LifetimeCap(epsilon_lifetime, delta_lifetime)
         super().__init__(LedgerChain(path, signer=signer, verify=verify, on_event=on_event), cap)
 
     def __enter__(self) -> Ledger:
@@ -91,9 +91,9 @@ class Ledger(LedgerView):
         """Close the file and let go of the lock; closing twice is harmless."""
         self._chain.close()
 
-    def follow(self, *, epsilon_lifetime: float | None, delta_lifetime: float | None) -> None:
+    def set_cap(self, *, epsilon_lifetime: float | None, delta_lifetime: float | None) -> None:
         """Hold every charge to come against this cap; ``LedgerError`` for an impossible one."""
-        cap = Cap(epsilon_lifetime, delta_lifetime)
+        cap = LifetimeCap(epsilon_lifetime, delta_lifetime)
         with self._chain.mutex:
             self._cap = cap
 

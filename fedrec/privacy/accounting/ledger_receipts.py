@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedrec.errors import LedgerError, ProtocolError
-from fedrec.privacy.accounting.chain import LedgerChain
-from fedrec.privacy.accounting.head import check_receipt
+from fedrec.privacy.accounting.ledger_chain import LedgerChain
+from fedrec.privacy.accounting.ledger_head import check_receipt
 from fedrec.protocol.statements import (
     LEDGER_HEAD_CONTEXT,
     RECEIPT_CONTEXT,
@@ -60,7 +60,7 @@ def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
     try:
         check_receipt(chain.path, receipt, chain.history.entries)
     except LedgerError as error:
-        chain.shut(str(error), receipt)
+        chain.stop_writing(str(error), receipt)
         raise
     if chain.receipt is None or _position(chain, receipt) > _position(chain, chain.receipt):
         chain.keep_receipt(receipt)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fedrec.privacy.accounting.cap import Cap
-from fedrec.privacy.accounting.chain import LedgerChain
-from fedrec.privacy.accounting.entries import Entry, spending
-from fedrec.privacy.accounting.filter import Reading
-from fedrec.privacy.accounting.spend import View
+from fedrec.privacy.accounting.ledger_chain import LedgerChain
+from fedrec.privacy.accounting.ledger_entries import Entry, spending
+from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
+from fedrec.privacy.accounting.lifetime_filter import FilterReading
+from fedrec.privacy.accounting.privacy_spend import View
 
 
 class LedgerView:
     """Answers about the entries of a chain, under a cap. Safe to use from several threads."""
 
-    def __init__(self, chain: LedgerChain, cap: Cap) -> None:
+    def __init__(self, chain: LedgerChain, cap: LifetimeCap) -> None:
         self._chain = chain
         self._cap = cap
 
@@ -65,7 +65,7 @@ class LedgerView:
         """Return the number of entries and the hash of the last."""
         return self._chain.head()
 
-    def reading(self, *, view: View = "server") -> Reading:
+    def reading(self, *, view: View = "server") -> FilterReading:
         """Read what everything charged counts against the cap, and what is left of it.
 
         Without a cap, as in simulations, at a nominal one and the delta of what was charged last.

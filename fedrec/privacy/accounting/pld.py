@@ -1,13 +1,15 @@
 """Epsilon by privacy loss distributions (PLD): the headline, a proved bound for one training.
 
-Steps' losses (:mod:`fedrec.privacy.accounting.loss`) are composed by the fast Fourier transform (Koskela,
-Jaelkoe and Honkela 2020), add and remove apart, and the larger epsilon is taken. For the noise that merchants
+Steps' losses (:mod:`fedrec.privacy.accounting.privacy_loss`) are composed by the fast Fourier transform
+(Koskela, Jaelkoe and Honkela 2020), add and remove apart, and the larger epsilon is taken.
+For the noise that merchants
 really draw, sums of sampled discrete Gaussians, it holds by the lemma of
-:mod:`fedrec.privacy.accounting.lemma` at the multiplier sqrt(V - 9) / Delta. Where every record is in every
-step there is a closed form, which is used instead (Balle and Wang 2018, theorem 8). Neighbouring data sets
+:mod:`fedrec.privacy.accounting.discrete_noise_lemma` at the multiplier sqrt(V - 9) / Delta.
+Where every record is in every step there is a closed form, which is used instead (Balle and Wang 2018,
+theorem 8). Neighbouring data sets
 differ by one record added or removed; records are sampled by Poisson. The rates and step counts must be fixed
 before the first of the steps: a server that chooses its next training after seeing results is beyond this
-bound, and :mod:`fedrec.privacy.accounting.filter` is for that.
+bound, and :mod:`fedrec.privacy.accounting.lifetime_filter` is for that.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import cast
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from fedrec.privacy.accounting.accountant import AccountantSpec
-from fedrec.privacy.accounting.composing import Sum, epsilon_of
+from fedrec.privacy.accounting.accountant_spec import AccountantSpec
+from fedrec.privacy.accounting.discrete_noise_lemma import accounted_rate
 from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, MIN_DELTA, Event, Group, check_delta, grouped
-from fedrec.privacy.accounting.lemma import accounted_rate
-from fedrec.privacy.accounting.loss import Losses, Mixture, StepLosses, step_losses, variance_of_loss
+from fedrec.privacy.accounting.loss_composition import LossSum, epsilon_of
+from fedrec.privacy.accounting.privacy_loss import Losses, Mixture, StepLosses, step_losses, variance_of_loss
 
 FLOAT_DELTA = 1e-14
 """Taken off delta for each step: more than floating point was ever measured to lose."""
@@ -56,7 +58,7 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
     return _epsilon(_kinds(grouped(events)), delta)
 
 
-def epsilon_rough(events: Iterable[Event], *, delta: float) -> float:
+def epsilon_coarse(events: Iterable[Event], *, delta: float) -> float:
     """Epsilon of all ``events`` on a coarse grid: a bound too, some percent above :func:`epsilon_pld`."""
     check_delta(delta)
     kinds = _kinds(grouped(events))
@@ -187,13 +189,13 @@ class _Composition:
     """Many steps composed, in both directions, on a grid of one interval."""
 
     interval: float
-    directions: tuple[Sum, Sum]
+    directions: tuple[LossSum, LossSum]
 
     @staticmethod
     def of(kinds: Sequence[Kind], interval: float) -> _Composition:
         steps = [(_step(mixture, sigma, interval), count) for mixture, sigma, count in kinds]
-        removed = Sum(tuple((step.removed, count) for step, count in steps))
-        return _Composition(interval, (removed, Sum(tuple((step.added, count) for step, count in steps))))
+        removed = LossSum(tuple((step.removed, count) for step, count in steps))
+        return _Composition(interval, (removed, LossSum(tuple((step.added, count) for step, count in steps))))
 
     @property
     def size(self) -> int:

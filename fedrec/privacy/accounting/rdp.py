@@ -1,8 +1,9 @@
 """Renyi divergences (RDP) at real orders: what a lifetime cap adds up, and a cross-check of PLD.
 
 One step's divergence is that of the subsampled continuous Gaussian, which by the lemma of
-:mod:`fedrec.privacy.accounting.lemma` bounds the discrete noise at the multiplier sqrt(V - 9) / Delta, at any
-order. At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2),
+:mod:`fedrec.privacy.accounting.discrete_noise_lemma` bounds the discrete noise at the multiplier
+sqrt(V - 9) / Delta, at any order.
+At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2),
 for a record that is removed; one that is added gives less (Mironov, Talwar and Zhang 2019, theorem 5).
 Neighbouring data sets differ by one record added or removed; records are sampled by Poisson.
 """
@@ -17,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from fedrec.privacy.accounting.accountant import AccountantSpec
+from fedrec.privacy.accounting.accountant_spec import AccountantSpec
+from fedrec.privacy.accounting.discrete_noise_lemma import accounted_rate
 from fedrec.privacy.accounting.events import LEAST_MULTIPLIER, Event, check_delta
-from fedrec.privacy.accounting.lemma import accounted_rate
 
 _REAL = np.array([*np.arange(105, 200, 5), *np.arange(200, 400, 10), *np.arange(400, 800, 25)]) / 100.0
 _WHOLE = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting.rating import rate
+from fedrec.privacy.accounting.budget_rating import rate_budget
 from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, largest, or_infinite, shown_epsilon
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
 
@@ -69,7 +69,7 @@ def _note(epsilon: float | None, delta: float | None, *, seeded: bool) -> str:
         return "no guarantee: noise came from a seed"
     if delta is None:
         return "no round was charged"
-    word = rate(epsilon, delta=delta).word
+    word = rate_budget(epsilon, delta=delta).word
     return f"epsilon; {word}; δ = {number_format.delta(delta)}"
 
 
@@ -82,7 +82,7 @@ def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
             str(ledger.summary["size"]),
             shown_epsilon(ledger.training_epsilon),
             shown_epsilon(ledger.summary["spent"]),
-            rate(ledger.summary["spent"], delta=ledger.summary["delta"]).word,
+            rate_budget(ledger.summary["spent"], delta=ledger.summary["delta"]).word,
             _left(ledger, ledger.summary["spent"]),
             shown_epsilon(ledger.summary["spent_aggregation_broken"]),
             number_format.delta(ledger.summary["delta"]),

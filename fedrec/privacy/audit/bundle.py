@@ -18,7 +18,7 @@ from typing import Any
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting.ledger_entries import (
     Entry,
     charges,
     finite,
@@ -26,8 +26,8 @@ from fedrec.privacy.accounting.entries import (
     payload_of,
     spending,
 )
-from fedrec.privacy.accounting.lifetime import Lifetime
-from fedrec.privacy.accounting.reading import read_entries, read_openings
+from fedrec.privacy.accounting.ledger_reader import read_entries, read_openings
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.accounting.counts import count_event
-from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.spend import PrivacySpend
+from fedrec.privacy.accounting.count_release import count_event
+from fedrec.privacy.accounting.ledger_entries import finite
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.protocol.schema import sha256_hex
 
 NO_BOUND = "no bound"

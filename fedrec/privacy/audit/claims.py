@@ -13,7 +13,7 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting.rating import Rating, rate, unit_in_words
+from fedrec.privacy.accounting.budget_rating import Rating, rate_budget, unit_in_words
 from fedrec.protocol import modes
 from fedrec.protocol.modes import ModeSpec
 from fedrec.protocol.trust import TrustModel
@@ -174,7 +174,9 @@ def rating(privacy: Mapping[str, Any], *, public_total: int | None = None) -> Ra
     bare = mode is None or not mode.private
     if bare or privacy.get("seeded") is True or epsilon is None or delta is None:
         epsilon, delta = None, 0.0
-    return rate(epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total)
+    return rate_budget(
+        epsilon, delta=delta, unit=unit_in_words(privacy.get("unit")), public_total=public_total
+    )
 
 
 def verdict(view: PartyView, rated: Rating) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedrec.privacy.accounting.rating import Rating, rate
+from fedrec.privacy.accounting.budget_rating import Rating, rate_budget
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.bundled_ledger import LedgerView, largest
 from fedrec.protocol.trust import TrustModel
@@ -35,7 +35,7 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView])
         plan = plans.get(training_id)
         if plan is not None:
             own = None if seeded else largest(owns)
-            rated = rate(own, delta=plan["delta"], public_total=plan["records_total"])
+            rated = rate_budget(own, delta=plan["delta"], public_total=plan["records_total"])
             kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
             trust = claims.trust_of(plan)
             if trusts.setdefault(plan["scheme"], trust) != trust:

@@ -7,9 +7,9 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting.copies import SHOWN
-from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, rate, unit_in_words
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating, rate_budget, unit_in_words
+from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
+from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, or_infinite, shown_epsilon
 from fedrec.protocol import modes
@@ -92,7 +92,7 @@ def _over_lifetime(
     unit = unit_in_words(worst.last["unit"])
     most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
     spent, delta = most.summary["spent"], most.summary["delta"]
-    rated = rate(spent, delta=delta, unit=unit)
+    rated = rate_budget(spent, delta=delta, unit=unit)
     colluders = max((charge["colluders"] for charge in charges), default=0)
     against = "a server that no merchant sides with"
     found = [modes.find(charge["mode"]) for charge in charges]
@@ -122,16 +122,16 @@ def _of_training(
 ) -> list[Block]:
     """State the proved epsilon of the training that cost most, in words and for copies."""
     unit, delta, spend = unit_in_words(ledger.last["unit"]), training.delta, training.spend
-    rated = rate(
+    rated = rate_budget(
         training.epsilon,
         delta=delta,
         unit=unit,
         public_total=None if plan is None else plan["records_total"],
     )
-    copies = ", ".join(f"{shown_epsilon(finite(spend.epsilon_of_copies(k)))} for {k}" for k in SHOWN)
+    copies = ", ".join(f"{shown_epsilon(finite(spend.epsilon_of_copies(k)))} for {k}" for k in SHOWN_COPIES)
     usual = ""
     if delta != USUAL_DELTA:
-        at = finite(spend.at(USUAL_DELTA).epsilon())
+        at = finite(spend.with_delta(USUAL_DELTA).epsilon())
         usual = f" (at delta {number_format.delta(USUAL_DELTA)}: {shown_epsilon(at)})"
     return [
         _sentence(rated, given + rated.sentence, lead=True),

@@ -1,7 +1,8 @@
 """From a privacy budget to a grid, a noise share and the range that a sum can reach.
 
 The sensitivity Delta of one record (quantise.py) and the noise multiplier sigma of the accountants fix
-the noise: discrete noise of variance V is accounted for at sqrt(V - 9) / Delta (accounting/lemma.py), so the
+the noise: discrete noise of variance V is accounted for at sqrt(V - 9) / Delta
+(accounting/discrete_noise_lemma.py), so the
 opened sum must carry V = sigma^2 * Delta^2 + 9. In ``distributed`` mode only the shares of honest survivors
 count, at least ``min_contributors - colluders`` of them, so each merchant's share has variance
 V / (min_contributors - colluders). In ``local`` mode each merchant carries the whole of it.
@@ -13,10 +14,15 @@ import math
 from dataclasses import dataclass
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.counts import COUNT_SIGMA
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA
+from fedrec.privacy.accounting.discrete_noise_lemma import (
+    LEAST_SHARE,
+    accounted_multiplier,
+    check_range,
+    share_std,
+)
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.lemma import LEAST_SHARE, accounted_multiplier, check_range, share_std
-from fedrec.privacy.accounting.spend import PrivacySpend, delta_left, least_multiplier
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend, delta_left, least_multiplier
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting import accountants
-from fedrec.privacy.accounting.copies import SHOWN
-from fedrec.privacy.accounting.counts import COUNT_SIGMA, count_event
-from fedrec.privacy.accounting.entries import finite
-from fedrec.privacy.accounting.multiplier import MIN_NOISE_MULTIPLIER
-from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating
-from fedrec.privacy.accounting.spend import PrivacySpend
+from fedrec.privacy.accounting import accountant_registry
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating
+from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event
+from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
+from fedrec.privacy.accounting.ledger_entries import finite
+from fedrec.privacy.accounting.noise_multiplier import MIN_NOISE_MULTIPLIER
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.aggregation import registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
@@ -91,7 +91,7 @@ def epsilon_after(
     """
     if not plan.privacy_mode.private:
         return None
-    spend = _spend(derived, steps=steps).at(plan.delta if delta is None else delta)
+    spend = _spend(derived, steps=steps).with_delta(plan.delta if delta is None else delta)
     return finite(spend.epsilon("aggregation_broken" if broken else "server"))
 
 
@@ -108,7 +108,7 @@ def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> d
 
     """
     spend = _spend(derived, steps=steps)
-    return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN}
+    return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN_COPIES}
 
 
 def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False) -> Rating:
@@ -146,12 +146,12 @@ def delta_warning(plan: TrainingPlan) -> str | None:
 def _cross_checks(derived: Derived, *, steps: int) -> dict[str, float | None]:
     """Return what every accountant but the headline's computes for :func:`epsilon_after`, by its name."""
     spend = _spend(derived, steps=steps)
-    return {name: finite(epsilon) for name, epsilon in accountants.cross_checks(spend).items()}
+    return {name: finite(epsilon) for name, epsilon in accountant_registry.cross_checks(spend).items()}
 
 
 def _spend(derived: Derived, *, steps: int) -> PrivacySpend:
     """Return the privacy spend of so many steps, with the count that a merchant declared before."""
-    return derived.spend.after(steps).beside(count_event())
+    return derived.spend.with_steps(steps).with_releases(count_event())
 
 
 def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[str, Any]]:
@@ -211,7 +211,9 @@ def build_report(
         f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
         "bound."
         for name, value in checked.items()
-        if value is not None and epsilon is not None and accountants.contradicts(value, headline=epsilon)
+        if value is not None
+        and epsilon is not None
+        and accountant_registry.contradicts(value, headline=epsilon)
     ]
     warnings += _absent_classes(metrics)
     warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
@@ -258,7 +260,7 @@ def build_report(
             "events": _charged(plan, derived, steps=steps),
             "colluders": plan.colluders,
             "min_contributors": plan.min_contributors,
-            "accountant": accountants.report_accountants(),
+            "accountant": accountant_registry.report_accountants(),
             "seeded": facts.seeded,
             "per_merchant": list(per_merchant),
         },

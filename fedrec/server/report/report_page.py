@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec.privacy.accounting.rating import USUAL_DELTA, Rating, unit_in_words
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating, unit_in_words
 from fedrec.privacy.audit import claims
 from fedrec.protocol import modes
 from fedrec.protocol.trust import TrustModel

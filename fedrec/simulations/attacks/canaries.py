@@ -32,8 +32,8 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import DEFAULT_SCHEME, TrainingOptions
 from fedrec.errors import AuditError, ConfigError
 from fedrec.flower import set_task_identity
-from fedrec.privacy.accounting.entries import charges
-from fedrec.privacy.accounting.reading import read_entries
+from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.identity import SigningIdentity, verify

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.privacy.accounting.loss import Floats, Losses
+from fedrec.privacy.accounting.privacy_loss import Floats, Losses
 
 LOG_TAIL = 38.0
 """Sums outside a window hold at most exp(-38), 3e-17, of the mass on either side."""
@@ -55,7 +55,7 @@ def _weights(interval: float, size: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class Sum:
+class LossSum:
     """A sum of independent losses: so many of each of several."""
 
     parts: tuple[tuple[Losses, int], ...]
@@ -92,11 +92,11 @@ class Sum:
         circle = np.fft.irfft(spectrum, size)
         return Losses(first=low, masses=np.roll(circle, -(low % size)), infinite=self.infinite)
 
-    def growing(self, step: Sum, *, last: int) -> Iterator[Losses]:
+    def growing(self, step: LossSum, *, last: int) -> Iterator[Losses]:
         """Yield the distributions of this sum and 1, 2, ..., ``last`` times ``step``."""
 
-        def after(k: int) -> Sum:
-            return Sum((*self.parts, *((losses, count * k) for losses, count in step.parts)))
+        def after(k: int) -> LossSum:
+            return LossSum((*self.parts, *((losses, count * k) for losses, count in step.parts)))
 
         tilts = _tilts(after(1), after(last))
         before, each = _Moments.of(self, tilts=tilts), _Moments.of(step, tilts=tilts)
@@ -119,7 +119,7 @@ class _Moments:
     down: Floats
 
     @staticmethod
-    def of(total: Sum, *, tilts: Floats) -> _Moments:
+    def of(total: LossSum, *, tilts: Floats) -> _Moments:
         up, down = np.zeros(tilts.shape), np.zeros(tilts.shape)
         for losses, count in total.parts:
             up += count * _log_moments(losses, tilts)
@@ -130,7 +130,7 @@ class _Moments:
         return _Moments(tilts=self.tilts, up=self.up + times * other.up, down=self.down + times * other.down)
 
 
-def _window(total: Sum, moments: _Moments) -> tuple[int, int]:
+def _window(total: LossSum, moments: _Moments) -> tuple[int, int]:
     low = sum(count * losses.first for losses, count in total.parts)
     high = sum(count * (losses.first + losses.masses.size - 1) for losses, count in total.parts)
     high = min(high, math.ceil(float(np.min((moments.up + LOG_TAIL) / moments.tilts))))
@@ -149,7 +149,7 @@ def _fast_length(points: int) -> int:
     return best
 
 
-def _tilts(fewest: Sum, most: Sum) -> Floats:
+def _tilts(fewest: LossSum, most: LossSum) -> Floats:
     """Return tilts to take Chernoff's bound at, around the best for normal sums of these deviations.
 
     Rare large losses need smaller ones, down to one over the largest; above 80 no tilt resolves more.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.database import LedgerFile
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting.data_commitment import Opening
+from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     NewEntry,
     Row,
@@ -19,9 +19,16 @@ from fedrec.privacy.accounting.entries import (
     check_rows,
     to_row,
 )
-from fedrec.privacy.accounting.head import check_head, hash_at, head_of, head_path, read_head, write_head
-from fedrec.privacy.accounting.history import History
-from fedrec.privacy.accounting.versions import Opening
+from fedrec.privacy.accounting.ledger_file import LedgerFile
+from fedrec.privacy.accounting.ledger_head import (
+    check_head,
+    hash_at,
+    head_of,
+    head_path,
+    read_head,
+    write_head,
+)
+from fedrec.privacy.accounting.ledger_history import History
 from fedrec.protocol.statements import Receipt
 
 
@@ -146,7 +153,7 @@ class LedgerChain:
         self.receipt = receipt
         self._write_head()
 
-    def shut(self, reason: str, receipt: Receipt) -> None:
+    def stop_writing(self, reason: str, receipt: Receipt) -> None:
         """Write nothing more for this reason: the receipt shows that this ledger is an older copy."""
         self._outdated = reason
         # The lock stays: another process would only find the same, and this one still runs.

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedrec.errors import BudgetExceededError, LedgerError
-from fedrec.privacy.accounting.entries import Epsilons, finite
+from fedrec.privacy.accounting.entry_contents import Charge, Count
 from fedrec.privacy.accounting.events import MIN_DELTA
-from fedrec.privacy.accounting.filter import Reading
-from fedrec.privacy.accounting.kinds import Charge, Count
-from fedrec.privacy.accounting.lifetime import Lifetime
-from fedrec.privacy.accounting.spend import View
+from fedrec.privacy.accounting.ledger_entries import Epsilons, finite
+from fedrec.privacy.accounting.lifetime_filter import FilterReading
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
+from fedrec.privacy.accounting.privacy_spend import View
 
 NOMINAL_EPSILON = 10.0
 """Where no cap is set, as in simulations: what the filter's order is chosen for. Nothing is refused then."""
 
 
 @dataclass(frozen=True)
-class Cap:
+class LifetimeCap:
     """No more than ``epsilon`` at ``delta`` by the lifetime filter; None for no cap, and then for both.
 
     Raises ``LedgerError`` for an impossible one.
@@ -34,15 +34,15 @@ class Cap:
         if self.delta is not None and not MIN_DELTA <= self.delta < 1:
             raise LedgerError(f"ledger: the lifetime delta {self.delta} is outside [{MIN_DELTA}, 1).")
 
-    def terms(self, delta: float) -> tuple[float, float]:
+    def filter_parameters(self, delta: float) -> tuple[float, float]:
         """Return epsilon and delta that the filter is read at; ``delta`` counts where there is no cap."""
         if self.epsilon is None or self.delta is None:
             return NOMINAL_EPSILON, delta
         return self.epsilon, self.delta
 
-    def read(self, lifetime: Lifetime, *, delta: float, view: View = "server") -> Reading:
+    def read(self, lifetime: Lifetime, *, delta: float, view: View = "server") -> FilterReading:
         """Read what was spent, and what is left; ``delta`` counts where there is no cap."""
-        epsilon, delta = self.terms(delta)
+        epsilon, delta = self.filter_parameters(delta)
         return lifetime.reading(epsilon=epsilon, delta=delta, view=view)
 
     def epsilons(self, lifetime: Lifetime, cost: Charge | Count) -> Epsilons:
@@ -53,7 +53,7 @@ class Cap:
             ConfigError: there is no cap, and the cost's own delta is out of range.
 
         """
-        epsilon, delta = self.terms(cost.delta)
+        epsilon, delta = self.filter_parameters(cost.delta)
         after = lifetime.reading(epsilon=epsilon, delta=delta, adding=cost)
         if self.epsilon is not None and not after.fits:
             raise BudgetExceededError(
@@ -70,7 +70,7 @@ class Cap:
 
     def check_ahead(self, lifetime: Lifetime, charge: Charge, *, rounds: int) -> None:
         """Raise ``BudgetExceededError`` unless so many charges like this one would be taken."""
-        epsilon, delta = self.terms(charge.delta)
+        epsilon, delta = self.filter_parameters(charge.delta)
         if self.epsilon is None or rounds < 1:
             return
         after = lifetime.reading(epsilon=epsilon, delta=delta, adding=charge, charges=rounds)

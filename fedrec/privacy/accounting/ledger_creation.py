@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.cap import Cap
-from fedrec.privacy.accounting.database import LedgerFile
-from fedrec.privacy.accounting.entries import CountEntry, Signer, genesis, to_row
-from fedrec.privacy.accounting.head import head_of, head_path, write_head
-from fedrec.privacy.accounting.history import History
-from fedrec.privacy.accounting.kinds import Count
+from fedrec.privacy.accounting.entry_contents import Count
+from fedrec.privacy.accounting.ledger_entries import CountEntry, Signer, genesis, to_row
+from fedrec.privacy.accounting.ledger_file import LedgerFile
+from fedrec.privacy.accounting.ledger_head import head_of, head_path, write_head
+from fedrec.privacy.accounting.ledger_history import History
+from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 
 
 def create_ledger(
@@ -35,7 +35,7 @@ def create_ledger(
     if path.exists() or head_path(path).exists():
         raise LedgerError(f"ledger: {path} or its head file is there already: a ledger is made once.")
     history, count = History(), replace(count, number=1)
-    epsilons = Cap(epsilon_lifetime, delta_lifetime).epsilons(history.lifetime, count)
+    epsilons = LifetimeCap(epsilon_lifetime, delta_lifetime).epsilons(history.lifetime, count)
     entry, row = to_row(history.new_count(count, epsilons), previous=genesis(signer.public), signer=signer)
     file = LedgerFile(path, on_event=on_event)
     try:

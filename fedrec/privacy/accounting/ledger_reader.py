@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fedrec._internal.file_locks import is_locked
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.database import SELECT_OPENINGS
-from fedrec.privacy.accounting.entries import SELECT, Entry, Row, Verification, Verifier, check_rows
-from fedrec.privacy.accounting.head import LOST
-from fedrec.privacy.accounting.versions import Opening
+from fedrec.privacy.accounting.data_commitment import Opening
+from fedrec.privacy.accounting.ledger_entries import SELECT, Entry, Row, Verification, Verifier, check_rows
+from fedrec.privacy.accounting.ledger_file import SELECT_OPENINGS
+from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP
 
 
 def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
@@ -23,12 +23,12 @@ def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verifi
 
     """
     if not path.is_file():
-        raise LedgerError(f"ledger: {path} does not exist. {LOST}")
+        raise LedgerError(f"ledger: {path} does not exist. {LOST_LEDGER_HELP}")
     if not path.stat().st_size:
-        raise LedgerError(f"ledger: {path} is empty: it is no ledger. {LOST}")
+        raise LedgerError(f"ledger: {path} is empty: it is no ledger. {LOST_LEDGER_HELP}")
     outcome, entries = check_rows(_select(path, SELECT), public=public, verify=verify)
     if outcome.ok and not entries:
-        raise LedgerError(f"ledger: {path} holds no entry: it is no ledger. {LOST}")
+        raise LedgerError(f"ledger: {path} holds no entry: it is no ledger. {LOST_LEDGER_HELP}")
     return outcome, entries
 
 

@@ -15,12 +15,12 @@ from pydantic import Field, ValidationError
 
 from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import Entry, Signer, Verifier, genesis
+from fedrec.privacy.accounting.ledger_entries import Entry, Signer, Verifier, genesis
 from fedrec.protocol.schema import Hash, Signature, Strict
 from fedrec.protocol.statements import Receipt
 
 HEAD_CONTEXT = b"fedrec/ledger-head-file/1"
-LOST = (
+LOST_LEDGER_HELP = (
     "A ledger is made once, by 'fedrec client init', and never anew: what the photos have cost would be "
     "forgotten. Put the newest backup of both files back; docs/ledger.md, 'A lost ledger', says what to do "
     "where there is none."
@@ -99,7 +99,7 @@ def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, publi
     if head is None:
         raise LedgerError(
             f"ledger: the head file beside {path} is missing, so nobody can tell whether the ledger is the "
-            f"newest. {LOST}"
+            f"newest. {LOST_LEDGER_HELP}"
         )
     if len(entries) < head.entries:
         raise LedgerError(

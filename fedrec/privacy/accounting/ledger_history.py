@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from fedrec.privacy.accounting.accountants import ledger_accountants
-from fedrec.privacy.accounting.entries import (
+from fedrec.privacy.accounting.accountant_registry import ledger_accountants
+from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count, answer_key
+from fedrec.privacy.accounting.ledger_entries import (
     AnswerEntry,
     ChargeEntry,
     CountEntry,
@@ -15,8 +16,7 @@ from fedrec.privacy.accounting.entries import (
     charges,
     last_count,
 )
-from fedrec.privacy.accounting.kinds import Answer, Charge, Count, answer_key
-from fedrec.privacy.accounting.lifetime import Lifetime
+from fedrec.privacy.accounting.lifetime_spend import Lifetime
 
 
 class History:

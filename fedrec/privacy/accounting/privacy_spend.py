@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fedrec.privacy.accounting.accountant import EpsilonOf
-from fedrec.privacy.accounting.copies import epsilon_of_copies
+from fedrec.privacy.accounting.accountant_spec import EpsilonOf
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.multiplier import noise_multiplier_for
+from fedrec.privacy.accounting.group_privacy import epsilon_of_copies
+from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
 
 View = Literal["server", "aggregation_broken"]
@@ -58,15 +58,15 @@ class PrivacySpend:
         """What of delta is left for the noise."""
         return delta_left(delta=self.delta, beta=self.beta, steps=self.steps)
 
-    def after(self, steps: int) -> PrivacySpend:
+    def with_steps(self, steps: int) -> PrivacySpend:
         """Return the same with another number of steps."""
         return replace(self, steps=steps)
 
-    def at(self, delta: float) -> PrivacySpend:
+    def with_delta(self, delta: float) -> PrivacySpend:
         """Return the same at another delta."""
         return replace(self, delta=delta)
 
-    def beside(self, *releases: Event) -> PrivacySpend:
+    def with_releases(self, *releases: Event) -> PrivacySpend:
         """Return the same with single releases beside it."""
         return replace(self, releases=(*self.releases, *releases))
 
@@ -102,7 +102,7 @@ class PrivacySpend:
         counts = range(0, self.steps + 1, every)
         if self.multiplier == 0.0:
             return (math.inf,) * len(counts)
-        deltas = [self.after(count).accounting_delta for count in counts]
+        deltas = [self.with_steps(count).accounting_delta for count in counts]
         step = Event(self.sample_rate, self.multiplier, every)
         return epsilon_schedule(self.releases, step, deltas=deltas)
 
@@ -127,5 +127,5 @@ def least_multiplier(
         delta=delta_left(delta=delta, beta=beta, steps=steps),
         sample_rate=sample_rate,
         steps=steps,
-        besides=tuple(releases),
+        releases=tuple(releases),
     )

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.events import Event, check_delta
-from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_rough
+from fedrec.privacy.accounting.pld import epsilon_coarse, epsilon_pld
 
 MIN_NOISE_MULTIPLIER = 0.3
 MAX_NOISE_MULTIPLIER = 1e4
@@ -18,11 +18,11 @@ _Curve = Callable[[float], float]
 
 @lru_cache(maxsize=1024)
 def noise_multiplier_for(
-    *, epsilon: float, delta: float, sample_rate: float, steps: int, besides: tuple[Event, ...] = ()
+    *, epsilon: float, delta: float, sample_rate: float, steps: int, releases: tuple[Event, ...] = ()
 ) -> float:
     """Find the noise multiplier with 0.995 * ``epsilon`` <= PLD epsilon <= ``epsilon`` after ``steps`` steps.
 
-    ``besides`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3:
+    ``releases`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3:
     more privacy than was asked for.
 
     Raises:
@@ -37,7 +37,7 @@ def noise_multiplier_for(
         raise ConfigError(f"steps: {steps} must be at least 1 to need noise.")
 
     def events(log_sigma: float) -> list[Event]:
-        return [Event(sample_rate, math.exp(log_sigma), steps), *besides]
+        return [Event(sample_rate, math.exp(log_sigma), steps), *releases]
 
     def by_pld(log_sigma: float) -> float:
         return epsilon_pld(events(log_sigma), delta=delta)
@@ -49,24 +49,24 @@ def noise_multiplier_for(
     if above > epsilon:
         raise UnreachableBudgetError(
             f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
-            f"{sample_rate}{_of(besides, delta)}; allow a larger epsilon, or fewer steps."
+            f"{sample_rate}{_of(releases, delta)}; allow a larger epsilon, or fewer steps."
         )
     # A coarse grid is cheap and a little above the fine one, so its answer is a good upper end of the
     # bracket.
     left, right = low, high
     while right - left > 0.01:
         middle = (left + right) / 2
-        rough = epsilon_rough(events(middle), delta=delta)
+        rough = epsilon_coarse(events(middle), delta=delta)
         left, right = (left, middle) if rough <= epsilon else (middle, right)
     if right < high:
         high, above = right, by_pld(right)
     return _narrow(by_pld, epsilon=epsilon, low=low, high=high, above=above)
 
 
-def _of(besides: tuple[Event, ...], delta: float) -> str:
-    if not besides:
+def _of(releases: tuple[Event, ...], delta: float) -> str:
+    if not releases:
         return ""
-    return f", beside {epsilon_pld(besides, delta=delta):.3g} for the counts of records that are declared"
+    return f", beside {epsilon_pld(releases, delta=delta):.3g} for the counts of records that are declared"
 
 
 def _narrow(by_pld: _Curve, *, epsilon: float, low: float, high: float, above: float) -> float:

@@ -11,8 +11,8 @@ from typing import Final
 
 from fedrec._internal.registry import Registry
 from fedrec.privacy.accounting import pld, rdp
-from fedrec.privacy.accounting.accountant import AccountantSpec
-from fedrec.privacy.accounting.spend import PrivacySpend
+from fedrec.privacy.accounting.accountant_spec import AccountantSpec
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 
 HEADLINE: Final = pld.SPEC
 _BUILTIN: Final = (HEADLINE, rdp.SPEC)

@@ -1,7 +1,8 @@
 """Epsilon for a photo of which there are several copies, each sampled by a coin of its own.
 
 Taking all k copies out is no step at k times the sensitivity: only as many of them as are drawn move a step's
-sum. By the argument of :mod:`fedrec.privacy.accounting.lemma`, with the shifts of the drawn copies added up,
+sum. By the argument of :mod:`fedrec.privacy.accounting.discrete_noise_lemma`, with the shifts of the drawn
+copies added up,
 the step is dominated by the mixture over j from Binomial(k, q) of Gaussians at j times the sensitivity
 (Choquette-Choo, Ganesh, Steinke and Thakurta 2024, "Privacy Amplification for Matrix Mechanisms";
 ``docs/accounting.md`` has the argument), and rounding may pass the sensitivity of any of the k.
@@ -13,12 +14,12 @@ import math
 from collections.abc import Iterable
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.discrete_noise_lemma import accounted_rate
 from fedrec.privacy.accounting.events import MIN_DELTA, Event, check_delta, grouped
-from fedrec.privacy.accounting.lemma import accounted_rate
-from fedrec.privacy.accounting.loss import Mixture
 from fedrec.privacy.accounting.pld import epsilon_of_kinds, epsilon_pld
+from fedrec.privacy.accounting.privacy_loss import Mixture
 
-SHOWN = (2, 4)
+SHOWN_COPIES = (2, 4)
 """Numbers of copies whose epsilon stands beside the headline."""
 MAX_COPIES = 16
 

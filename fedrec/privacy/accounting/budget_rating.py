@@ -2,7 +2,7 @@
 
 The scale's ends are the tiers of Ponomareva and others 2023, "How to DP-fy ML": strong up to 1, weak or none
 above 10; between them 4 parts what still bounds an attack (at most 55 times) from what hardly does. Every
-page rates by :func:`rate` and by nothing else.
+page rates by :func:`rate_budget` and by nothing else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Rating:
         return self.word != "little protection"
 
 
-def rate(
+def rate_budget(
     epsilon: float | None, *, delta: float, unit: str = "photo", public_total: int | None = None
 ) -> Rating:
     """Rate an epsilon at a delta; None and infinity stand for no guarantee.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedrec.privacy.accounting.counts import count_event
+from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.spend import PrivacySpend, View
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend, View
 
 
 class Cost(Protocol):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import SELECT, Row
-from fedrec.privacy.accounting.head import LOST, head_path
-from fedrec.privacy.accounting.versions import Opening
+from fedrec.privacy.accounting.data_commitment import Opening
+from fedrec.privacy.accounting.ledger_entries import SELECT, Row
+from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, head_path
 
 SELECT_OPENINGS = "SELECT sequence, salt, version FROM opening ORDER BY sequence"
 _VERSION = 2
@@ -64,12 +64,14 @@ class LedgerFile:
         if not self.path.exists():
             head = head_path(self.path)
             if head.exists():
-                raise LedgerError(f"ledger: {self.path} is missing, and its head file is still there. {LOST}")
-            raise LedgerError(f"ledger: {self.path} and its head file are missing. {LOST}")
+                raise LedgerError(
+                    f"ledger: {self.path} is missing, and its head file is still there. {LOST_LEDGER_HELP}"
+                )
+            raise LedgerError(f"ledger: {self.path} and its head file are missing. {LOST_LEDGER_HELP}")
         self.path.chmod(0o600)
         version = self._connect().execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            raise LedgerError(f"ledger: {self.path} is empty: it is no ledger. {LOST}")
+            raise LedgerError(f"ledger: {self.path} is empty: it is no ledger. {LOST_LEDGER_HELP}")
         if version != _VERSION:
             raise LedgerError(
                 f"ledger: {self.path} has format {version}, this version of fedrec writes {_VERSION}."

@@ -22,8 +22,8 @@ import numpy as np
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.events import MIN_DELTA, Event, check_delta
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
-from fedrec.privacy.accounting.spend import PrivacySpend
 
 RELEASES_PART = 1 / 16
 """Part of delta that single releases have; the two arms share the rest evenly."""
@@ -32,7 +32,7 @@ _LARGEST_NEEDED = 1e6
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingCost:
     """What one training costs: ``planned`` noised steps like ``step``, ``charged`` of them so far.
 
     ``step`` is one noised step (its ``steps`` is 1) in the view that the cap is held in, ``beta`` the chance
@@ -65,7 +65,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FilterReading:
     """What the filter says: epsilon of single releases, and of all trainings by either arm.
 
     ``order`` is the Renyi order of arm (a), None before the first training.
@@ -98,9 +98,9 @@ class Reading:
         return max(0.0, self.epsilon - self.spent)
 
 
-def read(
-    trainings: Sequence[Training], *, releases: Sequence[Event] = (), epsilon: float, delta: float
-) -> Reading:
+def read_filter(
+    trainings: Sequence[TrainingCost], *, releases: Sequence[Event] = (), epsilon: float, delta: float
+) -> FilterReading:
     """Hold trainings and single releases against a cap of (``epsilon``, ``delta``).
 
     Args:
@@ -116,14 +116,15 @@ def read(
     check_delta(delta)
     if not 0.0 < epsilon < math.inf:
         raise ConfigError(f"lifetime cap: epsilon {epsilon} is not a positive number; choose one such as 10.")
-    return Reading(
+    return FilterReading(
         epsilon=epsilon,
         releases=math.fsum(
-            _pld(event, part_of(delta * RELEASES_PART, position)) for position, event in enumerate(releases)
+            _pld(event, delta_share(delta * RELEASES_PART, position))
+            for position, event in enumerate(releases)
         ),
         renyi=_renyi(trainings, epsilon=epsilon, delta=delta),
         basic=math.fsum(
-            training.spend(training.planned).at(part_of(delta * ARM_PART, position)).epsilon()
+            training.spend(training.planned).with_delta(delta_share(delta * ARM_PART, position)).epsilon()
             for position, training in enumerate(trainings)
         ),
         order=float(ORDERS[order_index(trainings[0].step, epsilon=epsilon, delta=delta)])
@@ -132,14 +133,14 @@ def read(
     )
 
 
-def needed_cap(trainings: Sequence[Training], *, releases: Sequence[Event] = (), delta: float) -> float:
+def needed_cap(trainings: Sequence[TrainingCost], *, releases: Sequence[Event] = (), delta: float) -> float:
     """Return the least cap, to the hundredth, at which all of it fits at ``delta``; infinite if none does.
 
     What arm (a) reads depends on the cap itself, which its order is fixed by.
     """
 
     def fits(hundredths: int) -> bool:
-        return read(trainings, releases=releases, epsilon=hundredths / 100, delta=delta).fits
+        return read_filter(trainings, releases=releases, epsilon=hundredths / 100, delta=delta).fits
 
     low, high = 0, 1
     while not fits(high):
@@ -152,7 +153,7 @@ def needed_cap(trainings: Sequence[Training], *, releases: Sequence[Event] = (),
     return high / 100
 
 
-def part_of(delta: float, position: int) -> float:
+def delta_share(delta: float, position: int) -> float:
     """Return the share of a delta that is for the thing at ``position``, counted from 0: 1/2, 1/6, 1/12, ...
 
     1 / ((i + 1) (i + 2)) of it: parts of any number of things add up to less than the whole, and fall slowly.
@@ -171,7 +172,7 @@ def order_index(step: Event, *, epsilon: float, delta: float) -> int:
     return int(np.argmax(room / rdp_vector(step)))
 
 
-def _renyi(trainings: Sequence[Training], *, epsilon: float, delta: float) -> float:
+def _renyi(trainings: Sequence[TrainingCost], *, epsilon: float, delta: float) -> float:
     if not any(training.charged for training in trainings):
         return 0.0
     index = order_index(trainings[0].step, epsilon=epsilon, delta=delta)

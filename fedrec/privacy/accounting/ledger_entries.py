@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.kinds import Answer, Charge, Count
+from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count
 
 SIGNING_CONTEXT = b"fedrec/ledger/1"
 SELECT = "SELECT sequence, key, payload, hash, signature FROM entries ORDER BY sequence"
@@ -72,7 +72,7 @@ class _Link:
 
 @dataclass(frozen=True)
 class ChargeEntry(_Link):
-    """A round's charge; ``data`` commits to the dataset version, see ``versions.py``."""
+    """A round's charge; ``data`` commits to the dataset version, see ``data_commitment.py``."""
 
     charge: Charge
     data: str

@@ -7,28 +7,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.entries import SpendingEntry
+from fedrec.privacy.accounting.entry_contents import Charge, Cost, Count
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
-from fedrec.privacy.accounting.filter import Reading, Training, needed_cap, read
-from fedrec.privacy.accounting.kinds import Charge, Cost, Count
+from fedrec.privacy.accounting.ledger_entries import SpendingEntry
+from fedrec.privacy.accounting.lifetime_filter import FilterReading, TrainingCost, needed_cap, read_filter
 from fedrec.privacy.accounting.pld import epsilon_pld
-from fedrec.privacy.accounting.spend import View
+from fedrec.privacy.accounting.privacy_spend import View
 
 MAX_PREPARED = 4096
 """Most charges of a training worked out ahead; later ones are composed as they come."""
 
 
 @dataclass(frozen=True)
-class _Spent:
+class _TrainingCharges:
     """A training: one of its charges, which are all alike, and how many of its steps were charged."""
 
     charge: Charge
     steps: int
 
-    def in_view(self, view: View) -> Training:
+    def in_view(self, view: View) -> TrainingCost:
         """Return it in the filter's terms."""
         charge = self.charge
-        return Training(
+        return TrainingCost(
             step=replace(charge.event(view), steps=1),
             planned=charge.rounds * charge.steps,
             charged=self.steps,
@@ -40,7 +40,7 @@ class Lifetime:
     """Trainings in the order of their first charges, and single releases in that of theirs."""
 
     def __init__(self) -> None:
-        self._trainings: dict[str, _Spent] = {}
+        self._trainings: dict[str, _TrainingCharges] = {}
         self._releases: list[Count] = []
         self._prepared: tuple[str, tuple[float, ...]] | None = None
 
@@ -66,7 +66,7 @@ class Lifetime:
         What the filter counts for a training is fixed by its first charge.
         """
         before = self._trainings.get(charge.training_id)
-        if before is not None and _terms(before.charge) != _terms(charge):
+        if before is not None and _fixed_terms(before.charge) != _fixed_terms(charge):
             raise LedgerError(
                 f"ledger: training {charge.training_id[:12]} was begun with other rates, noise or rounds."
             )
@@ -83,13 +83,13 @@ class Lifetime:
         adding: Charge | Count | None = None,
         charges: int = 1,
         view: View = "server",
-    ) -> Reading:
+    ) -> FilterReading:
         """Read the filter at a cap of (``epsilon``, ``delta``), with so many ``charges`` more like one given.
 
         Raises ``ConfigError`` where the cap is out of range.
         """
         trainings, releases = self._in_view(view, adding=adding, charges=charges)
-        return read(trainings, releases=releases, epsilon=epsilon, delta=delta)
+        return read_filter(trainings, releases=releases, epsilon=epsilon, delta=delta)
 
     def needed_cap(self, charge: Charge, *, charges: int, delta: float) -> float:
         """Return the least cap, to the hundredth, that lets so many more charges like this one in."""
@@ -98,7 +98,7 @@ class Lifetime:
 
     def _in_view(
         self, view: View, *, adding: Charge | Count | None, charges: int
-    ) -> tuple[list[Training], list[Event]]:
+    ) -> tuple[list[TrainingCost], list[Event]]:
         spent, counts = self._trainings, self._releases
         if isinstance(adding, Count):
             counts = [*counts, adding]
@@ -106,16 +106,16 @@ class Lifetime:
             spent = spent | {adding.training_id: self._with(adding, charges=charges)}
         return [each.in_view(view) for each in spent.values()], [count.event(view) for count in counts]
 
-    def _with(self, charge: Charge, *, charges: int) -> _Spent:
+    def _with(self, charge: Charge, *, charges: int) -> _TrainingCharges:
         before = self._trainings.get(charge.training_id)
         done = 0 if before is None else before.steps
-        return _Spent(charge if before is None else before.charge, done + charges * charge.steps)
+        return _TrainingCharges(charge if before is None else before.charge, done + charges * charge.steps)
 
     def prepare(self, charge: Charge) -> None:
         """Compose all charges of a training like this one, so that :meth:`own_epsilon` looks them up."""
         if self._prepared is None or self._prepared[0] != charge.training_id:
             count = min(charge.rounds, MAX_PREPARED)
-            whole = charge.spend.after(count * charge.steps)
+            whole = charge.spend.with_steps(count * charge.steps)
             self._prepared = (charge.training_id, whole.schedule(every=charge.steps))
 
     def own_epsilon(self, cost: Cost, *, charges: int = 1, view: View = "server") -> float:
@@ -130,7 +130,7 @@ class Lifetime:
             position, known = steps // cost.steps, self._prepared[1]
             if position < len(known):
                 return known[position]
-        return cost.spend.after(steps).epsilon(view)
+        return cost.spend.with_steps(steps).epsilon(view)
 
     def training_epsilon(self, charge: Charge, *, charges: int = 0) -> float:
         """Epsilon by PLD of a training and all counts that were declared, at the training's own delta.
@@ -147,10 +147,10 @@ class Lifetime:
         """
         steps = self._with(charge, charges=charges).steps
         counts = (count.event("server") for count in self._releases)
-        return charge.spend.after(steps).beside(*counts).epsilon()
+        return charge.spend.with_steps(steps).with_releases(*counts).epsilon()
 
 
-def _terms(charge: Charge) -> tuple[object, ...]:
+def _fixed_terms(charge: Charge) -> tuple[object, ...]:
     """What a training's charges have in common."""
     both = charge.event("server"), charge.event("aggregation_broken")
     return (*both, charge.beta, charge.delta, charge.rounds)
