@@ -45,7 +45,7 @@ from fedrec.privacy.accounting.ledger_entries import AnswerEntry, ChargeEntry, E
 from fedrec.privacy.accounting.ledger_entries import charges as charges_of
 from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.derived_parameters import derive
-from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
@@ -209,10 +209,8 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
                 work,
                 data[name].inputs,
                 data[name].labels,
-                clip=made.clip,
-                clipping=made.clipping,
+                settings=DpSgdSettings(clip=made.clip, sample_rate=made.sample_rate, clipping=made.clipping),
                 plan=derived.noise,
-                sample_rate=made.sample_rate,
                 rng=Randomness.seeded(SEED, "merchant", name, line.record.round),
             )
         weights.step(total.astype(np.float64) * (derived.unit / (made.sample_rate * made.records_total)))

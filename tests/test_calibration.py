@@ -15,12 +15,21 @@ from fedrec.errors import ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.dp import bounds
-from fedrec.privacy.dp.calibration import OVERFULL, NoisePlan, NoiseRequest, overfull_bits, plan_noise
+from fedrec.privacy.dp.calibration import (
+    TRUNCATION_BETA,
+    NoisePlan,
+    NoiseRequest,
+    plan_noise,
+    truncation_bits,
+)
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.quantise import sensitivity
-from fedrec.privacy.dp.step import contribute, local_update
+from fedrec.privacy.dp.step import DpSgdSettings, LocalSgdSettings, contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
+
+EVERY_RECORD = DpSgdSettings(clip=0.5, sample_rate=1.0)
+QUARTER = DpSgdSettings(clip=0.5, sample_rate=0.25)
 
 
 def _plan(**changes: Any) -> NoisePlan:
@@ -74,7 +83,7 @@ def test_both_views_follow_from_the_noise_that_is_drawn(mode: str, multiplier: f
 def test_a_share_too_small_for_the_lemma_is_refused() -> None:
     smallest = math.sqrt((6 * 64 - 9) / _plan().sensitivity ** 2)
     assert _plan(noise_multiplier=smallest * 1.0001).share_std >= 8
-    with pytest.raises(ConfigError, match="discrete noise is proved to hide"):
+    with pytest.raises(ConfigError, match="discrete noise is proved to be as private"):
         _plan(noise_multiplier=smallest * 0.9999)
 
 
@@ -124,7 +133,7 @@ def test_refusals(changes: dict[str, Any]) -> None:
 )
 def test_the_chance_of_an_overfull_step_is_bounded_from_above(records: int, rate: float) -> None:
     exact = stats.binom.logsf(bounds.MAX_RECORDS, records, rate) / math.log(2)
-    bits = overfull_bits(expected=records * rate)
+    bits = truncation_bits(expected=records * rate)
     assert bits > 0 and exact <= -bits
     if rate < 0.01:
         # For rare coins Chernoff's bound loses a factor of about the deviation, no more.
@@ -142,8 +151,8 @@ def test_a_step_that_may_be_overfull_is_refused_beforehand() -> None:
 
 def test_the_chance_that_a_draw_is_cut_is_a_part_of_beta() -> None:
     plan = _plan()
-    rounding = plan.beta - OVERFULL
-    assert 0 < OVERFULL < 1e-6 * plan.beta
+    rounding = plan.beta - TRUNCATION_BETA
+    assert 0 < TRUNCATION_BETA < 1e-6 * plan.beta
     assert plan.sensitivity == sensitivity(
         scale=plan.scale, dimension=plan.dimension, beta=rounding, float_slack=bounds.FLOAT_SLACK
     )
@@ -172,7 +181,7 @@ def test_contribution_is_clipped_sum_plus_noise_of_the_share() -> None:
     exact = clipped_sum(model, inputs, labels, clip=0.5) * plan.scale / 0.5
     rng = Randomness.seeded(9)
     rows = [
-        contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=rng.child(i)) - exact
+        contribute(model, inputs, labels, settings=EVERY_RECORD, plan=plan, rng=rng.child(i)) - exact
         for i in range(60)
     ]
     residual = np.concatenate(rows) / plan.share_std
@@ -185,16 +194,16 @@ def test_off_is_the_rounded_sum_and_clamps() -> None:
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0)
     exact = clipped_sum(model, inputs, labels, clip=0.5) * plan.scale / 0.5
     rng = Randomness.seeded(10)
-    ours = contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=rng)
+    ours = contribute(model, inputs, labels, settings=EVERY_RECORD, plan=plan, rng=rng)
     assert ours.dtype == np.int64
     assert np.abs(ours - np.clip(exact, -plan.clamp_abs, plan.clamp_abs)).max() < 1
     # The same stream gives the same bits; another gives others.
-    again = contribute(model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, rng=Randomness.seeded(10))
+    again = contribute(model, inputs, labels, settings=EVERY_RECORD, plan=plan, rng=Randomness.seeded(10))
     np.testing.assert_array_equal(ours, again)
     same = torch.ones(400, 1, 36)
     small = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, records_per_merchant=1)
     clamped = contribute(
-        model, same, torch.zeros(400, dtype=torch.int64), clip=0.5, plan=small, sample_rate=1.0, rng=rng
+        model, same, torch.zeros(400, dtype=torch.int64), settings=EVERY_RECORD, plan=small, rng=rng
     )
     assert np.abs(clamped).max() == small.clamp_abs
 
@@ -202,9 +211,7 @@ def test_off_is_the_rounded_sum_and_clamps() -> None:
 def test_no_records_still_carry_noise() -> None:
     model, inputs, labels = _problem()
     plan = _plan()
-    ours = contribute(
-        model, inputs[:0], labels[:0], clip=0.5, plan=plan, sample_rate=0.25, rng=Randomness.seeded(1)
-    )
+    ours = contribute(model, inputs[:0], labels[:0], settings=QUARTER, plan=plan, rng=Randomness.seeded(1))
     assert ours.std() == pytest.approx(plan.share_std, rel=0.3)
 
 
@@ -213,9 +220,11 @@ def test_a_step_outside_its_plan_is_refused() -> None:
     plan, rng = _plan(), Randomness.seeded(1)
     for clip, rate in ((0.6, 0.25), (0.5, 0.3)):
         with pytest.raises(ConfigError):
-            contribute(model, inputs, labels, clip=clip, plan=plan, sample_rate=rate, rng=rng)
+            contribute(
+                model, inputs, labels, settings=DpSgdSettings(clip=clip, sample_rate=rate), plan=plan, rng=rng
+            )
     with pytest.raises(ConfigError):
-        contribute(nn.Linear(36, 4), inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, rng=rng)
+        contribute(nn.Linear(36, 4), inputs, labels, settings=QUARTER, plan=plan, rng=rng)
 
 
 def test_local_update_says_the_parameter_difference() -> None:
@@ -223,8 +232,8 @@ def test_local_update_says_the_parameter_difference() -> None:
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
     start = parameter_vector(model)
     total = local_update(
-        model, inputs, labels, clip=0.5, plan=plan, sample_rate=1.0, learning_rate=0.8, mean_size=40,
-        rng=Randomness.seeded(3),
+        model, inputs, labels, settings=EVERY_RECORD, plan=plan,
+        local=LocalSgdSettings(learning_rate=0.8, mean_size=40), rng=Randomness.seeded(3)
     )  # fmt: skip
     np.testing.assert_array_equal(start, parameter_vector(model))
     # The same descent in floating point, without grid.
@@ -241,8 +250,8 @@ def test_local_noise_adds_up_over_steps() -> None:
     plan = _plan(mode="local", local_steps=5)
     draws = [
         local_update(
-            model, inputs, labels, clip=0.5, plan=plan, sample_rate=0.25, learning_rate=0.1, mean_size=40,
-            rng=Randomness.seeded(4, i),
+            model, inputs, labels, settings=QUARTER, plan=plan,
+            local=LocalSgdSettings(learning_rate=0.1, mean_size=40), rng=Randomness.seeded(4, i)
         )
         for i in range(40)
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
-from fedrec.privacy.dp.layer_gradients import _Outer
+from fedrec.privacy.dp.layer_gradients import _OuterProducts
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision import model_registry
 from fedrec.vision.models import effnet
@@ -368,7 +368,7 @@ def test_the_forms_of_a_gradient_are_all_met_by_the_models() -> None:
             torch.randn(2, 3, size, size), lambda logits: logits.square().sum(), views=1
         )
         met |= {type(part).__name__ for _, layer in layers for part in layer.parts}  # type: ignore[attr-defined]
-    assert met == {"_Outer", "_PerRecord", "Rows"}
+    assert met == {"_OuterProducts", "_GradientList", "GradientMatrix"}
 
 
 @pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 28), ("cnn", 3, 32), ("resnet18", 3, 32)])
@@ -426,7 +426,7 @@ def test_the_rounding_of_records_whose_terms_cancel_stays_within_the_proof() -> 
     """A whole batch around the guard's limit: a record's terms reach from its norm to 2**34 times that."""
     ratios = [2.0**power for power in np.linspace(0.5, 34, 256)]
     records = [_cancelling(ratio, seed=i) for i, ratio in enumerate(ratios)]
-    batch = _Outer(torch.cat([g for g, _ in records]), torch.cat([a for _, a in records]))
+    batch = _OuterProducts(torch.cat([g for g, _ in records]), torch.cat([a for _, a in records]))
     wide = [
         np.einsum("to,ti->oi", g[0].numpy().astype(np.longdouble), a[0].numpy().astype(np.longdouble))
         for g, a in records
@@ -514,7 +514,7 @@ def test_memory_bounds_the_physical_batch(monkeypatch: pytest.MonkeyPatch) -> No
     passes: list[int] = []
     model.register_forward_pre_hook(lambda module, arguments: passes.append(len(arguments[0])))
     usual = clipped_sum(model, inputs, labels, clip=1.0)
-    monkeypatch.setattr(clipping, "HELD_BYTES", 40 * 2**20)
+    monkeypatch.setattr(clipping, "GRADIENT_BYTES", 40 * 2**20)
     lean = clipped_sum(model, inputs, labels, clip=1.0)
     assert passes[1] == 16 and passes[0] == 1  # a look at the shapes, then one pass
     assert 1 <= max(passes[2:]) < 16

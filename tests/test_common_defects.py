@@ -31,7 +31,7 @@ from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
-from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, TrainRequest
@@ -98,7 +98,9 @@ def test_opacus_2_noise_needs_no_torchcsprng_and_not_torchs_generator() -> None:
     def noised(rng: Randomness) -> np.ndarray:
         torch.manual_seed(1)
         np.random.seed(1)
-        return contribute(model, inputs, labels, clip=1.0, plan=plan, sample_rate=0.5, rng=rng)
+        return contribute(
+            model, inputs, labels, settings=DpSgdSettings(clip=1.0, sample_rate=0.5), plan=plan, rng=rng
+        )
 
     assert not np.array_equal(noised(Randomness.from_os()), noised(Randomness.from_os()))
     assert not np.array_equal(noised(Randomness.seeded(5)), noised(Randomness.seeded(5 + 2**32)))
@@ -171,7 +173,7 @@ def test_opacus_6_an_empty_batch_is_a_step_like_any_other() -> None:
     np.testing.assert_array_equal(empty, np.zeros(18))
     noised = contribute(
         model, torch.zeros(0, 1, 5), torch.zeros(0, dtype=torch.int64),
-        clip=1.0, plan=plan, sample_rate=0.5, rng=Randomness.from_os(),
+        settings=DpSgdSettings(clip=1.0, sample_rate=0.5), plan=plan, rng=Randomness.from_os(),
     )  # fmt: skip
     assert np.abs(noised).max() > 0
 
@@ -248,7 +250,7 @@ def test_no_message_can_state_a_sensitivity_or_a_seed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are not the plan's"):
         contribute(
             model, torch.zeros(1, 1, 5), torch.zeros(1, dtype=torch.int64),
-            clip=2.0, plan=_plan(18), sample_rate=0.5, rng=Randomness.from_os(),
+            settings=DpSgdSettings(clip=2.0, sample_rate=0.5), plan=_plan(18), rng=Randomness.from_os(),
         )  # fmt: skip
 
 

@@ -66,7 +66,11 @@ def test_a_cell_weighs_what_its_integer_nearest_to_zero_does(sigma: float) -> No
             least, largest = sorted(mpmath.exp(-((mpmath.mpf(y) / sigma) ** 2) / 2) for y in ends)
             weight = table.exact[i] - (table.exact[i - 1] if i else 0)
             assert abs(mpmath.mpf(weight) / middle - largest) < mpmath.mpf(2) ** -220
-            assert 0 <= least / largest - mpmath.mpf(int(table.sure[i])) / 2**16 < mpmath.mpf(3) / 2**16
+            assert (
+                0
+                <= least / largest - mpmath.mpf(int(table.accepted_below[i])) / 2**16
+                < mpmath.mpf(3) / 2**16
+            )
 
 
 class Scripted(Randomness):
@@ -201,7 +205,7 @@ def test_acceptance_is_the_density_over_the_cells_largest(
     sigma: float, near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By uniforms a hair above and below it, decided in float64 and, with all of them near, in digits."""
-    monkeypatch.setattr(noise, "_NEAR", near)
+    monkeypatch.setattr(noise, "_EXACT_WITHIN", near)
     table = gaussian_table(sigma)
     width = 1 << table.shift
     cells, offsets, words, wanted = [], [], [], []
@@ -232,9 +236,9 @@ def test_what_is_too_near_to_call_is_decided_exactly(monkeypatch: pytest.MonkeyP
         # A stream of its own, so that the draws that follow stay the same.
         return exact(word, squares=squares, sigma=sigma, rng=Randomness.from_os())
 
-    exact = noise._decide
-    monkeypatch.setattr(noise, "_decide", decide)
-    monkeypatch.setattr(noise, "_NEAR", 1.0)
+    exact = noise._is_accepted
+    monkeypatch.setattr(noise, "_is_accepted", decide)
+    monkeypatch.setattr(noise, "_EXACT_WITHIN", 1.0)
     np.testing.assert_array_equal(usual, discrete_gaussian(20_000, sigma=1025.0, rng=Randomness.seeded(9)))
     assert len(calls) > 10
 
@@ -249,10 +253,10 @@ def test_the_last_bits_decide_with_the_right_probability() -> None:
         part = float(probability - word)
     assert 0.1 < part < 0.9
     rng = Randomness.seeded(10)
-    kept = [noise._decide(word, squares=squares, sigma=sigma, rng=rng) for _ in range(4_000)]
+    kept = [noise._is_accepted(word, squares=squares, sigma=sigma, rng=rng) for _ in range(4_000)]
     assert abs(np.mean(kept) - part) < 5 * np.sqrt(part * (1 - part) / 4_000)
-    assert all(noise._decide(word - 1, squares=squares, sigma=sigma, rng=rng) for _ in range(20))
-    assert not any(noise._decide(word + 1, squares=squares, sigma=sigma, rng=rng) for _ in range(20))
+    assert all(noise._is_accepted(word - 1, squares=squares, sigma=sigma, rng=rng) for _ in range(20))
+    assert not any(noise._is_accepted(word + 1, squares=squares, sigma=sigma, rng=rng) for _ in range(20))
 
 
 def test_shapes_seeds_and_errors() -> None:
@@ -272,6 +276,6 @@ def test_shapes_seeds_and_errors() -> None:
 
 def test_a_cached_table_cannot_be_changed() -> None:
     table = gaussian_table(5.0)
-    for array in (table.words, table.first, table.decided, table.sure):
+    for array in (table.words, table.first, table.decided, table.accepted_below):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0

@@ -550,9 +550,8 @@ def test_a_draw_of_more_records_than_a_sum_takes_is_cut(
             linear_model(),
             inputs[:count],
             labels[:count],
-            clip=plan.clip,
+            settings=step.DpSgdSettings(clip=plan.clip, sample_rate=1.0),
             plan=noise,
-            sample_rate=1.0,
             rng=Randomness.seeded(1, "cut"),
         )
 

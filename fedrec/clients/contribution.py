@@ -11,7 +11,7 @@ from torch import nn
 
 from fedrec.clients.records import Records
 from fedrec.privacy.dp.calibration import NoisePlan
-from fedrec.privacy.dp.step import contribute, local_update
+from fedrec.privacy.dp.step import DpSgdSettings, LocalSgdSettings, contribute, local_update
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
@@ -62,26 +62,12 @@ def _steps(
     rng: Randomness,
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
+    settings = DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate, clipping=plan.clipping)
     if plan.sends_moves:
-        return local_update(
-            model,
-            records.inputs,
-            records.labels,
-            clip=plan.clip,
-            clipping=plan.clipping,
-            plan=noise,
-            sample_rate=plan.sample_rate,
-            learning_rate=plan.local_learning_rate,
-            mean_size=plan.records_total / plan.cohort,
-            rng=rng,
+        local = LocalSgdSettings(
+            learning_rate=plan.local_learning_rate, mean_size=plan.records_total / plan.cohort
         )
-    return contribute(
-        model,
-        records.inputs,
-        records.labels,
-        clip=plan.clip,
-        clipping=plan.clipping,
-        plan=noise,
-        sample_rate=plan.sample_rate,
-        rng=rng,
-    )
+        return local_update(
+            model, records.inputs, records.labels, settings=settings, local=local, plan=noise, rng=rng
+        )
+    return contribute(model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng)

@@ -320,7 +320,7 @@ def _make_plan(
             colluders=settings.colluders,
             records_per_merchant=max(sizes),
             local_steps=options.local_steps,
-            besides=(count_event(),),
+            other_releases=(count_event(),),
         )
     )
     try:

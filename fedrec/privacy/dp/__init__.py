@@ -1,1 +1,1 @@
-"""Record-level differential privacy: sample, clip, round, add noise."""
+"""Compute a merchant's differentially private contribution: sample, clip, sum, round, add noise."""

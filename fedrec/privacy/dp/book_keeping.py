@@ -1,9 +1,9 @@
-"""Per-record gradients from one backward pass, without a second one for the clipped sum.
+"""Compute per-record gradient norms and the clipped sum from one backward pass, by book-keeping.
 
-A layer's per-record gradient follows from its input and the gradient of its output. Keeping both from one
-pass gives every record's norm and then the clipped sum as a weighted one (Bu et al. 2023, "Differentially
-Private Optimization on Large Model at Small Cost", section 3.2). :mod:`layer_gradients` has the layers;
-:func:`covers` tells whether a model has others, which are left to Opacus.
+A layer's per-record gradient is a function of the layer's input and the gradient of its output. Recording
+both in one pass gives each record's norm, and then the clipped sum as a weighted sum, without a second
+backward pass (Bu et al. 2023, "Differentially Private Optimization on Large Model at Small Cost", section
+3.2). :mod:`layer_gradients` implements the layers; models with other layers (see :func:`covers`) use Opacus.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedrec.privacy.dp.layer_gradients import LayerGradients, gradients_of, held_values, is_covered
+from fedrec.privacy.dp.layer_gradients import LayerGradients, gradients_of, is_covered, values_per_record
 
 
 def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
@@ -23,12 +23,12 @@ def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def covers(model: nn.Module) -> bool:
-    """Tell whether every trainable parameter is in one layer of a kind that is covered here."""
+    """Return whether every trainable parameter belongs to exactly one layer, of a kind covered here."""
     return not unknown_layers(model)
 
 
 def unknown_layers(model: nn.Module) -> tuple[str, ...]:
-    """Name the kinds of layers that are not covered here, and say where layers share parameters."""
+    """Return the class names of the layers not covered here, and a note if layers share parameters."""
     layers = [layer for layer in model.modules() if _own_parameters(layer)]
     owned = [id(parameter) for layer in layers for parameter in _own_parameters(layer)]
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
@@ -38,7 +38,11 @@ def unknown_layers(model: nn.Module) -> tuple[str, ...]:
 
 @dataclass
 class BookKeeper:
-    """Runs passes of a covered model and keeps what its layers' per-record gradients follow from."""
+    """Runs a covered model, and records what its layers' per-record gradients are computed from.
+
+    Attributes:
+        model: the model; :func:`covers` must hold for it.
+    """
 
     model: nn.Module
     _seen: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
@@ -46,42 +50,50 @@ class BookKeeper:
     def layer_gradients(
         self, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], *, views: int
     ) -> list[tuple[list[nn.Parameter], LayerGradients]]:
-        """Return each layer's trainable parameters and their gradients for the records in ``inputs``.
+        """Run one forward and backward pass, and return each layer's per-record gradients.
 
         Args:
-            inputs: (n * views, ...), the views of a record next to each other.
-            loss_of: turns the model's output into the loss summed over records (a scalar).
-            views: V.
+            inputs: (n * views, ...), n records; the views of a record are adjacent.
+            loss_of: maps the model's output to the loss summed over the records, a scalar.
+            views: V, views per record.
+
+        Returns:
+            For each layer that the loss depends on, its trainable parameters and their gradients.
 
         Raises:
             RuntimeError: a layer was used more than once in the pass.
         """
-        with self._keeping() as seen:
+        with self._recording() as seen:
             loss = loss_of(self.model(inputs))
             if len({id(layer) for layer, _, _ in seen}) != len(seen):
                 raise RuntimeError("a layer is used more than once in a pass")
             gradients = torch.autograd.grad(loss, [output for _, _, output in seen], allow_unused=True)
         with torch.no_grad():
             return [
-                (_own_parameters(layer), gradients_of(layer, kept, gradient, views=views))
-                for (layer, kept, _), gradient in zip(seen, gradients, strict=True)
+                (_own_parameters(layer), gradients_of(layer, recorded, gradient, views=views))
+                for (layer, recorded, _), gradient in zip(seen, gradients, strict=True)
                 if gradient is not None
             ]
 
-    def held_values(self, inputs: Tensor, *, views: int) -> int:
-        """Return about how many float32 values a pass holds of one record, beside the pass's own.
+    def values_per_record(self, inputs: Tensor, *, views: int) -> int:
+        """Estimate the memory that per-record gradients take, beyond the pass's own activations.
 
-        ``inputs`` is one record, (views, ...); the model is run on it without gradients.
+        Args:
+            inputs: (views, ...), one record; the model is run on it without gradients.
+            views: V, views per record.
+
+        Returns:
+            The approximate number of float32 values per record.
         """
-        with torch.no_grad(), self._keeping() as seen:
+        with torch.no_grad(), self._recording() as seen:
             self.model(inputs)
-        return sum(held_values(layer, output, views=views) for layer, _, output in seen)
+        return sum(values_per_record(layer, output, views=views) for layer, _, output in seen)
 
     @contextmanager
-    def _keeping(self) -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
-        """Keep (layer, input, output) of every trained layer that the model runs in the block."""
+    def _recording(self) -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
+        """Record (layer, input, output) of every trainable layer that the model runs in the block."""
         layers = [layer for layer in self.model.modules() if _own_parameters(layer)]
-        handles = [layer.register_forward_hook(self._keep) for layer in layers]
+        handles = [layer.register_forward_hook(self._record) for layer in layers]
         try:
             yield self._seen
         finally:
@@ -89,5 +101,5 @@ class BookKeeper:
             for handle in handles:
                 handle.remove()
 
-    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._seen.append((layer, inputs[0].detach(), output))

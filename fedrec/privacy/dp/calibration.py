@@ -1,11 +1,11 @@
-"""From a privacy budget to a grid, a noise share and the range that a sum can reach.
+"""Plan the noise of a training: the grid, each merchant's noise share and the range of a sum.
 
-The sensitivity Delta of one record (quantise.py) and the noise multiplier sigma of the accountants fix
-the noise: discrete noise of variance V is accounted for at sqrt(V - 9) / Delta
-(accounting/discrete_noise_lemma.py), so the
-opened sum must carry V = sigma^2 * Delta^2 + 9. In ``distributed`` mode only the shares of honest survivors
-count, at least ``min_contributors - colluders`` of them, so each merchant's share has variance
-V / (min_contributors - colluders). In ``local`` mode each merchant carries the whole of it.
+The noise variance follows from the sensitivity Delta of one record (quantise.py) and the noise multiplier
+sigma. Discrete noise of variance V is accounted for as a Gaussian of noise multiplier sqrt(V - 9) / Delta
+(accounting/discrete_noise_lemma.py), so the opened sum must have V = sigma^2 * Delta^2 + 9. In
+``distributed`` mode only the shares of honest survivors count, at least ``min_contributors - colluders`` of
+them, so each merchant's share has variance V / (min_contributors - colluders). In ``local`` mode each
+merchant adds noise of variance V.
 """
 
 from __future__ import annotations
@@ -31,41 +31,42 @@ from fedrec.protocol.modes import Mode, ModeSpec
 from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP
 
 BETA = 1e-12
-"""Default chance per step that a record moves the sum by more than the sensitivity; added to delta."""
-OVERFULL = 2.0**-60
-"""The part of it that is for draws of more records than a clipped sum takes, which are cut; rounding has the
-rest."""
+"""Default probability per step that a record changes the sum by more than the sensitivity; added to delta."""
+TRUNCATION_BETA = 2.0**-60
+"""The part of beta for Poisson samples that are truncated to ``MAX_RECORDS``; the rest is for rounding."""
 _WRAP_BITS = 41
-"""Half of the 2**-40 that a run may fail by; the other half is for encryption's errors (parameters.py)."""
+"""A training's sums may exceed their range with probability 2**-41. This is half of the 2**-40 with which a
+training may fail; the other half is for the errors of the encryption (aggregation/parameters.py)."""
 
-_WRAP_ROUNDS = 1000
+_MIN_WRAP_ROUNDS = 1000
 _MIN_CLAMP = 8.0
 _COUNT_NOISE = 10.0 * COUNT_SIGMA
-"""A declared size is so much below the true one by chance below 2**-76 only."""
+"""The true number of records exceeds the declared one by more than this with probability below 2**-76."""
 
 
 @dataclass(frozen=True)
 class NoisePlan:
-    """All that a merchant needs to make a contribution, in grid units: ``scale`` units are one C.
+    """Everything that a merchant's contribution depends on besides the model and the records.
 
     Attributes:
-        mode: ``distributed``, ``local`` or ``off``.
-        scale: S, a power of two.
-        clip: C, the bound on one record's gradient.
-        dimension: d, the number of trainable parameters.
-        sensitivity: Delta, the L2 norm by which one record moves a rounded sum, except with chance ``beta``.
-        noise_multiplier: sigma of the server's view, as accounted for: the guaranteed noise's
-            sqrt(variance - 9) over ``sensitivity``; 0 in ``off``.
-        share_std: the parameter of the discrete Gaussian that one merchant adds per step; 0 in ``off``.
-        beta: chance per step that ``sensitivity`` is passed, by rounding or because a draw was cut.
-        delta: the whole delta; :attr:`spend` says what is left of it for the accountants.
+        mode: the privacy mode, ``distributed``, ``local`` or ``off``.
+        scale: S, grid units per clipping norm C; a power of two.
+        clip: C, the clipping norm.
+        dimension: d, number of trainable parameters.
+        sensitivity: Delta, in grid units: one record changes a rounded sum by at most this L2 norm, except
+            with probability ``beta``.
+        noise_multiplier: sigma of the server's view, sqrt(V - 9) / Delta for the guaranteed variance V; 0 in
+            ``off``.
+        share_std: parameter of the discrete Gaussian that one merchant adds per step, in grid units; 0 in
+            ``off``.
+        beta: probability per step that Delta is exceeded, by rounding or because a sample was truncated.
+        delta: the total delta; the accountants get what :attr:`spend` leaves of it.
         steps: noised steps charged in the training.
-        sample_rate: q.
+        sample_rate: q, the sampling rate.
         local_steps: noised steps between two sums; 1 unless ``mode`` is ``local``.
-        clamp_abs: bound on a coordinate of one merchant's one-step sum, before noise.
-        max_abs_sum: bound on a coordinate of the sum of the whole cohort, passed in a training by
-            chance below 2**-41 only.
-
+        clamp_abs: bound on a coordinate of one merchant's sum of one step before noise, in grid units.
+        max_abs_sum: bound on a coordinate of the whole cohort's sum, in grid units; exceeded in a training
+            with probability below 2**-41.
     """
 
     mode: Mode
@@ -85,12 +86,12 @@ class NoisePlan:
 
     @property
     def spend(self) -> PrivacySpend:
-        """What all steps spend: the server's view is the whole sum's noise, the other that of one share."""
+        """The privacy spend of all steps, for the noise of the whole sum and for that of a single share."""
         own = accounted_multiplier(self.share_std**2, sensitivity=self.sensitivity)
         return PrivacySpend(
             sample_rate=self.sample_rate,
             multiplier=self.noise_multiplier,
-            # Where a share is the whole noise, the root of its square would be a last digit off.
+            # If a share is the whole noise, computing its multiplier anew would change the last digit.
             broken_multiplier=own if modes.get(self.mode).shares_noise else self.noise_multiplier,
             steps=self.steps,
             beta=self.beta,
@@ -100,25 +101,27 @@ class NoisePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseRequest:
-    """What the noise of a training is planned from.
+    """The settings of a training that its noise is planned from.
 
     Attributes:
-        mode: the privacy mode; without noise, clipping bound and grid stay.
-        epsilon: target for PLD at ``delta`` over ``steps`` steps and ``besides``; give this or the next.
-        noise_multiplier: sigma of the server's view; both are ignored in a mode without noise.
-        delta: the whole delta; beta * steps of it goes to rounding and to draws that are cut.
-        sample_rate: q, the same for all merchants.
+        mode: the privacy mode. A mode without noise still clips and rounds.
+        epsilon: budget at ``delta`` for ``steps`` steps and ``other_releases``, by PLD. Exactly one of
+            ``epsilon`` and ``noise_multiplier`` is given; both are ignored in a mode without noise.
+        noise_multiplier: sigma of the server's view.
+        delta: the total delta; beta * steps of it is for rounding and truncated samples.
+        sample_rate: q, the sampling rate of all merchants.
         steps: noised steps that a merchant is charged in the whole training: rounds * ``local_steps``.
-        dimension: d, trainable parameters.
-        clip: C.
-        cohort: merchants in the roster, all of whose shares may arrive.
+        dimension: d, number of trainable parameters.
+        clip: C, the clipping norm.
+        cohort: number of merchants on the roster; all of their shares may arrive.
         min_contributors: fewest merchants whose sum is opened.
-        colluders: merchants assumed to side with the server.
-        records_per_merchant: the largest merchant's declared size, for the clamp; a step must not draw
-            more records from it than a clipped sum takes.
-        local_steps: steps of one merchant between two sums, where the mode has several.
-        beta: chance per step of passing the sensitivity.
-        besides: what else ``epsilon`` is to cover, such as the counts that merchants declared.
+        colluders: number of merchants assumed to collude with the server.
+        records_per_merchant: the largest merchant's declared number of records. It determines the clamp, and
+            a step must not draw more records of it than a clipped sum takes.
+        local_steps: noised steps of a merchant between two sums, in a mode with several.
+        beta: probability per step that the sensitivity is exceeded.
+        other_releases: what ``epsilon`` covers besides the steps, such as the numbers of records that
+            merchants declare.
     """
 
     mode: Mode
@@ -135,14 +138,20 @@ class NoiseRequest:
     records_per_merchant: int
     local_steps: int = 1
     beta: float = BETA
-    besides: tuple[Event, ...] = ()
+    other_releases: tuple[Event, ...] = ()
 
 
-def overfull_bits(*, expected: float) -> float:
-    """Return b such that a draw of ``expected`` records passes ``MAX_RECORDS`` by chance below 2**-b.
+def truncation_bits(*, expected: float) -> float:
+    """Bound the probability that a Poisson sample has more than ``MAX_RECORDS`` records.
 
-    Chernoff's bound for sums of independent coins of mean m: P(X >= k) <= exp(-(k log(k / m) - k + m)); 0
-    where k is no more than the mean.
+    Chernoff's bound for sums of independent Bernoulli variables of total mean m (Mitzenmacher and Upfal 2017,
+    "Probability and Computing", section 4.2): P(X >= k) <= exp(-(k log(k / m) - k + m)) for k > m.
+
+    Args:
+        expected: m, the expected number of records in a sample.
+
+    Returns:
+        b such that the probability is below 2**-b; 0 if m is above ``MAX_RECORDS``.
     """
     most = MAX_RECORDS + 1
     if most <= expected:
@@ -151,14 +160,23 @@ def overfull_bits(*, expected: float) -> float:
 
 
 def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
-    """Choose the bound on a coordinate of one merchant's sum before noise, in grid units.
+    """Choose the bound to which a coordinate of one merchant's sum is clamped before noise.
 
-    With m = q * ``records`` records expected in a step, the sum's true worst case is every sampled
-    record putting all of its norm on one coordinate with one sign: S * (m + 10 sqrt(m) + 40) is passed by
-    chance below 2**-64 only. Nothing like that happens in training: a coordinate that holds all of
-    every record's norm with random signs has a deviation of S * sqrt(m). So the bound is
-    S * max(8, sqrt(m)), or the worst case where that is smaller. With it a coordinate is only ever
-    clamped where its signal passes the noise by far, and clamping, being non-expansive, costs no privacy.
+    Let m = q * ``records`` be the expected number of records in a step. In the worst case, every sampled
+    record has all of its norm in one coordinate with the same sign; S * (m + 10 sqrt(m) + 40) is then
+    exceeded with probability below 2**-64. In a training, gradients point in different directions: if each
+    record had all of its norm in one coordinate with a random sign, the coordinate's standard deviation would
+    be S * sqrt(m). The bound is therefore S * max(8, sqrt(m)), or the worst case if that is smaller. A
+    coordinate is then clamped only if its signal is far above the noise. Clamping doesn't increase the
+    distance of two sums, so it costs no privacy.
+
+    Args:
+        scale: S, grid units per clipping norm C.
+        records: number of records of the largest merchant.
+        sample_rate: q, the sampling rate.
+
+    Returns:
+        The bound, in grid units.
     """
     expected = sample_rate * records
     worst = expected + 10.0 * math.sqrt(expected) + 40.0
@@ -168,11 +186,24 @@ def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
 def max_abs_of_sum(
     *, cohort: int, clamp_abs: int, share_std: float, dimension: int, local_steps: int, rounds: int
 ) -> int:
-    """Bound |coordinate| of the whole cohort's sum; all ``rounds`` rounds keep it but with chance 2**-41.
+    """Bound the absolute value of a coordinate of the whole cohort's sum.
 
-    A discrete Gaussian is sub-Gaussian with its own parameter (Canonne, Kamath and Steinke 2020, section
-    3.2), so the sum's tail is 2 exp(-z^2 / (2 * cohort * local_steps * share_std^2)), by union over all
-    coordinates of all rounds. Every merchant's share counts here, not only the guaranteed ones.
+    All rounds of a training keep the bound except with probability 2**-41. A discrete Gaussian is
+    sub-Gaussian with its own parameter (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for
+    Differential Privacy", section 3.2). The tail of a coordinate's noise is thus at most
+    2 exp(-z^2 / (2 * cohort * local_steps * share_std^2)); a union bound covers all coordinates and rounds.
+    All merchants' shares are counted, not only those that are guaranteed.
+
+    Args:
+        cohort: number of merchants on the roster.
+        clamp_abs: bound on a coordinate of one merchant's sum of one step before noise, in grid units.
+        share_std: parameter of one merchant's noise per step, in grid units.
+        dimension: d, number of trainable parameters.
+        local_steps: noised steps between two sums.
+        rounds: number of rounds.
+
+    Returns:
+        The bound, in grid units.
     """
     exponent = math.log(2.0 * dimension * rounds) + _WRAP_BITS * math.log(2.0)
     noise = share_std * math.sqrt(2.0 * exponent * cohort * local_steps)
@@ -182,15 +213,20 @@ def max_abs_of_sum(
 def plan_noise(request: NoiseRequest) -> NoisePlan:
     """Plan the noise of a training.
 
-    Raises:
-        ConfigError: the request's numbers are out of range or don't go together.
-        UnreachableBudgetError: no noise keeps within ``epsilon``.
+    Args:
+        request: the training's settings.
 
+    Returns:
+        The noise plan.
+
+    Raises:
+        ConfigError: a number is out of range, or numbers contradict each other.
+        UnreachableBudgetError: no noise multiplier keeps ``epsilon``.
     """
     mode = _checked_mode(request)
     shares = _shares(request, mode)
     check_range(dimension=request.dimension, steps=request.steps)
-    rounding = request.beta - OVERFULL
+    rounding = request.beta - TRUNCATION_BETA
     scale = choose_scale(dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
     bound = sensitivity(scale=scale, dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
     sigma = _multiplier(request) if mode.private else 0.0
@@ -198,17 +234,17 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
     if mode.private and not LEAST_SHARE <= share <= MAX_SIGMA:
         raise ConfigError(
             f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
-            "where discrete noise is proved to hide as continuous noise does; choose another epsilon or "
-            "noise multiplier, or fewer contributors."
+            "for which discrete noise is proved to be as private as continuous noise; choose another epsilon "
+            "or noise multiplier, or fewer contributors."
         )
     clamp_abs = clamp_for(scale=scale, records=request.records_per_merchant, sample_rate=request.sample_rate)
-    reach = max_abs_of_sum(
+    max_abs_sum = max_abs_of_sum(
         cohort=request.cohort,
         clamp_abs=clamp_abs,
         share_std=share,
         dimension=request.dimension,
         local_steps=request.local_steps,
-        rounds=max(_WRAP_ROUNDS, request.steps),
+        rounds=max(_MIN_WRAP_ROUNDS, request.steps),
     )
     return NoisePlan(
         mode=mode.name,
@@ -224,12 +260,12 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
         sample_rate=request.sample_rate,
         local_steps=request.local_steps,
         clamp_abs=clamp_abs,
-        max_abs_sum=reach,
+        max_abs_sum=max_abs_sum,
     )
 
 
 def _checked_mode(request: NoiseRequest) -> ModeSpec:
-    """Return the request's mode; ``ConfigError`` where any of its numbers is out of range."""
+    """Return the request's mode; raise ``ConfigError`` if any of its numbers is out of range."""
     mode, records, rate = modes.find(request.mode), request.records_per_merchant, request.sample_rate
     if mode is None:
         raise ConfigError(f"privacy mode: '{request.mode}' is unknown; choose distributed, local or off.")
@@ -237,9 +273,9 @@ def _checked_mode(request: NoiseRequest) -> ModeSpec:
         raise ConfigError("plan_noise: steps, local steps, cohort and records must all be at least 1.")
     if not 0.0 < rate <= 1.0:
         raise ConfigError(f"sample rate: {rate} is outside (0, 1]; choose a rate such as 0.1.")
-    # Judged by public numbers: the plan's largest size, the noise of the count that it follows from, and the
-    # coins by which a merchant that is larger keeps its records.
-    if overfull_bits(expected=rate * (records + _COUNT_NOISE)) < 1.0 - math.log2(OVERFULL):
+    # Only public numbers may decide this: the largest declared number of records and the noise in it. A
+    # merchant that declared more uses each record with a probability that gives this number on average.
+    if truncation_bits(expected=rate * (records + _COUNT_NOISE)) < 1.0 - math.log2(TRUNCATION_BETA):
         raise ConfigError(
             f"sample rate: {rate} of {records} records may pass the {MAX_RECORDS} that a "
             "step of one merchant takes; choose a lower rate."
@@ -260,7 +296,7 @@ def _checked_mode(request: NoiseRequest) -> ModeSpec:
 
 
 def _shares(request: NoiseRequest, mode: ModeSpec) -> int:
-    """Return how many shares of noise every opened sum is sure to carry, of which each merchant adds one."""
+    """Return the number of honest noise shares, one per merchant, that every opened sum contains."""
     if not mode.shares_noise:
         return 1
     if request.colluders < 1:
@@ -275,7 +311,7 @@ def _shares(request: NoiseRequest, mode: ModeSpec) -> int:
 
 
 def _multiplier(request: NoiseRequest) -> float:
-    """Take the noise multiplier as given, or find it for ``epsilon`` at what is left of delta."""
+    """Return the given noise multiplier, or compute it for ``epsilon`` at the delta left for the steps."""
     if (request.epsilon is None) == (request.noise_multiplier is None):
         raise ConfigError("privacy: give exactly one of epsilon and noise multiplier.")
     if delta_left(delta=request.delta, beta=request.beta, steps=request.steps) <= 0.0:
@@ -289,7 +325,7 @@ def _multiplier(request: NoiseRequest) -> float:
             sample_rate=request.sample_rate,
             steps=request.steps,
             beta=request.beta,
-            releases=request.besides,
+            releases=request.other_releases,
         )
     multiplier = request.noise_multiplier
     if multiplier is None or not 0.0 < multiplier < math.inf:

@@ -1,33 +1,37 @@
-"""Per-record clipping: every record's gradient is brought to norm C at most before it meets another's.
+"""Clip per-record gradients: scale each record's gradient to L2 norm at most C, then sum them.
 
-Per-record gradients come from :mod:`fedrec.privacy.dp.book_keeping` where it covers the model, and from
-Opacus's ``GradSampleModule`` (hooks) where it doesn't. Norms, factors and sums are computed in float64 from
-the very values that are added, so rounding can let one record move the sum by more than C only by the
-relative ``FLOAT_SLACK`` of bounds.py. With u = 2**-53, at most n = 2**17 records in a sum and m records in a
-batch (2**8 on a GPU and at most; 2**4 on a CPU unless told otherwise):
+Per-record gradients are computed by :mod:`fedrec.privacy.dp.book_keeping` if it covers the model, otherwise
+by Opacus's ``GradSampleModule`` (hooks).
 
-- a float64 norm of d <= 2**27 squares is off by a relative 2**-26 (Higham 2002, section 3.1), the
-  quotient C / norm by u; so is a norm from inner products, by the shares that layer_gradients.py forms alone;
-- a sum of n clipped contributions, in whatever order, is off by at most (n + 2) u times the norm of the sum
-  of their absolute values, n C: 2**-19 C;
-- where a layer's contributions are not formed one by one, a batch's come from one product whose terms are
-  g_t a_t^T of T <= 2**5 positions of each record. A record's terms total L, and weighted at most 2**5 C,
-  since one of a norm below L / 2**5 is formed by itself. That product is off by (m T + 2) u times 2**5 m C,
-  all batches by (m T + 2) u * 2**5 n C: 2**-22 C on a CPU, 2**-18 C on a GPU. Over layers these add up as
-  the layers' parts of a norm do, in squares, so that the bound is the whole model's;
-- between two neighbouring sets of records the last two count twice: 2**-18 + 2**-21 on a CPU, 2**-18 + 2**-17
-  on a GPU;
-- bringing the scaled sum to the lattice of stochastic rounding (quantise.py) moves two neighbours apart by
-  at most sqrt(d) * 2**-40 grid units, of which a C has one or more: 2**-26.
+Floating-point error. Norms, factors and sums are computed in float64 from the same values that are added. A
+record can therefore change the sum by more than C only by the relative ``FLOAT_SLACK`` of bounds.py. Let
+u = 2**-53, n <= 2**17 records in a sum, and m records in a batch (at most 2**8; by default 2**4 on a CPU).
+The errors are:
 
-All together stay below 2**-16: 0.28 of it on a CPU, 0.76 on a GPU.
+- Norms: a float64 norm of d <= 2**27 squares has a relative error of 2**-26 (Higham 2002, "Accuracy and
+  Stability of Numerical Algorithms", section 3.1), the quotient C / norm one of u. The bound also holds for
+  norms from inner products, since layer_gradients.py computes records with strong cancellation by themselves.
+- Sums: the error of a sum of n clipped contributions, in any order, is at most (n + 2) u times the norm of
+  the sum of their absolute values, n C: 2**-19 C.
+- Products: if a layer's contributions are not computed one by one, one matrix product adds those of a batch.
+  Its terms are g_t a_t^T at T <= 2**5 positions per record. A record's terms have a total length of L, which
+  is at most 2**5 C after weighting, since a record of norm below L / 2**5 is computed by itself. The error of
+  a batch is (m T + 2) u * 2**5 m C, that of all batches (m T + 2) u * 2**5 n C: 2**-22 C on a CPU, 2**-18 C
+  on a GPU. The errors of layers add up in squares, as the layers' parts of a norm do, so the bound holds for
+  the whole model.
+- Neighbouring sets of records: each has its own error, so sums and products count twice: 2**-18 + 2**-21 on a
+  CPU, 2**-18 + 2**-17 on a GPU.
+- Rounding to the lattice of stochastic rounding (quantise.py) changes the distance of two neighbours by at
+  most sqrt(d) * 2**-40 grid units. C is at least one grid unit, so this is at most 2**-26 C.
 
-What a record contributes must not depend on the other records either: a last digit that another's presence
-changes may turn a ReLU or a maximum, so that no small bound on the difference exists. Hence every pass
-through the model has one and the same shape: a last batch, and one whose broken records were taken out, is
-filled up with copies that count for nothing. Torch's kernels work on each row of a batch of a given shape by
-the same operations in the same order, whatever its place and its neighbours. This is an assumption about
-them; the tests hold every model to it, bit for bit, on the machine at hand.
+The total is below 2**-16: 0.28 of it on a CPU, 0.76 on a GPU.
+
+Independence of records. A record's contribution must not depend on the other records: a change in the last
+digit can switch a ReLU or a maximum, so the difference would have no small bound. All passes through the
+model therefore have the same shape: the last batch, and a batch from which non-finite records were removed,
+are padded with copies of weight zero. This assumes that torch's kernels process each row of a batch of a
+given shape by the same operations in the same order, independent of its position and of the other rows. The
+tests check this assumption bit for bit for every model, on the machine that runs them.
 """
 
 from __future__ import annotations
@@ -48,7 +52,12 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.clipping_rules import RULES
-from fedrec.privacy.dp.layer_gradients import LayerGradients, Rows, Scattered, Several
+from fedrec.privacy.dp.layer_gradients import (
+    GradientMatrix,
+    LayerGradients,
+    ModelGradients,
+    ParameterGradients,
+)
 from fedrec.privacy.dp.vectors import parameter_count, trainable
 from fedrec.protocol.plan import Clipping
 
@@ -56,19 +65,19 @@ if TYPE_CHECKING:
     from opacus.grad_sample import GradSampleModule
 
 CPU_BATCH = 16
-"""Images passed through the model at a time on a CPU: beyond it more caches are missed than calls saved."""
+"""Images per pass on a CPU. Larger batches cost more time in cache misses than they save in calls."""
 GPU_BATCH = 256
-"""The same on a GPU, and the most that the slack is proved for."""
-HELD_BYTES = 256 * 2**20
-"""Fewer images are, where their per-record gradients would take more memory than this."""
+"""Images per pass on a GPU, and the largest number for which ``FLOAT_SLACK`` is proved."""
+GRADIENT_BYTES = 256 * 2**20
+"""Memory limit of a pass's per-record gradients; the batch is made smaller to fit."""
 
 
 @contextlib.contextmanager
 def _full_float32(device: torch.device) -> Iterator[None]:
-    """Switch TF32, bf16 products, autocast and cuDNN's choosing by trial off for a block, then back."""
+    """Disable TF32, bfloat16 products, autocast and cuDNN's benchmarking within a block."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
-    # From torch 2.9 on a CPU's convolutions have a switch of their own; before, no other precision.
+    # Since torch 2.9, convolutions on a CPU have their own setting; before, float32 is their only precision.
     convolutions = getattr(torch.backends.mkldnn, "conv", None)
     before = None if convolutions is None else convolutions.fp32_precision
     if convolutions is not None:
@@ -87,48 +96,55 @@ def _full_float32(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """One pass's records, always as many: (n, V, ...) inputs, labels, and 1 for those that count, else 0."""
+    """The records of one pass, m in every pass.
+
+    Attributes:
+        inputs: (m, V, ...).
+        labels: int64 (m,).
+        weights: float64 (m,), 1 for a record and 0 for padding.
+    """
 
     inputs: Tensor
     labels: Tensor
-    counted: Tensor
+    weights: Tensor
 
     @classmethod
-    def filled(cls, inputs: Tensor, labels: Tensor, size: int) -> _Batch:
-        """Fill up to ``size`` with copies of the first record that don't count."""
-        counted = torch.zeros(size, dtype=torch.float64, device=inputs.device)
-        counted[: len(inputs)] = 1.0
+    def padded(cls, inputs: Tensor, labels: Tensor, size: int) -> _Batch:
+        """Pad to ``size`` records with copies of the first record, of weight zero."""
+        weights = torch.zeros(size, dtype=torch.float64, device=inputs.device)
+        weights[: len(inputs)] = 1.0
         chosen = torch.zeros(size, dtype=torch.int64, device=inputs.device)
         chosen[: len(inputs)] = torch.arange(len(inputs), device=inputs.device)
-        return cls(inputs[chosen], labels[chosen], counted)
+        return cls(inputs[chosen], labels[chosen], weights)
 
-    def without(self, broken: Tensor) -> _Batch | None:
-        """Put copies of a sound record, not counted, in place of the broken ones; None if all are."""
-        sound = torch.nonzero(~broken)
-        if not len(sound):
+    def without(self, removed: Tensor) -> _Batch | None:
+        """Replace the records ``removed``, bool (m,), by copies of another, of weight zero; None if all."""
+        kept = torch.nonzero(~removed)
+        if not len(kept):
             return None
-        chosen = torch.where(broken, sound[0], torch.arange(len(broken), device=broken.device))
-        return _Batch(self.inputs[chosen], self.labels[chosen], self.counted * ~broken)
+        chosen = torch.where(removed, kept[0], torch.arange(len(removed), device=removed.device))
+        return _Batch(self.inputs[chosen], self.labels[chosen], self.weights * ~removed)
 
 
 class RecordClipper:
-    """Clips per-record gradients of one model; wrap once, call :meth:`clipped_sum` often, then close.
+    """Computes clipped sums of one model's per-record gradients.
 
-    Use as a context manager, or call :meth:`close`: it takes every hook off and puts training flags
-    and ``.grad`` fields back. While open, layers with trainable parameters are in training mode (Opacus
-    needs it) and all others, so dropout and frozen normalisation too, in evaluation mode.
+    Create it once, call :meth:`clipped_sum` any number of times, then call :meth:`close`, which removes all
+    hooks and restores training flags and ``.grad`` fields; or use it as a context manager. While it is open,
+    layers with trainable parameters are in training mode, which Opacus needs. All other layers, including
+    dropout and frozen normalisation, are in evaluation mode.
 
     Args:
-        model: gives logits [m, classes] for a batch [m, ...]; trainable parameters float32 or float64.
-        clip: C, the largest L2 norm of one record's contribution.
-        clipping: how a gradient is brought to that norm.
-        physical_batch: images passed through the model at a time, up to 256, as many as memory allows if
-            None; it bounds memory, not the result.
-        reference: take Opacus's gradients even where book-keeping covers the model.
+        model: returns logits (m, classes) for a batch (m, ...); its trainable parameters are float32 or
+            float64.
+        clip: C, the clipping norm: the largest L2 norm of one record's contribution.
+        clipping: the clipping rule.
+        physical_batch: images per pass, from 1 to 256; None to choose by the available memory. It doesn't
+            change what is computed, only the memory that it takes.
+        reference: use Opacus even if book-keeping covers the model.
 
     Raises:
-        ConfigError: an argument is out of range, or a layer has no per-record gradient (BatchNorm).
-
+        ConfigError: an argument is out of range, or a layer has no per-record gradients (BatchNorm).
     """
 
     def __init__(
@@ -145,7 +161,7 @@ class RecordClipper:
         if physical_batch is not None and not 1 <= physical_batch <= GPU_BATCH:
             raise ConfigError(f"physical batch: {physical_batch} is outside 1 to {GPU_BATCH}.")
         self._model = model
-        # Opacus hangs ``grad_sample`` on each parameter, which torch's types don't know.
+        # Opacus adds the attribute ``grad_sample`` to each parameter, which torch's types don't declare.
         self._parameters: list[Any] = list(trainable(model))
         self.dimension = parameter_count(model)
         if not 1 <= self.dimension <= MAX_PARAMETERS:
@@ -163,15 +179,15 @@ class RecordClipper:
         self._closed = False
         self._keeper = BookKeeper(model) if not reference and covers(model) else None
         self._hooked = self._hook() if self._keeper is None else None
-        # Backward would add into the caller's own tensors.
+        # A backward pass would otherwise add to the caller's gradients.
         for parameter in self._parameters:
             parameter.grad = None
         for module in model.modules():
             module.training = any(p.requires_grad for p in module.parameters(recurse=False))
 
     def _hook(self) -> GradSampleModule:
-        """Let Opacus take per-record gradients, listening during our own passes only."""
-        # Imported here: it takes more than a second in every process, and few models need it.
+        """Add Opacus's hooks to the model, disabled except during passes of :meth:`clipped_sum`."""
+        # Imported here since the import takes more than a second, and few models need it.
         from opacus.grad_sample import GradSampleModule
 
         model = self._model
@@ -197,7 +213,7 @@ class RecordClipper:
         self.close()
 
     def close(self) -> None:
-        """Leave the model as it was found; closing twice is harmless."""
+        """Restore the model to its state before; closing twice has no effect."""
         if self._closed:
             return
         self._closed = True
@@ -210,21 +226,20 @@ class RecordClipper:
             module.training = training
 
     def clipped_sum(self, inputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
-        """Sum the records' gradients g_i, each brought to norm C at most.
+        """Sum the clipped gradients of all records.
 
-        g_i is the gradient of the mean, over the record's V views, of the cross-entropy; a g_i that is
-        not finite contributes zero.
+        A record's gradient is that of the cross-entropy averaged over its V views. It contributes zero if it
+        isn't finite.
 
         Args:
-            inputs: [n, V, ...], V >= 1 views per record; n may be 0.
-            labels: int64 [n].
+            inputs: (n, V, ...), V >= 1 views per record; n may be 0.
+            labels: int64 (n,).
 
         Returns:
-            float64 of shape (d,), in ``named_parameters()`` order of the trainable parameters.
+            float64 (d,), in ``named_parameters()`` order of the trainable parameters.
 
         Raises:
-            ConfigError: shapes don't fit, there are more than 2**17 records, or the clipper is closed.
-
+            ConfigError: shapes don't match, there are more than 2**17 records, or the clipper is closed.
         """
         records = inputs.shape[0]
         if inputs.ndim < 3 or inputs.shape[1] < 1 or labels.shape != (records,):
@@ -244,43 +259,43 @@ class RecordClipper:
             chunk = self._records_at_once(inputs)
             for start in range(0, records, chunk):
                 part = slice(start, start + chunk)
-                batch = _Batch.filled(inputs[part].to(self._device), labels[part].to(self._device), chunk)
+                batch = _Batch.padded(inputs[part].to(self._device), labels[part].to(self._device), chunk)
                 self._add(batch, total)
         result: NDArray[np.float64] = total.cpu().numpy()
         return result
 
     def _records_at_once(self, inputs: Tensor) -> int:
-        """Return how many of these records go through the model together."""
+        """Return the number of records per pass."""
         views = inputs.shape[1]
         images = self._physical_batch
         if images is None:
-            held = self.dimension
+            values = self.dimension
             if self._keeper is not None and inputs.shape[0]:
-                held = self._keeper.held_values(inputs[0].to(self._device), views=views)
+                values = self._keeper.values_per_record(inputs[0].to(self._device), views=views)
             largest = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
-            images = min(largest, views * HELD_BYTES // (4 * max(1, held)))
+            images = min(largest, views * GRADIENT_BYTES // (4 * max(1, values)))
         return max(1, images // views)
 
     def _add(self, batch: _Batch, total: Tensor) -> None:
-        """Add one physical batch's clipped gradients to ``total``."""
+        """Add the clipped gradients of one pass to ``total``, float64 (d,)."""
         gradients = self._gradients(batch)
         norms = gradients.square_norms()
-        # An infinite or NaN entry makes the float64 norm so; finite float32 values cannot overflow it.
+        # A norm is infinite or NaN only if an entry is: squares of float32 values can't overflow float64.
         finite = torch.isfinite(norms)
         if bool(finite.all()):
-            gradients.add_weighted(self._factors(norms) * batch.counted, self._split(total))
+            gradients.add_weighted(self._factors(norms) * batch.weights, self._split(total))
             return
-        # 0 * NaN is NaN, so broken records are replaced rather than weighted by zero.
-        sound = batch.without(~finite)
-        if sound is not None:
-            self._add(sound, total)
+        # 0 * NaN is NaN, so such records are replaced; a weight of zero would not be enough.
+        replaced = batch.without(~finite)
+        if replaced is not None:
+            self._add(replaced, total)
 
     def _split(self, total: Tensor) -> list[Tensor]:
-        """Cut the flat total into one part a parameter."""
+        """Split the flat total into one view per parameter."""
         return list(torch.split(total, [parameter.numel() for parameter in self._parameters]))
 
     def _gradients(self, batch: _Batch) -> LayerGradients:
-        """Return all per-record gradients of a batch, parameters in their order."""
+        """Compute a batch's per-record gradients, parameters in ``named_parameters()`` order."""
         views = batch.inputs.shape[1]
         repeated = batch.labels.repeat_interleave(views)
 
@@ -295,39 +310,39 @@ class RecordClipper:
             ([order[id(parameter)] for parameter in parameters], gradients)
             for parameters, gradients in self._keeper.layer_gradients(images, loss_of, views=views)
         ]
-        return Scattered(layers)
+        return ModelGradients(layers)
 
     def _factors(self, square_norms: Tensor) -> Tensor:
-        """Return what each record's gradient is multiplied by, float64 [n]."""
+        """Return the clipping factor of each record, float64 (m,)."""
         return self._rule.factors(square_norms.sqrt(), self._clip)
 
     def _hooked_gradients(
         self, images: Tensor, loss_of: Callable[[Tensor], Tensor], *, views: int
     ) -> LayerGradients:
-        """Return Opacus's per-record gradients, a matrix (records, size) for each parameter."""
+        """Compute per-record gradients by Opacus, one matrix (m, size) per parameter."""
         if self._hooked is None:
-            raise RuntimeError("this clipper keeps books and has no hooks")
+            raise RuntimeError("this clipper uses book-keeping and has no hooks")
         records = images.shape[0] // views
         self._hooked.enable_hooks()
         try:
             with warnings.catch_warnings():
-                # Torch remarks that the images themselves need no gradient.
+                # Torch warns that the images don't require a gradient.
                 warnings.simplefilter("ignore", UserWarning)
                 torch.autograd.backward(loss_of(self._hooked(images)))
             gradients: list[LayerGradients] = []
             for parameter in self._parameters:
                 sample = parameter.grad_sample
                 if sample is None:
-                    # A parameter that the output doesn't depend on has gradient zero.
+                    # The gradient of a parameter that the output doesn't depend on is zero.
                     sample = parameter.new_zeros(images.shape[0], parameter.numel())
-                gradients.append(Rows(sample.reshape(records, views, -1).sum(dim=1)))
-            return Several(gradients)
+                gradients.append(GradientMatrix(sample.reshape(records, views, -1).sum(dim=1)))
+            return ParameterGradients(gradients)
         finally:
             self._hooked.disable_hooks()
             self._forget_pass()
 
     def _forget_pass(self) -> None:
-        """Drop what Opacus kept of a pass, one broken off included, which would spoil the next."""
+        """Delete what Opacus stored during a pass; after an interrupted pass it would corrupt the next."""
         for parameter in self._parameters:
             parameter.grad_sample = None
             parameter.grad = None
@@ -347,9 +362,21 @@ def clipped_sum(
     clipping: Clipping = "fixed",
     physical_batch: int | None = None,
 ) -> NDArray[np.float64]:
-    """Sum the clipped per-record gradients of ``model`` once, leaving it as it was.
+    """Compute one clipped sum and restore the model.
 
-    Arguments, result and errors are those of :class:`RecordClipper` and :meth:`RecordClipper.clipped_sum`.
+    Args:
+        model: as for :class:`RecordClipper`.
+        inputs: (n, V, ...), V >= 1 views per record; n may be 0.
+        labels: int64 (n,).
+        clip: C, the clipping norm.
+        clipping: the clipping rule.
+        physical_batch: images per pass, from 1 to 256; None to choose by the available memory.
+
+    Returns:
+        float64 (d,), in ``named_parameters()`` order of the trainable parameters.
+
+    Raises:
+        ConfigError: :class:`RecordClipper` or :meth:`RecordClipper.clipped_sum` raised it.
     """
     with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
         return clipper.clipped_sum(inputs, labels)

@@ -1,4 +1,4 @@
-"""How a gradient is brought to norm C at most: the factor that it is multiplied by, from its norm."""
+"""Define the clipping rules: functions from a gradient's norm to the factor that bounds the norm by C."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from torch import Tensor
 
 from fedrec.protocol.plan import Clipping
 
-_GAMMA = 0.01
+_GAMMA = 0.01  # the stability constant of AUTO-S
 
 
 @dataclass(frozen=True)
 class ClippingRule:
-    """One rule; ``factors`` maps norms, float64 [n], and C to what each gradient is multiplied by.
+    """A clipping rule.
 
-    A factor times its norm is at most C, whatever the norm: the sensitivity rests on it.
+    Attributes:
+        name: the plan's name of the rule.
+        factors: maps norms, float64 (n,), and the clipping norm C to one factor per gradient, float64 (n,).
+            A factor times its norm must be at most C for every norm, since the sensitivity depends on it.
     """
 
     name: Clipping
@@ -34,7 +37,7 @@ def _automatic(norms: Tensor, clip: float) -> Tensor:
 
 
 FIXED: Final = ClippingRule(name="fixed", factors=_fixed)
-"""g * min(1, C / |g|)."""
+"""Multiply g by min(1, C / |g|) (Abadi et al. 2016, "Deep Learning with Differential Privacy")."""
 AUTOMATIC: Final = ClippingRule(name="automatic", factors=_automatic)
-"""g * C / (|g| + 0.01), below C (AUTO-S, Bu et al. 2023)."""
+"""Multiply g by C / (|g| + 0.01) (AUTO-S, Bu et al. 2023, "Automatic Clipping"); the norm stays below C."""
 RULES: Final[Mapping[Clipping, ClippingRule]] = {rule.name: rule for rule in (FIXED, AUTOMATIC)}

@@ -1,4 +1,4 @@
-"""What is said of a model before a training starts: whether it can be clipped, and how fast."""
+"""Check before a training that a model's gradients can be clipped per record, and how fast."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from fedrec.privacy.dp.record_isolation import check_isolation
 
 
 def check_foreign_model(build: Callable[[int], nn.Module], shape: tuple[int, ...], *, classes: int) -> None:
-    """Check that a model from outside the package keeps records apart and can be clipped record by record.
+    """Check that a model from outside the package doesn't mix records and can be clipped per record.
 
-    An installed model is checked, and one that a program gives as an object. The check runs one pass for a
-    record's gradient, as the training will, so that a layer used twice is found before any round is charged.
+    This is for installed models and for models that a program passes as an object. One clipped gradient is
+    computed as in the training, so that a layer that is used twice is found before any round is charged.
 
     Args:
-        build: makes the model, its initial weights by a seed.
-        shape: of one record's input.
-        classes: how many scores it must give.
+        build: returns the model; its argument is the seed of the initial parameters.
+        shape: shape of one record's input, without a dimension for views.
+        classes: number of logits that the model must return per record.
 
     Raises:
-        ConfigError: as :func:`check_isolation` does, or a pass for a record's gradient fails.
-
+        ConfigError: :func:`check_isolation` raised it, or the clipped gradient can't be computed.
     """
     check_isolation(build, shape, classes=classes)
     record = torch.zeros(1, 1, *shape)
     try:
         with RecordClipper(build(0), clip=1.0) as clipper:
             clipper.clipped_sum(record, torch.zeros(1, dtype=torch.int64))
-    # Whatever torch, Opacus or the model itself raises in a pass.
+    # Torch, Opacus and the model itself can raise anything.
     except Exception as error:
         raise ConfigError(f"the model can't be clipped record by record: {one_line(error)}") from error
 
 
 def clipping_note(model: nn.Module) -> str | None:
-    """Say in one line which layers the fast clipping doesn't know; None where it knows all of them.
+    """Name in one line the layers that :mod:`book_keeping` doesn't cover; None if it covers all of them.
 
-    Those have their per-record gradients from Opacus, which is exact, too, and slower.
+    The per-record gradients of a model with such layers are computed by Opacus: also exact, but slower.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The line, or None.
 
     Raises:
-        ConfigError: there is a layer that has no per-record gradients at all.
-
+        ConfigError: a layer has no per-record gradients at all.
     """
     unknown = unknown_layers(model)
     if not unknown:

@@ -1,10 +1,10 @@
-"""Stochastic rounding to the integer grid, and how far it lets one record move the rounded sum.
+"""Round a sum to the integer grid stochastically, and bound the sensitivity of the rounded sum.
 
-With one fresh dither u per coordinate, ``floor(x + g + u) - floor(x + u)`` has the law of
-``floor(g + v)`` with v uniform, whatever x is: a record with scaled gradient g moves the rounded sum
-of a merchant as if g had been rounded alone. Its norm is then bounded as in Kairouz, Liu and Steinke
-2021, "The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation",
-section 4 (conditional randomised rounding).
+With one fresh dither u per coordinate, ``floor(x + g + u) - floor(x + u)`` has the distribution of
+``floor(g + v)`` with v uniform on (0, 1), for every x: a record with scaled gradient g changes a merchant's
+rounded sum as if g were rounded by itself. The norm of this change is bounded as in Kairouz, Liu and Steinke
+2021, "The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation", section 4
+(conditional randomised rounding).
 """
 
 from __future__ import annotations
@@ -18,22 +18,29 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.randomness import Randomness
 
 MAX_INFLATION = 1.025
-"""Largest ratio of the sensitivity after rounding to the scale that :func:`choose_scale` accepts."""
+"""Default of :func:`choose_scale`: largest ratio of the sensitivity after rounding to the scale S."""
 _MAX_EXACT = 2.0**52
 _LATTICE = 2.0**40
 _MAX_SCALE_BITS = 40
 
 
 def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int64]:
-    """Round each coordinate of ``x`` (float64, shape (d,)) to ``floor(x + u)``, u uniform on (0, 1).
+    """Round each coordinate x to ``floor(x + u)`` with u uniform on (0, 1), drawn for each coordinate.
 
-    Returns int64 of shape (d,). ``x`` is first brought to multiples of 2**-40, which moves it by sqrt(d) *
-    2**-41 at most; on that lattice the probability of rounding up is the fraction exactly, since u is
-    uniform on the midpoints of 2**-52, and the law of a difference is the one stated above, exactly.
+    ``x`` is first rounded to multiples of 2**-40, which changes it by at most sqrt(d) * 2**-41 in L2 norm. On
+    this lattice the probability of rounding up equals the fraction exactly, since u is uniform on the
+    midpoints of multiples of 2**-52. The distribution stated in the module's docstring therefore holds
+    exactly.
+
+    Args:
+        x: float64 (d,), in grid units.
+        rng: randomness; one uniform number is read per coordinate.
+
+    Returns:
+        int64 (d,), in grid units.
 
     Raises:
-        ConfigError: ``x`` has another shape or dtype, or holds a value that is not finite or beyond 2**52.
-
+        ConfigError: ``x`` has another shape or dtype, or a value that is not finite or beyond 2**52.
     """
     if x.ndim != 1 or x.dtype != np.float64:
         raise ConfigError(f"stochastic_round: expects float64 (d,), not {x.dtype} {x.shape}.")
@@ -48,15 +55,23 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
 
 
 def sensitivity(*, scale: int, dimension: int, beta: float, float_slack: float) -> float:
-    """Bound the L2 norm, in grid units, by which one record moves a rounded sum of ``dimension`` coordinates.
+    """Bound the L2 norm of one record's change of a rounded sum: Delta, in grid units.
 
-    A record's gradient has norm at most ``scale`` * (1 + ``float_slack``) before rounding; the bound
-    ``(1 + float_slack) * sqrt(S^2 + d/4 + sqrt(2 ln(1/beta)) * (S + sqrt(d)/2))`` fails with
-    probability at most ``beta`` per step, which the caller adds to delta.
+    A record's gradient has norm at most ``scale * (1 + float_slack)`` before rounding. The bound is
+    ``(1 + float_slack) * sqrt(S^2 + d/4 + sqrt(2 ln(1/beta)) * (S + sqrt(d)/2))`` (Kairouz, Liu and Steinke
+    2021, section 4). It is exceeded with probability at most ``beta`` per step; callers add this to delta.
+
+    Args:
+        scale: S, grid units per clipping norm C.
+        dimension: d, number of coordinates.
+        beta: probability per step that the bound is exceeded, in (0, 1).
+        float_slack: relative excess of a clipped gradient over C by floating point, in [0, 1).
+
+    Returns:
+        Delta, in grid units.
 
     Raises:
         ConfigError: an argument is out of range.
-
     """
     if scale < 1 or dimension < 1:
         raise ConfigError(f"sensitivity: scale {scale} and dimension {dimension} must both be at least 1.")
@@ -71,11 +86,19 @@ def sensitivity(*, scale: int, dimension: int, beta: float, float_slack: float) 
 def choose_scale(
     *, dimension: int, beta: float, float_slack: float, max_inflation: float = MAX_INFLATION
 ) -> int:
-    """Find the smallest power of two S (grid units per C) with sensitivity / S <= ``max_inflation``.
+    """Find the coarsest grid on which rounding increases the sensitivity by at most ``max_inflation``.
+
+    Args:
+        dimension: d, number of coordinates.
+        beta: probability per step that the sensitivity is exceeded, in (0, 1).
+        float_slack: relative excess of a clipped gradient over C by floating point, in [0, 1).
+        max_inflation: largest ratio of the sensitivity Delta to S.
+
+    Returns:
+        S, grid units per clipping norm C: the smallest power of two with Delta / S <= ``max_inflation``.
 
     Raises:
-        ConfigError: an argument is out of range, or no scale up to 2**40 is fine enough.
-
+        ConfigError: an argument is out of range, or no S up to 2**40 is fine enough.
     """
     for bits in range(_MAX_SCALE_BITS + 1):
         scale = 1 << bits

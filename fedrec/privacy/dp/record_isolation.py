@@ -1,4 +1,4 @@
-"""Check of a model that others wrote: each record's gradient must be its own, or clipping bounds nothing."""
+"""Check that a model doesn't mix records: clipping bounds a record's influence only if it doesn't."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.clipping import RecordClipper
 
 _RECORDS = 3
-_CLOSE = 1e-3
+_TOLERANCE = 1e-3
 
 
 def check_isolation(build: Callable[[int], nn.Module], shape: tuple[int, ...], *, classes: int) -> None:
-    """Check that a model can be trained, and that what it says of a record depends on that record alone.
+    """Check that a model's logits for a record depend on that record alone, and that it can be trained.
 
-    It is tried on random records: a model that mixes records only for some of them is not found out.
+    The model is run on 3 random records: one that mixes only certain records isn't detected.
 
     Args:
-        build: makes the model, its initial weights by a seed.
-        shape: of one record's input.
-        classes: how many scores it must give.
+        build: returns the model; its argument is the seed of the initial parameters.
+        shape: shape of one record's input, without a dimension for views.
+        classes: number of logits that the model must return per record.
 
     Raises:
-        ConfigError: it takes no such input, gives other scores, has a layer without per-record gradients,
-            mixes the records of a batch, uses chance, or has frozen values that differ each time it is built.
-
+        ConfigError: the model doesn't accept such an input, returns another shape, has a layer without
+            per-record gradients, mixes the records of a batch, is random, or has frozen parameters or buffers
+            that differ each time it is built.
     """
     model = build(0)
     if not _same(_frozen(model), _frozen(build(1))):
@@ -40,17 +40,17 @@ def check_isolation(build: Callable[[int], nn.Module], shape: tuple[int, ...], *
         records = torch.rand(_RECORDS, *shape) * 2 - 1
         together = _scores(model, records, classes=classes)
         alone = torch.cat([_scores(model, record[None], classes=classes) for record in records])
-    if not torch.allclose(together, alone, rtol=_CLOSE, atol=_CLOSE):
+    if not torch.allclose(together, alone, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise ConfigError(
             "the model's scores of a record depend on the others in its batch, or on chance: clipping would "
-            "bound nothing; use layers that keep records apart"
+            "not bound a record's influence; use layers that don't mix records"
         )
 
 
 def _scores(model: nn.Module, records: torch.Tensor, *, classes: int) -> torch.Tensor:
     try:
         scores = model(records)
-    # Whatever somebody's own model makes torch raise.
+    # The model's code and torch can raise anything.
     except Exception as error:
         raise ConfigError(
             f"the model can't take an input of shape {tuple(records.shape)}: {error}"

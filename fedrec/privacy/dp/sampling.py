@@ -1,4 +1,4 @@
-"""Poisson sampling: every record enters a step by its own coin, whatever else the merchant holds."""
+"""Sample records by Poisson sampling: each record enters a step independently of all others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from fedrec.privacy.randomness import Randomness
 
 
 def poisson_sample(count: int, *, rate: float, rng: Randomness) -> NDArray[np.int64]:
-    """Choose each of ``count`` records independently with probability ``rate``.
+    """Draw a Poisson sample: select each record independently with probability ``rate``.
 
-    Returns the ascending indices of those chosen, int64 of shape (m,), m possibly 0. The probability
-    is exact to 2**-52, the grid of the uniforms that are compared with ``rate``.
+    The probability is exact to 2**-52, the resolution of the uniform numbers that are compared with ``rate``.
+
+    Args:
+        count: number of records.
+        rate: q, the sampling rate, in (0, 1].
+        rng: randomness; one uniform number is read per record.
+
+    Returns:
+        The ascending indices of the selected records, int64 (m,); m may be 0.
 
     Raises:
-        ConfigError: ``count`` is negative or ``rate`` outside (0, 1].
-
+        ConfigError: ``count`` is negative or ``rate`` is outside (0, 1].
     """
     if count < 0:
         raise ConfigError(f"poisson_sample: the number of records must not be negative, but is {count}.")

@@ -1,8 +1,9 @@
-"""One private step of a merchant: sample, clip, sum, scale, clamp, round, add noise."""
+"""Compute one merchant's noised steps (DP-SGD): sample, clip, sum, scale, clamp, round, add noise."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +21,36 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, pa
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Clipping
 
-_PART = 1 << 20
-"""Coordinates that are rounded and noised at once, 8 MiB of each vector."""
+_CHUNK = 1 << 20
+"""Coordinates that are rounded and noised together: 8 MiB of each vector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpSgdSettings:
+    """The settings of DP-SGD that a training's plan states.
+
+    Attributes:
+        clip: C, the clipping norm; must be the noise plan's.
+        sample_rate: q, the sampling rate; must be the noise plan's.
+        clipping: the clipping rule.
+    """
+
+    clip: float
+    sample_rate: float
+    clipping: Clipping = "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSgdSettings:
+    """The settings of a merchant's local steps.
+
+    Attributes:
+        learning_rate: learning rate of the local steps.
+        mean_size: average number of records per merchant of the cohort, as the training's plan states it.
+    """
+
+    learning_rate: float
+    mean_size: float
 
 
 def contribute(
@@ -29,37 +58,33 @@ def contribute(
     inputs: Tensor,
     labels: Tensor,
     *,
-    clip: float,
-    clipping: Clipping = "fixed",
+    settings: DpSgdSettings,
     plan: NoisePlan,
-    sample_rate: float,
     rng: Randomness,
-    physical_batch: int | None = None,
 ) -> NDArray[np.int64]:
-    """Make one noised step's contribution: int64 of shape (d,), in grid units of ``clip / plan.scale``.
+    """Compute a merchant's contribution to one noised step (DP-SGD: Abadi et al. 2016, algorithm 1).
 
-    The sum of the sampled records' clipped gradients (not their mean, and not negated) is clamped
-    before noise, rounded stochastically and given this merchant's noise share. Nothing is done to it
-    after the noise. The model is left as it was.
+    The contribution is the sum of the sampled records' clipped gradients, not their mean, and not negated. It
+    is scaled to the grid, clamped, rounded stochastically, and this merchant's noise share is added last. The
+    model is not changed.
 
     Args:
-        model: the model at which gradients are taken.
-        inputs: [n, V, ...], all of the merchant's records, V views each; n may be 0.
-        labels: int64 [n].
-        clip: C; must be the plan's.
-        clipping: how a gradient is brought to norm C.
-        plan: grid, clamp and noise share.
-        sample_rate: q; must be the plan's.
-        rng: read through its children ``sampling``, ``rounding`` and ``noise`` only; a fresh one per step.
-        physical_batch: images passed through the model at a time, as many as memory allows if None.
+        model: the model with the parameters at which gradients are computed.
+        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        labels: int64 (n,).
+        settings: the plan's DP-SGD settings.
+        plan: the noise plan: grid, clamp and noise share.
+        rng: only its children ``sampling``, ``rounding`` and ``noise`` are read. Each step needs a new one.
+
+    Returns:
+        int64 (d,), in grid units of ``settings.clip / plan.scale``.
 
     Raises:
-        ConfigError: model, clip or sample rate are not the plan's, or shapes don't fit.
-
+        ConfigError: model, clip or sample rate differ from the noise plan's, or shapes don't match.
     """
-    _check(model, clip=clip, plan=plan, sample_rate=sample_rate)
-    with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
-        return _noised(clipper, inputs, labels, plan=plan, rng=rng)
+    _check(model, settings, plan=plan)
+    with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
+        return _noised_sum(clipper, inputs, labels, plan=plan, rng=rng)
 
 
 def local_update(
@@ -67,59 +92,55 @@ def local_update(
     inputs: Tensor,
     labels: Tensor,
     *,
-    clip: float,
-    clipping: Clipping = "fixed",
+    settings: DpSgdSettings,
+    local: LocalSgdSettings,
     plan: NoisePlan,
-    sample_rate: float,
-    learning_rate: float,
-    mean_size: float,
     rng: Randomness,
-    physical_batch: int | None = None,
 ) -> NDArray[np.int64]:
-    """Make ``plan.local_steps`` noised steps of this merchant's own and return their total (mode ``local``).
+    """Compute ``plan.local_steps`` noised local steps, and return the total of their sums (mode ``local``).
 
-    Each step moves the model by -learning_rate / (q * mean_size) times its noised clipped sum; the next
-    one takes gradients there. The total of the noised integer sums, int64 of shape (d,) in grid units,
-    says the same as the parameter difference: difference = -learning_rate * (C / S) / (q * mean_size) *
-    total, exactly on the grid, so it needs no rounding of its own. Added over merchants and divided by
-    q times the sum of their sizes, which is the cohort times ``mean_size``, it gives the plain average of
-    their differences; a merchant with more records than the mean moves further, one with fewer less far.
+    Each step changes the parameters by -learning_rate / (q * mean_size) times its noised clipped sum, and the
+    next step's gradients are computed there. The total of the noised integer sums is equivalent to the
+    parameter difference: difference = -learning_rate * (C / S) / (q * mean_size) * total, exactly on the
+    grid, so it isn't rounded again. The sum of the merchants' totals, divided by q times the sum of their
+    sizes (the cohort times ``mean_size``), gives the unweighted average of their differences. A merchant with
+    more records than the mean changes the model more, one with fewer records less.
 
-    The divisor is public and fixed before the first step. The accountants charge each step as one sum at a
-    point that follows from what was released before; a divisor that followed the number of records would
-    put that point elsewhere for a neighbouring set of records. The model is left as it was.
+    The divisor q * mean_size is public and fixed before the first step. The accountants charge each step as
+    one sum at a point that is determined by earlier releases. If the divisor depended on the merchant's
+    number of records, this point would differ for a neighbouring set of records. The model is restored at the
+    end.
 
     Args:
-        model: the shared model of the round.
-        inputs: [n, V, ...], all of the merchant's records.
-        labels: int64 [n].
-        clip: C; must be the plan's.
-        clipping: how a gradient is brought to norm C.
-        plan: grid, clamp, noise and number of local steps.
-        sample_rate: q; must be the plan's.
-        learning_rate: of the local steps.
-        mean_size: records that a merchant of the cohort has on average; must be the plan's.
-        rng: step i reads its children of child("step", i); a fresh one per round.
-        physical_batch: images passed through the model at a time, as many as memory allows if None.
+        model: the model with the round's parameters.
+        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        labels: int64 (n,).
+        settings: the plan's DP-SGD settings.
+        local: the plan's settings of local steps.
+        plan: the noise plan: grid, clamp, noise share and number of local steps.
+        rng: step i reads the children of ``rng.child("step", i)``. Each round needs a new one.
+
+    Returns:
+        int64 (d,), in grid units of ``settings.clip / plan.scale``.
 
     Raises:
-        ConfigError: as :func:`contribute`, or learning rate or size are out of range.
-
+        ConfigError: :func:`contribute` would raise it, or learning rate or mean size aren't positive.
     """
-    _check(model, clip=clip, plan=plan, sample_rate=sample_rate)
+    _check(model, settings, plan=plan)
+    learning_rate, mean_size = local.learning_rate, local.mean_size
     if not 0.0 < learning_rate < math.inf or not 0.0 < mean_size < math.inf:
         raise ConfigError(
             f"local update: learning rate {learning_rate} and mean size {mean_size} must be positive."
         )
-    # Kept as they are: a round trip through a vector would not matter, but a failed step must not show.
+    # Copied before the steps, so that the model is restored even if a step fails.
     before = [parameter.detach().clone() for parameter in model.parameters()]
     point = parameter_vector(model)
     total = np.zeros(plan.dimension, dtype=np.int64)
-    to_parameters = learning_rate * clip / (plan.scale * sample_rate * mean_size)
+    to_parameters = learning_rate * settings.clip / (plan.scale * settings.sample_rate * mean_size)
     try:
-        with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
+        with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
             for step in range(plan.local_steps):
-                total += _noised(clipper, inputs, labels, plan=plan, rng=rng.child("step", step))
+                total += _noised_sum(clipper, inputs, labels, plan=plan, rng=rng.child("step", step))
                 load_parameter_vector(model, point - to_parameters * total)
     finally:
         with torch.no_grad():
@@ -128,12 +149,12 @@ def local_update(
     return total
 
 
-def _check(model: nn.Module, *, clip: float, plan: NoisePlan, sample_rate: float) -> None:
-    """Refuse a step whose bound, rate or size is not what the plan's noise was made for."""
-    if clip != plan.clip or sample_rate != plan.sample_rate:
+def _check(model: nn.Module, settings: DpSgdSettings, *, plan: NoisePlan) -> None:
+    """Refuse a step whose clip, sampling rate or dimension differs from what the noise was planned for."""
+    if settings.clip != plan.clip or settings.sample_rate != plan.sample_rate:
         raise ConfigError(
-            f"step: clip {clip} and sample rate {sample_rate} are not the plan's {plan.clip} and "
-            f"{plan.sample_rate}; the noise would not fit."
+            f"step: clip {settings.clip} and sample rate {settings.sample_rate} are not the plan's "
+            f"{plan.clip} and {plan.sample_rate}; the noise would not fit."
         )
     if parameter_count(model) != plan.dimension:
         raise ConfigError(
@@ -141,20 +162,20 @@ def _check(model: nn.Module, *, clip: float, plan: NoisePlan, sample_rate: float
         )
 
 
-def _noised(
+def _noised_sum(
     clipper: RecordClipper, inputs: Tensor, labels: Tensor, *, plan: NoisePlan, rng: Randomness
 ) -> NDArray[np.int64]:
-    """Sample, clip, sum, scale, clamp, round and add noise."""
+    """Sample, clip, sum, scale, clamp, round and add noise; int64 (d,), in grid units."""
     drawn = poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
-    # A draw beyond what a clipped sum takes is cut, never an error that would tell of the records;
-    # calibration.py adds the chance of it to delta.
+    # A larger sample than a clipped sum takes is truncated: an error would reveal something about the
+    # records. calibration.py adds the probability of this to delta.
     chosen = torch.from_numpy(drawn[:MAX_RECORDS]).to(inputs.device)
     total = clipper.clipped_sum(inputs[chosen], labels[chosen.to(labels.device)])
     values = np.empty(plan.dimension, dtype=np.int64)
     rounding, noise = rng.child("rounding"), rng.child("noise")
-    # In parts: of a large model, a dozen vectors of its size would otherwise be there at once.
-    for start in range(0, plan.dimension, _PART):
-        part = slice(start, start + _PART)
+    # In chunks: with a large model, a dozen vectors of its size would otherwise be in memory together.
+    for start in range(0, plan.dimension, _CHUNK):
+        part = slice(start, start + _CHUNK)
         scaled = np.clip(total[part] * (plan.scale / plan.clip), -plan.clamp_abs, plan.clamp_abs)
         values[part] = stochastic_round(scaled, rounding)
         if plan.share_std:

@@ -1,4 +1,4 @@
-"""A model's trainable parameters as one flat vector, and back; the order is ``named_parameters()``'s."""
+"""Convert a model's trainable parameters to one flat vector and back, in ``named_parameters()`` order."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def count_from_shapes(build: Callable[[], nn.Module]) -> int:
-    """Count the trainable scalars of the model that ``build`` makes, without memory for any of them.
+    """Count a model's trainable scalars without allocating memory for them.
 
-    Its tensors are made on torch's meta device: shapes, and nothing in them.
+    Args:
+        build: returns the model; called with torch's meta device, whose tensors have a shape but no data.
+
+    Returns:
+        d, the number of trainable scalars.
     """
     with torch.device("meta"):
         return parameter_count(build())
@@ -38,7 +42,7 @@ def parameter_vector(model: nn.Module) -> NDArray[np.float64]:
 
 
 def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Copy the trainable parameters by name, float32, as they go into ``model.safetensors``."""
+    """Copy the trainable parameters into float32 arrays by name, the content of ``model.safetensors``."""
     return {
         name: parameter.detach().float().cpu().numpy().copy()
         for name, parameter in model.named_parameters()
@@ -47,11 +51,14 @@ def named_parameters(model: nn.Module) -> dict[str, NDArray[np.float32]]:
 
 
 def load_parameter_vector(model: nn.Module, vector: NDArray[np.float32] | NDArray[np.float64]) -> None:
-    """Write a vector of shape (d,) into the trainable parameters, cast to each one's dtype.
+    """Write a flat vector into the trainable parameters, cast to each parameter's dtype.
+
+    Args:
+        model: the model, changed in place.
+        vector: float32 or float64 (d,), in ``named_parameters()`` order.
 
     Raises:
         ConfigError: the vector's shape is not (d,).
-
     """
     expected = parameter_count(model)
     if vector.shape != (expected,):

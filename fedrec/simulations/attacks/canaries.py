@@ -35,7 +35,7 @@ from fedrec.flower import set_task_identity
 from fedrec.privacy.accounting.ledger_entries import charges
 from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.derived_parameters import derive
-from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -369,9 +369,8 @@ def _colluded(
             model,
             data.inputs,
             data.labels,
-            clip=plan.clip,
+            settings=DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate),
             plan=derive(plan).noise,
-            sample_rate=plan.sample_rate,
             rng=Randomness.seeded(seed, "colluder", round_number),
         )
     return total

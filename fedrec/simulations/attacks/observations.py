@@ -15,7 +15,7 @@ from fedrec.privacy.aggregation import kahe, packing, ring, shamir, wire
 from fedrec.privacy.aggregation.seats import choose_seats
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
-from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.randomness import Randomness
 
 _UNCLIPPED = 1e12
@@ -161,9 +161,8 @@ def observe(
             model,
             photos.inputs,
             photos.labels,
-            clip=defence.clip,
+            settings=DpSgdSettings(clip=defence.clip, sample_rate=step.sample_rate),
             plan=step,
-            sample_rate=step.sample_rate,
             rng=rng.child("merchant", index),
         )
         for index, photos in enumerate(cohort)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
-from fedrec.privacy.dp.step import contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.server.optimizers.sgd import Sgd
@@ -188,9 +188,8 @@ def _train(
             model,
             own_inputs,
             own_labels,
-            clip=recipe.clip,
+            settings=DpSgdSettings(clip=recipe.clip, sample_rate=recipe.sample_rate),
             plan=plan,
-            sample_rate=recipe.sample_rate,
             rng=rng.child("step", step),
         )
         weights.step(total.astype(np.float64) * (plan.clip / plan.scale / denominator))
