@@ -24,7 +24,7 @@ test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
 
 test-notebook: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/test_examples.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/package/test_examples.py
 
 test-install: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m install --timeout 600

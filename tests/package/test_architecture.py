@@ -1,0 +1,43 @@
+"""``docs/architecture.md``: its pictures and links say what the code is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.support.layout import FLOORS, PACKAGE
+
+DOCS = PACKAGE.parent / "docs"
+PAGE = (DOCS / "architecture.md").read_text("utf-8")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_picture_has_every_room_on_its_floor() -> None:
+    drawn = {}
+    for group in ElementTree.parse(DOCS / "pictures" / "floors.svg").iter(f"{SVG}g"):
+        for text in group.iter(f"{SVG}text"):
+            if text.get("class") == "room":
+                drawn[text.text] = group.get("data-floor")
+    assert drawn.pop("__init__.py") == "roof"
+    assert drawn == {room: str(floor) for room, floor in FLOORS.items()}
+
+
+def test_the_walk_has_ten_named_steps_that_each_lead_to_the_code_that_takes_it() -> None:
+    walk = PAGE.partition("## From a photo to the opened sum")[2].partition("\n## ")[0]
+    steps = re.split(r"^(\d+)\. \*\*([A-Z][a-z ]+)\*\*", walk, flags=re.MULTILINE)[1:]
+    assert steps[::3] == [str(number) for number in range(1, 11)]
+    for name, text in zip(steps[1::3], steps[2::3], strict=True):
+        links = re.findall(r"\[`(\w+)`\]\((\.\./fedrec/[\w/]+\.py)\)", text)
+        assert links, f"step {name} has no link"
+        for symbol, target in links:
+            tree = ast.parse((DOCS / target).read_text("utf-8"))
+            defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+            assert symbol in defined, f"step {name}: {target} has no {symbol}"
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert len(targets) > 15
+    assert [target for target in targets if not Path(DOCS / target).exists()] == []

@@ -1,0 +1,161 @@
+"""The package on disk: one module has one name, floors import downward, links lead into the package."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+from tests.support.layout import FLOORS, LINKED, PACKAGE, ROOT
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports, taken-out names with their module."""
+    package = ".".join(file.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def sources(*folders: str) -> list[Path]:
+    found = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    assert len(found) > 20
+    return sorted(found)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+
+
+def room_of(name: str) -> str:
+    """The room of a dotted name of the package; empty for a file beside the rooms."""
+    first = name.split(".")[1]
+    return first if (PACKAGE / first).is_dir() else ""
+
+
+def test_nothing_is_imported_through_a_link() -> None:
+    """``import server`` would find the link, and make a second copy of every module behind it."""
+    roots = {*LINKED, *FLOORS}
+    found = {
+        str(file.relative_to(ROOT)): wrong
+        for file in sources("fedrec", "tests", "benchmarks")
+        if (wrong := sorted(name for name in imports(file) if name.partition(".")[0] in roots))
+    }
+    assert found == {}
+
+
+def test_no_text_in_the_package_names_a_module_by_a_link() -> None:
+    """Processes, commands and lazy imports are given names in strings."""
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for file in sources("fedrec")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.match(rf"({'|'.join(LINKED)})\.\w", node.value) and is_module(node.value.partition(":")[0])
+    ]
+    assert found == []
+    assert is_module("server.round_records") is (ROOT / "server").is_dir()
+
+
+def test_every_module_is_loaded_once_and_under_its_own_name() -> None:
+    """Import the whole package from the top of the repository, where the links are."""
+    expected = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.resolve()
+        for file in sources("fedrec")
+        if file.name != "__main__.py"
+    }
+    code = (
+        f"import importlib, json, sys\nfor name in {list(expected)!r}:\n    importlib.import_module(name)\n"
+        "found = {name: getattr(module, '__file__', None) for name, module in sys.modules.items()}\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours = {
+        name: Path(file).resolve()
+        for name, file in json.loads(done.stdout.splitlines()[-1]).items()
+        if file is not None and Path(file).resolve().is_relative_to(PACKAGE)
+    }
+    assert ours == expected
+
+
+def test_links_lead_into_the_package() -> None:
+    """What git keeps: a relative link for every room that has one, also where the system makes no links."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = {}
+    for line in listed.stdout.splitlines():
+        stage, name = line.split("\t")
+        mode, digest, _ = stage.split()
+        if mode == "120000":
+            kept = subprocess.run(
+                ["git", "cat-file", "blob", digest], cwd=ROOT, capture_output=True, check=True
+            )
+            links[name] = kept.stdout.decode()
+    assert links == {room: f"fedrec/{room}" for room in LINKED if (PACKAGE / room).is_dir()}
+
+
+def test_the_root_holds_only_what_a_newcomer_looks_for() -> None:
+    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "config.py", "errors.py"}
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} == set(FLOORS)
+
+
+def test_every_folder_with_python_is_a_package() -> None:
+    """One without ``__init__.py`` would be left out of a wheel without a word."""
+    folders = {
+        folder for file in sources("fedrec") for folder in file.parents if folder.is_relative_to(PACKAGE)
+    }
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize("room", [room for room in FLOORS if FLOORS[room] > 1])
+def test_a_room_imports_from_floors_below_alone(room: str) -> None:
+    for file in (PACKAGE / room).rglob("*.py"):
+        for name in imports(file):
+            if name.startswith("fedrec.") and (other := room_of(name)) != room:
+                assert FLOORS.get(other, 1) < FLOORS[room], f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_the_ground_floor_imports_itself_alone() -> None:
+    ground = [file for file in sources("fedrec") if FLOORS.get(file.relative_to(PACKAGE).parts[0], 1) == 1]
+    ground.remove(PACKAGE / "__init__.py")
+    for file in ground:
+        for name in imports(file):
+            if name.startswith("fedrec."):
+                assert FLOORS.get(room_of(name), 1) == 1, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_nobody_inside_imports_the_roof() -> None:
+    """``fedrec/__init__.py`` is for users of the package."""
+    for file in sources("fedrec"):
+        for name in imports(file):
+            if name.split(".")[0] == "fedrec":
+                parts = name.split(".")
+                assert len(parts) > 1, f"{file.relative_to(ROOT)} imports {name}"
+                assert len(parts) > 2 or is_module(name), f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_the_tests_mirror_the_package() -> None:
+    """A folder of tests is named after the folder that it tests; the others hold what is of no single one."""
+    folders = {p.relative_to(PACKAGE).as_posix().lstrip("_") for p in PACKAGE.rglob("*") if p.is_dir()}
+    beside = {"support", "federation", "package", "package/outside"}
+    tests = ROOT / "tests"
+    found = {p.relative_to(tests).as_posix() for p in tests.rglob("*") if p.is_dir() and any(p.glob("*.py"))}
+    assert len(found) > 15
+    assert found - beside <= folders
+    assert {p.name for p in tests.glob("*.py")} == {"__init__.py", "conftest.py"}

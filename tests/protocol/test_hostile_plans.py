@@ -1,0 +1,127 @@
+"""Plans that ask for gigabytes or days are refused before anything of their sizes is made."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import torch
+from hostile_plans import ATTACKS, rows
+
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.config import SimulationConfig
+from fedrec.errors import ConfigError, RefusedError
+from fedrec.privacy.aggregation.committee import check_plan
+from fedrec.privacy.aggregation.seats import seat_order
+from fedrec.privacy.audit.verify.rules import _broken_sizes
+from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
+from fedrec.protocol.messages import JoinRequest
+from fedrec.protocol.plan import MAX_DIMENSION
+from fedrec.server.planning import settle
+from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.vision import model_registry
+from tests.support.cohort import Cohort
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return Cohort(
+        tmp_path_factory.mktemp("cohort"),
+        size=3,
+        policy=MerchantPolicy(lifetime_epsilon=10.0, lifetime_delta=1e-5),
+    )
+
+
+def test_every_hostile_plan_is_refused_in_milliseconds_and_megabytes() -> None:
+    found = {row["plan"]: row for row in rows()}
+    assert set(found) == set(ATTACKS)
+    for row in found.values():
+        assert row["refused_by"] in row["refusal"], row
+        # A hundred times what they take here, and a hundredth of what they took before.
+        assert row["milliseconds"] < 500 and row["peak_megabytes"] < 20, row
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"rounds": 2001}, "largest_steps"),
+        ({"mode": "local", "rounds": 201, "local_steps": 10}, "largest_steps"),
+        ({"dimension": 30_000_001}, "largest_parameters"),
+        ({"image_size": 257}, "largest_image_size"),
+        ({"image_size": 256, "views": 16, "records_largest": 1366}, "largest_input_mib"),
+        ({"classes": tuple(map(str, range(1001)))}, "largest_classes"),
+    ],
+)
+def test_limits_are_exact_and_the_outsider_finds_the_same(
+    cohort: Cohort, changes: dict[str, object], rule: str
+) -> None:
+    policy = MerchantPolicy(lifetime_epsilon=10.0, lifetime_delta=1e-5)
+    over = cohort.plan(**changes)
+    with pytest.raises(RefusedError, match=f"'{rule}'"):
+        policy.check(over)
+    last = list(changes)[-1]
+    value = changes[last]
+    within = cohort.plan(**(changes | {last: value - 1 if isinstance(value, int) else value[:-1]}))  # type: ignore[index]
+    policy.check(within)
+    rules = policy.model_dump(mode="json")
+    for plan, broken in ((over, {rule}), (within, set())):
+        found = _broken_sizes(rules, plan.model_dump(mode="json"))
+        assert {name for name, breaks in found.items() if breaks} == broken
+
+
+def test_sizes_are_judged_before_anything_else(cohort: Cohort) -> None:
+    """Not even the scheme's name is looked up for a plan that is too large."""
+    plan = cohort.plan(rounds=1_000_000, scheme="rot13", model="nobody")
+    with pytest.raises(RefusedError, match="largest_steps"):
+        cohort.merchants["m0"].join(JoinRequest(plan=plan))
+
+
+@pytest.mark.parametrize("name", model_registry.names())
+def test_parameters_are_counted_from_shapes(name: str) -> None:
+    spec = model_registry.get(name)
+
+    def build(size: int) -> torch.nn.Module:
+        return spec.build(classes=7, channels=3, size=size, seed=3)
+
+    state = torch.get_rng_state()
+    assert count_from_shapes(lambda: build(16)) == parameter_count(build(16))
+    assert torch.equal(state, torch.get_rng_state())
+    assert build(16)(torch.zeros(1, 1280) if spec.backbone else torch.zeros(1, 3, 16, 16)).shape == (1, 7)
+
+
+def test_an_operator_is_told_before_a_model_is_built(cohort: Cohort, tmp_path: Path) -> None:
+    folder = tmp_path / "trainings"
+    folder.mkdir()
+    options = TrainingFile(classes=("a", "b"), image_size=1024)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match=f"536,890,882 parameters .* at most {MAX_DIMENSION:,}"):
+            file_training(
+                folder,
+                options,
+                server_key=cohort.server.public.hex(),
+                roster=cohort.roster,
+                sizes=(40, 40, 40),
+            )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e7 and not list(folder.iterdir())
+
+
+def test_three_merchants_with_untouched_rules_on_seats_and_sizes_take_the_default(cohort: Cohort) -> None:
+    settled = settle(SimulationConfig(), model_registry.get("cnn"), merchants=3)
+    plan = cohort.plan(
+        rounds=settled.rounds,
+        committee=seat_order(cohort.roster)[: settled.committee],
+        threshold=settled.threshold,
+        colluders=settled.colluders,
+        corrupt_members=settled.corrupt_members,
+        min_contributors=settled.min_contributors,
+    )
+    assert plan.seat_risk == settled.seat_risk == 0.0
+    check_plan(plan)
+    cohort.policy.check(plan)

@@ -1,0 +1,382 @@
+"""The report page: well-formed, self-contained, honest about privacy, safe with hostile or missing input."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedrec._internal import number_format
+from fedrec.report.charts import Chart, Line, draw, y_axis
+from fedrec.server.report.report_page import render
+from tests.support.pages import Outline
+
+CLASSES = ("Shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Sneaker", "Bag", "Ankle boot", "Hat")
+
+
+TRUST: dict[str, dict[str, str]] = {
+    "kahe": {
+        "opened_by": "committee", "reads_single_updates": "nobody_below_threshold", "epsilon_of": "sum",
+    },
+    "ckks": {"opened_by": "holder", "reads_single_updates": "key_holder", "epsilon_of": "share"},
+    "none": {"opened_by": "nobody", "reads_single_updates": "server", "epsilon_of": "share"},
+}  # fmt: skip
+
+
+def aggregation(scheme: str) -> dict[str, Any]:
+    return {"scheme": scheme, "trust": TRUST[scheme]}
+
+
+def fake_report(*, classes: int = 10, merchants: int = 8, rounds: int = 100, seed: int = 7) -> dict[str, Any]:
+    """A report as a real run would write it, with lost rounds and rounds that were not evaluated."""
+    rng = random.Random(seed)
+    labels = [CLASSES[i] if i < len(CLASSES) else f"Product group {i}" for i in range(classes)]
+    confusion = []
+    for i in range(classes):
+        row = [max(0, round(rng.gauss(0, 5))) for _ in range(classes)]
+        row[(i + 2) % classes] += 14
+        row[i] = 150 + rng.randrange(60)
+        confusion.append(row)
+    lost = {n for n in (17, 58, 59) if n <= rounds}
+    per_round = []
+    for n in range(1, rounds + 1):
+        accuracy = 0.86 * (1 - math.exp(-n / 18)) + 0.1 * math.exp(-n / 8) + rng.gauss(0, 0.008)
+        per_round.append(
+            {
+                "round": n,
+                "accuracy": None if n in lost else accuracy,
+                "contributors": merchants - (n % 11 == 0),
+                "dropouts": int(n % 11 == 0),
+                "opened": n not in lost,
+                "seconds": 2.1,
+                "epsilon": 8.0 * math.sqrt(n / rounds),
+            }
+        )
+    per_class = []
+    for i, label in enumerate(labels):
+        support, predicted = sum(confusion[i]), sum(row[i] for row in confusion)
+        precision, recall = confusion[i][i] / predicted, confusion[i][i] / support
+        f1 = 2 * precision * recall / (precision + recall)
+        per_class.append(
+            {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": support}
+        )
+    total = sum(map(sum, confusion))
+    return {
+        "schema": "fedrec.report/1",
+        "warnings": ["merchant-3 holds only 212 records: its photos are drawn as often as anybody's."],
+        "run": {
+            "id": "2026-03-02T10-15-00-7f3a", "seconds": 254.2, "engine": "local", "workers": 4,
+            "merchants": merchants, "rounds": rounds, "dataset": "fashion-mnist",
+            "partition": "dirichlet:0.5", "model": "cnn28", "parameters": 539_146, "seed": None,
+        },
+        "data": {
+            "records": 60_000, "duplicates_dropped": 43,
+            "skipped": [{"name": "shop-2/bag/IMG_0042.jpg", "reason": "not an image", "merchant": "shop-2"}],
+        },
+        "metrics": {
+            "accuracy": sum(confusion[i][i] for i in range(classes)) / total,
+            "precision_macro": 0.8412, "recall_macro": 0.8391, "f1_macro": 0.8377, "roc_auc_macro": 0.9813,
+            "confusion": confusion, "split": "test", "per_class": per_class,
+        },
+        "privacy": {
+            "mode": "distributed", "unit": "record", "adjacency": "add-or-remove",
+            "duplicate_policy": "dropped",
+            "epsilon": 7.996, "cross_checks": {"rdp": 8.731}, "epsilon_aggregation_broken": 31.418,
+            "delta": 1.6e-5,
+            "sample_rate": 0.02, "clip": 1.0, "noise_multiplier": 0.8132, "steps": rounds, "colluders": 1,
+            "min_contributors": max(merchants - 1, 3), "accountant": "pld", "seeded": False,
+            "per_merchant": [
+                {
+                    "merchant": f"merchant-{i}", "records": 212 if i == 3 else 5000 + rng.randrange(4000),
+                    "epsilon": 7.996, "epsilon_lifetime": 9.1 + i / 10, "rounds_charged": rounds - i % 3,
+                }
+                for i in range(merchants)
+            ],
+        },
+        "secure_aggregation": {
+            **aggregation("kahe"), "threshold": 5, "committee": merchants,
+            "min_contributors": max(merchants - 1, 3), "value_bits": 19, "upload_bytes_per_parameter": 2.94,
+            "seconds_encrypt": 11.3, "seconds_unmask": 4.9,
+        },
+        "cost": {
+            "bytes_up": 1_268_000_000, "bytes_down": 1_725_000_000, "peak_memory_bytes": 1_400_000_000,
+            "seconds_train": 180.4,
+        },
+        "rounds": per_round,
+    }  # fmt: skip
+
+
+def changed(**sections: dict[str, Any]) -> dict[str, Any]:
+    report = fake_report(rounds=5)
+    for name, values in sections.items():
+        report[name] = {**report[name], **values}
+    return report
+
+
+def test_headline_figures_are_on_the_page() -> None:
+    report = fake_report()
+    text = Outline(render(report)).text
+    accuracy = report["metrics"]["accuracy"]
+    for shown in (
+        f"{100 * accuracy:.1f}%",
+        "0.838",
+        "8.00",
+        "31.42",
+        "δ = 1.6 × 10⁻⁵",
+        "4 min 14 s",
+        "539,146",
+    ):
+        assert shown in text
+    assert "NOT PRIVATE" not in text
+
+
+def test_page_stands_alone() -> None:
+    page = render(fake_report())
+    outline = Outline(page)
+    assert not {"script", "iframe", "img", "link", "object", "embed", "base", "form"} & set(outline.tags)
+    assert not {"src", "href", "xlink:href", "action"} & {name for name, _ in outline.attributes}
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page and "@media print" in page
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onmouseover='alert(1)",
+        "</title></style><svg/onload=alert(1)>",
+        "$title ${banner} $$ %s {0}",
+        "&lt;b&gt; & é 商品",
+    ],
+)
+def test_hostile_text_stays_text(hostile: str) -> None:
+    def replace(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replace(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replace(item) for item in value]
+        return hostile if isinstance(value, str) else value
+
+    # A mode and a scheme that nobody knows are alarmed, which takes a banner of its own.
+    unknown = Outline(render(changed(privacy={"mode": "x"}, secure_aggregation={"trust": "x"})))
+    plain, outline = Outline(render(fake_report())), Outline(render(replace(fake_report())))
+    assert not set(outline.tags) - set(plain.tags) - set(unknown.tags)
+    known = {name for name, _ in (*plain.attributes, *unknown.attributes)}
+    assert not {name for name, _ in outline.attributes} - known
+    assert hostile in "".join(outline.texts)
+    assert any(row[0] == hostile for row in outline.rows)
+
+
+def test_mistakes_and_matrix_match_a_plain_count() -> None:
+    report = fake_report()
+    outline = Outline(render(report))
+    confusion = report["metrics"]["confusion"]
+    start = next(i for i, row in enumerate(outline.rows) if row[0].startswith("true"))
+    assert outline.rows[start][1:] == list(CLASSES)
+    for name, row, shown in zip(CLASSES, confusion, outline.rows[start + 1 :], strict=False):
+        assert shown == [name, *(str(cell) if cell else "" for cell in row)]
+    hovers = {value for name, value in outline.attributes if name == "title"}
+    for i, row in enumerate(confusion):
+        for j, cell in enumerate(row):
+            share = f"{100 * cell / sum(row):.1f}%"
+            assert f"{CLASSES[i]} taken for {CLASSES[j]}: {cell} ({share})" in hovers
+    worst = max((c, i, j) for i, row in enumerate(confusion) for j, c in enumerate(row) if i != j)
+    assert f"{CLASSES[worst[1]]} taken for {CLASSES[worst[2]]} ({worst[0]})" in outline.text
+
+
+def test_every_merchant_and_class_has_a_row() -> None:
+    report = fake_report(classes=30, merchants=100, rounds=400)
+    outline = Outline(render(report))
+    rows = {tuple(row) for row in outline.rows}
+    for item in report["privacy"]["per_merchant"]:
+        lifetime = f"{math.ceil(item['epsilon_lifetime'] * 100 - 1e-6) / 100:.2f}"
+        charged = str(item["rounds_charged"])
+        assert (item["merchant"], f"{item['records']:,}", "8.00", lifetime, charged) in rows
+    for item in report["metrics"]["per_class"]:
+        scores = [f"{item[key]:.3f}" for key in ("precision", "recall", "f1")]
+        assert (item["label"], *scores, str(item["support"])) in rows
+    assert sum(len(row) == 31 for row in outline.rows) == 31
+
+
+def test_more_classes_than_fit_leave_the_matrix_out() -> None:
+    outline = Outline(render(fake_report(classes=41, rounds=2)))
+    assert "too many for a table" in outline.text and max(map(len, outline.rows)) < 41
+
+
+def test_lost_rounds_are_marked_in_both_charts() -> None:
+    page = render(fake_report())
+    for number in (17, 58, 59):
+        assert page.count(f"<title>round {number} was lost</title>") == 2
+    assert page.count("was lost</title>") == 6 and "3 lost: not opened, yet charged" in page
+
+
+def test_interrupted_run_without_rounds_or_results() -> None:
+    report = fake_report()
+    report["rounds"] = []
+    report["metrics"] = dict.fromkeys(report["metrics"])
+    text = Outline(render(report)).text
+    assert "No round was finished" in text and "No evaluation was finished" in text
+    assert "None" not in text and "nan" not in text
+    stopped = fake_report()
+    stopped["rounds"] = stopped["rounds"][:37]
+    assert "37 of 100 rounds" in render(stopped)
+
+
+@pytest.mark.parametrize("report", [{}, {"rounds": None, "privacy": None, "metrics": {"confusion": None}}])
+def test_empty_reports_render_and_claim_nothing(report: dict[str, Any]) -> None:
+    text = Outline(render(report)).text
+    assert (
+        "There is no privacy guarantee" in text and "Nothing is claimed" in text and "protected" not in text
+    )
+
+
+def test_any_value_may_be_null() -> None:
+    original = fake_report(rounds=6, merchants=3, classes=3)
+
+    def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        return [path, *(deeper for key in keys for deeper in paths(value[key], (*path, key)))]
+
+    for path in paths(original)[1:]:
+        report = copy.deepcopy(original)
+        target = report
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = None
+        Outline(render(report))
+
+
+@pytest.mark.parametrize(
+    ("privacy", "scheme", "words"),
+    [
+        (
+            {"mode": "off", "epsilon": None, "epsilon_aggregation_broken": None},
+            "kahe",
+            "differential privacy was off",
+        ),
+        ({"seeded": True}, "kahe", "came from a seed"),
+        ({"epsilon": 31.418}, "none", "were not encrypted"),
+    ],
+)
+def test_watermark_where_a_run_is_not_private(privacy: dict[str, Any], scheme: str, words: str) -> None:
+    text = Outline(render(changed(privacy=privacy, secure_aggregation=aggregation(scheme)))).text
+    assert re.search(rf"NOT PRIVATE: [^.]*{words}", text)
+
+
+def test_a_run_without_noise_never_shows_a_guarantee() -> None:
+    # A figure that slipped into the report of such a run must not become a claim.
+    text = Outline(render(changed(privacy={"mode": "off", "epsilon": 3.0}))).text
+    assert "There is no privacy guarantee" in text and "times as likely" not in text
+    assert "3.00" not in text.split("Merchants")[0]
+
+
+def test_the_guarantee_states_factor_delta_and_condition() -> None:
+    text = Outline(render(changed(privacy={"epsilon": 1.0, "delta": 1e-5, "colluders": 2}))).text
+    assert "at most 2.72 times as likely" in text and "1.0 × 10⁻⁵" in text
+    assert "as long as at most 2 merchants side with the server" in text
+    product = changed(privacy={"unit": "product", "adjacency": "replace-one"})
+    assert "replacing any one product" in render(product).lower()
+
+
+def exposed(mode: str, scheme: str) -> dict[str, bool]:
+    rows = Outline(render(changed(privacy={"mode": mode}, secure_aggregation=aggregation(scheme)))).rows
+    start = next(i for i, row in enumerate(rows) if row[0] == "The server")
+    end = next(i for i, row in enumerate(rows) if row[0] == "The network")
+    return {row[0]: row[2] == "exposed" for row in rows[start : end + 1]}
+
+
+def test_what_each_party_sees_follows_scheme_and_mode() -> None:
+    for mode in ("distributed", "local"):
+        assert not any(exposed(mode, "kahe").values())
+        assert exposed(mode, "ckks") == {
+            "The server": False,
+            "The server with any one merchant": True,
+            "A merchant without the key": False,
+            "The merchant that holds the key": True,
+            "The network": False,
+        }
+        assert list(exposed(mode, "none").values()) == [True, True, False, False]
+    for scheme in ("kahe", "ckks", "none"):
+        shown = exposed("off", scheme)
+        assert not shown.pop("The network") and all(shown.values())
+
+
+@pytest.mark.parametrize("said", [None, {}, "kahe", {"opened_by": "committee"}, {**TRUST["kahe"], "more": 1}])
+def test_a_scheme_that_does_not_say_who_reads_updates_is_alarmed(said: Any) -> None:
+    page = render(changed(secure_aggregation={"scheme": "kahe", "trust": said}))
+    assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
+    assert re.search(r"NOT PRIVATE: [^.]*take it that updates were not encrypted", Outline(page).text)
+
+
+def test_a_mode_that_nobody_knows_is_alarmed() -> None:
+    page = render(changed(privacy={"mode": "quiet"}))
+    assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
+    assert re.search(r"NOT PRIVATE: [^.]*take it that no noise was added", Outline(page).text)
+
+
+@given(st.floats(min_value=0, max_value=1e6))
+def test_epsilon_and_delta_are_never_shown_too_small(value: float) -> None:
+    shown = float(number_format.epsilon(value).replace(",", ""))
+    assert value * (1 - 1e-8) <= shown <= value + (0.0101 if value < 100 else 1.01)
+    small = value / 1e6
+    text = number_format.delta(small)
+    if small > 1e-300:
+        exponents = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+        mantissa, exponent = text.split(" × 10")
+        back = float(f"{mantissa}e{exponent.translate(exponents)}")
+        assert small * (1 - 1e-8) <= back <= small * 1.11
+
+
+@given(
+    st.one_of(st.none(), st.booleans(), st.text(max_size=8), st.integers(), st.floats(), st.lists(st.none()))
+)
+@settings(max_examples=300)
+def test_formatters_take_anything(value: Any) -> None:
+    for show in (
+        number_format.percent,
+        number_format.ratio,
+        number_format.count,
+        number_format.epsilon,
+        number_format.delta,
+        number_format.size,
+    ):
+        assert "nan" not in show(value) and "inf" not in show(value)
+    assert number_format.duration(value) and isinstance(number_format.general(value), str)
+
+
+@given(st.floats(min_value=1e-12, max_value=1e12))
+def test_ticks_are_even_and_reach_the_top(top: float) -> None:
+    ticks = number_format.nice_ticks(top)
+    gaps = [b - a for a, b in pairwise(ticks)]
+    assert ticks[0] == 0 and 2 <= len(ticks) <= 7
+    assert ticks[-1] >= top * (1 - 1e-6) and max(gaps) <= min(gaps) * (1 + 1e-6)
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=60), st.integers(0, 1000))
+@settings(max_examples=50)
+def test_chart_points_stand_where_their_values_say(values: list[float], first: int) -> None:
+    rounds = range(first, first + len(values))
+    svg = draw(
+        Chart(
+            describes="x over rounds",
+            x_range=(first, first + len(values) - 1),
+            x_ticks=(),
+            y_ticks=y_axis(1.0),
+            lines=(Line(tuple((float(n), value) for n, value in zip(rounds, values, strict=True))),),
+        )
+    )
+    dots = [(float(a), float(b)) for a, b in re.findall(r'<circle[^>]*cx="([^"]+)" cy="([^"]+)"', svg)]
+    assert len(dots) == (len(values) if len(values) <= 40 else 1)
+    grid = [float(y) for y in re.findall(r'class="grid"[^>]*y1="([^"]+)"', svg)]
+    bottom, top = max(grid), min(grid)
+    for (_, y), value in zip(dots, values[-len(dots) :], strict=True):
+        assert y == pytest.approx(bottom - value * (bottom - top), abs=0.1)
+    assert [x for x, _ in dots] == sorted(x for x, _ in dots)
