@@ -216,7 +216,7 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
     assert not ok and "put back to an older state" in text
     home.ledger.unlink()
     ok, text = findings(home)["ledger"]
-    assert not ok and "never anew" in text
+    assert not ok and "never replaced" in text
 
 
 def test_an_empty_budget_is_told(home: MerchantHome) -> None:

@@ -320,7 +320,7 @@ def test_an_imported_module_without_its_source_is_refused(small: Callable[..., P
 
 def test_a_source_that_is_no_python_is_refused(small: Callable[..., Path]) -> None:
     for source in ("import =", "from .... import x", "a = '\0'"):
-        with pytest.raises(LedgerError, match=r"app\.py is no Python"):
+        with pytest.raises(LedgerError, match=r"app\.py is not valid Python"):
             step_modules(small({"clients/client_app.py": source}))
 
 

@@ -60,7 +60,7 @@ def test_without_its_ledger_a_merchant_does_nothing(home: MerchantHome, gone: tu
     for name in gone:
         (home.folder / name).unlink()
     for _ in range(2):
-        with pytest.raises(LedgerError, match="never anew"):
+        with pytest.raises(LedgerError, match="never replaced"):
             start(home)
     for command in (("recount",), ("rotate",), ("status",), ("budget",)):
         if gone == (HEAD,) and command != ("recount",):

@@ -1,7 +1,8 @@
-"""Accountants by name: the package's own, and those of entry points in group ``fedrec.accountants``.
+"""List the accountants by name: the package's own, and those of entry point group ``fedrec.accountants``.
 
-The headline is the one whose figure is proved for the noise that merchants draw, and ledgers rest on it. All
-others are cross-checks beside it in a training's report: none can lower what is claimed.
+The headline accountant is PLD. Its epsilon is proved for the noise that merchants draw, and reports and
+ledgers claim it. The others are cross-checks in a training's report; none of them can lower the claimed
+epsilon.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ HEADLINE: Final = pld.SPEC
 _BUILTIN: Final = (HEADLINE, rdp.SPEC)
 REGISTRY: Final = Registry(AccountantSpec, what="accountant", group="fedrec.accountants", builtin=_BUILTIN)
 _EXCESS = 1.01
-"""The headline errs upward by at most so much, so that no upper bound lies further below it."""
+"""The headline is at most this factor above the exact epsilon, so no upper bound is further below it."""
 
 
 def ledger_accountants() -> str:
-    """Name the accountants that a ledger's figures rest on, with versions, as its entries record them."""
+    """Name the accountants behind a ledger's epsilons, with versions, as its entries record them."""
     return _named(_BUILTIN)
 
 
@@ -32,16 +33,34 @@ def report_accountants() -> str:
 
 
 def cross_checks(spend: PrivacySpend) -> Mapping[str, float]:
-    """Return the epsilon of a spend by every accountant but the headline, server's view, by their names.
+    """Compute the epsilon of a spend by every accountant but the headline, in the server's view.
 
-    Infinite where there is no guarantee. Raises ``ConfigError`` where an installed one can't be used.
+    Args:
+        spend: the noised steps, releases and delta.
+
+    Returns:
+        Epsilon by the accountant's name; infinite where there is no guarantee.
+
+    Raises:
+        ConfigError: an installed accountant can't be used.
     """
     others = (REGISTRY.get(name) for name in REGISTRY.names())
     return {spec.name: spend.epsilon(by=spec.epsilon) for spec in others if spec is not HEADLINE}
 
 
 def contradicts(epsilon: float, *, headline: float) -> bool:
-    """Whether a cross-check lies below the headline by more than that errs: one of the two is no bound."""
+    """Tell whether a cross-check contradicts the headline.
+
+    The headline is at most 1% above the exact epsilon. A cross-check further below it than that proves that
+    one of the two is not an upper bound.
+
+    Args:
+        epsilon: the cross-check's epsilon.
+        headline: the headline's epsilon for the same spend.
+
+    Returns:
+        True if the two can't both be upper bounds.
+    """
     return epsilon * _EXCESS < headline
 
 

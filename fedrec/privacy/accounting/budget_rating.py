@@ -1,8 +1,8 @@
-"""What a budget is worth, in words, on one public scale; and which budgets mean nothing at all.
+"""Rate a privacy budget in words on one public scale, and refuse budgets that guarantee nothing.
 
-The scale's ends are the tiers of Ponomareva and others 2023, "How to DP-fy ML": strong up to 1, weak or none
-above 10; between them 4 parts what still bounds an attack (at most 55 times) from what hardly does. Every
-page rates by :func:`rate_budget` and by nothing else.
+The ends of the scale are the tiers of Ponomareva and others 2023, "How to DP-fy ML": strong up
+to 1, weak or none above 10. Between them, 4 separates budgets that still bound an attack (odds change at most
+55 times) from those that hardly do. All pages use :func:`rate_budget`.
 """
 
 from __future__ import annotations
@@ -17,70 +17,86 @@ from fedrec.privacy.accounting.events import MIN_DELTA
 
 Word = Literal["strong", "moderate", "weak", "little protection"]
 SCALE: tuple[tuple[float, Word], ...] = ((1.0, "strong"), (4.0, "moderate"), (10.0, "weak"))
-"""Largest epsilon of each word; above the last it is little protection."""
+"""Largest epsilon of each word; above the last one the word is "little protection"."""
 MAX_EPSILON = 64.0
-"""Largest budget taken: e^64 is 6e27, a statement about nothing. The sampler's part of delta holds so far."""
+"""Largest epsilon that is accepted: e^64 is 6e27. The sampler's share of delta is proved up to here."""
 MAX_DELTA = 0.01
-"""Largest delta taken where no public total is known: one in a hundred records may be shown whole."""
+"""Largest delta that is accepted where no public total is known: one in 100 records may be published."""
 
 USUAL_DELTA = 1e-5
-"""Epsilon at this delta stands beside one at any other, so that figures can be compared."""
+"""Reports show epsilon at this delta beside any other delta, so that results can be compared."""
 
 
 @dataclass(frozen=True)
 class Rating:
-    """A budget in words: ``word`` on the scale, and a ``sentence`` that says what is bounded, and how far."""
+    """A budget in words.
+
+    Attributes:
+        word: the word on the scale.
+        sentence: one or two sentences that say what is bounded, and how far.
+    """
 
     word: Word
     sentence: str
 
     @property
     def protected(self) -> bool:
-        """Whether a page may call the data protected: not where there is little protection."""
+        """Whether a page may call the data protected."""
         return self.word != "little protection"
 
 
 def rate_budget(
     epsilon: float | None, *, delta: float, unit: str = "photo", public_total: int | None = None
 ) -> Rating:
-    """Rate an epsilon at a delta; None and infinity stand for no guarantee.
+    """Rate an epsilon at a delta.
 
     Args:
-        epsilon: what was spent, or a cap.
-        delta: the whole delta that it holds at.
-        unit: what one record is called.
-        public_total: the number of records of the training as everybody knows it; a delta above one in so
-            many lets a mechanism publish whole records, whatever epsilon says.
+        epsilon: epsilon spent, or a cap; None or infinite for no guarantee.
+        delta: the whole delta of that epsilon.
+        unit: the word for one record.
+        public_total: number of records of the training that the public knows; a delta above its inverse lets
+            a mechanism publish whole records, whatever epsilon is.
 
+    Returns:
+        The rating.
     """
     if epsilon is None or not 0.0 <= epsilon < math.inf or not 0.0 <= delta < 1.0:
         return Rating("little protection", f"Nothing bounds what becomes known of one {unit}.")
     worst: Word = "little protection"
     words: list[Word] = [name for largest, name in SCALE if epsilon <= largest]
     word = words[0] if words else worst
-    told = (
+    bound = (
         f"Whatever anybody concludes becomes at most {number_format.factor(epsilon)} times as likely, or as "
         f"unlikely, when one {unit} is added or removed, give or take a chance of "
         f"{number_format.delta(delta)}."
     )
     if delta > largest_delta(public_total):
-        told += f" That chance alone allows a whole {unit} to be shown."
+        bound += f" That chance alone allows a whole {unit} to be shown."
         word = worst
-    return Rating(word, f"{word[0].upper()}{word[1:]}: {told[0].lower()}{told[1:]}")
+    return Rating(word, f"{word[0].upper()}{word[1:]}: {bound[0].lower()}{bound[1:]}")
 
 
 def unit_in_words(unit: object) -> str:
-    """Return what a sentence calls one unit of a plan or report: a product, or else a photo."""
+    """Return the word for one unit of a plan or report: "product", or "photo" for anything else."""
     return "product" if unit == "product" else "photo"
 
 
 def largest_delta(public_total: int | None) -> float:
-    """Return the largest delta that means anything: one in the public total, and 0.01 at most."""
+    """Return the largest meaningful delta: the inverse of the public total, at most 0.01."""
     return MAX_DELTA if public_total is None else min(MAX_DELTA, 1.0 / max(1, public_total))
 
 
 def check_budget(*, epsilon: float, delta: float, public_total: int | None = None) -> None:
-    """Refuse a budget that would state nothing: raise ``ConfigError`` that says why, and what to choose."""
+    """Refuse a budget that guarantees nothing.
+
+    Args:
+        epsilon: the epsilon of the budget.
+        delta: the delta of the budget.
+        public_total: number of records of the training that the public knows; None if unknown.
+
+    Raises:
+        ConfigError: epsilon or delta is out of range; the message says why, and what to choose.
+    """
     if not 0.0 < epsilon <= MAX_EPSILON:
         raise ConfigError(
             f"epsilon: {epsilon:g} is outside (0, {MAX_EPSILON:g}]; already at {MAX_EPSILON:g} conclusions "

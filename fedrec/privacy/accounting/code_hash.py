@@ -1,4 +1,4 @@
-"""Name the code that takes part in a merchant's step: the package's version and a hash of its source."""
+"""Identify the code that takes part in a merchant's step: the package's version and a hash of its source."""
 
 from __future__ import annotations
 
@@ -14,52 +14,58 @@ from fedrec.errors import LedgerError
 
 _PACKAGE = "fedrec"
 _ROOTS = ("fedrec.clients.client_app", "fedrec.clients.assembly")
-"""What answers a message, and what puts the merchant together that answers: named, never imported here."""
+"""Modules that the search starts from: the handler of messages and the assembly of a merchant."""
 
 
 def code_name() -> str:
-    """Return version and hash of the installed code, as an entry holds them.
+    """Name the installed code as ledger entries do: the package's version and its code hash.
+
+    Returns:
+        Such as ``fedrec 0.1.0 sha256:...``.
 
     Raises:
         LedgerError: the installed source can't be found or read.
-
     """
     return f"fedrec {version(_PACKAGE)} sha256:{code_hash()}"
 
 
 @lru_cache(maxsize=1)
 def code_hash() -> str:
-    """Return the SHA-256, 64 hexadecimal digits, of the modules that :func:`step_modules` finds.
+    """Hash the modules that :func:`step_modules` finds.
 
-    Computed once: what is imported doesn't change with the disk.
+    The result is computed once per process: imported code doesn't change with the files.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
 
     Raises:
         LedgerError: the installed source can't be found or read.
-
     """
     spec = find_spec(_PACKAGE)
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     if not folders:
-        raise LedgerError("ledger: the package's source is not installed, so no entry could name it.")
+        raise LedgerError(
+            "ledger: the source of fedrec is not installed, so entries can't name it; reinstall it."
+        )
     return hash_modules(step_modules(Path(folders[0])))
 
 
 def step_modules(package: Path) -> dict[str, Path]:
     """Find the modules that take part in a merchant's step and in opening a sum, from their imports.
 
-    They are what the merchant's side imports, directly or not: imports inside functions count, those for type
-    checkers alone don't. ``fedrec/__init__.py`` takes no part, since nothing in the package imports from it.
-    Neither does what hosts a merchant: the daemon's loop and connection, a simulation's harness.
+    They are the modules that the merchant's code imports, directly or indirectly, including imports inside
+    functions. Imports under ``TYPE_CHECKING`` don't count. ``fedrec/__init__.py`` isn't included, since no
+    module of the package imports from it, nor is code that only hosts a merchant, such as the daemon's loop
+    or a simulation.
 
     Args:
         package: the folder of the package's source.
 
     Returns:
-        The file of every module by its dotted name, packages (their ``__init__.py``) included.
+        The file of each module by its dotted name; for a package, its ``__init__.py``.
 
     Raises:
-        LedgerError: a module that is imported has no source, or one that can't be read or isn't Python.
-
+        LedgerError: the source of an imported module is missing, can't be read or isn't valid Python.
     """
     found: dict[str, Path] = {}
     waiting = [(root, True) for root in _ROOTS]
@@ -74,18 +80,23 @@ def step_modules(package: Path) -> dict[str, Path]:
             waiting.append((parent, True))
             waiting += _imported(file, within=name if file.stem == "__init__" else parent)
         elif is_module:
-            raise LedgerError(f"ledger: the source of {name} is not installed, so no entry could name it.")
+            raise LedgerError(
+                f"ledger: the source of {name} is not installed, so entries can't name it; reinstall it."
+            )
     return found
 
 
 def hash_modules(modules: Mapping[str, Path]) -> str:
-    """Return the SHA-256, 64 hexadecimal digits, over modules in the order of their names.
+    """Hash modules in the order of their names, each with its name and its length.
 
-    Each is hashed with its name and its length.
+    Args:
+        modules: the file of each module by its dotted name.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
 
     Raises:
         LedgerError: a file can't be read.
-
     """
     digest = hashlib.sha256(b"fedrec/code/2")
     for name, file in sorted(modules.items()):
@@ -95,7 +106,7 @@ def hash_modules(modules: Mapping[str, Path]) -> str:
 
 
 class _Imports(ast.NodeVisitor):
-    """Collects what a module imports as it runs: dotted names, and whether each must be a module."""
+    """Collects a module's run-time imports: dotted names, and whether each must be a module."""
 
     def __init__(self, within: str) -> None:
         self._within = within
@@ -121,12 +132,12 @@ def _imported(file: Path, *, within: str) -> set[tuple[str, bool]]:
         imports = _Imports(within)
         imports.visit(tree)
     except (SyntaxError, ImportError, ValueError) as error:
-        raise LedgerError(f"ledger: {file} is no Python that could run: {error}.") from None
+        raise LedgerError(f"ledger: {file} is not valid Python: {error}.") from None
     return imports.found
 
 
 def _file_of(name: str, package: Path) -> Path | None:
-    """Return the file of a module or package, the package first, as Python does; None if there is none."""
+    """Find the file of a package or module, in the order that Python uses; None if there is none."""
     path = package.joinpath(*name.split(".")[1:])
     candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
     return next((file for file in candidates if file.is_file()), None)

@@ -1,10 +1,11 @@
-"""How many units a merchant holds, told once with noise: the one figure about its photos outside a training.
+"""Release the number of a merchant's units once, with noise.
 
-One unit added or removed moves the count of distinct units by one at most, so a discrete Gaussian of
-parameter sigma makes it a Gaussian mechanism of sensitivity 1 without sampling (Canonne, Kamath and Steinke
-2020). Its Renyi divergences obey the bound of the continuous one at sigma. PLD of the continuous one bounds
-it at sqrt(sigma^2 - 9): rounding that one at random with a width of 3 gives the discrete Gaussian of sigma,
-but for a factor of 1 + 2^-254.
+This is the only number about a merchant's photos that is released outside a training. Adding or removing one
+unit changes the count of distinct units by at most 1, so a discrete Gaussian of parameter sigma makes the
+release a discrete Gaussian mechanism of sensitivity 1 without sampling (Canonne, Kamath and Steinke 2020,
+"The Discrete Gaussian for Differential Privacy"). The Renyi divergence bound of the continuous mechanism at
+sigma holds for it. PLD bounds it by the continuous mechanism at sqrt(sigma^2 - 9): randomised rounding of
+width 3 turns that one into the discrete Gaussian of parameter sigma, up to a factor of 1 + 2^-254.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.randomness import Randomness
 
 COUNT_SIGMA = 20.0
-"""Standard deviation of a released count, in units: beside a training of epsilon 2.69 it costs 0.01."""
+"""Noise parameter of a released count, in units; it raises the epsilon of a training of 2.69 by 0.01."""
 _ROUNDING_VARIANCE = 9.0
 
 
 def noised_size(units: int, *, rng: Randomness) -> int:
-    """Return a count of distinct units with noise, at least 1: what lies below is of no use to anybody.
+    """Add noise to a count of distinct units.
 
-    The clamp comes after the noise and costs nothing.
+    Args:
+        units: the exact count.
+        rng: source of the noise.
+
+    Returns:
+        The noisy count, at least 1. The clamp is post-processing and costs no privacy.
     """
     return max(1, units + int(discrete_gaussian(1, sigma=COUNT_SIGMA, rng=rng)[0]))
 
 
 def count_event(sigma: float = COUNT_SIGMA) -> Event:
-    """Return what one release costs, the same in both views: every unit is counted, so q is 1."""
+    """Return the event of one release, the same in both views; every unit is counted, so q is 1."""
     return Event(1.0, math.sqrt(max(0.0, sigma**2 - _ROUNDING_VARIANCE)), 1)

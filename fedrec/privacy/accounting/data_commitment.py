@@ -1,7 +1,7 @@
-"""Names of dataset versions: an entry holds a commitment to one, which its merchant alone can open.
+"""Commit to the name of a dataset version, so that its merchant alone can open the commitment.
 
-The commitment is SHA-256 over a fresh salt of 256 random bits and the name. Without the salt it is no more
-than a random number: nobody can tell whether two charges were of the same photos, or try out a guess.
+The commitment is SHA-256 over a fresh salt of 256 random bits and the name. To anybody without the salt it
+looks like a random number, so nobody can tell whether two charges used the same photos, or test a guess.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ _SALT_BYTES = 32
 
 @dataclass(frozen=True)
 class Opening:
-    """What opens a commitment: the salt, and the name of the dataset version (kept beside the chain)."""
+    """The opening of a commitment, stored beside the chain.
+
+    Attributes:
+        salt: 32 random bytes.
+        version: name of the dataset version.
+    """
 
     salt: bytes
     version: str
 
     @classmethod
     def fresh(cls, version: str) -> Opening:
-        """Draw a salt from the operating system, never from a seed."""
+        """Create an opening with a fresh salt from the operating system, never from a seed."""
         return cls(Randomness.from_os().bytes(_SALT_BYTES), version)
 
     @property
@@ -34,5 +39,5 @@ class Opening:
         return hashlib.sha256(_CONTEXT + self.salt + self.version.encode()).hexdigest()
 
     def opens(self, commitment: str) -> bool:
-        """Tell whether this is what a commitment was made from."""
+        """Tell whether this opens a commitment."""
         return len(self.salt) == _SALT_BYTES and hmac.compare_digest(self.commitment, commitment)

@@ -1,10 +1,11 @@
-"""From sums of discrete Gaussians to one continuous Gaussian: what makes the accountants' figures proved.
+"""Bound sums of discrete Gaussians by one continuous Gaussian, so that the accountants' epsilons are proved.
 
-A record moves the opened sum by an integer vector of norm at most Delta, under the sum of the honest
-merchants' discrete Gaussians. Let V be that sum's variance parameter. With eta = 3 the sum has, up to factors
-within exp(+-(a1 + a2)) a coordinate, the law of a continuous Gaussian of variance V - eta^2 that is then
-rounded at random, whatever the record did: so the subsampled Gaussian mechanism of noise multiplier sqrt(V -
-9) / Delta bounds every step. ``docs/accounting.md`` has statement, proof and sources.
+A record changes the opened sum by an integer vector of norm at most Delta, and the sum contains the discrete
+Gaussians of the honest merchants. Let V be the sum of their parameters sigma^2. With eta = 3, and up to a
+factor within exp(+-(a1 + a2)) per coordinate, the sum has the distribution of a continuous Gaussian of
+variance V - eta^2 that is then rounded at random, independently of the record. So the subsampled Gaussian
+mechanism with noise multiplier sqrt(V - 9) / Delta bounds every step. ``docs/accounting.md`` has the
+statement, the proof and the sources.
 """
 
 from __future__ import annotations
@@ -14,19 +15,27 @@ import math
 from fedrec.errors import ConfigError
 
 SMOOTHING = 3.0
-"""eta, in grid units: what of the noise's width the random rounding takes."""
+"""eta in grid units: the width of the randomised rounding."""
 LEAST_SHARE = 8.0
-"""Least discrete Gaussian of one merchant, in grid units: sums of narrower ones stray from a Gaussian."""
+"""Smallest sigma of one merchant's discrete Gaussian, in grid units: sums of narrower ones deviate."""
 MAX_DIMENSION = 1 << 27
 MAX_STEPS = 1 << 20
-"""Sizes up to which the lemma's factor stays below 2**-200 over a whole training (:func:`log_factor`)."""
+"""Largest sizes for which the lemma's log factor over a training is below 2**-200 (:func:`log_factor`)."""
 RATE_GRID = 2.0**-52
-"""Grid of the uniform that is a record's coin: it may fall below the rate so much too often."""
+"""Grid of the uniform variate that samples a record; the true sampling rate may exceed q by this."""
 _TERMS = 8
 
 
 def check_range(*, dimension: int, steps: int) -> None:
-    """Raise ``ConfigError`` where a training is so large that the lemma's factors were not bounded."""
+    """Check that a training is within the sizes that the lemma's factors are bounded for.
+
+    Args:
+        dimension: number of trainable parameters.
+        steps: number of noised steps.
+
+    Raises:
+        ConfigError: the training is larger.
+    """
     if dimension > MAX_DIMENSION or steps > MAX_STEPS:
         raise ConfigError(
             f"privacy: {dimension} parameters over {steps} noised steps are beyond the {MAX_DIMENSION} and "
@@ -35,34 +44,46 @@ def check_range(*, dimension: int, steps: int) -> None:
 
 
 def accounted_rate(sample_rate: float) -> float:
-    """Return the sampling rate to account for: that of the plan and the grid of the coins, 1 at most."""
+    """Return the sampling rate to account for: the plan's plus :data:`RATE_GRID`, at most 1."""
     return min(1.0, sample_rate + RATE_GRID)
 
 
 def accounted_multiplier(variance: float, *, sensitivity: float) -> float:
-    """Return the noise multiplier that discrete noise of a variance guarantees: sqrt(V - 9) / Delta.
+    """Compute the noise multiplier that discrete noise guarantees: sqrt(V - 9) / Delta.
 
-    ``variance`` is the sum of the honest shares' parameters sigma^2 in grid units squared, each of at least
-    :data:`LEAST_SHARE`; 0 stands for no noise, and gives 0.
+    Args:
+        variance: V, the sum of the honest shares' parameters sigma^2 in grid units squared, where each sigma
+            is at least :data:`LEAST_SHARE`; 0 for no noise.
+        sensitivity: Delta in grid units.
+
+    Returns:
+        The noise multiplier; 0 for no noise.
 
     Raises:
-        ConfigError: there is noise, but less than one least share.
-
+        ConfigError: there is noise, but less than :data:`LEAST_SHARE`.
     """
     if variance == 0.0:
         return 0.0
     if variance < LEAST_SHARE**2 * (1 - 1e-12):
         raise ConfigError(
-            f"noise: {math.sqrt(max(variance, 0.0)):.3g} grid units are fewer than the {LEAST_SHARE:g} from "
-            "which on discrete noise hides as continuous noise does; choose a smaller epsilon."
+            f"noise: a standard deviation of {math.sqrt(max(variance, 0.0)):.3g} grid units is below the "
+            f"{LEAST_SHARE:g} that the guarantee of discrete noise is proved for; choose a smaller epsilon."
         )
     return math.sqrt(variance - SMOOTHING**2) / sensitivity
 
 
 def share_std(noise_multiplier: float, *, sensitivity: float, shares: int) -> float:
-    """Return the parameter of each of ``shares`` equal discrete Gaussians that guarantee a noise multiplier.
+    """Compute the parameter of equal discrete Gaussians whose sum guarantees a noise multiplier.
 
-    The inverse of :func:`accounted_multiplier`: sqrt((sigma^2 Delta^2 + 9) / shares), in grid units; 0 for 0.
+    This is the inverse of :func:`accounted_multiplier`: sqrt((sigma^2 Delta^2 + 9) / shares).
+
+    Args:
+        noise_multiplier: sigma; 0 for no noise.
+        sensitivity: Delta in grid units.
+        shares: number of honest shares in the sum.
+
+    Returns:
+        The parameter of each share in grid units; 0 for no noise.
     """
     if noise_multiplier == 0.0:
         return 0.0
@@ -70,24 +91,33 @@ def share_std(noise_multiplier: float, *, sensitivity: float, shares: int) -> fl
 
 
 def smoothing_sum(width: float) -> float:
-    """Return delta(x) = 2 * sum over k >= 1 of exp(-2 pi^2 x^2 k^2), how far a lattice sum strays."""
+    """Return delta(x) = 2 * sum over k >= 1 of exp(-2 pi^2 x^2 k^2): how far a lattice sum is from 1."""
     return 2.0 * math.fsum(math.exp(-2.0 * (math.pi * width * k) ** 2) for k in range(1, _TERMS))
 
 
 def log_ratio(width: float) -> float:
-    """Return log((1 + delta(x)) / (1 - delta(x))), the largest log ratio of two lattice sums."""
-    stray = smoothing_sum(width)
-    return math.log1p(stray) - math.log1p(-stray) if stray < 1.0 else math.inf
+    """Return log((1 + delta(x)) / (1 - delta(x))), the largest log ratio of two such lattice sums."""
+    deviation = smoothing_sum(width)
+    return math.log1p(deviation) - math.log1p(-deviation) if deviation < 1.0 else math.inf
 
 
 def log_factor(*, dimension: int, steps: int, share: float, shares: int) -> float:
-    """Return 2 d T (a1 + a2), by which the lemma moves epsilon over a whole training.
+    """Compute 2 d T (a1 + a2), the change of epsilon by the lemma over a whole training.
 
-    a1 is of the random rounding at eta = 3, a2 of adding up ``shares`` discrete Gaussians of at least
-    ``share`` grid units: the k-th addition has the lattice sum of width share * sqrt(k / (k + 1)). Below
-    2**-200 in the whole range.
+    a1 stems from the randomised rounding at eta = 3. a2 stems from adding up discrete Gaussians: the k-th
+    addition contributes the lattice sum of width share * sqrt(k / (k + 1)). The result is below 2**-200 for
+    all sizes that :func:`check_range` allows.
+
+    Args:
+        dimension: d, the number of trainable parameters.
+        steps: T, the number of noised steps.
+        share: smallest parameter of one merchant's discrete Gaussian, in grid units.
+        shares: number of discrete Gaussians in the sum.
+
+    Returns:
+        The bound on the change of epsilon.
     """
     adding = math.fsum(log_ratio(share * math.sqrt(k / (k + 1))) for k in range(1, min(shares, 64)))
-    # From the 64th on the width is above 0.99 shares: each is at most the last one taken.
+    # From the 64th addition on the width is above 0.99 share, so each term is at most the last one computed.
     adding += max(0, shares - 64) * log_ratio(share * math.sqrt(63 / 64))
     return 2.0 * dimension * steps * (log_ratio(SMOOTHING) + adding)

@@ -1,4 +1,4 @@
-"""What an entry of a ledger is about: a round's charge, a released count, or an answer about a sum."""
+"""Define the contents of ledger entries: a round's charge, a released count or an answer to a request."""
 
 from __future__ import annotations
 
@@ -11,36 +11,57 @@ from fedrec.privacy.accounting.privacy_spend import PrivacySpend, View
 
 
 class Cost(Protocol):
-    """What is spent: a :class:`Charge` or a :class:`Count`."""
+    """Interface of a privacy cost: a :class:`Charge` or a :class:`Count`."""
 
     @property
     def delta(self) -> float:
-        """The delta that goes with it where no lifetime delta is set."""
+        """The delta to account the cost at where no lifetime delta is set."""
         ...
 
     @property
     def delta_used(self) -> float:
-        """What it takes of delta by itself."""
+        """The part of delta that the cost uses by itself, without the noise."""
         ...
 
     def event(self, view: View = "server") -> Event:
-        """Return what it costs in one of the two views."""
+        """Return the event for the accountants, in one of the two views."""
         ...
 
 
 @dataclass(frozen=True)
 class Charge:
-    """What a merchant is about to spend on a round; its key is (training_id, round_number, step).
+    """What a merchant is about to spend on a round. The key is (training_id, round_number, step).
 
-    ``rounds`` is how many rounds the training is planned for. ``step`` numbers the charges of one round from
-    0, ``steps`` says how many noised steps this one
-    covers. ``guaranteed_noise_multiplier`` is that of the server's view, ``broken_noise_multiplier``
-    that of the merchant's own share alone; 0 means no guarantee. ``scale`` (grid steps in one ``clip``)
-    and ``sensitivity`` are in grid units; the latter follows from scale, ``dimension`` (trainable
-    parameters) and ``beta``. ``delta`` is the training's whole delta. ``run`` tells apart
-    trainings of otherwise equal plans. ``code`` names the installed code, ``policy_hash`` the merchant's
-    rules of the time. Where the noise was ``seeded`` it hides nothing from
-    whoever knows the seed: multipliers and epsilons are then those that unseeded noise would have had.
+    Attributes:
+        training_id: the training.
+        round_number: the round.
+        rounds: number of planned rounds of the training.
+        model_hash: SHA-256 of the model that the round starts from.
+        mode: privacy mode, such as ``distributed``.
+        unit: the protected unit, ``photo`` or ``product``.
+        adjacency: the neighbouring relation.
+        duplicate_policy: how duplicates were treated when units were counted.
+        sample_rate: probability q of each unit to be in a step.
+        clip: norm that each unit's gradient is clipped to.
+        clipping: the method of clipping.
+        planned_noise_multiplier: noise multiplier of the plan.
+        guaranteed_noise_multiplier: noise multiplier in the server's view; 0 for no guarantee.
+        broken_noise_multiplier: noise multiplier of the merchant's own share alone; 0 for no guarantee.
+        beta: probability per step that rounding exceeds the sensitivity.
+        scale: grid steps in one ``clip``.
+        dimension: number of trainable parameters.
+        sensitivity: sensitivity in grid units; it follows from ``scale``, ``dimension`` and ``beta``.
+        min_contributors: fewest merchants in an opened sum.
+        colluders: merchants that may collude with the server.
+        delta: the training's whole delta.
+        run: distinguishes trainings with otherwise equal plans.
+        model: name of the model.
+        code: the installed code (:mod:`fedrec.privacy.accounting.code_hash`).
+        policy_hash: hash of the merchant's policy at that time.
+        seeded: whether the noise came from a seed. It then protects nothing against whoever knows the seed,
+            and the epsilons are those that unseeded noise would have had.
+        step: number of the charge within its round, from 0.
+        steps: number of noised steps that the charge covers.
     """
 
     training_id: str
@@ -74,17 +95,17 @@ class Charge:
 
     @property
     def key(self) -> str:
-        """What this charge is known by: it is written once."""
+        """Unique key of the charge in a ledger."""
         return f"charge/{self.training_id}/{self.round_number}/{self.step}"
 
     @property
     def delta_used(self) -> float:
-        """The chance that rounding passes the sensitivity in one of the steps."""
+        """Probability that rounding exceeds the sensitivity in any of the steps."""
         return self.spend.betas
 
     @property
     def spend(self) -> PrivacySpend:
-        """What the charge's steps spend, at its training's whole delta."""
+        """The privacy spend of the charge's steps, at its training's whole delta."""
         return PrivacySpend(
             sample_rate=self.sample_rate,
             multiplier=self.guaranteed_noise_multiplier,
@@ -95,16 +116,23 @@ class Charge:
         )
 
     def event(self, view: View = "server") -> Event:
-        """Return what this costs in one of the two views, for the accountants."""
+        """Return the event for the accountants, in one of the two views."""
         return Event(self.sample_rate, self.spend.noise_in(view), self.steps)
 
 
 @dataclass(frozen=True)
 class Count:
-    """The number of distinct units that a merchant declares: ``size``, with noise of parameter ``sigma``.
+    """A noisy count of a merchant's distinct units.
 
-    ``number`` counts a ledger's releases from 1; the last one holds. ``delta`` is what the entry's epsilons
-    are taken at where no lifetime delta is set.
+    Attributes:
+        number: number of the release in its ledger, from 1; the last release is the valid one.
+        unit: the counted unit, ``photo`` or ``product``.
+        size: the noisy count.
+        sigma: parameter of the discrete Gaussian noise, in units.
+        delta: the delta of the entry's epsilons where no lifetime delta is set.
+        code: the installed code.
+        policy_hash: hash of the merchant's policy at that time.
+        seeded: whether the noise came from a seed.
     """
 
     number: int
@@ -118,24 +146,29 @@ class Count:
 
     @property
     def key(self) -> str:
-        """What this release is known by."""
+        """Unique key of the release in a ledger."""
         return f"count/{self.number}"
 
     @property
     def delta_used(self) -> float:
-        """Nothing: no rounding is in it."""
+        """0, since no rounding is involved."""
         return 0.0
 
     def event(self, view: View = "server") -> Event:
-        """Return what this costs, in either view."""
+        """Return the event for the accountants, the same in both views."""
         return count_event(self.sigma)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """That a committee member answers one request of a round; ``request_hash`` names its survivor set.
+    """A committee member's answer to one opening request of a round.
 
-    It costs nothing: the sum that it helps to open was charged.
+    It costs no privacy, since the sum that it helps to open was charged.
+
+    Attributes:
+        training_id: the training.
+        round_number: the round.
+        request_hash: hash of the request, which names the survivor set.
     """
 
     training_id: str
@@ -144,10 +177,18 @@ class Answer:
 
     @property
     def key(self) -> str:
-        """What this answer is known by: a round has one."""
+        """Unique key of the answer in a ledger: a round has one answer at most."""
         return answer_key(self.training_id, self.round_number)
 
 
 def answer_key(training_id: str, round_number: int) -> str:
-    """Return the key of a round's only answer."""
+    """Return the key of a round's only answer.
+
+    Args:
+        training_id: the training.
+        round_number: the round.
+
+    Returns:
+        The key.
+    """
     return f"answer/{training_id}/{round_number}"

@@ -1,4 +1,4 @@
-"""Noised steps, which accountants compose."""
+"""Describe noised steps, which accountants compose."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from dataclasses import dataclass
 from fedrec.errors import ConfigError
 
 MIN_DELTA = 1e-12
-"""Smallest delta: below it the float error of composing privacy loss distributions would count."""
+"""Smallest delta; below it the float error of composing privacy loss distributions would matter."""
 LEAST_MULTIPLIER = 0.05
-"""Below it a sampled step has no figure, which is infinite: it would be in the hundreds, on a grid whose size
-grows with the square of one over the multiplier."""
+"""Smallest noise multiplier of a sampled step that gets a finite epsilon. Below it epsilon would be in the
+hundreds, and the grid to compute it on grows with the inverse square of the multiplier."""
 _MAX_STEPS = 1_000_000
 
 Group = tuple[float, float, int]
-"""Sampling rate, noise multiplier, and how many steps had them."""
+"""Sampling rate, noise multiplier, and the number of steps with both."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """``steps`` noised steps of one kind.
+    """Several noised steps with one sampling rate and noise multiplier.
 
-    ``noise_multiplier`` is the noise's standard deviation over the sensitivity; 0 means no noise, and
-    an infinite epsilon.
+    Attributes:
+        sample_rate: probability q of each record to be in a step, in (0, 1]; 1 for no sampling.
+        noise_multiplier: standard deviation of the noise over the sensitivity; 0 for no noise, and an
+            infinite epsilon.
+        steps: number of steps.
 
     Raises:
-        ConfigError: the rate is outside (0, 1], the multiplier negative or not finite, or steps negative.
-
+        ConfigError: the rate is outside (0, 1], the multiplier negative or not finite, or the number of steps
+            negative or over 1,000,000.
     """
 
     sample_rate: float
@@ -45,13 +48,13 @@ class Event:
 
 
 def check_delta(delta: float) -> None:
-    """Raise ``ConfigError`` for a delta below :data:`MIN_DELTA`, or of 1 and more."""
+    """Raise ``ConfigError`` unless delta is in [:data:`MIN_DELTA`, 1)."""
     if not MIN_DELTA <= delta < 1.0:
         raise ConfigError(f"delta: {delta} is outside [{MIN_DELTA}, 1); choose one such as 1e-5.")
 
 
 def grouped(events: Iterable[Event]) -> tuple[Group, ...]:
-    """Merge events of one (rate, multiplier), in sorted order, without those of no steps."""
+    """Merge events of equal rate and multiplier, sorted by both; events of 0 steps are left out."""
     steps: dict[tuple[float, float], int] = {}
     for event in events:
         if event.steps:

@@ -1,11 +1,11 @@
-"""Epsilon for a photo of which there are several copies, each sampled by a coin of its own.
+"""Compute epsilon for a record of which there are several copies, each sampled independently.
 
-Taking all k copies out is no step at k times the sensitivity: only as many of them as are drawn move a step's
-sum. By the argument of :mod:`fedrec.privacy.accounting.discrete_noise_lemma`, with the shifts of the drawn
-copies added up,
-the step is dominated by the mixture over j from Binomial(k, q) of Gaussians at j times the sensitivity
-(Choquette-Choo, Ganesh, Steinke and Thakurta 2024, "Privacy Amplification for Matrix Mechanisms";
-``docs/accounting.md`` has the argument), and rounding may pass the sensitivity of any of the k.
+Removing all k copies doesn't cost k times the sensitivity in every step, because only the sampled copies
+change a step's sum. With the shifts of the sampled copies added up in the argument of
+:mod:`fedrec.privacy.accounting.discrete_noise_lemma`, the step is dominated by a mixture of Gaussians at j
+times the sensitivity, with j from Binomial(k, q) (Choquette-Choo, Ganesh, Steinke and Thakurta 2024, "Privacy
+Amplification for Matrix Mechanisms"; ``docs/accounting.md``, "Copies", has the argument). Rounding may exceed
+the sensitivity for any of the k copies.
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ from fedrec.privacy.accounting.pld import epsilon_of_kinds, epsilon_pld
 from fedrec.privacy.accounting.privacy_loss import Mixture
 
 SHOWN_COPIES = (2, 4)
-"""Numbers of copies whose epsilon stands beside the headline."""
+"""Numbers of copies whose epsilon reports show beside the headline."""
 MAX_COPIES = 16
 
 
 def epsilon_of_copies(events: Iterable[Event], *, copies: int, delta: float, betas: float = 0.0) -> float:
-    """Epsilon by PLD for ``copies`` copies of a record, proved as :func:`epsilon_pld` is for one.
+    """Compute epsilon by PLD for several copies of a record, proved as :func:`epsilon_pld` is for one.
 
-    ``betas`` is the chance that rounding passes one record's sensitivity anywhere in ``events``: so many
-    times ``copies`` is taken off ``delta``. Infinite where nothing is left of it.
+    Args:
+        events: the noised steps.
+        copies: number of copies, 1 to 16.
+        delta: the whole delta.
+        betas: probability that rounding exceeds one record's sensitivity in any of ``events``; ``copies``
+            times this is subtracted from ``delta``.
+
+    Returns:
+        Epsilon; infinite where nothing is left of ``delta``.
 
     Raises:
         ConfigError: ``copies`` is outside 1 to 16, or ``delta`` is out of range.
-
     """
     check_delta(delta)
     if not 1 <= copies <= MAX_COPIES:
@@ -42,7 +48,7 @@ def epsilon_of_copies(events: Iterable[Event], *, copies: int, delta: float, bet
         return math.inf
     groups = grouped(events)
     if all(accounted_rate(rate) == 1.0 for rate, _, _ in groups):
-        # Every copy is in every step: one Gaussian at k times the sensitivity, which has a closed form.
+        # Without sampling every copy is in every step: a Gaussian at k times the sensitivity, in closed form.
         return epsilon_pld((Event(1.0, sigma / copies, steps) for _, sigma, steps in groups), delta=left)
     return epsilon_of_kinds(
         [(_mixture(accounted_rate(rate), copies), sigma, steps) for rate, sigma, steps in groups], delta=left

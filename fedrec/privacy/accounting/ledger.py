@@ -1,10 +1,10 @@
-"""A merchant's lifetime ledger: one SQLite file, charged before anything leaves, never refunded.
+"""Charge a merchant's lifetime ledger, one SQLite file, before any result leaves the machine.
 
-It is made once, with the release of a noised count as its first entry, and never by opening: a ledger that is
-gone is not begun anew. Triggers forbid changing or deleting rows, but what a reader can trust is the chain of
-:mod:`fedrec.privacy.accounting.ledger_entries`: whoever edits the file without the key is caught. A file
-put back to an older state is caught by the head kept beside it, and where that was put back too, by the
-server's next receipt (:mod:`fedrec.privacy.accounting.ledger_head`).
+A ledger is created once, by :func:`create_ledger`, with the release of a noised count as its first entry.
+Opening a missing ledger is an error and never creates one. Charges are never refunded. Triggers refuse
+changed or deleted rows, and the chain of :mod:`fedrec.privacy.accounting.ledger_entries` reveals any edit by
+someone without the key. The head file (:mod:`fedrec.privacy.accounting.ledger_head`) reveals a ledger that
+was put back to an older state; where the head file was put back with it, the server's next receipt does.
 """
 
 from __future__ import annotations
@@ -47,23 +47,22 @@ __all__ = [
 
 
 class Ledger(LedgerView):
-    """The open ledger of one merchant: one writer at a time, across processes.
+    """The open ledger of one merchant, with one writer at a time across processes.
 
-    Use as a context manager. Safe to use from several threads.
+    Use it as a context manager. It is safe to use from several threads.
 
     Args:
-        path: the SQLite file that :func:`create_ledger` made; ``path`` + ".lock" is held while open, and
-            ``path`` + ".head" kept beside it.
+        path: the SQLite file that :func:`create_ledger` made; ``path`` + ".lock" is locked while open, and
+            ``path`` + ".head" is the head file.
         signer: the merchant's identity.
-        verify: checks signatures of entries already there.
-        epsilon_lifetime: cap on what the lifetime filter counts for all entries; needs ``delta_lifetime``.
-        delta_lifetime: the delta at which the cap holds; every charge's beta * steps comes out of it.
-        on_event: told each step of writing, for tests that stop there.
+        verify: function that checks the signatures of existing entries.
+        epsilon_lifetime: cap on the lifetime filter's epsilon of all entries; needs ``delta_lifetime``.
+        delta_lifetime: the delta of the cap; it includes beta * steps of every charge.
+        on_event: called with the name of each step of writing; tests interrupt writing there.
 
     Raises:
-        LedgerError: it or its head is missing, another process holds it, it is broken, older than its head,
-            or of another merchant, or can't be written.
-
+        LedgerError: the ledger or its head file is missing, locked by another process, broken, older than its
+            head, or of another merchant, or it can't be written.
     """
 
     def __init__(
@@ -88,29 +87,40 @@ class Ledger(LedgerView):
         self.close()
 
     def close(self) -> None:
-        """Close the file and let go of the lock; closing twice is harmless."""
+        """Close the file and release the lock; closing twice is harmless."""
         self._chain.close()
 
     def set_cap(self, *, epsilon_lifetime: float | None, delta_lifetime: float | None) -> None:
-        """Hold every charge to come against this cap; ``LedgerError`` for an impossible one."""
+        """Set the lifetime cap for all later charges.
+
+        Args:
+            epsilon_lifetime: the cap; None for none.
+            delta_lifetime: the delta of the cap; None for no cap.
+
+        Raises:
+            LedgerError: only one of the two is given, or one is out of range.
+        """
         cap = LifetimeCap(epsilon_lifetime, delta_lifetime)
         with self._chain.mutex:
             self._cap = cap
 
     def prepare(self, charge: Charge) -> None:
-        """Work out the epsilons of all charges of a training like this one, so that each is then quick."""
+        """Compute the epsilons of all charges of a training in advance, so that each charge is quick."""
         with self._chain.mutex:
             self._chain.history.lifetime.prepare(charge)
 
     def check_ahead(self, charge: Charge) -> None:
-        """Raise unless all that a training still costs would be taken; writes nothing.
+        """Check that all remaining rounds of a training fit the cap; write nothing.
 
-        ``charge`` is like each of its charges. Rounds up to the last one charged are over.
+        The remaining rounds are those after the last charged one.
+
+        Args:
+            charge: a charge like each of the training's.
 
         Raises:
-            BudgetExceededError: some of the rounds to come would pass the lifetime cap.
-            RefusedError: the unit isn't the ledger's.
-
+            BudgetExceededError: the remaining rounds would pass the lifetime cap.
+            LedgerError: the ledger is closed.
+            RefusedError: the charge's unit isn't the ledger's.
         """
         with self._chain.mutex:
             self._chain.check_open()
@@ -119,25 +129,31 @@ class Ledger(LedgerView):
             self._cap.check_ahead(self._chain.history.lifetime, charge, rounds=left)
 
     def charge(self, charge: Charge, *, version: str) -> ChargeEntry:
-        """Write a charge and return its entry, once it is on disk.
+        """Write a charge to disk.
 
-        ``version`` names the data that it is of, and stays here: the entry commits to it under a fresh salt.
-        Charging the very same thing again returns the entry that is there, with ``already_charged``
-        set, and costs nothing.
+        Charging an equal charge again costs nothing and returns the existing entry, with ``already_charged``
+        set.
+
+        Args:
+            charge: the charge.
+            version: name of the dataset version. It stays on this machine; the entry commits to it with a
+                fresh salt.
+
+        Returns:
+            The charge's entry, which is on disk.
 
         Raises:
             BudgetExceededError: the charge would pass the lifetime cap; nothing is written.
-            RefusedError: the unit isn't the ledger's; nothing is written.
-            LedgerError: something else stands under this key, a field is out of range, the training was begun
-                with other rates, noise or rounds, or the disk fails; then the charge may stand, and nothing
-                may leave.
-
+            RefusedError: the charge's unit isn't the ledger's; nothing is written.
+            LedgerError: a different charge has this key, a field is out of range, the training began with
+                another rate, noise or number of rounds, or the disk fails. After a disk failure the charge
+                may have been written, and no result may leave the machine.
         """
         with self._chain.mutex:
             self._chain.check_open()
             found = self._chain.history.charge(charge.key)
             if found is not None:
-                # An upgrade or a new rule between the two changes what is named, not what was spent.
+                # A new version of fedrec or of the policy since then changes the names, not what was spent.
                 same = replace(found.charge, code=charge.code, policy_hash=charge.policy_hash)
                 if same != charge:
                     raise LedgerError(
@@ -154,25 +170,39 @@ class Ledger(LedgerView):
             return self._chain.append(entry, opening)
 
     def release(self, count: Count) -> CountEntry:
-        """Charge another release of the number of units; only then may it be told. Raises as :meth:`charge`.
+        """Charge another release of the number of units; the count may be released only after this returns.
 
-        Its ``number`` follows from the releases that are there.
+        Args:
+            count: the release; its ``number`` is set to the next one.
+
+        Returns:
+            The release's entry, which is on disk.
+
+        Raises:
+            BudgetExceededError: the release would pass the lifetime cap; nothing is written.
+            RefusedError: the release's unit isn't the ledger's; nothing is written.
+            LedgerError: the ledger is closed or the disk fails.
         """
         with self._chain.mutex:
             self._chain.check_open()
             held = self._chain.history.count
             if held is None or count.unit != held.unit:
-                raise RefusedError(f"ledger: it is of another unit than {count.unit}")
+                raise RefusedError(f"ledger: its unit is not {count.unit}")
             count = replace(count, number=held.number + 1)
             return self._chain.append(self._chain.history.new_count(count, self._spend(count)))
 
     def answer(self, answer: Answer) -> AnswerEntry:
-        """Write down that a request is answered, before it is.
+        """Record the answer to an opening request, before the answer is computed.
+
+        Args:
+            answer: the round and the request.
+
+        Returns:
+            The answer's entry, which is on disk.
 
         Raises:
-            RefusedError: this round has an answer, whatever request it was to; nothing is written.
-            LedgerError: the disk fails: then nothing may leave.
-
+            RefusedError: a request of this round was answered before; nothing is written.
+            LedgerError: the ledger is closed or the disk fails; no answer may leave the machine.
         """
         with self._chain.mutex:
             self._chain.check_open()
@@ -181,13 +211,13 @@ class Ledger(LedgerView):
             return self._chain.append(self._chain.history.new_answer(answer))
 
     def _check_unit(self, charge: Charge) -> None:
-        # An epsilon is of one unit: a bound for photos bounds no product of many, and a photo that comes or
-        # goes turns its product into another, which is one product removed and one added.
+        # An epsilon holds for one unit. A bound for photos doesn't bound a product with several photos, and
+        # adding a photo changes its product, which amounts to one product removed and another added.
         held = self._chain.history.count
         if held is not None and charge.unit != held.unit:
             raise RefusedError(
-                f"ledger: everything in it hides a {held.unit}; a training that hides a {charge.unit} "
-                "can't be added to it",
+                f"ledger: its epsilons protect a {held.unit}; a training that protects a {charge.unit} can't "
+                "be added to it",
                 code="policy",
             )
 
@@ -197,7 +227,17 @@ class Ledger(LedgerView):
     def signed_head(
         self, *, training_id: str, round_number: int, merchant: str, moment: HeadMoment
     ) -> SignedLedgerHead:
-        """Return the head's hash, signed for a server that will give it back in a receipt."""
+        """Sign the head's hash for the server, which returns it in a receipt.
+
+        Args:
+            training_id: the training that the head is signed for.
+            round_number: the round.
+            merchant: name of the merchant.
+            moment: when in the round it is signed.
+
+        Returns:
+            The signed head.
+        """
         with self._chain.mutex:
             return ledger_receipts.sign_head(
                 self._chain,
@@ -208,16 +248,18 @@ class Ledger(LedgerView):
             )
 
     def accept_receipt(self, receipt: Receipt) -> None:
-        """Keep a newer receipt; raises as :func:`ledger_receipts.accept_receipt` does."""
+        """Check a receipt and keep it if it is the newest, as :func:`ledger_receipts.accept_receipt`."""
         with self._chain.mutex:
             ledger_receipts.accept_receipt(self._chain, receipt)
 
     def verify(self) -> Verification:
-        """Check chain and signatures afresh from the disk, naming the first entry that fails.
+        """Read the entries from disk again and check the chain and all signatures.
+
+        Returns:
+            The outcome, with the first entry that fails.
 
         Raises:
             LedgerError: the ledger is closed or can't be read.
-
         """
         with self._chain.mutex:
             return self._chain.check()

@@ -1,4 +1,4 @@
-"""An open ledger's chain of entries, the same on disk and in memory, with the head that is kept beside it."""
+"""Keep an open ledger's chain of entries in memory and on disk, with the head file beside it."""
 
 from __future__ import annotations
 
@@ -33,23 +33,26 @@ from fedrec.protocol.statements import Receipt
 
 
 class LedgerChain:
-    """The entries of one ledger, open for writing by this process alone.
+    """The entries of one ledger that this process alone has open for writing.
 
     Args:
-        path: the SQLite file; ``path`` + ".lock" is held while open, and ``path`` + ".head" kept beside it.
+        path: the SQLite file; ``path`` + ".lock" is locked while open, and ``path`` + ".head" is the head
+            file.
         signer: the merchant's identity.
-        verify: checks signatures of entries already there.
-        on_event: told each step of writing, for tests that stop there.
+        verify: function that checks the signatures of existing entries.
+        on_event: called with the name of each step of writing; tests interrupt writing there.
 
     Attributes:
-        mutex: held by whoever reads or writes what changes.
+        path: the SQLite file.
+        signer: the merchant's identity.
+        verify: function that checks a signature.
+        mutex: lock to hold while reading or writing mutable state.
         history: the entries, and what was spent.
-        receipt: the newest one that the server gave back.
+        receipt: the newest receipt of the server; None before the first.
 
     Raises:
-        LedgerError: it or its head is missing, another process holds it, it is broken, older than its head,
-            or of another merchant, or can't be written.
-
+        LedgerError: the ledger or its head file is missing, locked by another process, broken, older than its
+            head, or of another merchant, or it can't be written.
     """
 
     history: History
@@ -76,7 +79,7 @@ class LedgerChain:
             raise
 
     def _load(self) -> None:
-        """Read and check everything on disk, and count it."""
+        """Read and check everything on disk, and rebuild the history from it."""
         public = self.signer.public
         outcome, entries = check_rows(self._file.rows(), public=public, verify=self.verify)
         if not outcome.ok:
@@ -90,7 +93,7 @@ class LedgerChain:
                 opening = openings.get(entry.sequence)
                 if opening is None or not opening.opens(entry.data):
                     raise LedgerError(
-                        f"ledger: {self.path} is broken: what opens entry {entry.sequence} is not there."
+                        f"ledger: {self.path} is broken: the opening of entry {entry.sequence} is missing."
                     )
                 version = opening.version
             history.add(entry, version=version)
@@ -104,16 +107,16 @@ class LedgerChain:
                 self._write_head()
 
     def close(self) -> None:
-        """Close the file and let go of the lock; closing twice is harmless."""
+        """Close the file and release the lock; closing twice is harmless."""
         self._file.close()
 
     @property
     def is_open(self) -> bool:
-        """Whether entries can be written; not once it is closed, or known to be an older copy."""
+        """Whether entries can be written: not after closing, nor once a receipt shows an older copy."""
         return self._file.connection is not None
 
     def check_open(self) -> None:
-        """Raise ``LedgerError`` where no entry can be written."""
+        """Raise ``LedgerError`` if no entry can be written."""
         if not self.is_open:
             raise LedgerError(self._outdated or f"ledger: {self.path} is closed.")
 
@@ -123,9 +126,17 @@ class LedgerChain:
         return len(entries), hash_at(entries, len(entries), public=self.signer.public)
 
     def append(self, entry: NewEntry, opening: Opening | None = None) -> NewEntry:
-        """Sign an entry and write it, with what opens it; return it once it is on disk, and its head too.
+        """Sign an entry and write it to disk, then its head.
 
-        Raises ``LedgerError`` when the disk fails; the entry may stand then.
+        Args:
+            entry: the unsigned entry, next in the chain.
+            opening: the opening of the entry's data commitment; None for an entry without one.
+
+        Returns:
+            The signed entry; it and its head are on disk.
+
+        Raises:
+            LedgerError: the disk fails; the entry may have been written.
         """
         written, row = to_row(entry, previous=self.head()[1], signer=self.signer)
         self._write(row, opening)
@@ -141,7 +152,7 @@ class LedgerChain:
             raise LedgerError(f"ledger: {self.path} cannot be written ({error}).") from error
 
     def _recover(self) -> None:
-        """After a failed write, take what the disk says, or close if it can't be read."""
+        """Reload the state from disk after a failed write; close the ledger if it can't be read."""
         try:
             self._file.roll_back()
             self._load()
@@ -149,14 +160,19 @@ class LedgerChain:
             self.close()
 
     def keep_receipt(self, receipt: Receipt) -> None:
-        """Keep a receipt beside the ledger; ``LedgerError`` when the disk fails."""
+        """Write a receipt to the head file; ``LedgerError`` if the disk fails."""
         self.receipt = receipt
         self._write_head()
 
     def stop_writing(self, reason: str, receipt: Receipt) -> None:
-        """Write nothing more for this reason: the receipt shows that this ledger is an older copy."""
+        """Refuse all further writing, because a receipt shows that this ledger is an older copy.
+
+        Args:
+            reason: the message of the ``LedgerError`` that every later write raises.
+            receipt: the receipt to keep as evidence.
+        """
         self._outdated = reason
-        # The lock stays: another process would only find the same, and this one still runs.
+        # The lock is kept: this process still runs, and another process would reach the same result.
         self._file.close_database()
         self.keep_receipt(receipt)
 
@@ -165,9 +181,13 @@ class LedgerChain:
         write_head(head_path(self.path), head, signer=self.signer, on_event=self._on_event)
 
     def check(self) -> Verification:
-        """Check chain and signatures afresh from the disk, naming the first entry that fails.
+        """Read the entries from disk again and check the chain and all signatures.
 
-        Raises ``LedgerError`` where the ledger is closed or can't be read.
+        Returns:
+            The outcome, with the first entry that fails.
+
+        Raises:
+            LedgerError: the ledger is closed or can't be read.
         """
         self.check_open()
         try:

@@ -1,4 +1,4 @@
-"""The making of a ledger: once, with the release of a noised count as its first entry."""
+"""Create a ledger, with the release of a noised count as its first entry."""
 
 from __future__ import annotations
 
@@ -25,15 +25,29 @@ def create_ledger(
     delta_lifetime: float | None = None,
     on_event: Callable[[str], None] = lambda event: None,
 ) -> CountEntry:
-    """Make a merchant's ledger, with its first release charged in it; only then may the size be told.
+    """Create a merchant's ledger and charge its first release.
+
+    The count may be released only after this returns.
+
+    Args:
+        path: the SQLite file to create; its head file is created beside it.
+        signer: the merchant's identity.
+        count: the release; its ``number`` is set to 1.
+        epsilon_lifetime: the lifetime cap; None for none.
+        delta_lifetime: the delta of the cap; None for no cap.
+        on_event: called with the name of each step of writing; tests interrupt writing there.
+
+    Returns:
+        The entry of the release, on disk.
 
     Raises:
         BudgetExceededError: the release alone would pass the lifetime cap; nothing is written.
-        LedgerError: there is a ledger already, or the head of one, or the disk fails.
-
+        LedgerError: a ledger or a head file exists at ``path``, or the disk fails.
     """
     if path.exists() or head_path(path).exists():
-        raise LedgerError(f"ledger: {path} or its head file is there already: a ledger is made once.")
+        raise LedgerError(
+            f"ledger: {path} or its head file exists already: a ledger is created once; choose a new folder."
+        )
     history, count = History(), replace(count, number=1)
     epsilons = LifetimeCap(epsilon_lifetime, delta_lifetime).epsilons(history.lifetime, count)
     entry, row = to_row(history.new_count(count, epsilons), previous=genesis(signer.public), signer=signer)
@@ -43,7 +57,7 @@ def create_ledger(
         head = head_of([entry], public=signer.public, receipt=None)
         write_head(head_path(path), head, signer=signer, on_event=on_event)
     except (sqlite3.Error, OSError) as error:
-        raise LedgerError(f"ledger: {path} cannot be made ({error}).") from error
+        raise LedgerError(f"ledger: {path} cannot be created ({error}).") from error
     finally:
         file.close()
     return entry

@@ -1,7 +1,7 @@
-"""The entries of a ledger, and the chain of hashes and signatures that ties them together.
+"""Encode, parse and check the entries of a ledger and their chain of hashes and signatures.
 
-An entry's hash is SHA-256 over the hash before it and its canonical JSON; the chain starts at the
-merchant's public key, and every hash is signed. Nothing here writes.
+An entry's hash is SHA-256 over the previous hash and the entry's canonical JSON. The chain starts from the
+merchant's public key, and every hash is signed. Nothing here writes to disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 class Signer(Protocol):
-    """What signs entries, as ``fedrec.privacy.identity.SigningIdentity`` does."""
+    """Interface of an object that signs entries, such as ``fedrec.privacy.identity.SigningIdentity``."""
 
     @property
     def public(self) -> bytes:
@@ -31,26 +31,47 @@ class Signer(Protocol):
         ...
 
     def sign(self, message: bytes, *, context: bytes) -> bytes:
-        """Sign ``message`` for ``context``."""
+        """Sign a message.
+
+        Args:
+            message: the bytes to sign.
+            context: domain separation: what the signature is for.
+
+        Returns:
+            The signature.
+        """
         ...
 
 
 class Verifier(Protocol):
-    """What checks a signature, as ``fedrec.privacy.identity.verify`` does."""
+    """Interface of a function that checks a signature, such as ``fedrec.privacy.identity.verify``."""
 
     def __call__(self, public: bytes, message: bytes, signature: bytes, *, context: bytes) -> bool:
-        """Tell whether ``signature`` is that key's for ``message`` in ``context``."""
+        """Check a signature.
+
+        Args:
+            public: the public key, 32 bytes.
+            message: the signed bytes.
+            signature: the signature.
+            context: domain separation: what the signature is for.
+
+        Returns:
+            Whether the key signed the message for the context.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Epsilons:
-    """What a cost brings a ledger to, server's view; None where there is no guarantee.
+    """The epsilons recorded with a cost, in the server's view; None where there is no guarantee.
 
-    ``spent_before`` and ``spent_after`` are what the lifetime filter counts against a cap of
-    (``cap_epsilon``, ``delta``): the policy's of the time, or where it sets none a nominal one at the cost's
-    own delta. ``own_epsilon`` is the proved epsilon (PLD) of the entry's training so far, or of the release,
-    by itself, at its own delta less the betas spent.
+    Attributes:
+        spent_before: epsilon by the lifetime filter before the cost.
+        spent_after: epsilon by the lifetime filter with the cost.
+        own_epsilon: proved epsilon (PLD) of the entry's training so far, or of the release alone, at its own
+            delta less the betas spent.
+        cap_epsilon: the cap of the policy at that time; nominal where it set none.
+        delta: the delta of that cap; the cost's own delta where it set none.
     """
 
     spent_before: float | None
@@ -62,7 +83,14 @@ class Epsilons:
 
 @dataclass(frozen=True)
 class _Link:
-    """A place in the chain; ``sequence`` counts from 1, ``created_at`` is UTC in seconds."""
+    """A position in the chain.
+
+    Attributes:
+        sequence: number of the entry, from 1.
+        created_at: UTC time in ISO 8601, to the second.
+        hash: SHA-256 over the previous hash and the payload.
+        signature: the merchant's signature of the hash.
+    """
 
     sequence: int
     created_at: str
@@ -72,7 +100,15 @@ class _Link:
 
 @dataclass(frozen=True)
 class ChargeEntry(_Link):
-    """A round's charge; ``data`` commits to the dataset version, see ``data_commitment.py``."""
+    """Entry of a round's charge.
+
+    Attributes:
+        charge: the charge.
+        data: commitment to the dataset version (:mod:`fedrec.privacy.accounting.data_commitment`).
+        accountants: names and versions of the accountants.
+        epsilons: the epsilons before and after.
+        already_charged: whether the charge was in the ledger before; not written.
+    """
 
     charge: Charge
     data: str
@@ -88,7 +124,7 @@ class ChargeEntry(_Link):
 
 @dataclass(frozen=True)
 class CountEntry(_Link):
-    """A released count."""
+    """Entry of a released count."""
 
     count: Count
     accountants: str
@@ -102,7 +138,7 @@ class CountEntry(_Link):
 
 @dataclass(frozen=True)
 class AnswerEntry(_Link):
-    """An answer, written before it is computed."""
+    """Entry of a committee member's answer, written before the answer is computed."""
 
     answer: Answer
 
@@ -113,23 +149,30 @@ NewEntry = TypeVar("NewEntry", ChargeEntry, CountEntry, AnswerEntry)
 
 
 def charges(entries: Iterable[Entry]) -> list[ChargeEntry]:
-    """Return the rounds' charges among entries, in order."""
+    """Return the entries of charges, in order."""
     return [entry for entry in entries if isinstance(entry, ChargeEntry)]
 
 
 def spending(entries: Iterable[Entry]) -> list[SpendingEntry]:
-    """Return the entries that cost something, in order."""
+    """Return the entries that cost privacy, in order."""
     return [entry for entry in entries if not isinstance(entry, AnswerEntry)]
 
 
 def last_count(entries: Sequence[Entry]) -> Count | None:
-    """Return the release that holds; None in an empty chain."""
+    """Return the last released count, which is the valid one; None in an empty chain."""
     return next((entry.count for entry in reversed(entries) if isinstance(entry, CountEntry)), None)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome of checking a ledger: how many entries hold, and the first that doesn't (counted from 1)."""
+    """Outcome of checking a ledger.
+
+    Attributes:
+        ok: whether all entries are valid.
+        entries: number of valid entries before the first failure.
+        first_failure: number of the first invalid entry, from 1; None if all are valid.
+        reason: one sentence that explains the outcome.
+    """
 
     ok: bool
     entries: int
@@ -138,12 +181,12 @@ class Verification:
 
 
 def genesis(public: bytes) -> bytes:
-    """Return the hash that the chain of this public key's ledger starts from."""
+    """Return the hash that the chain of a public key's ledger starts from."""
     return hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
 
 
 def finite(epsilon: float) -> float | None:
-    """Return ``epsilon``, or None for an infinite one, which JSON can't hold."""
+    """Return ``epsilon``, or None if it is infinite, which JSON can't represent."""
     return epsilon if math.isfinite(epsilon) else None
 
 
@@ -156,7 +199,17 @@ def _key(entry: Entry) -> str:
 
 
 def payload_of(entry: Entry) -> str:
-    """Return an entry's canonical JSON, which its hash is over; ``ValueError`` if a field isn't finite."""
+    """Encode an entry as canonical JSON, the text that its hash covers.
+
+    Args:
+        entry: the entry.
+
+    Returns:
+        The JSON, with sorted keys and without spaces.
+
+    Raises:
+        ValueError: a number isn't finite.
+    """
     body: dict[str, Any] = {"sequence": entry.sequence, "created_at": entry.created_at}
     if isinstance(entry, AnswerEntry):
         body |= {"kind": "answer", "answer": asdict(entry.answer)}
@@ -170,11 +223,18 @@ def payload_of(entry: Entry) -> str:
 
 
 def to_row(entry: NewEntry, *, previous: bytes, signer: Signer) -> tuple[NewEntry, Row]:
-    """Chain and sign an entry after the hash ``previous``; return it so, and its row.
+    """Add an entry to the chain and sign it.
+
+    Args:
+        entry: the unsigned entry.
+        previous: hash of the entry before it, 32 bytes.
+        signer: the merchant's identity.
+
+    Returns:
+        The entry with hash and signature, and its database row.
 
     Raises:
-        LedgerError: a field can't be written down, e.g. is not finite.
-
+        LedgerError: a field can't be encoded, for example because it isn't finite.
     """
     try:
         payload = payload_of(entry)
@@ -183,12 +243,12 @@ def to_row(entry: NewEntry, *, previous: bytes, signer: Signer) -> tuple[NewEntr
         row = (entry.sequence, _key(entry), payload, digest, signature)
         _from_row(row)
     except (ValueError, TypeError) as error:
-        raise LedgerError(f"ledger: a field of the entry can't be written down ({error}).") from error
+        raise LedgerError(f"ledger: a field of the entry can't be encoded ({error}).") from error
     return replace(entry, hash=digest, signature=signature), row
 
 
 def _parsed(kind: type[Any], values: Any) -> Any:
-    """Build a flat dataclass from JSON; ``ValueError`` unless it has just its fields, of their types."""
+    """Build a flat dataclass from JSON; ``ValueError`` unless fields and types match exactly."""
     kinds: dict[str, tuple[type, ...]] = {
         "str": (str,),
         "int": (int,),
@@ -197,10 +257,10 @@ def _parsed(kind: type[Any], values: Any) -> Any:
         "float | None": (float, int, type(None)),
     }
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(kind)}:
-        raise ValueError("the payload has other fields")
+        raise ValueError("the payload has missing or unknown fields")
     for field in fields(kind):
         value = values[field.name]
-        # To Python a bool is an int; here it is none.
+        # In Python a bool is an int; here the two are different types.
         if not isinstance(value, kinds[str(field.type)]) or isinstance(value, bool) != (field.type == "bool"):
             raise ValueError(f"field {field.name} has a wrong type")
     return kind(**values)
@@ -214,31 +274,42 @@ def _from_row(row: Row) -> Entry:
         raise ValueError("the payload is not an entry")
     if body.get("sequence") != sequence:
         raise ValueError("columns and payload differ")
-    place = (int(sequence), str(body.get("created_at")), bytes(digest), bytes(signature))
+    position = (int(sequence), str(body.get("created_at")), bytes(digest), bytes(signature))
     kind = body.get("kind")
     entry: Entry
     if kind == "answer":
-        entry = AnswerEntry(*place, answer=_parsed(Answer, body.get("answer")))
+        entry = AnswerEntry(*position, answer=_parsed(Answer, body.get("answer")))
     elif kind in ("charge", "count"):
-        told = str(body.get("accountants"))
+        accountants = str(body.get("accountants"))
         epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
         if kind == "count":
             entry = CountEntry(
-                *place, count=_parsed(Count, body.get("count")), accountants=told, epsilons=epsilons
+                *position, count=_parsed(Count, body.get("count")), accountants=accountants, epsilons=epsilons
             )
         else:
             charge: Charge = _parsed(Charge, body.get("charge"))
             data = str(body.get("data"))
-            entry = ChargeEntry(*place, charge=charge, data=data, accountants=told, epsilons=epsilons)
+            entry = ChargeEntry(
+                *position, charge=charge, data=data, accountants=accountants, epsilons=epsilons
+            )
     else:
-        raise ValueError("it is of an unknown kind")
+        raise ValueError("its kind is unknown")
     if _key(entry) != key:
         raise ValueError("columns and payload differ")
     return entry
 
 
 def check_rows(rows: Iterable[Row], *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
-    """Check the chain row by row; return the outcome and the entries before the first that fails."""
+    """Check the chain row by row.
+
+    Args:
+        rows: the database rows, in order.
+        public: the merchant's public key, 32 bytes.
+        verify: function that checks a signature.
+
+    Returns:
+        The outcome, and the entries before the first invalid one.
+    """
     previous = genesis(public)
     entries: list[Entry] = []
     for number, row in enumerate(rows, start=1):

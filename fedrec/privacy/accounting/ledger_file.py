@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: one writer at a time, rows that can only be added, each durable."""
+"""Read and write the SQLite file of a ledger: one writer at a time, append-only, durable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VERSION = 2
 _SCHEMA = (
     "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL,"
     " hash BLOB NOT NULL, signature BLOB NOT NULL)",
-    # Beside the chain, for this merchant's eyes: what opens the commitment of an entry.
+    # Openings of the entries' data commitments. They are no part of the chain and stay with this merchant.
     "CREATE TABLE opening (sequence INTEGER PRIMARY KEY REFERENCES entries, salt BLOB NOT NULL,"
     " version TEXT NOT NULL)",
     *(
@@ -33,10 +33,17 @@ _SCHEMA = (
 
 
 class LedgerFile:
-    """A ledger's file, held by this process alone from :meth:`__init__` to :meth:`close`.
+    """A ledger's file, locked for this process from construction to :meth:`close`.
 
-    ``on_event`` is told each step of writing, for tests that stop there. Raises ``LedgerError`` where another
-    process holds it.
+    Args:
+        path: the SQLite file.
+        on_event: called with the name of each step of writing; tests interrupt writing there.
+
+    Attributes:
+        path: the SQLite file.
+
+    Raises:
+        LedgerError: another process has locked the file.
     """
 
     def __init__(self, path: Path, *, on_event: Callable[[str], None]) -> None:
@@ -46,8 +53,8 @@ class LedgerFile:
         self._lock = _take_lock(path)
 
     def create(self, first: Row) -> None:
-        """Make the file (mode 0600) with its first entry, in one transaction; the file must not be there."""
-        # Made before SQLite sees it, so that it is never readable by others, not even for an instant.
+        """Create the file (mode 0600) with its first entry, in one transaction; the file must not exist."""
+        # Created before SQLite opens it, so that other users can never read it.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._on_event("file made")
         connection = self._connect()
@@ -60,7 +67,7 @@ class LedgerFile:
         self._on_event("committed")
 
     def open(self) -> None:
-        """Open the file that :meth:`create` made; ``LedgerError`` where it is gone: it is never made anew."""
+        """Open the file that :meth:`create` made; ``LedgerError`` if it is missing or of another format."""
         if not self.path.exists():
             head = head_path(self.path)
             if head.exists():
@@ -71,10 +78,11 @@ class LedgerFile:
         self.path.chmod(0o600)
         version = self._connect().execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            raise LedgerError(f"ledger: {self.path} is empty: it is no ledger. {LOST_LEDGER_HELP}")
+            raise LedgerError(f"ledger: {self.path} is empty: it is not a ledger. {LOST_LEDGER_HELP}")
         if version != _VERSION:
             raise LedgerError(
-                f"ledger: {self.path} has format {version}, this version of fedrec writes {_VERSION}."
+                f"ledger: {self.path} has format {version}, but this version of fedrec reads {_VERSION}; "
+                "use the version that wrote it."
             )
 
     def _connect(self) -> sqlite3.Connection:
@@ -87,7 +95,7 @@ class LedgerFile:
 
     @property
     def connection(self) -> sqlite3.Connection | None:
-        """The open database; None once it is closed."""
+        """The open database; None after closing."""
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
@@ -100,12 +108,17 @@ class LedgerFile:
         return self._opened().execute(SELECT).fetchall()
 
     def openings(self) -> dict[int, Opening]:
-        """Return what opens the entries' commitments, by sequence."""
+        """Return the openings of the entries' data commitments, by sequence number."""
         rows = self._opened().execute(SELECT_OPENINGS)
         return {sequence: Opening(bytes(salt), version) for sequence, salt, version in rows}
 
     def append(self, row: Row, opening: Opening | None) -> None:
-        """Add an entry, with what opens it; it is on the disk when this returns."""
+        """Append an entry; it is on disk when this returns.
+
+        Args:
+            row: the entry's columns.
+            opening: the opening of its data commitment; None for an entry without one.
+        """
         connection = self._opened()
         connection.execute("BEGIN IMMEDIATE")
         self._on_event("begun")
@@ -119,19 +132,19 @@ class LedgerFile:
         self._on_event("committed")
 
     def roll_back(self) -> None:
-        """Take back a write that failed."""
+        """Roll back a write that failed."""
         if self._connection is not None and self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def close_database(self) -> None:
-        """Close the database and keep the lock."""
+        """Close the database but keep the lock."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
 
     def close(self) -> None:
-        """Close the database and let go of the lock; closing twice is harmless."""
+        """Close the database and release the lock; closing twice is harmless."""
         self.close_database()
         if self._lock >= 0:
             os.close(self._lock)

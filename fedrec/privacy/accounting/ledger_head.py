@@ -1,8 +1,9 @@
-"""The head kept beside a ledger: how far it had come, so that an older copy put in its place is known.
+"""Read, write and check the head file beside a ledger, which reveals a ledger replaced by an older copy.
 
-A small signed JSON file, replaced atomically after every entry. It may lag one entry behind the ledger
-(a crash between the two), never run ahead of it. It also keeps the last receipt: a head that this merchant
-signed and the server gave back, which no backup of this machine can undo.
+The head file is a small signed JSON file with the number of entries and the last hash. It is replaced
+atomically after every entry. After a crash it may be one entry behind the ledger, but never ahead of it. It
+also keeps the last receipt: a head that this merchant signed and the server returned, which restoring a
+backup of this machine can't undo.
 """
 
 from __future__ import annotations
@@ -21,16 +22,22 @@ from fedrec.protocol.statements import Receipt
 
 HEAD_CONTEXT = b"fedrec/ledger-head-file/1"
 LOST_LEDGER_HELP = (
-    "A ledger is made once, by 'fedrec client init', and never anew: what the photos have cost would be "
-    "forgotten. Put the newest backup of both files back; docs/ledger.md, 'A lost ledger', says what to do "
-    "where there is none."
+    "A ledger is created once, by 'fedrec client init', and never replaced by an empty one, which would "
+    "forget the privacy already spent. Put the newest backup of both files back; docs/ledger.md, 'A lost "
+    "ledger', says what to do where there is none."
 )
-"""What to do about a ledger that isn't there: the way out never opens an empty one."""
+"""Advice for a missing ledger."""
 _MAX_BYTES = 1 << 16
 
 
 class Head(Strict):
-    """The number of entries, the hash of the last one, and the last receipt."""
+    """The state of a ledger.
+
+    Attributes:
+        entries: number of entries.
+        hash: hash of the last entry, 64 hexadecimal digits.
+        receipt: the last receipt; None before the first.
+    """
 
     entries: Annotated[int, Field(ge=0)]
     hash: Hash
@@ -43,17 +50,35 @@ class _SignedHead(Strict):
 
 
 def head_path(ledger: Path) -> Path:
-    """Return where the head of a ledger's file is kept."""
+    """Return the path of the head file of a ledger file."""
     return ledger.with_name(ledger.name + ".head")
 
 
 def hash_at(entries: Sequence[Entry], count: int, *, public: bytes) -> bytes:
-    """Return the chain's hash after ``count`` entries."""
+    """Return the chain's hash after its first entries.
+
+    Args:
+        entries: the chain.
+        count: number of entries.
+        public: the merchant's public key, 32 bytes.
+
+    Returns:
+        The hash, 32 bytes.
+    """
     return entries[count - 1].hash if count else genesis(public)
 
 
 def head_of(entries: Sequence[Entry], *, public: bytes, receipt: Receipt | None) -> Head:
-    """Return the head of a chain."""
+    """Build the head of a chain.
+
+    Args:
+        entries: the chain.
+        public: the merchant's public key, 32 bytes.
+        receipt: the last receipt; None before the first.
+
+    Returns:
+        The head.
+    """
     return Head(
         entries=len(entries), hash=hash_at(entries, len(entries), public=public).hex(), receipt=receipt
     )
@@ -62,7 +87,17 @@ def head_of(entries: Sequence[Entry], *, public: bytes, receipt: Receipt | None)
 def write_head(
     path: Path, head: Head, *, signer: Signer, on_event: Callable[[str], None] = lambda event: None
 ) -> None:
-    """Replace the head file, durably; raise :class:`LedgerError` when the disk fails."""
+    """Replace the head file atomically and durably.
+
+    Args:
+        path: the head file.
+        head: the new head.
+        signer: the merchant's identity.
+        on_event: called with the name of each step of writing; tests interrupt writing there.
+
+    Raises:
+        LedgerError: the disk fails.
+    """
     signature = signer.sign(head.canonical_bytes(), context=HEAD_CONTEXT).hex()
     try:
         write_atomically(
@@ -73,11 +108,18 @@ def write_head(
 
 
 def read_head(path: Path, *, public: bytes, verify: Verifier) -> Head | None:
-    """Return the head kept at ``path``, None when there is no file.
+    """Read a head file and check its signature.
+
+    Args:
+        path: the head file.
+        public: the merchant's public key, 32 bytes.
+        verify: function that checks a signature.
+
+    Returns:
+        The head; None if there is no file.
 
     Raises:
-        LedgerError: it can't be read, or this merchant hasn't signed it.
-
+        LedgerError: the file can't be read, or this merchant didn't sign it.
     """
     try:
         with path.open("rb") as file:
@@ -95,10 +137,20 @@ def read_head(path: Path, *, public: bytes, verify: Verifier) -> Head | None:
 
 
 def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, public: bytes) -> None:
-    """Raise :class:`LedgerError` when the ledger at ``path`` is older than its head, or another one."""
+    """Check that a ledger is neither older than its head nor another ledger.
+
+    Args:
+        path: the ledger file, for messages.
+        head: its head; None if the head file is missing.
+        entries: the ledger's entries.
+        public: the merchant's public key, 32 bytes.
+
+    Raises:
+        LedgerError: the head is missing or doesn't fit the entries.
+    """
     if head is None:
         raise LedgerError(
-            f"ledger: the head file beside {path} is missing, so nobody can tell whether the ledger is the "
+            f"ledger: the head file beside {path} is missing, so it is unknown whether the ledger is the "
             f"newest. {LOST_LEDGER_HELP}"
         )
     if len(entries) < head.entries:
@@ -107,15 +159,26 @@ def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, publi
             f"{head.entries}; put the newest copy back."
         )
     if hash_at(entries, head.entries, public=public).hex() != head.hash:
-        raise LedgerError(f"ledger: {path} is not the one that its head was kept for.")
+        raise LedgerError(
+            f"ledger: {path} and its head file belong to different ledgers; put both back from one backup."
+        )
     if head.receipt is not None:
         check_receipt(path, head.receipt, entries)
 
 
 def check_receipt(path: Path, receipt: Receipt, entries: Sequence[Entry]) -> None:
-    """Raise :class:`LedgerError` when the ledger lacks the head that a receipt is for."""
+    """Check that a ledger contains the entry that a receipt confirms.
+
+    Args:
+        path: the ledger file, for messages.
+        receipt: the receipt.
+        entries: the ledger's entries.
+
+    Raises:
+        LedgerError: the entry is missing, so the ledger is an older copy.
+    """
     wanted = bytes.fromhex(receipt.head.statement.head_hash)
-    # A receipt is nearly always for one of the last heads.
+    # A receipt is nearly always for one of the last entries.
     if all(entry.hash != wanted for entry in reversed(entries)):
         raise LedgerError(
             f"ledger: {path} was put back to an older state: it lacks the entry that the server's receipt of "

@@ -1,4 +1,4 @@
-"""A ledger's entries in memory, and what is asked of them."""
+"""Keep a ledger's entries in memory and answer queries about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from fedrec.privacy.accounting.lifetime_spend import Lifetime
 
 
 class History:
-    """All entries, in order, and what was spent in the accountants' terms."""
+    """All entries of a ledger and what they spent.
+
+    Attributes:
+        entries: the entries, in order.
+        lifetime: what they spent, as input of the lifetime filter.
+    """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -31,14 +36,19 @@ class History:
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> History:
-        """Return the history of these entries, in their order."""
+        """Build the history of entries, given in their order."""
         history = cls()
         for entry in entries:
             history.add(entry)
         return history
 
     def add(self, entry: Entry, *, version: str | None = None) -> None:
-        """Take in an entry that was written; ``version`` is the one that a charge commits to."""
+        """Add an entry that was written.
+
+        Args:
+            entry: the entry.
+            version: name of the dataset version that a charge commits to; None where it is unknown.
+        """
         self.entries.append(entry)
         if isinstance(entry, ChargeEntry):
             self._charges[entry.charge.key] = entry
@@ -49,57 +59,90 @@ class History:
         self.lifetime.add(entry.cost)
 
     def charge(self, key: str) -> ChargeEntry | None:
-        """Return the charge of this key, if it was written."""
+        """Return the entry of a charge by its key; None if there is none."""
         return self._charges.get(key)
 
     def has_answer(self, training_id: str, round_number: int) -> bool:
-        """Whether an answer of this round was written."""
+        """Tell whether a round was answered.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+
+        Returns:
+            Whether an answer was written.
+        """
         return answer_key(training_id, round_number) in self._answers
 
     @property
     def begun(self) -> bool:
-        """Whether anything was done besides declaring a size."""
+        """Whether there is any entry besides releases of a count."""
         return bool(self._charges or self._answers)
 
     @property
     def count(self) -> Count | None:
-        """The release that holds."""
+        """The last released count, which is the valid one."""
         return last_count(self.entries)
 
     @property
     def version(self) -> str | None:
-        """The name of the dataset version of the last charge."""
+        """Name of the dataset version of the last charge."""
         return self._version
 
     def last_round(self, training_id: str) -> int:
-        """Return the last round of a training that was charged, 0 if none."""
+        """Return the last charged round of a training; 0 if none was."""
         done = (entry.charge for entry in self._charges.values())
         return max((charge.round_number for charge in done if charge.training_id == training_id), default=0)
 
     def rounds_since(self, moment: datetime) -> int:
-        """Return how many rounds were charged at ``moment`` (with a time zone) or later."""
+        """Count the rounds charged at ``moment`` (with a time zone) or later."""
         start = moment.astimezone(UTC).isoformat(timespec="seconds")
         late: Iterable[ChargeEntry] = (e for e in charges(self.entries) if e.created_at >= start)
         return len({(entry.charge.training_id, entry.charge.round_number) for entry in late})
 
     def new_charge(self, charge: Charge, epsilons: Epsilons, *, data: str) -> ChargeEntry:
-        """Return a charge's entry to be signed; ``data`` is its commitment."""
+        """Build the unsigned entry of a charge.
+
+        Args:
+            charge: the charge.
+            epsilons: the epsilons before and after it.
+            data: commitment to the dataset version.
+
+        Returns:
+            The entry, next in the chain.
+        """
         return ChargeEntry(
-            *self._place(), charge=charge, data=data, accountants=ledger_accountants(), epsilons=epsilons
+            *self._next_position(),
+            charge=charge,
+            data=data,
+            accountants=ledger_accountants(),
+            epsilons=epsilons,
         )
 
     def new_count(self, count: Count, epsilons: Epsilons) -> CountEntry:
-        """Return a release's entry to be signed."""
-        return CountEntry(*self._place(), count=count, accountants=ledger_accountants(), epsilons=epsilons)
+        """Build the unsigned entry of a released count.
+
+        Args:
+            count: the release.
+            epsilons: the epsilons before and after it.
+
+        Returns:
+            The entry, next in the chain.
+        """
+        return CountEntry(
+            *self._next_position(), count=count, accountants=ledger_accountants(), epsilons=epsilons
+        )
 
     def new_answer(self, answer: Answer) -> AnswerEntry:
-        """Return an answer's entry to be signed."""
-        return AnswerEntry(*self._place(), answer=answer)
+        """Build the unsigned entry of an answer."""
+        return AnswerEntry(*self._next_position(), answer=answer)
 
-    def _place(self) -> tuple[int, str, bytes, bytes]:
-        """The next place in the chain, dated no earlier than the last one, also where a clock ran ahead.
+    def _next_position(self) -> tuple[int, str, bytes, bytes]:
+        """Return the next position in the chain, dated no earlier than the last entry.
 
-        Readers take an entry that is older than the one before it for tampering.
+        The clock may be behind the last entry.
+
+        Auditors take an entry that is older than the one before it as a sign of tampering.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         at = max(now, self.entries[-1].created_at) if self.entries else now

@@ -1,4 +1,4 @@
-"""Read and check a ledger file that somebody else may be writing: no lock, nothing changed."""
+"""Read and check a ledger file without locking or changing it, even while another process writes it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,40 @@ from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP
 
 
 def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
-    """Check a ledger file without opening it for writing, and return the entries that hold.
+    """Check a ledger file, read-only and without a lock.
 
-    Needs no lock; for auditors. The entries stop before the first that fails.
+    Args:
+        path: the SQLite file.
+        public: the merchant's public key, 32 bytes.
+        verify: function that checks a signature.
+
+    Returns:
+        The outcome, and the entries before the first invalid one.
 
     Raises:
-        LedgerError: the file is missing or no ledger.
-
+        LedgerError: the file is missing or isn't a ledger.
     """
     if not path.is_file():
         raise LedgerError(f"ledger: {path} does not exist. {LOST_LEDGER_HELP}")
     if not path.stat().st_size:
-        raise LedgerError(f"ledger: {path} is empty: it is no ledger. {LOST_LEDGER_HELP}")
+        raise LedgerError(f"ledger: {path} is empty: it is not a ledger. {LOST_LEDGER_HELP}")
     outcome, entries = check_rows(_select(path, SELECT), public=public, verify=verify)
     if outcome.ok and not entries:
-        raise LedgerError(f"ledger: {path} holds no entry: it is no ledger. {LOST_LEDGER_HELP}")
+        raise LedgerError(f"ledger: {path} holds no entry: it is not a ledger. {LOST_LEDGER_HELP}")
     return outcome, entries
 
 
 def read_openings(path: Path) -> dict[int, Opening]:
-    """Return what opens the commitments of a ledger's entries, by sequence: for its merchant alone.
+    """Read the openings of the entries' data commitments, which are for the ledger's merchant alone.
 
-    Raises ``LedgerError`` as :func:`read_entries` does.
+    Args:
+        path: the SQLite file.
+
+    Returns:
+        The openings by sequence number of their entries.
+
+    Raises:
+        LedgerError: the file can't be read as a ledger.
     """
     rows = _select(path, SELECT_OPENINGS)
     return {sequence: Opening(bytes(salt), version) for sequence, salt, version in rows}
@@ -53,13 +65,28 @@ def _select(path: Path, query: str) -> list[Row]:
 
 
 def in_use(path: Path) -> bool:
-    """Say whether a process holds this ledger open; the lock is left as it was.
+    """Tell whether a process has a ledger open.
 
-    A ledger that is opened in just this instant is told that another process has it.
+    A process that tries to open the ledger at this very moment is told that it is in use.
+
+    Args:
+        path: the SQLite file.
+
+    Returns:
+        Whether its lock is taken.
     """
     return is_locked(Path(f"{path}.lock"))
 
 
 def verify_file(path: Path, *, public: bytes, verify: Verifier) -> Verification:
-    """Check chain and signatures of a ledger file, as :func:`read_entries`."""
+    """Check the chain and signatures of a ledger file, as :func:`read_entries`.
+
+    Args:
+        path: the SQLite file.
+        public: the merchant's public key, 32 bytes.
+        verify: function that checks a signature.
+
+    Returns:
+        The outcome.
+    """
     return read_entries(path, public=public, verify=verify)[0]

@@ -1,4 +1,4 @@
-"""Heads of a ledger, which the merchant signs for a server, and the receipts that come back for them."""
+"""Sign heads of a ledger for a server, and check the receipts that it returns for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from fedrec.protocol.statements import (
 def sign_head(
     chain: LedgerChain, *, training_id: str, round_number: int, merchant: str, moment: HeadMoment
 ) -> SignedLedgerHead:
-    """Return the head's hash, signed for a server that will give it back in a receipt."""
+    """Sign the head's hash for the server, which returns it in a receipt.
+
+    Args:
+        chain: the open ledger.
+        training_id: the training that the head is signed for.
+        round_number: the round.
+        merchant: name of the merchant.
+        moment: when in the round it is signed.
+
+    Returns:
+        The signed head.
+    """
     statement = LedgerHead(
         training_id=training_id,
         round_number=round_number,
@@ -31,15 +42,19 @@ def sign_head(
 
 
 def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
-    """Keep a receipt if it is the newest, and see that the ledger holds the entry that it is for.
+    """Check that the ledger contains the entry that a receipt confirms; keep the receipt if it is the newest.
 
-    A receipt counts because this merchant signed the head in it; the server's signature makes it evidence
-    for others. Once a receipt shows that the ledger is an older copy, it stays refused.
+    The receipt is valid for this merchant because the merchant signed the head in it. The server's signature
+    makes it evidence for others. Once a receipt shows that the ledger is an older copy, the ledger refuses
+    all further writing.
+
+    Args:
+        chain: the open ledger.
+        receipt: the receipt.
 
     Raises:
         ProtocolError: this merchant didn't sign the head, or the server's signature is wrong.
         LedgerError: the ledger was put back to an older state, or the disk fails.
-
     """
     chain.check_open()
     head = receipt.head
@@ -67,7 +82,7 @@ def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
 
 
 def _position(chain: LedgerChain, receipt: Receipt) -> int:
-    """The number of the entry that a receipt is for."""
+    """Return the number of the entry that a receipt confirms; 0 if there is none."""
     wanted = bytes.fromhex(receipt.head.statement.head_hash)
     entries = reversed(chain.history.entries)
     return next((entry.sequence for entry in entries if entry.hash == wanted), 0)

@@ -1,4 +1,4 @@
-"""What is asked of an open ledger, by the steps of a training and by a person who looks."""
+"""Answer queries about an open ledger, for training steps and for the status page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from fedrec.privacy.accounting.privacy_spend import View
 
 
 class LedgerView:
-    """Answers about the entries of a chain, under a cap. Safe to use from several threads."""
+    """Read access to the entries of a chain under a cap. It is safe to use from several threads.
+
+    Args:
+        chain: the open ledger.
+        cap: the lifetime cap.
+    """
 
     def __init__(self, chain: LedgerChain, cap: LifetimeCap) -> None:
         self._chain = chain
@@ -20,33 +25,49 @@ class LedgerView:
 
     @property
     def usable(self) -> bool:
-        """Whether charges can be written; not once it is closed, or known to be an older copy."""
+        """Whether charges can be written: not after closing, nor once a receipt shows an older copy."""
         return self._chain.is_open
 
     @property
     def has_cap(self) -> bool:
-        """Whether charges are held against a cap."""
+        """Whether a lifetime cap is set."""
         with self._chain.mutex:
             return self._cap.epsilon is not None
 
     @property
     def begun(self) -> bool:
-        """Whether a round was charged or answered yet: from then on a request has to bring a receipt."""
+        """Whether any round was charged or answered; from then on a request must contain a receipt."""
         with self._chain.mutex:
             return self._chain.history.begun
 
     def has_charge(self, training_id: str, round_number: int) -> bool:
-        """Whether a round was charged."""
+        """Tell whether a round was charged.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+
+        Returns:
+            Whether a charge was written.
+        """
         with self._chain.mutex:
             return self._chain.history.charge(f"charge/{training_id}/{round_number}/0") is not None
 
     def has_answer(self, training_id: str, round_number: int) -> bool:
-        """Whether a request of a round was answered."""
+        """Tell whether a request of a round was answered.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+
+        Returns:
+            Whether an answer was written.
+        """
         with self._chain.mutex:
             return self._chain.history.has_answer(training_id, round_number)
 
     def declared(self, unit: str) -> int | None:
-        """Return the noised size that the last release told of this unit, None where it is of another."""
+        """Return the noisy count of the last release; None if it counts another unit."""
         with self._chain.mutex:
             count = self._chain.history.count
             return count.size if count is not None and count.unit == unit else None
@@ -57,7 +78,7 @@ class LedgerView:
             return tuple(self._chain.history.entries)
 
     def rounds_since(self, moment: datetime) -> int:
-        """Return how many rounds were charged at ``moment`` (with a time zone) or later."""
+        """Count the rounds charged at ``moment`` (with a time zone) or later."""
         with self._chain.mutex:
             return self._chain.history.rounds_since(moment)
 
@@ -66,9 +87,14 @@ class LedgerView:
         return self._chain.head()
 
     def reading(self, *, view: View = "server") -> FilterReading:
-        """Read what everything charged counts against the cap, and what is left of it.
+        """Evaluate the lifetime filter for everything charged.
 
-        Without a cap, as in simulations, at a nominal one and the delta of what was charged last.
+        Args:
+            view: the view that noise multipliers are taken from.
+
+        Returns:
+            What was spent and what is left of the cap. Without a cap, as in simulations, the filter is
+            evaluated at a nominal cap and the delta of the last charge.
         """
         with self._chain.mutex:
             history = self._chain.history

@@ -1,4 +1,4 @@
-"""The lifetime cap of a ledger: what a cost brings it to, and whether that is allowed."""
+"""Hold costs against the lifetime cap of a ledger."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.accounting.privacy_spend import View
 
 NOMINAL_EPSILON = 10.0
-"""Where no cap is set, as in simulations: what the filter's order is chosen for. Nothing is refused then."""
+"""Epsilon that the filter's order is chosen for where no cap is set, as in simulations."""
 
 
 @dataclass(frozen=True)
 class LifetimeCap:
-    """No more than ``epsilon`` at ``delta`` by the lifetime filter; None for no cap, and then for both.
+    """The largest epsilon that the lifetime filter may count.
 
-    Raises ``LedgerError`` for an impossible one.
+    Attributes:
+        epsilon: the cap, above 0; None for no cap.
+        delta: the delta that the cap holds at; None for no cap.
+
+    Raises:
+        LedgerError: only one of the two is given, or one is out of range.
     """
 
     epsilon: float | None = None
@@ -35,23 +40,45 @@ class LifetimeCap:
             raise LedgerError(f"ledger: the lifetime delta {self.delta} is outside [{MIN_DELTA}, 1).")
 
     def filter_parameters(self, delta: float) -> tuple[float, float]:
-        """Return epsilon and delta that the filter is read at; ``delta`` counts where there is no cap."""
+        """Choose the epsilon and delta to evaluate the lifetime filter at.
+
+        Args:
+            delta: the delta to use where there is no cap.
+
+        Returns:
+            Epsilon and delta: the cap's, or :data:`NOMINAL_EPSILON` and ``delta`` where there is none.
+        """
         if self.epsilon is None or self.delta is None:
             return NOMINAL_EPSILON, delta
         return self.epsilon, self.delta
 
     def read(self, lifetime: Lifetime, *, delta: float, view: View = "server") -> FilterReading:
-        """Read what was spent, and what is left; ``delta`` counts where there is no cap."""
+        """Evaluate the lifetime filter: what was spent, and what is left.
+
+        Args:
+            lifetime: what the ledger was charged.
+            delta: the delta to use where there is no cap.
+            view: the view that noise multipliers are taken from.
+
+        Returns:
+            The filter's result.
+        """
         epsilon, delta = self.filter_parameters(delta)
         return lifetime.reading(epsilon=epsilon, delta=delta, view=view)
 
     def epsilons(self, lifetime: Lifetime, cost: Charge | Count) -> Epsilons:
-        """Return the epsilons before and after ``cost``.
+        """Compute the lifetime epsilons before and after a cost, in the server's view.
+
+        Args:
+            lifetime: what the ledger was charged before.
+            cost: the charge or release that asks to be added.
+
+        Returns:
+            The epsilons to be written with the cost.
 
         Raises:
-            BudgetExceededError: it would pass the cap.
+            BudgetExceededError: the cost would pass the cap.
             ConfigError: there is no cap, and the cost's own delta is out of range.
-
         """
         epsilon, delta = self.filter_parameters(cost.delta)
         after = lifetime.reading(epsilon=epsilon, delta=delta, adding=cost)
@@ -69,7 +96,16 @@ class LifetimeCap:
         )
 
     def check_ahead(self, lifetime: Lifetime, charge: Charge, *, rounds: int) -> None:
-        """Raise ``BudgetExceededError`` unless so many charges like this one would be taken."""
+        """Check that several charges fit the cap together.
+
+        Args:
+            lifetime: what the ledger was charged before.
+            charge: one charge; the others are like it.
+            rounds: number of charges.
+
+        Raises:
+            BudgetExceededError: the charges would pass the cap.
+        """
         epsilon, delta = self.filter_parameters(charge.delta)
         if self.epsilon is None or rounds < 1:
             return

@@ -1,13 +1,17 @@
-"""The lifetime cap: a filter, which holds for a server that chooses each next plan after seeing all results.
+"""Bound the privacy loss of all trainings together by a privacy filter, for adaptively chosen plans.
 
-Privacy loss distributions composed over plans chosen that way are no bound (``docs/accounting.md`` has a
-server that exceeds delta 1.6 times). Two rules are: a sum of Renyi divergences at one order that is fixed
-beforehand (Feldman and Zrnic 2021, section 4), and a sum of epsilons and deltas of trainings, each of a size
-fixed when it starts (Rogers, Roth, Ullman and Vadhan 2016); both also for trainings side by side (Haney and
-others 2023). Either may let a training in, and each has its own part of delta for that.
+A server may choose each next plan after seeing all results so far. Composing privacy loss distributions over
+plans chosen like that is not a bound: ``docs/accounting.md`` has a server that exceeds delta 1.6 times. Two
+rules are bounds, also for concurrent trainings (Haney and others 2023):
 
-Everything here is a function of public numbers: those of plans, in the order in which a ledger first charged
-them.
+- "renyi", arm (a): the sum of Renyi divergences at one order that is fixed beforehand (Feldman and Zrnic
+2021,
+  "Individual Privacy Accounting via a Renyi Filter", section 4).
+- "basic", arm (b): the sums of the trainings' epsilons and deltas, each training's size being fixed when it
+  starts (Rogers, Roth, Ullman and Vadhan 2016, "Privacy Odometers and Filters").
+
+A training fits if either arm says so; each arm has its own share of delta. All inputs are public: the numbers
+of plans, in the order in which a ledger first charged them.
 """
 
 from __future__ import annotations
@@ -26,18 +30,26 @@ from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
 
 RELEASES_PART = 1 / 16
-"""Part of delta that single releases have; the two arms share the rest evenly."""
+"""Share of delta for single releases; each arm gets half of the rest."""
 ARM_PART = (1 - RELEASES_PART) / 2
 _LARGEST_NEEDED = 1e6
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What one training costs: ``planned`` noised steps like ``step``, ``charged`` of them so far.
+    """The cost of one training.
 
-    ``step`` is one noised step (its ``steps`` is 1) in the view that the cap is held in, ``beta`` the chance
-    that rounding passes the sensitivity in it. Arm (a) counts the steps charged, arm (b) all that are
-    planned. Who asks whether more would fit counts them as charged.
+    Arm (a) counts the charged steps, arm (b) all planned ones. To ask whether more steps would fit, count
+    them as charged.
+
+    Attributes:
+        step: one noised step (its ``steps`` is 1), in the view that the cap is held in.
+        planned: number of steps of the plan.
+        charged: number of steps charged so far.
+        beta: probability that rounding exceeds the sensitivity in one step.
+
+    Raises:
+        ConfigError: the numbers contradict each other.
     """
 
     step: Event
@@ -48,11 +60,12 @@ class TrainingCost:
     def __post_init__(self) -> None:
         if self.step.steps != 1 or not 0 <= self.charged <= self.planned or not 0.0 <= self.beta < 1.0:
             raise ConfigError(
-                f"lifetime cap: a training of {self.planned} steps, {self.charged} charged, is no training."
+                f"lifetime cap: a training of {self.planned} planned steps can't have {self.charged} charged "
+                f"ones, events of {self.step.steps} steps and beta {self.beta}."
             )
 
     def spend(self, steps: int) -> PrivacySpend:
-        """Return what so many of its steps spend in the cap's view; their delta is the caller's to say."""
+        """Return the privacy spend of ``steps`` of its steps; the caller sets delta, which is 0 here."""
         noise = self.step.noise_multiplier
         return PrivacySpend(
             sample_rate=self.step.sample_rate,
@@ -66,9 +79,14 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class FilterReading:
-    """What the filter says: epsilon of single releases, and of all trainings by either arm.
+    """Result of the filter.
 
-    ``order`` is the Renyi order of arm (a), None before the first training.
+    Attributes:
+        epsilon: the cap.
+        releases: epsilon of the single releases.
+        renyi: epsilon of all trainings by arm (a).
+        basic: epsilon of all trainings by arm (b).
+        order: Renyi order of arm (a); None before the first training.
     """
 
     epsilon: float
@@ -79,39 +97,41 @@ class FilterReading:
 
     @property
     def spent(self) -> float:
-        """Epsilon that counts against the cap: the releases', and the lower of the two arms'."""
+        """Epsilon that counts against the cap: that of the releases plus the smaller of the two arms."""
         return self.releases + min(self.renyi, self.basic)
 
     @property
     def arm(self) -> Literal["renyi", "basic"]:
-        """The arm that reads less."""
+        """The arm with the smaller epsilon."""
         return "renyi" if self.renyi <= self.basic else "basic"
 
     @property
     def fits(self) -> bool:
-        """Whether all of it is within the cap."""
+        """Whether everything spent is within the cap."""
         return self.spent <= self.epsilon
 
     @property
     def left(self) -> float:
-        """What is left of the cap; 0 where it is passed."""
+        """Epsilon that is left of the cap; 0 where it is exceeded."""
         return max(0.0, self.epsilon - self.spent)
 
 
 def read_filter(
     trainings: Sequence[TrainingCost], *, releases: Sequence[Event] = (), epsilon: float, delta: float
 ) -> FilterReading:
-    """Hold trainings and single releases against a cap of (``epsilon``, ``delta``).
+    """Evaluate the filter for trainings and single releases.
 
     Args:
-        trainings: in the order of their first charges; one that asks to join comes last.
+        trainings: the trainings in the order of their first charges; a new one comes last.
         releases: single releases, such as a noised count, in the order of their charges.
-        epsilon: the cap.
-        delta: the cap's delta; all betas come out of it too.
+        epsilon: the cap; it determines the order of arm (a).
+        delta: the cap's delta, which includes all betas.
+
+    Returns:
+        The epsilons of the releases and of both arms.
 
     Raises:
-        ConfigError: the cap is no positive number, or ``delta`` is out of range.
-
+        ConfigError: the cap isn't a positive number, or ``delta`` is out of range.
     """
     check_delta(delta)
     if not 0.0 < epsilon < math.inf:
@@ -134,9 +154,17 @@ def read_filter(
 
 
 def needed_cap(trainings: Sequence[TrainingCost], *, releases: Sequence[Event] = (), delta: float) -> float:
-    """Return the least cap, to the hundredth, at which all of it fits at ``delta``; infinite if none does.
+    """Search for the smallest cap that everything fits into.
 
-    What arm (a) reads depends on the cap itself, which its order is fixed by.
+    The search is needed because the result of arm (a) depends on the cap, which determines its order.
+
+    Args:
+        trainings: the trainings in the order of their first charges.
+        releases: single releases in the order of their charges.
+        delta: the cap's delta.
+
+    Returns:
+        The cap, rounded up to 0.01; infinite if there is none.
     """
 
     def fits(hundredths: int) -> bool:
@@ -154,19 +182,35 @@ def needed_cap(trainings: Sequence[TrainingCost], *, releases: Sequence[Event] =
 
 
 def delta_share(delta: float, position: int) -> float:
-    """Return the share of a delta that is for the thing at ``position``, counted from 0: 1/2, 1/6, 1/12, ...
+    """Compute the share of a delta for one of a sequence of trainings or releases: 1/2, 1/6, 1/12, ...
 
-    1 / ((i + 1) (i + 2)) of it: parts of any number of things add up to less than the whole, and fall slowly.
+    The share of position i is 1 / ((i + 1) (i + 2)). The shares of any number of positions sum to less than
+    the whole, and they decrease slowly.
+
+    Args:
+        delta: the delta to divide.
+        position: position in the sequence, from 0.
+
+    Returns:
+        The share.
     """
     return delta / ((position + 1) * (position + 2))
 
 
 def order_index(step: Event, *, epsilon: float, delta: float) -> int:
-    """Return the index of the order of arm (a): that at which most steps like the ledger's first fit the cap.
+    """Choose the order of arm (a): the one at which most steps like the ledger's first one fit the cap.
 
-    A filter at one order doesn't bound the best of several, since a server could steer which is best. So the
-    order is fixed once, by numbers that were chosen before anything was seen: the cap and the first
-    training's rate and noise. Trainings like the first lose nothing by it.
+    A filter at one order doesn't bound the best of several orders, since an adaptive server could influence
+    which is best. So the order is fixed once, by numbers chosen before any result was seen: the cap and the
+    first training's rate and noise. It is the optimal one for trainings like the first.
+
+    Args:
+        step: one step of the first training.
+        epsilon: the cap.
+        delta: the cap's delta.
+
+    Returns:
+        Index into :data:`fedrec.privacy.accounting.rdp.ORDERS`.
     """
     room = epsilon - epsilons_from_rdp(np.zeros(ORDERS.shape), delta=delta * ARM_PART)
     return int(np.argmax(room / rdp_vector(step)))

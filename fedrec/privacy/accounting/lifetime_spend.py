@@ -1,4 +1,4 @@
-"""What a ledger was charged, as the lifetime filter reads it, and what each training costs by itself."""
+"""Turn a ledger's charges into input of the lifetime filter, and compute each training's own epsilon."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.privacy_spend import View
 
 MAX_PREPARED = 4096
-"""Most charges of a training worked out ahead; later ones are composed as they come."""
+"""Largest number of a training's charges computed in advance; later ones are composed one by one."""
 
 
 @dataclass(frozen=True)
 class _TrainingCharges:
-    """A training: one of its charges, which are all alike, and how many of its steps were charged."""
+    """A training's first charge, which all others equal, and the number of steps charged."""
 
     charge: Charge
     steps: int
 
     def in_view(self, view: View) -> TrainingCost:
-        """Return it in the filter's terms."""
+        """Return the training as input of the filter."""
         charge = self.charge
         return TrainingCost(
             step=replace(charge.event(view), steps=1),
@@ -37,7 +37,7 @@ class _TrainingCharges:
 
 
 class Lifetime:
-    """Trainings in the order of their first charges, and single releases in that of theirs."""
+    """Trainings in the order of their first charges, and single releases in the order of theirs."""
 
     def __init__(self) -> None:
         self._trainings: dict[str, _TrainingCharges] = {}
@@ -46,14 +46,14 @@ class Lifetime:
 
     @staticmethod
     def of(entries: Iterable[SpendingEntry]) -> Lifetime:
-        """Take in a ledger's entries, in order."""
+        """Build it from a ledger's entries, given in order."""
         found = Lifetime()
         for entry in entries:
             found.add(entry.cost)
         return found
 
     def add(self, cost: Charge | Count) -> None:
-        """Take in what was spent, once it is written; ``LedgerError`` as :meth:`check_alike`."""
+        """Add a cost that was written; raise ``LedgerError`` as :meth:`check_alike`."""
         if isinstance(cost, Count):
             self._releases.append(cost)
         else:
@@ -61,18 +61,25 @@ class Lifetime:
             self._trainings[cost.training_id] = self._with(cost, charges=1)
 
     def check_alike(self, charge: Charge) -> None:
-        """Raise ``LedgerError`` unless a charge is like its training's others, and within what is planned.
+        """Check that a charge equals its training's others and is within the planned number of rounds.
 
-        What the filter counts for a training is fixed by its first charge.
+        The filter relies on both: what it counts for a training is fixed by the first charge.
+
+        Args:
+            charge: the charge that asks to be added.
+
+        Raises:
+            LedgerError: rate, noise, beta, delta or number of rounds differ, or the plan has no further
+                round.
         """
         before = self._trainings.get(charge.training_id)
         if before is not None and _fixed_terms(before.charge) != _fixed_terms(charge):
             raise LedgerError(
-                f"ledger: training {charge.training_id[:12]} was begun with other rates, noise or rounds."
+                f"ledger: training {charge.training_id[:12]} began with another rate, noise or round count."
             )
         if self._with(charge, charges=1).steps > charge.rounds * charge.steps:
             raise LedgerError(
-                f"ledger: training {charge.training_id[:12]} is planned for {charge.rounds} rounds, no more."
+                f"ledger: training {charge.training_id[:12]} has charged all of its {charge.rounds} rounds."
             )
 
     def reading(
@@ -84,15 +91,35 @@ class Lifetime:
         charges: int = 1,
         view: View = "server",
     ) -> FilterReading:
-        """Read the filter at a cap of (``epsilon``, ``delta``), with so many ``charges`` more like one given.
+        """Evaluate the lifetime filter, optionally with further charges.
 
-        Raises ``ConfigError`` where the cap is out of range.
+        Args:
+            epsilon: the cap.
+            delta: the cap's delta.
+            adding: a further charge or release; None for none.
+            charges: how many times a further charge is added.
+            view: the view that noise multipliers are taken from.
+
+        Returns:
+            The filter's result.
+
+        Raises:
+            ConfigError: the cap is out of range.
         """
         trainings, releases = self._in_view(view, adding=adding, charges=charges)
         return read_filter(trainings, releases=releases, epsilon=epsilon, delta=delta)
 
     def needed_cap(self, charge: Charge, *, charges: int, delta: float) -> float:
-        """Return the least cap, to the hundredth, that lets so many more charges like this one in."""
+        """Search for the smallest cap that further charges fit into, in the server's view.
+
+        Args:
+            charge: a charge like each of the further ones.
+            charges: number of further charges.
+            delta: the cap's delta.
+
+        Returns:
+            The cap, rounded up to 0.01; infinite if there is none.
+        """
         trainings, releases = self._in_view("server", adding=charge, charges=charges)
         return needed_cap(trainings, releases=releases, delta=delta)
 
@@ -112,16 +139,22 @@ class Lifetime:
         return _TrainingCharges(charge if before is None else before.charge, done + charges * charge.steps)
 
     def prepare(self, charge: Charge) -> None:
-        """Compose all charges of a training like this one, so that :meth:`own_epsilon` looks them up."""
+        """Compose all charges of a training in advance, so that :meth:`own_epsilon` looks them up."""
         if self._prepared is None or self._prepared[0] != charge.training_id:
             count = min(charge.rounds, MAX_PREPARED)
             whole = charge.spend.with_steps(count * charge.steps)
             self._prepared = (charge.training_id, whole.schedule(every=charge.steps))
 
     def own_epsilon(self, cost: Cost, *, charges: int = 1, view: View = "server") -> float:
-        """Epsilon by PLD of a release, or of a training with so many more charges, at its own delta.
+        """Compute the epsilon by PLD of a release, or of a training with further charges, at its own delta.
 
-        The betas of its steps are taken off that delta. Infinite where nothing bounds it.
+        Args:
+            cost: a release, or a charge like each of the further ones.
+            charges: number of further charges.
+            view: the view that noise multipliers are taken from.
+
+        Returns:
+            Epsilon at the cost's delta less the betas of its steps; infinite where there is no bound.
         """
         if not isinstance(cost, Charge):
             return epsilon_pld([cost.event(view)], delta=cost.delta) if cost.delta >= MIN_DELTA else math.inf
@@ -133,17 +166,16 @@ class Lifetime:
         return cost.spend.with_steps(steps).epsilon(view)
 
     def training_epsilon(self, charge: Charge, *, charges: int = 0) -> float:
-        """Epsilon by PLD of a training and all counts that were declared, at the training's own delta.
+        """Compute the epsilon by PLD of a training and all released counts, at the training's own delta.
 
-        That is the figure which people read of a training: a report's, an audit's and the status's.
+        Reports, audits and the status show this epsilon for a training.
 
         Args:
-            charge: any of the training's.
-            charges: so many more charges like it.
+            charge: any charge of the training.
+            charges: number of further charges like it.
 
         Returns:
-            Epsilon in the server's view; infinite where nothing bounds it.
-
+            Epsilon in the server's view; infinite where there is no bound.
         """
         steps = self._with(charge, charges=charges).steps
         counts = (count.event("server") for count in self._releases)
@@ -151,6 +183,6 @@ class Lifetime:
 
 
 def _fixed_terms(charge: Charge) -> tuple[object, ...]:
-    """What a training's charges have in common."""
+    """Return the values that all charges of a training must share."""
     both = charge.event("server"), charge.event("aggregation_broken")
     return (*both, charge.beta, charge.delta, charge.rounds)

@@ -1,4 +1,8 @@
-"""Adding up independent privacy losses on a grid, by the fast Fourier transform."""
+"""Compose independent privacy losses on a grid by the fast Fourier transform.
+
+The method is that of Koskela, Jaelkoe and Honkela 2020, "Computing Tight Differential Privacy Guarantees
+Using FFT". The window that a sum is kept in follows from Chernoff's bound on its moment generating function.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,27 @@ from numpy.typing import NDArray
 from fedrec.privacy.accounting.privacy_loss import Floats, Losses
 
 LOG_TAIL = 38.0
-"""Sums outside a window hold at most exp(-38), 3e-17, of the mass on either side."""
+"""At most exp(-38), or 3e-17, of a sum's mass lies outside its window on either side."""
 
 
 def epsilon_of(losses: Losses, *, delta: float, interval: float) -> float:
-    """Return the least epsilon of at least 0 with E[(1 - exp(epsilon - loss))+] <= ``delta``; inf if none.
+    """Compute the smallest epsilon of at least 0 with E[(1 - exp(epsilon - loss))+] <= ``delta``.
 
-    Between two points of the grid that expectation is a line in exp(epsilon), so the answer is exact.
+    Between two points of the grid the expectation is linear in exp(epsilon), so the result is exact.
+
+    Args:
+        losses: the distribution of the privacy loss.
+        delta: the delta that epsilon is taken at.
+        interval: spacing of the grid.
+
+    Returns:
+        Epsilon; infinite if no epsilon satisfies the condition.
     """
     masses, first = losses.masses, losses.first
     weights = _weights(interval, masses.size)
 
     def excess(i: int) -> float:
-        """Delta at the i-th loss, less the wanted one."""
+        """Compute delta at the i-th loss less the wanted delta."""
         return losses.infinite + float(masses[i:] @ weights[: masses.size - i]) - delta
 
     low, high = max(0, -first), masses.size - 1
@@ -44,7 +56,7 @@ def epsilon_of(losses: Losses, *, delta: float, interval: float) -> float:
     here = (first + high) * interval
     if kept <= 0.0 or over <= 0.0:
         return max(0.0, here)
-    # No further down than the point before: the line ends there.
+    # The line ends at the point before: epsilon is no smaller than that.
     return max(0.0, here + min(0.0, max(math.log(over / kept), -interval)))
 
 
@@ -56,25 +68,29 @@ def _weights(interval: float, size: int) -> Floats:
 
 @dataclass(frozen=True)
 class LossSum:
-    """A sum of independent losses: so many of each of several."""
+    """A sum of independent losses.
+
+    Attributes:
+        parts: pairs of a loss distribution and the number of times that it occurs. All are on one grid.
+    """
 
     parts: tuple[tuple[Losses, int], ...]
 
     @property
     def infinite(self) -> float:
-        """Bound the mass whose sum is infinite, or above the window.
+        """Upper bound on the mass that is infinite or above the window.
 
-        What lies below the window wraps to its top: that is more loss, and safe.
+        The mass below the window wraps around to its top. That overstates the loss, so the bound still holds.
         """
         return sum(count * losses.infinite for losses, count in self.parts) + math.exp(-LOG_TAIL)
 
     @cached_property
     def window(self) -> tuple[int, int]:
-        """Index of the first sum kept, and how many: by Chernoff's bound, or all where that is fewer."""
+        """Grid index of the first point of the window, and its number of points, by Chernoff's bound."""
         return _window(self, _Moments.of(self, tilts=_tilts(self, self)))
 
     def spectrum(self, size: int) -> NDArray[np.complex128]:
-        """Return the Fourier transform of the sum on a circle of ``size`` points, shape (size // 2 + 1,)."""
+        """Return the sum's Fourier transform modulo ``size`` points: complex128, shape (size // 2 + 1,)."""
         whole = np.ones(size // 2 + 1, dtype=np.complex128)
         for losses, count in self.parts:
             circle = np.bincount(losses.indices() % size, weights=losses.masses, minlength=size)
@@ -82,7 +98,7 @@ class LossSum:
         return whole
 
     def composed(self) -> Losses:
-        """Return the distribution of the sum, within its window."""
+        """Compute the distribution of the sum within its window."""
         if sum(count for _, count in self.parts) == 1:
             return self.parts[0][0]
         low, size = self.window
@@ -93,14 +109,22 @@ class LossSum:
         return Losses(first=low, masses=np.roll(circle, -(low % size)), infinite=self.infinite)
 
     def growing(self, step: LossSum, *, last: int) -> Iterator[Losses]:
-        """Yield the distributions of this sum and 1, 2, ..., ``last`` times ``step``."""
+        """Compute the distributions of this sum plus 1, 2, ..., ``last`` times another.
+
+        Args:
+            step: the sum that is added each time.
+            last: how many times it is added.
+
+        Yields:
+            The distribution after each addition, within its window.
+        """
 
         def after(k: int) -> LossSum:
             return LossSum((*self.parts, *((losses, count * k) for losses, count in step.parts)))
 
         tilts = _tilts(after(1), after(last))
         before, each = _Moments.of(self, tilts=tilts), _Moments.of(step, tilts=tilts)
-        # The sum of most steps is the widest, so that its circle does for all.
+        # The sum of the most steps is the widest, so the size of its transform suffices for all.
         _, size = _window(after(last), before.plus(each, times=last))
         whole, one = self.spectrum(size), step.spectrum(size)
         for k in range(1, last + 1):
@@ -112,7 +136,7 @@ class LossSum:
 
 @dataclass(frozen=True)
 class _Moments:
-    """log E[exp(+-tilt * sum)] at ``tilts``, sums counted in points of the grid."""
+    """The values log E[exp(+-tilt * sum)] at ``tilts``, with sums in grid points; float64 of one shape."""
 
     tilts: Floats
     up: Floats
@@ -139,7 +163,7 @@ def _window(total: LossSum, moments: _Moments) -> tuple[int, int]:
 
 
 def _fast_length(points: int) -> int:
-    """Return the least product of powers of 2, 3 and 5 that is no smaller: those transform fast."""
+    """Return the smallest product of powers of 2, 3 and 5 >= ``points``: such lengths transform fast."""
     best = 1 << (points - 1).bit_length()
     for fives in range(round(math.log(best, 5)) + 1):
         odd = 5**fives
@@ -150,9 +174,17 @@ def _fast_length(points: int) -> int:
 
 
 def _tilts(fewest: LossSum, most: LossSum) -> Floats:
-    """Return tilts to take Chernoff's bound at, around the best for normal sums of these deviations.
+    """Choose the tilts to evaluate Chernoff's bound at.
 
-    Rare large losses need smaller ones, down to one over the largest; above 80 no tilt resolves more.
+    They surround the best tilts for normally distributed sums. Rare large losses need smaller tilts, down to
+    one over the largest loss. Tilts above 80 improve nothing.
+
+    Args:
+        fewest: the sum of the smallest variance.
+        most: the sum of the largest variance.
+
+    Returns:
+        The tilts, float64, ascending.
     """
     low, high = (
         min(20.0, math.sqrt(2.0 * LOG_TAIL / max(sum(n * _variance(x) for x, n in total.parts), 1e-12)))
@@ -171,7 +203,7 @@ def _variance(losses: Losses) -> float:
 
 
 def _log_moments(losses: Losses, tilts: Floats) -> Floats:
-    """Return log E[exp(tilt * loss)] of the finite losses, in points of the grid, at each tilt."""
+    """Return log E[exp(tilt * loss)] of the finite losses, in grid points, at each tilt."""
     indices = losses.indices()
     found = []
     for tilt in tilts:

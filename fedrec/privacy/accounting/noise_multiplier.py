@@ -1,4 +1,4 @@
-"""The least noise multiplier that keeps a training within its epsilon."""
+"""Compute the smallest noise multiplier that keeps a training within its epsilon."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ _Curve = Callable[[float], float]
 def noise_multiplier_for(
     *, epsilon: float, delta: float, sample_rate: float, steps: int, releases: tuple[Event, ...] = ()
 ) -> float:
-    """Find the noise multiplier with 0.995 * ``epsilon`` <= PLD epsilon <= ``epsilon`` after ``steps`` steps.
+    """Compute the noise multiplier for which the epsilon by PLD is between 99.5% and 100% of a target.
 
-    ``releases`` is what else that epsilon covers. An ``epsilon`` so large that 0.3 keeps within it gives 0.3:
-    more privacy than was asked for.
+    Args:
+        epsilon: the target, above 0.
+        delta: the delta that epsilon is taken at, without the betas.
+        sample_rate: probability q of each record to be in a step.
+        steps: number of noised steps, at least 1.
+        releases: single releases that the target covers too.
+
+    Returns:
+        The noise multiplier, at least 0.3. Where 0.3 keeps within the target, the epsilon is below 99.5% of
+        it.
 
     Raises:
         ConfigError: an argument is out of range.
-        UnreachableBudgetError: even a multiplier of 10000 doesn't keep within ``epsilon``.
-
+        UnreachableBudgetError: even a multiplier of 10000 exceeds ``epsilon``.
     """
     check_delta(delta)
     if not 0.0 < epsilon < math.inf:
@@ -49,10 +56,10 @@ def noise_multiplier_for(
     if above > epsilon:
         raise UnreachableBudgetError(
             f"epsilon: {epsilon} at delta {delta:.3g} cannot be reached in {steps} steps at sample rate "
-            f"{sample_rate}{_of(releases, delta)}; allow a larger epsilon, or fewer steps."
+            f"{sample_rate}{_releases_in_words(releases, delta)}; allow a larger epsilon, or fewer steps."
         )
-    # A coarse grid is cheap and a little above the fine one, so its answer is a good upper end of the
-    # bracket.
+    # A coarse grid is cheap and its epsilon slightly above the fine one's, so its solution is a good upper
+    # end of the bracket.
     left, right = low, high
     while right - left > 0.01:
         middle = (left + right) / 2
@@ -63,21 +70,21 @@ def noise_multiplier_for(
     return _narrow(by_pld, epsilon=epsilon, low=low, high=high, above=above)
 
 
-def _of(releases: tuple[Event, ...], delta: float) -> str:
+def _releases_in_words(releases: tuple[Event, ...], delta: float) -> str:
     if not releases:
         return ""
     return f", beside {epsilon_pld(releases, delta=delta):.3g} for the counts of records that are declared"
 
 
 def _narrow(by_pld: _Curve, *, epsilon: float, low: float, high: float, above: float) -> float:
-    """Close in on the multiplier; log epsilon is close to a line in log sigma of slope about -1."""
+    """Refine the multiplier by the secant method: log epsilon is almost linear in log sigma, of slope -1."""
     goal = math.log(0.9975 * epsilon)
     slope = -1.2
     for _ in range(40):
         if above >= 0.995 * epsilon:
             return math.exp(high)
         guess = high + (goal - math.log(max(above, 1e-300))) / slope
-        # Outside the bracket, or against its end, bisection is the safe step.
+        # Outside the bracket, or at its end, bisect instead.
         if not low < guess < high:
             guess = (low + high) / 2
         value = by_pld(guess)

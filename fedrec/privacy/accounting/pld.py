@@ -1,15 +1,15 @@
-"""Epsilon by privacy loss distributions (PLD): the headline, a proved bound for one training.
+"""Compute a training's epsilon by privacy loss distributions (PLD), the headline accountant.
 
-Steps' losses (:mod:`fedrec.privacy.accounting.privacy_loss`) are composed by the fast Fourier transform
-(Koskela, Jaelkoe and Honkela 2020), add and remove apart, and the larger epsilon is taken.
-For the noise that merchants
-really draw, sums of sampled discrete Gaussians, it holds by the lemma of
-:mod:`fedrec.privacy.accounting.discrete_noise_lemma` at the multiplier sqrt(V - 9) / Delta.
-Where every record is in every step there is a closed form, which is used instead (Balle and Wang 2018,
-theorem 8). Neighbouring data sets
-differ by one record added or removed; records are sampled by Poisson. The rates and step counts must be fixed
-before the first of the steps: a server that chooses its next training after seeing results is beyond this
-bound, and :mod:`fedrec.privacy.accounting.lifetime_filter` is for that.
+The losses of steps (:mod:`fedrec.privacy.accounting.privacy_loss`) are composed by the fast Fourier transform
+(Koskela, Jaelkoe and Honkela 2020), separately for adding and removing a record, and the larger epsilon is
+taken. The bound holds for the noise that merchants draw, sums of sampled discrete Gaussians, at the noise
+multiplier sqrt(V - 9) / Delta, by :mod:`fedrec.privacy.accounting.discrete_noise_lemma`. Without sampling the
+closed form of Balle and Wang 2018, "Improving the Gaussian Mechanism for Differential Privacy", theorem 8, is
+used instead.
+
+Neighbouring data sets differ by one record added or removed; records are Poisson-sampled. Rates and numbers
+of steps must be fixed before the first step. The bound doesn't hold for a server that chooses its next
+training after seeing results; :mod:`fedrec.privacy.accounting.lifetime_filter` does.
 """
 
 from __future__ import annotations
@@ -30,36 +30,55 @@ from fedrec.privacy.accounting.loss_composition import LossSum, epsilon_of
 from fedrec.privacy.accounting.privacy_loss import Losses, Mixture, StepLosses, step_losses, variance_of_loss
 
 FLOAT_DELTA = 1e-14
-"""Taken off delta for each step: more than floating point was ever measured to lose."""
-# The grid's excess: first of a step's deviation of the loss, then halved until epsilon moves by less than
-# this.
+"""Subtracted from delta for each step: more than the largest floating-point error that was measured."""
+# The first interval is a fraction of the standard deviation of a step's loss: _FINENESS, or _COARSE for a
+# rough bound. It is halved until epsilon changes by less than the fraction _SETTLED.
 _FINENESS, _COARSE = 0.08, 0.5
 _SETTLED = 1e-3
 _LEAST_INTERVAL = 1e-9
 _MAX_GRID = 1 << 22
-# The closed form is rounded up by this, more than its float error and less than a grid's excess.
+# The closed form is rounded up by this fraction: more than its float error, less than a grid's excess.
 _ROUND_UP = 1e-4
 
 Kind = tuple[Mixture, float, int]
-"""What a record adds to a step, the noise multiplier, and the number of such steps."""
+"""The shifts that a record causes in a step, the noise multiplier, and the number of such steps."""
 
 
 def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
-    """Epsilon of all ``events`` together at ``delta``, by PLD: never below the exact one, at most 1% above.
+    """Compute epsilon by PLD: never below the exact epsilon, and at most 1% above it.
 
-    The grid errs upward by an amount that shrinks with the square of its interval, so the interval is halved
-    until that changes the result by less than 0.1%. (An epsilon below about 1e-5 may stay further above.)
-    1e-14 a step is taken off ``delta`` for floating point. Results are cached.
+    The error of the grid is upward and shrinks with the square of its interval, so the interval is halved
+    until the result changes by less than 0.1%. (An epsilon below about 1e-5 may remain further above the
+    exact one.) 1e-14 per step is subtracted from ``delta`` for floating-point error. Results are cached.
 
-    Infinite if a step has no noise, or a noise multiplier below 0.05, or if nothing is left of ``delta``.
-    Raises :class:`ConfigError` when ``delta`` is out of range.
+    Args:
+        events: the noised steps and releases.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        Epsilon of all events together; infinite if a step has no noise or, where it is sampled, a noise
+        multiplier below 0.05, or if nothing is left of ``delta``.
+
+    Raises:
+        ConfigError: ``delta`` is out of range.
     """
     check_delta(delta)
     return _epsilon(_kinds(grouped(events)), delta)
 
 
 def epsilon_coarse(events: Iterable[Event], *, delta: float) -> float:
-    """Epsilon of all ``events`` on a coarse grid: a bound too, some percent above :func:`epsilon_pld`."""
+    """Compute epsilon on a coarse grid: also an upper bound, some percent above :func:`epsilon_pld`.
+
+    Args:
+        events: the noised steps and releases.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        Epsilon of all events together; infinite where there is no bound.
+
+    Raises:
+        ConfigError: ``delta`` is out of range.
+    """
     check_delta(delta)
     kinds = _kinds(grouped(events))
     if not kinds or _whole(kinds) or _without_figure(kinds):
@@ -72,22 +91,41 @@ def epsilon_coarse(events: Iterable[Event], *, delta: float) -> float:
 
 
 def epsilon_of_kinds(kinds: Sequence[Kind], *, delta: float) -> float:
-    """Epsilon of steps to which a record adds any mixture, as :func:`epsilon_pld`."""
+    """Compute epsilon of steps in which a record causes any mixture of shifts.
+
+    Args:
+        kinds: the kinds of steps.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        Epsilon of all steps together, as :func:`epsilon_pld`.
+
+    Raises:
+        ConfigError: ``delta`` is out of range.
+    """
     check_delta(delta)
     return _epsilon(tuple(kinds), delta)
 
 
 def epsilon_schedule(history: Iterable[Event], step: Event, *, deltas: Sequence[float]) -> tuple[float, ...]:
-    """Epsilon by PLD of ``history`` and k times ``step``, at ``deltas[k]``, for k = 0, 1, ...
+    """Compute the epsilons of ``history`` plus 0, 1, 2, ... times ``step`` by PLD.
 
-    One composition for each k, on a grid fine enough for the first and for the last, so a step taken later
-    costs a look-up. Infinite where a delta is below :data:`MIN_DELTA`, or as :func:`epsilon_pld`. Cached.
+    All are composed on one grid that is fine enough for the first and the last of them. Results are cached.
+
+    Args:
+        history: earlier steps and releases.
+        step: the event that is added each time.
+        deltas: the delta for each number of additions, from 0.
+
+    Returns:
+        Epsilon for each of ``deltas``; infinite where a delta is below :data:`MIN_DELTA`, or as
+        :func:`epsilon_pld`.
     """
     return _schedule(grouped(history), step, tuple(deltas))
 
 
 def _kinds(groups: tuple[Group, ...]) -> tuple[Kind, ...]:
-    """Turn events into kinds of steps; those without sampling are one Gaussian together."""
+    """Turn events into kinds of steps; steps without sampling compose into one Gaussian."""
     inverse, found = 0.0, []
     for rate, sigma, steps in groups:
         accounted = accounted_rate(rate)
@@ -120,10 +158,17 @@ def _epsilon(kinds: tuple[Kind, ...], delta: float) -> float:
 
 
 def _epsilon_whole(sigma: float, delta: float) -> float:
-    """Epsilon of one Gaussian mechanism without sampling, exact but for a relative 1e-4 upward.
+    """Compute epsilon of one Gaussian mechanism without sampling, exact up to a rounding up of 1e-4.
 
-    With mu = 1 / sigma its delta is Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018,
+    With mu = 1 / sigma, delta is Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu) (Balle and Wang 2018,
     theorem 8).
+
+    Args:
+        sigma: noise multiplier.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        Epsilon; infinite for almost no noise.
     """
     if sigma < LEAST_MULTIPLIER**2:
         return math.inf
@@ -144,14 +189,14 @@ def _epsilon_whole(sigma: float, delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
-    """Return epsilon, and the interval of the grid that it settled at."""
+    """Return epsilon and the interval of the grid that it was computed on."""
     steps = sum(count for _, _, count in kinds)
     left = delta - FLOAT_DELTA * steps
     if left <= 0.0:
         return math.inf, math.inf
     interval = _first_interval(kinds, _FINENESS)
     while (coarse := _Composition.of(kinds, interval)).size > _MAX_GRID:
-        # Any grid gives a bound.
+        # Every grid gives an upper bound.
         interval *= 2
     epsilon = coarse.epsilon(left)
     while interval / 2 >= _LEAST_INTERVAL:
@@ -161,7 +206,7 @@ def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
         interval /= 2
         found = finer.epsilon(left)
         change = epsilon - found
-        # Each is an upper bound, so the smaller may be kept.
+        # Both are upper bounds, so the smaller one is kept.
         epsilon = min(epsilon, found)
         if not change > _SETTLED * epsilon:
             break
@@ -169,9 +214,10 @@ def _settled(kinds: tuple[Kind, ...], delta: float) -> tuple[float, float]:
 
 
 def _first_interval(kinds: tuple[Kind, ...], fineness: float) -> float:
-    """Return so much of the deviation of a step's loss, to whose variance the dots add interval^2 / 6.
+    """Return ``fineness`` times the standard deviation of a step's loss.
 
-    Rounded down to a power of two, so that histories that differ little share their steps.
+    The grid adds interval^2 / 6 to the variance of the loss. The result is rounded down to a power of two, so
+    that similar histories share their cached steps.
     """
     steps = sum(count for _, _, count in kinds)
     variance = sum(count * variance_of_loss(mixture, sigma) for mixture, sigma, count in kinds) / steps
@@ -186,7 +232,7 @@ def _step(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
 
 @dataclass(frozen=True)
 class _Composition:
-    """Many steps composed, in both directions, on a grid of one interval."""
+    """Many composed steps, in both directions, on a grid of one interval."""
 
     interval: float
     directions: tuple[LossSum, LossSum]
@@ -199,7 +245,7 @@ class _Composition:
 
     @property
     def size(self) -> int:
-        """Points of the largest array that composing takes."""
+        """Number of points of the largest array that composing needs."""
         steps = [losses.masses.size for direction in self.directions for losses, _ in direction.parts]
         return max(*(direction.window[1] for direction in self.directions), *steps)
 
@@ -210,7 +256,15 @@ class _Composition:
         return max(epsilon_of(each, delta=delta, interval=self.interval) for each in losses)
 
     def growing(self, step: _Composition, deltas: Sequence[float]) -> Iterator[float]:
-        """Yield epsilon of this and 1, 2, ... times ``step``, each at its own delta."""
+        """Compute epsilon of this composition plus 1, 2, ... times another.
+
+        Args:
+            step: the composition that is added each time.
+            deltas: the delta after each addition.
+
+        Yields:
+            Epsilon after each addition; infinite where delta isn't above 0.
+        """
         pairs = zip(self.directions, step.directions, strict=True)
         growing = [earlier.growing(each, last=len(deltas)) for earlier, each in pairs]
         for delta, *losses in zip(deltas, *growing, strict=True):

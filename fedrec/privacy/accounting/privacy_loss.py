@@ -1,11 +1,11 @@
-"""The privacy loss of one step of the subsampled Gaussian mechanism, on a grid, in both directions.
+"""Compute the privacy loss of one step of the subsampled Gaussian mechanism on a grid, in both directions.
 
-With the record the step's output is, up to rotation and scale, the mixture P = sum of w_j N(s_j, sigma^2);
-without, it is N(0, sigma^2). The loss log(dP / dN) grows with the outcome, so that the outcomes whose loss
-lies in one cell of the grid are an interval, and its two masses are differences of normal distribution
-functions. Each cell's mass goes to the two ends of the cell so that both masses are kept: this is "connect
-the dots" (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022), the least pessimistic distribution on the
-grid that dominates the exact one.
+With the record, the step's output is, up to rotation and scale, the mixture P = sum of w_j N(s_j, sigma^2);
+without it, the output is N = N(0, sigma^2). The loss log(dP / dN) increases with the outcome. So the outcomes
+whose loss lies in one cell of the grid are an interval, and its masses under P and N are differences of
+normal distribution functions. Each cell's mass is divided between the two ends of the cell so that both
+masses are kept. This is "Connect the Dots" (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022): the
+tightest distribution on the grid that dominates the exact one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, ndtr
 
 _REACH = 10.5
-"""Outcomes beyond so many deviations (4e-26 of the mass) count as an infinite loss, or as the least one."""
+"""Outcomes further than this many deviations out (4e-26 of the mass) get an infinite or the smallest loss."""
 _NEWTON = 100
 _LARGEST, _LEAST = 600.0, 1e-290
-"""Losses and masses up to, and down to, which a cell's other mass is precise enough to divide it by."""
+"""Largest loss and smallest mass for which the two masses of a cell are precise enough to be combined."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a record adds to a step: ``sensitivities`` s_j, ascending from 0, with probabilities ``weights``.
+    """Distribution of the shift that a record causes in a step.
 
-    Both have one length, and the last weight is above 0. Everything is in units of the sensitivity.
+    Attributes:
+        sensitivities: the shifts s_j in units of the sensitivity, ascending from 0.
+        weights: their probabilities w_j, of the same length; the last one is above 0.
     """
 
     sensitivities: tuple[float, ...]
@@ -38,13 +40,19 @@ class Mixture:
 
     @staticmethod
     def sampled(rate: float) -> Mixture:
-        """Return a record that is in the step with probability ``rate``."""
+        """Return the mixture of a record that is in the step with probability ``rate``."""
         return Mixture(sensitivities=(0.0, 1.0), weights=(1.0 - rate, rate))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Masses at the losses (``first`` + i) * interval, and the mass whose loss is infinite."""
+    """Distribution of a privacy loss on a grid.
+
+    Attributes:
+        first: grid index of the first mass; the i-th mass is at the loss (``first`` + i) * interval.
+        masses: the masses, float64, one dimension.
+        infinite: mass of an infinite loss.
+    """
 
     first: int
     masses: Floats
@@ -57,14 +65,23 @@ class Losses:
 
 @dataclass(frozen=True)
 class StepLosses:
-    """One step's losses for a record that is removed, and for one that is added."""
+    """Losses of one step for a removed record and for an added one, on one grid."""
 
     removed: Losses
     added: Losses
 
 
 def loss_at(mixture: Mixture, sigma: float, x: Floats) -> Floats:
-    """Return log(dP / dN) at the outcomes ``x``, float64 of their shape."""
+    """Compute log(dP / dN).
+
+    Args:
+        mixture: the shifts under P.
+        sigma: noise multiplier.
+        x: outcomes, float64, one dimension.
+
+    Returns:
+        The loss at each outcome, float64 of the same shape.
+    """
     s, w = np.asarray(mixture.sensitivities), np.asarray(mixture.weights)
     with np.errstate(divide="ignore"):
         log_weights = np.log(w)
@@ -73,15 +90,24 @@ def loss_at(mixture: Mixture, sigma: float, x: Floats) -> Floats:
 
 
 def outcome_at(mixture: Mixture, sigma: float, losses: Floats) -> Floats:
-    """Return the outcomes with these losses, -inf where a loss is no larger than any outcome's.
+    """Invert :func:`loss_at`.
 
-    An error e of an outcome shifts a mass between two cells by a term of order e^2 only, since both masses
-    are taken at the same outcome.
+    An error e of an outcome changes the result by a term of order e^2 only, since both masses of a cell are
+    taken at the same outcome.
+
+    Args:
+        mixture: the shifts under P.
+        sigma: noise multiplier.
+        losses: losses, float64, one dimension.
+
+    Returns:
+        The outcome with each loss, float64 of the same shape; -inf where a loss is below that of every
+        outcome.
     """
     s, w = np.asarray(mixture.sensitivities), np.asarray(mixture.weights)
     least = w[0] if s[0] == 0.0 else 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # exp(loss) - w_0, without the cancellation near 0.
+        # exp(loss) - w_0, computed without cancellation near 0.
         above = np.where(losses < 1.0, np.expm1(losses) + (1.0 - least), 1.0)
         log_above = np.where(losses < 1.0, np.log(above), losses + np.log1p(-least * np.exp(-losses)))
         if s.size == 2 and s[0] == 0.0:
@@ -98,7 +124,8 @@ def _by_newton(mixture: Mixture, sigma: float, log_above: Floats) -> Floats:
     found = np.full(log_above.shape, -np.inf)
     solvable = np.isfinite(log_above)
     goal = log_above[solvable]
-    # No term alone may pass the goal: the least of the outcomes at which one does is right of the root.
+    # At the root no single term exceeds the goal, so the smallest outcome at which one reaches it is right of
+    # it.
     x = np.min((sigma**2 * (goal[:, None] - np.log(w))) / s + s / 2.0, axis=1)
     for _ in range(_NEWTON):
         terms = np.log(w) + (2.0 * s * x[:, None] - s**2) / (2.0 * sigma**2)
@@ -113,7 +140,15 @@ def _by_newton(mixture: Mixture, sigma: float, log_above: Floats) -> Floats:
 
 
 def variance_of_loss(mixture: Mixture, sigma: float) -> float:
-    """Estimate the variance of a removed record's loss, to choose a grid by."""
+    """Estimate the variance of a removed record's loss, which the grid is chosen by.
+
+    Args:
+        mixture: the shifts under P.
+        sigma: noise multiplier.
+
+    Returns:
+        The variance of log(dP / dN) under P.
+    """
     x = np.linspace(-_REACH * sigma, mixture.sensitivities[-1] + _REACH * sigma, 1025)
     density = np.zeros(x.shape)
     for s, w in zip(mixture.sensitivities, mixture.weights, strict=True):
@@ -125,7 +160,16 @@ def variance_of_loss(mixture: Mixture, sigma: float) -> float:
 
 
 def step_losses(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
-    """Return a distribution on a grid that dominates one step's loss, for both directions."""
+    """Compute distributions on a grid that dominate one step's loss, in both directions.
+
+    Args:
+        mixture: the shifts under P.
+        sigma: noise multiplier.
+        interval: spacing of the grid.
+
+    Returns:
+        The losses for a removed record (P against N) and an added one (N against P).
+    """
     ends = np.array([-_REACH * sigma, mixture.sensitivities[-1] + _REACH * sigma])
     low, high = loss_at(mixture, sigma, ends) / interval
     edges = np.arange(math.floor(low), math.ceil(high) + 1)
@@ -142,7 +186,7 @@ def step_losses(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
     )
     removed = _split(mixed.within, base.within, lower_ends=edges[:-1] * interval, interval=interval)
     removed[0] += mixed.below
-    # The other way round: a loss is the negative one, so the cells come in the opposite order.
+    # In the other direction every loss is negated, so the cells are in the opposite order.
     added = _split(
         base.within[::-1], mixed.within[::-1], lower_ends=-edges[:0:-1] * interval, interval=interval
     )
@@ -155,7 +199,7 @@ def step_losses(mixture: Mixture, sigma: float, interval: float) -> StepLosses:
 
 @dataclass(frozen=True)
 class _Masses:
-    """Masses of a normal law below the first edge, between edges, and above the last."""
+    """Masses of a normal distribution below the first edge, between the edges, and above the last one."""
 
     below: float
     within: Floats
@@ -165,7 +209,7 @@ class _Masses:
     def of(edges: Floats) -> _Masses:
         tails = ndtr(-np.abs(edges))
         left, right = edges[:-1], edges[1:]
-        # From the nearer tail, so that no small mass is a difference of two numbers near 1.
+        # Computed from the nearer tail, so that no small mass is the difference of two numbers near 1.
         within = np.where(
             right <= 0.0,
             tails[1:] - tails[:-1],
@@ -180,9 +224,9 @@ class _Masses:
 
 
 def _split(masses: Floats, others: Floats, *, lower_ends: Floats, interval: float) -> Floats:
-    """Divide each cell's mass between its ends so that the other law's mass is kept too."""
+    """Divide each cell's mass between its ends so that the other distribution's mass is kept too."""
     upper = (masses - np.exp(np.minimum(lower_ends, _LARGEST)) * others) / -math.expm1(-interval)
-    # All of it at the upper end is always safe; so is rounding's excess over the ends.
+    # Moving mass to the upper end only overstates the loss, so both the fallback and the clip are safe.
     upper = np.clip(np.where((others > _LEAST) & (lower_ends <= _LARGEST), upper, masses), 0.0, masses)
     found = np.zeros(masses.size + 1)
     found[:-1] = masses - upper

@@ -1,7 +1,7 @@
-"""What a training spends of privacy: its noised steps in both views, and what is left of delta for them.
+"""Compute what a training spends of its privacy budget, in both views.
 
-Rounding may pass the sensitivity by chance beta in each step, so that the accountants get delta less beta
-times the steps. Everything that tells a training's epsilon takes it from here.
+Rounding may exceed the sensitivity with probability beta in each step, so the accountants get delta less beta
+times the number of steps. All code that states a training's epsilon uses this module.
 """
 
 from __future__ import annotations
@@ -18,26 +18,36 @@ from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
 
 View = Literal["server", "aggregation_broken"]
-"""What epsilon is against: the server's view as long as aggregation holds, or one merchant's own upload."""
+"""What the adversary sees: the server's view of opened sums, or single uploads if aggregation is broken."""
 
 
 def delta_left(*, delta: float, beta: float, steps: int) -> float:
-    """Return what of delta is left for the noise: delta less beta for each step."""
+    """Compute the delta that is left for the noise: delta less beta for each step.
+
+    Args:
+        delta: the whole delta.
+        beta: probability per step that rounding exceeds the sensitivity.
+        steps: number of noised steps.
+
+    Returns:
+        The rest, which may be negative.
+    """
     return delta - beta * steps
 
 
 @dataclass(frozen=True)
 class PrivacySpend:
-    """Noised steps of one kind, and the delta that their epsilon is read at.
+    """Noised steps of one kind, single releases, and the delta that their epsilon is taken at.
 
     Attributes:
-        sample_rate: q, the chance of each record to be in a step.
-        multiplier: noise multiplier of the server's view, 0 without a guarantee.
-        broken_multiplier: that of one merchant's own share, all that is left if aggregation is broken.
-        steps: how many steps there are.
-        beta: chance per step that rounding passes the sensitivity.
+        sample_rate: probability q of each record to be in a step.
+        multiplier: noise multiplier in the server's view; 0 for no guarantee.
+        broken_multiplier: noise multiplier of one merchant's own share, which is left if aggregation is
+            broken.
+        steps: number of steps.
+        beta: probability per step that rounding exceeds the sensitivity.
         delta: the whole delta.
-        releases: single releases that count with them, such as a noised size.
+        releases: single releases that are accounted with the steps, such as a noised count.
     """
 
     sample_rate: float
@@ -50,28 +60,28 @@ class PrivacySpend:
 
     @property
     def betas(self) -> float:
-        """The chance that rounding passes the sensitivity in any of the steps."""
+        """Probability that rounding exceeds the sensitivity in any of the steps."""
         return self.beta * self.steps
 
     @property
     def accounting_delta(self) -> float:
-        """What of delta is left for the noise."""
+        """The delta that is left for the noise."""
         return delta_left(delta=self.delta, beta=self.beta, steps=self.steps)
 
     def with_steps(self, steps: int) -> PrivacySpend:
-        """Return the same with another number of steps."""
+        """Return a copy with another number of steps."""
         return replace(self, steps=steps)
 
     def with_delta(self, delta: float) -> PrivacySpend:
-        """Return the same at another delta."""
+        """Return a copy with another delta."""
         return replace(self, delta=delta)
 
     def with_releases(self, *releases: Event) -> PrivacySpend:
-        """Return the same with single releases beside it."""
+        """Return a copy with further single releases."""
         return replace(self, releases=(*self.releases, *releases))
 
     def of_one_share(self) -> PrivacySpend:
-        """Return the same where single updates can be read: the server's view is that of one share."""
+        """Return a copy for a server that can read single updates: its view has the noise of one share."""
         return replace(self, multiplier=self.broken_multiplier)
 
     def noise_in(self, view: View) -> float:
@@ -79,26 +89,31 @@ class PrivacySpend:
         return self.multiplier if view == "server" else self.broken_multiplier
 
     def events(self, view: View = "server") -> tuple[Event, ...]:
-        """Return what it costs in a view, for the accountants."""
+        """Return the events of a view, for the accountants."""
         return Event(self.sample_rate, self.noise_in(view), self.steps), *self.releases
 
     def epsilon(self, view: View = "server", *, by: EpsilonOf = epsilon_pld) -> float:
-        """Return the proved epsilon, by PLD, or another accountant's.
+        """Compute epsilon.
 
-        Infinite where there is no noise, or nothing left of delta.
+        Args:
+            view: the view that noise multipliers are taken from.
+            by: the accountant; PLD gives the proved epsilon.
+
+        Returns:
+            Epsilon; infinite where there is no noise, or nothing left of delta.
         """
         if self.noise_in(view) == 0.0 or self.accounting_delta < MIN_DELTA:
             return math.inf
         return by(self.events(view), delta=self.accounting_delta)
 
     def epsilon_of_copies(self, copies: int) -> float:
-        """Return the proved epsilon of so many copies of a record, server's view, as :meth:`epsilon`."""
+        """Compute the proved epsilon of several copies of a record in the server's view."""
         if self.multiplier == 0.0:
             return math.inf
         return epsilon_of_copies(self.events(), copies=copies, delta=self.delta, betas=self.betas)
 
     def schedule(self, *, every: int) -> tuple[float, ...]:
-        """Return the proved epsilons of 0, ``every``, twice as many, ... up to all steps, server's view."""
+        """Compute the proved epsilons after 0, ``every``, 2 * ``every``, ... steps, in the server's view."""
         counts = range(0, self.steps + 1, every)
         if self.multiplier == 0.0:
             return (math.inf,) * len(counts)
@@ -116,11 +131,21 @@ def least_multiplier(
     beta: float,
     releases: Sequence[Event] = (),
 ) -> float:
-    """Return the least noise multiplier that keeps ``steps`` steps, and ``releases``, within ``epsilon``.
+    """Compute the smallest noise multiplier that keeps steps and releases within a target epsilon.
 
-    Raises:
-        ConfigError: an argument is out of range, or too little is left of ``delta``.
-        UnreachableBudgetError: no multiplier keeps within ``epsilon``.
+    An argument out of range, or too little left of ``delta``, raises ``ConfigError``; a target that no
+    multiplier reaches raises ``UnreachableBudgetError``.
+
+    Args:
+        epsilon: the target.
+        delta: the whole delta.
+        sample_rate: probability q of each record to be in a step.
+        steps: number of noised steps.
+        beta: probability per step that rounding exceeds the sensitivity.
+        releases: single releases that the target covers too.
+
+    Returns:
+        The noise multiplier, as :func:`fedrec.privacy.accounting.noise_multiplier.noise_multiplier_for`.
     """
     return noise_multiplier_for(
         epsilon=epsilon,

@@ -1,11 +1,11 @@
-"""Renyi divergences (RDP) at real orders: what a lifetime cap adds up, and a cross-check of PLD.
+"""Compute Renyi divergences (RDP) at real orders, for the lifetime filter and as a cross-check of PLD.
 
-One step's divergence is that of the subsampled continuous Gaussian, which by the lemma of
-:mod:`fedrec.privacy.accounting.discrete_noise_lemma` bounds the discrete noise at the multiplier
-sqrt(V - 9) / Delta, at any order.
-At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a - 1) over x from N(0, sigma^2),
-for a record that is removed; one that is added gives less (Mironov, Talwar and Zhang 2019, theorem 5).
-Neighbouring data sets differ by one record added or removed; records are sampled by Poisson.
+One step's divergence is that of the subsampled continuous Gaussian. By
+:mod:`fedrec.privacy.accounting.discrete_noise_lemma` it bounds the discrete noise at the noise multiplier
+sqrt(V - 9) / Delta, at every order. At order a it is log E[(1 - q + q exp((2x - 1) / (2 sigma^2)))^a] / (a -
+1), over x from N(0, sigma^2), for a removed record; an added record gives less (Mironov, Talwar and Zhang
+2019, "Renyi Differential Privacy of the Sampled Gaussian Mechanism", theorem 5). Neighbouring data sets
+differ by one record added or removed; records are Poisson-sampled.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _WHOLE = [
     2048,
 ]
 ORDERS: NDArray[np.float64] = np.concatenate([_REAL, np.array(_WHOLE, dtype=np.float64)])
-"""Renyi orders at which RDP is kept, from 1.05 to 2048, ascending; an RDP vector has this shape."""
-# Relative and absolute excess, more than the float error of either sum below.
+"""Renyi orders of RDP vectors, from 1.05 to 2048, ascending; an RDP vector is float64 of this shape."""
+# Relative and absolute amounts to round up by: more than the float error of either sum below.
 _ROUND_UP, _EXCESS = 1e-12, 1e-12
 _REACH = 12.0
 _PER_WIDTH = 8.0
@@ -45,7 +45,7 @@ _PER_WIDTH = 8.0
 
 @lru_cache(maxsize=1024)
 def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
-    """RDP of one step at :data:`ORDERS`, read-only."""
+    """Return the RDP vector of one step, read-only."""
     rate = accounted_rate(sample_rate)
     if noise_multiplier == 0.0 or (rate < 1.0 and noise_multiplier < LEAST_MULTIPLIER):
         rdp = np.full(ORDERS.shape, np.inf)
@@ -65,12 +65,21 @@ def _rdp_of_step(sample_rate: float, noise_multiplier: float) -> NDArray[np.floa
 
 
 def _by_trapezia(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the logarithm of the moment at real orders, by the trapezoidal rule over the whole line.
+    """Compute the logarithm of the moment at real orders by the trapezoidal rule on the whole real line.
 
     The integrand is analytic up to a distance of pi * sigma^2 from the real line, where the mixture has a
-    zero, and falls like a Gaussian of width sigma; the rule is then off by exp(-2 pi * distance / spacing),
-    relatively: below 1e-60 at the spacing taken (Trefethen and Weideman 2014, theorem 5.1). Its ends lie 12
-    deviations beyond the centre of either part of the mixture at the largest order.
+    zero, and decays like a Gaussian of width sigma. The relative error of the rule is then of order
+    exp(-2 pi * distance / spacing), below 1e-60 at this spacing (Trefethen and Weideman 2014, "The
+    Exponentially Convergent Trapezoidal Rule", theorem 5.1). The range extends 12 deviations beyond the
+    centres of both parts of the mixture at the largest order.
+
+    Args:
+        rate: sampling rate q.
+        sigma: noise multiplier.
+        orders: orders a, float64, one dimension.
+
+    Returns:
+        The logarithm of the moment at each order, float64 of the same shape.
     """
     spacing = min(sigma, sigma**2) / _PER_WIDTH
     reach = _REACH * sigma
@@ -82,9 +91,17 @@ def _by_trapezia(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDAr
 
 
 def _by_binomials(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the logarithm of the moment at whole orders (Mironov, Talwar and Zhang 2019, section 3.3).
+    """Compute the logarithm of the moment at integer orders (Mironov, Talwar and Zhang 2019, section 3.3).
 
-    It is the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 sigma^2)).
+    The moment is the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 sigma^2)).
+
+    Args:
+        rate: sampling rate q.
+        sigma: noise multiplier.
+        orders: integer orders a as float64, one dimension.
+
+    Returns:
+        The logarithm of the moment at each order, float64 of the same shape.
     """
     a = orders[:, None]
     k = np.arange(orders[-1] + 1.0)[None, :]
@@ -101,18 +118,24 @@ def _by_binomials(rate: float, sigma: float, orders: NDArray[np.float64]) -> NDA
 
 
 def rdp_vector(event: Event) -> NDArray[np.float64]:
-    """Renyi divergence bounds of ``event`` at :data:`ORDERS`, float64; vectors of several events add up."""
+    """Return the RDP vector of an event: float64, at :data:`ORDERS`; the vectors of several events add up."""
     if event.steps == 0:
         return np.zeros(ORDERS.shape)
     return _rdp_of_step(event.sample_rate, event.noise_multiplier) * event.steps
 
 
 def epsilons_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> NDArray[np.float64]:
-    """Turn an RDP vector into the epsilon that each order alone gives, float64 of the same shape.
+    """Convert an RDP vector to epsilon at each order (Canonne, Kamath and Steinke 2020, proposition 12).
+
+    Args:
+        rdp: RDP vector, float64, at :data:`ORDERS`.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        The epsilon of each order, float64 of the same shape.
 
     Raises:
         ConfigError: ``delta`` is out of range.
-
     """
     check_delta(delta)
     epsilons = rdp + np.log1p(-1.0 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1.0)
@@ -120,21 +143,35 @@ def epsilons_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> NDArray[np.f
 
 
 def epsilon_from_rdp(rdp: NDArray[np.float64], *, delta: float) -> float:
-    """Turn an RDP vector at :data:`ORDERS` into epsilon (Canonne, Kamath and Steinke 2020, proposition 12).
+    """Convert an RDP vector to epsilon at the best order.
+
+    Args:
+        rdp: RDP vector, float64, at :data:`ORDERS`.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        The smallest epsilon of all orders; 0 for a vector of zeros.
 
     Raises:
         ConfigError: ``delta`` is out of range.
-
     """
     check_delta(delta)
     return float(np.min(epsilons_from_rdp(rdp, delta=delta))) if np.any(rdp) else 0.0
 
 
 def epsilon_rdp(events: Iterable[Event], *, delta: float) -> float:
-    """Epsilon of all ``events`` together at ``delta``, by RDP at the best order: at least PLD's.
+    """Compute epsilon by RDP at the best order; it isn't below that of PLD by more than PLD's excess of 1%.
 
-    Infinite if a step has no noise, or is sampled at a noise multiplier below 0.05. Raises
-    :class:`ConfigError` when ``delta`` is out of range.
+    Args:
+        events: the noised steps and releases.
+        delta: the delta that epsilon is taken at.
+
+    Returns:
+        Epsilon of all events together; infinite if a step has no noise, or is sampled with a noise multiplier
+        below 0.05.
+
+    Raises:
+        ConfigError: ``delta`` is out of range.
     """
     total = np.zeros(ORDERS.shape)
     for event in events:

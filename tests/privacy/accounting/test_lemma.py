@@ -176,7 +176,7 @@ def test_shares_and_multipliers_are_each_other_s_inverse() -> None:
         == lemma.accounted_multiplier(0.0, sensitivity=5.0)
         == 0
     )
-    with pytest.raises(ConfigError, match="fewer than the 8"):
+    with pytest.raises(ConfigError, match="below the 8"):
         lemma.accounted_multiplier(63.9, sensitivity=1.0)
     assert lemma.accounted_rate(1.0) == lemma.accounted_rate(1 - 2.0**-53) == 1.0
     assert lemma.accounted_rate(0.25) > 0.25
