@@ -32,6 +32,7 @@ test-install: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pylint fedrec
 
 types: install
 	$(BIN)/mypy
