@@ -18,7 +18,7 @@ from fedrec.clients.charging import round_charge
 from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal
 from fedrec.privacy.audit.verify import verify as verify_bundle

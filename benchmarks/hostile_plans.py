@@ -25,7 +25,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
 from fedrec.privacy.accounting.entry_contents import Count
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness

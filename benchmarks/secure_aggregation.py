@@ -25,7 +25,7 @@ from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
 
 from fedrec.clients.uploading import deal_to_committee
-from fedrec.privacy.aggregation import ckks_parameters, registry, ring
+from fedrec.privacy.aggregation import ckks_parameters, ring, scheme_registry
 from fedrec.privacy.aggregation.ckks_parameters import CkksParameters
 from fedrec.privacy.aggregation.dealing import Dealing, Published
 from fedrec.privacy.aggregation.parameters import FAILURE_BITS, ROUNDS, SchemeParameters
@@ -154,7 +154,7 @@ def plan_for(clients: int, *, scheme: str, dimension: int, members: int) -> Trai
         corrupt_members=1,
         seat_risk=0.0,
         scheme=scheme,
-        trust=registry.get(scheme).trust,
+        trust=scheme_registry.get(scheme).trust,
     )
 
 
@@ -202,10 +202,10 @@ def measure_kahe(values: Int64Array, *, clients: int, max_abs_sum: int) -> tuple
     """Every client encrypts and deals; the committee is everybody, up to twenty; a threshold of it opens."""
     members = min(clients, LARGEST_COMMITTEE)
     plan = plan_for(clients, scheme="kahe", dimension=values.size, members=members)
-    parameters = registry.choose_parameters(
+    parameters = scheme_registry.choose_parameters(
         "kahe", dimension=values.size, cohort=clients, max_abs_sum=max_abs_sum
     )
-    scheme = registry.create("kahe", parameters)
+    scheme = scheme_registry.create("kahe", parameters)
     assert isinstance(scheme, CommitteeScheme) and isinstance(parameters, SchemeParameters)
     rng = Randomness.from_os()
     sealing_keys = {member: SealingKey.generate().public for member in plan.committee}
@@ -288,7 +288,7 @@ def measure_ckks(values: Int64Array, *, clients: int, max_abs_sum: int) -> Figur
     parameters = ckks_parameters.choose_parameters(
         dimension=values.size, cohort=clients, max_abs_sum=max_abs_sum
     )
-    scheme = registry.create("ckks", parameters)
+    scheme = scheme_registry.create("ckks", parameters)
     assert isinstance(scheme, HolderScheme)
     keys = scheme.make_keys()
     rng = Randomness.from_os()

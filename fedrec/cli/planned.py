@@ -8,7 +8,7 @@ from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.clients.default_policy_check import refusal_by_defaults
 from fedrec.privacy.accounting.budget_rating import USUAL_DELTA
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.protocol.plan import TrainingPlan

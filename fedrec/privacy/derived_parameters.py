@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
-from fedrec.privacy.aggregation.registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
+from fedrec.privacy.aggregation.scheme_registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.identity import SEAL_OVERHEAD

@@ -22,7 +22,7 @@ from fedrec.config import (
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.budget_rating import check_budget
 from fedrec.privacy.accounting.count_release import count_event
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
 from fedrec.privacy.derived_parameters import derive

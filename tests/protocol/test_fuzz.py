@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.flower.grid import _MALFORMED
 from fedrec.flower.objects import inflate
-from fedrec.privacy.aggregation import dealing, registry, shamir
+from fedrec.privacy.aggregation import dealing, scheme_registry, shamir
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, Encrypted, HolderScheme, KeyPair
 from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
@@ -66,7 +66,7 @@ class Target:
 
 def targets() -> list[Target]:
     out = []
-    for name in registry.names():
+    for name in scheme_registry.names():
         out += scheme_targets(name)
     sealing = SealingKey.generate()
     out.append(
@@ -93,8 +93,8 @@ def scheme_targets(name: str) -> list[Target]:
     """What a scheme reads of others."""
     rng = Randomness.from_os()
     values = np.arange(DIMENSION, dtype=np.int64) - 100
-    scheme = registry.create(
-        name, registry.choose_parameters(name, dimension=DIMENSION, cohort=3, max_abs_sum=1000)
+    scheme = scheme_registry.create(
+        name, scheme_registry.choose_parameters(name, dimension=DIMENSION, cohort=3, max_abs_sum=1000)
     )
     key = scheme.make_keys() if isinstance(scheme, HolderScheme) else None
     sent = scheme.encrypt(

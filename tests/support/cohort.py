@@ -29,7 +29,7 @@ from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger_entries import ChargeEntry, charges
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fedrec._internal.text import counted
 from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation.registry import check_trust
+from fedrec.privacy.aggregation.scheme_registry import check_trust
 from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
 from fedrec.privacy.identity import check_sealing_public, verify
 from fedrec.protocol.plan import TrainingPlan

@@ -20,7 +20,7 @@ from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
 from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.accounting.noise_multiplier import MIN_NOISE_MULTIPLIER
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan

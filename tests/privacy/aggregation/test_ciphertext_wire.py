@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import packing, registry, wire
+from fedrec.privacy.aggregation import packing, scheme_registry, wire
 from fedrec.privacy.aggregation.parameters import SchemeParameters
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.randomness import Randomness
@@ -20,7 +20,7 @@ HEADER_BYTES = 48
 
 def make(name: str, **changes: int) -> Scheme:
     arguments = {"dimension": 200, "cohort": 4, "max_abs_sum": 1000, **changes}
-    return registry.create(name, registry.choose_parameters(name, **arguments))
+    return scheme_registry.create(name, scheme_registry.choose_parameters(name, **arguments))
 
 
 def upload(scheme: Scheme) -> bytes:
@@ -55,7 +55,7 @@ def test_bit_packing_matches_its_description() -> None:
     assert packing.to_bytes(values, 49) == joined.to_bytes(64 * 49 // 8, "little")
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", scheme_registry.names())
 def test_every_flipped_header_bit_is_refused(name: str) -> None:
     scheme = make(name)
     blob = upload(scheme)
@@ -67,7 +67,7 @@ def test_every_flipped_header_bit_is_refused(name: str) -> None:
             scheme.new_sum().add(bytes(broken))
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", scheme_registry.names())
 def test_truncated_oversized_and_empty_are_refused(name: str) -> None:
     scheme = make(name)
     blob = upload(scheme)
@@ -76,7 +76,7 @@ def test_truncated_oversized_and_empty_are_refused(name: str) -> None:
         refuses(scheme, wrong)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", scheme_registry.names())
 def test_other_parameters_are_refused(name: str) -> None:
     scheme = make(name)
     # The same ring, packing and length, but another cohort or dimension.
@@ -85,7 +85,7 @@ def test_other_parameters_are_refused(name: str) -> None:
         refuses(scheme, upload(other))
     refuses(make("none"), upload(make("kahe")))
     with pytest.raises(AggregationError):
-        registry.create("kahe" if name == "none" else "none", scheme.parameters)
+        scheme_registry.create("kahe" if name == "none" else "none", scheme.parameters)
 
 
 def test_coefficients_outside_the_ring_are_refused() -> None:
@@ -125,7 +125,7 @@ def test_tampering_with_a_body_does_not_open_to_the_sum_unnoticed_in_the_noise()
         )
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", scheme_registry.names())
 @settings(max_examples=60, deadline=None)
 @given(blob=st.binary(max_size=300), seed=st.integers(0, 2**32))
 def test_rubbish_raises_only_aggregation_errors(name: str, blob: bytes, seed: int) -> None:
@@ -177,6 +177,6 @@ CHANGES = {"dimension": 201, "cohort": 5, "max_abs_sum": 100_000}
 
 
 def test_every_parameter_enters_the_digest() -> None:
-    digests = {make(name).parameters.digest() for name in registry.names()}
+    digests = {make(name).parameters.digest() for name in scheme_registry.names()}
     digests |= {make("kahe", **{name: value}).parameters.digest() for name, value in CHANGES.items()}
-    assert len(digests) == len(registry.names()) + len(CHANGES)
+    assert len(digests) == len(scheme_registry.names()) + len(CHANGES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation import ckks, registry, wire
+from fedrec.privacy.aggregation import ckks, wire
 from fedrec.privacy.aggregation.ckks import CkksScheme
 from fedrec.privacy.aggregation.ckks_parameters import DEGREE, LARGEST_SLOT_ERROR, CkksParameters
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
@@ -29,10 +29,10 @@ POLICY = {"scheme": "ckks", "threshold": 1}
 
 
 def make(*, dimension: int, cohort: int, max_abs_sum: int) -> CkksScheme:
-    parameters = registry.choose_parameters(
+    parameters = scheme_registry.choose_parameters(
         "ckks", dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum
     )
-    scheme = registry.create("ckks", parameters)
+    scheme = scheme_registry.create("ckks", parameters)
     assert isinstance(scheme, CkksScheme)
     return scheme
 

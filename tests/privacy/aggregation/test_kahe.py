@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, ConfigError
-from fedrec.privacy.aggregation import ckks, packing, registry, ring, seal, shamir, wire
+from fedrec.privacy.aggregation import ckks, packing, ring, scheme_registry, seal, shamir, wire
 from fedrec.privacy.aggregation.parameters import SchemeParameters, is_prime, noise_bound
 from fedrec.privacy.aggregation.scheme import (
     CommitteeScheme,
@@ -32,8 +32,10 @@ Int64Array = NDArray[np.int64]
 
 
 def make(name: str, *, dimension: int, cohort: int, max_abs_sum: int) -> Scheme:
-    parameters = registry.choose_parameters(name, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum)
-    return registry.create(name, parameters)
+    parameters = scheme_registry.choose_parameters(
+        name, dimension=dimension, cohort=cohort, max_abs_sum=max_abs_sum
+    )
+    return scheme_registry.create(name, parameters)
 
 
 class Round:
@@ -161,7 +163,7 @@ def test_parts_of_a_packing_and_of_masks_are_those_of_the_whole() -> None:
         for start in range(0, whole.size, 640)
     ]
     assert np.array_equal(np.concatenate(parts), whole)
-    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    p = scheme_registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
     assert p.modulus is not None
     degree = p.ring_degree
     masks = ring.Masks(
@@ -174,7 +176,7 @@ def test_parts_of_a_packing_and_of_masks_are_those_of_the_whole() -> None:
 
 
 def test_ring_products_equal_schoolbook_multiplication() -> None:
-    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    p = scheme_registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
     n, q = p.ring_degree, p.modulus
     assert q is not None
     engine = ring.engine(n, q)
@@ -195,7 +197,7 @@ def test_ring_products_equal_schoolbook_multiplication() -> None:
 
 def test_fast_and_documented_buffer_paths_agree() -> None:
     assert seal.FAST_BUFFERS
-    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    p = scheme_registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
     assert p.modulus is not None
     chance = np.random.default_rng(2)
     public = chance.integers(0, p.modulus, (3, p.ring_degree)).astype(np.uint64)
@@ -271,7 +273,7 @@ def test_sums_are_exact_by_the_slow_path_too(name: str, monkeypatch: pytest.Monk
 
 
 def test_public_polynomials_are_those_of_the_definition_and_depend_on_everything() -> None:
-    p = registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
+    p = scheme_registry.choose_parameters("kahe", dimension=100, cohort=3, max_abs_sum=1000)
     assert p.modulus is not None
     base = {"training_id": TRAINING, "round_number": 3, "first": 0, "degree": p.ring_degree}
     first = ring.public_polynomials(**base, count=2, modulus=p.modulus)  # type: ignore[arg-type]
@@ -517,7 +519,7 @@ def test_two_honest_keys_hide_each_other_as_the_reduction_asks(part: float, at_m
 @pytest.mark.parametrize("cohort", [2, 10, 100, 1000])
 @pytest.mark.parametrize("bits", [4, 12, 18, 26])
 def test_chosen_parameters_are_secure_exact_and_sized(cohort: int, bits: int) -> None:
-    p = registry.choose_parameters("kahe", dimension=422_000, cohort=cohort, max_abs_sum=2**bits)
+    p = scheme_registry.choose_parameters("kahe", dimension=422_000, cohort=cohort, max_abs_sum=2**bits)
     assert isinstance(p, SchemeParameters)
     assert p.modulus is not None
     assert p.modulus_bits <= {2048: 54, 4096: 109}[p.ring_degree]
@@ -533,32 +535,32 @@ def test_a_members_work_does_not_grow_with_the_model(cohort: int) -> None:
     degrees, answers = set(), set()
     for dimension in (1, 12_000, 1_000_000, 12_000_000, 2**28):
         for bits in (2, 10, 16):
-            p = registry.choose_parameters(
+            p = scheme_registry.choose_parameters(
                 "kahe", dimension=dimension, cohort=cohort, max_abs_sum=cohort * 2**bits
             )
-            scheme = registry.create("kahe", p)
+            scheme = scheme_registry.create("kahe", p)
             assert isinstance(scheme, CommitteeScheme)
             degrees.add(p.ring_degree)
             answers.add((scheme.answer_bytes, scheme.parcel_bytes))
     assert len(degrees) == len(answers) == 1
-    large = registry.choose_parameters("kahe", dimension=10**6, cohort=100, max_abs_sum=100 * 2**15)
+    large = scheme_registry.choose_parameters("kahe", dimension=10**6, cohort=100, max_abs_sum=100 * 2**15)
     assert large.coefficients * large.coefficient_bits <= 0.9 * 32 * 10**6  # bits, beside float32's
 
 
 def test_unreachable_and_unknown_choices() -> None:
     with pytest.raises(AggregationError, match="no "):
-        registry.choose_parameters("kahe", dimension=10, cohort=4000, max_abs_sum=2**46)
+        scheme_registry.choose_parameters("kahe", dimension=10, cohort=4000, max_abs_sum=2**46)
     with pytest.raises(AggregationError):
-        registry.choose_parameters("kahe", dimension=0, cohort=4, max_abs_sum=10)
+        scheme_registry.choose_parameters("kahe", dimension=0, cohort=4, max_abs_sum=10)
     for call in (
-        lambda: registry.choose_parameters("paillier", dimension=1, cohort=1, max_abs_sum=1),
-        lambda: registry.create(
-            "paillier", registry.choose_parameters("none", dimension=1, cohort=1, max_abs_sum=1)
+        lambda: scheme_registry.choose_parameters("paillier", dimension=1, cohort=1, max_abs_sum=1),
+        lambda: scheme_registry.create(
+            "paillier", scheme_registry.choose_parameters("none", dimension=1, cohort=1, max_abs_sum=1)
         ),
     ):
         with pytest.raises(ConfigError, match="kahe, ckks, none"):
             call()
-    assert registry.names() == ("kahe", "ckks", "none")
+    assert scheme_registry.names() == ("kahe", "ckks", "none")
 
 
 def test_primality_against_trial_division() -> None:
@@ -570,7 +572,7 @@ def test_primality_against_trial_division() -> None:
 
 
 def test_wrong_vectors_are_refused() -> None:
-    for name in registry.names():
+    for name in scheme_registry.names():
         scheme = make(name, dimension=10, cohort=2, max_abs_sum=100)
         for wrong in (np.zeros(9, dtype=np.int64), np.zeros(10), np.zeros((10, 1), dtype=np.int64)):
             with pytest.raises(AggregationError):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.aggregation import ckks, clear, kahe
-from fedrec.privacy.aggregation import registry as schemes
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.audit import claims
 from fedrec.protocol.messages import JoinRequest
