@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation import ckks, wire
+from fedrec.privacy.aggregation import ckks, scheme_registry, wire
 from fedrec.privacy.aggregation.ckks import CkksScheme
 from fedrec.privacy.aggregation.ckks_parameters import DEGREE, LARGEST_SLOT_ERROR, CkksParameters
 from fedrec.privacy.aggregation.scheme import KeyPair, SumOfCiphertexts
