@@ -36,7 +36,7 @@ from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.transport import pack
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
-from fedrec.server.message_exchange import ask
+from fedrec.server.message_exchange import ExchangeSettings, ask
 
 MB = 10**6
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -142,11 +142,13 @@ def measure(exchange: Exchange) -> dict[str, float]:
             answers = ask(
                 grid,
                 dict.fromkeys(nodes, request),
-                message_type="train",
-                reply_type=TrainReply,
-                max_blob_bytes=size,
-                timeout=600,
-                group_id=str(round_number),
+                ExchangeSettings(
+                    message_type="train",
+                    reply_type=TrainReply,
+                    max_blob_bytes=size,
+                    timeout=600,
+                    group_id=str(round_number),
+                ),
             )
             seconds.append(time.monotonic() - started)
             if [len(answer.blobs["ciphertext"]) for answer in answers.replies] != [size] * len(nodes):

@@ -24,7 +24,7 @@ from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
-from fedrec.server.message_exchange import Answer, Exchange
+from fedrec.server.message_exchange import Answer, Exchange, ExchangeSettings
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 
@@ -204,11 +204,13 @@ class Attendance:
                 for node in asked
                 if names.get(node) in roster
             },
-            message_type="query.join",
-            reply_type=JoinReply,
-            max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,
-            timeout=self.timeout,
-            group_id="join",
+            ExchangeSettings(
+                message_type="query.join",
+                reply_type=JoinReply,
+                max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,
+                timeout=self.timeout,
+                group_id="join",
+            ),
         )
         # An older request to the same nodes is dropped: the answer would be the same.
         self._open = [other for other in self._open if not other.waiting & set(asked)] + [exchange]

@@ -25,7 +25,7 @@ from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance, CohortIncompleteError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.merchant_conduct import Conduct, LeftOut
-from fedrec.server.message_exchange import ask
+from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundRecord, read_record
@@ -167,11 +167,13 @@ class Coordinator:
             ask(
                 self.grid,
                 requests,
-                message_type="query.close",
-                reply_type=CloseReply,
-                max_blob_bytes=0,
-                timeout=self.timeout,
-                group_id="close",
+                ExchangeSettings(
+                    message_type="query.close",
+                    reply_type=CloseReply,
+                    max_blob_bytes=0,
+                    timeout=self.timeout,
+                    group_id="close",
+                ),
                 take=lambda answer: heard.append(answer.node_id),
                 end=lambda seconds: end(len(heard), seconds),
             )
@@ -277,11 +279,13 @@ class Coordinator:
                     signer=self.signer,
                     without=left_out.all,
                 ),
-                message_type="train",
-                reply_type=TrainReply,
-                max_blob_bytes=self._derived.upload_bytes,
-                timeout=self.timeout,
-                group_id=str(round_number),
+                ExchangeSettings(
+                    message_type="train",
+                    reply_type=TrainReply,
+                    max_blob_bytes=self._derived.upload_bytes,
+                    timeout=self.timeout,
+                    group_id=str(round_number),
+                ),
                 take=gathering.take,
                 end=lambda seconds: end(len(gathering), seconds),
             )

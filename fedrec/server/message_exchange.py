@@ -53,17 +53,32 @@ class Answers(Generic[Reply]):
     bytes_up: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExchangeSettings(Generic[Reply]):
+    """What the requests of one exchange have in common.
+
+    Attributes:
+        message_type: Flower's message type.
+        reply_type: schema of a reply's body.
+        max_blob_bytes: largest blob that a reply may hold.
+        timeout: in seconds, how long the grid keeps the requests.
+        group_id: Flower's group id.
+    """
+
+    message_type: str
+    reply_type: type[Reply]
+    max_blob_bytes: int
+    timeout: float
+    group_id: str
+
+
 class Exchange(Generic[Reply]):
     """One request per node, sent on construction; :meth:`pull` returns the replies as they arrive.
 
     Args:
         grid: the Flower Grid.
         requests: the request for each node.
-        message_type: Flower's message type.
-        reply_type: schema of a reply's body.
-        max_blob_bytes: largest blob that a reply may hold.
-        timeout: in seconds, how long the grid keeps the requests.
-        group_id: Flower's group id.
+        settings: what the requests have in common.
 
     Attributes:
         failed: reasons, by node: an error, or a malformed reply.
@@ -76,19 +91,16 @@ class Exchange(Generic[Reply]):
         self,
         grid: Grid,
         requests: Mapping[int, RecordDict],
-        *,
-        message_type: str,
-        reply_type: type[Reply],
-        max_blob_bytes: int,
-        timeout: float,
-        group_id: str,
+        settings: ExchangeSettings[Reply],
     ) -> None:
-        self._grid, self._reply_type, self._max_blob_bytes = grid, reply_type, max_blob_bytes
+        self._grid, self._settings = grid, settings
         self.bytes_down = sum(content_bytes(content) for content in requests.values())
         self.bytes_up = 0
         self.failed: dict[int, str] = {}
         messages = [
-            grid.create_message(content, message_type, node_id, group_id, ttl=timeout)
+            grid.create_message(
+                content, settings.message_type, node_id, settings.group_id, ttl=settings.timeout
+            )
             for node_id, content in requests.items()
         ]
         self._node_of = dict(zip(grid.push_messages(messages), requests, strict=True))
@@ -121,7 +133,9 @@ class Exchange(Generic[Reply]):
             return None
         self.bytes_up += content_bytes(message.content)
         try:
-            body, blobs = unpack(message.content, self._reply_type, max_blob_bytes=self._max_blob_bytes)
+            body, blobs = unpack(
+                message.content, self._settings.reply_type, max_blob_bytes=self._settings.max_blob_bytes
+            )
         except ProtocolError as error:
             self.failed[node_id] = one_line(error, most=MAX_REASON)
             return None
@@ -131,12 +145,8 @@ class Exchange(Generic[Reply]):
 def ask(
     grid: Grid,
     requests: Mapping[int, RecordDict],
+    settings: ExchangeSettings[Reply],
     *,
-    message_type: str,
-    reply_type: type[Reply],
-    max_blob_bytes: int,
-    timeout: float,
-    group_id: str,
     take: Callable[[Answer[Reply]], None] | None = None,
     end: Callable[[float], float | None] = lambda seconds: None,
 ) -> Answers[Reply]:
@@ -148,11 +158,7 @@ def ask(
     Args:
         grid: the Flower Grid.
         requests: the request for each node; not kept once they are sent.
-        message_type: Flower's message type.
-        reply_type: schema of a reply's body.
-        max_blob_bytes: largest blob that a reply may hold.
-        timeout: in seconds, how long to wait at most.
-        group_id: Flower's group id.
+        settings: what the requests have in common; ``timeout`` is also how long to wait at most.
         take: called with each reply as it arrives, in any order. Replies are then not kept, so that memory
             holds only those in transit.
         end: called with the seconds that have passed, each time that all arrived replies were taken. Returns
@@ -164,19 +170,11 @@ def ask(
 
     """
     order = {node_id: position for position, node_id in enumerate(requests)}
-    exchange: Exchange[Reply] = Exchange(
-        grid,
-        requests,
-        message_type=message_type,
-        reply_type=reply_type,
-        max_blob_bytes=max_blob_bytes,
-        timeout=timeout,
-        group_id=group_id,
-    )
+    exchange = Exchange(grid, requests, settings)
     del requests
     replies: list[Answer[Reply]] = []
     started = time.monotonic()
-    waited, last = 0.0, timeout
+    waited, last = 0.0, settings.timeout
     while exchange.waiting and waited < last:
         received = False
         for answer in exchange.pull(forget=take is not None):
@@ -186,7 +184,7 @@ def ask(
             del answer
         waited = time.monotonic() - started
         ends = end(waited)
-        last = timeout if ends is None else min(timeout, ends)
+        last = settings.timeout if ends is None else min(settings.timeout, ends)
         if exchange.waiting and not received and waited < last:
             pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited))
             time.sleep(min(pause, last - waited))
@@ -194,7 +192,7 @@ def ask(
     late = exchange.waiting
     failed = exchange.failed | dict.fromkeys(late, f"no reply within {waited:.0f} s")
     for node_id, reason in failed.items():
-        _log.info("%s of %s: node %d failed (%s)", message_type, group_id, node_id, reason)
+        _log.info("%s of %s: node %d failed (%s)", settings.message_type, settings.group_id, node_id, reason)
     replies.sort(key=lambda answer: order[answer.node_id])
     return Answers(
         replies=tuple(replies),

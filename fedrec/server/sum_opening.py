@@ -16,7 +16,7 @@ from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
-from fedrec.server.message_exchange import Answer, Answers, ask
+from fedrec.server.message_exchange import Answer, Answers, ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.stragglers import Grace, waiting
@@ -136,11 +136,13 @@ class Opening:
             answers = ask(
                 self.grid,
                 requests,
-                message_type="query.unmask",
-                reply_type=UnmaskReply,
-                max_blob_bytes=self.scheme.answer_bytes,
-                timeout=self.timeout,
-                group_id=str(self.round_number),
+                ExchangeSettings(
+                    message_type="query.unmask",
+                    reply_type=UnmaskReply,
+                    max_blob_bytes=self.scheme.answer_bytes,
+                    timeout=self.timeout,
+                    group_id=str(self.round_number),
+                ),
                 take=take,
                 end=end,
             )

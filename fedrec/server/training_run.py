@@ -19,7 +19,8 @@ from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
-from fedrec.server.report.deployment_report import deployed_report
+from fedrec.server.report.deployment_report import EVALUATION_SPLIT, deployed_report
+from fedrec.server.report.report_json import TrainingResult
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
 from fedrec.server.stragglers import Grace
@@ -148,19 +149,23 @@ class TrainingRun:
         )
 
     def _report(self, session: Session, *, seeded: bool) -> None:
-        plan = self._plan
-        report = deployed_report(
-            run_id=self.training.run_id(),
-            plan=plan,
+        metrics = session.measure(session.evaluation)
+        result = TrainingResult(
+            plan=self._plan,
             derived=session.derived,
+            lines=session.lines,
+            metrics=metrics,
+            split=EVALUATION_SPLIT if metrics is not None else None,
+            refusals=session.refusals,
+        )
+        report = deployed_report(
+            result,
+            run_id=self.training.run_id(),
             started=self.training.started() or datetime.now(UTC),
             rounds_reserved=session.reserved,
-            lines=session.lines,
-            metrics=session.measure(session.evaluation),
             sizes={entry.name: entry.size for entry in self.home.enrolled()},
-            receipts=rounds_with_receipt(self.home.receipts, training_id=plan.training_id),
+            receipts=rounds_with_receipt(self.home.receipts, training_id=self._plan.training_id),
             seeded=seeded,
-            refusals=session.refusals,
         )
         session.store_report(report)
 

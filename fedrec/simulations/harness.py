@@ -19,7 +19,7 @@ from fedrec._internal.text import counted
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
-from fedrec.server.report.report_json import RunFacts, build_report
+from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine
 from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
 from fedrec.simulations.faults import Dropouts
@@ -251,9 +251,16 @@ def _report(
             "the merchants that they were answering for "
             "dropped out of those rounds."
         )
-    return build_report(
+    result = TrainingResult(
         plan=run.plan,
         derived=session.derived,
+        lines=session.lines,
+        metrics=progress.metrics,
+        split=run.source.splits.metrics_split,
+        refusals=session.refusals,
+    )
+    return build_report(
+        result,
         facts=RunFacts(
             id=run.training.run_id(),
             engine=config.engine,
@@ -270,12 +277,8 @@ def _report(
             seconds_train=merchants_cost(run.homes, "seconds_train"),
             seconds_encrypt=merchants_cost(run.homes, "seconds_encrypt"),
         ),
-        lines=session.lines,
-        metrics=progress.metrics,
-        split=run.source.splits.metrics_split,
         data=data_section(run.source),
         per_merchant=merchants,
-        refusals=session.refusals,
         problems=problems,
     )
 

@@ -46,6 +46,7 @@ __all__ = [
 
 TORCHVISION_DATASETS: Final = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 """Maps names on the command line to classes in ``torchvision.datasets``."""
+_DECODING_THREADS: Final = 2
 
 
 def open_folder(
@@ -57,7 +58,6 @@ def open_folder(
     leave_out: Callable[[bytes], bool] = lambda digest: False,
     may_be_empty: bool = False,
     one_merchant: bool = False,
-    workers: int = 2,
 ) -> DataSplits:
     """Load a folder of photos.
 
@@ -75,7 +75,6 @@ def open_folder(
         leave_out: tells for a photo's digest whether the photo is skipped.
         may_be_empty: accept a folder without pictures, or with one class only.
         one_merchant: all photos belong to one merchant: only ``CLASS/picture`` is read.
-        workers: decoding threads.
 
     Returns:
         The splits. Exact copies in the training split are dropped; the first by name stays.
@@ -110,9 +109,7 @@ def open_folder(
     loaded: dict[str, ImageSet] = {}
     for name, listing in listings.items():
         unusable = [Skipped(_shown(file.path, root), file.reason, file.merchant) for file in listing.unusable]
-        photos = exclude_digests(
-            _load(root, tuple(found), listing.pictures, unusable, workers=workers), leave_out
-        )
+        photos = exclude_digests(_load(root, tuple(found), listing.pictures, unusable), leave_out)
         if name == "train":
             units = group_by_product(photos) if unit == "product" else drop_duplicates(photos)
             held = tuple(record.digest for record in units.records)
@@ -136,7 +133,7 @@ def _shown(path: Path, root: Path) -> str:
 
 
 def _load(
-    root: Path, classes: tuple[str, ...], pictures: Sequence[Picture], skipped: list[Skipped], *, workers: int
+    root: Path, classes: tuple[str, ...], pictures: Sequence[Picture], skipped: list[Skipped]
 ) -> ImageSet:
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -152,7 +149,7 @@ def _load(
         digest = digest_of(image, picture.label)
         return Record(name, numbers[picture.label], digest, picture.merchant, alike, picture.product), stamp
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(_DECODING_THREADS) as pool:
         # Pillow warns about odd metadata and large pictures; the limit on pixels is our own.
         warnings.simplefilter("ignore")
         results = list(pool.map(read, pictures))

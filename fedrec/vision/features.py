@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -84,13 +85,28 @@ def default_cache_dir() -> Path:
     return platformdirs.user_cache_path("fedrec") / "features"
 
 
-def cache_file(extractor: FeatureExtractor, *, transform_id: str, views: int, cache_dir: Path) -> Path:
-    """Return the path of the cache file for a network, a preparation and a number of views.
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photos are prepared for the network.
+
+    Attributes:
+        transform_id: name of the preparation, see :data:`fedrec.vision.transforms.TRANSFORM_ID`.
+        views: augmented views per photo; the first is the photo itself.
+    """
+
+    transform_id: str = TRANSFORM_ID
+    views: int = 1
+
+
+_DEFAULT_PREPROCESSING: Final = Preprocessing()
+
+
+def cache_file(extractor: FeatureExtractor, preprocessing: Preprocessing, *, cache_dir: Path) -> Path:
+    """Return the path of the cache file for a network and a preprocessing.
 
     Args:
         extractor: the frozen network.
-        transform_id: name of the preparation.
-        views: augmented views per photo.
+        preprocessing: how photos are prepared for it.
         cache_dir: folder of the cache.
 
     Returns:
@@ -100,10 +116,10 @@ def cache_file(extractor: FeatureExtractor, *, transform_id: str, views: int, ca
         "fedrec features 1",
         extractor.name,
         extractor.weights_hash,
-        transform_id,
+        preprocessing.transform_id,
         str(extractor.image_size),
         repr(extractor.margin),
-        str(views),
+        str(preprocessing.views),
     )
     key = hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
     return cache_dir / f"{key[:32]}.features"
@@ -114,8 +130,7 @@ def feature_matrix(
     images: Callable[[int], Image.Image],
     digests: Sequence[bytes],
     *,
-    transform_id: str = TRANSFORM_ID,
-    views: int = 1,
+    preprocessing: Preprocessing = _DEFAULT_PREPROCESSING,
     cache_dir: Path | None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -126,8 +141,7 @@ def feature_matrix(
         extractor: the frozen network.
         images: returns photo i as RGB; called only for missing photos, from ``workers`` threads.
         digests: n digests of 32 bytes; photos with the same digest are computed once.
-        transform_id: name of the preparation, see :data:`fedrec.vision.transforms.TRANSFORM_ID`.
-        views: augmented views per photo; the first is the photo itself.
+        preprocessing: how photos are prepared for it.
         cache_dir: folder of the cache, usually :func:`default_cache_dir`; None for no cache. A damaged file
             is computed afresh; a failed write is a warning in the log only.
         workers: batches that are decoded, prepared and computed at the same time.
@@ -137,19 +151,16 @@ def feature_matrix(
         float32 (n, views, dimension).
 
     Raises:
-        ConfigError: ``views`` or ``workers`` is below 1, or a digest doesn't have 32 bytes.
+        ConfigError: the number of views or ``workers`` is below 1, or a digest doesn't have 32 bytes.
         DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached.
     """
+    views = preprocessing.views
     if views < 1 or workers < 1:
         raise ConfigError(f"features need 1 view and 1 worker or more, not {views} and {workers}")
     if any(len(digest) != _DIGEST for digest in digests):
         raise ConfigError(f"features are kept by digests of {_DIGEST} bytes, and one has another length")
     shape = (views, extractor.dimension)
-    path = (
-        None
-        if cache_dir is None
-        else cache_file(extractor, transform_id=transform_id, views=views, cache_dir=cache_dir)
-    )
+    path = None if cache_dir is None else cache_file(extractor, preprocessing, cache_dir=cache_dir)
     known = {} if path is None else _read(path, shape=shape)
     missing: dict[bytes, int] = {}
     for index, digest in enumerate(digests):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError
-from fedrec.vision.features import default_cache_dir, feature_matrix
+from fedrec.vision.features import Preprocessing, default_cache_dir, feature_matrix
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
@@ -84,7 +84,7 @@ def model_inputs(
             spec.backbone.create(),
             images.image,
             digests,
-            views=views,
+            preprocessing=Preprocessing(views=views),
             cache_dir=default_cache_dir(),
             workers=os.cpu_count() or 1,
             progress=progress,

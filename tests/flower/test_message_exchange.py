@@ -21,7 +21,7 @@ from fedrec.protocol.messages import (
     UnmaskRequest,
 )
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server.message_exchange import Answer, ask
+from fedrec.server.message_exchange import Answer, ExchangeSettings, ask
 from tests.support.cohort import Cohort, InProcessGrid
 
 MIB = 2**20
@@ -75,11 +75,13 @@ def test_replies_are_let_go_as_they_are_taken() -> None:
         answers = ask(
             grid,
             dict.fromkeys(range(1, NODES + 1), request),
-            message_type="train",
-            reply_type=TrainReply,
-            max_blob_bytes=MIB,
-            timeout=60,
-            group_id="1",
+            ExchangeSettings(
+                message_type="train",
+                reply_type=TrainReply,
+                max_blob_bytes=MIB,
+                timeout=60,
+                group_id="1",
+            ),
             take=take,
         )
         peak = tracemalloc.get_traced_memory()[1]

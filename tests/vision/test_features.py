@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.features import cache_file, default_cache_dir, feature_matrix
-from fedrec.vision.transforms import TRANSFORM_ID, augmented_views, to_model_input
+from fedrec.vision.features import Preprocessing, cache_file, default_cache_dir, feature_matrix
+from fedrec.vision.transforms import augmented_views, to_model_input
 
 SIZE = 8
 
@@ -72,7 +72,12 @@ def the_file(folder: Path) -> Path:
 def test_features_come_in_order(views: int, workers: int) -> None:
     photos, extractor = Photos(10), MeanColour()
     found = feature_matrix(
-        extractor, photos.image, photos.digests, views=views, cache_dir=None, workers=workers
+        extractor,
+        photos.image,
+        photos.digests,
+        preprocessing=Preprocessing(views=views),
+        cache_dir=None,
+        workers=workers,
     )
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected(photos, views=views))
@@ -139,9 +144,11 @@ def test_a_damaged_file_is_computed_afresh(tmp_path: Path, damage: str) -> None:
 
 def test_a_file_of_another_shape_is_computed_afresh(tmp_path: Path) -> None:
     photos, wide = Photos(3), MeanColour()
-    feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
+    feature_matrix(
+        MeanColour(), photos.image, photos.digests, preprocessing=Preprocessing(views=2), cache_dir=tmp_path
+    )
     stored = the_file(tmp_path)
-    stored.rename(cache_file(wide, transform_id=TRANSFORM_ID, views=1, cache_dir=tmp_path))
+    stored.rename(cache_file(wide, Preprocessing(), cache_dir=tmp_path))
     found = feature_matrix(wide, photos.image, photos.digests, cache_dir=tmp_path)
     np.testing.assert_array_equal(found, expected(photos))
 
@@ -159,8 +166,7 @@ def test_other_weights_preparation_or_views_are_kept_apart(tmp_path: Path) -> No
             extractor,
             photos.image,
             photos.digests,
-            transform_id=transform_id,
-            views=views,
+            preprocessing=Preprocessing(transform_id, views),
             cache_dir=tmp_path,
         )
         assert sorted(photos.asked) == [0, 1]
@@ -224,7 +230,9 @@ def test_no_photos() -> None:
 def test_impossible_requests_are_refused() -> None:
     photos = Photos(1)
     with pytest.raises(ConfigError):
-        feature_matrix(MeanColour(), photos.image, photos.digests, views=0, cache_dir=None)
+        feature_matrix(
+            MeanColour(), photos.image, photos.digests, preprocessing=Preprocessing(views=0), cache_dir=None
+        )
     with pytest.raises(ConfigError):
         feature_matrix(MeanColour(), photos.image, [b"short"], cache_dir=None)
 

@@ -8,56 +8,43 @@ spent elsewhere.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fedrec.privacy.derived_parameters import Derived
-from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.report.report_json import RunFacts, build_report, epsilon_after
-from fedrec.server.round_records import RoundLine
-from fedrec.vision.metrics import Metrics
+from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report, epsilon_after
 
 EVALUATION_SPLIT = "eval-data"
 """Name of the split that is the operator's own public photos."""
 
 
 def deployed_report(
+    result: TrainingResult,
     *,
     run_id: str,
-    plan: TrainingPlan,
-    derived: Derived,
     started: datetime,
     rounds_reserved: int,
-    lines: Sequence[RoundLine],
-    metrics: Metrics | None,
     sizes: Mapping[str, int],
     receipts: Mapping[str, int],
     seeded: bool,
-    refusals: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the report of a training that has ended.
 
     Args:
+        result: the training's result; its metrics are those of the operator's own public photos.
         run_id: the run's id in the report.
-        plan: the training's plan.
-        derived: what follows from the plan.
         started: when the training first ran, UTC.
         rounds_reserved: number of rounds that may have been charged.
-        lines: the records of the finished rounds.
-        metrics: measured on the operator's own public photos, if any.
         sizes: how many records each merchant declared at its enrolment, by name.
         receipts: of how many rounds the server has signed a receipt, by merchant.
         seeded: whether any merchant said that its noise comes from a seed.
-        refusals: where a merchant refused, and why.
 
     Returns:
         The content of ``report.json``.
 
     """
     return build_report(
-        plan=plan,
-        derived=derived,
+        result,
         facts=RunFacts(
             id=run_id,
             engine="deployment",
@@ -67,26 +54,19 @@ def deployed_report(
             rounds_reserved=rounds_reserved,
             seeded=seeded,
         ),
-        lines=lines,
-        metrics=metrics,
-        split=EVALUATION_SPLIT if metrics is not None else None,
         data={
-            "records": plan.records_total,
+            "records": result.plan.records_total,
             "skipped": [],
             "duplicates_dropped": None,
             "near_duplicates": None,
             "evaluation_copies_dropped": None,
         },
-        per_merchant=_per_merchant(
-            plan, derived, sizes=sizes, receipts=receipts, rounds_reserved=rounds_reserved
-        ),
-        refusals=refusals,
+        per_merchant=_per_merchant(result, sizes=sizes, receipts=receipts, rounds_reserved=rounds_reserved),
     )
 
 
 def _per_merchant(
-    plan: TrainingPlan,
-    derived: Derived,
+    result: TrainingResult,
     *,
     sizes: Mapping[str, int],
     receipts: Mapping[str, int],
@@ -94,7 +74,8 @@ def _per_merchant(
 ) -> list[dict[str, Any]]:
     """Return the rounds that each merchant is known to be charged for, and the most that they may cost it."""
     # A merchant may have been charged for any round that was begun, even if its upload was lost.
-    epsilon = epsilon_after(plan, derived, steps=rounds_reserved * plan.local_steps)
+    plan = result.plan
+    epsilon = epsilon_after(plan, result.derived, steps=rounds_reserved * plan.local_steps)
     return [
         {
             "merchant": peer.name,

@@ -168,37 +168,49 @@ def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[s
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """The result of a finished or interrupted training.
+
+    Attributes:
+        plan: the training's plan.
+        derived: the parameters derived from the plan.
+        lines: the records of the finished rounds.
+        metrics: metrics of the final model, None if it wasn't evaluated.
+        split: name of the data that ``metrics`` were computed on.
+        refusals: reasons by which merchant refused what.
+    """
+
+    plan: TrainingPlan
+    derived: Derived
+    lines: Sequence[RoundLine]
+    metrics: Metrics | None
+    split: str | None
+    refusals: Mapping[str, str]
+
+
 def build_report(
+    result: TrainingResult,
     *,
-    plan: TrainingPlan,
-    derived: Derived,
     facts: RunFacts,
-    lines: Sequence[RoundLine],
-    metrics: Metrics | None,
-    split: str | None,
     data: Mapping[str, Any],
     per_merchant: Sequence[Mapping[str, Any]],
-    refusals: Mapping[str, str],
     problems: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the report of a finished or interrupted training, ready for JSON.
 
     Args:
-        plan: the training's plan.
-        derived: what follows from it.
+        result: the training's result.
         facts: how the training was run.
-        lines: the records of the finished rounds.
-        metrics: of the final model, if it was evaluated.
-        split: name of the data that ``metrics`` were taken on.
         data: the section ``data``.
         per_merchant: the section ``per_merchant``.
-        refusals: where a merchant refused, and why.
         problems: further warnings.
 
     Returns:
         The content of ``report.json``.
 
     """
+    plan, derived, lines, metrics = result.plan, result.derived, result.lines, result.metrics
     # The epsilon of the rounds that were run holds only if no result influenced their number.
     counted = plan.rounds if facts.stopped_early else max(len(lines), facts.rounds_reserved)
     steps = counted * plan.local_steps
@@ -216,12 +228,12 @@ def build_report(
         and accountant_registry.contradicts(value, headline=epsilon)
     ]
     warnings += _absent_classes(metrics)
-    warnings += [f"{who}: {why}" for who, why in list(refusals.items())[:_SHOWN_REFUSALS]]
+    warnings += [f"{who}: {why}" for who, why in list(result.refusals.items())[:_SHOWN_REFUSALS]]
     records = [line.record for line in lines]
     upload = max((record.upload_bytes for record in records), default=0)
     return {
         "schema": SCHEMA,
-        "refusals": dict(refusals),
+        "refusals": dict(result.refusals),
         "warnings": warnings,
         "run": {
             "id": facts.id,
@@ -240,7 +252,7 @@ def build_report(
             "training_id": plan.training_id,
         },
         "data": dict(data),
-        "metrics": _metrics(metrics, split=split),
+        "metrics": _metrics(metrics, split=result.split),
         "privacy": {
             "mode": plan.mode,
             "unit": plan.unit,

@@ -18,7 +18,14 @@ from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.lira import Rates, largest_tpr, likelihood_ratios, loss_threshold, rates
-from fedrec.simulations.attacks.shadow_models import Recipe, Trained, draw_halves, noise_for, train_all
+from fedrec.simulations.attacks.shadow_models import (
+    LabelledRecords,
+    Recipe,
+    Trained,
+    draw_halves,
+    noise_for,
+    train_all,
+)
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
@@ -166,8 +173,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     chosen = images.subset([int(i) for i in order])
     shape = _shape(settings, spec)
     taken = model_inputs(chosen, spec, shape, views=1, progress=lambda done, total: None)
-    inputs = to_inputs(taken, spec)
-    labels = torch.tensor(chosen.labels)
+    records = LabelledRecords(to_inputs(taken, spec), torch.tensor(chosen.labels))
     classes = len(images.classes)
 
     def build() -> torch.nn.Module:
@@ -182,8 +188,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
         plan = noise_for(settings.recipe, epsilon=epsilon, dimension=dimension, records=settings.records // 2)
         trained = train_all(
             build,
-            inputs,
-            labels,
+            records,
             draw_halves(models=settings.models, records=len(order), rng=rng.child("halves")),
             recipe=settings.recipe,
             plan=plan,

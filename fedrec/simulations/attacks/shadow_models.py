@@ -48,6 +48,22 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class LabelledRecords:
+    """The records of which models are trained on halves.
+
+    Attributes:
+        inputs: float32 (records, 1, ...).
+        labels: int64 (records,).
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
 class Trained:
     """The scores of trained models.
 
@@ -113,8 +129,7 @@ def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records:
 
 def train_all(
     build: Callable[[], nn.Module],
-    inputs: Tensor,
-    labels: Tensor,
+    records: LabelledRecords,
     held: Bools,
     *,
     recipe: Recipe,
@@ -126,8 +141,7 @@ def train_all(
 
     Args:
         build: makes the untrained model, always the same.
-        inputs: float32 (records, 1, ...).
-        labels: int64 (records,).
+        records: all records.
         held: bool (models, records).
         recipe: of the training.
         plan: its noise, from :func:`noise_for`.
@@ -143,16 +157,14 @@ def train_all(
 
     """
     rows, right = [], []
-    truth = labels.numpy()
+    truth = records.labels.numpy()
     for number, mine in enumerate(held):
         model = build()
-        parameters = _train(
-            model, inputs, labels, mine, recipe=recipe, plan=plan, rng=rng.child("model", number)
-        )
+        parameters = _train(model, records, mine, recipe=recipe, plan=plan, rng=rng.child("model", number))
         load_parameter_vector(model, parameters)
         model.eval()
         with torch.no_grad():
-            logits = model(inputs[:, 0]).double().numpy()
+            logits = model(records.inputs[:, 0]).double().numpy()
         rows.append(margins(logits, truth))
         right.append(logits.argmax(axis=1) == truth)
         tell(number + 1)
@@ -167,8 +179,7 @@ def train_all(
 
 def _train(
     model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
+    records: LabelledRecords,
     mine: Bools,
     *,
     recipe: Recipe,
@@ -177,11 +188,11 @@ def _train(
 ) -> Floats:
     """Return the final parameters of a training on the records ``mine``."""
     chosen = torch.from_numpy(np.flatnonzero(mine))
-    own_inputs, own_labels = inputs[chosen], labels[chosen]
+    own_inputs, own_labels = records.inputs[chosen], records.labels[chosen]
     initial = parameter_vector(model)
     weights = Weights.start(initial, Sgd(initial.size, learning_rate=recipe.learning_rate), averaging=0.0)
     # A public number: the true size of a half would reveal something about its last record.
-    denominator = recipe.sample_rate * len(inputs) / 2
+    denominator = recipe.sample_rate * len(records) / 2
     for step in range(recipe.steps):
         load_parameter_vector(model, weights.parameters)
         total = contribute(

@@ -45,7 +45,7 @@ from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server.receipts import read_receipts
-from fedrec.server.report.report_json import RunFacts, build_report
+from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.simulations.simulation_report import _ledger_epsilon, _spent
 from tests.support.cohort import Cohort
 
@@ -105,8 +105,7 @@ class Scene:
         derived = derive(plan)
         ledgers = {name: merchant.ledger.entries() for name, merchant in self.cohort.merchants.items()}
         whole = build_report(
-            plan=plan,
-            derived=derived,
+            TrainingResult(plan=plan, derived=derived, lines=(), metrics=None, split=None, refusals={}),
             facts=RunFacts(
                 id="r",
                 engine="test",
@@ -116,9 +115,6 @@ class Scene:
                 rounds_reserved=rounds,
                 seeded=False,
             ),
-            lines=(),
-            metrics=None,
-            split=None,
             data={},
             per_merchant=[
                 {
@@ -132,7 +128,6 @@ class Scene:
                 }
                 for name, entries in ledgers.items()
             ],
-            refusals={},
         )
         return {name: whole[name] for name in ("run", "privacy", "secure_aggregation", "warnings")}
 
