@@ -139,7 +139,7 @@ def verify(
         outcome = verifier.verify(bundle, anchors=anchors)
     except (ValueError, verifier.UnusableError) as error:
         raise ConfigError(str(error)) from None
-    for line in verifier.told(outcome):
+    for line in verifier.text_lines(outcome):
         typer.echo(line)
     if not outcome.ok:
         where, reason = next(iter(outcome.failures.items()))

@@ -96,7 +96,7 @@ def test_a_scheme_of_another_package_trains_and_its_bundle_holds(installed: Path
     assert "whole-orders" not in ledgers_accountants(tmp_path / "run")
     page, verdict = audited(installed, tmp_path / "run")
     assert verdict.endswith("The record holds.\n") and "NOT ENCRYPTED" not in page
-    assert "figures by hopeful, whole-orders are not recomputed" in verdict
+    assert "epsilons by hopeful, whole-orders are not recomputed" in verdict
 
 
 @pytest.mark.install

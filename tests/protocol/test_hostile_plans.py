@@ -15,7 +15,7 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.aggregation.committee import check_plan
 from fedrec.privacy.aggregation.seats import seat_order
-from fedrec.privacy.audit.verify.rules import _broken_sizes
+from fedrec.privacy.audit.verify.policy_checks import _broken_sizes
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION

@@ -23,7 +23,7 @@ from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.privacy_loss import Mixture, step_losses
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
-from fedrec.privacy.audit.verify.cap import Spent, cap_spent
+from fedrec.privacy.audit.verify.lifetime_filter import TrainingSpend, lifetime_epsilon
 
 CAP, DELTA = 8.0, 1e-5
 FIRST = Event(0.05, 1.0, 300)
@@ -197,8 +197,8 @@ def test_a_stranger_s_program_reads_the_same() -> None:
             training(event, planned=event.steps, charged=event.steps // 2, beta=1e-11) for event in order
         ]
         ours = read_filter(trainings, releases=[COUNT], epsilon=cap, delta=DELTA)
-        theirs = cap_spent(
-            [Spent(e.sample_rate, e.noise_multiplier, e.steps, e.steps // 2, 1e-11) for e in order],
+        theirs = lifetime_epsilon(
+            [TrainingSpend(e.sample_rate, e.noise_multiplier, e.steps, e.steps // 2, 1e-11) for e in order],
             [(COUNT.sample_rate, COUNT.noise_multiplier)],
             epsilon=cap,
             delta=DELTA,

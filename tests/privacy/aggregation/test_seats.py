@@ -25,8 +25,8 @@ from fedrec.privacy.aggregation.seats import (
     seat_risk,
 )
 from fedrec.privacy.audit.verify import seats as outsider
-from fedrec.privacy.audit.verify.rules import _broken_by_plan
-from fedrec.privacy.audit.verify.terms import plan_problems
+from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
+from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.server.planning import settle
@@ -180,9 +180,9 @@ def test_the_outsiders_draw_and_risk_are_the_same(
 ) -> None:
     roster, seats = peers(count, start=start), min(seats, count)
     shown = [peer.model_dump(mode="json") for peer in roster]
-    assert outsider.drawn(shown, seats) == list(seat_order(roster)[:seats])
+    assert outsider.draw_seats(shown, seats) == list(seat_order(roster)[:seats])
     ours = seat_risk(cohort=count, colluders=colluders, members=seats, corrupt=corrupt)
-    theirs = outsider.risk(cohort=count, colluders=colluders, seats=seats, corrupt=corrupt)
+    theirs = outsider.seat_risk(cohort=count, colluders=colluders, seats=seats, corrupt=corrupt)
     assert theirs == pytest.approx(ours, rel=1e-12, abs=0)
 
 
@@ -239,11 +239,11 @@ def test_an_outsider_finds_what_a_merchant_refuses(tmp_path: Path, changes: dict
     cohort = Cohort(tmp_path)
     servers = {cohort.server.public.hex()}
     for good in ({}, {"scheme": "ckks", "committee": ("m0",), "threshold": 1}):
-        assert not list(plan_problems(cohort.plan(**good).model_dump(mode="json"), servers=servers))
+        assert not list(recheck_plan(cohort.plan(**good).model_dump(mode="json"), servers=servers))
     plan = cohort.plan(**changes)
     with pytest.raises(RefusedError):
         check_plan(plan)
-    assert list(plan_problems(plan.model_dump(mode="json"), servers=servers))
+    assert list(recheck_plan(plan.model_dump(mode="json"), servers=servers))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_an_outsider_is_not_kept_busy_by_a_roster_of_millions() -> None:
         "roster": [{"name": "m", "signing_key": "0" * 64}] * 1001,
         "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "trust": {}, "seat_risk": 0.0,
     }  # fmt: skip
-    assert [problem.reason for problem in outsider.seat_problems(plan, "it")] == [
+    assert [problem.reason for problem in outsider.check_committee(plan, "it")] == [
         "it has a committee of 500 among 1001 merchants"
     ]
 

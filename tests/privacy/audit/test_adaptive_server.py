@@ -11,9 +11,9 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger_entries import payload_of
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.audit.verify.epsilon_checks import History, check_epsilons
 from fedrec.privacy.audit.verify.outcome import Merchant
-from fedrec.privacy.audit.verify.rules import policies
-from fedrec.privacy.audit.verify.spending import History, spending
+from fedrec.privacy.audit.verify.policy_checks import check_policies
 from tests.support.ledgers import CHARGE, VERSION, open_ledger
 
 POLICY = MerchantPolicy(lifetime_epsilon=8.0, lifetime_delta=1e-5)
@@ -33,11 +33,11 @@ def test_a_lifetime_that_only_composing_allows_is_found_by_an_outsider(tmp_path:
             ledger.charge(charge, version=VERSION)
         entries: list[dict[str, Any]] = [json.loads(payload_of(entry)) for entry in ledger.entries()]
     entries[0]["count"]["policy_hash"] = POLICY.hash
-    assert not list(spending(entries)), "the figures themselves are true"
+    assert not list(check_epsilons(entries)), "the figures themselves are true"
 
     def broken() -> set[tuple[int | None, str]]:
         merchant = Merchant("m", "00", {"policies": [POLICY.rules]}, entries=entries)
-        return {(p.entry, p.reason) for p in policies(merchant, {}) if "lifetime" in p.reason}
+        return {(p.entry, p.reason) for p in check_policies(merchant, {}) if "lifetime" in p.reason}
 
     assert {number for number, _ in broken()} == {1, 2, 3}, "another cap than the policy's was used"
     for number, entry in enumerate(entries, start=1):
@@ -47,12 +47,12 @@ def test_a_lifetime_that_only_composing_allows_is_found_by_an_outsider(tmp_path:
             "spent_before": History.of(entries[: number - 1]).spent(epsilon=8.0, delta=1e-5),
             "spent_after": History.of(entries[:number]).spent(epsilon=8.0, delta=1e-5),
         }
-    assert not list(spending(entries))
+    assert not list(check_epsilons(entries))
     assert broken() == {(3, "it breaks the policy's rule 'lifetime_epsilon'")}
     # What composing gives, written down in its place, keeps the rule, and isn't what the history gives.
     entries[2]["epsilons"]["spent_after"] = epsilon_pld(events, delta=1e-5)
     assert not broken()
-    (problem,) = spending(entries)
+    (problem,) = check_epsilons(entries)
     assert problem.entry == 3 and "lifetime filter, after it" in problem.reason
 
 
@@ -62,7 +62,7 @@ def test_a_training_that_changes_after_its_first_round_is_found(tmp_path: Path) 
             ledger.charge(replace(CHARGE, round_number=number, rounds=2), version=VERSION)
         entries: list[dict[str, Any]] = [json.loads(payload_of(entry)) for entry in ledger.entries()]
     entries[2]["charge"]["rounds"] = 1
-    assert any("those its training began with" in problem.reason for problem in spending(entries))
+    assert any("those its training began with" in problem.reason for problem in check_epsilons(entries))
     for entry in entries[1:]:
         entry["charge"]["rounds"] = 1
-    assert any("charged 2 of 1 steps" in problem.reason for problem in spending(entries))
+    assert any("charged 2 of 1 steps" in problem.reason for problem in check_epsilons(entries))

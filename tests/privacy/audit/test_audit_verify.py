@@ -39,7 +39,7 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
-from fedrec.privacy.audit.verify.rules import _broken_by_plan
+from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -174,7 +174,7 @@ def test_a_good_bundle_holds(scene: Scene, tmp_path: Path) -> None:
     assert len(outcome.lines) == 5 and "6 charges and 1 count hold" in outcome.lines[1]
     assert "at delta 0.001" in outcome.lines[1] and outcome.lines[1].endswith("covers entry 13")
     assert outcome.verdict == "The record holds."
-    told = "\n".join(verifier.told(outcome))
+    told = "\n".join(verifier.text_lines(outcome))
     for key in (scene.cohort.server, *scene.cohort.identities.values()):
         assert key.public.hex() in told
     assert "by another way" in told
@@ -466,7 +466,7 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (time_of_another_form, "entry 10: it can't be read (a time is not UTC in seconds)"),
         (after_the_bundle, "entry 12: it is dated 2099-01-01T00:00:00+00:00, after the bundle was made"),
         (mixed_units, "entry 8: it can't be read"),
-        (mixed_units_whole, "entry 8: it hides a product, those before it a record"),
+        (mixed_units_whole, "entry 8: it protects a product, those before it a record"),
         (swapped_key, "entry 1: its hash doesn't follow"),
         (swapped_key_signed, "entry 2: the plan's roster has another key"),
         (older_copy, "entry 9: the ledger lacks an entry"),
@@ -652,7 +652,7 @@ def test_the_newest_receipt_and_absent_merchants_are_named(scene: Scene, tmp_pat
     del bundle["body"]["merchants"][3]
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert outcome.ok, outcome.failures
-    assert "covers entry 11, 2 beyond it: what came after may have been cut" in outcome.lines[2]
+    assert "covers entry 11, 2 beyond it: later entries may have been cut" in outcome.lines[2]
     assert sum("not in this bundle: m3" in line for line in outcome.lines) == 2
 
 
@@ -959,7 +959,7 @@ def recount(row: Any, **changes: Any) -> None:
         ({"sigma": 3.0}, "entry 1: it can't be read (sigma is out of range)"),
         ({"size": 0}, "entry 1: it can't be read (size is out of range)"),
         ({"size": 41}, "the summary's size is 40"),
-        ({"unit": "product"}, "entry 2: it hides a record, those before it a product"),
+        ({"unit": "product"}, "entry 2: it protects a record, those before it a product"),
         ({"seeded": True}, "the summary's seeded is 0"),
     ],
 )
@@ -1100,7 +1100,7 @@ def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) ->
     bundle = copy.deepcopy(scene.bundle)
     bundle["body"]["servers"] = ["\x1b[2Jall is well"]
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
-    assert not outcome.ok and all(line.isprintable() for line in verifier.told(outcome))
+    assert not outcome.ok and all(line.isprintable() for line in verifier.text_lines(outcome))
 
 
 @pytest.mark.parametrize(("rate", "noise"), [(0.01, 0.6), (0.25, 3.0), (1.0, 2.0)])

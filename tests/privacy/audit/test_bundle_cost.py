@@ -85,7 +85,7 @@ def test_more_steps_than_are_ever_stated_are_refused() -> None:
     with pytest.raises(ValueError, match="more than"):
         epsilons.pld_epsilon(history, 1e-5, 1.0)
     with pytest.raises(ValueError, match="more than"):
-        epsilons.of_copies(history, 1e-3, copies=4)
+        epsilons.pld_epsilon_of_copies(history, 1e-3, copies=4)
 
 
 def test_a_small_epsilon_beside_large_losses_is_found_on_a_grid_of_bounded_size(

@@ -1,4 +1,4 @@
-"""``python -m verify audit.json``: the check as a program of its own."""
+"""Run the check as a program: ``python -m verify audit.json``."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from pathlib import Path
 
 from .check import verify
 from .outcome import Anchors, UnusableError
-from .telling import named_key, public_key, told
+from .text_output import named_key, public_key, text_lines
 
 HOLDS, FAILS, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what came of a bundle; 0 if all holds, 1 if not, 2 for no bundle, 3 if parts are missing.
+    """Check a bundle and print the outcome.
 
-    ``arguments`` as on the command line, without the program's name.
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit code: 0 if the record holds, 1 if it doesn't, 2 if the file is no bundle, 3 if the record
+        holds but parts are missing.
     """
-    parser = argparse.ArgumentParser(prog="verify", description="Recheck an audit bundle.")
+    parser = argparse.ArgumentParser(prog="verify", description="Check an audit bundle.")
     parser.add_argument("bundle", type=Path, help="an audit.json")
     parser.add_argument("--server-key", type=public_key, action="append", default=[], metavar="HEX",
-                        help="a server's key, got by another way; may come several times")  # fmt: skip
+                        help="a server's key that you got by another way; may be repeated")  # fmt: skip
     parser.add_argument("--merchant", type=named_key, action="append", default=[], metavar="NAME=HEX",
-                        help="a merchant's key, got by another way; may come several times")  # fmt: skip
-    parser.add_argument("--allow-missing", action="store_true", help="0 also where parts are missing")
+                        help="a merchant's key that you got by another way; may be repeated")  # fmt: skip
+    parser.add_argument("--allow-missing", action="store_true", help="exit with 0 if parts are missing")
     options = parser.parse_args(arguments)
     try:
         outcome = verify(
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     except UnusableError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
-    print("\n".join((*told(outcome), outcome.verdict)))
+    print("\n".join((*text_lines(outcome), outcome.verdict)))
     if not outcome.ok:
         return FAILS
     return HOLDS if outcome.complete or options.allow_missing else INCOMPLETE

@@ -1,4 +1,4 @@
-"""The whole check of a bundle, in order."""
+"""Check a whole bundle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .figures import hold_report, hold_summary, largest_training, with_counts
-from .ledger import chain, charges_of, costs_of, openings, receipts
+from .bundle_statements import STATEMENTS
+from .charge_checks import check_against_plans, check_charges, check_plan
+from .encoding import canonical, parsed, signed, utc
+from .epsilon_checks import check_epsilons
+from .ledger import charges_of, check_chain, check_openings, check_receipts, costs_of
 from .outcome import (
     NAME,
     UNREADABLE,
@@ -18,24 +21,21 @@ from .outcome import (
     Outcome,
     Problem,
     UnusableError,
-    guarded,
+    problems_of,
     shown,
     unreadable,
 )
-from .reading import canonical, parsed, signed, utc
-from .rules import policies, rules_of
-from .spending import spending
-from .statements import STATEMENTS
-from .terms import charges, follow_plans, plan_problems
+from .policy_checks import check_policies, policies_of
+from .report_checks import check_report, check_summary, largest_training, largest_with_counts
 from .trust import readable_by_server
 
 SCHEMA = "fedrec.audit/5"
 MAX_BYTES = 2**30
 BYTES_PER_VALUE = 8
-"""A bundle has no more values than one in so many bytes: it has far fewer, and a parser's tree of ``[[],[],``
-would take forty times its text."""
+"""Fewest bytes per JSON value. Bundles have far more; the parsed tree of ``[[],[],`` would take forty times
+the memory of its text."""
 FREE_VALUES = 1000
-"""So many values are read however short the text, so that a broken one is named as what it is."""
+"""Number of values that are parsed however short the file is, so that its actual defect is reported."""
 BODY = {
     "created_at", "servers", "plans", "merchants", "refusals", "attachments", "statements", "software",
     "pages",
@@ -43,19 +43,25 @@ BODY = {
 
 
 def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
-    """Check a bundle; whatever is wrong with it is in the outcome.
+    """Check a bundle.
 
-    A broken outer signature ends nothing: the checks of each merchant still name the first entry that fails.
-    They are safe on any content, since a stranger can sign whatever he made up.
+    If the bundle's own signature fails, the merchants are still checked, so that the first entry that fails
+    is named. The checks are safe on any content, since anybody can sign a bundle.
+
+    Args:
+        path: the bundle, a JSON file.
+        anchors: keys that the auditor got by another way; None for none.
+
+    Returns:
+        The outcome, with everything that is wrong with the bundle.
 
     Raises:
-        UnusableError: there is no such file, or it is no bundle.
-
+        UnusableError: the file is missing or is no bundle.
     """
     outcome = Outcome()
     bundle = _read(path)
-    if not outcome.fail("", guarded(_parts(bundle))):
-        outcome.fail("", guarded(_sealed(bundle)))
+    if not outcome.fail("", problems_of(_check_structure(bundle))):
+        outcome.fail("", problems_of(_check_signature(bundle)))
         try:
             _check(bundle, outcome, anchors or Anchors(), folder=path.parent)
         except UNREADABLE as error:
@@ -82,12 +88,12 @@ def _read(path: Path) -> dict[str, Any]:
     return bundle
 
 
-def _parts(bundle: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_structure(bundle: Mapping[str, Any]) -> Iterator[Problem]:
     if set(bundle) != {"schema", "body", "signer", "signature"} or set(bundle["body"]) != BODY:
         yield Problem(None, "the bundle lacks a part, or has one that is unknown")
 
 
-def _sealed(bundle: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_signature(bundle: Mapping[str, Any]) -> Iterator[Problem]:
     if not signed(
         bytes.fromhex(bundle["signer"]),
         canonical(bundle["body"]),
@@ -101,16 +107,16 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     body = bundle["body"]
     made_at = utc(body["created_at"])
     servers = [str(key) for key in body["servers"]]
-    outcome.keys |= {name: key[:64] for name, key in _named(servers)}
+    outcome.keys |= {name: key[:64] for name, key in _server_names(servers)}
     outcome.keys["signer"] = str(bundle["signer"])[:64]
     outcome.lines.append(f"bundle: made at {body['created_at']}, signed by {str(bundle['signer'])[:64]}")
     plans = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in body["plans"]}
     problems = [
-        problem for plan in plans.values() for problem in guarded(plan_problems(plan, servers=servers))
+        problem for plan in plans.values() for problem in problems_of(check_plan(plan, servers=servers))
     ]
     problems += [
         Problem(None, f"the {name}'s key is not one that was given")
-        for name, key in _named(servers)
+        for name, key in _server_names(servers)
         if anchors.servers and key not in anchors.servers
     ]
     problems += [
@@ -119,7 +125,7 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     ]
     if body["statements"] != STATEMENTS:
         problems.append(Problem(None, "unknown statement: its words are not those of this version"))
-    problems += guarded(_pages(body["pages"], folder=folder))
+    problems += problems_of(_check_page(body["pages"], folder=folder))
     merchants = _merchants(body["merchants"], problems)
     problems += [
         Problem(None, f"{name}, whose key was given, is not in the bundle")
@@ -132,16 +138,16 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
         if merchant.public != anchors.merchants.get(merchant.name, merchant.public):
             found.append(Problem(None, "its key is not the one that was given"))
         if not outcome.fail(merchant.name, found):
-            outcome.lines.append(f"{merchant.name}: {_said(merchant)}")
+            outcome.lines.append(f"{merchant.name}: {_summary_line(merchant)}")
         outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
         outcome.alarms += _alarms(merchant)
-    problems += guarded(_one_model_a_round(merchants))
+    problems += problems_of(_check_model(merchants))
     outcome.exposures += _exposures(plans)
     report = body["attachments"].get("report")
     if report is not None:
         if report["run"]["training_id"] in plans:
-            problems += guarded(hold_report(report, plans[report["run"]["training_id"]], merchants))
-            outcome.lines += _unchecked(report)
+            problems += problems_of(check_report(report, plans[report["run"]["training_id"]], merchants))
+            outcome.lines += _unchecked_accountants(report)
         else:
             outcome.gaps.append("the attached report is of a training whose plan isn't here")
     outcome.fail("", problems)
@@ -151,13 +157,13 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
             outcome.lines.append(f"training {training_id[:16]}: not in this bundle: {', '.join(absent)}")
 
 
-def _named(servers: Sequence[str]) -> list[tuple[str, str]]:
-    """Name servers: a lone one "server", of several each by its number."""
+def _server_names(servers: Sequence[str]) -> list[tuple[str, str]]:
+    """Name the servers in messages: "server" for a single one, else "server 1" and so on."""
     return [("server" if len(servers) == 1 else f"server {i}", key) for i, key in enumerate(servers, start=1)]
 
 
 def _merchants(raw: Sequence[Mapping[str, Any]], problems: list[Problem]) -> list[Merchant]:
-    """Tell the merchants apart; a name or a key that comes twice is a problem of the bundle."""
+    """Return the merchants; a name or key that occurs twice is added to the bundle's ``problems``."""
     found: list[Merchant] = []
     for number, part in enumerate(raw, start=1):
         try:
@@ -177,8 +183,8 @@ def _merchants(raw: Sequence[Mapping[str, Any]], problems: list[Problem]) -> lis
     return found
 
 
-def _pages(pages: Mapping[str, str], *, folder: Path) -> Iterator[Problem]:
-    """Hold the pages for people that lie beside the bundle against their hashes in it."""
+def _check_page(pages: Mapping[str, str], *, folder: Path) -> Iterator[Problem]:
+    """Check the pages (report, audit page) in the bundle's folder against their hashes in the bundle."""
     for name, digest in pages.items():
         beside = folder / name
         if not NAME.fullmatch(name):
@@ -187,8 +193,8 @@ def _pages(pages: Mapping[str, str], *, folder: Path) -> Iterator[Problem]:
             yield Problem(None, f"{name} beside the bundle is not the page that was made with it")
 
 
-def _one_model_a_round(merchants: Iterable[Merchant]) -> Iterator[Problem]:
-    """See that all merchants that were charged for a round were sent one model."""
+def _check_model(merchants: Iterable[Merchant]) -> Iterator[Problem]:
+    """Check that all merchants that were charged for a round were sent the same model."""
     first: dict[tuple[str, int], tuple[str, str]] = {}
     for merchant in merchants:
         for entry in charges_of(merchant.entries):
@@ -206,22 +212,22 @@ def _one_model_a_round(merchants: Iterable[Merchant]) -> Iterator[Problem]:
 def _merchant(
     merchant: Merchant, *, plans: Mapping[str, Any], servers: Sequence[str], made_at: datetime
 ) -> list[Problem]:
-    """Check one merchant's part; all problems of all checks, so that the first entry can be named."""
-    problems = guarded(chain(merchant, made_at=made_at))
+    """Run all checks of one merchant, and return all problems, so that the first entry can be named."""
+    problems = problems_of(check_chain(merchant, made_at=made_at))
     whole = not problems
-    problems += guarded(receipts(merchant, servers=servers, plans=plans))
-    problems += guarded(openings(merchant))
-    problems += guarded(charges(merchant.entries))
-    problems += guarded(follow_plans(merchant, plans))
-    problems += guarded(policies(merchant, plans))
-    problems += guarded(spending(merchant.entries))
+    problems += problems_of(check_receipts(merchant, servers=servers, plans=plans))
+    problems += problems_of(check_openings(merchant))
+    problems += problems_of(check_charges(merchant.entries))
+    problems += problems_of(check_against_plans(merchant, plans))
+    problems += problems_of(check_policies(merchant, plans))
+    problems += problems_of(check_epsilons(merchant.entries))
     if whole:
-        problems += guarded(hold_summary(merchant))
+        problems += problems_of(check_summary(merchant))
     return problems
 
 
-def _said(merchant: Merchant) -> str:
-    """What to say of a merchant whose record holds."""
+def _summary_line(merchant: Merchant) -> str:
+    """Return the line of a merchant whose record holds."""
     entries, costs, charged = merchant.entries, costs_of(merchant.entries), charges_of(merchant.entries)
     epsilons = costs[-1]["epsilons"]
     count = next(entry["count"] for entry in reversed(costs) if entry["kind"] == "count")
@@ -241,21 +247,24 @@ def _said(merchant: Merchant) -> str:
         beyond = len(entries) - merchant.covered
         said.append(
             f"the newest receipt covers entry {merchant.covered}"
-            + (f", {beyond} beyond it: what came after may have been cut" if beyond else "")
+            + (f", {beyond} beyond it: later entries may have been cut" if beyond else "")
         )
     return "; ".join(said)
 
 
-def _unchecked(report: Mapping[str, Any]) -> Iterator[str]:
+def _unchecked_accountants(report: Mapping[str, Any]) -> Iterator[str]:
     others = sorted(set(report["privacy"]["cross_checks"]) - {"rdp"})
     if others:
-        yield f"the attached report's figures by {', '.join(map(str, others))} are not recomputed, nor needed"
+        yield (
+            f"the attached report's epsilons by {', '.join(map(str, others))} are not recomputed; nothing "
+            "depends on them"
+        )
 
 
 def _largest(merchant: Merchant) -> str:
-    """The training that cost most, with the declared counts, as pages and reports have it, and without."""
+    """Return the largest epsilon of a training, with the declared counts (as in reports) and without."""
     own, delta = largest_training(merchant.entries)
-    whole = with_counts(merchant.entries)
+    whole = largest_with_counts(merchant.entries)
     return (
         f"the largest training's epsilon is {shown(whole)} at delta {delta:.3g}, the declared counts "
         f"included ({shown(own)} without them)"
@@ -263,9 +272,9 @@ def _largest(merchant: Merchant) -> str:
 
 
 def _cap(merchant: Merchant) -> str:
-    """The cap that the newest entry was held against, by the policy that it names."""
+    """Return the cap that applied to the newest entry, from the policy that it names."""
     last = costs_of(merchant.entries)[-1]
-    rules = rules_of(merchant).get(last[last["kind"]]["policy_hash"])
+    rules = policies_of(merchant).get(last[last["kind"]]["policy_hash"])
     if rules is None:
         return f"(whether {last['epsilons']['cap_epsilon']:g} is its cap, a policy that is not here says)"
     return "(no cap)" if rules["lifetime_epsilon"] is None else f"of {rules['lifetime_epsilon']:g}"

@@ -1,8 +1,8 @@
-"""Epsilon from the raw history alone, by privacy loss distributions (PLD) and, as a cross-check, by RDP.
+"""Compute epsilon from a history of steps, by privacy loss distributions (PLD) and, as a cross-check, by RDP.
 
-Noise multipliers in a history are sqrt(V - 9) / Delta, at which a sum of discrete Gaussians of variance V
-hides no less than a continuous Gaussian (terms.py follows them). Sampling rates count 2**-52 more, the grid
-of the coins.
+Noise multipliers in a history are sqrt(V - 9) / Delta: for these, a sum of discrete Gaussians of variance V
+is at least as private as a continuous Gaussian (charge_checks.py checks them). Sampling rates are increased
+by 2**-52, the resolution of the uniform numbers that select records.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from .outcome import Problem, shown
 
 History = tuple[tuple[float, float, int], ...]
-"""(sampling rate, noise multiplier, steps), one for each kind of step, in the order of their last charge."""
-COIN_GRID = 2.0**-52
+"""(sampling rate, noise multiplier, steps) of each kind of step, in the order of their last charge."""
+SAMPLING_RESOLUTION = 2.0**-52
 FLOAT_DELTA = 1e-14
-"""Taken off delta for each step that is composed, for floating point."""
+"""Subtracted from delta for each composed step, for floating-point error."""
 _REAL = [n / 100 for n in (*range(105, 200, 5), *range(200, 400, 10), *range(400, 800, 25))]
 _WHOLE = [
     *range(8, 33),
@@ -38,23 +38,31 @@ ORDERS = np.asarray([*_REAL, *_WHOLE], dtype=np.float64)
 _LOG_FACTORIALS = np.asarray([math.lgamma(k + 1) for k in range(_WHOLE[-1] + 1)])
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 TOLERANCE, LEAST = 1e-3, 1e-5
-"""How far a recorded epsilon may lie from the recomputed one: relative, or this much where that is more."""
+"""Largest relative and absolute difference of a recorded epsilon; the larger of the two applies."""
 MIN_DELTA = 1e-12
 CROSS_CHECK = 1.01
-"""PLD may lie so much above the epsilon by RDP, and no more: its own grid's excess."""
-_FINENESS = 8e-3
-_COPIES_FINENESS = 2e-2
+"""Largest ratio of the epsilon by PLD to that by RDP; above 1 for the discretization of PLD."""
+_INTERVAL = 8e-3
+_COPIES_INTERVAL = 2e-2
 LEAST_NOISE, MOST_STEPS = 0.05, 10**6
-"""Below the one a sampled step has no figure; of more than the other none is stated. A stranger's bundle may
-name any."""
+"""Limits that bound the time a hostile bundle can take: a sampled step with less noise has no finite epsilon,
+and a history with more steps is refused."""
 _MOST_POINTS = 2**20
-"""Of the grid of one step: a coarser one errs upward."""
+"""Largest number of grid points of one step; a coarser grid gives a larger epsilon."""
 
 
 @lru_cache(maxsize=256)
 def rdp_step(rate: float, noise: float) -> np.ndarray:
-    """Renyi divergences of one step at ``ORDERS``: log E[ratio^a] / (a - 1), a record removed."""
-    rate = min(1.0, rate + COIN_GRID)
+    """Compute the Renyi divergences of one step: log E[ratio^a] / (a - 1), for a record removed.
+
+    Args:
+        rate: q, the sampling rate.
+        noise: the noise multiplier.
+
+    Returns:
+        float64 (orders,), at ``ORDERS``.
+    """
+    rate = min(1.0, rate + SAMPLING_RESOLUTION)
     if noise == 0.0 or (rate < 1.0 and noise < LEAST_NOISE):
         return np.full(len(ORDERS), math.inf)
     if rate == 1.0:
@@ -64,9 +72,18 @@ def rdp_step(rate: float, noise: float) -> np.ndarray:
 
 
 def _log_moment(rate: float, noise: float, order: int) -> float:
-    """At a whole order a: log of the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 noise^2)).
+    """Compute log E[ratio^a] at an integer order a.
 
-    Mironov, Talwar and Zhang 2019, section 3.3.
+    It is the log of the sum over k of C(a, k) (1 - q)^(a - k) q^k exp(k (k - 1) / (2 noise^2)) (Mironov,
+    Talwar and Zhang 2019, "Renyi Differential Privacy of the Sampled Gaussian Mechanism", section 3.3).
+
+    Args:
+        rate: q, the sampling rate.
+        noise: the noise multiplier.
+        order: a.
+
+    Returns:
+        The logarithm.
     """
     k = np.arange(order + 1)
     terms = _LOG_FACTORIALS[order] - _LOG_FACTORIALS[k] - _LOG_FACTORIALS[order - k]
@@ -75,7 +92,7 @@ def _log_moment(rate: float, noise: float, order: int) -> float:
 
 
 def _log_moments(rate: float, noise: float) -> list[float]:
-    """At the real orders: log of the integral of the mixture times ratio^(a - 1), by Gauss's rule."""
+    """Compute log E[ratio^a] at the real orders, by Gauss-Legendre quadrature of mixture * ratio^(a - 1)."""
     panel = min(noise, noise**2)
     first, last = -12.0 * noise, _REAL[-1] + 12.0 * noise
     starts = np.arange(math.ceil((last - first) / panel)) * panel + first
@@ -83,7 +100,7 @@ def _log_moments(rate: float, noise: float) -> list[float]:
     weights = np.tile(np.log(_WEIGHTS * panel / 2), len(starts))
     base = -(x**2) / (2 * noise**2) - math.log(noise * math.sqrt(2 * math.pi))
     ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * noise**2))
-    # The mixture itself is the base law times the ratio.
+    # The mixture's density is the base density times the ratio.
     return [_log_sum(weights + base + ratio + (order - 1) * ratio) for order in _REAL]
 
 
@@ -93,12 +110,29 @@ def _log_sum(terms: np.ndarray) -> float:
 
 
 def rdp_epsilons(rdp: np.ndarray, delta: float) -> np.ndarray:
-    """Epsilon that each order gives alone (Canonne, Kamath and Steinke 2020, proposition 12)."""
+    """Convert Renyi divergences to the epsilon of each order.
+
+    Args:
+        rdp: float64 (orders,), Renyi divergences at ``ORDERS``.
+        delta: the delta.
+
+    Returns:
+        float64 (orders,), by Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
+        Privacy", proposition 12.
+    """
     return np.maximum(0.0, rdp + np.log1p(-1 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1))
 
 
 def rdp_epsilon(rdp: np.ndarray, delta: float) -> float:
-    """Epsilon from Renyi divergences at ``ORDERS``, at the best of them."""
+    """Convert Renyi divergences to the smallest epsilon of all orders.
+
+    Args:
+        rdp: float64 (orders,), Renyi divergences at ``ORDERS``.
+        delta: the delta.
+
+    Returns:
+        Epsilon; infinity if ``delta`` is below ``MIN_DELTA``.
+    """
     if delta < MIN_DELTA:
         return math.inf
     return float(np.min(rdp_epsilons(rdp, delta))) if np.any(rdp) else 0.0
@@ -108,22 +142,22 @@ def rdp_epsilon(rdp: np.ndarray, delta: float) -> float:
 def _pld_step(rate: float, noise: float, interval: float) -> pld.PrivacyLossDistribution:
     return pld.from_gaussian_mechanism(
         noise,
-        sampling_prob=min(1.0, rate + COIN_GRID),
+        sampling_prob=min(1.0, rate + SAMPLING_RESOLUTION),
         value_discretization_interval=interval,
         pessimistic_estimate=True,
     )
 
 
-def _counted(history: History) -> int:
-    """Steps in all; ``ValueError`` for more than are ever stated."""
+def _total_steps(history: History) -> int:
+    """Count all steps; raise ``ValueError`` for more than ``MOST_STEPS``."""
     steps = sum(steps for _, _, steps in history)
     if steps > MOST_STEPS:
-        raise ValueError(f"{steps} steps are more than the {MOST_STEPS} that there may be")
+        raise ValueError(f"{steps} steps are more than the largest number, {MOST_STEPS}")
     return steps
 
 
 def _least_interval(history: History, *, copies: int = 1) -> float:
-    """The least interval at which no step's losses, out to 12 deviations, take too many points."""
+    """Return the smallest interval for which the losses of a step, to 12 deviations, fit ``_MOST_POINTS``."""
     noise = min((noise for _, noise, _ in history), default=math.inf) / copies
     return (12.0 / noise + 0.5 / noise**2) / _MOST_POINTS
 
@@ -135,23 +169,32 @@ def _pld_steps(rate: float, noise: float, steps: int, interval: float) -> pld.Pr
 
 @lru_cache(maxsize=32)
 def _pld_kept(history: History, interval: float) -> pld.PrivacyLossDistribution:
-    """The composition of a history, kept for what is charged on top of it."""
+    """Compose a history; cached, since later charges are composed with it."""
     last = _pld_steps(*history[-1], interval)
     return last if len(history) == 1 else _pld_kept(history[:-1], interval).compose(last)
 
 
 @lru_cache(maxsize=65536)
 def pld_epsilon(history: History, delta: float, rough: float) -> float:
-    """Epsilon by PLD of a history at ``delta``, at most 0.03% above the exact one; ``rough`` is a guess."""
-    steps = _counted(history)
+    """Compute the epsilon of a history by PLD, at most 0.03% above the exact one.
+
+    Args:
+        history: the steps.
+        delta: the delta.
+        rough: an estimate of epsilon, from which the grid is chosen.
+
+    Returns:
+        Epsilon; infinity if there is no bound.
+    """
+    steps = _total_steps(history)
     delta_left = delta - FLOAT_DELTA * steps
     if delta < MIN_DELTA or delta_left <= 0 or any(noise < LEAST_NOISE for _, noise, _ in history):
         return math.inf
     if not history:
         return 0.0
-    # The grid's excess grows with the steps and the square of the interval, over the square of epsilon. A
-    # power of two, so that neighbouring charges share their steps' distributions.
-    wanted, least = _FINENESS / math.sqrt(steps), _least_interval(history)
+    # The relative excess by discretization grows with the steps and with the square of interval / epsilon.
+    # The interval is a power of two, so that neighbouring charges share their steps' cached distributions.
+    wanted, least = _INTERVAL / math.sqrt(steps), _least_interval(history)
     while True:
         interval = 2.0 ** math.floor(math.log2(max(least, min(wanted * max(rough, 1e-3), 0.02))))
         earlier, last = history[:-1], history[-1]
@@ -164,23 +207,54 @@ def pld_epsilon(history: History, delta: float, rough: float) -> float:
         rough = epsilon
 
 
-def fits(recorded: float | None, computed: float) -> bool:
-    """Whether a recorded epsilon is the recomputed one."""
+def matches(recorded: float | None, computed: float) -> bool:
+    """Return whether a recorded epsilon equals the recomputed one within the tolerance.
+
+    Args:
+        recorded: the recorded epsilon; None for no bound.
+        computed: the recomputed epsilon; infinity for no bound.
+
+    Returns:
+        Whether they are equal.
+    """
     value = math.inf if recorded is None else recorded
     if math.isinf(value) or math.isinf(computed):
         return value == computed
     return abs(value - computed) <= max(TOLERANCE * computed, LEAST)
 
 
-def held(recorded: float | None, computed: float, *, what: str, entry: int | None) -> Iterator[Problem]:
-    """Yield a problem unless a recorded epsilon is the recomputed one."""
-    if not fits(recorded, computed):
+def check_epsilon(
+    recorded: float | None, computed: float, *, what: str, entry: int | None
+) -> Iterator[Problem]:
+    """Check a recorded epsilon.
+
+    Args:
+        recorded: the recorded epsilon; None for no bound.
+        computed: the recomputed epsilon; infinity for no bound.
+        what: what computed it, for the message.
+        entry: number of the ledger entry, if it is an entry's.
+
+    Yields:
+        The problem, if they differ.
+    """
+    if not matches(recorded, computed):
         reason = f"epsilon by {what}, is recorded as {shown(recorded)}; the history gives {computed:.6g}"
         yield Problem(entry, reason)
 
 
-def composed(history: History, delta: float) -> float:
-    """Epsilon by PLD of a history at ``delta``; ``ValueError`` where the one by RDP is below it."""
+def checked_pld_epsilon(history: History, delta: float) -> float:
+    """Compute the epsilon of a history by PLD, and check it against RDP.
+
+    Args:
+        history: the steps.
+        delta: the delta.
+
+    Returns:
+        Epsilon; infinity if there is no bound.
+
+    Raises:
+        ValueError: the epsilon by PLD is above that by RDP, or there are too many steps.
+    """
     total = sum(
         (rdp_step(rate, noise) * steps for rate, noise, steps in history), start=np.zeros(len(ORDERS))
     )
@@ -192,22 +266,30 @@ def composed(history: History, delta: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def of_copies(history: History, delta: float, *, copies: int) -> float:
-    """Epsilon by PLD for so many copies of a record, each sampled by itself; ``delta`` is what is left of it.
+def pld_epsilon_of_copies(history: History, delta: float, *, copies: int) -> float:
+    """Compute epsilon by PLD for several copies of a record, each sampled independently.
 
-    A step adds the sum of those that are drawn: a mixture over Binomial(copies, rate) of Gaussians
-    (Choquette-Choo and others 2024).
+    A step adds the copies that were sampled: a mixture of Gaussians over Binomial(copies, rate)
+    (Choquette-Choo, Ganesh, Steinke and Thakurta 2024, "Privacy Amplification for Matrix Mechanisms").
+
+    Args:
+        history: the steps.
+        delta: the delta that is left for the accountant.
+        copies: number of copies.
+
+    Returns:
+        Epsilon; infinity if there is no bound.
     """
-    total = _counted(history)
+    total = _total_steps(history)
     delta -= FLOAT_DELTA * total
     if delta < MIN_DELTA or any(noise < LEAST_NOISE for _, noise, _ in history):
         return math.inf
     guess, least = 1.0, _least_interval(history, copies=copies)
     for _ in range(2):
-        interval = max(least, _COPIES_FINENESS * guess / math.sqrt(total))
+        interval = max(least, _COPIES_INTERVAL * guess / math.sqrt(total))
         whole = None
         for rate, noise, steps in history:
-            drawn = min(1.0, rate + COIN_GRID)
+            drawn = min(1.0, rate + SAMPLING_RESOLUTION)
             weights = [
                 math.comb(copies, j) * drawn**j * (1 - drawn) ** (copies - j) for j in range(copies + 1)
             ]

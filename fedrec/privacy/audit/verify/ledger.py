@@ -1,4 +1,4 @@
-"""A merchant's entries: their form, the chain of hashes and signatures, and the server's receipts."""
+"""Check a merchant's ledger entries: their format, the chain of hashes and signatures, and the receipts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from .encoding import canonical, parsed, signed, utc
 from .epsilons import MOST_STEPS
 from .modes import CLIPPINGS, MODES
 from .outcome import UNREADABLE, Merchant, Problem
-from .reading import canonical, parsed, signed, utc
 
 SALT_BYTES = 32
 LEAST_SIGMA = 4.0
-"""Below this the accounting of a count's noise isn't what is proved."""
+"""Smallest sigma of a count's discrete Gaussian for which its accounting is proved, in records."""
 DUPLICATES = {
     "record": "exact duplicates (decoded pixels and label) dropped",
     "product": "products with the same photos and label dropped; a photo may stand in several products",
@@ -60,15 +60,26 @@ _FIELDS = {
     "answer": {"sequence", "created_at", "kind", "answer"},
 }
 ROUNDING_VARIANCE = 9.0
-"""Taken off a discrete Gaussian's variance, PLD of the continuous one is a bound for it."""
+"""With this subtracted from a discrete Gaussian's variance, a continuous Gaussian's PLD bounds its own."""
 _DIGITS = re.compile(r"[0-9a-f]{64}")
 
 
 _EPSILONS = ("spent_before", "spent_after", "own_epsilon")
 
 
-def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
-    """Parse the entries into ``merchant.entries``, up to the first of wrong form, place or signature."""
+def check_chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
+    """Check the chain, and parse the entries into ``merchant.entries`` up to the first that isn't valid.
+
+    Args:
+        merchant: the merchant.
+        made_at: when the bundle was made.
+
+    Yields:
+        What is wrong with the first entry that isn't valid.
+
+    Raises:
+        ValueError: the merchant's public key is not hexadecimal.
+    """
     public = bytes.fromhex(merchant.public)
     previous = hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
     keys: set[tuple[Any, ...]] = set()
@@ -77,7 +88,7 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
         try:
             payload, digest, signature = row["payload"], bytes.fromhex(row["hash"]), row["signature"]
             entry = parsed(payload)
-            _form(entry)
+            _check_form(entry)
             moment = utc(entry["created_at"])
             if set(row) != {"payload", "hash", "signature"} or canonical(entry) != payload.encode():
                 raise ValueError("it is not in its one encoding")
@@ -103,7 +114,7 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
             "its count is not the next one": kind == "count" and about["number"] != counts + 1,
             f"it is dated {written}, before the entry before it": moment < before,
             f"it is dated {written}, after the bundle was made": moment > made_at,
-            f"it hides a {about.get('unit')}, those before it a {unit}: they don't add up": (
+            f"it protects a {about.get('unit')}, those before it a {unit}: their epsilons don't add up": (
                 kind != "answer" and unit not in ("", about["unit"])
             ),
         }
@@ -118,7 +129,7 @@ def chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What an entry is known by: there is one of each."""
+    """Return what identifies an entry; no two entries of a ledger may have the same."""
     about = entry[entry["kind"]]
     if entry["kind"] == "count":
         return ("count", about["number"])
@@ -126,20 +137,20 @@ def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def charges_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The entries that are rounds' charges."""
+    """Return the entries that are charges of rounds."""
     return [entry for entry in entries if entry["kind"] == "charge"]
 
 
 def costs_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The entries that cost something: charges and counts."""
+    """Return the entries that spend privacy: charges and counts."""
     return [entry for entry in entries if entry["kind"] != "answer"]
 
 
 def cost(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an entry costs: rate, noise multipliers of both views, steps, beta.
+    """Return what an entry spends: sampling rate, noise multipliers of both views, steps and beta.
 
-    A count takes in every unit, one of which moves it by one; it is accounted as Gaussian noise of variance
-    sigma^2 - 9, which bounds the discrete noise.
+    A count includes every record and has sensitivity 1. It is accounted for as Gaussian noise of variance
+    sigma^2 - 9, which bounds its discrete Gaussian.
     """
     if entry["kind"] == "charge":
         found: Mapping[str, Any] = entry["charge"]
@@ -154,8 +165,15 @@ def cost(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def openings(merchant: Merchant) -> Iterator[Problem]:
-    """Hold what a merchant disclosed of its dataset versions against the commitments in its charges."""
+def check_openings(merchant: Merchant) -> Iterator[Problem]:
+    """Check the dataset versions that a merchant disclosed against the commitments in its charges.
+
+    Args:
+        merchant: the merchant; gets the versions that are valid.
+
+    Yields:
+        Each disclosed version that isn't the committed one.
+    """
     disclosed = merchant.raw["openings"]
     for entry in charges_of(merchant.entries):
         opening = disclosed.get(str(entry["sequence"]))
@@ -174,8 +192,8 @@ def openings(merchant: Merchant) -> Iterator[Problem]:
         yield Problem(None, "versions of photos are disclosed for entries that aren't there")
 
 
-def _form(entry: Any) -> None:
-    """Raise ``ValueError`` unless an entry has just its fields, of their types and in their ranges."""
+def _check_form(entry: Any) -> None:
+    """Raise ``ValueError`` unless an entry has exactly its fields, with the right types and ranges."""
     kind = entry["kind"]
     if set(entry) != _FIELDS[kind]:
         raise ValueError("it has other fields")
@@ -188,7 +206,7 @@ def _form(entry: Any) -> None:
     if kind == "answer":
         ranges = {"round_number": about["round_number"] >= 1}
     else:
-        _form_of_epsilons(entry["epsilons"])
+        _check_epsilons_form(entry["epsilons"])
         ranges = _count_ranges(about) if kind == "count" else _charge_ranges(about)
     if kind == "charge":
         ranges["data"] = bool(_DIGITS.fullmatch(entry["data"]))
@@ -197,7 +215,7 @@ def _form(entry: Any) -> None:
             raise ValueError(f"{name} is out of range")
 
 
-def _form_of_epsilons(epsilons: Mapping[str, Any]) -> None:
+def _check_epsilons_form(epsilons: Mapping[str, Any]) -> None:
     if set(epsilons) != {*_EPSILONS, "cap_epsilon", "delta"}:
         raise ValueError("its epsilons have other fields")
     for name in _EPSILONS:
@@ -210,7 +228,7 @@ def _form_of_epsilons(epsilons: Mapping[str, Any]) -> None:
         raise ValueError("the delta of its epsilons is outside (0, 1)")
     cap = epsilons["cap_epsilon"]
     if not isinstance(cap, _NUMBER) or isinstance(cap, bool) or not 0 < cap < math.inf:
-        raise ValueError("the cap that its epsilons are read for is no positive number")
+        raise ValueError("the cap of its epsilons is not a positive number")
 
 
 def _count_ranges(count: Mapping[str, Any]) -> dict[str, bool]:
@@ -244,11 +262,22 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def receipts(merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]) -> Iterator[Problem]:
-    """See that every head that both sides signed stands in the chain, and by the server of its training."""
+def check_receipts(
+    merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Check that every receipt is signed by both parties, and is for an entry of the chain.
+
+    Args:
+        merchant: the merchant; gets the last entry with a receipt, or a gap if it has no receipts.
+        servers: the bundle's server keys.
+        plans: the bundle's plans by training id; a receipt must be signed by its plan's server.
+
+    Yields:
+        Each receipt that isn't valid.
+    """
     hashes = {entry["hash"]: entry for entry in merchant.entries}
     places = {_key(entry)[:3]: entry["sequence"] for entry in merchant.entries}
-    # A merchant that has only declared a size has met no server yet.
+    # A merchant whose ledger has only a count hasn't joined a training yet.
     if not merchant.raw["receipts"] and len(merchant.raw["entries"]) > 1:
         merchant.gaps.append("no receipts: entries may have been cut from the end")
     for receipt in merchant.raw["receipts"]:
@@ -289,7 +318,7 @@ _KINDS = {"charged": "charge", "answered": "answer"}
 
 
 def _is_of(entry: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
-    """Whether a head of this moment can be of that entry: at a join, of any that was there already."""
+    """Return whether a signed head can be that of an entry; a head of a join can be that of any entry."""
     if stated["moment"] == "joined":
         return bool(stated["round_number"] == 0)
     kind = _KINDS[stated["moment"]]
@@ -297,5 +326,5 @@ def _is_of(entry: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
 
 
 def round_of(named: Mapping[str, Any]) -> tuple[str, int]:
-    """Name the round of a charge or a statement."""
+    """Return the training id and round number of a charge, an answer or a statement."""
     return named["training_id"], named["round_number"]

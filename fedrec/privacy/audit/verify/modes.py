@@ -1,4 +1,4 @@
-"""What plans and charges name: privacy modes, which say who adds noise, and ways to bring a gradient to C."""
+"""Define the privacy modes and clipping rules that plans and charges name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 
 class Mode(NamedTuple):
-    """``private``: noise is added. ``shared``: each merchant adds a share, and only sums carry the whole."""
+    """A privacy mode.
+
+    Attributes:
+        private: whether noise is added.
+        shared: whether each merchant adds a share, so that only sums have the whole noise.
+    """
 
     private: bool
     shared: bool
@@ -18,4 +23,4 @@ MODES = {
     "off": Mode(private=False, shared=False),
 }
 CLIPPINGS = ("fixed", "automatic")
-"""Either bounds a record's gradient by C, which is all that a figure rests on."""
+"""Both bound the norm of a record's gradient by C; epsilon depends on nothing else of them."""

@@ -1,4 +1,4 @@
-"""What comes of a check: problems by merchant, what was missing, and the verdict."""
+"""Define the outcome of a check: problems by merchant, missing parts, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError,
     ZeroDivisionError, MemoryError,
 )  # fmt: skip
-"""Whatever a stranger's file can make Python raise."""
+"""Everything that Python can raise on a malformed or hostile file."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Problem(NamedTuple):
-    """Something that doesn't hold: the number of the entry, counted from 1, if it is one, and why."""
+    """A failed check.
+
+    Attributes:
+        entry: number of the ledger entry, from 1; None if it isn't about an entry.
+        reason: what is wrong.
+    """
 
     entry: int | None
     reason: str
 
 
 class UnusableError(Exception):
-    """The file is no audit bundle at all: nothing was checked."""
+    """The file is no audit bundle; nothing was checked."""
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Keys got by another way, 64 hexadecimal digits each: servers', and merchants' by name.
+    """Trust anchors: public keys that the auditor got by another way, 64 hexadecimal digits each.
 
-    Where servers' are given, they are all of a bundle's; every merchant whose key is given must be in it.
+    Attributes:
+        servers: the servers' keys; if any are given, they must be exactly the bundle's.
+        merchants: merchants' keys by name; each of these merchants must be in the bundle.
     """
 
     servers: frozenset[str] = frozenset()
@@ -40,11 +47,15 @@ class Anchors:
 
 @dataclass
 class Outcome:
-    """What came of a bundle.
+    """The outcome of checking a bundle.
 
-    ``keys`` are all public keys in it by whose they are, ``lines`` says what holds, ``failures`` the first
-    thing that doesn't, by merchant ("" for the bundle itself), ``gaps`` what could not be checked, ``alarms``
-    why there is no guarantee although the record holds, ``exposures`` where single updates lay open.
+    Attributes:
+        keys: all public keys in the bundle, by owner.
+        lines: what holds.
+        failures: the first failed check, by merchant; "" for the bundle itself.
+        gaps: what could not be checked since parts are missing.
+        alarms: why there is no privacy guarantee although the record holds.
+        exposures: trainings whose single updates the server could read.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -56,17 +67,17 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that could be checked held."""
+        """Whether all checks that could be run succeeded."""
         return not self.failures
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was missing."""
+        """Whether no part was missing."""
         return not self.gaps
 
     @property
     def verdict(self) -> str:
-        """One line for a person."""
+        """The verdict, one sentence."""
         if not self.ok:
             return "The record does NOT hold."
         text = "The record holds" if self.complete else "The record holds as far as it could be checked"
@@ -74,7 +85,15 @@ class Outcome:
         return f"{'; '.join([text, *noted, *self.exposures])}."
 
     def fail(self, where: str, problems: Sequence[Problem]) -> bool:
-        """Keep the first of these problems, by entry; return whether there was one."""
+        """Record the first of these problems, by entry, unless an earlier check failed there.
+
+        Args:
+            where: the merchant's name; "" for the bundle itself.
+            problems: what a check found, in any order.
+
+        Returns:
+            Whether there was a problem.
+        """
         if not problems:
             return False
         entry, reason = min(problems, key=lambda problem: problem.entry or math.inf)
@@ -85,10 +104,16 @@ class Outcome:
 
 @dataclass
 class Merchant:
-    """One merchant's part of a bundle, as far as its chain holds; :func:`_merchant` fills it.
+    """One merchant's part of a bundle; the checks fill everything but the first three attributes.
 
-    ``covered`` is the last entry that a receipt is for; ``versions`` are the photos' names that were
-    disclosed, by entry.
+    Attributes:
+        name: the merchant's name.
+        public: its public key, 64 hexadecimal digits.
+        raw: its part of the bundle, as parsed from JSON.
+        entries: its ledger entries, up to the first that isn't valid.
+        covered: number of the last entry that a receipt is for; 0 for none.
+        versions: disclosed version of the photos, by number of the entry.
+        gaps: what could not be checked since parts are missing.
     """
 
     name: str
@@ -100,8 +125,8 @@ class Merchant:
     gaps: list[str] = field(default_factory=list)
 
 
-def guarded(check: Iterator[Problem]) -> list[Problem]:
-    """Run a check to its end; what it stumbles over is a problem too."""
+def problems_of(check: Iterator[Problem]) -> list[Problem]:
+    """Run a check and return its problems; an exception on malformed content is a problem too."""
     found = []
     try:
         for problem in check:
@@ -112,10 +137,10 @@ def guarded(check: Iterator[Problem]) -> list[Problem]:
 
 
 def unreadable(error: BaseException) -> Problem:
-    """Say in one line what a check stumbled over."""
+    """Return the problem for an exception on malformed content."""
     return Problem(None, f"a part can't be read ({type(error).__name__}: {str(error)[:200]})")
 
 
 def shown(value: float | None) -> str:
-    """Write an epsilon for people; None has no bound."""
+    """Format an epsilon; None is one without a bound."""
     return "without a bound" if value is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What a plan states of its scheme: who opens sums, who reads single updates, which epsilon holds."""
+"""Check the trust model that a plan states: who opens sums, who reads single updates, which epsilon holds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import Any
 from .outcome import Problem
 
 MEMBERS = {"nobody": 0, "holder": 1, "committee": None}
-"""Who opens sums, and how many seats that takes; None where the plan has a committee of its own size."""
+"""Number of committee seats by who opens sums; None if the plan states the committee's size."""
 CLOSED, BY_HOLDER, BY_SERVER = "nobody_below_threshold", "key_holder", "server"
-"""Who can read a single update."""
+"""Who can read a single merchant's update."""
 
 
-def trust_problems(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
-    """See that a plan says all of it, and nothing that can't be; ``here`` names the plan."""
+def check_trust(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+    """Check that a plan states its trust model completely and without contradiction.
+
+    Args:
+        plan: the plan, as parsed from JSON.
+        here: name of the plan in messages.
+
+    Yields:
+        Each contradiction.
+    """
     trust = plan["trust"]
     if set(trust) != {"opened_by", "reads_single_updates", "epsilon_of"} or (
         trust["opened_by"] not in MEMBERS
@@ -32,22 +40,22 @@ def trust_problems(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
 
 
 def counts_sum(plan: Mapping[str, Any]) -> bool:
-    """Whether the plan's epsilon is that of the whole sum's noise, not of one merchant's share."""
+    """Return whether the plan's epsilon is that of a whole sum's noise, not of one merchant's share."""
     trust = plan["trust"]
     return bool(trust["epsilon_of"] == "sum" and trust["reads_single_updates"] == CLOSED)
 
 
 def has_committee(plan: Mapping[str, Any]) -> bool:
-    """Whether a committee opens the plan's sums."""
+    """Return whether a committee opens the plan's sums."""
     return bool(plan["trust"]["opened_by"] == "committee")
 
 
 def opens_in_clear(plan: Mapping[str, Any]) -> bool:
-    """Whether the server opens the plan's sums without asking anybody."""
+    """Return whether the server opens the plan's sums by itself."""
     return bool(plan["trust"]["opened_by"] == "nobody")
 
 
 def readable_by_server(plan: Mapping[str, Any]) -> bool:
-    """Whether the server by itself reads single updates, or the plan doesn't say that it can't."""
+    """Return whether the server can read single updates; True also if the plan doesn't state it."""
     trust = plan.get("trust")
     return not isinstance(trust, dict) or trust.get("reads_single_updates") not in (CLOSED, BY_HOLDER)

@@ -1,4 +1,4 @@
-"""Figures that people read, held against the history: a ledger's summary, and a training's own report."""
+"""Check the numbers in a ledger's summary and in a training's report against the ledger entries."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .epsilons import MIN_DELTA, composed, held, of_copies, rdp_epsilon, rdp_step
+from .charge_checks import multipliers
+from .encoding import close
+from .epsilon_checks import BROKEN, History
+from .epsilons import (
+    MIN_DELTA,
+    check_epsilon,
+    checked_pld_epsilon,
+    pld_epsilon_of_copies,
+    rdp_epsilon,
+    rdp_step,
+)
 from .epsilons import History as Steps
 from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, cost, costs_of
 from .modes import MODES
 from .outcome import Merchant, Problem
-from .reading import close
-from .spending import BROKEN, History
-from .terms import multipliers
 
 COUNT_SIGMA = 20.0
-"""The noise of the count that every merchant of a training declared."""
+"""Standard deviation of the noise in the count that every merchant of a training declared, in records."""
 
 
-def hold_summary(merchant: Merchant) -> Iterator[Problem]:
-    """Hold the figures that people read against the history."""
+def check_summary(merchant: Merchant) -> Iterator[Problem]:
+    """Check a merchant's summary against its ledger entries."""
     summary, entries = merchant.raw["summary"], merchant.entries
     costs = costs_of(entries)
     last, counts = costs[-1], [entry["count"] for entry in costs if entry["kind"] == "count"]
@@ -51,11 +58,11 @@ def hold_summary(merchant: Merchant) -> Iterator[Problem]:
         epsilon=float(epsilons["cap_epsilon"]), delta=epsilons["delta"], noise=BROKEN
     )
     what = "the lifetime filter, if aggregation were broken"
-    yield from held(summary["spent_aggregation_broken"], broken, what=what, entry=None)
+    yield from check_epsilon(summary["spent_aggregation_broken"], broken, what=what, entry=None)
 
 
 def largest_training(entries: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
-    """The largest epsilon of one training, and the delta that it is at; 0 and None before the first."""
+    """Return the largest recorded epsilon of a training and its delta; 0 and None before the first charge."""
     last = {entry["charge"]["training_id"]: entry for entry in charges_of(entries)}
     if not last:
         return 0.0, None
@@ -68,8 +75,15 @@ def largest_training(entries: Iterable[Mapping[str, Any]]) -> tuple[float | None
     return worst["epsilons"]["own_epsilon"], worst["charge"]["delta"]
 
 
-def with_counts(entries: Sequence[Mapping[str, Any]]) -> float | None:
-    """The largest epsilon of one training and all declared counts, by PLD; None without a bound."""
+def largest_with_counts(entries: Sequence[Mapping[str, Any]]) -> float | None:
+    """Compute the largest epsilon of a training together with all declared counts, by PLD.
+
+    Args:
+        entries: the ledger's entries.
+
+    Returns:
+        Epsilon; None if there is no bound.
+    """
     counts: Steps = tuple(
         (about["sample_rate"], about["guaranteed_noise_multiplier"], about["steps"])
         for about in (cost(entry) for entry in entries if entry["kind"] == "count")
@@ -85,14 +99,23 @@ def with_counts(entries: Sequence[Mapping[str, Any]]) -> float | None:
             *counts,
             (float(first["sample_rate"]), float(first["guaranteed_noise_multiplier"]), steps),
         )
-        found = max(found, composed(history, left) if left >= MIN_DELTA else math.inf)
+        found = max(found, checked_pld_epsilon(history, left) if left >= MIN_DELTA else math.inf)
     return found if math.isfinite(found) else None
 
 
-def hold_report(
+def check_report(
     report: Mapping[str, Any], plan: Mapping[str, Any], merchants: Iterable[Merchant]
 ) -> Iterator[Problem]:
-    """Hold what a training's own report says of privacy against its plan and the ledgers."""
+    """Check the privacy section of a training's report against its plan and the ledgers.
+
+    Args:
+        report: the report, as parsed from JSON.
+        plan: the training's plan.
+        merchants: the bundle's merchants.
+
+    Yields:
+        Each value that differs.
+    """
     privacy, training_id = report["privacy"], report["run"]["training_id"]
     charged = {
         merchant.name: [e for e in charges_of(merchant.entries) if e["charge"]["training_id"] == training_id]
@@ -132,7 +155,7 @@ def hold_report(
 
     def proved(noise: float, delta: float) -> float:
         left = delta - steps * beta
-        return composed(history(noise), left) if private and left >= MIN_DELTA else math.inf
+        return checked_pld_epsilon(history(noise), left) if private and left >= MIN_DELTA else math.inf
 
     exact = {
         "epsilon": proved(guaranteed, plan["delta"]),
@@ -140,14 +163,14 @@ def hold_report(
         "epsilon_at_1e-5": proved(guaranteed, 1e-5),
     }
     for name, value in exact.items():
-        yield from held(privacy[name], value, what=f"PLD, the attached report's {name}", entry=None)
+        yield from check_epsilon(privacy[name], value, what=f"PLD, the attached report's {name}", entry=None)
     if set(privacy["epsilon_of_copies"]) != {"2", "4"}:
         yield Problem(None, "the attached report has an epsilon for other numbers of copies than 2 and 4")
         return
     for copies, stated in privacy["epsilon_of_copies"].items():
         left = plan["delta"] - int(copies) * steps * beta
-        found = of_copies(history(guaranteed), left, copies=int(copies)) if private else math.inf
-        # Either errs upward by its grid.
+        found = pld_epsilon_of_copies(history(guaranteed), left, copies=int(copies)) if private else math.inf
+        # Both are above the exact epsilon, by their discretization.
         same = (
             stated is None if math.isinf(found) else stated is not None and close(stated, found, within=0.01)
         )
@@ -173,7 +196,9 @@ def hold_report(
     ]
     if not _same_events(privacy["events"], events):
         yield Problem(None, "the attached report lists other events than plan and counts give")
-    yield from held(privacy["cross_checks"]["rdp"], by_rdp, what="RDP, in the attached report", entry=None)
+    yield from check_epsilon(
+        privacy["cross_checks"]["rdp"], by_rdp, what="RDP, in the attached report", entry=None
+    )
     known = {merchant.name: merchant for merchant in merchants}
     for line in privacy["per_merchant"]:
         name = str(line["merchant"])[:64]
@@ -192,7 +217,7 @@ def hold_report(
             noise = charged[name][0]["charge"]["guaranteed_noise_multiplier"]
             own_training = (*own_training, (plan["sample_rate"], noise, steps_of))
         figures_of = {
-            "epsilon": (composed(own_training, left) if left >= MIN_DELTA else math.inf, "PLD"),
+            "epsilon": (checked_pld_epsilon(own_training, left) if left >= MIN_DELTA else math.inf, "PLD"),
             "epsilon_lifetime": (
                 History.of(merchant.entries).spent(epsilon=float(last["cap_epsilon"]), delta=last["delta"]),
                 "the lifetime filter",
@@ -200,11 +225,11 @@ def hold_report(
         }
         for figure, (computed, rule) in figures_of.items():
             what = f"{rule}, {figure} of {name} in the attached report"
-            yield from held(line[figure], computed, what=what, entry=None)
+            yield from check_epsilon(line[figure], computed, what=what, entry=None)
 
 
 def rating(epsilon: float | None) -> str:
-    """A budget in words, on the scale that every page uses."""
+    """Rate an epsilon in words, on the scale that reports use."""
     scale = ((1.0, "strong"), (4.0, "moderate"), (10.0, "weak"))
     return next(
         (word for most, word in scale if epsilon is not None and epsilon <= most), "little protection"

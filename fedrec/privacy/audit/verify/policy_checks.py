@@ -1,4 +1,4 @@
-"""The merchant's own rules: no charge may break one that held at its time."""
+"""Check each charge against the merchant's policy that it names."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
 from typing import Any
 
-from .epsilons import TOLERANCE, composed
+from .encoding import parsed, utc
+from .epsilon_checks import NOMINAL_CAP
+from .epsilons import TOLERANCE, checked_pld_epsilon
 from .ledger import costs_of, round_of
 from .modes import MODES
 from .outcome import Merchant, Problem
-from .reading import parsed, utc
 from .seats import fingerprint
-from .spending import NOMINAL_CAP
 from .trust import has_committee, opens_in_clear
 
 GRACE = timedelta(minutes=5)
-"""How much later than the check of the hours a charge may be written: its epsilon is composed in between."""
+"""Largest delay of a charge after the merchant's check of the hours; its epsilon is computed in between."""
 
 
-def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
-    """Hold every charge against the policy that it names."""
-    known = rules_of(merchant)
+def check_policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check every charge and count against the policy that it names.
+
+    Args:
+        merchant: the merchant; gets a gap for each check that isn't possible.
+        plans: the bundle's plans by training id.
+
+    Yields:
+        Each rule that an entry breaks.
+    """
+    known = policies_of(merchant)
     missing = by_own_clock = 0
     days: Counter[str] = Counter()
     rounds: set[tuple[str, int]] = set()
@@ -61,8 +69,8 @@ def policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
         merchant.gaps.append(f"{by_own_clock} charges whose hours or days go by the merchant's own clock")
 
 
-def rules_of(merchant: Merchant) -> dict[str, Any]:
-    """The policies that came with a merchant's ledger, by their hashes."""
+def policies_of(merchant: Merchant) -> dict[str, Any]:
+    """Return the merchant's policies in the bundle, by hash."""
     return {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in merchant.raw["policies"]}
 
 
@@ -86,7 +94,7 @@ def _broken_rules(
 
 
 def _broken_by_cost(rules: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, bool]:
-    """The rules that hold for whatever costs something, a count among them."""
+    """Return which of the rules for all entries with a cost, charges and counts, are broken."""
     about, epsilons = entry[entry["kind"]], entry["epsilons"]
     after, lifetime = epsilons["spent_after"], rules["lifetime_epsilon"]
     whole_delta = about["delta"] if lifetime is None else rules["lifetime_delta"]
@@ -107,11 +115,11 @@ def _broken_by_plan(
     largest = rules["largest_training_epsilon"]
     steps = plan["rounds"] * plan["local_steps"]
     history = ((float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]), steps),)
-    # At one delta, the policy's: at the plan's own a costly one would pass by naming a large one.
+    # At the policy's delta: at its own, a plan could pass by choosing a large delta.
     whole_delta = plan["delta"] if rules["lifetime_delta"] is None else rules["lifetime_delta"]
     committed = has_committee(plan)
     return _broken_sizes(rules, plan) | {
-        # Whoever opens an encrypted sum may collude too, whatever the mode of the noise.
+        # Those who open an encrypted sum may collude too, in every privacy mode.
         "least_colluders": (
             (MODES[plan["mode"]].shared or not opens_in_clear(plan))
             and plan["colluders"] < rules["least_colluders"]
@@ -127,12 +135,12 @@ def _broken_by_plan(
         "roster_fingerprint": rules["roster_fingerprint"] not in (None, fingerprint(plan["roster"])),
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
-        and composed(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),
+        and checked_pld_epsilon(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),
     }
 
 
 def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
-    """The rules on a training's size; a limit of none is a simulation's."""
+    """Return which of the limits on a training's size are broken; None is no limit, as in simulations."""
     pixels = plan["channels"] * plan["image_size"] ** 2
     sizes = {
         "largest_steps": plan["rounds"] * plan["local_steps"],
@@ -145,7 +153,7 @@ def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str
 
 
 def _within(created_at: str, spans: Sequence[str]) -> bool:
-    """Whether a charge was written in one of these spans of the day, e.g. 22:00-06:00, or soon after it."""
+    """Return whether a charge was written in one of the spans, such as 22:00-06:00, or up to GRACE later."""
     moments = {utc(created_at).time(), (utc(created_at) - GRACE).time()}
     for span in spans:
         start, end = (time.fromisoformat(part) for part in span.split("-"))

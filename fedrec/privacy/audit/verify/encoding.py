@@ -1,4 +1,4 @@
-"""Bytes to values: one encoding, one meaning, signatures and times."""
+"""Encode and parse canonical JSON and times, verify signatures, and compare numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 EXACT = 1e-9
-"""How far other figures may lie from what they follow from: the rounding of floats."""
+"""Relative tolerance of numbers other than epsilons: float rounding."""
 
 
 def canonical(value: Any) -> bytes:
-    """The one encoding that hashes and signatures are over."""
+    """Return the canonical JSON of a value, to which hashes and signatures apply."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def signed(public: bytes, message: bytes, signature: str, *, context: bytes) -> bool:
-    """Whether an Ed25519 signature of 128 hexadecimal digits holds for a message in a context."""
+    """Return whether an Ed25519 signature (RFC 8032) is valid.
+
+    Args:
+        public: the public key, 32 bytes.
+        message: the signed bytes.
+        signature: 128 hexadecimal digits.
+        context: purpose of the signature; it is signed with the message.
+
+    Returns:
+        False also if the key or the signature has another form.
+    """
     whole = b"fedrec/sign/1" + b"".join(struct.pack("<Q", len(part)) + part for part in (context, message))
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), whole)
@@ -31,7 +41,7 @@ def signed(public: bytes, message: bytes, signature: str, *, context: bytes) -> 
 
 
 def parsed(text: str | bytes) -> Any:
-    """Read JSON that says one thing only: no key twice, no NaN; ``ValueError`` for anything else."""
+    """Parse JSON without duplicate keys, NaN or infinities; raise ``ValueError`` for anything else."""
     return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
 
 
@@ -47,7 +57,17 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def utc(text: str) -> datetime:
-    """A time as it is written in ledgers and bundles; ``ValueError`` for any other form."""
+    """Parse a time of a ledger or bundle.
+
+    Args:
+        text: ISO 8601, UTC, in whole seconds.
+
+    Returns:
+        The time.
+
+    Raises:
+        ValueError: the text has another form.
+    """
     moment = datetime.fromisoformat(text)
     if moment.utcoffset() != timedelta(0) or moment.isoformat(timespec="seconds") != text:
         raise ValueError("a time is not UTC in seconds")
@@ -55,5 +75,14 @@ def utc(text: str) -> datetime:
 
 
 def close(value: float, other: float, *, within: float = EXACT) -> bool:
-    """Whether two figures are the same but for the rounding of floats."""
+    """Return whether two numbers are equal up to rounding.
+
+    Args:
+        value: a number.
+        other: the other number.
+        within: relative tolerance.
+
+    Returns:
+        Whether they are equal.
+    """
     return math.isclose(value, other, rel_tol=within, abs_tol=1e-300)

@@ -1,4 +1,4 @@
-"""What came of a check, in lines for a person; and the keys that a person gives."""
+"""Write the outcome of a check as lines of text, and parse keys given on the command line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COMPARE = (
 LIMIT = "This shows that the record is consistent, not that a merchant ran what it wrote down."
 
 
-def told(outcome: Outcome) -> Iterator[str]:
-    """Everything that came of a bundle, in lines for a person; no stranger's text moves the cursor."""
+def text_lines(outcome: Outcome) -> Iterator[str]:
+    """Yield the outcome line by line; unprintable characters of a bundle are replaced by '?'."""
     for line in _lines(outcome):
         yield "".join(letter if letter.isprintable() else "?" for letter in line)
 
@@ -33,7 +33,17 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 
 
 def named_key(text: str) -> tuple[str, str]:
-    """Read NAME=HEX; ``ValueError`` unless it is a name and 64 hexadecimal digits."""
+    """Parse a merchant's name and key.
+
+    Args:
+        text: NAME=HEX.
+
+    Returns:
+        The name and the key, 64 hexadecimal digits.
+
+    Raises:
+        ValueError: the text has another form.
+    """
     name, sign, key = text.partition("=")
     if not sign or not NAME.fullmatch(name):
         raise ValueError(f"{text!r} is not NAME=KEY")
@@ -41,7 +51,17 @@ def named_key(text: str) -> tuple[str, str]:
 
 
 def public_key(text: str) -> str:
-    """Read a key; ``ValueError`` unless it is 64 hexadecimal digits."""
+    """Return a public key given as text.
+
+    Args:
+        text: 64 lower-case hexadecimal digits.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: the text has another form.
+    """
     if len(text) != 64 or set(text) - set("0123456789abcdef"):
         raise ValueError(f"{text!r} is not a key of 64 hexadecimal digits")
     return text

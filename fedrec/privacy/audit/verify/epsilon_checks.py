@@ -1,6 +1,6 @@
-"""Every figure of a ledger's entries, from the raw history alone.
+"""Recompute every epsilon of a ledger's entries from the charges.
 
-That is what each training costs by itself, by PLD, and what the lifetime filter counts for all of them.
+These are the epsilon of each training by itself, by PLD, and the lifetime epsilon, by the lifetime filter.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .cap import Spent, cap_spent
-from .epsilons import CROSS_CHECK, fits, held, pld_epsilon, rdp_epsilon, rdp_step
+from .epsilons import CROSS_CHECK, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
 from .ledger import cost, costs_of
+from .lifetime_filter import TrainingSpend, lifetime_epsilon
 from .outcome import Problem
 
 GUARANTEED, BROKEN = "guaranteed_noise_multiplier", "broken_noise_multiplier"
 NOMINAL_CAP = 10.0
-"""What the filter's order is chosen for where a policy sets no cap, as in simulations."""
+"""The cap for which the filter's order is chosen if a policy sets none, as in simulations."""
 _RATIO = 1.7
-"""PLD is composed anew where a training's steps have grown by this; it is interpolated between."""
+"""Ratio of the step counts at which PLD is computed; epsilons in between are interpolated."""
 _ALIKE = ("sample_rate", GUARANTEED, BROKEN, "beta", "delta", "rounds", "steps")
 
 
 class _Training:
-    """A training: its first charge, and the steps charged so far."""
+    """A training's first charge, and the number of steps charged so far."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         self.first = first
@@ -34,15 +34,15 @@ class _Training:
     def planned(self) -> int:
         return int(self.first["rounds"] * self.first["steps"])
 
-    def spent(self, noise: str) -> Spent:
+    def spent(self, noise: str) -> TrainingSpend:
         first = self.first
-        return Spent(
+        return TrainingSpend(
             float(first["sample_rate"]), float(first[noise]), self.planned, self.steps, float(first["beta"])
         )
 
 
 class History:
-    """What a ledger was charged: trainings in the order of their first charges, and counts."""
+    """The costs in a ledger: trainings in the order of their first charges, and counts."""
 
     def __init__(self) -> None:
         self.trainings: dict[str, _Training] = {}
@@ -50,14 +50,14 @@ class History:
 
     @staticmethod
     def of(entries: Iterable[Mapping[str, Any]]) -> History:
-        """Add up all charges and counts."""
+        """Return the history of all charges and counts in the entries."""
         found = History()
         for entry in costs_of(entries):
             found.add(entry)
         return found
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Take in a charge or a count."""
+        """Add a charge or a count."""
         if entry["kind"] == "count":
             self.counts.append(cost(entry))
         else:
@@ -65,8 +65,18 @@ class History:
             self.trainings.setdefault(charge["training_id"], _Training(charge)).steps += charge["steps"]
 
     def spent(self, *, epsilon: float, delta: float, noise: str = GUARANTEED) -> float:
-        """Epsilon that counts against a cap, in the server's view or by another of the noise multipliers."""
-        return cap_spent(
+        """Compute the lifetime epsilon.
+
+        Args:
+            epsilon: the cap.
+            delta: the cap's delta.
+            noise: name of the noise multiplier: ``GUARANTEED`` is the server's view, ``BROKEN`` the view of
+                somebody who reads single updates.
+
+        Returns:
+            Epsilon at ``delta``; infinity if there is no bound.
+        """
+        return lifetime_epsilon(
             [training.spent(noise) for training in self.trainings.values()],
             [(count["sample_rate"], count[noise]) for count in self.counts],
             epsilon=epsilon,
@@ -75,7 +85,7 @@ class History:
 
 
 class _Point(NamedTuple):
-    """An entry's figure of its training alone, and what it is to follow from."""
+    """An entry's epsilon of its own training, and what it is computed from."""
 
     entry: int
     recorded: float | None
@@ -91,18 +101,18 @@ class _Point(NamedTuple):
         return pld_epsilon(((self.rate, self.noise, self.steps),), self.delta, self.rough())
 
 
-def spending(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Recompute every figure of the entries."""
+def check_epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Check all epsilons of the entries, and that a training's charges agree with its first one."""
     history, runs = History(), dict[str, list[_Point]]()
     for entry in costs_of(entries):
         recorded, number = entry["epsilons"], entry["sequence"]
         about = cost(entry)
         at = {"epsilon": float(recorded["cap_epsilon"]), "delta": recorded["delta"]}
-        yield from held(
+        yield from check_epsilon(
             recorded["spent_before"], history.spent(**at), what="the lifetime filter, before it", entry=number
         )
         history.add(entry)
-        yield from held(
+        yield from check_epsilon(
             recorded["spent_after"], history.spent(**at), what="the lifetime filter, after it", entry=number
         )
         run, steps, delta = f"count {number}", 1, entry[entry["kind"]]["delta"]
@@ -125,14 +135,21 @@ def spending(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
             )
         )
     for points in runs.values():
-        yield from _hold_run(points)
+        yield from _check_training(points)
 
 
-def _hold_run(run: Sequence[_Point]) -> Iterator[Problem]:
-    """Check the figures of one training: at knots composed anew, between them by a curve.
+def _check_training(run: Sequence[_Point]) -> Iterator[Problem]:
+    """Check the epsilons of one training.
 
-    A figure that is off the curve is composed anew too, so that the curve spares time and judges nothing. RDP
-    at its best order, computed by other formulas, may lie above PLD and not below.
+    They are computed by PLD at some step counts, and interpolated in between to save time. An epsilon that
+    differs from the interpolation is computed by PLD, so that interpolation alone never fails an entry. The
+    epsilon by RDP, from other formulas, must not be below that by PLD.
+
+    Args:
+        run: the training's entries.
+
+    Yields:
+        Each epsilon that isn't the recomputed one.
     """
     by_steps = {point.steps: point for point in run}
     counts = sorted(by_steps)
@@ -143,24 +160,24 @@ def _hold_run(run: Sequence[_Point]) -> Iterator[Problem]:
     chosen = [counts[knot] for knot in knots]
     known = {steps: by_steps[steps].exact() for steps in chosen}
     for point in run:
-        if point.steps in known or not fits(point.recorded, _between(chosen, known, point.steps)):
-            yield from held(point.recorded, point.exact(), what="PLD, of its own", entry=point.entry)
+        if point.steps in known or not matches(point.recorded, _between(chosen, known, point.steps)):
+            yield from check_epsilon(point.recorded, point.exact(), what="PLD, of its own", entry=point.entry)
         rough = point.rough()
         if math.isfinite(rough) and (point.recorded is None or point.recorded > CROSS_CHECK * rough):
             yield Problem(point.entry, "its epsilon by PLD is above the one by RDP")
 
 
 def _between(chosen: Sequence[int], known: Mapping[int, float], steps: int) -> float:
-    """Interpolate epsilon at ``steps`` by a cubic through four knots, in logarithms; NaN if it can't be."""
+    """Interpolate epsilon at ``steps`` by a cubic of logarithms through four knots; NaN if not possible."""
     first = max(0, min(bisect_left(chosen, steps) - 2, len(chosen) - 4))
-    near = [at for at in chosen[first : first + 4] if at > 0]
-    if len(near) < 4 or not all(0 < known[at] < math.inf for at in near):
+    knots = [at for at in chosen[first : first + 4] if at > 0]
+    if len(knots) < 4 or not all(0 < known[at] < math.inf for at in knots):
         return math.nan
-    total, here = 0.0, math.log(steps)
-    for at in near:
+    total, target = 0.0, math.log(steps)
+    for at in knots:
         weight = 1.0
-        for other in near:
+        for other in knots:
             if other != at:
-                weight *= (here - math.log(other)) / (math.log(at) - math.log(other))
+                weight *= (target - math.log(other)) / (math.log(at) - math.log(other))
         total += weight * math.log(known[at])
     return math.exp(total)

@@ -1,4 +1,4 @@
-"""What a training asks for: its plan, and what a charge's sensitivity and noise follow from."""
+"""Check plans, and the sensitivity and noise of each charge against its plan."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from .encoding import EXACT, close
 from .ledger import charges_of
 from .modes import MODES
 from .outcome import Merchant, Problem
-from .reading import EXACT, close
-from .seats import seat_problems
-from .trust import counts_sum, trust_problems
+from .seats import check_committee
+from .trust import check_trust, counts_sum
 
-CUT = 2.0**-60
-"""The part of beta that rounding doesn't have."""
+TRUNCATION_BETA = 2.0**-60
+"""The part of beta for truncated samples; the rest is for rounding."""
 FLOAT_SLACK = 2.0**-16
-"""How much longer than the clip floating-point error may leave a gradient, relative."""
+"""Relative excess of a clipped gradient over the clipping norm by floating point."""
 INFLATION = 1.025
+"""Largest ratio of the sensitivity to the clipping norm on a plan's grid, which is the coarsest such grid."""
 BETA = 1e-12
-"""A plan's grid: the coarsest power of two in which the sensitivity is at most so much above the clip."""
+"""Probability per step that the sensitivity is exceeded, in the derivation of a plan's grid."""
 LARGEST_DELTA = 0.01
 SMOOTHING, LEAST_SHARE = 3.0, 8.0
-"""Grid units: discrete noise of variance V, in shares of 8 and more, counts as a Gaussian's of V - 9."""
+"""In grid units: discrete noise of variance V, of shares of at least 8, counts as a Gaussian of V - 9."""
 
 
-def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
-    """Hold a plan against the servers' keys and the rules that every merchant keeps."""
+def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
+    """Check a plan against the servers' keys and the rules that every merchant applies.
+
+    Args:
+        plan: the plan, as parsed from JSON.
+        servers: the bundle's server keys.
+
+    Yields:
+        Each rule that the plan breaks.
+    """
     here = f"the plan of nonce {str(plan['nonce'])[:32]}"
     names = [peer["name"] for peer in plan["roster"]]
     keys = {peer["signing_key"] for peer in plan["roster"]}
@@ -46,19 +55,28 @@ def plan_problems(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterat
         yield Problem(
             None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
         )
-    yield from trust_problems(plan, here)
-    yield from seat_problems(plan, here)
+    yield from check_trust(plan, here)
+    yield from check_committee(plan, here)
 
 
 def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
-    """A plan's noise multipliers: that of the server's view, and that of one merchant's own share."""
+    """Return a plan's noise multipliers: of the server's view, and of one merchant's own share."""
     planned = plan["noise_multiplier"] or 0.0
     own = _own(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]))
     return (planned if counts_sum(plan) else own), own
 
 
-def share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
-    """The discrete Gaussian, in grid units, that each merchant adds for a sum's planned noise multiplier."""
+def noise_share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
+    """Compute the noise share that each merchant adds.
+
+    Args:
+        planned: the noise multiplier planned for a sum.
+        terms: a plan or a charge: mode, fewest contributors and colluders.
+        sensitivity: Delta, in grid units.
+
+    Returns:
+        The parameter of the discrete Gaussian, in grid units.
+    """
     if planned == 0:
         return 0.0
     honest = terms["min_contributors"] - terms["colluders"] if MODES[terms["mode"]].shared else 1
@@ -66,16 +84,26 @@ def share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> fl
 
 
 def _own(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
-    """The noise multiplier of one merchant's own share."""
+    """Return the noise multiplier of one merchant's own share."""
     if planned == 0 or not MODES[terms["mode"]].shared:
         return float(planned)
-    variance = share(planned, terms, sensitivity=sensitivity) ** 2
+    variance = noise_share(planned, terms, sensitivity=sensitivity) ** 2
     return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
 
 
 @lru_cache(maxsize=256)
 def plan_sensitivity(dimension: int) -> float:
-    """How far one record moves a rounded sum on the grid that follows from a plan, in grid units."""
+    """Compute the sensitivity on a plan's grid.
+
+    Args:
+        dimension: d, number of parameters.
+
+    Returns:
+        Delta, in grid units.
+
+    Raises:
+        ValueError: no grid is fine enough.
+    """
     for bits in range(41):
         bound = sensitivity(scale=1 << bits, dimension=dimension, beta=BETA)
         if bound <= INFLATION * (1 << bits):
@@ -83,8 +111,8 @@ def plan_sensitivity(dimension: int) -> float:
     raise ValueError(f"there is no grid for {dimension} parameters")
 
 
-def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Hold what a charge says of its sensitivity and noise against what these follow from."""
+def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Check each charge's sensitivity and noise against the values that they are computed from."""
     for entry in charges_of(entries):
         charge, number = entry["charge"], entry["sequence"]
         delta = sensitivity(scale=charge["scale"], dimension=charge["dimension"], beta=charge["beta"])
@@ -100,7 +128,7 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
                 f"its own share of noise is {charge['broken_noise_multiplier']:.6g}, not the {own:.6g} "
                 "that follows",
             )
-        if planned and share(planned, charge, sensitivity=delta) < LEAST_SHARE * (1 - EXACT):
+        if planned and noise_share(planned, charge, sensitivity=delta) < LEAST_SHARE * (1 - EXACT):
             yield Problem(number, f"a merchant's share of its noise is below {LEAST_SHARE:g} grid units")
         if not any(close(charge["guaranteed_noise_multiplier"], value) for value in (planned, own)):
             yield Problem(
@@ -112,18 +140,35 @@ def charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
 
 @lru_cache(maxsize=1024)
 def sensitivity(*, scale: int, dimension: int, beta: float) -> float:
-    """How far one record moves a rounded sum, in grid units and L2 norm, but for a chance of beta.
+    """Bound the L2 norm of one record's change of a rounded sum, except with probability beta.
 
-    The bound of Kairouz, Liu and Steinke (2021) for stochastic rounding, and the error of floats. A part of
-    beta is for draws of more records than a sum takes, which are cut.
+    This is the bound of Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism for
+    Federated Learning with Secure Aggregation", section 4, times the floating-point slack. A part of beta is
+    for truncated samples.
+
+    Args:
+        scale: S, grid units per clipping norm.
+        dimension: d, number of coordinates.
+        beta: probability per step that the bound is exceeded.
+
+    Returns:
+        Delta, in grid units.
     """
-    rounding = beta - CUT if beta > CUT else beta
+    rounding = beta - TRUNCATION_BETA if beta > TRUNCATION_BETA else beta
     deviation = math.sqrt(2.0 * math.log(1.0 / rounding)) * (scale + math.sqrt(dimension) / 2.0)
     return (1.0 + FLOAT_SLACK) * math.sqrt(scale**2 + dimension / 4.0 + deviation)
 
 
-def follow_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
-    """Hold the charges against their trainings' plans."""
+def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check a merchant's charges and answers against their trainings' plans.
+
+    Args:
+        merchant: the merchant; gets a gap if plans are missing.
+        plans: the bundle's plans by training id.
+
+    Yields:
+        Each difference.
+    """
     without: Counter[str] = Counter()
     same = {
         "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",

@@ -1,4 +1,4 @@
-"""What a bundle of this version may state in words."""
+"""Define the statements in words that a bundle of this version contains."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ STATEMENTS = {
         "Copies: the same photo held by k merchants, or near-copies within one, multiply its loss.",
     ],
 }
-"""What a bundle of this version may state in words; it comes from here."""
+"""The bundle's statements; a bundle with any other text fails the check."""
