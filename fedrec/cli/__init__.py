@@ -1,6 +1,6 @@
-"""The command line."""
+"""Define the command line."""
 
 import typer.core
 
-# Typer escapes the brackets of its help for rich's boxes, also where those are switched off.
+# Typer escapes brackets in help texts for rich, even where rich is switched off.
 typer.core.HAS_RICH = False

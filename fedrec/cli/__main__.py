@@ -1,4 +1,4 @@
-"""``python -m fedrec.cli``, the same as ``fedrec``."""
+"""Run ``python -m fedrec.cli``, the same as ``fedrec``."""
 
 from fedrec.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The Typer registry: one command or group per file."""
+"""Assemble the command line from one module per command or group, and run it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from fedrec._internal.systems import require_supported_system
 from fedrec.cli.console import run_reporting_errors, sigterm_interrupts
-from fedrec.cli.lazy import PLAIN, LazyGroup
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
 
 
@@ -26,11 +26,11 @@ class _Commands(LazyGroup):
         "client": ("fedrec.cli.client:app", "Take part in a federation as a merchant."),
         "data": (
             "fedrec.cli.data:app",
-            "Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
+            "Inspect a folder of photos, generate synthetic ones, or download a public data set.",
         ),
         "audit": (
             "fedrec.cli.audit:app",
-            "Make reports that an outsider can recheck, recheck them, and attack.",
+            "Make audit bundles that outsiders can verify, verify them, and attack our own protection.",
         ),
     }
 
@@ -44,7 +44,7 @@ app = typer.Typer(
 )
 
 
-# Its message is the help text; Click before 8.2 prints that itself.
+# The error's message is the help text; Click before 8.2 has no such error and prints the help itself.
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
@@ -64,7 +64,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its exit code."""
     with sigterm_interrupts():
         sys.exit(run_reporting_errors(_run))
 
@@ -73,7 +73,7 @@ def _run() -> int:
     require_supported_system()
     command = typer.main.get_command(app)
     try:
-        # Not by calling the command: Click would turn a broken pipe and Ctrl-C into codes of its own.
+        # The command isn't called directly: Click would give a broken pipe and Ctrl-C its own exit codes.
         with command.make_context("fedrec", sys.argv[1:]) as invoked:
             command.invoke(invoked)
     except click.exceptions.Exit as done:

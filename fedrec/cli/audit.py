@@ -1,10 +1,10 @@
-"""``fedrec audit``: bundles that an outsider can recheck."""
+"""Implement ``fedrec audit``: make audit bundles that an outsider can verify, and verify them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,8 @@ import typer
 
 from fedrec._internal.files import write_atomically
 from fedrec._internal.text import counted
-from fedrec.cli.lazy import PLAIN, LazyGroup
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.errors import AuditError, ConfigError, IncompleteAuditError
 
 
@@ -20,22 +21,22 @@ class _Attacks(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
         "empirical": (
             "fedrec.cli.empirical:empirical",
-            "Audit the code that is installed: canaries through its clip, noise, encryption and opening.",
+            "Audit the installed code: send canaries through its clipping, noise, encryption and opening.",
         ),
         "inversion": (
             "fedrec.cli.attacks:inversion",
-            "Try to turn what each party sees of a merchant's step back into photos, on a page of pictures.",
+            "Try to reconstruct photos from what each party sees of a merchant's step; a page shows them.",
         ),
         "membership": (
             "fedrec.cli.attacks:membership",
-            "Try to tell from a final model who was in its training, without noise and with it.",
+            "Try to infer from a final model which photos it was trained on, without and with noise.",
         ),
     }
 
 
 app = typer.Typer(
     cls=_Attacks,
-    help="Make reports that an outsider can recheck, recheck them, and attack our own protection.",
+    help="Make audit bundles that outsiders can verify, verify them, and attack our own protection.",
     no_args_is_help=True,
     **PLAIN,
 )
@@ -43,32 +44,36 @@ app = typer.Typer(
 BUNDLE, PAGE, PRINT = "audit.json", "audit.html", "audit.pdf"
 
 
-@app.command()
-def report(
-    out: Annotated[Path, typer.Option(help="New folder for audit.json, audit.html and audit.pdf.")],
-    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of ``fedrec audit report``; each is described by its help."""
+
+    out: Annotated[Path, typer.Option(help="New folder for audit.json, audit.html and audit.pdf.")]
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None
     client: Annotated[
         list[Path] | None, typer.Option(help="A merchant's folder (may be given several times).")
-    ] = None,
-    server: Annotated[Path | None, typer.Option(help="The server's folder: plans and receipts.")] = None,
+    ] = None
+    server: Annotated[Path | None, typer.Option(help="The server's folder, for plans and receipts.")] = None
     disclose_data: Annotated[
         bool,
         typer.Option(
             "--disclose-data",
-            help="Show which charges were of the same photos, so that 'changed_data' can be checked.",
+            help="Reveal which charges used the same photos, so that 'changed_data' can be checked.",
         ),
-    ] = False,
+    ] = False
     empirical_json: Annotated[
-        Path | None, typer.Option("--empirical", help="JSON of 'audit empirical', to be included.")
-    ] = None,
-    membership: Annotated[
-        Path | None, typer.Option(help="JSON of 'audit membership', to be included.")
-    ] = None,
+        Path | None, typer.Option("--empirical", help="JSON of 'audit empirical' to include.")
+    ] = None
+    membership: Annotated[Path | None, typer.Option(help="JSON of 'audit membership' to include.")] = None
     inversion: Annotated[
-        Path | None, typer.Option(help="inversion.json of 'audit inversion', to be included.")
-    ] = None,
-) -> None:
-    """Put ledgers, receipts, rules and plans into one signed bundle, with a page to read and one to print."""
+        Path | None, typer.Option(help="inversion.json of 'audit inversion' to include.")
+    ] = None
+
+
+@app.command()
+@fields_as_options(ReportOptions)
+def report(given: ReportOptions) -> None:
+    """Put ledgers, receipts, policies and plans into one signed bundle, with an HTML page and a PDF."""
     from fedrec.privacy.audit.audit_document import audit_document
     from fedrec.privacy.audit.bundle import body_of, seal
     from fedrec.report.html import render_html
@@ -81,16 +86,20 @@ def report(
         read_attachment,
     )
 
-    parts = [evidence_of_run(run, discloses_data=disclose_data)] if run is not None else []
-    parts += [evidence_of_client(folder, discloses_data=disclose_data) for folder in client or []]
-    parts += [evidence_of_server(server)] if server is not None else []
+    parts = [evidence_of_run(given.run, discloses_data=given.disclose_data)] if given.run is not None else []
+    parts += [evidence_of_client(folder, discloses_data=given.disclose_data) for folder in given.client or []]
+    parts += [evidence_of_server(given.server)] if given.server is not None else []
     if not any(evidence.merchants for evidence, _ in parts):
         raise ConfigError("an audit needs ledgers: give --run DIR, or --client DIR")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} is not empty: choose another folder, nothing is ever overwritten")
+    if given.out.exists() and any(given.out.iterdir()):
+        raise ConfigError(f"--out {given.out} is not empty: choose another folder; nothing is overwritten")
     evidence = merge_evidence([evidence for evidence, _ in parts])
     attachments = dict(evidence.attachments)
-    for name, path in (("empirical", empirical_json), ("membership", membership), ("inversion", inversion)):
+    for name, path in (
+        ("empirical", given.empirical_json),
+        ("membership", given.membership),
+        ("inversion", given.inversion),
+    ):
         if path is not None:
             attachments[name] = read_attachment(path, schema=f"fedrec.{name}/1")
     signer = parts[-1][1]
@@ -100,17 +109,17 @@ def report(
     if can_render_pdf():
         pages[PRINT] = render_pdf(document)
     else:
-        typer.echo(f"{PRINT} is left out, it needs an extra: pip install 'fedrec[pdf]'", err=True)
+        typer.echo(f"{PRINT} was not made: it needs pip install 'fedrec[pdf]'", err=True)
     bundle = seal(body, signer=signer, pages=pages)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / BUNDLE, json.dumps(bundle, indent=1, allow_nan=False).encode())
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.out / BUNDLE, json.dumps(bundle, indent=1, allow_nan=False).encode())
     for name, page in pages.items():
-        write_atomically(out / name, page)
+        write_atomically(given.out / name, page)
     typer.echo(
-        f"{out / BUNDLE} holds {counted(len(bundle['body']['merchants']), 'ledger')}; "
+        f"{given.out / BUNDLE} holds {counted(len(bundle['body']['merchants']), 'ledger')}; "
         f"signed by {bundle['signer']}"
     )
-    typer.echo(f"Anyone can recheck it: fedrec audit verify {out / BUNDLE}")
+    typer.echo(f"Anyone can verify it: fedrec audit verify {given.out / BUNDLE}")
 
 
 @app.command()
@@ -118,17 +127,17 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="An audit.json.")],
     server_key: Annotated[
         list[str] | None,
-        typer.Option(help="A server's public key, got by another way, to compare (several times)."),
+        typer.Option(help="A server's public key from a trusted source (several times)."),
     ] = None,
     merchant: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=KEY: a merchant's public key, got by another way (several times)."),
+        typer.Option(help="NAME=KEY: a merchant's public key from a trusted source (several times)."),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="End with 0 also where parts are missing.")
+        bool, typer.Option("--allow-missing", help="Exit with 0 even if parts are missing.")
     ] = False,
 ) -> None:
-    """Recheck a bundle: chains, signatures, receipts, rules, and every epsilon from the raw history."""
+    """Verify a bundle: chains, signatures, receipts, policies, and every epsilon from the charges."""
     from fedrec.privacy.audit import verify as verifier
 
     try:

@@ -1,20 +1,21 @@
-"""``fedrec client``: the merchant's side."""
+"""Implement ``fedrec client``, the merchant's commands."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedrec._internal.text import counted
-from fedrec.cli.lazy import PLAIN, LazyGroup
-from fedrec.cli.options import check_format, check_layout, check_unit
-from fedrec.cli.standing import budget_lines, status_lines
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.cli.option_values import check_format, check_layout, check_unit
+from fedrec.cli.status_lines import budget_lines, status_lines
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
@@ -46,81 +47,84 @@ def init(
     unit: Annotated[
         str | None,
         typer.Option(
-            help="What the ledger hides for good: record, a photo, or product, all photos of one; the "
-            "layout's if not given."
+            help="Unit that the ledger protects, fixed once: record (a photo) or product (all its photos). "
+            "Default: by the layout."
         ),
     ] = None,
     insecure_seed: Annotated[
         int | None,
         typer.Option(
-            help="FOR TESTS: the count's noise from a seed hides nothing from whoever knows it; the ledger "
-            "says so for good."
+            help="FOR TESTS: draw the count's noise from a seed, which protects nothing; the ledger records "
+            "it."
         ),
     ] = None,
 ) -> None:
-    """Make keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
+    """Create keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
-    hidden = check_unit(unit, layout=chosen)
-    units = _counted(data, layout=chosen, unit=hidden)
+    protected = check_unit(unit, layout=chosen)
+    units = _counted(data, layout=chosen, unit=protected)
     rng = None
     if insecure_seed is not None:
-        typer.echo("INSECURE: the noise of the count comes from a seed; it hides nothing", err=True)
+        typer.echo("INSECURE: the noise of the count comes from a seed; it protects nothing", err=True)
         rng = count_randomness(insecure_seed, name)
-    made = MerchantHome.create(home, name=name, data=data, layout=chosen, unit=hidden, units=units, rng=rng)
+    made = MerchantHome.create(
+        home, name=name, data=data, layout=chosen, unit=protected, units=units, rng=rng
+    )
     typer.echo(
-        f"{_told(units, made.declared_count())}\n"
-        f"Edit {made.folder / 'policy.toml'}: it says what may be done."
+        f"{_describe_count(units, made.declared_count())}\n"
+        f"Edit {made.folder / 'policy.toml'}: it decides what this merchant takes part in."
     )
     typer.echo(
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name, two public keys, that "
-        "noised count and its unit, signed, and nothing else."
+        "noisy count and its unit, signed, and nothing else."
     )
 
 
 def _counted(data: Path, *, layout: Layout, unit: Unit) -> int:
-    """Count the distinct units below a folder, exactly."""
+    """Return the exact number of distinct units in a folder."""
     from fedrec.vision.inspection import inspect
 
     found = inspect(data, layout=layout, one_merchant=True).splits[0]
     return found.products if unit == "product" else found.photos
 
 
-def _told(units: int, count: Count) -> str:
-    """Say what was counted, what was charged for, and what the operator will read."""
+def _describe_count(units: int, count: Count) -> str:
+    """Say what was counted, what was charged, and what the operator will see."""
     what = "products" if count.unit == "product" else "photos"
     return (
-        f"{units} {what}, copies left out; the operator will be told about {count.size}: a count with noise "
-        f"of standard deviation {count.sigma:g}, drawn once and charged to the ledger."
+        f"{units} distinct {what}; the operator will see {count.size}: the count plus noise of standard "
+        f"deviation {count.sigma:g}, drawn once and charged to the ledger."
     )
 
 
 @app.command()
 def recount(home: Home = _HOME) -> None:
-    """Declare a new noised count of photos or products, charged to the ledger again; stop the daemon first.
+    """Release a new noisy count of photos or products, charged to the ledger; stop the daemon first.
 
-    Without this command the first count holds, whatever happens to the photos: a new one at each change would
-    tell that there was a change.
+    Without this command the first count stays in use when photos change: a new count at each change would
+    reveal that there was a change.
     """
     opened = MerchantHome.open(home)
     settings, before = opened.settings(), opened.declared_count()
     unit = check_unit(before.unit, layout=settings.layout)
     units = _counted(settings.data, layout=settings.layout, unit=unit)
-    typer.echo(_told(units, opened.recount(units)))
-    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
+    typer.echo(_describe_count(units, opened.recount(units)))
+    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
 
 
 @app.command()
 def rotate(home: Home = _HOME) -> None:
-    """Make a new node key and a new enrolment file; the old key serves until the operator has enrolled it."""
+    """Create a new node key and enrolment file; the old key stays valid until the new one is enrolled."""
     opened = MerchantHome.open(home)
     waiting = opened.next_node_key() is not None
     opened.rotate()
     if waiting:
         typer.echo(
-            "The file made before is void: the operator must enrol this one, also if it enrolled that."
+            "The enrolment file made before is void: the operator must enrol this one, "
+            "even if the other was enrolled."
         )
-    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it as the first one.")
-    typer.echo("The daemon goes over to the new key by itself, once the server has admitted it.")
+    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
+    typer.echo("The daemon switches to the new key by itself once the server accepts it.")
 
 
 @app.command()
@@ -131,7 +135,7 @@ def join(
         str | None, typer.Option("--fingerprint", help="The join file's fingerprint, from another source.")
     ] = None,
     new_server: Annotated[
-        bool, typer.Option("--new-server", help="Confirm that the server's authority or key is another now.")
+        bool, typer.Option("--new-server", help="Confirm that the server's authority or key has changed.")
     ] = False,
 ) -> None:
     """Approve a join file (the server, its keys and the roster), and keep it."""
@@ -144,18 +148,18 @@ def join(
         f"roster_fingerprint for policy.toml, of the roster alone: {roster_fingerprint(found.roster)}"
     )
     if confirm is None:
-        _confirm("Did you get this fingerprint from somebody you trust, by another way?")
+        _confirm("Did you get this fingerprint from somebody you trust, by another channel?")
     elif confirm.replace(" ", "").lower() != found.fingerprint:
         raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
     changed = opened.changed_server_identity(found)
     if changed:
         typer.echo(
-            f"WARNING: {' and '.join(changed)}: not as this merchant joined before. Unless the operator has "
-            "told you so, by another way, somebody may be taking its place.",
+            f"WARNING: {' and '.join(changed)} changed since this merchant joined. Unless the operator "
+            "announced that by another channel, somebody may be impersonating the server.",
             err=True,
         )
         if not new_server:
-            _confirm("Did the operator tell you about that change?")
+            _confirm("Did the operator announce that change?")
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
 
@@ -167,21 +171,21 @@ def _confirm(question: str) -> None:
     except typer.Abort as abort:
         if isinstance(abort.__context__, KeyboardInterrupt):
             raise
-        # Nobody is there to answer.
+        # There is no input to read an answer from.
         confirmed = False
     if not confirmed:
         raise ConfigError(
-            "not confirmed, so nothing was joined: get the fingerprint from the operator by another way, and "
-            "run the command again (or give it by --fingerprint)"
+            "not confirmed, so nothing was joined: get the fingerprint from the operator by another channel, "
+            "and run the command again (or give it with --fingerprint)"
         )
 
 
 @app.command()
 def check(
     home: Home = _HOME,
-    offline: Annotated[bool, typer.Option("--offline", help="Leave the server out.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Skip the checks that need the server.")] = False,
 ) -> None:
-    """Tell everything that would go wrong, before anything is sent. Start the server first."""
+    """Check everything that could fail, before anything is sent. Start the server first."""
     opened = MerchantHome.open(home)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
@@ -193,34 +197,43 @@ def check(
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
         typer.echo(f"{mark:5} {finding.what}: {finding.text}")
     if problems:
-        raise ConfigError(f"{counted(problems, 'thing')} would go wrong for '{opened.settings().name}'")
+        raise ConfigError(f"{counted(problems, 'check')} failed for '{opened.settings().name}'")
 
 
-@app.command()
-def start(
-    home: Home = _HOME,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 takes them all.")] = 0,
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Options of ``fedrec client start``; each is described by its help."""
+
+    home: Home = _HOME
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto"
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 for all.")] = 0
     insecure_seed: Annotated[
         int | None,
         typer.Option(
-            help="FOR TESTS: noise and keys from a seed protect nothing; the same rounds of every training "
-            "have the same noise."
+            help="FOR TESTS: draw noise and keys from a seed, which protects nothing; equal rounds of all "
+            "trainings get equal noise."
         ),
-    ] = None,
+    ] = None
     step_seconds: Annotated[
-        float, typer.Option(min=1.0, help="Seconds that one message may take before the process ends itself.")
-    ] = 3600.0,
+        float,
+        typer.Option(min=1.0, help="Seconds that one message may take; the process ends itself after that."),
+    ] = 3600.0
     observe: Annotated[
-        str | None, typer.Option(help="Health and metrics: [HOST:]PORT; loopback unless with a token.")
-    ] = None,
+        str | None,
+        typer.Option(help="Serve health and metrics at [HOST:]PORT; without a token on loopback only."),
+    ] = None
     observe_token: Annotated[
-        Path | None, typer.Option(help="File with the token to ask for; readable by this user alone.")
-    ] = None,
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
-) -> None:
-    """Take part until stopped (SIGTERM): answer the server as the policy allows."""
-    opened = MerchantHome.open(home)
+        Path | None,
+        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
+    ] = None
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+
+
+@app.command()
+@fields_as_options(StartOptions)
+def start(given: StartOptions) -> None:
+    """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
+    opened = MerchantHome.open(given.home)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
     import torch
@@ -230,25 +243,27 @@ def start(
     from fedrec.observability.endpoint import observing
     from fedrec.vision.devices import pick_device
 
-    start_logging(opened.folder / "logs", name="client", style=check_format(log_format))
-    if threads:
-        torch.set_num_threads(threads)
-    if insecure_seed is not None:
+    start_logging(opened.folder / "logs", name="client", style=check_format(given.log_format))
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.insecure_seed is not None:
         typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
-    options = DaemonOptions(device=pick_device(device), seed=insecure_seed, step_seconds=step_seconds)
+    options = DaemonOptions(
+        device=pick_device(given.device), seed=given.insecure_seed, step_seconds=given.step_seconds
+    )
     daemon = Daemon(opened, options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    with observing(observe, token_file=observe_token, routes=daemon.observer.routes()):
+    with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):
         daemon.run()
 
 
 @app.command()
 def pause(home: Home = _HOME) -> None:
-    """Take part in no new round until 'resume'. An upload that was charged already may still go out."""
+    """Refuse new rounds until 'resume'. An upload that was charged already may still be sent."""
     MerchantHome.open(home).pause()
     typer.echo(
-        "paused: no plan and no new round is taken from now on, also after a restart.\n"
+        "paused: plans and new rounds are refused from now on, also after a restart.\n"
         "What can't be undone: a round charged before may still be sent and opened, and keeps its charge."
     )
 
@@ -262,14 +277,14 @@ def resume(home: Home = _HOME) -> None:
 
 @app.command()
 def forget(
-    training: Annotated[str | None, typer.Argument(help="A training's id, or how it begins.")] = None,
+    training: Annotated[str | None, typer.Argument(help="A training's id, or its beginning.")] = None,
     home: Home = _HOME,
-    everything: Annotated[bool, typer.Option("--all", help="Every training that is open.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open trainings.")] = False,
     photo: Annotated[
-        list[Path] | None, typer.Option("--photo", help="A photo that is used no more; may be given again.")
+        list[Path] | None, typer.Option("--photo", help="A photo to exclude (several times).")
     ] = None,
 ) -> None:
-    """Finish a training here, whatever the server says, or leave a photo out of every step to come."""
+    """End a training on this machine, whatever the server says, or exclude a photo from all later steps."""
     opened = MerchantHome.open(home)
     if (training is not None) + everything + bool(photo) != 1:
         raise ConfigError("name a training, or give --all or --photo")
@@ -283,16 +298,16 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
     from fedrec.clients.forgetting import forget_photos
 
     for name, copies in forget_photos(opened, paths):
-        also = f", nor is any of its {counted(copies, 'copy', plural='copies')}" if copies else ""
-        typer.echo(f"{name} is used in no step from the next round on{also}; the file stays where it is")
+        also = f" and its {counted(copies, 'copy', plural='copies')}" if copies else ""
+        typer.echo(f"{name}{also}: excluded from the next round on; no file is deleted")
     typer.echo(
-        "What can't be undone: a round charged before may still be sent, what earlier rounds learnt stays in "
-        "the model, and the ledger keeps every charge."
+        "What can't be undone: a round charged before may still be sent, the model keeps what earlier rounds "
+        "learnt, and the ledger keeps every charge."
     )
 
 
 def _forget_trainings(opened: MerchantHome, training: str | None) -> None:
-    """Finish one training, by its id or how that begins, or all if None."""
+    """End the open training whose id begins with ``training``, or all open ones if it is None."""
     if not opened.store.exists():
         raise ConfigError(f"--home {opened.folder}: this merchant has joined no training")
     store = MerchantStore(opened.store)
@@ -306,21 +321,21 @@ def _forget_trainings(opened: MerchantHome, training: str | None) -> None:
             typer.echo("no training is open here: there is nothing to forget")
         for name in found:
             store.finish(name)
-            typer.echo(f"training {name[:16]} is finished: its keys are deleted, it answers nothing more")
+            typer.echo(f"training {name[:16]} is ended: its keys are deleted and its requests are refused")
     finally:
         store.close()
 
 
 @app.command()
 def status(home: Home = _HOME, as_json: Json = False) -> None:
-    """Show the connection, the open training, the budget, and what was refused last and would have cost."""
-    standing = read_status(MerchantHome.open(home))
-    typer.echo(json.dumps(asdict(standing), indent=2) if as_json else "\n".join(status_lines(standing)))
+    """Show the connection, the open training, the budget, and the last refusals with their costs."""
+    found = read_status(MerchantHome.open(home))
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(status_lines(found)))
 
 
 @app.command()
 def budget(home: Home = _HOME, as_json: Json = False) -> None:
-    """Show what was spent of the lifetime budget, by training."""
+    """Show the lifetime budget that was spent, by training."""
     opened = MerchantHome.open(home)
     found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(budget_lines(found)))

@@ -1,4 +1,4 @@
-"""Progress and errors on stderr: one plain line for what went wrong, and its exit code."""
+"""Print progress and errors on stderr; an error is one plain line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
 from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
-"""What a shell gives for a program that SIGPIPE ended: whoever read its output has stopped reading."""
+"""Exit code that shells use for a program ended by SIGPIPE, when the reader of its output is gone."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave the exit code to :func:`run_reporting_errors`; rich would end with 1."""
+        """Leave the exit code to :func:`run_reporting_errors`; rich would exit with 1."""
         raise BrokenPipeError
 
 
@@ -33,9 +33,9 @@ stdout = _Console(highlight=False)
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end what is done inside as Ctrl-C does, with one line and an exit code.
+    """Treat SIGTERM like Ctrl-C inside the context: one line and an exit code.
 
-    Commands that end in order by themselves, as daemons do, replace the handler.
+    Commands with their own orderly shutdown, such as daemons, replace the handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +44,7 @@ def sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        # None stands for a handler that wasn't set from Python, which can't be put back.
+        # None means that the former handler wasn't set from Python, so it can't be restored.
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
@@ -53,40 +53,40 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run_reporting_errors(action: Callable[[], int]) -> int:
-    """Run an action and return its code; print an error as one line, and return the error's."""
+    """Run an action and return its exit code; on an error print one line and return the error's code."""
     try:
         code = action()
-        # What is still buffered would otherwise fail, with a traceback, when Python ends.
+        # Otherwise buffered output would fail with a traceback when Python exits.
         sys.stdout.flush()
     except FedrecError as error:
-        _tell(str(error))
+        _print_error(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        _tell("stopped")
+        _print_error("stopped")
         code = InterruptedRunError.exit_code
     except BrokenPipeError:
         code = BROKEN_PIPE
     except OSError as error:
-        _tell(f"{_refusal(error)}: free or allow what is missing, and run the command again")
+        _print_error(f"{_reason(error)}: free or permit it, and run the command again")
         code = OperatingSystemError.exit_code
     _drop_unwritten()
     return code
 
 
-def _refusal(error: OSError) -> str:
-    """Say what the operating system refused: the file, where there is one, and why."""
+def _reason(error: OSError) -> str:
+    """Describe an error of the operating system: the file, if there is one, and the reason."""
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     with suppress(OSError):
         sys.stderr.write(f"fedrec: {' '.join(line.split())}\n")
         sys.stderr.flush()
 
 
 def _drop_unwritten() -> None:
-    """Give up output that can't be written, so that Python doesn't try again when it ends."""
+    """Discard output that can't be written, so that Python doesn't try again when it exits."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -96,9 +96,15 @@ def _drop_unwritten() -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
-    """Show stages and rounds with accuracy, epsilon and time left; yields the function to tell them to.
+    """Show stages and rounds with accuracy, epsilon and remaining time.
 
-    Where there is no terminal, a stage has its own lines, and one every so often while it goes on.
+    Without a terminal, print a stage's own lines, and one line at intervals while a stage lasts.
+
+    Args:
+        quiet: whether to show nothing.
+
+    Yields:
+        The function to call with each stage.
     """
     columns = (
         TextColumn("{task.description:<22}"),

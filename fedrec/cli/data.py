@@ -1,4 +1,4 @@
-"""``fedrec data``: look at a folder of photos, draw synthetic ones, fetch a public data set."""
+"""Implement ``fedrec data``: inspect photos, generate synthetic ones, download a public data set."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fedrec._internal.text import counted
 from fedrec.cli.console import stdout
-from fedrec.cli.lazy import PLAIN, LazyGroup
-from fedrec.cli.options import check_layout
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.cli.option_values import check_layout
 from fedrec.errors import DataError
 from fedrec.vision.datasets import open_torchvision
 from fedrec.vision.inspection import FolderSummary
@@ -23,7 +23,7 @@ from fedrec.vision.synthetic import check_target, generate, write
 _SHOWN_SKIPS, _SHOWN_GROUPS = 20, 5
 
 app = typer.Typer(
-    help="Look at a folder of photos, draw synthetic ones, or fetch a public data set.",
+    help="Inspect a folder of photos, generate synthetic ones, or download a public data set.",
     no_args_is_help=True,
     cls=LazyGroup,
     **PLAIN,
@@ -38,7 +38,7 @@ def inspect(
     ] = "class",
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Count photos by class and merchant, and name those that can't be used or look alike."""
+    """Count photos by class and merchant, and list those that can't be used or look alike."""
     found = inspect_folder(folder, layout=check_layout(layout))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
@@ -49,15 +49,15 @@ def inspect(
 @app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(help="New folder to write the photos to.")],
-    merchants: Annotated[int, typer.Option(help="Merchants, each with a style of its own.")] = 8,
-    per_merchant: Annotated[int, typer.Option(help="Training photos of each merchant.")] = 750,
+    merchants: Annotated[int, typer.Option(help="Number of merchants, each with its own style.")] = 8,
+    per_merchant: Annotated[int, typer.Option(help="Training photos per merchant.")] = 750,
     validation: Annotated[int, typer.Option(help="Validation photos.")] = 1000,
     test: Annotated[int, typer.Option(help="Test photos.")] = 1000,
     size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 32,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same photos.")] = 0,
 ) -> None:
-    """Draw synthetic product photos of ten classes, as 'fedrec simulate' does by default."""
-    # Drawing takes minutes; whoever named a wrong folder is told before.
+    """Generate synthetic product photos of ten classes, as 'fedrec simulate' does by default."""
+    # Generating takes minutes, so a wrong folder is reported first.
     check_target(folder)
     splits = generate(
         merchants=merchants,
@@ -73,9 +73,9 @@ def synth(
 @app.command()
 def download(
     dataset: Annotated[str, typer.Argument(help="fashion-mnist or cifar10.")],
-    data_root: Annotated[Path, typer.Option(help="Folder to keep it in.")],
+    data_root: Annotated[Path, typer.Option(help="Folder to store it in.")],
 ) -> None:
-    """Fetch a public data set through torchvision, unless it's there already."""
+    """Download a public data set through torchvision, unless it is present already."""
     splits = open_torchvision(dataset, data_root)
     if splits.test is None:
         raise DataError(f"{dataset} below {data_root} has no test split")
@@ -99,7 +99,7 @@ def _show(found: FolderSummary) -> None:
     if found.splits[0].products:
         stdout.print(
             f"with products as the unit: {found.products_dropped} copies of products in train would be "
-            f"dropped, {len(found.in_several_products)} photos stand in several products and count in each"
+            f"dropped, {len(found.in_several_products)} photos belong to several products and count in each"
         )
     _show_alike(found)
     for group in found.in_several_products[:_SHOWN_GROUPS]:
@@ -107,7 +107,7 @@ def _show(found: FolderSummary) -> None:
     for skip in found.skipped[:_SHOWN_SKIPS]:
         stdout.print(f"skipped {skip.name}: {skip.reason}", markup=False)
     if len(found.skipped) > _SHOWN_SKIPS:
-        stdout.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json names them all")
+        stdout.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json lists all")
 
 
 def _show_alike(found: FolderSummary) -> None:
@@ -117,10 +117,9 @@ def _show_alike(found: FolderSummary) -> None:
     photos = sum(map(len, groups))
     look = "looks" if photos == 1 else "look"
     typer.echo(
-        f"{counted(photos, 'photo')} in train {look} like another one of the same merchant's; "
-        "each of them counts"
+        f"{counted(photos, 'photo')} in train {look} like another photo of the same merchant; each one counts"
     )
     for group in groups[:_SHOWN_GROUPS]:
         typer.echo("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     if len(groups) > _SHOWN_GROUPS:
-        typer.echo(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json names them all")
+        typer.echo(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json lists all")

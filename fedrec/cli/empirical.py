@@ -1,10 +1,10 @@
-"""``fedrec audit empirical``: attack the shipped pipeline, and hold what comes out against the claim."""
+"""Implement ``fedrec audit empirical``: attack the installed pipeline and check the claim."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ import typer
 
 from fedrec._internal import number_format
 from fedrec._internal.files import write_atomically
+from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import AuditError, ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.simulations.attacks.canaries import SCHEMA, AuditOptions, AuditResult, audit
@@ -19,69 +20,83 @@ from fedrec.simulations.attacks.canaries import SCHEMA, AuditOptions, AuditResul
 _DEFAULT = AuditOptions()
 _CONFIDENCE = _DEFAULT.confidence
 FEWEST_CANARIES = 5000
-"""With fewer, half the noise at epsilon 1 is missed more often than not: such an audit reassures nobody."""
+"""Fewest canaries. With fewer, an audit at epsilon 1 misses halved noise in more than half of its runs."""
 
 
-def empirical(
-    epsilon: Annotated[
-        float, typer.Option(help="Epsilon that the audited training claims.")
-    ] = _DEFAULT.epsilon,
-    delta: Annotated[float, typer.Option(help="Its delta.")] = _DEFAULT.delta,
-    canaries: Annotated[int, typer.Option(help="Records whose presence is guessed.")] = _DEFAULT.canaries,
-    rounds: Annotated[int, typer.Option(help="Rounds of the training.")] = _DEFAULT.rounds,
-    sample_rate: Annotated[float, typer.Option(help="Its Poisson sampling rate.")] = _DEFAULT.sample_rate,
-    contributors: Annotated[
-        int, typer.Option(help="Merchants, just as many as a sum needs.")
-    ] = _DEFAULT.contributors,
-    colluders: Annotated[int, typer.Option(help="Of them, on the server's side.")] = _DEFAULT.colluders,
-    scheme: Annotated[str, typer.Option(help="kahe, ckks or none.")] = _DEFAULT.scheme,
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalOptions:
+    """Options of ``fedrec audit empirical``; each is described by its help."""
+
+    epsilon: Annotated[float, typer.Option(help="Epsilon that the audited training claims.")] = (
+        _DEFAULT.epsilon
+    )
+    delta: Annotated[float, typer.Option(help="Delta of the claim.")] = _DEFAULT.delta
+    canaries: Annotated[int, typer.Option(help="Records whose presence the attack guesses.")] = (
+        _DEFAULT.canaries
+    )
+    rounds: Annotated[int, typer.Option(help="Rounds of the training.")] = _DEFAULT.rounds
+    sample_rate: Annotated[float, typer.Option(help="Poisson sampling rate of the training.")] = (
+        _DEFAULT.sample_rate
+    )
+    contributors: Annotated[int, typer.Option(help="Merchants: as many as an opened sum needs.")] = (
+        _DEFAULT.contributors
+    )
+    colluders: Annotated[int, typer.Option(help="Merchants that collude with the server.")] = (
+        _DEFAULT.colluders
+    )
+    scheme: Annotated[str, typer.Option(help="kahe, ckks or none.")] = _DEFAULT.scheme
     runs: Annotated[
-        int, typer.Option(help="Audits, one after another; the confidence is that of all together.", min=1)
-    ] = 1,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
-) -> None:
-    """Audit the code that is installed: canaries through its clip, noise, encryption and opening."""
-    if canaries < FEWEST_CANARIES:
-        raise ConfigError(f"--canaries {canaries} is too few to find a leak: give at least {FEWEST_CANARIES}")
+        int, typer.Option(help="Number of audits; the confidence holds for all together.", min=1)
+    ] = 1
+    out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None
+
+
+@fields_as_options(EmpiricalOptions)
+def empirical(given: EmpiricalOptions) -> None:
+    """Audit the installed code: send canaries through its clipping, noise, encryption and opening."""
+    if given.canaries < FEWEST_CANARIES:
+        raise ConfigError(
+            f"--canaries {given.canaries} is too few to find a leak: give at least {FEWEST_CANARIES}"
+        )
     options = AuditOptions(
-        epsilon=epsilon,
-        delta=delta,
-        canaries=canaries,
-        rounds=rounds,
-        sample_rate=sample_rate,
-        contributors=contributors,
-        colluders=colluders,
-        scheme=scheme,
-        # The largest of several bounds errs when any of them does (Bonferroni).
-        confidence=1.0 - (1.0 - _CONFIDENCE) / runs,
+        epsilon=given.epsilon,
+        delta=given.delta,
+        canaries=given.canaries,
+        rounds=given.rounds,
+        sample_rate=given.sample_rate,
+        contributors=given.contributors,
+        colluders=given.colluders,
+        scheme=given.scheme,
+        # The largest of several bounds is wrong if any one of them is (Bonferroni).
+        confidence=1.0 - (1.0 - _CONFIDENCE) / given.runs,
     )
     results = []
-    for number in range(1, runs + 1):
+    for number in range(1, given.runs + 1):
         result = audit(options)
         results.append(result)
         typer.echo(
             f"run {number}: epsilon at least {result.epsilon_lower_bound:.2f} with "
-            f"{options.confidence:.4g} confidence; {number_format.epsilon(result.epsilon_claimed)} "
-            "is claimed by the ledgers"
+            f"{options.confidence:.4g} confidence; the ledgers claim "
+            f"{number_format.epsilon(result.epsilon_claimed)}"
         )
-    if runs > 1:
+    if given.runs > 1:
         bounds = [result.epsilon_lower_bound for result in results]
         typer.echo(
-            f"all {runs} runs: epsilon at least {max(bounds):.2f} with {_CONFIDENCE:.0%} confidence; the "
-            f"median of their bounds is {statistics.median(bounds):.2f}"
+            f"all {given.runs} runs: epsilon at least {max(bounds):.2f} with {_CONFIDENCE:.0%} confidence; "
+            f"the median of their bounds is {statistics.median(bounds):.2f}"
         )
     violations = [violation for result in results for violation in result.violations]
-    if out is not None:
-        write_atomically(out, json.dumps(_document(options, results), indent=2).encode())
+    if given.out is not None:
+        write_atomically(given.out, json.dumps(_document(options, results), indent=2).encode())
     if violations:
         raise AuditError(f"the pipeline leaks more than it claims: {violations[0]}")
     possible = results[0].bound_possible
     typer.echo(
-        "Nothing contradicts the claim. That is no proof: this attack sees a lower bound, "
-        f"and could have seen {possible:.2f} at most."
+        "Nothing contradicts the claim. This is not a proof: the attack gives a lower bound on epsilon, "
+        f"here {possible:.2f} at most."
     )
     if possible < results[0].epsilon_claimed:
-        typer.echo("That is below the claim, so no bound could have failed: give more --canaries.", err=True)
+        typer.echo("That is below the claim, so the audit could not fail: raise --canaries.", err=True)
 
 
 def _document(options: AuditOptions, results: list[AuditResult]) -> dict[str, object]:

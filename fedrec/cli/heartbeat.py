@@ -1,4 +1,4 @@
-"""Lines for a stage that goes on for long, where there is no terminal to draw a bar on."""
+"""Print lines at intervals during a long stage, for output without a terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from fedrec._internal import number_format
 from fedrec.observability.progress import Stage
 
 LINE_SECONDS = 10.0
-"""So long nothing was printed, and the stage that is under way has a line."""
+"""Seconds without output after which a line for the current stage is printed."""
 _LOOK_SECONDS = 0.5
 
 
 class Heartbeat:
-    """Inside its ``with``, prints the stage under way whenever no line was printed for a while.
+    """Context manager that prints the current stage whenever no line was printed for a while.
 
     Args:
-        print_line: prints a line; called from a thread of its own.
-        seconds: how long it keeps silent.
-
+        print_line: function that prints a line; it is called from a separate thread too.
+        seconds: seconds without output before a line is printed.
     """
 
     def __init__(self, print_line: Callable[[str], None], *, seconds: float = LINE_SECONDS) -> None:
@@ -45,7 +44,7 @@ class Heartbeat:
         self._thread.join()
 
     def tell(self, stage: Stage) -> None:
-        """Take note of a stage, and print the line that it brings, if any."""
+        """Set the current stage, and print the stage's own line if it has one."""
         with self._mutex:
             if self._stage is None or self._stage.name != stage.name:
                 self._begun = time.monotonic()
@@ -61,7 +60,7 @@ class Heartbeat:
                 if self._stage is None or now - self._printed < self._seconds:
                     continue
                 self._printed = now
-                # Whoever read these lines may have gone; the work goes on.
+                # The reader of these lines may be gone; the work continues.
                 with suppress(OSError):
                     self._print(_line(self._stage, seconds=now - self._begun))
 

@@ -1,4 +1,4 @@
-"""The daemons' logs: text or JSON lines, on stderr and in a file that rotates."""
+"""Configure the daemons' logs: text or JSON lines, on stderr and in a rotating file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """A line for each entry, whatever is in it; a traceback's lines are indented below."""
+    """Formats each entry as one line, whatever it contains; traceback lines follow, indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -50,16 +50,16 @@ class _Text(logging.Formatter):
 
 
 def _shorten(record: logging.LogRecord) -> bool:
-    """Cut off what Flower says where it is long: of a key that it refuses it logs the whole PEM."""
+    """Shorten long messages of Flower, which logs the whole PEM of a key that it refuses."""
     if record.name.split(".")[0] == "flwr":
-        # What can't be formatted is left to the handler, which says so without raising.
+        # A message that can't be formatted is left to the handler, which reports it without raising.
         with suppress(TypeError, ValueError):
             record.msg, record.args = one_line(record.getMessage()), ()
     return True
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
-    """A rotating file that is its owner's alone, the one that it goes on in too."""
+    """A rotating file that only its owner can read, also after rotation."""
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(
@@ -70,7 +70,13 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
 
 
 def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:
-    """Log to stderr and to ``folder/NAME.log`` (mode 0600): fedrec from INFO on, Flower errors alone."""
+    """Log to stderr and to ``folder/NAME.log`` (mode 0600): fedrec from INFO on, Flower only errors.
+
+    Args:
+        folder: folder of the log file; created if missing.
+        name: name of the log file without suffix.
+        style: format of the entries.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     formatter = _Json() if style == "json" else _Text()
     handlers: list[logging.Handler] = [
@@ -80,8 +86,8 @@ def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(_shorten)
-    # Not on the root: libraries put handlers of their own there, and every line would come twice. A list for
-    # each: a library that sets up its own logger would otherwise empty everybody's.
+    # Not the root logger: libraries add their own handlers to it, and every line would appear twice. Each
+    # logger has its own list: a library that clears its logger's handlers would otherwise clear all of them.
     for logger, level in (("fedrec", logging.INFO), ("flwr", logging.ERROR), ("uvicorn", logging.WARNING)):
         chosen = logging.getLogger(logger)
         chosen.handlers = list(handlers)

@@ -1,10 +1,11 @@
-"""``fedrec server``: the operator's side."""
+"""Implement ``fedrec server``, the operator's commands."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,9 @@ import typer
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.cli.lazy import PLAIN, LazyGroup
-from fedrec.cli.options import check_format
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.cli.option_values import check_format
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
@@ -34,11 +36,13 @@ def init(
     address: Annotated[str, typer.Option(help="HOST:PORT at which merchants reach this server.")],
     home: Home = _HOME,
     listen: Annotated[str | None, typer.Option(help="Address to listen on (the host's own).")] = None,
-    authority: Annotated[Path | None, typer.Option(help="Your own authority's certificate (PEM).")] = None,
-    certificate: Annotated[Path | None, typer.Option(help="The server's certificate from it (PEM).")] = None,
+    authority: Annotated[Path | None, typer.Option(help="Certificate of your own authority (PEM).")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="The server's certificate from that authority (PEM).")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="The server's private key (PEM).")] = None,
 ) -> None:
-    """Make the server's folder, with a certificate authority of its own unless one is given."""
+    """Create the server's folder, with its own certificate authority unless one is given."""
     given = [path for path in (authority, certificate, key) if path is not None]
     if len(given) not in (0, 3):
         raise ConfigError("--authority, --certificate and --key go together: give all three, or none")
@@ -51,42 +55,42 @@ def init(
 
 @app.command()
 def renew(home: Home = _HOME) -> None:
-    """Make a new server certificate from the server's own authority; start the server again to show it."""
+    """Issue a new server certificate from the server's own authority; restart the server to use it."""
     opened = ServerHome.open(home)
     opened.renew()
-    typer.echo(f"{opened.certificate} is new; merchants need nothing, for the authority is the same.")
+    typer.echo(f"{opened.certificate} is renewed; merchants need no change, since the authority is the same.")
 
 
 @app.command()
 def enroll(
     file: Annotated[Path, typer.Argument(help="The merchant's enrolment file.")], home: Home = _HOME
 ) -> None:
-    """Add a merchant to the roster, and write the join file anew."""
+    """Add a merchant to the roster and rewrite the join file."""
     opened = ServerHome.open(home)
     opened.enroll(read_file(file, Enrolment))
-    _tell_roster(opened)
+    _print_roster(opened)
 
 
 @app.command()
 def revoke(name: Annotated[str, typer.Argument(help="The merchant's name.")], home: Home = _HOME) -> None:
-    """Take a merchant off the roster; a running server locks it out within a second."""
+    """Remove a merchant from the roster; a running server locks it out within a second."""
     opened = ServerHome.open(home)
     opened.revoke(name)
-    _tell_roster(opened)
+    _print_roster(opened)
 
 
-def _tell_roster(home: ServerHome) -> None:
+def _print_roster(home: ServerHome) -> None:
     names = ", ".join(peer.name for peer in home.roster())
     typer.echo(f"roster      {names or 'nobody'}")
     if names:
         typer.echo(
             f"fingerprint {_join_fingerprint(home)}\n"
-            f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another way."
+            f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another channel."
         )
 
 
 def _join_fingerprint(home: ServerHome) -> str:
-    """Return the fingerprint that merchants compare: that of the join file, not the roster's alone."""
+    """Return the fingerprint of the join file, which merchants compare (not that of the roster)."""
     return grouped(read_file(home.folder / JOIN_FILE, JoinFile).fingerprint)
 
 
@@ -94,8 +98,8 @@ def _join_fingerprint(home: ServerHome) -> str:
 def plan(
     file: Annotated[Path, typer.Argument(help="TOML file with a [training] table.")], home: Home = _HOME
 ) -> None:
-    """Plan a training for the enrolled merchants and put it on file."""
-    from fedrec.cli.planned import plan_lines
+    """Plan a training for the enrolled merchants and file it to be run."""
+    from fedrec.cli.plan_summary import plan_lines
     from fedrec.server.training_file import file_training, read_training_file
 
     opened = ServerHome.open(home)
@@ -110,69 +114,81 @@ def plan(
     typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
 
 
-@app.command()
-def start(
-    home: Home = _HOME,
-    once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False,
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Options of ``fedrec server start``; each is described by its help."""
+
+    home: Home = _HOME
+    once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False
     timeout: Annotated[
-        float, typer.Option(help="Seconds a phase waits for as many replies as it needs.")
-    ] = 3600.0,
-    gather: Annotated[float, typer.Option(help="Seconds to wait for the whole cohort at first.")] = 120.0,
+        float, typer.Option(help="Seconds that a phase waits for the replies that it needs.")
+    ] = 3600.0
+    gather: Annotated[
+        float, typer.Option(help="Seconds to wait for the whole cohort before the first round.")
+    ] = 120.0
     most_lost: Annotated[
-        int, typer.Option(min=1, help="Rounds lost, beyond one in eleven, that stop a training.")
-    ] = MOST_LOST_ROUNDS,
+        int, typer.Option(min=1, help="Lost rounds, beyond one in eleven, that stop a training.")
+    ] = MOST_LOST_ROUNDS
     patience: Annotated[
         float,
-        typer.Option(min=1, help="A phase with enough replies ends after so many times what most took."),
-    ] = PATIENCE,
+        typer.Option(
+            min=1, help="Length of a phase with enough replies, in multiples of the median reply time."
+        ),
+    ] = PATIENCE
     observe: Annotated[
-        str | None, typer.Option(help="Page, health, metrics: [HOST:]PORT; loopback unless with a token.")
-    ] = None,
+        str | None,
+        typer.Option(help="Serve page, health and metrics at [HOST:]PORT; without a token on loopback only."),
+    ] = None
     observe_token: Annotated[
-        Path | None, typer.Option(help="File with the token to ask for; readable by this user alone.")
-    ] = None,
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
-) -> None:
-    """Serve, and run the trainings on file, one after another."""
-    opened = ServerHome.open(home)
+        Path | None,
+        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
+    ] = None
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+
+
+@app.command()
+@fields_as_options(StartOptions)
+def start(given: StartOptions) -> None:
+    """Run the server and its filed trainings, one after another."""
+    opened = ServerHome.open(given.home)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.observability.endpoint import observing
     from fedrec.server.service import Service
 
-    start_logging(opened.folder / "logs", name="server", style=check_format(log_format))
+    start_logging(opened.folder / "logs", name="server", style=check_format(given.log_format))
     service = Service(
         opened,
-        once=once,
-        timeout=timeout,
-        gather_seconds=gather,
-        most_lost=most_lost,
-        patience=patience,
+        once=given.once,
+        timeout=given.timeout,
+        gather_seconds=given.gather,
+        most_lost=given.most_lost,
+        patience=given.patience,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    with observing(observe, token_file=observe_token, routes=service.observer.routes()):
+    with observing(given.observe, token_file=given.observe_token, routes=service.observer.routes()):
         service.run()
 
 
 @app.command()
 def status(home: Home = _HOME) -> None:
-    """Show the roster and the trainings on file: cohort, round, epsilon, refusals."""
+    """Show the roster and all trainings: cohort, round, epsilon, refusals."""
     opened = ServerHome.open(home)
     roster = opened.roster()
     typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
     if roster:
         typer.echo(f"fingerprint {_join_fingerprint(opened)}")
     for training in all_trainings(opened.trainings):
-        typer.echo("\n".join(_standing(training)))
+        typer.echo("\n".join(_training_lines(training)))
 
 
-def _standing(training: Training) -> Iterator[str]:
-    """Yield the lines that say how a training stands."""
-    stands, reason = training.status()
+def _training_lines(training: Training) -> Iterator[str]:
+    """Describe the status of a training."""
+    state, why = training.status()
     made, rounds = training.plan(), training.rounds()
-    yield f"training    {training.number} {stands}" + (f" ({reason})" if reason else "")
+    yield f"training    {training.number} {state}" + (f" ({why})" if why else "")
     for alarm in claims.alarms({"mode": made.mode}, made.trust):
         yield f"  alarm     NOT PRIVATE: {alarm}"
     cohort = ", ".join(peer.name for peer in made.roster)
@@ -193,10 +209,10 @@ def _standing(training: Training) -> Iterator[str]:
             epsilon, delta = number_format.epsilon(last.epsilon), number_format.delta(made.delta)
             yield f"  epsilon   {epsilon} at delta {delta}"
     refusals = training.refusals()
-    for where, told in list(refusals.items())[-_SHOWN_REFUSALS:]:
-        yield f"  refused   {where}: {told}"
+    for where, reason in list(refusals.items())[-_SHOWN_REFUSALS:]:
+        yield f"  refused   {where}: {reason}"
     if len(refusals) > _SHOWN_REFUSALS:
-        yield f"  refused   {len(refusals)} times in all; {training.folder / 'refusals.json'} has the others"
+        yield f"  refused   {len(refusals)} times in all; all are in {training.folder / 'refusals.json'}"
     if (training.folder / "report.html").exists():
         yield f"  report    {training.folder / 'report.html'}"
 
@@ -206,12 +222,12 @@ def resume(
     number: Annotated[str, typer.Argument(help="The training's number, as in 'status'.")],
     home: Home = _HOME,
 ) -> None:
-    """Put a failed training back on file; it carries on from its last round."""
+    """File a failed training again; it continues from its last round."""
     training = find_training(ServerHome.open(home).trainings, number)
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
     training.set_status("filed")
-    typer.echo(f"training {training.number} carries on from round {len(training.rounds())}")
+    typer.echo(f"training {training.number} continues from round {len(training.rounds())}")
 
 
 @app.command()
@@ -219,13 +235,13 @@ def cancel(
     number: Annotated[str, typer.Argument(help="The training's number, as in 'status'.")],
     home: Home = _HOME,
 ) -> None:
-    """End a training for good, once the round that is under way is over; what was charged stays charged."""
+    """End a training permanently after its current round; charges stay in the ledgers."""
     training = find_training(ServerHome.open(home).trainings, number)
-    stands, rounds = training.status()[0], len(training.rounds())
-    if stands in ("done", "cancelled"):
-        raise ConfigError(f"training {number} is {stands}: there is nothing to cancel")
+    state, rounds = training.status()[0], len(training.rounds())
+    if state in ("done", "cancelled"):
+        raise ConfigError(f"training {number} is {state}: there is nothing to cancel")
     training.set_status("cancelled", "by the operator")
-    ends = "it had not begun"
-    if stands == "running" or rounds:
-        ends = f"it ends after the round that is under way ({counted(rounds, 'round')} on record)"
-    typer.echo(f"training {training.number} is cancelled: {ends}")
+    consequence = "it had not begun"
+    if state == "running" or rounds:
+        consequence = f"it ends after the current round ({counted(rounds, 'round')} recorded)"
+    typer.echo(f"training {training.number} is cancelled: {consequence}")

@@ -1,4 +1,4 @@
-"""``fedrec simulate``: a whole federated run on this machine."""
+"""Implement ``fedrec simulate``: a whole federated training on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fedrec.cli.console import progress_bar
-from fedrec.cli.schema_options import options_of
+from fedrec.cli.generated_options import options_of
 from fedrec.config import SimulationConfig, load_config
 from fedrec.simulations.harness import resume as resume_simulation
 from fedrec.simulations.harness import simulate as run_simulation
@@ -23,9 +23,7 @@ def simulate(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [simulate] table; flags override it.")
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with a run that was stopped; its own options hold.")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue a stopped run with its own options.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a whole federated training on this machine: real noise, real encryption, real ledgers."""
@@ -33,7 +31,7 @@ def simulate(
         if resume is None:
             result = run_simulation(load_config(config, flags), tell=tell)
         else:
-            asked = {"config": config, **flags}
-            changed = {name: value for name, value in asked.items() if value is not None}
+            given = {"config": config, **flags}
+            changed = {name: value for name, value in given.items() if value is not None}
             result = resume_simulation(resume, changed=changed, tell=tell)
     typer.echo(json.dumps(result.report, indent=2) if as_json else summarise(result.report, result.folder))

@@ -461,7 +461,7 @@ def test_help_of_a_group_says_what_its_commands_do_to_the_end(cli: Cli, group: s
     assert "..." not in listed
     if group == "server":
         # The end of the longest one.
-        assert "what was charged stays charged" in " ".join(listed.split())
+        assert "restart the server to use it" in " ".join(listed.split())
 
 
 def test_a_training_that_is_not_on_file_points_to_the_list(cli: Cli, tmp_path: Path) -> None:

@@ -49,8 +49,11 @@ def init(photos: Path, home: Path) -> MerchantHome:
     assert shown.exit_code == 0, shown.output
     made = MerchantHome.open(home)
     # The exact number is for the merchant's eyes, beside what everybody else will read.
-    assert f"{PHOTOS} photos" in shown.output and f"told about {made.declared_count().size}:" in shown.output
-    assert "noised count" in shown.output and "public keys only" not in shown.output
+    assert (
+        f"{PHOTOS} distinct photos" in shown.output
+        and f"will see {made.declared_count().size}:" in shown.output
+    )
+    assert "noisy count" in shown.output and "public keys only" not in shown.output
     return made
 
 
@@ -137,7 +140,7 @@ def test_one_release_holds_until_the_merchant_asks_for_another(photos: Path, tmp
     rotated = enrolment(home).statement
     assert rotated.size == first.size and rotated.node_key != first.node_key and len(counts(home)) == 1
     shown = run("recount", "--home", home.folder)
-    assert shown.exit_code == 0 and f"{PHOTOS - 8} photos" in shown.output
+    assert shown.exit_code == 0 and f"{PHOTOS - 8} distinct photos" in shown.output
     again = counts(home)
     assert [entry.count.number for entry in again] == [1, 2]
     assert enrolment(home).statement.size == again[1].count.size == home.declared_count().size

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedrec._internal import number_format
-from fedrec.cli.planned import plan_lines
-from fedrec.cli.server import _standing
+from fedrec.cli.plan_summary import plan_lines
+from fedrec.cli.server import _training_lines
 from fedrec.clients.merchant_observer import MerchantObserver
 from fedrec.clients.status import summarise_plan
 from fedrec.errors import ConfigError, ServiceError
@@ -311,7 +311,7 @@ def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: Serv
         status, page = client.get("/status.json").json(), client.get("/status.html").text
     (alarm,) = status["training"]["alarms"]
     assert "not encrypted" in alarm and "NOT PRIVATE" in page and alarm in Outline(page).text
-    assert any(f"NOT PRIVATE: {alarm}" in told for told in _standing(made))
+    assert any(f"NOT PRIVATE: {alarm}" in told for told in _training_lines(made))
     warned = [told for told in plan_lines(made, fingerprint="f") if told.startswith("warning")]
     assert any("NOT ENCRYPTED" in told for told in warned)
     seen = summarise_plan(made.plan(), (), lifetime_delta=1e-5)

@@ -42,10 +42,53 @@ def _public_functions(body: list[ast.stmt], owner: str = "") -> Iterator[tuple[s
                 yield owner + node.name, node, bool(owner) and "staticmethod" not in decorators
 
 
+def _has_help(node: ast.AST) -> bool:
+    """Tell whether a type has a Typer option or argument with a help text."""
+    return any(isinstance(part, ast.keyword) and part.arg == "help" for part in ast.walk(node))
+
+
+def _options_without_help(module: list[ast.stmt]) -> dict[str, list[str]]:
+    """Name the options without help of each command, and of each dataclass that has a command's options.
+
+    Typer shows a command's docstring as its help, so options are described by their own help.
+    """
+    # Types with a help text that several commands share.
+    helped = {
+        ast.unparse(node.targets[0])
+        for node in module
+        if isinstance(node, ast.Assign) and _has_help(node.value)
+    }
+
+    def lacks_help(annotation: ast.expr | None) -> bool:
+        return annotation is None or not (_has_help(annotation) or ast.unparse(annotation) in helped)
+
+    found, classes = {}, set()
+    for name, function, _ in _public_functions(module):
+        calls = [part for part in function.decorator_list if isinstance(part, ast.Call)]
+        decorators = {ast.unparse(call.func): call for call in calls}
+        classes |= {
+            ast.unparse(call.args[0]) for key, call in decorators.items() if key == "fields_as_options"
+        }
+        # The first parameter stands for generated options: a schema's, with descriptions, or a dataclass's.
+        generated = bool({"options_of", "fields_as_options"} & set(decorators))
+        if generated or any(key.endswith(".command") for key in decorators):
+            own = function.args.args[generated:]
+            found[name] = [argument.arg for argument in own if lacks_help(argument.annotation)]
+    for node in module:
+        if isinstance(node, ast.ClassDef) and node.name in classes:
+            fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+            found[node.name] = [ast.unparse(field.target) for field in fields if lacks_help(field.annotation)]
+    return found
+
+
 def missing_sections(source: str) -> list[str]:
     """Name each public function of several arguments whose docstring lacks a section that it needs."""
-    found = []
-    for name, function, is_method in _public_functions(ast.parse(source).body):
+    module = ast.parse(source).body
+    commands = _options_without_help(module)
+    found = [f"{name} has no help for {option}" for name, options in commands.items() for option in options]
+    for name, function, is_method in _public_functions(module):
+        if name in commands:
+            continue
         arguments = function.args
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         several = len(named) - is_method + (arguments.vararg is not None) + (arguments.kwarg is not None) > 1
@@ -89,3 +132,35 @@ def _private(one, two) -> int:
     """Do something."""
 '''
     assert missing_sections(source) == ["Public.method has no Args", "Public.method has no Returns"]
+
+
+def test_a_command_documents_its_options_by_their_help() -> None:
+    source = '''
+Home = Annotated[Path, typer.Option(help="A folder.")]
+
+
+@app.command()
+def command(home: Home, once: Annotated[bool, typer.Option("--once")], count: int) -> None:
+    """Do something."""
+
+
+@options_of(Schema)
+def generated(flags: Flags, own: Annotated[int, typer.Option(help="Its own.")], other: int) -> None:
+    """Do something."""
+
+
+class Options:
+    home: Home
+    batch: Annotated[int, typer.Option()] = 1
+
+
+@fields_as_options(Options)
+def whole(given: Options) -> None:
+    """Do something."""
+'''
+    assert missing_sections(source) == [
+        "command has no help for once",
+        "command has no help for count",
+        "generated has no help for other",
+        "Options has no help for batch",
+    ]

@@ -1,9 +1,10 @@
-"""The command line's options and the training file's keys are the schemas' fields: nothing is said twice."""
+"""The command line's options and the training file's keys are generated from the fields of their schemas."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
 from fedrec.cli.app import app
-from fedrec.cli.lazy import PLAIN
-from fedrec.cli.schema_options import options_of
+from fedrec.cli.generated_options import fields_as_options, options_of
+from fedrec.cli.lazy_group import PLAIN
 from fedrec.config import DataOptions, SimulationConfig, TrainingOptions
 from fedrec.server.training_file import TrainingFile
 from tests.support.layout import DOCS
@@ -60,6 +61,36 @@ def test_a_field_that_no_option_can_hold_is_found_at_once() -> None:
 
     with pytest.raises(TypeError, match="names"):
         options_of(Wrong)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    file: Annotated[Path, typer.Argument(help="Which file.")]
+    rate: Annotated[float, typer.Option(min=0.0, help="How much.")] = 0.5
+    batch: Annotated[list[int] | None, typer.Option(help="How many.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+
+
+def test_a_command_receives_the_dataclass_whose_fields_are_its_options() -> None:
+    got: list[Fields] = []
+    group = typer.Typer(**PLAIN)
+
+    @group.command()
+    @fields_as_options(Fields)
+    def command(given: Fields) -> None:
+        """Do it."""
+        got.append(given)
+
+    def exit_code(*arguments: str) -> int:
+        return CliRunner().invoke(group, list(arguments)).exit_code
+
+    assert exit_code("x") == 0 and got == [Fields(file=Path("x"))]
+    assert exit_code("x", "--rate", "1", "--batch", "8", "--batch", "1", "--json") == 0
+    assert got[1] == Fields(file=Path("x"), rate=1.0, batch=[8, 1], as_json=True)
+    assert exit_code() == 2 and exit_code("x", "--rate", "-1") == 2 and len(got) == 2
+    shown = CliRunner().invoke(group, ["--help"]).output
+    assert "Do it." in shown
+    assert [text for text in ("FILE", "How much.", "How many.", "Print JSON.") if text not in shown] == []
 
 
 def test_the_help_of_simulate_has_every_field_once_in_the_schemas_words() -> None:

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for: training code takes seconds to import."""
+"""Import commands only when they are used, since training code takes seconds to import."""
 
 from __future__ import annotations
 
@@ -16,23 +16,33 @@ PLAIN: Mapping[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
-"""How every Typer application of ours shows itself: plain lines, no boxes."""
+"""Settings of all Typer applications: plain lines without boxes."""
 
 
 class LazyGroup(TyperGroup):
-    """A group whose ``lazily`` names further commands, each by ``module:attribute`` and its line of help.
+    """A group with further commands that are imported on use.
 
-    The attribute is a Typer application, or the function of one command.
+    Attributes:
+        lazily: for each such command its ``module:attribute`` and one line of help. The attribute is a Typer
+            application or the function of one command.
     """
 
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands."""
+        """Return the names of all commands, the lazy ones last."""
         return [*super().list_commands(ctx), *self.lazily]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported now."""
+        """Return a command and import it if it is lazy.
+
+        Args:
+            ctx: Click's context.
+            cmd_name: name of the command.
+
+        Returns:
+            The command; None if there is none of this name.
+        """
         if cmd_name not in self.lazily:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazily[cmd_name][0].partition(":")
@@ -46,7 +56,18 @@ class LazyGroup(TyperGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments begin with; an error names those that are spelt alike."""
+        """Find the command that the arguments start with.
+
+        Args:
+            ctx: Click's context.
+            args: the arguments.
+
+        Returns:
+            Name of the command, the command, and the other arguments.
+
+        Raises:
+            click.UsageError: there is no such command; the message suggests similar names.
+        """
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -55,14 +76,19 @@ class LazyGroup(TyperGroup):
             raise click.UsageError(f"there is no command '{args[0]}'{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
+        """Write the list of commands to the help without importing them.
+
+        Args:
+            ctx: Click's context.
+            formatter: the help to write to.
+        """
         rows = []
         for name in self.list_commands(ctx):
             if name in self.lazily:
                 rows.append((name, self.lazily[name][1]))
             elif (command := super().get_command(ctx, name)) is not None:
-                # All of its first paragraph: Click's own short help is cut off with dots.
-                told = command.short_help or (command.help or "").partition("\n\n")[0]
-                rows.append((name, " ".join(told.split())))
+                # The whole first paragraph: Click's own short help is truncated.
+                summary = command.short_help or (command.help or "").partition("\n\n")[0]
+                rows.append((name, " ".join(summary.split())))
         with formatter.section("Commands"):
             formatter.write_dl(rows)

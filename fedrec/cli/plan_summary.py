@@ -1,4 +1,4 @@
-"""What a planned training is and costs, as lines for the operator."""
+"""Describe a planned training and its privacy cost as lines for the operator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from fedrec.vision import model_registry
 
 
 def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
-    """Yield what was planned, and what it will cost; ``fingerprint`` is the one that merchants compare."""
+    """Describe a planned training.
+
+    Args:
+        training: the training.
+        fingerprint: fingerprint of the join file, which merchants compare.
+
+    Yields:
+        The lines.
+    """
     made = training.plan()
     derived = derive(made)
     yield f"training    {training.number} ({made.training_id[:16]})"
@@ -42,24 +50,25 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     exposed = claims.scheme_warning(made.trust, trust_limit=schemes.get(made.scheme).trust_limit)
     if exposed is not None:
         yield f"warning     {exposed}"
-    yield f"merchants   with an untouched policy and ledger {_untouched(made, derived)}"
+    yield f"merchants   with the default policy and a new ledger {_by_default_policy(made, derived)}"
     yield f"fingerprint {fingerprint}"
 
 
-def _untouched(made: TrainingPlan, derived: Derived) -> str:
+def _by_default_policy(made: TrainingPlan, derived: Derived) -> str:
+    """Say whether a merchant with the default policy and a new ledger would join."""
     refusal = refusal_by_defaults(made, derived)
     if refusal is None:
-        return "join it; one that was charged before needs as much of its budget left"
+        return "join it; others need its cost to be left of their budget"
     return f"refuse it: {refusal}"
 
 
 def _committee(made: TrainingPlan) -> str:
-    """Say how many open a sum, how many may be missing, and how many corrupt ones are withstood."""
+    """Say how many members open a sum, how many may be absent, and how many may be corrupt."""
     members = len(made.committee)
     if not made.corrupt_members:
         return f", the key at {made.committee[0]}" if made.committee else ""
     absent = members - made.threshold
-    rest = f", but for a chance of {made.seat_risk:.2g} in the draw of seats" if made.seat_risk else ""
+    rest = f", except with probability {made.seat_risk:.2g} in the draw of seats" if made.seat_risk else ""
     return (
         f", threshold {made.threshold} of {members}: {absent or 'none'} may be absent, "
         f"{made.corrupt_members} may be corrupt{rest}"
@@ -67,7 +76,7 @@ def _committee(made: TrainingPlan) -> str:
 
 
 def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
-    """Yield what the whole training costs, what that is worth in words, and what a plan may be warned of."""
+    """Describe the cost of the whole training, its rating in words, and warnings."""
     if not made.privacy_mode.private:
         yield "budget      none: privacy is off"
         return
@@ -88,9 +97,9 @@ def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
     )
     yield f"rating      {rate_plan(made, headline).sentence}"
     yield (
-        "caps        a merchant's lifetime cap counts it at that merchant's own delta, with what was charged "
-        "before, by a filter: a first training alone reads about an eighth more than its epsilon"
+        "caps        a merchant's lifetime cap counts it by a filter, with earlier charges and at the "
+        "merchant's own delta: a first training counts about an eighth more than its epsilon"
     )
-    warned = delta_warning(made)
-    if warned is not None:
-        yield f"warning     {warned}"
+    warning = delta_warning(made)
+    if warning is not None:
+        yield f"warning     {warning}"

@@ -1,4 +1,4 @@
-"""Options that several commands take, checked."""
+"""Parse the values of options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedrec.vision.folders import Layout
 
 
 def check_layout(text: str) -> Layout:
-    """Return ``--layout`` as one of its values; ``ConfigError`` for another."""
+    """Parse ``--layout``; ``ConfigError`` for an unknown value."""
     if text == "class":
         return "class"
     if text == "product":
@@ -19,7 +19,18 @@ def check_layout(text: str) -> Layout:
 
 
 def check_unit(text: str | None, *, layout: Layout) -> Unit:
-    """Return ``--unit`` as one of its values, the layout's if not given; ``ConfigError`` for another."""
+    """Parse ``--unit``.
+
+    Args:
+        text: the option's value; None if it wasn't given.
+        layout: the layout, which gives the default.
+
+    Returns:
+        The unit.
+
+    Raises:
+        ConfigError: the value is unknown or doesn't fit the layout.
+    """
     if text == "product" or (text is None and layout == "product"):
         if layout != "product":
             raise ConfigError("--unit product needs --layout product: a folder per product")
@@ -30,9 +41,9 @@ def check_unit(text: str | None, *, layout: Layout) -> Unit:
 
 
 def check_format(text: str) -> Literal["text", "json"]:
-    """Return a log format; ``ConfigError`` for another."""
+    """Parse ``--log-format``; ``ConfigError`` for an unknown value."""
     if text == "json":
         return "json"
     if text == "text":
         return "text"
-    raise ConfigError(f"--log-format {text} is neither text nor json")
+    raise ConfigError(f"--log-format {text} is unknown: give text or json")

@@ -1,0 +1,113 @@
+"""Describe a merchant's status and budget as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedrec._internal import number_format
+from fedrec._internal.text import counted
+from fedrec.clients.status import Budget, MerchantStatus, PlanSummary
+from fedrec.protocol.enrolment import grouped
+
+_SHOWN_DIGITS = 16
+
+
+def budget_lines(budget: Budget) -> Iterator[str]:
+    """Describe what each training spent, and what is left."""
+    if not budget.trainings:
+        yield "this merchant has been charged for no round"
+    for training in budget.trainings:
+        yield (
+            f"training {training.training_id[:_SHOWN_DIGITS]}: "
+            f"{counted(training.charges, 'charge')} of "
+            f"{training.model}, the last at {training.last_at}; epsilon "
+            f"{_epsilon(training.epsilon)} with the declared size, at its delta {training.delta:g}"
+            + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
+        )
+    what = "products" if budget.unit == "product" else "photos"
+    yield (
+        f"size     {budget.declared} {what} declared, with noise"
+        + (f"; counted {budget.counts} times, each charged" if budget.counts > 1 else "; charged once")
+    )
+    spent = f"{_epsilon(budget.spent)}{_of_cap(budget)} at delta {budget.delta:g}"
+    yield f"spent    epsilon {spent}, as the lifetime cap counts it"
+    yield f"rating   {budget.sentence}"
+    yield f"broken   epsilon {_epsilon(budget.spent_broken)}, against anyone who breaks the encryption"
+    if any(training.seeded for training in budget.trainings):
+        yield "SEEDED   noise of some charges came from a seed: no epsilon holds against anyone who knows it"
+
+
+def status_lines(status: MerchantStatus) -> Iterator[str]:
+    """Describe a merchant's status, in a line or two for each topic."""
+    yield f"merchant    {status.merchant}"
+    yield f"daemon      {_daemon(status)}"
+    if status.server is None or status.fingerprint is None:
+        yield "server      none was joined yet: run fedrec client join FILE"
+    else:
+        yield f"server      {status.server}, with {', '.join(status.roster)}"
+        yield f"fingerprint {grouped(status.fingerprint)}"
+    if status.new_key_waits:
+        yield "node key    a new one isn't enrolled by the operator yet"
+    if status.policy_problem is not None:
+        yield f"policy      can't be used: {status.policy_problem}"
+    if status.training is None:
+        yield "training    none is open"
+    else:
+        yield f"training    {_plan(status.training)}; charged up to round {status.training.last_round}"
+        yield f"  cost      {_cost(status.training)}"
+        yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in status.training.alarms)
+        yield f"  photos    {status.photos or 'are inspected after the join is answered'}"
+    if status.paused:
+        yield "paused      new rounds are refused until 'fedrec client resume'"
+    budget = status.budget
+    yield f"budget      epsilon {_epsilon(budget.spent)} spent{_left(budget)}"
+    yield f"  rating    {budget.sentence}"
+    yield f"  broken    epsilon {_epsilon(budget.spent_broken)} against anyone who breaks the encryption"
+    entries = counted(status.ledger_entries, "entry", plural="entries")
+    yield f"ledger      {entries}, head {status.ledger_head[:_SHOWN_DIGITS]}"
+    for refused in status.refusals:
+        times = f"{refused.times} times, the last " if refused.times > 1 else ""
+        yield f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"
+        if refused.plan is not None:
+            yield f"  plan      {_plan(refused.plan)}"
+            yield f"  cost now  {_cost(refused.plan)}"
+            yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in refused.plan.alarms)
+
+
+def _of_cap(budget: Budget) -> str:
+    return "" if budget.cap is None else f" of {budget.cap:g}"
+
+
+def _left(budget: Budget) -> str:
+    if budget.cap is None:
+        return ""
+    return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
+
+
+def _daemon(status: MerchantStatus) -> str:
+    if not status.running:
+        return "doesn't run"
+    if status.connected:
+        return f"runs, connected since {status.connection_at}"
+    return f"runs, not connected: {status.connection_reason or 'it is starting'}"
+
+
+def _plan(plan: PlanSummary) -> str:
+    return (
+        f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {len(plan.classes)} classes, "
+        f"{counted(plan.rounds, 'round')}, {plan.mode}, {plan.scheme}, by {plan.unit}, "
+        f"{plan.merchants} merchants"
+    )
+
+
+def _cost(plan: PlanSummary) -> str:
+    needed = "no bound" if plan.cap_needed is None else number_format.epsilon(plan.cap_needed)
+    return (
+        f"epsilon {_epsilon(plan.epsilon)} for all its rounds and the declared size, at its delta "
+        f"{plan.delta:g} ({plan.word}); "
+        f"policy.toml needs a lifetime_epsilon of {needed} at lifetime_delta {plan.lifetime_delta:g}"
+    )
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "without a bound" if epsilon is None else number_format.epsilon(epsilon)
