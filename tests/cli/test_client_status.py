@@ -33,8 +33,8 @@ from fedrec.flower import clock
 from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
 from fedrec.privacy.accounting.ledger_entries import charges
-from fedrec.privacy.accounting.lifetime_filter import TrainingCost, read_filter
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_filter import TrainingCost, read_filter
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile

@@ -15,7 +15,7 @@ import pytest
 from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError, RefusedError
-from fedrec.privacy.accounting.lifetime_filter import FilterReading
+from fedrec.privacy.accounting.privacy_filter import FilterReading
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan

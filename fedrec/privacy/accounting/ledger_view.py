@@ -7,7 +7,7 @@ from datetime import datetime
 from fedrec.privacy.accounting.ledger_chain import LedgerChain
 from fedrec.privacy.accounting.ledger_entries import Entry, spending
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
-from fedrec.privacy.accounting.lifetime_filter import FilterReading
+from fedrec.privacy.accounting.privacy_filter import FilterReading
 from fedrec.privacy.accounting.privacy_spend import View
 
 

@@ -8,8 +8,8 @@ from fedrec.errors import BudgetExceededError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Charge, Count
 from fedrec.privacy.accounting.events import MIN_DELTA
 from fedrec.privacy.accounting.ledger_entries import Epsilons, finite
-from fedrec.privacy.accounting.lifetime_filter import FilterReading
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
+from fedrec.privacy.accounting.privacy_filter import FilterReading
 from fedrec.privacy.accounting.privacy_spend import View
 
 NOMINAL_EPSILON = 10.0

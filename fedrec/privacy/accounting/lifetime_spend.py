@@ -10,8 +10,8 @@ from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entry_contents import Charge, Cost, Count
 from fedrec.privacy.accounting.events import MIN_DELTA, Event
 from fedrec.privacy.accounting.ledger_entries import SpendingEntry
-from fedrec.privacy.accounting.lifetime_filter import FilterReading, TrainingCost, needed_cap, read_filter
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_filter import FilterReading, TrainingCost, needed_cap, read_filter
 from fedrec.privacy.accounting.privacy_spend import View
 
 MAX_PREPARED = 4096

@@ -9,7 +9,7 @@ used instead.
 
 Neighbouring data sets differ by one record added or removed; records are Poisson-sampled. Rates and numbers
 of steps must be fixed before the first step. The bound doesn't hold for a server that chooses its next
-training after seeing results; :mod:`fedrec.privacy.accounting.lifetime_filter` does.
+training after seeing results; :mod:`fedrec.privacy.accounting.privacy_filter` does.
 """
 
 from __future__ import annotations

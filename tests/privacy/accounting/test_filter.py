@@ -11,7 +11,9 @@ import pytest
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.lifetime_filter import (
+from fedrec.privacy.accounting.loss_composition import LossSum
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_filter import (
     ARM_PART,
     RELEASES_PART,
     FilterReading,
@@ -19,8 +21,6 @@ from fedrec.privacy.accounting.lifetime_filter import (
     delta_share,
     read_filter,
 )
-from fedrec.privacy.accounting.loss_composition import LossSum
-from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.privacy_loss import Mixture, step_losses
 from fedrec.privacy.accounting.rdp import ORDERS, epsilons_from_rdp, rdp_vector
 from fedrec.privacy.audit.verify.lifetime_filter import TrainingSpend, lifetime_epsilon

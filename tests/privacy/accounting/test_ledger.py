@@ -36,9 +36,9 @@ from fedrec.privacy.accounting.ledger_entries import (
 from fedrec.privacy.accounting.ledger_head import head_of, write_head
 from fedrec.privacy.accounting.ledger_reader import read_openings
 from fedrec.privacy.accounting.lifetime_cap import NOMINAL_EPSILON
-from fedrec.privacy.accounting.lifetime_filter import TrainingCost, read_filter
 from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_filter import TrainingCost, read_filter
 from fedrec.privacy.accounting.privacy_loss import Losses
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
