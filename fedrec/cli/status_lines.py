@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.clients.status import Budget, MerchantStatus, PlanSummary
+from fedrec.clients.status_types import Budget, MerchantStatus, PlanSummary
 from fedrec.protocol.enrolment import grouped
 
 _SHOWN_DIGITS = 16

@@ -1,1 +1,1 @@
-"""The merchant's side of a training."""
+"""Implement the merchant's side of a training."""

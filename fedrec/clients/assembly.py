@@ -1,4 +1,4 @@
-"""Put a merchant together from its folder: keys, policy, ledger, store, photos, models and randomness."""
+"""Build a merchant from its folder: keys, policy, ledger, store, photos, models and randomness."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from fedrec.protocol.plan import TrainingPlan
 
 
 def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None = None) -> Merchant:
-    """Bring a daemon's merchant up from its folder.
+    """Build the merchant of a daemon from its folder.
 
     Args:
         home: the merchant's folder.
-        device: where its models are trained.
-        seed: makes noise, sampling and keys repeatable, and so protects nothing: for tests alone.
+        device: the device on which models are trained.
+        seed: makes noise, sampling and keys repeatable. Seeded noise protects nothing: use it in tests only.
 
     Returns:
-        The merchant; its ledger and its store are open, for the calling thread.
+        The merchant. Its ledger and its store are open, and usable by the calling thread only.
 
     Raises:
         ConfigError: the settings, the policy or a key can't be used.
-        LedgerError: the ledger is broken, another process has it open, or this package has no source to name.
+        LedgerError: the ledger is damaged, another process has it open, or the source of this package can't
+            be hashed.
 
     """
     settings = home.settings()
@@ -70,24 +71,25 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
 def open_context(
     home: MerchantHome, *, name: str, server_key: str, policy: MerchantPolicy, resources: LocalResources
 ) -> MerchantContext:
-    """Open what a merchant's folder keeps.
+    """Open the ledger, the store and the request gate of a merchant's folder.
 
     Args:
         home: the merchant's folder.
         name: the merchant's name on the roster.
-        server_key: the key (64 hexadecimal digits) of the server whose requests it takes.
-        policy: its rules.
-        resources: how it comes by records, models and chance.
+        server_key: the Ed25519 public key of the server whose requests are accepted, 64 hexadecimal digits.
+        policy: the merchant's rules.
+        resources: loads records, builds models and draws randomness.
 
     Returns:
-        The context of a merchant; its ledger and its store are open, for the calling thread.
+        The merchant's context. Its ledger and its store are open, and usable by the calling thread only.
 
     Raises:
         ConfigError: the identity key can't be used.
-        LedgerError: the ledger is broken, another process has it open, or this package has no source to name.
+        LedgerError: the ledger is damaged, another process has it open, or the source of this package can't
+            be hashed.
 
     """
-    # Now, not at the first charge: by then the disk may hold another version than the one that runs.
+    # The hash is computed now, not at the first charge: by then the files may differ from the running code.
     code_hash()
     identity = home.identity()
     ledger = Ledger(
@@ -109,7 +111,17 @@ def open_context(
 
 
 def merchant_randomness(seed: int | None, name: str, round_number: int) -> Randomness:
-    """Return the stream of a merchant's round: the operating system's, or a seed's, which hides nothing."""
+    """Return the randomness of a merchant's round.
+
+    Args:
+        seed: for a simulation's repeatable stream, which protects nothing; None for the operating system's.
+        name: the merchant's name.
+        round_number: the round.
+
+    Returns:
+        The stream.
+
+    """
     if seed is None:
         return Randomness.from_os()
     return Randomness.seeded(seed, "merchant", name, round_number)

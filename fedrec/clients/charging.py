@@ -1,4 +1,4 @@
-"""What a round of a plan is charged to a merchant's ledger, and that ledger and store belong together."""
+"""Compute what a round is charged to a merchant's ledger, and check the ledger against the store."""
 
 from __future__ import annotations
 
@@ -18,31 +18,57 @@ from fedrec.protocol.plan import TrainingPlan
 
 
 def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
-    """Return the name that a merchant gives to the records of this hash, 64 digits; it never leaves it.
+    """Return the merchant's keyed hash of its records.
 
-    A ledger's entries hold a commitment to it alone.
+    The version stays in the merchant's folder; ledger entries contain only a commitment to it.
+
+    Args:
+        identity: the merchant's signing identity, from which the key is derived.
+        content_hash: hash of the records' digests, 32 bytes.
+
+    Returns:
+        The dataset version, 64 hexadecimal digits.
+
     """
     key = identity.own_secret(context=b"fedrec/dataset-version/1")
     return hmac.digest(key, content_hash, "sha256").hex()
 
 
 def check_replies(ledger: Ledger, store: MerchantStore) -> None:
-    """See that the ledger has what every stored reply came after; ``LedgerError`` if it is an older copy."""
+    """Check that the ledger has the entry that was written before each stored reply.
+
+    Args:
+        ledger: the open ledger.
+        store: the open store of the same merchant.
+
+    Raises:
+        LedgerError: an entry is missing, so the ledger is an older copy than the store.
+
+    """
     for kind, training_id, round_number in store.replies():
         known = ledger.has_charge if kind == "upload" else ledger.has_answer
         if not known(training_id, round_number):
             raise LedgerError(
-                f"ledger: it was put back to an older state: it lacks round {round_number} of training "
-                f"{training_id[:16]}, which the merchant's store has an {kind} of; put the newest copy back."
+                f"ledger: it was put back to an older state: it has no entry for round {round_number} of "
+                f"training {training_id[:16]}, but the store has its {kind}; restore the newest copy."
             )
 
 
 def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) -> int:
-    """Return how many charged rounds of a training came to nothing, when another starts from this model.
+    """Count the charged rounds of a training whose sum was never opened.
 
-    A sum that is opened moves the model, if by its noise alone. A round was lost if the next one that this
-    merchant is asked in starts from the model that it started from. Lost rounds before one that was opened
-    without this merchant aren't seen.
+    An opened sum always changes the model, because it contains noise. A round was therefore lost if the next
+    round in which this merchant takes part starts from the same model. The count misses lost rounds that were
+    followed by an opened round without this merchant.
+
+    Args:
+        entries: the ledger's entries.
+        training_id: the training.
+        model_hash: hash of the model from which the requested round starts.
+
+    Returns:
+        The number of lost rounds that this merchant can see.
+
     """
     charged = (entry.charge for entry in charges(entries))
     models = [charge.model_hash for charge in charged if charge.training_id == training_id]
@@ -58,7 +84,20 @@ def round_charge(
     policy_hash: str,
     seeded: bool,
 ) -> Charge:
-    """Return the charge of one round."""
+    """Build the ledger charge of one round.
+
+    Args:
+        plan: the training's plan.
+        derived: the parameters derived from the plan.
+        round_number: the round.
+        model_hash: hash of the model from which the round starts.
+        policy_hash: hash of the policy in force.
+        seeded: whether the merchant's noise comes from a seed.
+
+    Returns:
+        The charge.
+
+    """
     noise = derived.noise
     spend = derived.spend
     return Charge(

@@ -1,4 +1,4 @@
-"""The Flower ClientApp: the same in a simulation and in a deployment."""
+"""Build the Flower ClientApp that simulations and deployments share."""
 
 from __future__ import annotations
 
@@ -35,37 +35,40 @@ Blobs = Mapping[str, bytes]
 _log = logging.getLogger(__name__)
 
 
-def _told(error: FedrecError, *, repeats: Repeats, matter: str) -> Refusal:
-    """Return what the server may read of an error; the merchant's own log has the rest."""
+def _refusal_for_server(error: FedrecError, *, repeats: Repeats, subject: str) -> Refusal:
+    """Reduce an error to what the server may read, and log the rest for the merchant."""
     if isinstance(error, RefusedError):
-        repeats.say(matter, f"refused: {one_line(error, most=MAX_REASON)}")
+        repeats.say(subject, f"refused: {one_line(error, most=MAX_REASON)}")
     refusal = refusal_of(error)
     if refusal.code == "failed":
-        # Such an error may name a photo; a log that is kept doesn't.
+        # The error may name a photo, and names of photos must not be kept in a log.
         what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
         repeats.say(
-            matter,
-            f"a request can't be answered ({what}): 'fedrec client check' says why",
+            subject,
+            f"a request failed ({what}): run 'fedrec client check' to find the cause",
             level=logging.ERROR,
         )
-        _log.debug("what it was: %s", error)
+        _log.debug("details: %s", error)
     return refusal
 
 
 def build_client_app(
     merchant_of: Callable[[Context], Merchant], *, repeats: Repeats | None = None
 ) -> ClientApp:
-    """Return a ClientApp whose messages are answered by the merchant of their context.
+    """Build a ClientApp that passes each message to the merchant of the message's context.
 
-    A refusal goes back as a reply with its reason; any other failure becomes Flower's error reply.
+    A refusal is sent as a reply with its reason. Any other failure becomes Flower's error reply.
 
     Args:
-        merchant_of: finds the merchant.
-        repeats: through which refusals are logged, so that one which comes again and again is one line.
+        merchant_of: returns the merchant of a context.
+        repeats: logs refusals, and writes a repeated one only once.
+
+    Returns:
+        The ClientApp.
 
     """
     app = ClientApp()
-    said = repeats or Repeats(_log)
+    log_repeats = repeats or Repeats(_log)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -78,7 +81,13 @@ def build_client_app(
             return JoinReply(merchant=merchant.name, refused=refusal)
 
         return _reply(
-            merchant, message, JoinRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0, repeats=said
+            merchant,
+            message,
+            JoinRequest,
+            answer=answer,
+            refuse=refuse,
+            blob_bytes=lambda: 0,
+            repeats=log_repeats,
         )
 
     @app.train()
@@ -89,7 +98,7 @@ def build_client_app(
             return TrainReply(merchant=merchant.name, refused=refusal)
 
         def blob_bytes() -> int:
-            return merchant.open_derived().train_bytes
+            return merchant.derived_of_open_training().train_bytes
 
         return _reply(
             merchant,
@@ -98,7 +107,7 @@ def build_client_app(
             answer=merchant.train,
             refuse=refuse,
             blob_bytes=blob_bytes,
-            repeats=said,
+            repeats=log_repeats,
         )
 
     @app.query("unmask")
@@ -109,7 +118,7 @@ def build_client_app(
             return UnmaskReply(merchant=merchant.name, refused=refusal)
 
         def blob_bytes() -> int:
-            return merchant.open_derived().unmask_bytes
+            return merchant.derived_of_open_training().unmask_bytes
 
         return _reply(
             merchant,
@@ -118,7 +127,7 @@ def build_client_app(
             answer=merchant.unmask,
             refuse=refuse,
             blob_bytes=blob_bytes,
-            repeats=said,
+            repeats=log_repeats,
         )
 
     @app.query("close")
@@ -132,7 +141,13 @@ def build_client_app(
             return CloseReply(merchant=merchant.name, refused=refusal)
 
         return _reply(
-            merchant, message, CloseRequest, answer=answer, refuse=refuse, blob_bytes=lambda: 0, repeats=said
+            merchant,
+            message,
+            CloseRequest,
+            answer=answer,
+            refuse=refuse,
+            blob_bytes=lambda: 0,
+            repeats=log_repeats,
         )
 
     return app
@@ -148,35 +163,36 @@ def _reply(
     blob_bytes: Callable[[], int],
     repeats: Repeats,
 ) -> Message:
-    """Answer a message that the merchant's server signed, and no other.
-
-    ``blob_bytes`` says, before it is read, what its blobs may come to.
-    """
+    """Answer a message if the merchant's server signed it; refuse it if not, or if answering fails."""
     request: Request | None = None
     try:
         signed = merchant.gate.check(message.content, kind=message.metadata.message_type)
+        # The limit is computed before a blob is read.
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
         if request.subject != (signed.training_id, signed.round_number):
-            raise ProtocolError("a request was signed for another training or round than it names")
+            raise ProtocolError("a request's signature is for another training or round than its body")
         reply, sent = answer(request, blobs)
-        repeats.end(_matter(message, request))
+        repeats.end(_subject(message, request))
     except FedrecError as error:
-        reply, sent = refuse(_told(error, repeats=repeats, matter=_matter(message, request))), {}
-        _note(merchant.store, error, message=message, request=request)
+        subject = _subject(message, request)
+        reply, sent = refuse(_refusal_for_server(error, repeats=repeats, subject=subject)), {}
+        _store_refusal(merchant.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 
 
-def _matter(message: Message, request: Request | None) -> str:
-    """Name what a refusal is about: requests of one kind, of one training."""
+def _subject(message: Message, request: Request | None) -> str:
+    """Return the key under which refusals are counted as repeats: message type and training."""
     return f"{message.metadata.message_type} {'' if request is None else request.subject[0]}"
 
 
-def _note(store: MerchantStore, error: FedrecError, *, message: Message, request: Strict | None) -> None:
-    """Keep what was refused for the merchant's own eyes."""
+def _store_refusal(
+    store: MerchantStore, error: FedrecError, *, message: Message, request: Strict | None
+) -> None:
+    """Keep the refused request in the store, where only the merchant reads it."""
     plan = request.plan.canonical_bytes() if isinstance(request, JoinRequest) else None
     try:
         store.note_refusal(
             kind=message.metadata.message_type, reason=one_line(error, most=MAX_REASON), plan=plan
         )
     except sqlite3.Error as failure:
-        _log.error("a refusal could not be kept: %s", failure)
+        _log.error("a refusal could not be stored: %s", failure)

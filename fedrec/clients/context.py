@@ -1,4 +1,4 @@
-"""What every answer of a merchant stands on: its name and keys, what it keeps, its rules, its trainings."""
+"""Hold the state that a merchant's answers share: name, keys, ledger, store, policy and open training."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LocalResources:
-    """How a merchant comes by records, models and chance, and where it computes.
+    """A merchant's sources of records, models and randomness, and its device.
 
     Attributes:
-        data_for: reads the records as a plan's model takes them.
-        build_model: makes that model.
-        randomness_for: a fresh stream per (training, round), from the operating system unless the merchant
-            itself asked for a simulation's.
-        device: where models are trained.
+        data_for: loads the records in the form that a plan's model takes.
+        build_model: builds the model of a plan.
+        randomness_for: returns a fresh stream for a plan and a round. It comes from the operating system,
+            except in simulations with a seed.
+        device: the device on which models are trained.
 
     """
 
@@ -52,7 +52,7 @@ class LocalResources:
 
 @dataclass(frozen=True)
 class OpenTraining:
-    """A training that this merchant joined: its plan, what follows from it, and the model."""
+    """A training that this merchant joined: its plan, the parameters derived from it, and the model."""
 
     plan: TrainingPlan
     derived: Derived
@@ -73,13 +73,13 @@ class MerchantContext:
         resources: loads records, builds models and draws randomness.
         on_event: called after each durable step, with the step's name; tests interrupt there.
         now: returns the time, with a time zone.
-        precomputes_costs: compose the epsilons of all rounds of a training once. Not worth it for a merchant
-            that handles a single message.
+        precomputes_costs: whether the epsilons of all rounds are composed once per training. Not worth it for
+            a merchant that handles a single message.
         seconds_train: CPU seconds spent on training. Only the merchant sees them: a reply to the server never
             contains a timing.
         seconds_encrypt: CPU seconds spent on encryption, likewise.
-        suspended: why plans and rounds are refused for now; None while they are not.
-        sets: the records that each training uses.
+        suspended: the refusal of all plans and rounds; None while they are accepted.
+        sets: fixes and loads the records of each training.
 
     """
 
@@ -111,29 +111,45 @@ class MerchantContext:
         )
 
     def check_not_suspended(self) -> None:
-        """Raise ``RefusedError`` while the merchant takes part in nothing new."""
+        """Raise ``RefusedError`` while the merchant is suspended."""
         if self.suspended is not None:
             raise self.suspended
 
     def check_server(self, plan: TrainingPlan) -> None:
-        """Take plans of the merchant's own server alone: a plan may name any key."""
+        """Raise ``RefusedError`` unless the plan names the key of the merchant's own server."""
         if plan.server_key != self.gate.server_key:
-            raise RefusedError("the plan names another server's key than the merchant's join file")
+            raise RefusedError("the plan's server key is not that of the merchant's join file")
 
     def is_seeded(self, plan: TrainingPlan) -> bool:
-        """Whether this merchant's noise of a training comes from a seed."""
+        """Return whether this merchant's noise in a training comes from a seed."""
         return self.resources.randomness_for(plan, 1).is_seeded
 
     def check_seeded(self, stored: StoredTraining, plan: TrainingPlan) -> None:
-        """Keep to what was said at the join: a report that calls noise unseeded must stay true."""
+        """Check that the noise is seeded, or not, as the merchant declared when it joined.
+
+        Otherwise the report's statement about the noise would become false.
+
+        Args:
+            stored: the training as it was joined.
+            plan: its plan.
+
+        Raises:
+            RefusedError: the noise is seeded now and was not then, or the other way round.
+
+        """
         if stored.seeded != self.is_seeded(plan):
-            said = "from a seed" if stored.seeded else "without one"
-            raise RefusedError(f"this merchant joined that training with its noise {said}: it stays so")
+            source = "a seed" if stored.seeded else "the operating system"
+            raise RefusedError(
+                f"this merchant joined the training with noise from {source}, and can't change it"
+            )
 
     def training(self, training_id: str) -> OpenTraining:
         """Return a training that was joined and is open.
 
-        Raises ``RefusedError`` when it isn't, or its server or the merchant's chance are others than then.
+        Raises:
+            RefusedError: the training was not joined, is closed or can't be carried out, or its server's key
+                or the source of the merchant's noise has changed since.
+
         """
         self.expire()
         stored = self.store.training(training_id)
@@ -146,11 +162,19 @@ class MerchantContext:
         return self.prepare_training(plan)
 
     def prepare_training(self, plan: TrainingPlan) -> OpenTraining:
-        """Derive what a plan means here; ``RefusedError`` when it can't be carried out."""
+        """Derive the parameters of a plan and build its model.
+
+        Returns:
+            The training; the last one prepared is kept in memory.
+
+        Raises:
+            RefusedError: the plan can't be carried out.
+
+        """
         if plan.training_id in self._joined:
             return self._joined[plan.training_id]
         try:
-            # From shapes alone, before anything of the plan's sizes is allocated: those passed the policy.
+            # The count uses shapes only: nothing of the plan's size is allocated before the plan is checked.
             parameters = count_from_shapes(lambda: self.resources.build_model(plan))
             if parameters != plan.dimension:
                 raise RefusedError(
@@ -165,10 +189,12 @@ class MerchantContext:
         self._joined = {plan.training_id: joined}
         return joined
 
-    def open_derived(self) -> Derived:
-        """Return what follows from the plan of the training that is open, the last one joined.
+    def derived_of_open_training(self) -> Derived:
+        """Return the parameters derived from the plan of the open training, the last one joined.
 
-        Raises ``RefusedError`` when none is.
+        Raises:
+            RefusedError: no training is open.
+
         """
         found = self.store.open_trainings()
         if not found:
@@ -181,9 +207,14 @@ class MerchantContext:
         return derive(TrainingPlan.model_validate_json(self.store.training(found[-1]).plan))
 
     def expire(self) -> list[str]:
-        """Finish the trainings that the server has left alone for longer than the policy allows; return them.
+        """Close the trainings without a request for longer than the policy allows.
 
-        A server that sends neither a close nor another training would else keep their keys on disk for ever.
+        Otherwise a server that sends neither a close nor another training would keep their keys on disk for
+        ever.
+
+        Returns:
+            The ids of the trainings that were closed.
+
         """
         finished = self.store.finish_inactive(now=self.now(), days=self.policy.training_expires_days)
         for training_id in finished:
@@ -192,12 +223,23 @@ class MerchantContext:
         return finished
 
     def release_training(self, training_id: str) -> None:
-        """Forget what is in memory of a training."""
+        """Drop a training's model and records from memory."""
         self._joined.pop(training_id, None)
         self.sets.close(training_id)
 
     def cost(self, joined: OpenTraining, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
-        """Return what a round is charged under the policy of now."""
+        """Build the charge of a round under the policy in force.
+
+        Args:
+            joined: the training.
+            round_number: the round.
+            model_hash: hash of the model from which the round starts.
+            seeded: whether the round's noise comes from a seed.
+
+        Returns:
+            The charge.
+
+        """
         return round_charge(
             joined.plan,
             joined.derived,
@@ -208,34 +250,54 @@ class MerchantContext:
         )
 
     def first_cost(self, joined: OpenTraining) -> Charge:
-        """Return what the first round costs, and so any of them."""
+        """Build the charge of the first round; every other round costs the same."""
         plan = joined.plan
         return self.cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self.is_seeded(plan))
 
     def precompute_costs(self, joined: OpenTraining) -> None:
-        """Have the ledger compose the training's rounds, once a life: each charge is then a look-up."""
+        """Compose the epsilons of all rounds once per training, so that each charge is a look-up."""
         if joined.plan.training_id != self._precomputed_for and self.precomputes_costs:
             self._precomputed_for = joined.plan.training_id
             self.ledger.prepare(self.first_cost(joined))
 
     def signed_head(self, plan: TrainingPlan, round_number: int, moment: HeadMoment) -> SignedLedgerHead:
-        """Return the ledger's head, signed for the server."""
+        """Sign the ledger's head for the server.
+
+        Args:
+            plan: the training's plan.
+            round_number: the round, 0 for the join.
+            moment: the event after which the head is sent.
+
+        Returns:
+            The signed head.
+
+        """
         return self.ledger.signed_head(
             training_id=plan.training_id, round_number=round_number, merchant=self.name, moment=moment
         )
 
     def accept_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:
-        """Hold the ledger against what this merchant had signed before; raises as ``accept_receipt`` does.
+        """Check the ledger against the server's receipt for an earlier head of it.
 
-        Every server has a receipt of this merchant, from its join on: one that brings none is refused once
-        anything was charged or answered. (A server that keeps an older one back is a stated limit.)
+        A server has a receipt for this merchant from the join on. A request without one is refused once the
+        ledger has a charge or an answer. A server that sends an old receipt isn't detected.
+
+        Args:
+            plan: the training's plan.
+            receipt: the receipt of the request, if it has one.
+
+        Raises:
+            RefusedError: the receipt is missing.
+            ProtocolError: the receipt is from another server, or is not valid.
+            LedgerError: the ledger lacks the entry that the receipt names.
+
         """
         if receipt is None:
             if self.ledger.begun:
                 raise RefusedError(
-                    "the request brings no ledger receipt, and this merchant's ledger has begun"
+                    "the request brings no ledger receipt, and this merchant's ledger already has charges"
                 )
             return
         if receipt.server_key != plan.server_key:
-            raise ProtocolError("a ledger receipt comes from another server than the plan names")
+            raise ProtocolError("a ledger receipt is from another server than the plan's")
         self.ledger.accept_receipt(receipt)

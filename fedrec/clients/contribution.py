@@ -1,4 +1,4 @@
-"""A merchant's noised sum of one round: of its records, or of none where they can't be used."""
+"""Compute a merchant's noised sum of one round, of its records or of none if they can't be used."""
 
 from __future__ import annotations
 
@@ -28,26 +28,41 @@ def compute_contribution(
     noise: NoisePlan,
     rng: Randomness,
 ) -> NDArray[np.int64]:
-    """Return what a merchant gives to a round, int64 (d,) in grid units; ``model`` takes the ``parameters``.
+    """Compute a merchant's noised contribution to a round.
 
-    A step that fails on its records is made again of none, with the same noise, and the merchant's log says
-    so: whether an upload comes must not depend on them.
+    If the step fails on the records, it is repeated without records and with the same noise, and the failure
+    is logged: whether an upload is sent must not depend on the records.
+
+    Args:
+        model: the network; its parameters are overwritten.
+        parameters: the global model, float32 (d,).
+        records: the merchant's records.
+        plan: the training's plan.
+        noise: the noise and the grid of the plan.
+        rng: the stream of the round.
+
+    Returns:
+        The contribution in grid units, int64 (d,).
+
+    Raises:
+        Exception: the step fails without records.
+
     """
     try:
         return _steps(model, parameters, records, plan=plan, noise=noise, rng=rng)
-    # Whatever records make a step fail with, a server that saw no upload would know that they do.
+    # Every exception is caught: a missing upload would tell the server that the records make the step fail.
     except Exception as error:
         if not len(records.labels):
             raise
-        # The text of an exception may name a photo; where it was raised is enough to find a defect by.
+        # The text of an exception may name a photo, so only the place where it was raised is logged.
         where = " < ".join(
             f"{frame.filename}:{frame.lineno} {frame.name}"
             for frame in reversed(traceback.extract_tb(error.__traceback__))
         )
         _log.error(
-            "a step failed on its records and sends noise alone: %s at %s", type(error).__name__, where
+            "a step failed on its records; the upload is noise alone: %s at %s", type(error).__name__, where
         )
-        _log.debug("what it was: %s", error)
+        _log.debug("details: %s", error)
     none = Records.none(records.inputs.device)
     return _steps(model, parameters, none, plan=plan, noise=noise, rng=rng)
 

@@ -1,4 +1,4 @@
-"""The merchant's daemon: one process that answers the server until it is told to stop."""
+"""Run the merchant's daemon, the process that answers the server until it is stopped."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ _log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 0.1
 IDLE_SECONDS = 1.5
-"""How often the server is asked for a message: in a round, and when nothing has come for a while."""
+"""Pause between two polls of the server: during a round, and after a while without messages."""
 
 _IDLE_AFTER = 30.0
 _EXPIRY_SECONDS = 3600.0
-"""How often trainings are looked for that the server has left alone."""
+"""Pause between two searches for inactive trainings."""
 
 _LARGEST_BODY = 2**21 + max(
     shape_of(kind).bytes for kind in (JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
 )
-"""Of any request, with its signature and the heads of Flower's objects."""
+"""Largest size of a request without its blobs, with the signature and Flower's headers."""
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 
 
 @dataclass(frozen=True)
 class DaemonOptions:
-    """``seed`` makes noise, sampling and keys repeatable and so protects nothing: for tests alone.
+    """Options of the daemon.
 
-    ``step_seconds`` is how long one message may take before the process ends itself, to be started again.
+    Attributes:
+        device: the device on which models are trained.
+        seed: makes noise, sampling and keys repeatable. Seeded noise protects nothing: use it in tests only.
+        step_seconds: time limit for one message; the process then exits, so that it is restarted.
+
     """
 
     device: torch.device
@@ -57,10 +61,20 @@ class DaemonOptions:
 
 
 class Daemon:
-    """Answers messages over one connection after another; :meth:`stop` ends it between two messages.
+    """Answers the server's messages and reconnects when the connection is lost.
 
-    It follows ``policy.toml`` and the join file as they change. While they can't be used it refuses, and
-    never falls back to what they said before.
+    Changes of ``policy.toml`` and of the join file take effect at once. While one of them can't be used, the
+    daemon refuses plans and rounds; it never falls back to their earlier content. :meth:`stop` ends it
+    between two messages.
+
+    Args:
+        home: the merchant's folder.
+        options: the options.
+
+    Raises:
+        ConfigError: the settings, the policy, the join file or a key can't be used.
+        LedgerError: the ledger is damaged, or another process has it open.
+
     """
 
     def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:
@@ -78,18 +92,18 @@ class Daemon:
         self.observer = MerchantObserver(self._merchant.ledger)
 
     def stop(self) -> None:
-        """Ask the daemon to end; what it is answering is finished and sent first."""
+        """Ask the daemon to stop; it finishes and sends the current reply first."""
         self._stop.set()
 
     def connection(self) -> FleetLink:
-        """Return a new connection to the server that this merchant joined, to be entered."""
+        """Return a new connection to the server that this merchant joined; enter it as a context manager."""
         key = self._home.next_node_key() if self._with_next_key else None
         return FleetLink(
             address=self._join.address, ca=self._home.authority, key=key or self._home.node_key()
         )
 
     def run(self) -> None:
-        """Connect, answer, and connect again with growing pauses, until stopped."""
+        """Connect and answer messages until stopped; reconnect after growing pauses."""
         pause = _FIRST_RETRY
         try:
             while not self._stop.is_set():
@@ -104,7 +118,7 @@ class Daemon:
                     self._lost(str(error))
                     if self._stop.is_set():
                         break
-                    self._repeats.say("connection", f"{error}; it is tried again until it succeeds")
+                    self._repeats.say("connection", f"{error}; retrying until it succeeds")
                     if isinstance(error, NotAdmittedError):
                         self._with_next_key = not self._with_next_key
                     self._stop.wait(pause)
@@ -127,7 +141,7 @@ class Daemon:
         self._home.note_connection(connected=True)
         if self._with_next_key and self._home.next_node_key_file.exists():
             self._home.adopt_next_node_key()
-            _log.info("the server has admitted the new node key; the old one is gone")
+            _log.info("the server has admitted the new node key; the old one is deleted")
         self._with_next_key = False
 
     def _lost(self, reason: str) -> None:
@@ -135,7 +149,7 @@ class Daemon:
         self._home.note_connection(connected=False, reason=reason)
 
     def _follow_rules(self) -> bool:
-        """Take over a policy or join file that changed; say whether it names another server."""
+        """Reload policy and join file if they changed; return whether they name another server."""
         stamp = self._home.rules_stamp()
         if stamp == self._stamp:
             return False
@@ -143,7 +157,7 @@ class Daemon:
         try:
             policy, join = self._home.policy(), self._home.joined()
         except ConfigError as error:
-            _log.error("%s; plans and rounds are refused until that is mended", error)
+            _log.error("%s; plans and rounds are refused until that is fixed", error)
             self._merchant.suspend("the merchant's policy can't be used; its own log says why")
             return False
         self._merchant.use_policy(policy)
@@ -151,7 +165,7 @@ class Daemon:
             self._merchant.suspend(PAUSED)
         self._merchant.gate.use_server_key(join.server_key)
         _log.info(
-            "policy and join file are in force as they are now; %s",
+            "policy and join file were reloaded; %s",
             "paused" if self._home.paused else "taking part",
         )
         moved = (join.address, join.authority) != (self._join.address, self._join.authority)
@@ -169,7 +183,16 @@ class Daemon:
             self._stop.wait(IDLE_SECONDS if idle else BUSY_SECONDS)
 
     def answer_next(self, link: FleetLink) -> bool:
-        """Answer the next message on a connection, if there is one; raises as :class:`FleetLink` does."""
+        """Answer the next message on a connection, if there is one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ConnectionLostError: the connection is lost.
+            NotAdmittedError: the server doesn't admit this merchant's node key.
+
+        """
         message = link.receive(most_bytes=self._most_bytes)
         if message is None:
             return False
@@ -177,47 +200,47 @@ class Daemon:
         with Watchdog(self._options.step_seconds):
             reply = self._reply(message, node_id=link.node_id)
         self.observer.answered(message, reply, seconds=time.monotonic() - started)
-        self._hold(message, started=started)
-        # The server is not told how long it took: time is a channel, too.
+        self._delay_reply(message, started=started)
+        # The server is not told how long the step took, because the time depends on the photos.
         link.send(reply, seconds=0.0)
         with Watchdog(self._options.step_seconds):
-            # Only now: how long it takes tells how many photos there are.
+            # After the reply, because the time that this takes depends on the number of photos.
             self._merchant.fix_records()
         return True
 
     def _most_bytes(self) -> int:
-        """Return how large a message may be: its body, and the blobs of the training that is open."""
+        """Return the largest size of a message: its body, and the blobs of the open training."""
         try:
-            derived = self._merchant.open_derived()
+            derived = self._merchant.derived_of_open_training()
         except RefusedError:
             return _LARGEST_BODY
         return _LARGEST_BODY + max(derived.train_bytes, derived.unmask_bytes)
 
-    def _hold(self, message: Message, *, started: float) -> None:
-        """Let a reply to ``train`` wait until its time, by the merchant's rule; also a refusal."""
+    def _delay_reply(self, message: Message, *, started: float) -> None:
+        """Delay a reply to ``train``, also a refusal, until the policy's ``reply_seconds`` have passed."""
         seconds = self._merchant.policy.reply_seconds
         if seconds is None or message.metadata.message_type != "train":
             return
         left = started + seconds - time.monotonic()
         if left < 0:
             _log.warning(
-                "a step took %.0f s longer than 'reply_seconds': the server sees how long it took", -left
+                "a step took %.0f s longer than 'reply_seconds': the server can see how long it took", -left
             )
-        # Also when the daemon is told to stop: an earlier reply would tell what the rule hides.
+        # Also when the daemon is stopped: an earlier reply would show what the rule hides.
         time.sleep(max(0.0, left))
 
     def _reply(self, message: Message, *, node_id: int) -> Message:
         run_id, kind = message.metadata.run_id, message.metadata.message_type
         context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
-        told = f"answering {one_line(kind)} of {one_line(message.metadata.group_id)}"
-        self._repeats.say("message", told, level=logging.INFO)
+        text = f"answering {one_line(kind)} of {one_line(message.metadata.group_id)}"
+        self._repeats.say("message", text, level=logging.INFO)
         try:
             return self._app(message, context)
-        # Whatever goes wrong in one message, the daemon lives on; the server learns that it failed, not why.
+        # The daemon survives any failure of a message. The server learns that it failed, but not the reason.
         except Exception as error:
-            # The text of an exception may name a photo; where it was raised is enough to find a defect by.
+            # The text of an exception may name a photo, so only the place where it was raised is logged.
             frames = reversed(traceback.extract_tb(error.__traceback__))
             where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-            _log.error("a %s can't be answered: %s at %s", one_line(kind), type(error).__name__, where)
-            _log.debug("what it was: %s", error)
+            _log.error("a %s request failed: %s at %s", one_line(kind), type(error).__name__, where)
+            _log.debug("details: %s", error)
             return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")

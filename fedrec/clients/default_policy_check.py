@@ -1,9 +1,10 @@
-"""What a merchant that left its policy and its ledger as 'fedrec client init' made them says to a plan."""
+"""Check a plan against the policy and the ledger that 'fedrec client init' creates."""
 
 from __future__ import annotations
 
 from fedrec.clients.charging import round_charge
-from fedrec.clients.policy import TEMPLATE, MerchantPolicy
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.policy_template import TEMPLATE
 from fedrec.errors import BudgetExceededError, RefusedError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
@@ -15,9 +16,17 @@ from fedrec.protocol.plan import TrainingPlan
 
 
 def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
-    """Return why such a merchant would refuse the plan, None where it would join.
+    """Return the reason for which a merchant with the default policy and a new ledger refuses a plan.
 
-    Roster and server are taken to be the ones that it approved.
+    Roster and server are assumed to be those that the merchant approved.
+
+    Args:
+        plan: the plan.
+        derived: the parameters derived from it.
+
+    Returns:
+        The reason, or None if the merchant would join.
+
     """
     policy = MerchantPolicy.parse(TEMPLATE)
     try:

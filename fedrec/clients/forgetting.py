@@ -1,4 +1,4 @@
-"""Photos that a merchant no longer lets be used, whatever lies in its folder."""
+"""Exclude photos from all later steps, even while their files stay in the merchant's folder."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fedrec.vision.products import ProductSet
 
 
 def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[str, int]]:
-    """Leave photos out of every step to come, and delete their cached features; the files stay.
+    """Exclude photos from all later steps and delete their cached features; the files are kept.
 
-    A photo is known by its content and class: its copies within the class are forgotten with it, and moving
-    or renaming the file changes nothing. Of a product the whole product drops out of the training that is
-    open; later ones use it without the photo.
+    A photo is identified by its content and class. Copies in the same class are excluded too, and moving or
+    renaming the file changes nothing. If the photo belongs to a product, the open training loses the whole
+    product; later trainings use the product without the photo.
 
     Args:
         home: the merchant's folder.
         paths: photos below its folder of photos.
 
-    Returns:
-        The name of each photo, and how many other files hold the same.
+    Yields:
+        The name of each photo, and the number of other files with the same content and class.
 
     Raises:
-        ConfigError: a path is no readable photo of the merchant's training photos.
+        ConfigError: a path isn't a readable training photo of the merchant.
 
     """
     settings = home.settings()
@@ -41,7 +41,7 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
     for path in paths:
         name = _name(path, root)
         if name is None or name not in names:
-            raise ConfigError(f"--photo {path}: that is no readable photo below {root}")
+            raise ConfigError(f"--photo {path}: this is no readable photo below {root}")
         wanted[name] = names[name]
     tags = RecordTags(home.identity())
     store = MerchantStore(home.store)
@@ -55,7 +55,7 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
 
 
 def _name(path: Path, root: Path) -> str | None:
-    """Return a photo's name as a loaded folder has it, None for one that lies elsewhere."""
+    """Return a photo's path relative to the folder of photos; None if it is outside."""
     resolved = path.parent.resolve() / path.name
     return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else None
 

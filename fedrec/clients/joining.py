@@ -1,4 +1,4 @@
-"""How a merchant joins a training: it checks the plan, makes the secrets of its part, and signs its reply."""
+"""Join a training: check the plan, make the merchant's keys, and sign the reply."""
 
 from __future__ import annotations
 
@@ -25,10 +25,22 @@ from fedrec.protocol.statements import SealingKey as SealingKeyStatement
 
 
 def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
-    """Join a training, or raise ``RefusedError`` with the rule that the plan breaks.
+    """Join a training if policy and ledger allow its plan.
 
-    No photo is looked at: what a join brings follows from plan, policy, ledger and keys. The records that
-    the training uses are fixed once the answer is sent, or with its first round.
+    No photo is read: the reply depends only on plan, policy, ledger and keys. The records of the training are
+    fixed after the reply is sent, or in the first round.
+
+    Args:
+        context: the merchant's state.
+        request: the server's proposal.
+
+    Returns:
+        The signed reply and its blobs.
+
+    Raises:
+        RefusedError: the plan breaks a rule, which the message names, or the training is closed.
+        BudgetExceededError: the plan's rounds don't fit the lifetime budget.
+
     """
     plan, store = request.plan, context.store
     context.check_not_suspended()
@@ -48,7 +60,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     context.expire()
     if store.is_closed(plan.training_id):
         raise RefusedError("this training was closed", code="training")
-    # One training at a time: whoever starts the next can't leave the last one's sealing key behind.
+    # One training at a time: otherwise the last one's private key would stay on disk.
     store.finish_others(plan.training_id)
     stored = store.join(
         plan.training_id,
@@ -70,7 +82,17 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
 
 
 def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> TrainingSecrets:
-    """Make the keys that a merchant's part in the training needs; none where it isn't on the committee."""
+    """Make the merchant's keys of a training.
+
+    Args:
+        plan: the training's plan.
+        scheme: its aggregation scheme.
+        merchant: the merchant's name.
+
+    Returns:
+        The keys; none if the merchant isn't on the committee.
+
+    """
     if merchant not in plan.committee:
         return TrainingSecrets()
     if isinstance(scheme, HolderScheme):
@@ -88,7 +110,20 @@ def join_reply(
     seeded: bool,
     head: SignedLedgerHead,
 ) -> tuple[JoinReply, dict[str, bytes]]:
-    """Return the signed reply with the secrets' public keys, and blob ``encryption-key`` if there is one."""
+    """Build and sign the reply to a join request.
+
+    Args:
+        plan: the training's plan.
+        secrets: the merchant's keys of the training; the reply contains their public halves.
+        merchant: the merchant's name.
+        identity: its signing identity.
+        seeded: whether its noise comes from a seed.
+        head: the signed head of its ledger.
+
+    Returns:
+        The reply, and the blob ``encryption-key`` if the merchant holds the training's key.
+
+    """
     joined = Joined(training_id=plan.training_id, merchant=merchant, seeded=seeded)
     joins = identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()
     reply = JoinReply(merchant=merchant, seeded=seeded, signature=joins, head=head)

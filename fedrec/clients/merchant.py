@@ -1,4 +1,4 @@
-"""One merchant: it joins trainings, takes its step of each round, and helps to open only a sum."""
+"""Define a merchant: it joins trainings, takes a step in each round, and helps to open sums only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAUSED = "the merchant has paused: it takes part in no new round until it resume
 
 
 class Merchant:
-    """A merchant's side of every training, over the one context that its parts share."""
+    """A merchant's side of all its trainings. Joining, training and opening share one context."""
 
     def __init__(self, context: MerchantContext) -> None:
         self.context = context
@@ -52,21 +52,21 @@ class Merchant:
 
     @property
     def gate(self) -> RequestGate:
-        """What takes the server's requests, and no other's."""
+        """Accepts the requests of the merchant's own server, and no others."""
         return self.context.gate
 
     @property
     def policy(self) -> MerchantPolicy:
-        """The rules that are in force."""
+        """The rules in force."""
         return self.context.policy
 
     def close(self) -> None:
-        """Close ledger and store."""
+        """Close the ledger and the store."""
         self.ledger.close()
         self.store.close()
 
     def use_policy(self, policy: MerchantPolicy) -> None:
-        """Hold plans, rounds and charges to come against another policy of the merchant's own."""
+        """Check later plans, rounds and charges against this policy. It also ends a suspension."""
         self.ledger.set_cap(
             epsilon_lifetime=policy.lifetime_epsilon,
             delta_lifetime=policy.lifetime_delta,
@@ -75,31 +75,49 @@ class Merchant:
         self.context.suspended = None
 
     def suspend(self, reason: str) -> None:
-        """Refuse every plan and every new round with this reason, until there is a policy to follow."""
+        """Refuse every plan and every new round with this reason, until :meth:`use_policy` is called."""
         self.context.suspended = RefusedError(reason, code="paused")
 
     def join(self, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
-        """Join a training, as :func:`fedrec.clients.joining.join` does."""
+        """Join a training; see :func:`fedrec.clients.joining.join`."""
         reply = joining.join(self.context, request)
         self._unfixed = request.plan
         return reply
 
     def fix_records(self) -> None:
-        """Fix the records of the training that was joined last, once the answer to its join is sent."""
+        """Fix the records of the last joined training; call it after the reply to the join was sent."""
         plan, self._unfixed = self._unfixed, None
         if plan is not None:
             self.context.sets.fix(plan, policy=self.policy)
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
-        """Take the step of a round, as :func:`fedrec.clients.training_step.train` does."""
+        """Take the step of a round; see :func:`fedrec.clients.training_step.train`.
+
+        Args:
+            request: the server's request.
+            blobs: the blobs of the request, by name.
+
+        Returns:
+            The reply and its blobs.
+
+        """
         return training_step.train(self.context, request, blobs)
 
     def unmask(self, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
-        """Help to open a sum, as :func:`fedrec.clients.unmasking.unmask` does."""
+        """Help to open a sum; see :func:`fedrec.clients.unmasking.unmask`.
+
+        Args:
+            request: the server's request.
+            blobs: the blobs of the request, by name.
+
+        Returns:
+            The reply and its blobs.
+
+        """
         return unmasking.unmask(self.context, request, blobs)
 
     def close_training(self, request: CloseRequest) -> CloseReply:
-        """Delete the training's sealing key and stored bodies."""
+        """Delete the private keys and the stored replies of a training."""
         stored = self.store.training(request.training_id)
         if request.receipt is not None:
             self.context.accept_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
@@ -107,10 +125,10 @@ class Merchant:
         self.context.release_training(request.training_id)
         return CloseReply(merchant=self.name)
 
-    def open_derived(self) -> Derived:
-        """Return what follows from the plan of the open training; ``RefusedError`` when none is open."""
-        return self.context.open_derived()
+    def derived_of_open_training(self) -> Derived:
+        """Return the parameters derived from the open training's plan; ``RefusedError`` if none is open."""
+        return self.context.derived_of_open_training()
 
     def expire(self) -> list[str]:
-        """Finish the trainings that the server has left alone for longer than the policy allows."""
+        """Close inactive trainings; see :meth:`fedrec.clients.context.MerchantContext.expire`."""
         return self.context.expire()

@@ -1,4 +1,4 @@
-"""A merchant's folder: its keys, its policy, its ledger, and the server that it joined."""
+"""Manage a merchant's folder: its keys, its policy, its ledger, and the server that it joined."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.merchant_files import (
+    ClientSettings,
+    Connection,
+    check_merchant_name,
+    make_enrolment,
+    private_pem,
+    read_node_key,
+)
 from fedrec.clients.noised_count import draw_count
-from fedrec.clients.policy import TEMPLATE, MerchantPolicy
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.policy_template import TEMPLATE
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Count
@@ -25,41 +31,19 @@ from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
 from fedrec.privacy.accounting.ledger_entries import last_count
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement, read_file
+from fedrec.protocol.enrolment import JoinFile, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
-from fedrec.protocol.schema import Name
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
 _CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
-_CONNECTION_FILE = "connection.json"
 _DELTA = 1e-5
-"""What the cost of a count is stated at under a policy without a lifetime delta."""
-
-
-class ClientSettings(BaseModel):
-    """The merchant's name, its folder of photos, and how they lie in it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    data: Path
-    layout: Layout = "class"
-
-
-class Connection(BaseModel):
-    """How the daemon's connection stood at ``at`` (UTC); ``reason`` says why there was none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    connected: bool
-    at: str
-    reason: str
+"""The delta at which the cost of a count is stated if the policy has no lifetime delta."""
 
 
 @dataclass(frozen=True)
 class MerchantHome:
-    """The folder's files by name; see :meth:`create`."""
+    """A merchant's folder, which :meth:`create` makes, and the paths of its files."""
 
     folder: Path
 
@@ -75,37 +59,48 @@ class MerchantHome:
 
     @property
     def store(self) -> Path:
-        """What was answered in trainings that are under way."""
+        """The store: plans, keys and replies of trainings, and past policies."""
         return self.folder / "store.sqlite"
 
     @property
     def requests(self) -> Path:
-        """Which of the server's requests were taken last."""
+        """The record of the last accepted requests of each server."""
         return self.folder / "requests.bin"
 
     @property
     def authority(self) -> Path:
-        """The certificate that the server's must come from."""
+        """The certificate of the authority that issues the server's certificate."""
         return self.folder / "authority.pem"
 
     @property
     def node_key_file(self) -> Path:
-        """The key that the merchant shows to Flower, mode 0600."""
+        """The node key, which authenticates the merchant to Flower, mode 0600."""
         return self.folder / "node.key"
 
     @property
     def next_node_key_file(self) -> Path:
-        """The key that takes its place once the operator has enrolled it, mode 0600."""
+        """The node key that replaces the current one after the operator has enrolled it, mode 0600."""
         return self.folder / "node.key.next"
 
     @classmethod
     def create_keys_and_ledger(
         cls, folder: Path, *, identity: SigningIdentity, count: Count, policy: MerchantPolicy
     ) -> MerchantHome:
-        """Make the folder (mode 0700), its identity key (0600), and its ledger with its count charged.
+        """Create the folder (mode 0700), its identity key (0600), and its ledger with the count charged.
 
-        Raises ``BudgetExceededError`` where the count alone passes the policy's cap, ``LedgerError`` where
-        there is a ledger already.
+        Args:
+            folder: the folder.
+            identity: the merchant's signing identity.
+            count: the noised count of units, the first entry of the ledger.
+            policy: the rules with the lifetime cap.
+
+        Returns:
+            The folder.
+
+        Raises:
+            BudgetExceededError: the count alone exceeds the policy's cap.
+            LedgerError: there is a ledger already.
+
         """
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -132,27 +127,41 @@ class MerchantHome:
         units: int,
         rng: Randomness | None = None,
     ) -> MerchantHome:
-        """Make the folder (mode 0700), fresh keys (0600), a policy to edit, the ledger, the enrolment file.
+        """Create the folder (mode 0700), fresh keys (0600), a policy to edit, the ledger, the enrolment file.
 
-        ``units`` is the exact number of distinct photos or products, whichever the ledger's ``unit`` is. It
-        goes no further: the ledger is charged for one noised count, and that stands in the enrolment file.
-        Its noise is the operating system's; another ``rng`` is for tests alone.
-        Raises ``ConfigError`` for an impossible name, or a folder that holds something already.
+        The exact number of units is not stored. The ledger is charged for one noised count of it, and the
+        enrolment file contains that count.
+
+        Args:
+            folder: the folder; it must be empty or absent.
+            name: the merchant's name.
+            data: its folder of photos.
+            layout: the layout of that folder.
+            unit: the unit of differential privacy: one photo or one product.
+            units: the exact number of distinct units.
+            rng: source of the count's noise, by default the operating system; pass another in tests only.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: the name is not valid, or the folder is not empty.
+
         """
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
-        check_name(name)
+        check_merchant_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         home = cls(folder)
         identity = SigningIdentity.generate()
         node = ec.generate_private_key(ec.SECP384R1())
-        write_secret(home.node_key_file, _pem(node))
+        write_secret(home.node_key_file, private_pem(node))
         write_atomically(folder / "policy.toml", TEMPLATE.encode())
         policy = home._local_policy()
         count = home._draw(units, unit=unit, policy=policy, rng=rng or Randomness.from_os())
         cls.create_keys_and_ledger(folder, identity=identity, count=count, policy=policy)
-        # TrainingCharges, and on the disk: only now may the count be told.
+        # The count may be published only after its charge is on disk.
         home._write_enrolment(name, identity, node, count)
         config = {"name": name, "data": str(data.resolve()), "layout": layout}
         write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
@@ -160,13 +169,13 @@ class MerchantHome:
 
     @classmethod
     def open(cls, folder: Path) -> MerchantHome:
-        """Open a folder that :meth:`create` made; ``ConfigError`` if it isn't one."""
+        """Open a folder that :meth:`create` made; raise ``ConfigError`` for any other folder."""
         if not (folder / "client.toml").is_file():
-            raise ConfigError(f"--home {folder} holds no merchant: make one with 'fedrec client init'")
+            raise ConfigError(f"--home {folder} holds no merchant: create one with 'fedrec client init'")
         return cls(folder)
 
     def settings(self) -> ClientSettings:
-        """Return what ``client.toml`` says."""
+        """Read ``client.toml``; raise ``ConfigError`` if it can't be used."""
         try:
             values = tomllib.loads((self.folder / "client.toml").read_text("utf-8"))
             return ClientSettings(**values)
@@ -174,7 +183,7 @@ class MerchantHome:
             raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {error}") from None
 
     def identity(self) -> SigningIdentity:
-        """Read the signing key; ``ConfigError`` if it can't be."""
+        """Read the signing key; raise ``ConfigError`` if it can't be used."""
         path = self.identity_file
         try:
             return SigningIdentity.from_private_bytes(path.read_bytes())
@@ -182,29 +191,42 @@ class MerchantHome:
             raise ConfigError(f"{path} can't be used: {error}; restore it from a backup") from None
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """Read the key that the merchant shows to Flower; ``ConfigError`` if it can't be."""
-        return _read_key(self.node_key_file)
+        """Read the node key; raise ``ConfigError`` if it can't be used."""
+        return read_node_key(self.node_key_file)
 
     def next_node_key(self) -> ec.EllipticCurvePrivateKey | None:
-        """Read the key that :meth:`rotate` made and the operator hasn't enrolled yet, if there is one."""
-        return _read_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
+        """Read the node key of :meth:`rotate` that the server has not admitted yet; None if there is none."""
+        return read_node_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
 
     def rotate(self) -> None:
-        """Make a new node key beside the old, and the enrolment file anew, with the same count of units.
+        """Create the next node key, and an enrolment file with it and the same count of units.
 
-        The old key is used until the server has admitted the new: :meth:`adopt_next_node_key`. Raises
-        ``LedgerError`` where the ledger, which holds that count, isn't there or doesn't verify.
+        The old key stays in use until the server has admitted the new one; see :meth:`adopt_next_node_key`.
+
+        Raises:
+            LedgerError: the ledger, which has the count, is missing or doesn't verify.
+
         """
         count = self.declared_count()
         node = ec.generate_private_key(ec.SECP384R1())
-        write_atomically(self.next_node_key_file, _pem(node), mode=0o600)
+        write_atomically(self.next_node_key_file, private_pem(node), mode=0o600)
         self._write_enrolment(self.settings().name, self.identity(), node, count)
 
     def recount(self, units: int) -> Count:
-        """Charge the ledger for a new noised count of so many units, and write the enrolment file with it.
+        """Draw a new noised count of units, charge it to the ledger, and write it to the enrolment file.
 
-        The exact number goes no further. Raises as :class:`fedrec.privacy.accounting.ledger.Ledger`
-        and its ``release`` do: the daemon, which has the ledger open, must be stopped.
+        The exact number is not stored. The daemon must be stopped, because it has the ledger open.
+
+        Args:
+            units: the exact number of distinct units.
+
+        Returns:
+            The noised count.
+
+        Raises:
+            BudgetExceededError: the count doesn't fit the policy's cap.
+            LedgerError: the ledger is damaged, or another process has it open.
+
         """
         policy, identity = self._local_policy(), self.identity()
         node = self.next_node_key() or self.node_key()
@@ -222,9 +244,11 @@ class MerchantHome:
         return entry.count
 
     def declared_count(self) -> Count:
-        """Return the count of units that holds, the last one that was charged.
+        """Return the declared count of units, the last one that was charged.
 
-        Raises ``LedgerError`` where the ledger isn't there or doesn't verify.
+        Raises:
+            LedgerError: the ledger is missing or doesn't verify.
+
         """
         outcome, entries = read_entries(self.ledger, public=self.identity().public, verify=verify)
         found = last_count(entries)
@@ -233,11 +257,11 @@ class MerchantHome:
         return found
 
     def _local_policy(self) -> MerchantPolicy:
-        """The rules in ``policy.toml`` alone, for what is charged before there is a server."""
+        """Read the rules of ``policy.toml``, without those of a join file."""
         return MerchantPolicy.load(self.folder / "policy.toml")
 
     def _draw(self, units: int, *, unit: Unit, policy: MerchantPolicy, rng: Randomness) -> Count:
-        # The entry names the rules of its time; an auditor who has only later ones could check nothing.
+        # The ledger entry contains only the policy's hash; an auditor needs the text of that policy.
         store = MerchantStore(self.store)
         try:
             store.keep_policy(policy.rules)
@@ -249,16 +273,16 @@ class MerchantHome:
     def _write_enrolment(
         self, name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
     ) -> None:
-        enrolment = _enrolment(name, identity, node, count)
+        enrolment = make_enrolment(name, identity, node, count)
         write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
 
     def adopt_next_node_key(self) -> None:
-        """Put the new node key in the place of the old, which is gone then."""
+        """Replace the node key by the next one; the old key is deleted."""
         write_atomically(self.node_key_file, self.next_node_key_file.read_bytes(), mode=0o600)
         self.next_node_key_file.unlink()
 
     def changed_server_identity(self, join: JoinFile) -> tuple[str, ...]:
-        """Name what a join file says otherwise than the one kept, of what this merchant's trust hangs on."""
+        """Return which parts of the server's identity in a join file differ from the confirmed join file."""
         if not self.has_joined:
             return ()
         kept = self.joined()
@@ -269,43 +293,45 @@ class MerchantHome:
         return tuple(name for name, (before, after) in pairs.items() if before != after)
 
     def approve(self, join: JoinFile) -> None:
-        """Keep a join file that the merchant has confirmed, with its own key on its roster.
+        """Store a join file that the merchant has confirmed.
 
-        Raises ``ConfigError`` if the roster has another key, or none, under this merchant's name.
+        Raises:
+            ConfigError: the roster doesn't have this merchant's key under its name.
+
         """
         name = self.settings().name
         mine = [peer for peer in join.roster if peer.name == name]
         if not mine or mine[0].signing_key != self.identity().public.hex():
-            raise ConfigError(f"the join file's roster doesn't hold this merchant, '{name}', with its key")
+            raise ConfigError(f"the join file's roster doesn't list this merchant, '{name}', with its key")
         write_atomically(self.authority, join.authority.encode())
         write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
 
     @property
     def has_joined(self) -> bool:
-        """Whether there is a confirmed join file."""
+        """Whether the merchant has confirmed a join file."""
         return (self.folder / JOIN_FILE).is_file()
 
     def joined(self) -> JoinFile:
-        """Return the confirmed join file; ``ConfigError`` before there is one."""
+        """Read the confirmed join file; raise ``ConfigError`` if there is none."""
         if not self.has_joined:
             raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
         return read_file(self.folder / JOIN_FILE, JoinFile)
 
     @property
     def paused(self) -> bool:
-        """Whether the merchant has said that it takes part in no new round for now."""
+        """Whether the merchant is paused and takes part in no new round."""
         return (self.folder / _PAUSE_FILE).exists()
 
     def pause(self) -> None:
-        """Take part in no new round until :meth:`resume`, also after a restart."""
+        """Take part in no new round until :meth:`resume`, even after a restart of the daemon."""
         write_atomically(self.folder / _PAUSE_FILE, b"", mode=0o600)
 
     def resume(self) -> None:
-        """Take part again."""
+        """End the pause."""
         (self.folder / _PAUSE_FILE).unlink(missing_ok=True)
 
     def rules_stamp(self) -> tuple[object, ...]:
-        """Return what changes with ``policy.toml``, the join file, a pause or its end."""
+        """Return a value that changes when ``policy.toml``, the join file or the pause changes."""
         stamp: list[object] = []
         for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE):
             try:
@@ -316,72 +342,45 @@ class MerchantHome:
         return tuple(stamp)
 
     def note_connection(self, *, connected: bool, reason: str = "") -> None:
-        """Keep how the connection to the server stands, for ``fedrec client status``."""
+        """Record the state of the connection to the server, for ``fedrec client status``.
+
+        Args:
+            connected: whether there is a connection.
+            reason: why there is none.
+
+        """
         at = datetime.now(UTC).isoformat(timespec="seconds")
         body = json.dumps({"connected": connected, "at": at, "reason": reason})
-        # It is for a person to read: a full disk ends no connection.
+        # The record is information only: a full disk must not end the connection.
         with suppress(OSError):
             write_atomically(self.folder / _CONNECTION_FILE, body.encode(), mode=0o600)
 
     def connection(self) -> Connection | None:
-        """Return what :meth:`note_connection` kept last, if anything."""
+        """Return the last state that :meth:`note_connection` recorded; None if there is none."""
         try:
             return Connection.model_validate_json((self.folder / _CONNECTION_FILE).read_bytes())
         except (OSError, ValueError):
             return None
 
     def policy(self) -> MerchantPolicy:
-        """Return the merchant's rules, the confirmed roster and server among them."""
+        """Read the merchant's rules, with the roster and the server of the confirmed join file.
+
+        Returns:
+            The rules.
+
+        Raises:
+            ConfigError: ``policy.toml`` or the join file can't be used, or they contradict each other.
+
+        """
         policy = MerchantPolicy.load(self.folder / "policy.toml")
         join = self.joined()
         approved = roster_fingerprint(join.roster)
         if policy.roster_fingerprint not in (None, approved):
-            raise ConfigError("policy.toml names another roster_fingerprint than that of the join file")
+            raise ConfigError(
+                "policy.toml: roster_fingerprint differs from that of the join file; correct or remove it"
+            )
         if policy.server_key not in (None, join.server_key):
-            raise ConfigError("policy.toml names another server_key than the join file")
+            raise ConfigError(
+                "policy.toml: server_key differs from that of the join file; correct or remove it"
+            )
         return policy.model_copy(update={"roster_fingerprint": approved, "server_key": join.server_key})
-
-
-def check_name(name: str) -> None:
-    """Raise ``ConfigError`` unless a merchant can have this name."""
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValueError:
-        raise ConfigError(
-            f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
-            "dots, hyphens or underscores"
-        ) from None
-
-
-def _enrolment(
-    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
-) -> Enrolment:
-    public = node.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    statement = Statement(
-        name=name,
-        signing_key=identity.public.hex(),
-        node_key=public.decode("ascii"),
-        unit="product" if count.unit == "product" else "record",
-        size=count.size,
-    )
-    signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
-    return Enrolment(statement=statement, signature=signature)
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is no private key in PEM"
-        raise ConfigError(f"{path} can't be used: {what}; make another with 'fedrec client rotate'") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is no elliptic-curve key; make another with 'fedrec client rotate'")
-    return key

@@ -1,4 +1,4 @@
-"""What a merchant's daemon shows the merchant: connection, messages, budget, ledger head."""
+"""Collect the metrics and the health of a merchant's daemon: connection, messages, budget, ledger head."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.protocol.transport import content_bytes, is_refusal
 
 _KINDS = ("train", "query.join", "query.unmask", "query.close")
-"""Kinds of message: a label is never text of the server's own choice."""
+"""Message types that become labels. Other types are counted together, so the server can't choose a label."""
 
 _MOST_DIGITS = 9
 
 
 class MerchantObserver:
-    """Counts what the daemon does. Safe to use from several threads."""
+    """Counts messages, bytes and seconds of the daemon. Safe to use from several threads.
+
+    Args:
+        ledger: the merchant's open ledger.
+
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -37,12 +42,19 @@ class MerchantObserver:
         self._bytes = {"down": 0, "up": 0}
 
     def connection(self, *, up: bool) -> None:
-        """Note that the connection to the server stands, or was lost."""
+        """Record that the connection to the server was made or lost."""
         with self._mutex:
             self._connected = up
 
     def answered(self, message: Message, reply: Message, *, seconds: float) -> None:
-        """Note a message that was answered within ``seconds``."""
+        """Record a message that was answered.
+
+        Args:
+            message: the server's message.
+            reply: the merchant's reply.
+            seconds: time from the message to the reply.
+
+        """
         kind = message.metadata.message_type
         kind = kind if kind in _KINDS else "other"
         down = content_bytes(message.content) if message.has_content() else 0
@@ -57,7 +69,7 @@ class MerchantObserver:
                 self._round = int(group)
 
     def routes(self) -> Mapping[str, Route]:
-        """Return what the endpoint answers, by path."""
+        """Return the routes of the observation endpoint, by path."""
         return {
             "/healthz": Route(self._health, open=True),
             "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),

@@ -1,4 +1,4 @@
-"""The number of units that a merchant declares: counted exactly, told with noise, charged first."""
+"""Draw the noised number of units that a merchant declares."""
 
 from __future__ import annotations
 
@@ -10,16 +10,34 @@ from fedrec.protocol.plan import Unit
 
 
 def count_randomness(seed: int | None, merchant: str) -> Randomness:
-    """Return the stream that a merchant's count is drawn from; a seed's hides nothing."""
+    """Return the randomness of a merchant's count.
+
+    Args:
+        seed: for a simulation's repeatable stream, which protects nothing; None for the operating system's.
+        merchant: the merchant's name.
+
+    Returns:
+        The stream.
+
+    """
     if seed is None:
         return Randomness.from_os()
     return Randomness.seeded(seed, "count", merchant)
 
 
 def draw_count(units: int, *, unit: Unit, delta: float, policy_hash: str, rng: Randomness) -> Count:
-    """Draw a release of an exact number of distinct units, to be charged before it is told to anybody.
+    """Add noise to an exact number of distinct units. Charge the result to the ledger before publishing it.
 
-    ``delta`` is what its cost is stated at where the policy sets no lifetime delta.
+    Args:
+        units: the exact number.
+        unit: the unit of differential privacy.
+        delta: the delta at which the cost of the count is stated.
+        policy_hash: hash of the policy in force.
+        rng: source of the noise.
+
+    Returns:
+        The noised count.
+
     """
     return Count(
         number=1,

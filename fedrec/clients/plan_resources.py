@@ -1,4 +1,4 @@
-"""A merchant's own photos and models, as a plan asks for them."""
+"""Build the model of a plan, and load a merchant's photos as its inputs."""
 
 from __future__ import annotations
 
@@ -21,27 +21,40 @@ from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 
 _ATTEMPTS = 3
-"""How often a folder is read from the start while its photos change."""
+"""Attempts to read a folder whose photos change meanwhile."""
 
 
 def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
-    """Build the plan's model, or ``spec``; its initial weights come from the server with the first round.
+    """Build the plan's model. The server sends its initial weights with the first round.
 
-    Raises ``ConfigError`` where the plan's numbers don't go with the model, ``MissingExtraError`` where a
-    package that its inputs need isn't installed: told of the plan, before a photo is looked at.
+    Args:
+        plan: the training's plan.
+        spec: the model; by default the registered model that the plan names.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: the model is not known, or the plan's numbers don't fit it.
+        MissingExtraError: a package that the model's inputs need isn't installed.
+
     """
     spec = model_registry.get_exact(plan.model, plan.model_code) if spec is None else spec
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
-        raise ConfigError(f"{plan.views} views of a product are no multiple of its {PRODUCT_PHOTOS} photos")
+        raise ConfigError(
+            f"{plan.views} views of a product are not a multiple of its {PRODUCT_PHOTOS} photos"
+        )
     if spec.backbone is not None:
         spec.backbone.check()
     return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
 
 
 def check_plan_model(plan: TrainingPlan) -> None:
-    """Check a plan's installed model: the server's word for it is not enough.
+    """Check that a plan's installed model can be trained privately; the merchant doesn't rely on the server.
 
-    Raises ``ConfigError`` where it mixes the records of a batch, or can't be clipped.
+    Raises:
+        ConfigError: the model mixes the records of a batch, or can't be clipped.
+
     """
     if plan.model_code is None:
         return
@@ -63,13 +76,24 @@ def load_photos(
     leave_out: Callable[[bytes], bool] = lambda digest: False,
     keep: Callable[[bytes], bool] = lambda digest: True,
 ) -> TrainingData:
-    """Read a folder of photos as the plan's model takes it; photos of other classes are left out.
+    """Load a folder of photos as inputs of the plan's model. Photos of other classes are left out.
 
-    ``leave_out`` says of a photo's digest whether the merchant has forgotten it, ``keep`` of a record's
-    whether the training uses it: of the others nothing is held but the digest.
+    Args:
+        plan: the training's plan.
+        folder: the folder of photos.
+        layout: its layout.
+        device: the device of the tensors.
+        leave_out: returns, for a photo's digest, whether the merchant has forgotten the photo.
+        keep: returns, for a record's digest, whether the training uses the record. Only the digest of an
+            unused record is kept in memory.
 
-    Raises ``ConfigError`` if the plan's unit is the product and there are no folders of products, and
-    ``DataError`` if the folder can't be read, or photos go on changing while they are read.
+    Returns:
+        The records.
+
+    Raises:
+        ConfigError: the plan's unit is the product, and the folder has no products.
+        DataError: the folder can't be read, or photos keep changing while they are read.
+
     """
     for attempt in range(_ATTEMPTS):
         splits = open_folder(
@@ -88,7 +112,7 @@ def load_photos(
         try:
             return _read(plan, splits.train.subset(kept), held=splits.held, device=device)
         except DataError:
-            # A photo went or changed just now; the next look finds what is left.
+            # A photo was removed or changed during reading; the next attempt reads the rest.
             if attempt + 1 == _ATTEMPTS:
                 raise
     raise DataError(f"{folder} can't be read")

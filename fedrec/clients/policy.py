@@ -1,7 +1,7 @@
-"""The merchant's own rules: a plan can only be stricter, and a refusal names the rule.
+"""Define a merchant's own rules and check plans, costs and rounds against them.
 
-The rules stand in a TOML file that the merchant owns; nothing that a server sends can change one. What a
-record's sensitivity is, is no rule and no part of a plan: the merchant derives it.
+The rules are in a TOML file that only the merchant writes; no message of a server can change a rule. The
+sensitivity is neither a rule nor part of a plan: the merchant derives it.
 """
 
 from __future__ import annotations
@@ -41,115 +41,14 @@ Size = Annotated[int, Field(ge=1)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Span = Annotated[str, AfterValidator(_span)]
 
-TEMPLATE = """\
-# The rules of this merchant. A training that breaks one is refused, and the reason names the rule.
-# A line that starts with '#' is a comment; a rule that is left out has the value shown here.
-
-# The privacy budget of all trainings together, never refunded. Both lines are required.
-# It is a filter, which holds for a server that chooses each training after seeing the last one's results
-# (docs/accounting.md); alone in it, a training reads about an eighth more than its own epsilon. A training is
-# joined only if all its rounds fit; 'fedrec client status' shows what a refused one would need.
-lifetime_epsilon = 10.0
-lifetime_delta = 1e-5
-
-# What one training may cost at most: its epsilon for all its rounds, at lifetime_delta whatever delta its
-# plan names. 8 is what an untouched plan asks for; one that costs more takes nearly all of the lifetime's
-# budget.
-largest_training_epsilon = 8.0
-# The largest delta that a plan may name (no limit unless given; one above 1 / the records of the training is
-# refused by any policy).
-# largest_training_delta = 1e-5
-
-# Privacy modes and schemes of secure aggregation that may be used. With schemes = ["kahe"] alone, secure
-# aggregation is required, and no single merchant holds a key.
-modes = ["distributed", "local"]
-schemes = ["kahe"]
-
-# What may be hidden: single photos ("record"), or whole products ("product").
-units = ["record", "product"]
-
-# The largest sampling rate, and the least noise that is guaranteed to stand in what the server sees (its
-# standard deviation over the sensitivity). Less than 0.3 tells nearly all of a photo in the one round that
-# uses it; plans made for epsilon 8 have 0.5 and more. Any rate is safe by itself: it is counted in epsilon.
-largest_sample_rate = 1.0
-least_noise_multiplier = 0.3
-
-# The largest trainings, judged by the plan's numbers before anything is worked out or allocated, so that no
-# plan takes this machine's memory or days.
-# Noised steps, rounds x local_steps: each is composed into the budget, all of them before a training starts.
-largest_steps = 2000
-# Parameters of the model: a step needs some 60 bytes for each, so 2 GB here; resnet18 has 11 million.
-largest_parameters = 30000000
-# Side of the pictures in pixels: what a layer takes for one photo grows with its square. The frozen network's
-# is 224.
-largest_image_size = 256
-# Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
-# merchant. 16384 are 28,000 photos of 224 pixels in colour, or 350,000 of 64.
-largest_input_mib = 16384
-# Classes that the model tells apart: a shop's categories, and their names are kept with every plan.
-largest_classes = 1000
-
-# The fewest merchants in an opened sum, and how many of them must be taken to side with the server (in
-# 'distributed', and wherever updates are encrypted). Either of two merchants could take its own part off
-# their sum, and would have the other's.
-least_contributors = 3
-least_colluders = 1
-
-# Where a committee opens sums: its fewest seats, how many corrupt ones it must withstand, and the largest
-# chance that its draw seats more colluders than that. Three merchants have a committee of 3, all of whom must
-# answer; one corrupt member of it opens nothing. In large cohorts raise the second with the first.
-least_committee = 3
-least_corrupt_members = 1
-largest_seat_risk = 1e-8
-
-# Models by name, and their starting parameters by SHA-256 (any unless given).
-# models = ["cnn"]
-# initial_models = ["<64 hexadecimal digits>"]
-
-# Models of packages that you installed beside fedrec, by the SHA-256 of their code, as 'fedrec client check'
-# shows it (none unless given). Their code runs here with all that this user may do: read it before.
-# model_code = ["<64 hexadecimal digits>"]
-
-# The roster that this merchant approved, by the roster_fingerprint that 'fedrec client join' shows (that of
-# the join file unless given).
-# roster_fingerprint = "<64 hexadecimal digits>"
-
-# The server, by the key that signs its receipts (that of the join file unless given).
-# server_key = "<64 hexadecimal digits>"
-
-# Rounds a day at most, and the hours in which rounds are answered (any unless given); clock says whether
-# days and hours are "utc" or this machine's "local" time.
-# largest_rounds_per_day = 100
-# hours = ["22:00-06:00"]
-clock = "utc"
-
-# The largest share of a training's rounds that this merchant is charged for and that come to nothing, as it
-# sees when the next one starts from the same model. Where more are lost, some participant spoils them, or
-# nothing is learnt.
-largest_lost_share = 0.5
-
-# An upload leaves so many seconds after it was asked for, or as soon as it is made where that is later: how
-# long a merchant works tells how many photos it has (at once unless given).
-# reply_seconds = 60.0
-
-# After so many days without a request of a training, this merchant finishes it and deletes its keys.
-training_expires_days = 30
-
-# Photos that weren't there at the last charge: "refuse" leaves them out of every training and goes on with
-# the others ('fedrec client check' and 'status' say so, the server isn't told); "count_together" lets them
-# in, and charges them as if they had been there from the start. A photo that went needs no rule: no step uses
-# it any more.
-changed_data = "refuse"
-"""
-
 
 class MerchantPolicy(Strict):
-    """What a merchant lets be done with its photos; :data:`TEMPLATE` explains every rule.
+    """A merchant's rules; :mod:`fedrec.clients.policy_template` explains each of them.
 
-    ``lifetime_epsilon`` at ``lifetime_delta`` is a cap over all trainings, held by the lifetime filter. None,
-    for no cap, is for simulations: :meth:`load` requires both. A merchant with a cap can't take part in mode
-    ``off``, whatever ``modes`` says. The limits on a training's size are None, for no limit, in simulations
-    alone too.
+    ``lifetime_epsilon`` at ``lifetime_delta`` caps all trainings together; the lifetime filter enforces it.
+    None, for no cap, is for simulations only: :meth:`load` requires both. The limits on a training's size may
+    be None, for no limit, in simulations only too. A merchant with a cap can't take part in a mode without
+    noise, even if ``modes`` allows it.
     """
 
     lifetime_epsilon: Positive | None = None
@@ -185,7 +84,7 @@ class MerchantPolicy(Strict):
     changed_data: Literal["refuse", "count_together"] = "refuse"
 
     @model_validator(mode="after")
-    def _cap_is_whole(self) -> Self:
+    def _require_both_cap_values(self) -> Self:
         if (self.lifetime_epsilon is None) != (self.lifetime_delta is None):
             raise ValueError("'lifetime_epsilon' and 'lifetime_delta' go together")
         return self
@@ -194,7 +93,17 @@ class MerchantPolicy(Strict):
     def without_limits(
         cls, *, modes: Collection[Mode], schemes: Collection[str], model_code: Collection[Hash] = ()
     ) -> MerchantPolicy:
-        """Return the rules of a virtual merchant: these modes, schemes and installed models; no limits."""
+        """Return the rules of a simulated merchant, without limits.
+
+        Args:
+            modes: the allowed privacy modes.
+            schemes: the allowed aggregation schemes.
+            model_code: SHA-256 of the code of each allowed installed model.
+
+        Returns:
+            The rules.
+
+        """
         return cls(
             modes=frozenset(modes),
             schemes=frozenset(schemes),
@@ -216,9 +125,12 @@ class MerchantPolicy(Strict):
     def load(cls, path: Path) -> MerchantPolicy:
         """Read a merchant's policy file.
 
+        Returns:
+            The rules.
+
         Raises:
-            ConfigError: it can't be read, isn't TOML, has an unknown rule or a value out of range, or no
-                lifetime cap; one line that names the rule.
+            ConfigError: the file can't be read, isn't TOML, has an unknown rule or a value out of range, or
+                no lifetime cap. The message is one line that names the rule.
 
         """
         try:
@@ -235,32 +147,36 @@ class MerchantPolicy(Strict):
 
     @classmethod
     def parse(cls, text: str) -> MerchantPolicy:
-        """Read a policy from the text of its file; raises :class:`ConfigError` as :meth:`load`."""
+        """Parse the text of a policy file; raise ``ConfigError`` as :meth:`load` does."""
         try:
-            # By way of JSON, in which an array may stand for a set and nothing else is converted.
+            # Validated as JSON: there an array is accepted for a set, and no other type is converted.
             policy = cls.model_validate_json(json.dumps(tomllib.loads(text)))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"this is not TOML: {error}.") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(_first_problem(error)) from error
         if policy.lifetime_epsilon is None:
-            raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; give the lifetime cap.")
+            raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; set the lifetime cap.")
         return policy
 
     @property
     def rules(self) -> str:
-        """All rules as one JSON text, as an auditor reads them."""
+        """All rules as JSON text, for auditors."""
         return json.dumps(_sorted(self.model_dump(mode="json")), sort_keys=True)
 
     @property
     def hash(self) -> str:
-        """SHA-256 of :attr:`rules`, as ledger entries name the policy of their time."""
+        """SHA-256 of :attr:`rules`; ledger entries identify their policy by it."""
         return sha256_hex(self.rules.encode())
 
     def check(self, plan: TrainingPlan) -> None:
-        """Raise ``RefusedError`` naming the rule that this plan breaks.
+        """Check a plan against the rules.
 
-        Sizes come first, and cost a few multiplications whatever the plan asks for.
+        Sizes are checked first, with a few multiplications, however large the plan is.
+
+        Raises:
+            RefusedError: the plan breaks a rule, which the message names.
+
         """
         self._check_size(plan)
         check_delta(plan)
@@ -288,7 +204,7 @@ class MerchantPolicy(Strict):
                 "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
             )
         if self.server_key is not None and plan.server_key != self.server_key:
-            raise RefusedError("policy 'server_key': the plan is another server's", code="policy")
+            raise RefusedError("policy 'server_key': the plan is from another server", code="policy")
 
     def _check_size(self, plan: TrainingPlan) -> None:
         _at_most("largest_steps", plan.rounds * plan.local_steps, self.largest_steps)
@@ -298,11 +214,19 @@ class MerchantPolicy(Strict):
         _at_most("largest_input_mib", plan.input_bytes / 2**20, self.largest_input_mib)
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
-        """Raise ``RefusedError`` naming the rule that the plan's noise or whole epsilon breaks.
+        """Check a plan's noise multiplier and its whole epsilon against the rules.
 
-        Both are the merchant's own derivation, in the view that it reports. Epsilon is the proved one (PLD)
-        of all the plan's steps at the policy's own ``lifetime_delta``: a plan buys nothing by naming a
-        larger. (At the plan's where there is none, as in simulations.)
+        The merchant derives both, in the view that it reports. Epsilon is the proved bound (PLD) of all the
+        plan's steps at the policy's ``lifetime_delta``, so that a plan gains nothing by naming a larger
+        delta. Without a lifetime delta, as in simulations, it is at the plan's delta.
+
+        Args:
+            plan: the plan.
+            derived: the parameters derived from it.
+
+        Raises:
+            RefusedError: the plan breaks a rule, which the message names.
+
         """
         spend = derived.spend
         _at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
@@ -318,11 +242,20 @@ class MerchantPolicy(Strict):
         _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
 
     def day_start(self, now: datetime) -> datetime:
-        """Return when the day of ``now`` (with a time zone) began by the policy's clock."""
+        """Return the start of the day of ``now`` (with a time zone) by the policy's clock."""
         return self._by_clock(now).replace(hour=0, minute=0, second=0, microsecond=0)
 
     def check_round(self, *, now: datetime, rounds_today: int) -> None:
-        """Raise ``RefusedError`` unless another round may be charged at ``now``, after so many that day."""
+        """Check that another round may be charged now.
+
+        Args:
+            now: the time, with a time zone.
+            rounds_today: the number of rounds charged since :meth:`day_start`.
+
+        Raises:
+            RefusedError: the hour or the number of rounds breaks a rule, which the message names.
+
+        """
         if self.hours is not None:
             here = self._by_clock(now).time()
             if not any(_within(here, span) for span in self.hours):
@@ -331,11 +264,21 @@ class MerchantPolicy(Strict):
                 )
         if self.largest_rounds_per_day is not None and rounds_today >= self.largest_rounds_per_day:
             raise RefusedError(
-                f"policy 'largest_rounds_per_day': {self.largest_rounds_per_day} were charged", code="policy"
+                f"policy 'largest_rounds_per_day': at most {self.largest_rounds_per_day} a day are charged",
+                code="policy",
             )
 
     def check_lost(self, *, lost: int, rounds: int) -> None:
-        """Raise ``RefusedError`` where too many of a training's ``rounds`` came to nothing."""
+        """Check the share of lost rounds; see :func:`fedrec.clients.charging.lost_rounds`.
+
+        Args:
+            lost: the number of lost rounds.
+            rounds: the number of rounds of the training.
+
+        Raises:
+            RefusedError: too many rounds were lost.
+
+        """
         _at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
 
     def _by_clock(self, now: datetime) -> datetime:
@@ -343,18 +286,18 @@ class MerchantPolicy(Strict):
 
 
 def check_delta(plan: TrainingPlan) -> None:
-    """Raise ``RefusedError`` for a delta above one in the plan's records: it may show whole ones."""
+    """Raise ``RefusedError`` if a plan's delta exceeds 1 / its records: it could disclose whole records."""
     most = largest_delta(plan.records_total)
     if plan.privacy_mode.private and plan.delta > most:
         raise RefusedError(
             f"the plan's delta of {plan.delta:.3g} is above {most:.3g}: with {plan.records_total} records it "
-            "allows whole ones to be shown",
+            "allows whole records to be disclosed",
             code="plan",
         )
 
 
 def _within(here: time, span: str) -> bool:
-    """Whether ``here`` lies in a span such as 08:00-12:30, or past midnight, 22:00-06:00; not its end."""
+    """Return whether a time is in a span such as 08:00-12:30 or 22:00-06:00; the end is excluded."""
     start, end = (time.fromisoformat(part) for part in span.split("-"))
     return start <= here < end if start < end else here >= start or here < end
 
@@ -377,7 +320,7 @@ def _at_least(rule: str, value: float, limit: float) -> None:
 
 
 def _sorted(values: dict[str, object]) -> dict[str, object]:
-    """Put sets, which come out of a dump in any order, into one."""
+    """Sort the values of sets, which are dumped in any order."""
     unordered = {"modes", "units", "schemes", "models", "initial_models", "model_code"}
     return {
         name: sorted(value) if name in unordered and isinstance(value, list) else value
@@ -387,7 +330,7 @@ def _sorted(values: dict[str, object]) -> dict[str, object]:
 
 def _first_problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
-        return "a value has a type that no rule takes; strings, numbers and arrays of strings are used."
+        return "a value has a type that no rule accepts; use strings, numbers and arrays of strings."
     problem = first_problem(error)
     where = ".".join(problem.where)
     if problem.kind == "extra_forbidden":

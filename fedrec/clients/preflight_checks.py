@@ -1,4 +1,4 @@
-"""What ``fedrec client check`` looks at: everything that would go wrong, before anything is sent."""
+"""Run the checks of ``fedrec client check``, which find faults before anything is sent to the server."""
 
 from __future__ import annotations
 
@@ -29,33 +29,49 @@ from fedrec.vision.inspection import FolderSummary, inspect
 
 _SHOWN = 3
 _LOG_BYTES = 6 * 10 * 2**20
-"""Of a daemon: the file that it writes and five older ones."""
+"""Size of a daemon's logs: the current file and five older ones."""
 _ENTRY_BYTES = 4096
-"""More than an entry of a ledger takes, with its place in the journal of the file."""
+"""Upper bound on the disk space of a ledger entry, with the file's journal."""
 _COPIES = 3
-"""A reply, the one before it, and that one's pages in the journal while they are overwritten."""
+"""Copies of a reply on disk at once: the reply, the one before it, and that one's pages in the journal."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: what it is, whether it is in order (None where that wasn't tried), and a line about it."""
+    """The result of one check.
+
+    Attributes:
+        what: name of the check.
+        ok: whether it passed; None if it was not made.
+        text: one line with the details.
+
+    """
 
     what: str
     ok: bool | None
     text: str
 
 
-class _NotTriedError(Exception):
-    """Something can't be looked at now; that alone is no fault."""
+class _NotCheckedError(Exception):
+    """The check can't be made now, which alone is no fault."""
 
 
 def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
-    """Look at one thing after another; with ``offline`` at nothing that needs the server.
+    """Run one check after another.
 
-    Raises ``ConfigError`` if the folder itself can't be read.
+    Args:
+        home: the merchant's folder.
+        offline: skip the checks that need the server.
+
+    Yields:
+        The result of each check.
+
+    Raises:
+        ConfigError: the folder's settings can't be read.
+
     """
     checks = _Checks(home)
-    looks: list[tuple[str, Callable[[], str]]] = [
+    steps: list[tuple[str, Callable[[], str]]] = [
         ("photos", checks.photos),
         ("store", checks.store),
         ("classes", checks.classes),
@@ -70,24 +86,24 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
         ("budget", checks.budget),
     ]
     if not offline:
-        looks += [("clock", checks.clock), ("server", checks.server)]
+        steps += [("clock", checks.clock), ("server", checks.server)]
     faults: dict[str, str] = {}
-    for what, look in looks:
+    for what, step in steps:
         try:
-            yield Finding(what, True, look())
-        except _NotTriedError as error:
+            yield Finding(what, True, step())
+        except _NotCheckedError as error:
             yield Finding(what, None, str(error))
         except (FedrecError, OSError) as error:
-            # What several of them need is told once, where it belongs.
+            # A fault that several checks meet is reported once, by the first of them.
             cause = faults.setdefault(str(error), what)
             if cause == what:
                 yield Finding(what, False, str(error))
             else:
-                yield Finding(what, None, f"not looked at: see {cause}")
+                yield Finding(what, None, f"not checked: see {cause}")
 
 
 class _Checks:
-    """Each method returns a line about what is in order, or raises what is wrong."""
+    """The checks. Each method returns one line if the check passes, and raises an error if it fails."""
 
     def __init__(self, home: MerchantHome) -> None:
         self._home = home
@@ -104,11 +120,11 @@ class _Checks:
         return (
             f"{counted(train.photos, 'photo')}, "
             f"{counted(found.duplicates_dropped, 'copy', plural='copies')}, "
-            f"{sum(map(len, found.near_duplicates))} that look like another"
+            f"{counted(sum(map(len, found.near_duplicates)), 'near duplicate')}"
             + (f", {len(found.in_several_products)} in several products" if train.products else "")
             + f", {len(found.skipped)} unusable{listed}"
             + (
-                f"; {forgotten} forgotten: in no step, but counted here while the file lies there"
+                f"; {forgotten} forgotten: used in no step, but counted here while the file exists"
                 if forgotten
                 else ""
             )
@@ -119,7 +135,7 @@ class _Checks:
 
     def classes(self) -> str:
         if self._found is None:
-            raise _NotTriedError("not looked at: see photos")
+            raise _NotCheckedError("not checked: see photos")
         own = {name: count for name, count in self._found.splits[0].classes.items() if count}
         shown = ", ".join(f"{name} {count}" for name, count in own.items())
         plan = self._plan()
@@ -127,8 +143,8 @@ class _Checks:
             return shown
         if not set(own) & set(plan.classes):
             raise ConfigError(
-                f"none of these ({shown}) is one of the training's: {', '.join(plan.classes)}; noise alone "
-                "would be sent: folders must have the names of its classes"
+                f"none of these ({shown}) is a class of the training ({', '.join(plan.classes)}), and the "
+                "uploads would be noise alone: give the folders the names of the training's classes"
             )
         others = [name for name in own if name not in plan.classes]
         none = [name for name in plan.classes if name not in own]
@@ -139,7 +155,7 @@ class _Checks:
         )
 
     def _plan(self) -> TrainingPlan | None:
-        """Return the plan of the open training, or else of the last."""
+        """Return the plan of the open training, or else of the last one; None if there is none."""
         view = read_store(self._home.store)
         plan = view.open_plan or (view.plans[-1] if view.plans else None)
         return None if plan is None else TrainingPlan.model_validate_json(plan)
@@ -147,11 +163,11 @@ class _Checks:
     def changes(self) -> str:
         view = read_store(self._home.store)
         if view.counted is None:
-            return "nothing was charged yet, so nothing can have changed"
+            return "nothing was charged yet, so there is nothing to compare"
         _, entries = read_budget(self._home, None)
         plan = plan_of_last_charge(self._home, entries)
         if plan is None:
-            raise _NotTriedError("not compared: the plan of the last charge is kept no longer")
+            raise _NotCheckedError("not compared: the plan of the last charge is no longer stored")
         splits = open_folder(
             self._settings.data,
             classes=plan.classes,
@@ -166,48 +182,48 @@ class _Checks:
         left = ""
         if gone:
             missing = counted(gone, f"{plan.unit} is", plural=f"{plan.unit}s are")
-            left = f"of the last charge, {missing} gone, for no step to use"
+            left = f"{missing} missing since the last charge, and used in no step"
         if not fresh:
             return left or f"the {plan.unit}s are those of the last charge"
-        new = f"{counted(fresh, plan.unit)} came since the last charge"
+        new = f"{counted(fresh, plan.unit)} added since the last charge"
         if self._policy().changed_data == "refuse":
-            new += ", and are left out: policy 'changed_data' is 'refuse', 'count_together' would let them in"
+            new += ", and left out: policy 'changed_data' is 'refuse', 'count_together' would include them"
         else:
-            new += ", and wait for the next training, which counts all of them together"
+            new += ", and used from the next training on, which counts all of them together"
         return new + (f"; {left}" if left else "")
 
     def device(self) -> str:
         device = pick_device("auto")
         if device.type == "cuda":
             return f"a GPU, {torch.cuda.get_device_name(device)}"
-        return f"no GPU; the processor, {os.cpu_count()} threads"
+        return f"no GPU; the CPU, {os.cpu_count()} threads"
 
     def disk(self) -> str:
         free = shutil.disk_usage(self._home.folder).free
-        plan, needed, what = self._plan(), _LOG_BYTES, "its logs; uploads come on top once there is a plan"
+        plan, needed, what = self._plan(), _LOG_BYTES, "logs; uploads need more once there is a plan"
         if plan is not None:
             try:
                 upload = derive(plan).upload_bytes
             except (ConfigError, AggregationError) as error:
                 raise ConfigError(f"the training can't be carried out: {error}") from None
-            # Uploads, and answers, which are no larger.
+            # Twice, for uploads and for answers, which are no larger.
             needed += 2 * _COPIES * upload + plan.rounds * _ENTRY_BYTES
-            what = f"its logs, ledger and uploads of {upload / 2**20:.1f} MiB"
+            what = f"logs, ledger and uploads of {upload / 2**20:.1f} MiB"
         if free < needed:
             raise ConfigError(
-                f"{free / 2**20:.0f} MiB are free, and {needed / 2**20:.0f} MiB needed for {what}"
+                f"{free / 2**20:.0f} MiB are free, but {needed / 2**20:.0f} MiB are needed for {what}"
             )
         return f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed for {what}"
 
     def keys(self) -> str:
         for path in (self._home.folder / "identity.key", self._home.node_key_file):
             if path.exists() and path.stat().st_mode & 0o077:
-                raise ConfigError(f"{path.name} can be read by others: chmod 600 it")
+                raise ConfigError(f"{path.name} can be read by others: run 'chmod 600' on it")
         self._home.identity()
         self._home.node_key()
         if self._home.next_node_key() is not None:
-            return "readable by this user alone; a new node key waits for the operator to enrol it"
-        return "readable by this user alone"
+            return "readable by this user only; a new node key waits for the operator to enrol it"
+        return "readable by this user only"
 
     def joined(self) -> str:
         joined = self._home.joined()
@@ -223,19 +239,20 @@ class _Checks:
     def models(self) -> str:
         installed = {name: code for name in models.names() if (code := models.code_of(name)) is not None}
         allowed = self._policy().model_code
-        told = [
+        shown = [
             f"{name} {code} ({'allowed' if code in allowed else 'not allowed'} by policy 'model_code')"
             for name, code in installed.items()
         ]
-        return "; ".join(told) or "none is installed beside fedrec's own"
+        return "; ".join(shown) or "none besides fedrec's own"
 
     def ledger(self) -> str:
         ledger, public = self._home.ledger, self._home.identity().public
-        # The head first: a running daemon may add an entry in between, and a head may lag, never lead.
+        # The head is read first: a running daemon may add an entry in between, and only a head that is older
+        # than the ledger is accepted.
         head = read_head(head_path(ledger), public=public, verify=verify)
         _, entries = read_budget(self._home, None)
         check_head(ledger, head, entries, public=public)
-        return f"{counted(len(entries), 'entry', plural='entries')}, the chain holds, none is missing"
+        return f"{counted(len(entries), 'entry', plural='entries')}, the hash chain is valid, none is missing"
 
     def budget(self) -> str:
         budget, _ = read_budget(self._home, self._policy())
@@ -243,7 +260,7 @@ class _Checks:
             raise ConfigError("the policy has no lifetime cap")
         if budget.left <= 0:
             raise ConfigError(
-                f"nothing is left of epsilon {budget.cap:g}: every training will be refused, until you raise "
+                f"epsilon {budget.cap:g} is spent, and every training will be refused: raise "
                 "'lifetime_epsilon' in policy.toml"
             )
         left = number_format.epsilon_left(budget.left)
@@ -254,13 +271,13 @@ class _Checks:
 
         ahead = ask_clock(self._home.joined().address, ca=self._home.authority)
         if ahead is None:
-            raise _NotTriedError("not compared: the server doesn't tell its time")
+            raise _NotCheckedError("not compared: the server doesn't send its time")
         fault = clock_fault(ahead)
         if fault is not None:
             raise ConfigError(fault)
         return (
-            f"off by about {ahead:+.0f} s from the server's; {MOST_AHEAD:.0f} s ahead or {MOST_BEHIND:.0f} s "
-            "behind are taken"
+            f"{ahead:+.0f} s from the server's; {MOST_AHEAD:.0f} s ahead or {MOST_BEHIND:.0f} s behind are "
+            "accepted"
         )
 
     def server(self) -> str:
@@ -270,8 +287,8 @@ class _Checks:
         if in_use(self._home.ledger):
             last = self._home.connection()
             if last is None or not last.connected:
-                reason = last.reason if last is not None and last.reason else "it starts"
-                raise ConfigError(f"the daemon runs, and isn't connected to {joined.address}: {reason}")
+                reason = last.reason if last is not None and last.reason else "it is starting"
+                raise ConfigError(f"the daemon runs, but isn't connected to {joined.address}: {reason}")
             return f"the daemon runs, and is connected to {joined.address}"
         key, waiting = self._home.node_key(), self._home.next_node_key()
         try:

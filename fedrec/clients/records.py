@@ -1,4 +1,4 @@
-"""A merchant's records as the model of one plan takes them."""
+"""Define a merchant's records as inputs of a plan's model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a merchant holds for a plan.
+    """The records that a merchant has for a plan.
 
     Attributes:
         inputs: model inputs, float32 (n, views, ...).
-        labels: int64 (n,).
-        digests: of the n records, 32 bytes each, over their content and label.
-        held: digests of all the merchant's records of the plan's unit, those of classes that the training
-            leaves out among them.
-        photos: digests of each record's photos; empty where a record is a photo.
-        holds: whether record i is still there as it was read.
+        labels: class indices, int64 (n,).
+        digests: SHA-256 of content and label of each record, 32 bytes each.
+        held: digests of all the merchant's records of the plan's unit, including those of classes that the
+            training leaves out.
+        photos: digests of each record's photos; empty if a record is a photo.
+        holds: returns whether record i is still in the folder and unchanged.
 
     """
 
@@ -37,14 +37,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Records:
-    """What goes into a step: inputs, float32 (n, views, ...), and labels, int64 (n,); n may be 0."""
+    """The records of a step: inputs, float32 (n, views, ...), and labels, int64 (n,). n may be 0."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
 
     @classmethod
     def none(cls, device: torch.device) -> Records:
-        """Return no record at all: what is left of a step is its noise."""
+        """Return zero records; a step of them contributes noise alone."""
         return cls(
             inputs=torch.zeros(0, 1, 1, device=device),
             labels=torch.zeros(0, dtype=torch.int64, device=device),

@@ -1,4 +1,4 @@
-"""A reply as a merchant keeps it in its store, to be given again byte for byte."""
+"""Encode replies for a merchant's store, which repeats them byte for byte."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fedrec.protocol.transport import Body
 
 
 def encode_reply(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
-    """Encode a reply: a length of 4 bytes (little-endian), a JSON head, the blobs one after another.
+    """Encode a reply as the length of its header (4 bytes, little-endian), a JSON header, and the blobs.
 
     Args:
         body: the reply.
-        blobs: its bytes by name.
+        blobs: its blobs by name.
 
     Returns:
         The bytes to store.
@@ -30,11 +30,11 @@ def decode_reply(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]
     """Decode what :func:`encode_reply` wrote.
 
     Args:
-        data: the bytes of a store of one's own, which are trusted.
+        data: bytes of the merchant's own store, which are trusted.
         kind: the schema of the reply.
 
     Returns:
-        The very same body and blobs.
+        The same body and blobs.
 
     """
     start = 4 + int.from_bytes(data[:4], "little")

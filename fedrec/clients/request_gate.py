@@ -1,4 +1,4 @@
-"""What a merchant checks before it reads a request: that its own server sent it, to it, and not long ago."""
+"""Check, before a request is read, that the merchant's own server sent it to this merchant and it is new."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ from fedrec.protocol.transport import content_hash, signed_request
 _KINDS: tuple[str, ...] = get_args(RequestKind)
 _TAKEN = struct.Struct("<Q32s")
 _SLOT_BYTES = 256
-"""A server's key (32 bytes) and, by kind, the last request taken: within a sector, so written as a whole."""
+"""Size of a slot: a server's key (32 bytes) and the last accepted request of each kind.
+
+A slot lies within one disk sector, so that it is written as a whole."""
 _SYNCED = ("query.join", "query.close")
 
 
 class RequestGate:
-    """Takes requests that one server signed for one merchant, each in the order in which they were signed.
+    """Accepts the requests that one server signed for one merchant, in the order of their counters.
 
-    A request passes if it was signed after every one that was taken before, or if it is the very one that
-    was taken last of its kind: Flower may deliver twice, and a merchant may stop in between. What it is
-    answered then is the stored reply's business, which goes by content. Anything older is refused.
+    A request is accepted if its counter is above that of every accepted request, or if it is identical to the
+    last accepted request of its kind: Flower may deliver a message twice, and the merchant may stop in
+    between. The stored reply then decides what is answered. Every other request is refused.
 
-    The file keeps this for every server that the merchant has had. It is written before a request is
-    answered, and survives the end of the process. Against loss of power only joins and closes are synced: of
-    the requests between them the ledger's charge and the store's mark, which are synced, know the content.
+    The file has a slot for every server that the merchant has had. It is written before a request is
+    answered, so that it survives the end of the process. Only joins and closes are synced against a loss of
+    power: the content of the requests between them is in the ledger and in the store, which are synced.
+
+    Args:
+        path: the file.
+        merchant: the merchant's name.
+        server_key: the server's Ed25519 public key, 64 hexadecimal digits.
 
     Attributes:
         server_key: the Ed25519 key of the merchant's join file, 64 hexadecimal digits.
@@ -45,17 +52,27 @@ class RequestGate:
         self.use_server_key(server_key)
 
     def use_server_key(self, server_key: str) -> None:
-        """Take this server's requests from now on, and no other's; ``LedgerError`` for a broken file."""
+        """Accept only this server's requests from now on; raise ``LedgerError`` if the file is damaged."""
         self.server_key = server_key
         self._key = bytes.fromhex(server_key)
         self._slot, self._taken = self._read()
 
     def check(self, content: RecordDict, *, kind: str) -> RequestStatement:
-        """Return what the server signed about a message of this kind.
+        """Check a message and return the statement that the server signed about it.
 
-        Nothing of the message's body is read: its bytes are hashed. Raises ``RefusedError`` for a message
-        that isn't the server's, isn't for this merchant or is an old one, ``ProtocolError`` for what is no
-        message.
+        The message's body is hashed, but not parsed.
+
+        Args:
+            content: the content of the message.
+            kind: Flower's type of the message.
+
+        Returns:
+            The signed statement.
+
+        Raises:
+            RefusedError: the message is not from this server, not for this merchant, or old.
+            ProtocolError: the message is malformed.
+
         """
         signed = signed_request(content)
         statement = signed.statement
@@ -70,11 +87,11 @@ class RequestGate:
         return statement
 
     def _take(self, statement: RequestStatement, *, digest: bytes) -> None:
-        """Record a request that is newer than all before; let the last one of its kind pass again."""
+        """Record a newer request; accept a repetition of the last one of its kind; refuse any other."""
         if self._taken[statement.kind] == (statement.counter, digest):
             return
         if statement.counter <= max(counter for counter, _ in self._taken.values()):
-            raise RefusedError("a request is older than one that was taken before")
+            raise RefusedError("a request is older than one that was accepted before")
         taken = self._taken | {statement.kind: (statement.counter, digest)}
         self._write(taken, synced=statement.kind in _SYNCED)
         self._taken = taken
@@ -93,7 +110,7 @@ class RequestGate:
             sync_folder(self._path.parent)
 
     def _read(self) -> tuple[int, dict[str, tuple[int, bytes]]]:
-        """Return the place of this server in the file, and what was taken of it."""
+        """Return the number of this server's slot, and its last accepted request of each kind."""
         try:
             data = self._path.read_bytes() if self._path.exists() else b""
         except OSError as error:

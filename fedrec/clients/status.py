@@ -1,20 +1,26 @@
-"""How a merchant stands, for the merchant to read: its connection, its training, its budget, what it refused.
+"""Read a merchant's status: its connection, its training, its budget, and the requests that it refused.
 
-Everything is read from the merchant's folder, also while its daemon runs.
+Everything is read from the merchant's folder, even while its daemon runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fedrec.clients.charging import round_charge
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.store_view import Refusal, read_store
+from fedrec.clients.status_types import (
+    Budget,
+    MerchantStatus,
+    PlanSummary,
+    RefusedRequest,
+    TrainingCharges,
+)
+from fedrec.clients.store_view import StoredRefusal, read_store
 from fedrec.errors import AggregationError, ConfigError, LedgerError
-from fedrec.privacy.accounting.budget_rating import Word, rate_budget, unit_in_words
+from fedrec.privacy.accounting.budget_rating import rate_budget, unit_in_words
 from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     CountEntry,
@@ -38,115 +44,20 @@ from fedrec.protocol.schema import sha256_hex
 _SHOWN_REFUSALS = 5
 
 
-@dataclass(frozen=True)
-class TrainingCharges:
-    """What a training was charged; ``epsilon`` is the proved one of its charges and the declared counts.
-
-    It holds at the training's ``delta``.
-
-    ``seeded`` counts the charges whose noise came from a seed.
-    """
-
-    training_id: str
-    model: str
-    charges: int
-    seeded: int
-    last_round: int
-    last_at: str
-    epsilon: float | None
-    delta: float
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The lifetime budget by the policy of today; an epsilon is None where nothing bounds it.
-
-    ``spent`` and ``left`` are what the lifetime filter reads in the ledger's entries for ``cap`` and
-    ``delta``, whatever these were when the entries were written. Where there is no cap, None, they are read
-    for a nominal one, at the delta of the last entry. ``spent_broken`` is the same rule's, against somebody
-    who saw every single upload in clear. ``word`` and ``sentence`` rate what was spent. ``declared`` is the
-    noised count of units that holds, of ``counts`` that were charged.
-    """
-
-    spent: float | None
-    spent_broken: float | None
-    left: float | None
-    cap: float | None
-    delta: float
-    word: Word
-    sentence: str
-    trainings: tuple[TrainingCharges, ...]
-    counts: int
-    declared: int
-    unit: str
-
-
-@dataclass(frozen=True)
-class PlanSummary:
-    """A plan and its cost: ``epsilon`` that of all its rounds and the declared counts, proved.
-
-    It holds at the plan's own ``delta``.
-    ``cap_needed`` is the least lifetime cap, to the hundredth and at ``lifetime_delta``, which lets in the
-    rounds that are left. Both are None where nothing bounds them, or the plan can't be carried out.
-    ``word`` rates ``epsilon``; ``alarms`` say where no noise is added, or the server reads single updates.
-    """
-
-    training_id: str
-    model: str
-    mode: str
-    scheme: str
-    unit: str
-    rounds: int
-    merchants: int
-    classes: tuple[str, ...]
-    last_round: int
-    delta: float
-    epsilon: float | None
-    word: Word
-    cap_needed: float | None
-    lifetime_delta: float
-    alarms: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RefusedRequest:
-    """What was refused, so many times, the last ``at``; and the plan, unless it was joined since."""
-
-    at: str
-    times: int
-    kind: str
-    reason: str
-    plan: PlanSummary | None
-
-
-@dataclass(frozen=True)
-class MerchantStatus:
-    """Everything at once; ``connection`` is how it stood at ``connection_at``, while ``running``.
-
-    ``photos`` says what became of the photos in the open training, None before its records are fixed.
-    """
-
-    merchant: str
-    running: bool
-    connected: bool
-    connection_at: str | None
-    connection_reason: str
-    server: str | None
-    roster: tuple[str, ...]
-    fingerprint: str | None
-    new_key_waits: bool
-    policy_problem: str | None
-    training: PlanSummary | None
-    photos: str | None
-    paused: bool
-    budget: Budget
-    ledger_entries: int
-    ledger_head: str
-    refusals: tuple[RefusedRequest, ...]
-
-
 def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budget, list[Entry]]:
-    """Return the budget and the ledger's entries; ``LedgerError`` if the ledger doesn't verify."""
+    """Read the ledger and compute the lifetime budget.
+
+    Args:
+        home: the merchant's folder.
+        policy: the rules with the lifetime cap; None to compute without a cap.
+
+    Returns:
+        The budget, and the ledger's entries.
+
+    Raises:
+        LedgerError: the ledger doesn't verify.
+
+    """
     outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
     if not outcome.ok:
         raise LedgerError(f"the ledger does not verify: {outcome.reason}")
@@ -172,7 +83,7 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
         delta=delta,
         word=rated.word,
         sentence=rated.sentence,
-        trainings=tuple(_charged(lifetime, charged) for charged in trainings.values()),
+        trainings=tuple(_training_charges(lifetime, charged) for charged in trainings.values()),
         counts=len(costs) - len(charges(entries)),
         declared=0 if declared is None else declared.size,
         unit=unit,
@@ -180,7 +91,7 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
     return budget, entries
 
 
-def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> TrainingCharges:
+def _training_charges(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> TrainingCharges:
     last = entries[-1]
     return TrainingCharges(
         training_id=last.charge.training_id,
@@ -195,7 +106,17 @@ def _charged(lifetime: Lifetime, entries: Sequence[ChargeEntry]) -> TrainingChar
 
 
 def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_delta: float) -> PlanSummary:
-    """Work out what a plan costs, with the counts alone and on top of what was charged."""
+    """Compute the cost of a plan, by itself and in addition to what the ledger has.
+
+    Args:
+        plan: the plan.
+        entries: the ledger's entries.
+        lifetime_delta: the delta of the lifetime budget.
+
+    Returns:
+        The plan and its cost.
+
+    """
     history = History.of(entries)
     last_round = history.last_round(plan.training_id)
     whole, needed = math.inf, math.inf
@@ -238,9 +159,15 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
 
 
 def read_status(home: MerchantHome) -> MerchantStatus:
-    """Read how a merchant stands.
+    """Read the whole status of a merchant.
 
-    Raises ``LedgerError`` if ledger or store can't be read, ``ConfigError`` if the folder can't.
+    Returns:
+        The status.
+
+    Raises:
+        LedgerError: the ledger or the store can't be read.
+        ConfigError: another file of the folder can't be read.
+
     """
     policy, problem = None, None
     try:
@@ -258,12 +185,12 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         found = TrainingPlan.model_validate_json(plan)
         return summarise_plan(found, entries, lifetime_delta=budget.delta)
 
-    # What a plan that was taken later would have cost when it was refused is no longer of use.
-    taken = {entry.charge.training_id for entry in charges(entries)}
-    taken |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
+    # The cost of a refused plan is of no use once the plan is joined.
+    joined = {entry.charge.training_id for entry in charges(entries)}
+    joined |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
 
-    def refused(refusal: Refusal) -> RefusedRequest:
-        plan = None if refusal.plan is None or sha256_hex(refusal.plan) in taken else refusal.plan
+    def refused(refusal: StoredRefusal) -> RefusedRequest:
+        plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
         return RefusedRequest(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
 
     public = home.identity().public
@@ -289,7 +216,16 @@ def read_status(home: MerchantHome) -> MerchantStatus:
 
 
 def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> TrainingPlan | None:
-    """Return the plan that the last charge was for, if the store still has it."""
+    """Return the plan of the last charge.
+
+    Args:
+        home: the merchant's folder.
+        entries: the ledger's entries.
+
+    Returns:
+        The plan; None if nothing was charged or the store has no such plan.
+
+    """
     charged = charges(entries)
     if not charged:
         return None

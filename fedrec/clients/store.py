@@ -1,9 +1,9 @@
-"""What a merchant keeps on disk about its trainings: plans, the exact uploads and answers it gave, its rules.
+"""Keep a merchant's trainings on disk: plans, keys, policies, and the exact uploads and answers it has sent.
 
-An upload or answer is stored, with an fsync, before it is sent; a second request gets the stored
-bytes if it is identical to the first, and nothing otherwise. What is here comes after an entry of the
-ledger: a round is charged before its upload is made, and an answer written down there before it is computed.
-Bodies are deleted when their round is over; that there was one stays.
+An upload or answer is stored, with an fsync, before it is sent. A second request gets the stored bytes if it
+is identical to the first, else it is refused. The ledger's entry is always written first: a round is charged
+before its upload is made, and an answer is recorded before it is computed. The body of a reply is deleted
+when its round is over; the row stays.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fedrec.clients.store_types import (
     FixedSet,
     StoredTraining,
     TrainingSecrets,
-    packed,
+    pack_tags,
     read_counted,
-    unpacked,
+    unpack_tags,
 )
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.protocol.schema import sha256_hex
@@ -55,11 +55,19 @@ CREATE TABLE IF NOT EXISTS refusal (
 _KEPT_REFUSALS = 20
 _LARGEST_KEPT_PLAN = 2**20
 _SEEN_SECONDS = 3600.0
-"""How exactly the last request of a training is remembered: a write, with its fsync, an hour is enough."""
+"""Resolution of a training's last request: one write, with its fsync, per hour is enough."""
 
 
 class MerchantStore:
-    """One SQLite file, mode 0600, every write durable when the method returns."""
+    """One SQLite file, mode 0600. Every write is durable when its method returns.
+
+    Args:
+        path: the file; created if it doesn't exist.
+
+    Raises:
+        LedgerError: the file can't be read.
+
+    """
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
@@ -67,7 +75,7 @@ class MerchantStore:
         self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            # EXTRA also syncs the folder: a journal that came back would take a stored reply away.
+            # EXTRA also syncs the folder: a journal that reappears after a crash would undo a stored reply.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
@@ -79,11 +87,11 @@ class MerchantStore:
         self._db.close()
 
     def keep_policy(self, rules: str) -> None:
-        """Keep the text of a policy under its SHA-256, by which ledger entries name it."""
+        """Store the text of a policy under its SHA-256, by which ledger entries identify it."""
         self._db.execute("INSERT OR IGNORE INTO policy VALUES (?, ?)", (sha256_hex(rules.encode()), rules))
 
     def policies(self) -> tuple[str, ...]:
-        """Return the texts of all policies that were ever charged under, the oldest first."""
+        """Return the texts of all policies that charges were made under, the oldest first."""
         return tuple(row[0] for row in self._db.execute("SELECT rules FROM policy ORDER BY rowid"))
 
     def join(
@@ -94,7 +102,18 @@ class MerchantStore:
         seeded: bool,
         make_secrets: Callable[[], TrainingSecrets],
     ) -> StoredTraining:
-        """Record that this training was joined, with fresh secrets; a second call returns the first's."""
+        """Record that a training was joined, unless it was recorded before.
+
+        Args:
+            training_id: the training.
+            plan: canonical bytes of its plan.
+            seeded: whether the merchant's noise comes from a seed.
+            make_secrets: makes the merchant's keys; called only if the training is new.
+
+        Returns:
+            The training as it was recorded first.
+
+        """
         if self._find(training_id) is None:
             secrets = make_secrets()
             self._db.execute(
@@ -113,21 +132,27 @@ class MerchantStore:
         return self.training(training_id)
 
     def is_closed(self, training_id: str) -> bool:
-        """Return whether a training was joined and is over."""
+        """Return whether a training was joined and closed."""
         found = self._find(training_id)
         return found is not None and found.closed
 
     def training(self, training_id: str) -> StoredTraining:
-        """Return a joined training; ``RefusedError`` when it was never joined."""
+        """Return a joined training; raise ``RefusedError`` if it was never joined."""
         found = self._find(training_id)
         if found is None:
             raise RefusedError("this merchant has not joined that training", code="training")
         return found
 
     def note_refusal(self, *, kind: str, reason: str, plan: bytes | None = None) -> None:
-        """Keep what was refused and why, the last few alone; a plan that is very large is left out.
+        """Record a refusal. Only the last few are kept, and a very large plan is left out.
 
-        The same again only counts: a server asks every few seconds.
+        A repetition of the last refusal only increases its count, because a server asks every few seconds.
+
+        Args:
+            kind: Flower's type of the request.
+            reason: the reason.
+            plan: canonical bytes of the refused plan, if the request was a join.
+
         """
         if plan is not None and len(plan) > _LARGEST_KEPT_PLAN:
             plan = None
@@ -149,7 +174,7 @@ class MerchantStore:
             )
 
     def plans(self) -> list[bytes]:
-        """Return the canonical plans of all trainings that were ever joined."""
+        """Return the canonical plans of all joined trainings, the oldest first."""
         return [row[0] for row in self._db.execute("SELECT plan FROM training ORDER BY rowid")]
 
     def _find(self, training_id: str) -> StoredTraining | None:
@@ -167,15 +192,24 @@ class MerchantStore:
         return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
 
     def put_fixed_set(self, training_id: str, fixed: FixedSet) -> FixedSet:
-        """Keep the set of a training, once; returns the one that is kept."""
+        """Store the fixed set of a training, unless one was stored before.
+
+        Args:
+            training_id: the training.
+            fixed: the set.
+
+        Returns:
+            The set that is stored.
+
+        """
         self._db.execute(
             "INSERT OR IGNORE INTO fixed_set VALUES (?, ?, ?, ?, ?)",
-            (training_id, packed(fixed.tags), packed(fixed.held), fixed.version, fixed.photo_summary),
+            (training_id, pack_tags(fixed.tags), pack_tags(fixed.held), fixed.version, fixed.photo_summary),
         )
         return self.fixed_set(training_id) or fixed
 
     def fixed_set(self, training_id: str) -> FixedSet | None:
-        """Return the set of a training, None before it is fixed or once the training is over."""
+        """Return the fixed set of a training; None before it is fixed and after the training is closed."""
         row = self._db.execute(
             "SELECT tags, held, version, told FROM fixed_set WHERE training_id = ?", (training_id,)
         ).fetchone()
@@ -183,40 +217,46 @@ class MerchantStore:
             return None
         tags, held, version, photo_summary = row
         return FixedSet(
-            tags=unpacked(tags), held=unpacked(held), version=version, photo_summary=photo_summary
+            tags=unpack_tags(tags), held=unpack_tags(held), version=version, photo_summary=photo_summary
         )
 
     def counted(self) -> CountedSet | None:
-        """Return the records that count as charged, None before the first charge that names a version."""
+        """Return the records that count as charged; None before the first charge of a dataset version."""
         return read_counted(self._db)
 
     def put_counted(self, counted: CountedSet) -> None:
-        """Keep the records that count as charged from now on."""
+        """Replace the records that count as charged."""
         self._db.execute(
-            "INSERT OR REPLACE INTO counted VALUES (1, ?, ?)", (packed(counted.held), counted.version)
+            "INSERT OR REPLACE INTO counted VALUES (1, ?, ?)", (pack_tags(counted.held), counted.version)
         )
 
     def forget_photos(self, tags: Iterable[bytes]) -> None:
-        """Leave photos of these tags out of every step to come."""
+        """Exclude the photos of these tags from all later steps."""
         self._db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", ((tag,) for tag in tags))
 
     def forgotten(self) -> frozenset[bytes]:
-        """Return the tags of the photos that the merchant has forgotten."""
+        """Return the tags of the excluded photos."""
         return frozenset(row[0] for row in self._db.execute("SELECT tag FROM forgotten"))
 
     def open_trainings(self) -> list[str]:
-        """Return the trainings that were joined and not finished, in the order of joining."""
+        """Return the ids of the joined trainings that aren't closed, in the order of joining."""
         rows = self._db.execute("SELECT training_id FROM training WHERE closed = 0 ORDER BY rowid")
         return [row[0] for row in rows]
 
     def finish_others(self, training_id: str) -> None:
-        """Finish every open training but this one."""
+        """Close every open training except this one."""
         for other in self.open_trainings():
             if other != training_id:
                 self.finish(other)
 
     def mark_active(self, training_id: str, *, now: datetime) -> None:
-        """Remember, to the hour, that the server asked something of a training at ``now``."""
+        """Record, to the hour, the time of a training's last request.
+
+        Args:
+            training_id: the training.
+            now: the time, with a time zone.
+
+        """
         at = now.timestamp()
         seen = self._seen(training_id)
         if seen is None or abs(at - seen) >= _SEEN_SECONDS:
@@ -227,7 +267,16 @@ class MerchantStore:
         return None if row is None else float(row[0])
 
     def finish_inactive(self, *, now: datetime, days: int) -> list[str]:
-        """Finish the open trainings of which the server has asked nothing for so many days; return them."""
+        """Close the open trainings without a request for too long.
+
+        Args:
+            now: the time, with a time zone.
+            days: the number of days without a request after which a training is closed.
+
+        Returns:
+            The ids of the trainings that were closed.
+
+        """
         finished = []
         for training_id in self.open_trainings():
             seen = self._seen(training_id)
@@ -239,7 +288,7 @@ class MerchantStore:
         return finished
 
     def finish(self, training_id: str) -> None:
-        """Delete the training's private keys and all bodies; later theft of this file then opens nothing."""
+        """Close a training and delete its private keys and replies: the file then can't open anything."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
@@ -251,10 +300,21 @@ class MerchantStore:
             self._db.execute("DELETE FROM fixed_set WHERE training_id = ?", (training_id,))
 
     def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
-        """Return the reply stored for this very request, None when none was stored yet.
+        """Return the reply that was stored for a request.
 
-        Raises ``RefusedError`` when another request was answered in this round, or this one was and its body
-        is gone: the round is over.
+        Args:
+            kind: ``upload`` or ``answer``.
+            training_id: the training.
+            round_number: the round.
+            request_hash: hash of the request.
+
+        Returns:
+            The stored bytes; None if the round has no reply of this kind.
+
+        Raises:
+            RefusedError: another request was answered in this round, or the body was deleted because the
+                round is over.
+
         """
         row = self._db.execute(
             "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
@@ -263,25 +323,44 @@ class MerchantStore:
         if row is None:
             return None
         if row[0] != request_hash:
-            raise RefusedError(f"round {round_number} already has an {kind}, to a different request")
+            raise RefusedError(f"round {round_number} already has an {kind}, for a different request")
         if row[1] is None:
-            raise RefusedError(f"round {round_number} is over: its {kind} is given no more")
+            raise RefusedError(f"round {round_number} is over: its {kind} was deleted")
         body: bytes = row[1]
         return body
 
     def put_upload(self, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
         """Store an upload before it is sent, and delete the bodies of earlier rounds.
 
-        Raises ``RefusedError`` when this round already has one.
+        Args:
+            training_id: the training.
+            round_number: the round.
+            request_hash: hash of the request.
+            body: the encoded reply.
+
+        Raises:
+            RefusedError: the round already has an upload.
+
         """
         self._insert("upload", training_id, round_number, request_hash=request_hash, body=body)
 
     def put_answer(self, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
-        """Store an answer before it is sent, as :meth:`put_upload` does."""
+        """Store an answer before it is sent, and delete the bodies of earlier rounds.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+            request_hash: hash of the request.
+            body: the encoded reply.
+
+        Raises:
+            RefusedError: the round already has an answer.
+
+        """
         self._insert("answer", training_id, round_number, request_hash=request_hash, body=body)
 
     def replies(self) -> list[tuple[Kind, str, int]]:
-        """Return (kind, training, round) of every reply that was ever stored."""
+        """Return kind, training and round of every reply ever stored, the oldest first."""
         return list(self._db.execute("SELECT kind, training_id, round_number FROM reply ORDER BY rowid"))
 
     def _insert(

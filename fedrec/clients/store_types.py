@@ -1,4 +1,4 @@
-"""What a merchant's store holds of a training: its secrets, and the records that it uses and has counted."""
+"""Define the types of a merchant's store: a training's keys, its fixed records, and the counted records."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 TAG_BYTES = 16
-"""Length of the tag by which a record or a photo is known here."""
+"""Length of the tag that identifies a record or a photo in the store."""
 
 
 @dataclass(frozen=True)
 class TrainingSecrets:
-    """A merchant's keys of one training: to open sealed boxes, or to decrypt sums (with its public half)."""
+    """A merchant's keys of one training; None for a key that it doesn't need.
+
+    Attributes:
+        sealing_private: private key for sealed boxes.
+        decryption_private: private key for sums.
+        encryption_public: the public key of ``decryption_private``.
+
+    """
 
     sealing_private: bytes | None = field(default=None, repr=False)
     decryption_private: bytes | None = field(default=None, repr=False)
@@ -21,7 +28,15 @@ class TrainingSecrets:
 
 @dataclass(frozen=True)
 class StoredTraining:
-    """A training that this merchant joined, seeded or not; its secrets are gone once it's closed."""
+    """A training that this merchant joined.
+
+    Attributes:
+        plan: canonical bytes of the plan.
+        secrets: the merchant's keys; the private ones are deleted when the training is closed.
+        seeded: whether the merchant declared that its noise comes from a seed.
+        closed: whether the training is closed.
+
+    """
 
     plan: bytes
     secrets: TrainingSecrets
@@ -31,7 +46,7 @@ class StoredTraining:
 
 @dataclass(frozen=True)
 class CountedSet:
-    """Tags of all records that count as charged, and the name of the dataset version that they were in."""
+    """Tags of all records that count as charged, and their dataset version."""
 
     held: frozenset[bytes]
     version: str
@@ -44,8 +59,8 @@ class FixedSet:
     Attributes:
         tags: tags of the records that the training may use.
         held: tags of all records of the dataset that its charges refer to.
-        version: name of that dataset version; empty if the folder could not be read.
-        photo_summary: one line for the merchant alone: which photos are used, and which are left out.
+        version: that dataset version; empty if the folder could not be read.
+        photo_summary: one line, for the merchant only: which photos are used, and which are left out.
 
     """
 
@@ -55,17 +70,17 @@ class FixedSet:
     photo_summary: str
 
 
-def packed(tags: Iterable[bytes]) -> bytes:
-    """Return tags as the store's column holds them."""
+def pack_tags(tags: Iterable[bytes]) -> bytes:
+    """Encode tags for a column of the store."""
     return b"".join(sorted(tags))
 
 
-def unpacked(data: bytes) -> frozenset[bytes]:
-    """Read what :func:`packed` wrote."""
+def unpack_tags(data: bytes) -> frozenset[bytes]:
+    """Decode what :func:`pack_tags` encoded."""
     return frozenset(data[start : start + TAG_BYTES] for start in range(0, len(data), TAG_BYTES))
 
 
 def read_counted(db: sqlite3.Connection) -> CountedSet | None:
-    """Return the records that count as charged, None before there are any."""
+    """Read the records that count as charged; None before the first charge."""
     row = db.execute("SELECT held, version FROM counted").fetchone()
-    return None if row is None else CountedSet(held=unpacked(row[0]), version=row[1])
+    return None if row is None else CountedSet(held=unpack_tags(row[0]), version=row[1])

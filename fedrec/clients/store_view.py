@@ -1,4 +1,4 @@
-"""What a person may see of a merchant's store, also while a daemon writes it."""
+"""Read the parts of a merchant's store that may be shown, even while a daemon writes to it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from fedrec.protocol.schema import sha256_hex
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What was refused, so many times, the last ``at`` (UTC); why, and the plan if it was one."""
+class StoredRefusal:
+    """A refused request, as the store keeps it.
+
+    Attributes:
+        at: time of the last refusal, UTC.
+        times: how many times it was refused.
+        kind: Flower's type of the request.
+        reason: the reason.
+        plan: canonical bytes of the refused plan, if the request was a join.
+
+    """
 
     at: str
     times: int
@@ -24,7 +33,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class StoreView:
-    """The contents of a store that a person may see; nothing secret.
+    """The contents of a store that may be shown; no secrets.
 
     Attributes:
         plans: canonical plans of all trainings that were joined, the oldest first.
@@ -38,16 +47,21 @@ class StoreView:
 
     plans: tuple[bytes, ...] = ()
     open_plan: bytes | None = None
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[StoredRefusal, ...] = ()
     photo_summary: str | None = None
     counted: CountedSet | None = None
     forgotten: int = 0
 
 
 def read_store(path: Path) -> StoreView:
-    """Read what a person may see of a store that a daemon may be writing; empty where there is none.
+    """Read the parts of a store that may be shown.
 
-    Raises ``LedgerError`` when it can't be read.
+    Returns:
+        The view; empty if there is no such file.
+
+    Raises:
+        LedgerError: the store can't be read.
+
     """
     if not path.is_file():
         return StoreView()
@@ -67,7 +81,7 @@ def read_store(path: Path) -> StoreView:
             return StoreView(
                 plans=tuple(plan for plan, _ in trainings),
                 open_plan=open_plan,
-                refusals=tuple(Refusal(*row) for row in rows),
+                refusals=tuple(StoredRefusal(*row) for row in rows),
                 photo_summary=None if row is None else row[0],
                 counted=read_counted(db),
                 forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],

@@ -1,15 +1,15 @@
-"""The records that a training uses: fixed once it is joined, less what is gone from the folder since.
+"""Fix the records that a training uses, and load those that are still in the folder at each step.
 
-The set is fixed outside the join's answer, whose time and words would otherwise tell of the photos. Before
-every charge a record that was deleted, edited, can't be read or was forgotten drops out; one that comes back
-as it was is used again; a new one waits for the next training, or for the merchant's rule to let it in. Each
-of these depends on the record alone, so that two neighbouring folders still differ in that record alone in
-every step, also where the record comes after the first training: were a new one to keep the others out, its
-presence would move a sum by all of them.
+The set is fixed after the reply to the join is sent, because otherwise the reply's content or duration would
+depend on the photos. Before every charge, a record that was deleted, edited, forgotten or can't be read is
+removed; a record that is restored unchanged is used again; a new record waits for the next training, or is
+left out if the policy says so. Each decision depends on that record alone. Two neighbouring folders therefore
+differ in one record in every step, even if the record was added after the first training. If a new record
+excluded the others, its presence would change a sum by all of them.
 
-A merchant that holds more records than its plan allows for uses each by a keyed hash of the record against a
-threshold. The threshold follows from the noised size that it declared, never from the number of its records:
-the k records of the smallest hashes would be another set, by two records, once a record is added.
+A merchant with more records than its plan allows uses those whose keyed hash is below a threshold. The
+threshold follows from the noised size that the merchant declared, never from its number of records. Taking
+the k smallest hashes instead would change the set by two records when one record is added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 class RecordTags:
-    """Names records by a keyed hash: what is kept about them tells nothing without the merchant's key."""
+    """Identifies records by a keyed hash, which reveals nothing without the merchant's key.
+
+    Args:
+        identity: the merchant's signing identity, from which the key is derived.
+
+    """
 
     def __init__(self, identity: SigningIdentity) -> None:
         self._key = identity.own_secret(context=b"fedrec/record-tag/1")
@@ -45,25 +50,52 @@ class RecordTags:
         """Return the tag of a record or photo, 16 bytes."""
         return hmac.digest(self._key, digest, "sha256")[:TAG_BYTES]
 
-    def share(self, digest: bytes, *, training_id: str) -> float:
-        """Return the record's own number in [0, 1) for a training, on a grid of 2**-53."""
+    def selection_value(self, digest: bytes, *, training_id: str) -> float:
+        """Return the pseudorandom number of a record in a training, which decides whether it is used.
+
+        Args:
+            digest: the record's digest, 32 bytes.
+            training_id: the training.
+
+        Returns:
+            A multiple of 2**-53 in [0, 1).
+
+        """
         code = hmac.digest(self._key, b"keep\0" + training_id.encode() + b"\0" + digest, "sha256")
         return (int.from_bytes(code[:8], "big") >> 11) * 2.0**-53
 
 
 def used_share(plan: TrainingPlan, *, declared: int) -> float:
-    """Return the share of records that a merchant of this declared size uses of a plan, at most 1."""
+    """Compute the share of its records that a merchant uses in a training.
+
+    Args:
+        plan: the training's plan.
+        declared: the noised number of units that the merchant declared.
+
+    Returns:
+        The share, at most 1.
+
+    """
     return min(1.0, plan.records_largest / max(1, declared))
 
 
 def record_filter(plan: TrainingPlan, tags: RecordTags, *, declared: int | None) -> Callable[[bytes], bool]:
-    """Return what says of a record's digest whether its merchant, of this declared size, uses it in a plan.
+    """Make the predicate that decides, by a record's digest, whether a training uses the record.
 
-    Asked before pixels are read: a plan for small merchants, which its sizes are judged by, would else have a
-    large one hold all its photos as inputs.
+    It is applied before pixels are read. Otherwise a plan for small merchants, whose memory is checked for
+    their sizes, would make a large merchant load all its photos.
+
+    Args:
+        plan: the training's plan.
+        tags: the keyed hash of the merchant's records.
+        declared: the noised number of units that the merchant declared; None if it declared none.
+
+    Returns:
+        The predicate.
+
     """
     share = 1.0 if declared is None else used_share(plan, declared=declared)
-    return lambda digest: tags.share(digest, training_id=plan.training_id) < share
+    return lambda digest: tags.selection_value(digest, training_id=plan.training_id) < share
 
 
 @dataclass
@@ -74,11 +106,16 @@ class _Loaded:
 
 
 class TrainingSets:
-    """Fixes the set of every training, and gives what is left of it.
+    """Fixes the set of each training, and returns the records of the set that are still in the folder.
 
-    ``data_for`` reads the folder as a plan takes it; what it raises leaves the merchant with noise alone, and
-    is told to the merchant. ``declared`` is the size that the merchant declared, noised, None where it
-    declared none.
+    Args:
+        store: the merchant's open store.
+        identity: its signing identity.
+        data_for: loads the records in the form that a plan's model takes. If it fails, the merchant uploads
+            noise alone, and the error is reported to the merchant only.
+        declared: returns the noised number of units that the merchant declared; None if it declared none.
+        device: the device of the tensors.
+
     """
 
     def __init__(
@@ -100,7 +137,16 @@ class TrainingSets:
         self._problem = ""
 
     def fix(self, plan: TrainingPlan, *, policy: MerchantPolicy) -> FixedSet:
-        """Fix the set of a training, once: what is there now, as far as plan and policy let it be used."""
+        """Fix the set of a training, once: the records in the folder that plan and policy allow.
+
+        Args:
+            plan: the training's plan.
+            policy: the rules in force.
+
+        Returns:
+            The fixed set.
+
+        """
         found = self._store.fixed_set(plan.training_id)
         if found is not None:
             return found
@@ -108,20 +154,20 @@ class TrainingSets:
         if loaded is None:
             fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", photo_summary=self._problem)
         else:
-            fixed = self._chosen(plan, loaded, policy=policy)
+            fixed = self._choose(plan, loaded, policy=policy)
         return self._store.put_fixed_set(plan.training_id, fixed)
 
-    def _chosen(self, plan: TrainingPlan, loaded: _Loaded, *, policy: MerchantPolicy) -> FixedSet:
+    def _choose(self, plan: TrainingPlan, loaded: _Loaded, *, policy: MerchantPolicy) -> FixedSet:
         data = loaded.data
         held = frozenset(map(self._tags.tag, data.held))
         version = dataset_version(self._identity, hash_of_digests(data.held))
         counted, new = self._store.counted(), 0
         if counted is not None and (held <= counted.held or policy.changed_data == "refuse"):
-            # What went away is no change: everything that is used was counted before.
+            # A missing record is no change: every record that is used was counted before.
             new = len(held - counted.held)
             held, version = counted.held, counted.version
         elif counted is not None:
-            # What is gone may come back: that another record came in between must not matter to it.
+            # A missing record may come back, and whether others were added meanwhile must not affect it.
             held |= counted.held
         declared = self._declared(plan.unit)
         share = 1.0 if declared is None else used_share(plan, declared=declared)
@@ -131,21 +177,30 @@ class TrainingSets:
             for tag, digest in zip(loaded.tags, data.digests, strict=True)
             if tag in held and keeps(digest)
         )
-        few = "" if share == 1.0 else f", about {share:.0%} of each size as the plan is for smaller merchants"
+        few = "" if share == 1.0 else f" (about {share:.0%}, because the plan is for smaller merchants)"
         summary = (
             f"{len(tags)} of {len(data.held)} {plan.unit}s are used{few}"
             if tags
-            else f"noise alone is sent: none of {len(data.held)} {plan.unit}s is of the training's classes"
+            else f"noise alone is sent: none of {len(data.held)} {plan.unit}s has a class of the training"
         )
         if new:
             summary += (
-                f"; {new} that came since the last charge are left out: policy 'changed_data' is 'refuse', "
-                "'count_together' would let them in"
+                f"; {new} added since the last charge are left out: policy 'changed_data' is 'refuse', "
+                "'count_together' would include them"
             )
         return FixedSet(tags=tags, held=held, version=version, photo_summary=summary)
 
     def records(self, plan: TrainingPlan, fixed: FixedSet) -> Records:
-        """Return the records of a training's set that are there now; none where the folder can't be read."""
+        """Return the records of a training's set that are in the folder now.
+
+        Args:
+            plan: the training's plan.
+            fixed: its fixed set.
+
+        Returns:
+            The records; none if the folder can't be read.
+
+        """
         loaded = self._loaded
         if loaded is None or loaded.training_id != plan.training_id:
             loaded = self._load(plan) if fixed.tags else None
@@ -166,23 +221,23 @@ class TrainingSets:
         return Records(data.inputs[chosen.to(data.inputs.device)], data.labels[chosen.to(data.labels.device)])
 
     def close(self, training_id: str) -> None:
-        """Let go of a training's records."""
+        """Drop a training's records from memory."""
         if self._loaded is not None and self._loaded.training_id == training_id:
             self._loaded = None
 
     def _load(self, plan: TrainingPlan) -> _Loaded | None:
         try:
             data = self._data_for(plan)
-        # Whatever the photos make it fail with, the server must see no difference.
+        # Every exception is caught: the server must not see that the photos cause a failure.
         except Exception as error:
             self._problem = f"noise alone is sent: {one_line(error)}"
-            # A log that is kept names no photo.
+            # Names of photos must not be kept in a log.
             _log.warning(
                 "training %s: noise alone is sent (%s); 'fedrec client status' says why",
                 plan.training_id[:16],
                 type(error).__name__,
             )
-            _log.debug("what it was: %s", error)
+            _log.debug("details: %s", error)
             return None
         self._loaded = _Loaded(
             training_id=plan.training_id, data=data, tags=tuple(map(self._tags.tag, data.digests))

@@ -1,7 +1,7 @@
-"""A merchant's step of a round: check, charge the ledger, compute, store the exact upload, send it.
+"""Take a merchant's step of a round: check, charge the ledger, compute, store the exact upload, send it.
 
-What makes it safe to stop at any instant is that order on disk. A round that is charged and has no stored
-upload is dropped, never computed again.
+The process may stop at any instant, because the steps reach the disk in this order. A round that is charged
+but has no stored upload is dropped and never computed again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,22 @@ Blobs = Mapping[str, bytes]
 def train(
     context: MerchantContext, request: TrainRequest, blobs: Blobs
 ) -> tuple[TrainReply, dict[str, bytes]]:
-    """Answer a round's train request: charge, compute, store, and only then return the upload.
+    """Answer a train request: charge, compute, store, and only then return the upload.
 
-    Raises ``RefusedError`` when the round was charged before without a stored upload, was answered to
-    another request, or is beyond the plan; ``BudgetExceededError`` when the ledger is full.
+    Args:
+        context: the merchant's state.
+        request: the server's request.
+        blobs: its blobs by name; ``model`` has the parameters.
+
+    Returns:
+        The reply and its blobs.
+
+    Raises:
+        RefusedError: the round was charged before and has no stored upload, another request was answered in
+            it, it is beyond the plan, or a rule doesn't allow it.
+        BudgetExceededError: the round doesn't fit the lifetime budget.
+        ProtocolError: the model or a key of the request is missing or wrong.
+
     """
     joined = context.training(request.training_id)
     plan, store = joined.plan, context.store
@@ -43,16 +55,16 @@ def train(
     if stored is not None:
         return decode_reply(stored, TrainReply)
     if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
-        raise RefusedError("the first round's model is not the one that the plan names")
+        raise RefusedError("the first round's model is not the initial model of the plan")
     parameters = _parameters(request, blobs, dimension=plan.dimension)
     keys = round_keys(request, blobs, plan=plan, scheme=joined.derived.scheme)
     _check_rules(context, joined, request)
     context.accept_receipt(plan, request.receipt)
     context.precompute_costs(joined)
     fixed = context.sets.fix(plan, policy=context.policy)
-    # Before the charge: a photo that is gone by now takes no part in the step.
+    # Loaded before the charge: a photo that is missing by now is not used in the step.
     records = context.sets.records(plan, fixed)
-    # What is written about the noise is true of the very stream that it is drawn from.
+    # The charge records whether this very stream is seeded.
     rng = context.resources.randomness_for(plan, request.round_number)
     _charge(context, joined, request, fixed, seeded=rng.is_seeded)
     context.on_event("charged")
@@ -64,8 +76,7 @@ def train(
     signed, sent = make_upload(
         values,
         request,
-        plan=plan,
-        scheme=joined.derived.scheme,
+        training=joined,
         keys=keys,
         identity=context.identity,
         merchant=context.name,
@@ -83,7 +94,7 @@ def train(
 
 
 def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainRequest) -> None:
-    """Raise ``RefusedError`` where the merchant's rules let no round begin now."""
+    """Raise ``RefusedError`` if the merchant's rules don't allow a round now."""
     context.check_not_suspended()
     policy, now = context.policy, context.now()
     policy.check_round(now=now, rounds_today=context.ledger.rounds_since(policy.day_start(now)))
@@ -96,7 +107,7 @@ def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainR
 def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float32]:
     blob = take_blob(blobs, "model")
     if len(blob) != 4 * dimension or sha256_hex(blob) != request.model_hash:
-        raise ProtocolError("the model is not the one its hash names, or of a wrong size")
+        raise ProtocolError("the model doesn't match its hash, or has a wrong size")
     parameters: NDArray[np.float32] = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(parameters).all():
         raise ProtocolError("the model holds values that are not finite")
@@ -107,7 +118,7 @@ def _charge(
     context: MerchantContext, joined: OpenTraining, request: TrainRequest, fixed: FixedSet, *, seeded: bool
 ) -> None:
     charge = context.cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
-    # The entry names the rules of its time; an auditor who has only later ones could check nothing.
+    # The ledger entry contains only the policy's hash; an auditor needs the text of that policy.
     context.store.keep_policy(context.policy.rules)
     entry = context.ledger.charge(charge, version=fixed.version)
     if entry.already_charged:

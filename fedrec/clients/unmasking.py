@@ -1,4 +1,4 @@
-"""A merchant's part in opening sums: it answers one survivor set of a round, as one who may open."""
+"""Help to open a round's sum: answer exactly one survivor set, as a committee member or key holder."""
 
 from __future__ import annotations
 
@@ -24,14 +24,29 @@ Blobs = Mapping[str, bytes]
 def unmask(
     context: MerchantContext, request: UnmaskRequest, blobs: Blobs
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    """Answer one survivor set of a round, about its sum alone; any other set gets a no."""
+    """Answer an unmask request about the sum of one survivor set; refuse every other set of the round.
+
+    Args:
+        context: the merchant's state.
+        request: the server's request.
+        blobs: its blobs by name: one per survivor.
+
+    Returns:
+        The reply and its blobs.
+
+    Raises:
+        RefusedError: this merchant can't open sums of the training, or another set was answered before.
+        ProtocolError: the survivor set or a blob is wrong.
+        AggregationError: the key holder's sum doesn't decrypt.
+
+    """
     joined = context.training(request.training_id)
     plan, number = joined.plan, request.round_number
     if context.name not in plan.committee:
         raise RefusedError("this merchant is not on the committee")
     if number > plan.rounds:
         raise RefusedError(f"round {number} is beyond the plan's {plan.rounds}")
-    # What is asked, whatever receipt comes with it.
+    # Hashed without the receipt, which may differ when the same set is asked again.
     hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
     stored = context.store.reply("answer", plan.training_id, number, request_hash=hashed)
     if stored is not None:
@@ -39,7 +54,7 @@ def unmask(
     survivors = check_survivors(request.survivors, plan=plan, round_number=number)
     parts = request_parts(survivors, blobs, scheme=joined.derived.scheme)
     context.accept_receipt(plan, request.receipt)
-    # A key is used only once the entry is on disk: whatever fails below, no other set gets a second try.
+    # The key is used only after the entry is on disk: if anything fails below, no other set can be answered.
     context.ledger.answer(Answer(training_id=plan.training_id, round_number=number, request_hash=hashed))
     context.on_event("marked")
     answered, sent = _answer(context, joined, survivors, parts, round_number=number)
@@ -75,9 +90,19 @@ def _answer(
 
 
 def request_parts(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:
-    """Return what an unmask request brought of each survivor, in order: a sealed box, or a ciphertext.
+    """Take the part of each survivor from the blobs of an unmask request.
 
-    Raises ``ProtocolError`` when one is missing, or a ciphertext is not the one that its merchant signed.
+    Args:
+        survivors: the checked commitments of the survivors.
+        blobs: the blobs of the request, by name.
+        scheme: the training's aggregation scheme.
+
+    Returns:
+        A ciphertext per survivor if one merchant holds the key, else a sealed box, in the survivors' order.
+
+    Raises:
+        ProtocolError: a blob is missing, or a ciphertext isn't the one that its merchant signed.
+
     """
     if not isinstance(scheme, HolderScheme):
         return [take_blob(blobs, f"box-{position}") for position in range(1, len(survivors) + 1)]
@@ -100,7 +125,22 @@ def answer_as_member(
     member: str,
     sealing_key: SealingKey,
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    """Answer with the sum of this member's shares, or name the dealers whose shares don't check."""
+    """Answer as a member of the committee with the sum of its shares, or complain about invalid shares.
+
+    Args:
+        scheme: the training's aggregation scheme.
+        survivors: the checked commitments of the survivors.
+        boxes: the sealed box of each survivor for this member, in the survivors' order.
+        plan: the training's plan.
+        round_number: the round.
+        member: this merchant's name.
+        sealing_key: its private key for the boxes.
+
+    Returns:
+        The reply, and the blob ``answer``. If shares are invalid, the reply names their dealers and there is
+        no blob.
+
+    """
     shares: list[bytes] = []
     complaints: list[str] = []
     number = plan.committee.index(member) + 1
@@ -134,9 +174,20 @@ def answer_as_member(
 def answer_as_holder(
     scheme: HolderScheme, ciphertexts: Sequence[bytes], *, merchant: str, private_key: bytes
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    """Add ciphertexts, and answer with the integers of their sum.
+    """Answer as the key holder: add the ciphertexts and decrypt their sum.
 
-    Raises ``AggregationError`` for one that is malformed, or when the sum doesn't decrypt.
+    Args:
+        scheme: the training's aggregation scheme.
+        ciphertexts: the ciphertext of each survivor.
+        merchant: this merchant's name.
+        private_key: the training's private key.
+
+    Returns:
+        The reply, and the blob ``answer`` with the integers of the sum.
+
+    Raises:
+        AggregationError: a ciphertext is malformed, or the sum doesn't decrypt.
+
     """
     total = scheme.new_sum()
     for ciphertext in ciphertexts:

@@ -1,4 +1,4 @@
-"""A merchant's upload of a round: its integers encrypted, its key dealt, and what it signs about both."""
+"""Make a merchant's upload of a round: encrypt its integers, deal the key, and sign a commitment to both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.clients.context import OpenTraining
 from fedrec.privacy.aggregation.committee import check_encryption_key, check_sealing_keys
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
@@ -31,16 +32,27 @@ Blobs = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class RoundKeys:
-    """The checked public keys of a round: the committee's by name, or the training's one."""
+    """The checked public keys of a round: the committee's sealing keys by name, or the training's key."""
 
     sealing: Mapping[str, bytes] = field(default_factory=dict)
     encryption: bytes | None = None
 
 
 def round_keys(request: TrainRequest, blobs: Blobs, *, plan: TrainingPlan, scheme: Scheme) -> RoundKeys:
-    """Check and return the public keys that the round's upload is made under.
+    """Check the public keys of a train request, under which the upload is encrypted.
 
-    Raises ``ProtocolError`` where one is missing, or isn't signed by the merchant that it is said to be of.
+    Args:
+        request: the server's request.
+        blobs: its blobs by name.
+        plan: the training's plan.
+        scheme: its aggregation scheme.
+
+    Returns:
+        The keys.
+
+    Raises:
+        ProtocolError: a key is missing, or isn't signed by its merchant.
+
     """
     if isinstance(scheme, CommitteeScheme):
         return RoundKeys(sealing=check_sealing_keys(request.sealing_keys, plan=plan))
@@ -54,14 +66,28 @@ def make_upload(
     values: NDArray[np.int64],
     request: TrainRequest,
     *,
-    plan: TrainingPlan,
-    scheme: Scheme,
+    training: OpenTraining,
     keys: RoundKeys,
     identity: SigningIdentity,
     merchant: str,
     rng: Randomness,
 ) -> tuple[SignedCommitment, dict[str, bytes]]:
-    """Encrypt ``values``, int64 (d,); returns the signed commitment, and the blobs that go with it."""
+    """Encrypt a contribution and sign a commitment to it.
+
+    Args:
+        values: the contribution in grid units, int64 (d,).
+        request: the server's request.
+        training: the training.
+        keys: the checked public keys of the round.
+        identity: the merchant's signing identity.
+        merchant: its name.
+        rng: the stream of the round.
+
+    Returns:
+        The signed commitment, and the blobs of the upload: ``ciphertext`` and one box per committee member.
+
+    """
+    plan, scheme = training.plan, training.derived.scheme
     encrypted = scheme.encrypt(
         values,
         training_id=plan.training_id,
@@ -107,7 +133,21 @@ def deal_to_committee(
     sealing_keys: Mapping[str, bytes],
     rng: Randomness,
 ) -> tuple[list[bytes], Published]:
-    """Deal a round's key: one sealed box a member, in the committee's order, and what is published."""
+    """Deal a round's key to the committee.
+
+    Args:
+        scheme: the aggregation scheme.
+        key: the key of the round's ciphertext.
+        plan: the training's plan.
+        round_number: the round.
+        dealer: the name of the merchant that deals the key.
+        sealing_keys: the members' public keys by name, in the committee's order.
+        rng: randomness of the shares.
+
+    Returns:
+        One sealed box per member, in the committee's order, and the values that the dealer publishes.
+
+    """
     dealing = scheme.deal(
         key,
         members=len(plan.committee),

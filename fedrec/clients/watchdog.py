@@ -1,4 +1,4 @@
-"""The watchdog of a merchant's daemon."""
+"""End the merchant's daemon when a step hangs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ _log = logging.getLogger(__name__)
 
 HUNG_EXIT = 75
 _LOCKED_SECONDS = 2.0
-"""How long after the log's line the process is ended from outside the interpreter."""
+"""Time after the log line until the process is ended from outside the interpreter."""
 _STDERR = 2
 
 
 class Watchdog:
-    """Ends the process when a step hangs: Flower would wait for it for ever, and so would the cohort.
+    """Context manager that ends the process when a step hangs; otherwise Flower and the cohort would wait.
 
-    A step that hangs in Python, or lets other threads run, ends it with ``HUNG_EXIT`` and a line in the log.
-    Native code that keeps the interpreter's lock lets no thread of Python's do that: then faulthandler, whose
-    thread needs no lock, writes to stderr where the step hangs and ends the process with 1.
+    If other threads can run, the process ends with exit code ``HUNG_EXIT`` and a line in the log. If native
+    code holds the interpreter's lock, no Python thread can run. Then faulthandler, whose thread needs no
+    lock, writes the stack to stderr and ends the process with exit code 1.
+
+    Args:
+        seconds: time limit of the step.
+
     """
 
     def __init__(self, seconds: float) -> None:
@@ -39,6 +43,8 @@ class Watchdog:
             self._timer.cancel()
 
     def _end(self) -> None:
-        _log.critical("a step took more than %.0f s; the process ends, to be started again", self._seconds)
+        _log.critical(
+            "a step took more than %.0f s; the process ends, so that it is restarted", self._seconds
+        )
         logging.shutdown()
         os._exit(HUNG_EXIT)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.store_view import Refusal, read_store
+from fedrec.clients.store_view import StoredRefusal, read_store
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.accounting.ledger_head import head_path, read_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
@@ -113,7 +113,7 @@ def evidence_of_client(folder: Path, *, discloses_data: bool = False) -> tuple[E
     return evidence, identity
 
 
-def _when(refusal: Refusal) -> str:
+def _when(refusal: StoredRefusal) -> str:
     often = f", {refusal.times} times, the last" if refusal.times > 1 else ""
     return f"{refusal.kind}{often} at {refusal.at}"
 

@@ -32,7 +32,7 @@ def under_another_key(
     """
     if reply.signed is None:
         raise ProtocolError("a refusal holds no upload to spoil")
-    commitment, derived = reply.signed.commitment, context.open_derived()
+    commitment, derived = reply.signed.commitment, context.derived_of_open_training()
     other = derived.scheme.encrypt(
         np.zeros(derived.noise.dimension, dtype=np.int64),
         training_id=commitment.training_id,

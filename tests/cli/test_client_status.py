@@ -143,16 +143,16 @@ def test_changed_photos_are_told_before_the_next_training(
     gone.unlink()
     # What is gone needs no rule: it takes part in no step any more.
     ok, text = findings(home)["changes"]
-    assert ok and text.startswith("of the last charge, 1 record is gone")
+    assert ok and text.startswith("1 record is missing since the last charge")
     picture(photos / own[0] / "new.png", 77)
     ok, text = findings(home)["changes"]
-    assert ok and "1 record came" in text and "are left out" in text and "count_together" in text
+    assert ok and "1 record added" in text and "left out" in text and "count_together" in text
     rules = (home.folder / "policy.toml").read_text("utf-8")
     (home.folder / "policy.toml").write_text(
         rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')
     )
     ok, text = findings(home)["changes"]
-    assert ok and "counts all of them together; of the last charge, 1 record is gone" in text
+    assert ok and "counts all of them together; 1 record is missing since the last charge" in text
     (photos / own[0] / "new.png").unlink()
     gone.write_bytes(kept)
     assert findings(home)["changes"] == (True, "the records are those of the last charge")
@@ -185,7 +185,7 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     cause = {"node.key": "keys", "identity.key": "keys", "policy.toml": "policy", "ledger.sqlite": "ledger"}
     assert wrong == {cause[file]}, "one fault is one line"
     left = {text for ok, text in found.values() if ok is None}
-    assert left == ({f"not looked at: see {cause[file]}"} if file != "node.key" else set())
+    assert left == ({f"not checked: see {cause[file]}"} if file != "node.key" else set())
     assert found["photos"][0] and found["disk"][0] and len(found) == 12
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "failed for" in str(shown.exception)
@@ -195,13 +195,11 @@ def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, 
     fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     found = findings(fresh, offline=False)
     assert [what for what, (ok, _) in found.items() if ok is False] == ["joined"]
-    assert (
-        found["policy"][0] and found["budget"][0] and found["server"] == (None, "not looked at: see joined")
-    )
+    assert found["policy"][0] and found["budget"][0] and found["server"] == (None, "not checked: see joined")
     shutil.rmtree(photos)
     found = findings(home)
     assert [what for what, (ok, _) in found.items() if ok is False] == ["photos"]
-    assert found["classes"] == (None, "not looked at: see photos")
+    assert found["classes"] == (None, "not checked: see photos")
     home.store.write_bytes(b"rubbish")
     assert [what for what, (ok, _) in findings(home).items() if ok is False] == ["photos", "store"]
 
@@ -210,7 +208,7 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
     charge(home, CHARGE)
     older = home.ledger.read_bytes()
     charge(home, replace(CHARGE, round_number=1))
-    assert findings(home)["ledger"] == (True, "3 entries, the chain holds, none is missing")
+    assert findings(home)["ledger"] == (True, "3 entries, the hash chain is valid, none is missing")
     home.ledger.write_bytes(older)
     ok, text = findings(home)["ledger"]
     assert not ok and "put back to an older state" in text
@@ -222,7 +220,7 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
 def test_an_empty_budget_is_told(home: MerchantHome) -> None:
     charge(home, replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
     ok, text = findings(home)["budget"]
-    assert not ok and "nothing is left" in text
+    assert not ok and "epsilon 10 is spent" in text
 
 
 def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +232,7 @@ def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pyt
         assert ok and "the daemon runs" in text and "is connected" in text
         home.note_connection(connected=False, reason="nobody answers")
         ok, text = findings(home, offline=False)["server"]
-        assert ok is False and "the daemon runs, and isn't connected" in text and "nobody answers" in text
+        assert ok is False and "the daemon runs, but isn't connected" in text and "nobody answers" in text
     monkeypatch.setattr(clock, "ask_clock", lambda address, *, ca: 3600.0)
     ok, text = findings(home, offline=False)["clock"]
     assert not ok and "3600 s ahead" in text

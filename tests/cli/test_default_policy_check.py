@@ -9,7 +9,8 @@ import pytest
 
 from fedrec.clients.default_policy_check import refusal_by_defaults
 from fedrec.clients.plan_resources import build_model
-from fedrec.clients.policy import TEMPLATE, MerchantPolicy
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.policy_template import TEMPLATE
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld

@@ -94,7 +94,7 @@ def test_a_ledger_older_than_the_store_is_refused(home: MerchantHome, tmp_path: 
     store = MerchantStore(home.store)
     store.put_upload(CHARGE.training_id, 2, request_hash="0" * 64, body=b"an upload")
     store.close()
-    with pytest.raises(LedgerError, match="lacks round 2"):
+    with pytest.raises(LedgerError, match="no entry for round 2"):
         start(home)
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.charging import lost_rounds
-from fedrec.clients.policy import TEMPLATE, MerchantPolicy
+from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.policy_template import TEMPLATE
 from fedrec.errors import ConfigError, RefusalCode, RefusedError
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
@@ -213,7 +214,7 @@ def test_a_delta_that_allows_whole_records_is_refused_by_any_policy(cohort: Coho
     total = cohort.plan().records_total
     _policy().check(cohort.plan(delta=1 / total))
     for delta in (1.01 / total, 0.3):
-        with pytest.raises(RefusedError, match="allows whole ones to be shown") as refused:
+        with pytest.raises(RefusedError, match="allows whole records to be disclosed") as refused:
             _policy(lifetime_epsilon=1e6, lifetime_delta=0.9).check(cohort.plan(delta=delta))
         assert refused.value.code == "plan"
     # However few records there are, one in a hundred is the largest.
@@ -302,7 +303,8 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     coordinator.run()
     assert [record.opened for record in records] == [True, True, False]
     assert any(
-        "policy 'largest_rounds_per_day': 2 were charged" in why for why in coordinator.refusals.values()
+        "policy 'largest_rounds_per_day': at most 2 a day are charged" in why
+        for why in coordinator.refusals.values()
     )
     assert len(cohort.charges("m0")) == 2
     # Another day, another two.

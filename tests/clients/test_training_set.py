@@ -506,7 +506,7 @@ def test_another_record_changes_what_is_kept_by_itself_alone(
     digests = [hashlib.sha256(b"%d" % number).digest() for number in sorted(numbers)]
 
     def kept(found: list[bytes]) -> set[bytes]:
-        return {d for d in found if tags.share(d, training_id=plan.training_id) < share}
+        return {d for d in found if tags.selection_value(d, training_id=plan.training_id) < share}
 
     more = hashlib.sha256(b"%d" % extra).digest()
     assert kept([*digests, more]) - {more} == kept(digests)
@@ -608,7 +608,7 @@ def test_a_forgotten_photo_is_used_in_no_step_to_come(
         photos_checked = next(
             found.text for found in run_checks(home, offline=True) if found.what == "photos"
         )
-        assert "; 1 forgotten: in no step" in photos_checked
+        assert "; 1 forgotten: used in no step" in photos_checked
         # The daemon that runs finds it before its next charge, and so does the next training.
         assert used() == ["hat", "mug", "sock"]
         plan = shop_plan()
@@ -632,7 +632,7 @@ def test_a_plan_for_smaller_merchants_has_a_larger_one_read_no_more_than_it_uses
         found = [merchant.context.resources.data_for(plan) for plan in plans]
         # It declared 4, so that each photo is used in one such training of four.
         assert [set(data.digests) for data in found] == [
-            {d for d in everything.digests if tags.share(d, training_id=plan.training_id) < 0.25}
+            {d for d in everything.digests if tags.selection_value(d, training_id=plan.training_id) < 0.25}
             for plan in plans
         ]
         assert 0 < sum(len(data.inputs) for data in found) < 12 * 4

@@ -157,7 +157,7 @@ def test_a_box_that_the_server_made_itself_is_not_added(tmp_path: Path) -> None:
     assert private is not None
     public = SealingKey.from_private_bytes(private).public
     binding = box_binding(training_id=plan.training_id, round_number=1, dealer="m1", member="m0")
-    count = cohort.merchants["m0"].open_derived().scheme.parameters.ring_degree
+    count = cohort.merchants["m0"].derived_of_open_training().scheme.parameters.ring_degree
     nothing = np.zeros(count + degree.REPETITIONS, dtype=np.uint64)
     zero = bytes(32) + shamir.encode_share(1, nothing)
     swapped = blobs[0] | {"box-2": seal(public, zero, binding=binding)}

@@ -1,0 +1,106 @@
+"""Define the files of a merchant's folder: settings, connection record, node key and enrolment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.entry_contents import Count
+from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
+from fedrec.protocol.schema import Name
+from fedrec.vision.folders import Layout
+
+
+class ClientSettings(BaseModel):
+    """The content of ``client.toml``: the merchant's name, its folder of photos, and the folder's layout."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Path
+    layout: Layout = "class"
+
+
+class Connection(BaseModel):
+    """State of the daemon's connection at the time ``at`` (UTC), with the reason if there was none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connected: bool
+    at: str
+    reason: str
+
+
+def check_merchant_name(name: str) -> None:
+    """Raise ``ConfigError`` unless this is a valid name of a merchant."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValueError:
+        raise ConfigError(
+            f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
+            "dots, hyphens or underscores"
+        ) from None
+
+
+def make_enrolment(
+    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
+) -> Enrolment:
+    """Make the signed enrolment of a merchant, for the operator.
+
+    Args:
+        name: the merchant's name.
+        identity: its signing identity.
+        node: its node key, of which the enrolment contains the public half.
+        count: the noised count of its units.
+
+    Returns:
+        The enrolment.
+
+    """
+    public = node.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    statement = Statement(
+        name=name,
+        signing_key=identity.public.hex(),
+        node_key=public.decode("ascii"),
+        unit="product" if count.unit == "product" else "record",
+        size=count.size,
+    )
+    signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+    return Enrolment(statement=statement, signature=signature)
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Encode a node key as unencrypted PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a node key.
+
+    Returns:
+        The private key.
+
+    Raises:
+        ConfigError: the file can't be read, or has no elliptic-curve key in PEM.
+
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not a private key in PEM"
+        raise ConfigError(
+            f"{path} can't be used: {what}; create another with 'fedrec client rotate'"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path} is not an elliptic-curve key; create another with 'fedrec client rotate'")
+    return key

@@ -1,0 +1,103 @@
+"""Define the policy file that ``fedrec client init`` writes; its comments explain every rule."""
+
+TEMPLATE = """\
+# The rules of this merchant. A training that breaks a rule is refused, and the refusal names the rule.
+# A line that starts with '#' is a comment. A rule that is left out has the value shown here.
+
+# The privacy budget of all trainings together; it is never refunded. Both lines are required.
+# The budget is checked by a filter that also holds if the server chooses each training after it has seen the
+# results of the last one (docs/accounting.md). A training that is alone in the budget is counted about an
+# eighth above its own epsilon. A training is joined only if all its rounds fit; 'fedrec client status' shows
+# the cap that a refused training needs.
+lifetime_epsilon = 10.0
+lifetime_delta = 1e-5
+
+# The largest epsilon of one training, for all its rounds and at lifetime_delta, whatever delta its plan
+# names. The default plan has 8. A training with a larger epsilon would use nearly all of the lifetime budget.
+largest_training_epsilon = 8.0
+# The largest delta that a plan may name (no limit by default). A delta above 1 / (records of the training) is
+# refused by every policy.
+# largest_training_delta = 1e-5
+
+# The allowed privacy modes, and the allowed schemes of secure aggregation. With schemes = ["kahe"] alone,
+# secure aggregation is required, and no single merchant holds a key.
+modes = ["distributed", "local"]
+schemes = ["kahe"]
+
+# The allowed units of differential privacy: one photo ("record"), or one product with its photos ("product").
+units = ["record", "product"]
+
+# The largest sampling rate, and the least noise multiplier (standard deviation / sensitivity) that is
+# guaranteed in what the server sees. A value below 0.3 reveals almost all of a photo in a single round that
+# uses it; plans for epsilon 8 have 0.5 and more. Any sampling rate is safe, because epsilon accounts for it.
+largest_sample_rate = 1.0
+least_noise_multiplier = 0.3
+
+# The largest training. These limits are compared with the plan's numbers before anything is computed or
+# allocated, so that no plan can use up this machine's memory or time.
+# Noised steps, rounds x local_steps: all of them are composed into the budget before a training starts.
+largest_steps = 2000
+# Parameters of the model. A step needs about 60 bytes for each, so 2 GB here; resnet18 has 11 million.
+largest_parameters = 30000000
+# Side of the pictures in pixels: the memory of a layer for one photo grows with its square. The frozen
+# network uses 224.
+largest_image_size = 256
+# Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
+# merchant. 16384 is enough for 28,000 colour photos of 224 pixels, or 350,000 of 64.
+largest_input_mib = 16384
+# Classes of the model, such as a shop's categories. Their names are stored with every plan.
+largest_classes = 1000
+
+# The fewest merchants in an opened sum, and the fewest of them that the plan must assume to collude with the
+# server (in 'distributed', and wherever updates are encrypted). In a sum of two merchants, each could
+# subtract its own part and would have the other's.
+least_contributors = 3
+least_colluders = 1
+
+# If a committee opens sums: its fewest members, how many corrupt members it must withstand, and the largest
+# probability that the draw of its members selects more colluders than that. Three merchants have a committee
+# of 3, and all three must answer; one corrupt member of it can't open anything. In large cohorts raise
+# least_corrupt_members together with least_committee.
+least_committee = 3
+least_corrupt_members = 1
+largest_seat_risk = 1e-8
+
+# The allowed models by name, and their initial parameters by SHA-256 (any by default).
+# models = ["cnn"]
+# initial_models = ["<64 hexadecimal digits>"]
+
+# The allowed models of packages that you installed beside fedrec, by the SHA-256 of their code, which 'fedrec
+# client check' shows (none by default). Their code runs with all permissions of this user: read it first.
+# model_code = ["<64 hexadecimal digits>"]
+
+# The approved roster, by the roster_fingerprint that 'fedrec client join' shows (by default that of the join
+# file).
+# roster_fingerprint = "<64 hexadecimal digits>"
+
+# The server, by the key that signs its receipts (by default that of the join file).
+# server_key = "<64 hexadecimal digits>"
+
+# The most rounds per day, and the hours in which rounds are answered (any by default). 'clock' is "utc" or
+# "local" and gives the time zone of days and hours.
+# largest_rounds_per_day = 100
+# hours = ["22:00-06:00"]
+clock = "utc"
+
+# The largest share of a training's rounds that may be charged to this merchant and then be lost, without an
+# opened sum. A lost round is recognised by the next round, which starts from the same model. If more rounds
+# are lost, a participant disturbs the training, or the training learns nothing.
+largest_lost_share = 0.5
+
+# Send an upload this many seconds after its request, or as soon as it is ready if that is later. Without this
+# rule it is sent at once, and its duration shows the server about how many photos this merchant has.
+# reply_seconds = 60.0
+
+# Close a training and delete its keys after this many days without a request from the server.
+training_expires_days = 30
+
+# Photos that were added since the last charge. "refuse" leaves them out of every training and continues with
+# the others; 'fedrec client check' and 'status' report this, and the server is not told. "count_together"
+# uses them, and charges them as if they had been there from the start. A deleted photo needs no rule: no step
+# uses it.
+changed_data = "refuse"
+"""
