@@ -268,7 +268,7 @@ def test_a_rotated_enrolment_takes_the_old_one_s_place(
     # A new count alone: the key that waits stays the one that is asked for.
     recounted = CliRunner().invoke(client.app, ["recount", "--home", str(home.folder)])
     statement = read_file(home.folder / "enrolment.json", Enrolment).statement
-    assert recounted.exit_code == 0 and "30 photos" in recounted.output
+    assert recounted.exit_code == 0 and "30 distinct photos" in recounted.output
     assert statement.node_key.encode() == public_pem(new) and str(statement.size) in recounted.output
     assert home.declared_count().number == 2 and home.declared_count().size == statement.size
     assert json.loads((home.folder / "enrolment.json").read_text("utf-8"))["signature"]
