@@ -366,6 +366,11 @@ class Coordinator:
     def _apply(self, opened: NDArray[np.int64]) -> None:
         gradient = opened.astype(np.float64)
         gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
+        if self.weights.lacks_mean:
+            # Merchants scaled the features by the clip.
+            gradient /= self.plan.clip
+            self.weights.set_mean(gradient)
+            return
         if self.plan.sends_moves:
             # Merchants sum the gradients of their local steps; a model's change is minus the rate times that.
             gradient *= self.plan.local_learning_rate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,31 +15,25 @@ from fedrec.config import (
     AUGMENTED_VIEWS,
     DEFAULT_EPSILON,
     TrainingOptions,
-    default_colluders,
-    default_min_contributors,
 )
 from fedrec.errors import AggregationError, ConfigError, UnreachableBudgetError
 from fedrec.privacy.accounting.budget_rating import check_budget
 from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.aggregation import scheme_registry as schemes
-from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
-from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats, seat_order
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
-from fedrec.protocol.plan import MAX_DIMENSION, Peer, ServerSetting, ServerUpdate, TrainingPlan
+from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.server.optimizers.interface import OptimizerSpec
-from fedrec.server.optimizers.optimizer_registry import read_choice
+from fedrec.server.settled_options import planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
+from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS
-
-LARGEST_DEFAULT_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
@@ -136,123 +129,13 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
 
     """
-    settings = settle(options, task.spec, merchants=len(enrolled.roster))
+    defaults = training_defaults(options, task.spec, sizes=enrolled.sizes)
+    settings = settle(options, defaults, merchants=len(enrolled.roster))
     _check_model_size(task)
     note = check_model(task)
     initial = starting_parameters(task.model())
     plan = _make_plan(options, settings, task, enrolled, initial=initial)
     return Planned(plan, settings, note)
-
-
-def settle(options: TrainingOptions, spec: ModelSpec, *, merchants: int) -> Settings:
-    """Settle the defaults that depend on model and cohort, and check the quorum.
-
-    Args:
-        options: the operator's options.
-        spec: the model.
-        merchants: size of the cohort.
-
-    Returns:
-        The settled options.
-
-    Raises:
-        ConfigError: the options can't go together.
-
-    """
-    if options.secure_aggregation not in schemes.names():
-        known = ", ".join(schemes.names())
-        raise ConfigError(
-            f"--secure-aggregation '{options.secure_aggregation}' is unknown: choose one of {known}"
-        )
-    mode = modes.get(options.privacy)
-    if merchants < mode.least_merchants:
-        raise ConfigError(
-            f"--privacy {mode.name} needs at least {mode.least_merchants} merchants, not {merchants}: "
-            "raise --merchants, or choose --privacy local with --secure-aggregation none"
-        )
-    colluders = default_colluders(merchants) if options.colluders is None else options.colluders
-    minimum = options.min_contributors
-    if minimum is None:
-        drop = options.planned_dropouts
-        minimum = max(1, default_min_contributors(merchants=merchants, colluders=colluders, drop=drop))
-    seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
-    defaults = spec.defaults
-    optimizer, chosen = read_choice(options.optimizer)
-    return Settings(
-        rounds=options.rounds or defaults.rounds,
-        sample_rate=options.sample_rate or defaults.sample_rate,
-        clip=options.clip or defaults.clip,
-        learning_rate=options.learning_rate or _default_rate(options, optimizer, defaults),
-        update=_settle_update(options, optimizer, chosen, defaults),
-        committee=seats.members,
-        threshold=seats.threshold,
-        corrupt_members=seats.corrupt,
-        seat_risk=seats.risk,
-        min_contributors=minimum,
-        colluders=colluders,
-    )
-
-
-def _default_rate(options: TrainingOptions, optimizer: OptimizerSpec, defaults: TrainingDefaults) -> float:
-    """Return the default learning rate: the optimizer's, or the model's where merchants take SGD steps."""
-    if options.sends_moves or optimizer.learning_rate is None:
-        return defaults.learning_rate
-    return optimizer.learning_rate
-
-
-def _settle_update(
-    options: TrainingOptions,
-    optimizer: OptimizerSpec,
-    chosen: Mapping[str, float],
-    defaults: TrainingDefaults,
-) -> ServerUpdate:
-    """Settle the server's update rule; where merchants send gradients, the model's own defaults apply."""
-    settings = {name: setting.default for name, setting in optimizer.settings.items()}
-    if options.sends_moves:
-        rate = options.server_learning_rate or optimizer.learning_rate or 1.0
-    else:
-        rate = options.learning_rate or _default_rate(options, optimizer, defaults)
-        if optimizer.learning_rate is None and "momentum" in settings:
-            settings["momentum"] = defaults.momentum
-    settings |= chosen
-    return ServerUpdate(
-        optimizer=optimizer.name,
-        learning_rate=rate,
-        settings=tuple(ServerSetting(name=name, value=value) for name, value in settings.items()),
-        averaging=defaults.ema if options.averaging is None else options.averaging,
-    )
-
-
-def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
-    """Settle who opens sums, and check the quorum; raise ``ConfigError`` if the options can't go together."""
-    opened_by = schemes.get(options.secure_aggregation).trust.opened_by
-    if opened_by == "committee":
-        seats = choose_seats(
-            cohort=merchants,
-            colluders=colluders,
-            members=options.committee,
-            threshold=options.threshold,
-            corrupt=options.corrupt_members,
-        )
-        check_quorum(
-            cohort=merchants,
-            members=seats.members,
-            threshold=seats.threshold,
-            min_contributors=minimum,
-            colluders=colluders,
-            corrupt_members=seats.corrupt,
-        )
-        return seats
-    if (options.committee, options.threshold, options.corrupt_members) != (None, None, None):
-        raise ConfigError(
-            "--committee, --threshold and --corrupt-members have no meaning with --secure-aggregation "
-            f"{options.secure_aggregation}"
-        )
-    if opened_by == "holder" or modes.get(options.privacy).shares_noise:
-        check_contributors(cohort=merchants, min_contributors=minimum, colluders=colluders)
-    elif minimum > merchants:
-        raise ConfigError(f"--min-contributors {minimum} is more than the {merchants} merchants there are")
-    return ONE_HOLDER if opened_by == "holder" else NOBODY
 
 
 def _check_model_size(task: Task) -> None:
@@ -300,7 +183,7 @@ def _make_plan(
 ) -> TrainingPlan:
     """Calibrate the noise and make the plan; the cost of the declared sizes is part of its epsilon."""
     roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
-    delta = options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
+    delta = planned_delta(options, sizes)
     steps = settings.rounds * options.local_steps
     private = modes.get(options.privacy).private
     if private:

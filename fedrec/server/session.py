@@ -36,6 +36,7 @@ from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.vision.metrics import Metrics, evaluate
+from fedrec.vision.models.centred_head import mean_coordinates
 
 Names = Callable[[], Mapping[int, str]]
 
@@ -111,7 +112,9 @@ class Session:
         self.plan = self.training.plan()
         self.derived = derive(self.plan)
         self._weights = self.weights or start_weights(
-            self.plan.server_update, starting_parameters(self.model)
+            self.plan.server_update,
+            starting_parameters(self.model),
+            mean=mean_coordinates(self.model),
         )
         self.lines = self.training.rounds()
         self.refusals = self.training.refusals()

@@ -25,6 +25,8 @@ class Weights:
         averaging: decay of the moving average; 0 for none.
         average: float64, shape (d,), or None.
         steps: number of steps taken.
+        mean: the coordinates of a released mean of features, which the optimizer doesn't change; None for
+            a model that centres nothing.
 
     """
 
@@ -33,30 +35,61 @@ class Weights:
     averaging: float
     average: Vector | None
     steps: int = 0
+    mean: slice | None = None
 
     @classmethod
-    def start(cls, parameters: Vector, optimizer: ServerOptimizer, *, averaging: float) -> Weights:
+    def start(
+        cls,
+        parameters: Vector,
+        optimizer: ServerOptimizer,
+        *,
+        averaging: float,
+        mean: slice | None = None,
+    ) -> Weights:
         """Start from initial parameters.
 
         Args:
             parameters: float64, shape (d,); copied.
             optimizer: takes the steps.
             averaging: decay of the moving average; 0 for none.
+            mean: the coordinates of a released mean of features.
 
         Returns:
             The global model before its first step.
 
         """
         average = parameters.copy() if averaging else None
-        return cls(parameters.copy(), optimizer, averaging, average)
+        return cls(parameters.copy(), optimizer, averaging, average, mean=mean)
+
+    @property
+    def lacks_mean(self) -> bool:
+        """Whether the next opened sum is that of the features, since none has been released yet."""
+        return self.mean is not None and not self.parameters[self.mean].any()
+
+    def set_mean(self, released: Vector) -> None:
+        """Take the released mean of the features from a vector of shape (d,); no step is counted."""
+        if self.mean is None:
+            raise RuntimeError("these weights centre no features")
+        self.parameters[self.mean] = released[self.mean]
+        if self.average is not None:
+            self.average[self.mean] = released[self.mean]
 
     def step(self, gradient: Vector) -> None:
-        """Take one step along a mean gradient, shape (d,)."""
-        self.optimizer.step(self.parameters, gradient)
+        """Take one step along a mean gradient, float64, shape (d,); its coordinates of the mean are noise."""
+        if self.mean is None:
+            self.optimizer.step(self.parameters, gradient)
+        else:
+            released = self.parameters[self.mean].copy()
+            gradient[self.mean] = 0.0
+            self.optimizer.step(self.parameters, gradient)
+            # Weight decay would shrink it.
+            self.parameters[self.mean] = released
         if self.average is not None:
             decay = min(self.averaging, (1 + self.steps) / (10 + self.steps))
             self.average *= decay
             self.average += (1 - decay) * self.parameters
+            if self.mean is not None:
+                self.average[self.mean] = self.parameters[self.mean]
         self.steps += 1
 
     @property

@@ -15,7 +15,7 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.optimizers.optimizer_registry import write_choice
-from fedrec.server.planning import LARGEST_DEFAULT_DELTA, settle
+from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
 from fedrec.vision.model_registry import ModelSpec
@@ -40,7 +40,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         spec.backbone.create()
     by_folder = parse_partition(config.partition).kind == "folder"
     if not by_folder or chosen_dataset(config)[0].any_cohort:
-        settle(config, spec, merchants=config.merchants or DEFAULT_MERCHANTS)
+        settle(config, spec.defaults, merchants=config.merchants or DEFAULT_MERCHANTS)
     if config.eval_data is not None and not config.eval_data.is_dir():
         raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
     if not modes.get(config.privacy).private:
@@ -49,7 +49,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         epsilon=config.epsilon or DEFAULT_EPSILON,
         delta=LARGEST_DEFAULT_DELTA if config.delta is None else config.delta,
     )
-    if config.delta is None:
+    if config.delta is None or spec.recipe is not None:
         return
     steps = (config.rounds or spec.defaults.rounds) * config.local_steps
     if delta_left(delta=config.delta, beta=BETA, steps=steps) > 0:

@@ -27,9 +27,10 @@ from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.evaluation import EvaluationData
-from fedrec.server.planning import LARGEST_DEFAULT_DELTA, Enrolled, Task, plan_training
+from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
+from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import file_plan
 from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import Source, open_source, write_arrays

@@ -15,33 +15,10 @@ from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.effnet import IMAGE_SIZE, MARGIN, MEAN, STD, EffNetLite0, LinearHead
 from fedrec.vision.models.layers import seeded_build
 from fedrec.vision.models.resnet import ResNet18
+from fedrec.vision.training_recipes import Recipe, TrainingDefaults
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
-
-
-@dataclass(frozen=True)
-class TrainingDefaults:
-    """Settings of a model's training where the user gives none.
-
-    They were chosen for the update v = momentum * v + (noisy sum of clipped gradients) / (q * N), then
-    parameters = parameters - learning_rate * v.
-
-    Attributes:
-        rounds: number of steps, one a round.
-        sample_rate: q, the chance of each record to be in a round.
-        clip: C, the largest L2 norm of a record's gradient.
-        learning_rate: step length.
-        momentum: of SGD, 0 for none.
-        ema: decay per round of the exponential moving average of the parameters.
-    """
-
-    rounds: int
-    sample_rate: float
-    clip: float
-    learning_rate: float
-    momentum: float
-    ema: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +33,8 @@ class ModelSpec:
         backbone: how to make the frozen extractor whose features are the model's input, or None when
             the model takes the (normalised) pictures themselves.
         make: builds the trainable network from (classes, channels, size).
-        defaults: settings for a training.
+        defaults: settings for a training, where no recipe chooses them.
+        recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
     """
 
     name: str
@@ -67,6 +45,7 @@ class ModelSpec:
     backbone: EffNetLite0 | None
     make: Make
     defaults: TrainingDefaults
+    recipe: Recipe | None = None
 
     def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
         """Build the trainable network; its initial weights are determined by ``seed`` alone.

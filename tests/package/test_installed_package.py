@@ -36,7 +36,8 @@ packages = ["acme_fedrec"]
 NET = """
 from torch import nn
 
-from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
+from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.training_recipes import TrainingDefaults
 
 HALF = (0.5, 0.5, 0.5)
 

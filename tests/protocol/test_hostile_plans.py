@@ -19,7 +19,7 @@ from fedrec.privacy.audit.verify.policy_checks import _broken_sizes
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION
-from fedrec.server.planning import settle
+from fedrec.server.settled_options import settle
 from fedrec.server.training_file import TrainingFile, file_training
 from fedrec.vision import model_registry
 from tests.support.cohort import Cohort
@@ -113,7 +113,7 @@ def test_an_operator_is_told_before_a_model_is_built(cohort: Cohort, tmp_path: P
 
 
 def test_three_merchants_with_untouched_rules_on_seats_and_sizes_take_the_default(cohort: Cohort) -> None:
-    settled = settle(SimulationConfig(), model_registry.get("cnn"), merchants=3)
+    settled = settle(SimulationConfig(), model_registry.get("cnn").defaults, merchants=3)
     plan = cohort.plan(
         rounds=settled.rounds,
         committee=seat_order(cohort.roster)[: settled.committee],

@@ -20,7 +20,7 @@ from fedrec.server.optimizers.adam import Adam
 from fedrec.server.optimizers.interface import State, Vector
 from fedrec.server.optimizers.optimizer_registry import REGISTRY, read_choice, start_weights, write_choice
 from fedrec.server.optimizers.sgd import Sgd
-from fedrec.server.planning import settle
+from fedrec.server.settled_options import settle
 from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
 from fedrec.vision import model_registry as models
@@ -174,17 +174,17 @@ def test_a_state_of_objects_is_never_written(tmp_path: Path) -> None:
 
 
 def settled(model: str = "cnn", **options: Any) -> ServerUpdate:
-    return settle(SimulationConfig(model=model, **options), models.get(model), merchants=4).update
+    return settle(SimulationConfig(model=model, **options), models.get(model).defaults, merchants=4).update
 
 
 def test_defaults_follow_from_model_and_mode() -> None:
     head = models.get("effnet-lite0-head").defaults
     plain = settled(head_model := "effnet-lite0-head")
     assert (plain.optimizer, plain.learning_rate, plain.averaging) == ("sgd", head.learning_rate, head.ema)
-    assert plain.values == {"momentum": head.momentum} and head.momentum > 0
+    assert plain.values == {"momentum": head.momentum, "nesterov": 0.0} and head.momentum > 0
     # Where merchants take steps of their own, their mean move is taken as it is.
     moves = settled(head_model, privacy="local", learning_rate=3.0)
-    assert (moves.learning_rate, moves.values) == (1.0, {"momentum": 0.0})
+    assert (moves.learning_rate, moves.values) == (1.0, {"momentum": 0.0, "nesterov": 0.0})
     assert settled(head_model, optimizer="adam").learning_rate == REGISTRY.get("adam").learning_rate
     assert settled(head_model, optimizer="adam", learning_rate=0.5).learning_rate == 0.5
     assert settled("cnn", privacy="local", server_learning_rate=0.25).learning_rate == 0.25
@@ -215,7 +215,7 @@ def test_a_training_file_sets_the_optimizer_as_the_command_line_does(tmp_path: P
         "learning_rate = 0.02\naveraging = 0.5\n"
     )
     options = read_training_file(file)
-    assert settle(options, models.get("cnn"), merchants=4).update == settled(
+    assert settle(options, models.get("cnn").defaults, merchants=4).update == settled(
         optimizer="yogi:beta1=0.5", learning_rate=0.02, averaging=0.5
     )
 

@@ -67,6 +67,8 @@ class BookKeeper:
             loss = loss_of(self.model(inputs))
             if len({id(layer) for layer, _, _ in seen}) != len(seen):
                 raise RuntimeError("a layer is used more than once in a pass")
+            # The output of a layer that the loss reaches by no path has no gradient.
+            seen = [entry for entry in seen if entry[2].requires_grad]
             gradients = torch.autograd.grad(loss, [output for _, _, output in seen], allow_unused=True)
         with torch.no_grad():
             return [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedrec.vision.models.centred_head import Centring
 from fedrec.vision.models.layers import WSConv2d
 
 # With fewer multiplications per record, one kernel call per record costs more time than it saves.
@@ -144,6 +145,20 @@ class _GradientList:
 
     def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
         _add_each(self.gradients, factors, totals[0])
+
+
+@dataclass(frozen=True)
+class _ZeroGradients:
+    """Gradients of parameters that the loss never reaches."""
+
+    like: Tensor
+    records: int
+
+    def square_norms(self) -> Tensor:
+        return torch.zeros(self.records, dtype=torch.float64, device=self.like.device)
+
+    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -339,6 +354,8 @@ def gradients_of(layer: nn.Module, inputs: Tensor, gradient: Tensor, *, views: i
         return _convolution(layer, inputs, gradient, views)
     if isinstance(layer, nn.GroupNorm):
         return _group_norm(layer, inputs, gradient, views)
+    if isinstance(layer, Centring):
+        return _ZeroGradients(gradient, gradient.shape[0] // views)
     raise TypeError(f"{type(layer).__name__} is not covered")
 
 
@@ -346,7 +363,7 @@ def is_covered(layer: nn.Module) -> bool:
     """Return whether :func:`gradients_of` can compute this layer's gradients."""
     if isinstance(layer, nn.Conv2d) and type(layer) in (nn.Conv2d, WSConv2d):
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return type(layer) in (nn.Linear, nn.GroupNorm)
+    return type(layer) in (nn.Linear, nn.GroupNorm, Centring)
 
 
 def values_per_record(layer: nn.Module, output: Tensor, *, views: int) -> int:
@@ -361,6 +378,8 @@ def values_per_record(layer: nn.Module, output: Tensor, *, views: int) -> int:
         The approximate number of float32 values.
     """
     size = sum(parameter.numel() for parameter in layer.parameters(recurse=False) if parameter.requires_grad)
+    if isinstance(layer, Centring):
+        return 0
     if isinstance(layer, nn.Linear):
         return 0 if views * output[0].numel() // output.shape[-1] <= _MAX_OUTER_POSITIONS else size
     if isinstance(layer, nn.Conv2d):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,14 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.clipping import RecordClipper
+from fedrec.privacy.dp.feature_sum import clipped_feature_sum
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Clipping
+from fedrec.vision.models.centred_head import mean_coordinates
 
 _CHUNK = 1 << 20
 """Coordinates that are rounded and noised together: 8 MiB of each vector."""
@@ -84,7 +87,48 @@ def contribute(
     """
     _check(model, settings, plan=plan)
     with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
-        return _noised_sum(clipper, inputs, labels, plan=plan, rng=rng)
+        return _noised_sum(clipper.clipped_sum, inputs, labels, plan=plan, rng=rng)
+
+
+def contribute_mean(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    settings: DpSgdSettings,
+    plan: NoisePlan,
+    rng: Randomness,
+) -> NDArray[np.int64]:
+    """Compute a merchant's contribution to the round that releases the mean of the features.
+
+    It has the sensitivity, the sampling and the noise of a step of :func:`contribute`, and costs the same.
+    The sum stands in the coordinates of the model's released mean; the others hold noise alone.
+
+    Args:
+        model: a model that centres features; its parameters don't matter.
+        inputs: (n, V, f), features of all of the merchant's records, V views each; n may be 0.
+        labels: int64 (n,); not used.
+        settings: the plan's DP-SGD settings.
+        plan: the noise plan: grid, clamp and noise share.
+        rng: as for :func:`contribute`.
+
+    Returns:
+        int64 (d,), in grid units of ``settings.clip / plan.scale``.
+
+    Raises:
+        ConfigError: as :func:`contribute` does, or the model centres nothing.
+    """
+    _check(model, settings, plan=plan)
+    where = mean_coordinates(model)
+    if where is None:
+        raise ConfigError(f"step: {type(model).__name__} centres no features, so that it takes no mean.")
+
+    def feature_sum(chosen: Tensor, _: Tensor) -> NDArray[np.float64]:
+        total = np.zeros(plan.dimension)
+        total[where] = clipped_feature_sum(chosen, clip=settings.clip)
+        return total
+
+    return _noised_sum(feature_sum, inputs, labels, plan=plan, rng=rng)
 
 
 def local_update(
@@ -140,7 +184,9 @@ def local_update(
     try:
         with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
             for step in range(plan.local_steps):
-                total += _noised_sum(clipper, inputs, labels, plan=plan, rng=rng.child("step", step))
+                total += _noised_sum(
+                    clipper.clipped_sum, inputs, labels, plan=plan, rng=rng.child("step", step)
+                )
                 load_parameter_vector(model, point - to_parameters * total)
     finally:
         with torch.no_grad():
@@ -163,14 +209,19 @@ def _check(model: nn.Module, settings: DpSgdSettings, *, plan: NoisePlan) -> Non
 
 
 def _noised_sum(
-    clipper: RecordClipper, inputs: Tensor, labels: Tensor, *, plan: NoisePlan, rng: Randomness
+    sum_of: Callable[[Tensor, Tensor], NDArray[np.float64]],
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    plan: NoisePlan,
+    rng: Randomness,
 ) -> NDArray[np.int64]:
-    """Sample, clip, sum, scale, clamp, round and add noise; int64 (d,), in grid units."""
+    """Sample, clip and sum (``sum_of``), scale, clamp, round and add noise; int64 (d,), in grid units."""
     drawn = poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
     # A larger sample than a clipped sum takes is truncated: an error would reveal something about the
     # records. calibration.py adds the probability of this to delta.
     chosen = torch.from_numpy(drawn[:MAX_RECORDS]).to(inputs.device)
-    total = clipper.clipped_sum(inputs[chosen], labels[chosen.to(labels.device)])
+    total = sum_of(inputs[chosen], labels[chosen.to(labels.device)])
     values = np.empty(plan.dimension, dtype=np.int64)
     rounding, noise = rng.child("rounding"), rng.child("noise")
     # In chunks: with a large model, a dozen vectors of its size would otherwise be in memory together.

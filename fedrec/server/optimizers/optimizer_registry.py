@@ -58,12 +58,13 @@ def _in_range(text: str, setting: Setting, *, where: str) -> float:
     return value
 
 
-def start_weights(update: ServerUpdate, initial: Vector) -> Weights:
+def start_weights(update: ServerUpdate, initial: Vector, *, mean: slice | None = None) -> Weights:
     """Return the global model of a plan, before its first step.
 
     Args:
         update: the plan's optimizer, learning rate, settings and averaging.
         initial: the initial parameters, float64, shape (d,).
+        mean: the coordinates of a released mean of features; None for a model that centres nothing.
 
     Returns:
         The global model, with a new optimizer.
@@ -74,4 +75,4 @@ def start_weights(update: ServerUpdate, initial: Vector) -> Weights:
     """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
-    return Weights.start(initial, optimizer, averaging=update.averaging)
+    return Weights.start(initial, optimizer, averaging=update.averaging, mean=mean)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum (Polyak 1964)."""
+"""Stochastic gradient descent with momentum (Polyak 1964), also Nesterov's (Sutskever et al. 2013)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from fedrec.server.optimizers.interface import DECAY, OptimizerSpec, Setting, St
 
 
 class Sgd:
-    """v = momentum * v + g; w = w - learning_rate * v. Without momentum, v is g and isn't kept."""
+    """v = momentum * v + g; w = w - learning_rate * v.
 
-    def __init__(self, dimension: int, *, learning_rate: float, momentum: float = 0.0) -> None:
+    With Nesterov's momentum, w = w - learning_rate * (g + momentum * v). Without momentum, v is g and isn't
+    kept.
+    """
+
+    def __init__(
+        self, dimension: int, *, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
+    ) -> None:
         self._learning_rate = learning_rate
         self._momentum = momentum
+        self._nesterov = nesterov
         self._velocity = np.zeros(dimension) if momentum else None
 
     def step(self, parameters: Vector, gradient: Vector) -> None:
@@ -28,7 +35,7 @@ class Sgd:
         if self._velocity is not None:
             self._velocity *= self._momentum
             self._velocity += gradient
-            gradient = self._velocity
+            gradient = gradient + self._momentum * self._velocity if self._nesterov else self._velocity
         parameters -= self._learning_rate * gradient
 
     def state(self) -> State:
@@ -42,7 +49,17 @@ class Sgd:
 
 
 def _make(dimension: int, learning_rate: float, settings: Mapping[str, float]) -> Sgd:
-    return Sgd(dimension, learning_rate=learning_rate, momentum=settings["momentum"])
+    return Sgd(
+        dimension,
+        learning_rate=learning_rate,
+        momentum=settings["momentum"],
+        nesterov=settings["nesterov"] >= 0.5,
+    )
 
 
-SPEC = OptimizerSpec(name="sgd", settings={"momentum": Setting(0.0, *DECAY)}, learning_rate=None, make=_make)
+SPEC = OptimizerSpec(
+    name="sgd",
+    settings={"momentum": Setting(0.0, *DECAY), "nesterov": Setting(0.0, 0.0, 1.0 + 2**-52)},
+    learning_rate=None,
+    make=_make,
+)

@@ -14,7 +14,8 @@ from fedrec.clients.records import TrainingData
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec, TrainingDefaults
+from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.training_recipes import TrainingDefaults
 
 _LENGTH = 10.0
 """The norm of a canary's gradient before clipping, in units of C."""

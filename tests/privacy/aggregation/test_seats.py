@@ -29,7 +29,7 @@ from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
-from fedrec.server.planning import settle
+from fedrec.server.settled_options import settle
 from fedrec.vision import model_registry
 from tests.support.cohort import Cohort
 
@@ -300,15 +300,15 @@ def test_a_roster_that_was_ground_seats_whom_its_maker_likes(tmp_path: Path) -> 
 def test_a_planner_is_told_what_to_do(options: dict[str, object], merchants: int, says: str) -> None:
     config = SimulationConfig.model_validate(options)
     with pytest.raises(ConfigError, match=says):
-        settle(config, model_registry.get("cnn"), merchants=merchants)
+        settle(config, model_registry.get("cnn").defaults, merchants=merchants)
 
 
 def test_settings_hold_both_numbers() -> None:
-    found = settle(SimulationConfig(), model_registry.get("cnn"), merchants=200)
+    found = settle(SimulationConfig(), model_registry.get("cnn").defaults, merchants=200)
     assert (found.colluders, found.corrupt_members, found.committee, found.threshold) == (10, 10, 27, 19)
     assert (found.min_contributors, found.seat_risk) == (190, 0.0)
-    other = settle(SimulationConfig(colluders=3), model_registry.get("cnn"), merchants=200)
+    other = settle(SimulationConfig(colluders=3), model_registry.get("cnn").defaults, merchants=200)
     assert (other.colluders, other.corrupt_members, other.committee) == (3, 3, 10)
-    assert settle(SimulationConfig(), model_registry.get("cnn"), merchants=3).min_contributors == 3
-    many = settle(SimulationConfig(colluders=100), model_registry.get("cnn"), merchants=1000)
+    assert settle(SimulationConfig(), model_registry.get("cnn").defaults, merchants=3).min_contributors == 3
+    many = settle(SimulationConfig(colluders=100), model_registry.get("cnn").defaults, merchants=1000)
     assert 40 < many.committee <= 100 and 0 < many.seat_risk <= PLANNED_SEAT_RISK

@@ -337,7 +337,7 @@ def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records
         ours = clipper.clipped_sum(inputs, labels)
         at_once = clipper._records_at_once(inputs)
     expected = _padded(model, inputs, labels, clip, at_once)
-    assert at_once == 16 // views
+    assert at_once == (16 if len(shape) > 1 else 256) // views
     assert np.linalg.norm(ours - expected) <= 1e-5 * np.linalg.norm(expected)
 
 

@@ -1,0 +1,199 @@
+"""Settle the options of a training whose defaults depend on model, budget and cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedrec.config import (
+    DEFAULT_EPSILON,
+    TrainingOptions,
+    default_colluders,
+    default_min_contributors,
+)
+from fedrec.errors import ConfigError
+from fedrec.privacy.accounting.budget_rating import check_budget
+from fedrec.privacy.accounting.privacy_spend import least_multiplier
+from fedrec.privacy.aggregation import scheme_registry as schemes
+from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
+from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats
+from fedrec.privacy.dp.calibration import BETA
+from fedrec.protocol import modes
+from fedrec.protocol.plan import ServerSetting, ServerUpdate
+from fedrec.server.optimizers.interface import OptimizerSpec
+from fedrec.server.optimizers.optimizer_registry import read_choice
+from fedrec.server.trainings import Settings
+from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.training_recipes import PublicNumbers, TrainingDefaults
+
+LARGEST_DEFAULT_DELTA = 1e-5
+
+
+def planned_delta(options: TrainingOptions, sizes: tuple[int, ...]) -> float:
+    """Return the training's delta: the operator's, or the default for the declared sizes.
+
+    Args:
+        options: the operator's options.
+        sizes: the number of units that each merchant declared.
+
+    Returns:
+        Delta; the default is 1 / (10 times all units), and 1e-5 at most.
+
+    """
+    return options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
+
+
+def training_defaults(
+    options: TrainingOptions, spec: ModelSpec, *, sizes: tuple[int, ...]
+) -> TrainingDefaults:
+    """Return the settings that hold where the operator gives none: by the model's recipe if it has one.
+
+    Args:
+        options: the operator's options.
+        spec: the model.
+        sizes: the number of units that each merchant declared.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: the budget states nothing.
+        UnreachableBudgetError: no noise reaches the budget.
+
+    """
+    optimizer, chosen = read_choice(options.optimizer)
+    if spec.recipe is None or options.sends_moves or optimizer.learning_rate is not None:
+        return spec.defaults
+    private = modes.get(options.privacy).private
+    delta = planned_delta(options, sizes)
+    if private:
+        check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
+
+    def noise_multiplier(sample_rate: float, steps: int) -> float:
+        if not private:
+            return 0.0
+        return least_multiplier(
+            options.epsilon or DEFAULT_EPSILON, delta=delta, sample_rate=sample_rate, steps=steps, beta=BETA
+        )
+
+    return spec.recipe(
+        PublicNumbers(
+            records=sum(sizes),
+            noise_multiplier=noise_multiplier,
+            rounds=options.rounds,
+            sample_rate=options.sample_rate,
+            clip=options.clip,
+            momentum=chosen.get("momentum"),
+        )
+    )
+
+
+def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: int) -> Settings:
+    """Settle the defaults that depend on model and cohort, and check the quorum.
+
+    Args:
+        options: the operator's options.
+        defaults: settings that hold where the operator gives none.
+        merchants: size of the cohort.
+
+    Returns:
+        The settled options.
+
+    Raises:
+        ConfigError: the options can't go together.
+
+    """
+    if options.secure_aggregation not in schemes.names():
+        known = ", ".join(schemes.names())
+        raise ConfigError(
+            f"--secure-aggregation '{options.secure_aggregation}' is unknown: choose one of {known}"
+        )
+    mode = modes.get(options.privacy)
+    if merchants < mode.least_merchants:
+        raise ConfigError(
+            f"--privacy {mode.name} needs at least {mode.least_merchants} merchants, not {merchants}: "
+            "raise --merchants, or choose --privacy local with --secure-aggregation none"
+        )
+    colluders = default_colluders(merchants) if options.colluders is None else options.colluders
+    minimum = options.min_contributors
+    if minimum is None:
+        drop = options.planned_dropouts
+        minimum = max(1, default_min_contributors(merchants=merchants, colluders=colluders, drop=drop))
+    seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
+    optimizer, chosen = read_choice(options.optimizer)
+    return Settings(
+        rounds=options.rounds or defaults.rounds,
+        sample_rate=options.sample_rate or defaults.sample_rate,
+        clip=options.clip or defaults.clip,
+        learning_rate=options.learning_rate or _default_rate(options, optimizer, defaults),
+        update=_settle_update(options, optimizer, chosen, defaults),
+        committee=seats.members,
+        threshold=seats.threshold,
+        corrupt_members=seats.corrupt,
+        seat_risk=seats.risk,
+        min_contributors=minimum,
+        colluders=colluders,
+    )
+
+
+def _default_rate(options: TrainingOptions, optimizer: OptimizerSpec, defaults: TrainingDefaults) -> float:
+    """Return the default learning rate: the optimizer's, or the model's where merchants take SGD steps."""
+    if options.sends_moves or optimizer.learning_rate is None:
+        return defaults.learning_rate
+    return optimizer.learning_rate
+
+
+def _settle_update(
+    options: TrainingOptions,
+    optimizer: OptimizerSpec,
+    chosen: Mapping[str, float],
+    defaults: TrainingDefaults,
+) -> ServerUpdate:
+    """Settle the server's update rule; where merchants send gradients, the model's own defaults apply."""
+    settings = {name: setting.default for name, setting in optimizer.settings.items()}
+    if options.sends_moves:
+        rate = options.server_learning_rate or optimizer.learning_rate or 1.0
+    else:
+        rate = options.learning_rate or _default_rate(options, optimizer, defaults)
+        if optimizer.learning_rate is None and "momentum" in settings:
+            settings["momentum"] = defaults.momentum
+        if optimizer.learning_rate is None and "nesterov" in settings:
+            settings["nesterov"] = float(defaults.nesterov)
+    settings |= chosen
+    return ServerUpdate(
+        optimizer=optimizer.name,
+        learning_rate=rate,
+        settings=tuple(ServerSetting(name=name, value=value) for name, value in settings.items()),
+        averaging=defaults.ema if options.averaging is None else options.averaging,
+    )
+
+
+def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
+    """Settle who opens sums, and check the quorum; raise ``ConfigError`` if the options can't go together."""
+    opened_by = schemes.get(options.secure_aggregation).trust.opened_by
+    if opened_by == "committee":
+        seats = choose_seats(
+            cohort=merchants,
+            colluders=colluders,
+            members=options.committee,
+            threshold=options.threshold,
+            corrupt=options.corrupt_members,
+        )
+        check_quorum(
+            cohort=merchants,
+            members=seats.members,
+            threshold=seats.threshold,
+            min_contributors=minimum,
+            colluders=colluders,
+            corrupt_members=seats.corrupt,
+        )
+        return seats
+    if (options.committee, options.threshold, options.corrupt_members) != (None, None, None):
+        raise ConfigError(
+            "--committee, --threshold and --corrupt-members have no meaning with --secure-aggregation "
+            f"{options.secure_aggregation}"
+        )
+    if opened_by == "holder" or modes.get(options.privacy).shares_noise:
+        check_contributors(cohort=merchants, min_contributors=minimum, colluders=colluders)
+    elif minimum > merchants:
+        raise ConfigError(f"--min-contributors {minimum} is more than the {merchants} merchants there are")
+    return ONE_HOLDER if opened_by == "holder" else NOBODY

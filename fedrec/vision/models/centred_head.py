@@ -1,0 +1,76 @@
+"""A linear head on features less their mean, which a training releases in its first round."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrec.errors import ConfigError
+
+
+class Centring(nn.Module):
+    """Subtract a released mean from features, and scale each difference to unit length.
+
+    Features of one network share a direction that says nothing about the class. Without it, the same clip and
+    noise leave more of what does. ``mean`` is zero until a round has released it, which changes only the
+    features' length. It isn't learnt: no gradient of the loss reaches it.
+
+    Args:
+        dimension: d, the length of a feature vector.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(dimension))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, d) to centred features (n, d) of unit length."""
+        return F.normalize(features - self.mean.detach(), dim=1)
+
+
+class CentredHead(nn.Module):
+    """Map features (n, d) to class scores (n, classes): centring, then a linear layer that starts at zero.
+
+    Args:
+        classes: k, the number of classes.
+        dimension: d, the length of a feature vector.
+
+    Raises:
+        ConfigError: there is no class.
+    """
+
+    def __init__(self, *, classes: int, dimension: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ConfigError(f"a linear head needs at least one class: it was given {classes}")
+        self.centring = Centring(dimension)
+        self.scores = nn.Linear(dimension, classes)
+        nn.init.zeros_(self.scores.weight)
+        nn.init.zeros_(self.scores.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the class scores (logits)."""
+        scores: Tensor = self.scores(self.centring(features))
+        return scores
+
+
+def mean_coordinates(model: nn.Module) -> slice | None:
+    """Find the coordinates of a model's released mean in its flat parameter vector.
+
+    Args:
+        model: any model.
+
+    Returns:
+        The coordinates in ``named_parameters()`` order of the trainable parameters; None for a model that
+        centres nothing.
+    """
+    owned = {id(module.mean) for module in model.modules() if isinstance(module, Centring)}
+    start = 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in owned:
+            return slice(start, start + parameter.numel())
+        start += parameter.numel()
+    return None

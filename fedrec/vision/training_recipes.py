@@ -1,0 +1,125 @@
+"""Choose a training's settings from public numbers: records, budget, and what the model takes as input.
+
+Nothing here is measured on a merchant's photos, so the choice costs no privacy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+STABLE_STEP: Final = 400.0
+"""Step of a full batch that is stable, in units where a record's clipped gradient has length 1."""
+LONGEST_STEP: Final = 1000.0
+"""The step is never longer, also where the most steps don't reach what the budget allows."""
+LEAST_STEPS: Final = 10
+MOST_STEPS: Final = 100
+HEAD_CLIP: Final = 0.2
+"""Clip of a head's gradients; features have unit length, and most gradients are longer than this at first."""
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """Settings of a model's training where the user gives none.
+
+    They are for the update v = momentum * v + (noisy sum of clipped gradients) / (q * N), then
+    parameters = parameters - learning_rate * v.
+
+    Attributes:
+        rounds: number of steps, one a round.
+        sample_rate: q, the chance of each record to be in a round.
+        clip: C, the largest L2 norm of a record's gradient.
+        learning_rate: step length.
+        momentum: of SGD, 0 for none.
+        ema: decay per round of the exponential moving average of the parameters.
+        nesterov: whether the momentum is Nesterov's.
+    """
+
+    rounds: int
+    sample_rate: float
+    clip: float
+    learning_rate: float
+    momentum: float
+    ema: float
+    nesterov: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicNumbers:
+    """What a recipe may look at.
+
+    Attributes:
+        records: N, the sum of the numbers of records that merchants declared.
+        noise_multiplier: returns the noise multiplier that a budget needs for (sampling rate, steps); 0 for a
+            training without noise.
+        rounds: the user's number of rounds, or None.
+        sample_rate: the user's sampling rate, or None.
+        clip: the user's clip, or None.
+        momentum: the user's momentum, or None.
+    """
+
+    records: int
+    noise_multiplier: Callable[[float, int], float]
+    rounds: int | None = None
+    sample_rate: float | None = None
+    clip: float | None = None
+    momentum: float | None = None
+
+
+class Recipe(Protocol):
+    """Chooses settings from public numbers."""
+
+    def __call__(self, numbers: PublicNumbers) -> TrainingDefaults:
+        """Return the settings; those that the user gave are kept, and the others fit them."""
+        ...
+
+
+def head_recipe(numbers: PublicNumbers) -> TrainingDefaults:
+    """Choose settings for a linear head on centred features of unit length.
+
+    T steps of noise multiplier sigma leave noise of standard deviation lr sqrt(T) sigma / (q N) in a logit,
+    where lr counts in units of the clip. It is set to 1, about the margin at which a softmax is undecided:
+    more would drown the classes, less would leave the head too short of its optimum. With q = 1 and the
+    Gaussian-DP parameter mu = sqrt(T) / sigma of the budget (Dong et al. 2022, "Gaussian Differential
+    Privacy", corollary 3.3), this is lr T = mu N whatever T is. So there are only as many steps as stability
+    asks. Full batches lose nothing to smaller ones at equal cost, and need fewer rounds. The first of the
+    rounds releases the mean of the features at the price of a step.
+
+    Args:
+        numbers: the public numbers.
+
+    Returns:
+        The settings.
+    """
+    clip = HEAD_CLIP if numbers.clip is None else numbers.clip
+    rate = 1.0 if numbers.sample_rate is None else numbers.sample_rate
+    single = numbers.noise_multiplier(1.0, 1)
+    reach = numbers.records / single if single else math.inf
+    if numbers.rounds is None:
+        steps = math.ceil(min(max(reach / STABLE_STEP, LEAST_STEPS), MOST_STEPS))
+        steps = min(math.ceil(steps / rate), MOST_STEPS * 4)
+    else:
+        steps = max(numbers.rounds - 1, 1)
+    momentum = _momentum(steps) if numbers.momentum is None else numbers.momentum
+    sigma = numbers.noise_multiplier(rate, steps + 1)
+    reached = rate * numbers.records / (sigma * math.sqrt(steps)) if sigma else STABLE_STEP
+    return TrainingDefaults(
+        rounds=steps + 1,
+        sample_rate=rate,
+        clip=clip,
+        learning_rate=min(reached, LONGEST_STEP) * (1 - momentum) / clip,
+        momentum=momentum,
+        ema=0.0,
+        nesterov=momentum > 0,
+    )
+
+
+def _momentum(steps: int) -> float:
+    """Return a momentum whose memory of 1 / (1 - m) steps is a small part of the training."""
+    if steps >= 40:
+        return 0.9
+    if steps >= 20:
+        return 0.8
+    return 0.7 if steps > LEAST_STEPS else 0.0

@@ -1,0 +1,100 @@
+"""Features' mean, released by the first opened round, encrypted and charged as any other step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedrec.privacy.dp.vectors import parameter_count
+from fedrec.protocol.plan import ServerSetting, ServerUpdate, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
+from fedrec.server.optimizers.optimizer_registry import REGISTRY, start_weights
+from fedrec.vision.models.centred_head import CentredHead, mean_coordinates
+from tests.support.cohort import CLASSES, FEATURES, RECORDS, Cohort, InProcessGrid, change_means
+
+DIMENSION = FEATURES + FEATURES * CLASSES + CLASSES
+
+
+def head(plan: TrainingPlan | None = None) -> CentredHead:
+    return CentredHead(classes=CLASSES, dimension=FEATURES)
+
+
+def centred(folder: Path, **changes: object) -> tuple[Cohort, TrainingPlan]:
+    cohort = Cohort(folder)
+    for merchant in cohort.merchants.values():
+        change_means(merchant, build_model=head)
+    plan = cohort.plan(
+        dimension=DIMENSION, sample_rate=1.0, clip=0.2,
+        initial_model_hash=sha256_hex(np.zeros(DIMENSION, "<f4").tobytes()), **changes,
+    )  # fmt: skip
+    return cohort, plan
+
+
+def train(
+    cohort: Cohort, plan: TrainingPlan, grid: InProcessGrid | None = None
+) -> tuple[np.ndarray, list[bool]]:
+    coordinator, records = cohort.coordinator(plan, grid, np.zeros(DIMENSION))
+    update = ServerUpdate(
+        optimizer="adamw", learning_rate=0.1, averaging=0.5,
+        settings=tuple(
+            ServerSetting(name=name, value=setting.default)
+            for name, setting in REGISTRY.get("adamw").settings.items()
+        ),
+    )  # fmt: skip
+    coordinator.weights = start_weights(update, np.zeros(DIMENSION), mean=mean_coordinates(head()))
+    coordinator.run()
+    return coordinator.weights.reported, [record.opened for record in records]
+
+
+def true_mean(cohort: Cohort) -> np.ndarray:
+    """The mean of all records, each clipped to length 1: what a sum without noise gives."""
+    rows = []
+    for index in range(cohort.size):
+        generator = torch.Generator().manual_seed(index)
+        rows.append(torch.randn(RECORDS, 1, FEATURES, generator=generator)[:, 0].double().numpy())
+    every = np.concatenate(rows)
+    lengths = np.linalg.norm(every, axis=1, keepdims=True)
+    return np.asarray((every / np.maximum(lengths, 1.0)).mean(axis=0))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mode": "off", "noise_multiplier": None, "scheme": "none", "committee": (), "threshold": 0}]
+)
+def test_without_noise_the_mean_is_the_features_own_and_stays(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    cohort, plan = centred(tmp_path, rounds=4, **changes)
+    parameters, opened = train(cohort, plan)
+    assert opened == [True] * 4
+    np.testing.assert_allclose(parameters[:FEATURES], true_mean(cohort), atol=1e-3)
+    assert np.abs(parameters[FEATURES:]).min() > 0
+
+
+def test_a_mean_costs_a_round_as_any_other(tmp_path: Path) -> None:
+    cohort, plan = centred(tmp_path, rounds=3)
+    parameters, opened = train(cohort, plan)
+    assert opened == [True] * 3
+    # Noise multiplier 1 at 160 records: a coordinate of the mean is off by little more than 1 / 160.
+    assert np.abs(parameters[:FEATURES] - true_mean(cohort)).max() < 0.05
+    charges = [entry.charge for entry in cohort.charges("m0")]
+    assert len(charges) == 3
+    assert len({(c.sample_rate, c.clip, c.guaranteed_noise_multiplier, c.sensitivity) for c in charges}) == 1
+
+
+def test_a_lost_first_round_leaves_the_mean_to_the_next(tmp_path: Path) -> None:
+    cohort, plan = centred(tmp_path, rounds=3)
+    grid = InProcessGrid(
+        cohort.app(), 4, drop=lambda kind, group, index: kind == "query.unmask" and group.endswith("1")
+    )
+    parameters, opened = train(cohort, plan, grid)
+    assert opened == [False, True, True]
+    assert np.abs(parameters[:FEATURES] - true_mean(cohort)).max() < 0.05
+    assert np.abs(parameters[FEATURES:]).min() > 0
+
+
+def test_the_vector_begins_with_the_mean() -> None:
+    assert parameter_count(head()) == DIMENSION
+    assert mean_coordinates(head()) == slice(0, FEATURES)

@@ -1,0 +1,95 @@
+"""Settings from public numbers: what the noise leaves in a score, and what the user's own settings change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedrec.config import TrainingOptions
+from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.server.settled_options import settle, training_defaults
+from fedrec.vision import model_registry
+from fedrec.vision.training_recipes import PublicNumbers, TrainingDefaults, head_recipe
+
+
+def gaussian(mu: float) -> PublicNumbers:
+    """A budget of Gaussian DP with parameter mu, at full batches."""
+    return PublicNumbers(records=60_000, noise_multiplier=lambda rate, steps: math.sqrt(steps) / mu)
+
+
+def noise_in_a_score(settings: TrainingDefaults, *, records: int, sigma: float) -> float:
+    """By a loop over the steps: with momentum, a step's noise is added 1 / (1 - m) times in the end."""
+    steps = settings.rounds - 1
+    variance = 0.0
+    for step in range(steps):
+        left = steps - step
+        ages = left + 1 if settings.nesterov else left
+        weight = sum(settings.momentum**age for age in range(ages))
+        variance += (weight * settings.learning_rate * settings.clip * sigma / records) ** 2
+    return math.sqrt(variance)
+
+
+@given(st.floats(0.05, 1.6))
+def test_all_steps_noise_is_about_one_in_a_score_until_stability_bounds_it(mu: float) -> None:
+    numbers = gaussian(mu)
+    found = head_recipe(numbers)
+    sigma = numbers.noise_multiplier(1.0, found.rounds)
+    assert (found.sample_rate, found.ema) == (1.0, 0.0)
+    assert 11 <= found.rounds <= 101
+    assert 0.6 < noise_in_a_score(found, records=60_000, sigma=sigma) <= 1.0 + 1e-9
+    # In units of the clip, and of a step with its momentum: no longer than what is stable.
+    step = found.learning_rate * found.clip / (1 - found.momentum)
+    assert step <= max(400.0, min(1000.0, mu * 60_000 / 100)) * 1.01
+
+
+def test_a_training_without_noise_is_bounded_by_stability() -> None:
+    found = head_recipe(PublicNumbers(records=3_000, noise_multiplier=lambda rate, steps: 0.0))
+    assert found.rounds == 101
+    assert found.learning_rate * found.clip / (1 - found.momentum) == pytest.approx(400.0)
+
+
+def test_what_the_user_sets_stays_and_the_rest_fits_it() -> None:
+    numbers = gaussian(0.5)
+    found = head_recipe(
+        PublicNumbers(
+            records=numbers.records,
+            noise_multiplier=numbers.noise_multiplier,
+            rounds=31,
+            clip=1.0,
+            momentum=0.5,
+        )
+    )
+    assert (found.rounds, found.clip, found.momentum) == (31, 1.0, 0.5)
+    sigma = math.sqrt(31) / 0.5
+    assert found.learning_rate * sigma * math.sqrt(30) / 60_000 == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 4.0])
+def test_the_noise_that_a_recipe_counts_on_is_the_accountants(epsilon: float) -> None:
+    seen: list[tuple[float, int, float]] = []
+
+    def watch(numbers: PublicNumbers) -> TrainingDefaults:
+        for rate, steps in ((1.0, 1), (1.0, 20)):
+            seen.append((rate, steps, numbers.noise_multiplier(rate, steps)))
+        return head_recipe(numbers)
+
+    spec = replace(model_registry.get("effnet-lite0-head"), recipe=watch)
+    options = TrainingOptions(epsilon=epsilon, delta=1e-5)
+    found = training_defaults(options, spec, sizes=(2000, 1000))
+    for rate, steps, sigma in seen:
+        assert epsilon_pld([Event(rate, sigma, steps)], delta=1e-5) == pytest.approx(epsilon, rel=0.01)
+    settled = settle(options, found, merchants=3)
+    assert settled.update.values["nesterov"] == float(found.nesterov)
+    assert settled.rounds == found.rounds
+
+
+@pytest.mark.parametrize("changes", [{"privacy": "local"}, {"optimizer": "adam"}])
+def test_other_rules_of_stepping_keep_the_models_own_settings(changes: dict[str, str]) -> None:
+    spec = replace(model_registry.get("effnet-lite0-head"), recipe=head_recipe)
+    options = TrainingOptions.model_validate(changes)
+    assert training_defaults(options, spec, sizes=(2000, 1000)) == spec.defaults
