@@ -67,7 +67,7 @@ class MerchantPolicy(Strict):
     largest_seat_risk: Annotated[float, Field(ge=0, lt=1)] = 1e-8
     largest_steps: Size | None = 2000
     largest_parameters: Size | None = 30_000_000
-    largest_image_size: Size | None = 256
+    largest_image_size: Size | None = 320
     largest_input_mib: Size | None = 16_384
     largest_classes: Size | None = 1000
     models: frozenset[str] | None = None

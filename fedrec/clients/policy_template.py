@@ -40,8 +40,8 @@ largest_steps = 2000
 # Parameters of the model. A step needs about 60 bytes for each, so 2 GB here; resnet18 has 11 million.
 largest_parameters = 30000000
 # Side of the pictures in pixels: the memory of a layer for one photo grows with its square. The frozen
-# network uses 224.
-largest_image_size = 256
+# networks use 128 to 260.
+largest_image_size = 320
 # Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
 # merchant. 16384 is enough for 28,000 colour photos of 224 pixels, or 350,000 of 64.
 largest_input_mib = 16384
