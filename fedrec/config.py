@@ -80,7 +80,7 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(
-        default="cnn", description="cnn, cnn-ws, resnet18 or effnet-lite0-head, or an installed one."
+        default="cnn", description="A model by name, such as lite0-views-head; docs/models.md lists them."
     )
     unit: Unit = Field(
         default="record", description="What is hidden: record (default), or product, a folder in a class."

@@ -44,7 +44,7 @@ def user_model_spec(factory: Factory) -> ModelSpec:
         margin=1.0,
         mean=like.mean,
         std=like.std,
-        backbone=None,
+        features=None,
         make=_Make(factory),
         defaults=like.defaults,
     )

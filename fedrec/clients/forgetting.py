@@ -10,7 +10,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.training_set import RecordTags
 from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder
-from fedrec.vision.features import default_cache_dir, drop_features
+from fedrec.vision.feature_cache import default_cache_dir, drop_features
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.products import ProductSet
 

@@ -44,8 +44,8 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
         raise ConfigError(
             f"{plan.views} views of a product are not a multiple of its {PRODUCT_PHOTOS} photos"
         )
-    if spec.backbone is not None:
-        spec.backbone.check()
+    if spec.features is not None:
+        spec.features.check()
     return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
 
 

@@ -36,8 +36,8 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         MissingExtraError: the model needs a package that is not installed.
 
     """
-    if spec.backbone is not None:
-        spec.backbone.create()
+    if spec.features is not None:
+        spec.features.extractors()
     by_folder = parse_partition(config.partition).kind == "folder"
     if not by_folder or chosen_dataset(config)[0].any_cohort:
         settle(config, spec.defaults, merchants=config.merchants or DEFAULT_MERCHANTS)

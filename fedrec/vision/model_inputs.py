@@ -1,4 +1,4 @@
-"""Inputs of a model from photos: normalised pixels, or the features of a frozen backbone."""
+"""Inputs of a model from photos: normalised pixels, or the features of frozen networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError
-from fedrec.vision.features import Preprocessing, default_cache_dir, feature_matrix
+from fedrec.vision.backbones.feature_sets import FeatureSet
+from fedrec.vision.feature_cache import default_cache_dir
+from fedrec.vision.features import feature_matrices
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
@@ -47,7 +49,7 @@ def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
     """
     pixels = images.pixels()
     channels = 3 if pixels is None else int(pixels.shape[3])
-    if spec.backbone is not None:
+    if spec.features is not None:
         channels = 3
     if spec.image_size is not None:
         return InputShape(channels, spec.image_size)
@@ -70,25 +72,19 @@ def model_inputs(
         progress: called as (done, total).
 
     Returns:
-        uint8 (n, views, H, W, C), or with a backbone float32 features (n, views, dimension).
+        uint8 (n, views, H, W, C), or of a model with a feature set float32 (n, views, dimension).
 
     Raises:
         DataError: there is no record, or a photo can't be read.
     """
-    if isinstance(images, ProductSet) and views > 1:
+    if isinstance(images, ProductSet):
+        if views == 1:
+            return model_inputs(images.first_photos(), spec, shape, views=1, progress=progress)
         slots = model_inputs(images.slots(), spec, shape, views=views // PRODUCT_PHOTOS, progress=progress)
         return slots.reshape(len(images), views, *slots.shape[2:])
     digests = [record.digest for record in images.records]
-    if spec.backbone is not None:
-        return feature_matrix(
-            spec.backbone.create(),
-            images.image,
-            digests,
-            preprocessing=Preprocessing(views=views),
-            cache_dir=default_cache_dir(),
-            workers=os.cpu_count() or 1,
-            progress=progress,
-        )
+    if spec.features is not None:
+        return _combined(spec.features, images, digests, views=views, progress=progress)
     pixels = images.pixels()
     if pixels is None or pixels.shape[1:] != (shape.size, shape.size, shape.channels):
         rows = []
@@ -105,6 +101,23 @@ def model_inputs(
     if views == 1:
         return pixels[:, None]
     return augmented_views(pixels, views=views, seeds=digests)
+
+
+def _combined(
+    features: FeatureSet, images: ImageSet, digests: list[bytes], *, views: int, progress: Progress
+) -> NDArray[np.float32]:
+    """Compute what a feature set is made of, by way of the cache, and put it together."""
+    extractors = features.extractors()
+    matrices = feature_matrices(
+        list(extractors.values()),
+        images.image,
+        digests,
+        views=views,
+        cache_dir=default_cache_dir(),
+        workers=os.cpu_count() or 1,
+        progress=progress,
+    )
+    return features.combine(dict(zip(extractors, matrices, strict=True)))
 
 
 def to_inputs(array: NDArray[np.generic], spec: ModelSpec) -> torch.Tensor:

@@ -11,9 +11,11 @@ from torch import nn
 from fedrec._internal.package_hash import package_hash
 from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
+from fedrec.vision.backbones import packaged_sets
+from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.models.cnn import SmallCnn
-from fedrec.vision.models.effnet import IMAGE_SIZE, MARGIN, MEAN, STD, EffNetLite0, LinearHead
 from fedrec.vision.models.layers import seeded_build
+from fedrec.vision.models.linear_head import LinearHead
 from fedrec.vision.models.resnet import ResNet18
 from fedrec.vision.training_recipes import Recipe, TrainingDefaults
 
@@ -30,8 +32,8 @@ class ModelSpec:
         image_size: side in pixels of its pictures; None keeps the data set's own size.
         margin: short side before the centre crop, in crop sides.
         mean, std: public constants per colour for pixels in 0 to 1; never measured on merchants' photos.
-        backbone: how to make the frozen extractor whose features are the model's input, or None when
-            the model takes the (normalised) pictures themselves.
+        features: the feature set of frozen networks that is the model's input, or None when the model takes
+            the (normalised) pictures themselves.
         make: builds the trainable network from (classes, channels, size).
         defaults: settings for a training, where no recipe chooses them.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
@@ -42,7 +44,7 @@ class ModelSpec:
     margin: float
     mean: Triple
     std: Triple
-    backbone: EffNetLite0 | None
+    features: FeatureSet | None
     make: Make
     defaults: TrainingDefaults
     recipe: Recipe | None = None
@@ -59,8 +61,8 @@ class ModelSpec:
             seed: seed of the initial weights, 0 to 2**63 - 1.
 
         Returns:
-            A network from pictures (n, channels, size, size) float32, or with a backbone from features
-            (n, dimension), to class scores (n, k).
+            A network from pictures (n, channels, size, size) float32, or with a feature set from its
+            vectors (n, dimension), to class scores (n, k).
 
         Raises:
             ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, ``size`` is too small
@@ -78,9 +80,9 @@ class ModelSpec:
             size: side of the input pictures in pixels.
 
         Returns:
-            (channels, size, size), or with a backbone (dimension,).
+            (channels, size, size), or with a feature set (dimension,).
         """
-        return (channels, size, size) if self.backbone is None else (self.backbone.dimension,)
+        return (channels, size, size) if self.features is None else (self.features.dimension,)
 
 
 _HALF: Final[Triple] = (0.5, 0.5, 0.5)
@@ -98,9 +100,25 @@ def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
     return ResNet18(classes=classes, channels=channels, size=size)
 
 
-def _head(classes: int, channels: int, size: int) -> nn.Module:
-    # The backbone alone determines the input's shape.
-    return LinearHead(classes=classes)
+def _linear_head(name: str, features: FeatureSet) -> ModelSpec:
+    """Return a linear head on a feature set; its settings were chosen for vectors of length 1."""
+
+    def make(classes: int, channels: int, size: int) -> nn.Module:
+        return LinearHead(classes=classes, dimension=features.dimension)
+
+    return ModelSpec(
+        name=name,
+        image_size=features.image_size,
+        # The networks prepare their own pictures.
+        margin=1.0,
+        mean=_HALF,
+        std=_HALF,
+        features=features,
+        make=make,
+        defaults=TrainingDefaults(
+            rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
+        ),
+    )
 
 
 REGISTRY: Final = Registry(
@@ -114,7 +132,7 @@ REGISTRY: Final = Registry(
             margin=1.0,
             mean=_HALF,
             std=_HALF,
-            backbone=None,
+            features=None,
             make=_cnn,
             defaults=TrainingDefaults(
                 rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
@@ -126,7 +144,7 @@ REGISTRY: Final = Registry(
             margin=1.0,
             mean=_HALF,
             std=_HALF,
-            backbone=None,
+            features=None,
             make=_cnn_ws,
             defaults=TrainingDefaults(
                 rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
@@ -138,24 +156,17 @@ REGISTRY: Final = Registry(
             margin=1.0,
             mean=_HALF,
             std=_HALF,
-            backbone=None,
+            features=None,
             make=_resnet18,
             defaults=TrainingDefaults(
                 rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
             ),
         ),
-        ModelSpec(
-            name="effnet-lite0-head",
-            image_size=IMAGE_SIZE,
-            margin=MARGIN,
-            mean=MEAN,
-            std=STD,
-            backbone=EffNetLite0(),
-            make=_head,
-            defaults=TrainingDefaults(
-                rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
-            ),
-        ),
+        _linear_head("effnet-lite0-head", packaged_sets.LITE0_WIDE),
+        _linear_head("lite0-views-head", packaged_sets.LITE0_VIEWS),
+        _linear_head("lite2-views-head", packaged_sets.LITE2_VIEWS),
+        _linear_head("lite0-lite2-views-head", packaged_sets.LITE0_LITE2_VIEWS),
+        _linear_head("lite0-small-head", packaged_sets.LITE0_SMALL),
     ),
 )
 

@@ -71,6 +71,10 @@ class ProductSet(ImageSet):
             tuple(self.photos.records[member].digest for member in members) for members in self.members
         )
 
+    def first_photos(self) -> ImageSet:
+        """Return the first photo of each product."""
+        return self.photos.subset([members[0] for members in self.members])
+
     def slots(self) -> ImageSet:
         """Return ``PRODUCT_PHOTOS`` photos for each product, a product's next to each other."""
         return self.photos.subset(

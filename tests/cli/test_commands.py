@@ -470,9 +470,3 @@ def test_a_training_that_is_not_on_file_points_to_the_list(cli: Cli, tmp_path: P
     assert outcome.code == CONFIG
     assert "there is no training 9" in outcome.one_line()
     assert "'fedrec server status'" in outcome.stderr
-
-
-def test_help_says_what_an_argument_is(cli: Cli) -> None:
-    """The texts of arguments are lost where Typer and Click don't fit each other."""
-    shown = cli("audit", "verify", "--help").stdout
-    assert "BUNDLE An audit.json." in " ".join(shown.split())

@@ -50,7 +50,7 @@ def make(classes, channels, size):
 
 
 SPEC = ModelSpec(
-    name="acme-net", image_size=None, margin=1.0, mean=HALF, std=HALF, backbone=None, make=make,
+    name="acme-net", image_size=None, margin=1.0, mean=HALF, std=HALF, features=None, make=make,
     defaults=TrainingDefaults(rounds=3, sample_rate=0.5, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.0),
 )
 """

@@ -88,7 +88,7 @@ def test_parameters_are_counted_from_shapes(name: str) -> None:
     state = torch.get_rng_state()
     assert count_from_shapes(lambda: build(16)) == parameter_count(build(16))
     assert torch.equal(state, torch.get_rng_state())
-    assert build(16)(torch.zeros(1, 1280) if spec.backbone else torch.zeros(1, 3, 16, 16)).shape == (1, 7)
+    assert build(16)(torch.zeros(1, *spec.record_shape(3, 16))).shape == (1, 7)
 
 
 def test_an_operator_is_told_before_a_model_is_built(cohort: Cohort, tmp_path: Path) -> None:

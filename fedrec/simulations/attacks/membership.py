@@ -53,7 +53,7 @@ class MembershipSettings:
         records: number of photos; every model is trained on a random half of them.
         models: number of models trained at each budget; each is the target once, with the others as shadow
             models.
-        model: its name in the registry; of a model with a frozen backbone, the head is trained.
+        model: its name in the registry; of a model with a feature set, the head is trained.
         size: side of the photos in pixels, if the model takes any size.
         seed: of photos, halves, sampling and noise.
 
@@ -200,8 +200,8 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
 
 
 def _shape(settings: MembershipSettings, spec: model_registry.ModelSpec) -> InputShape:
-    """Return the shape of model inputs: grey, except for a frozen backbone, which takes colours."""
-    return InputShape(channels=1 if spec.backbone is None else 3, size=spec.image_size or settings.size)
+    """Return the shape of model inputs: grey, except for a frozen network, which takes colours."""
+    return InputShape(channels=1 if spec.features is None else 3, size=spec.image_size or settings.size)
 
 
 def _counting(tell: Tell, name: str, models: int) -> Callable[[int], None]:

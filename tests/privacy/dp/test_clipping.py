@@ -18,7 +18,6 @@ from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.layer_gradients import _OuterProducts
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision import model_registry
-from fedrec.vision.models import effnet
 from fedrec.vision.models.layers import WSConv2d
 
 
@@ -328,7 +327,7 @@ def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records
     with torch.no_grad():
         for parameter in model.parameters():  # a head that starts at zero has one gradient for all
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    shape = (channels, size, size) if model_registry.get(name).backbone is None else (effnet.DIMENSION,)
+    shape = model_registry.get(name).record_shape(channels, size)
     count = data.draw(st.integers(1, records))
     inputs = torch.randn(count, views, *shape, generator=generator)
     labels = torch.randint(0, classes, (count,), generator=generator)
@@ -345,7 +344,12 @@ def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records
 @given(data=st.data())
 @pytest.mark.parametrize(
     ("name", "sizes", "records"),
-    [("cnn", (8, 32), 18), ("cnn-ws", (8, 32), 18), ("effnet-lite0-head", (224, 224), 40)],
+    [
+        ("cnn", (8, 32), 18),
+        ("cnn-ws", (8, 32), 18),
+        ("effnet-lite0-head", (224, 224), 40),
+        ("lite0-lite2-views-head", (260, 260), 40),
+    ],
 )
 def test_every_model_of_any_shape_equals_the_loop_at_the_batch_that_is_used(
     name: str, sizes: tuple[int, int], records: int, data: st.DataObject

@@ -1,0 +1,1 @@
+"""Frozen networks, and the features that a linear head is trained on."""
