@@ -9,7 +9,7 @@ from typing import Any
 from fedrec._internal.text import counted
 from fedrec.privacy.audit.attack_results import attack_sections
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
-from fedrec.privacy.audit.bundled_ledger import LedgerView
+from fedrec.privacy.audit.bundled_ledger import BundledLedger
 from fedrec.privacy.audit.exposure_sections import party_views_section, refusals_section, warnings_section
 from fedrec.privacy.audit.guarantee import alarms, guarantee_blocks
 from fedrec.privacy.audit.provenance import keys_section, software_section
@@ -30,7 +30,7 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
     Returns:
         The document.
     """
-    ledgers = [LedgerView.read(merchant) for merchant in body["merchants"]]
+    ledgers = [BundledLedger.read(merchant) for merchant in body["merchants"]]
     plans = {sha256_hex(text.encode()): json.loads(text) for text in body["plans"]}
     said = body["statements"]
     costs = {ledger.name: ledger.costs for ledger in ledgers}

@@ -8,7 +8,13 @@ from typing import Any
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.privacy.accounting.budget_rating import rate_budget
-from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, largest, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import (
+    BundledLedger,
+    BundledTraining,
+    largest,
+    or_infinite,
+    shown_epsilon,
+)
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
 
 _BY_MERCHANT = (
@@ -26,7 +32,7 @@ _BY_TRAINING = (
 )
 
 
-def headline_figures(ledgers: Sequence[LedgerView]) -> tuple[Block, ...]:
+def headline_figures(ledgers: Sequence[BundledLedger]) -> tuple[Block, ...]:
     """Show the largest budgets and the number of charges; with seeded noise there is no epsilon."""
     worst = max(ledgers, key=lambda ledger: or_infinite(ledger.training_epsilon))
     most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
@@ -73,7 +79,7 @@ def _note(epsilon: float | None, delta: float | None, *, seeded: bool) -> str:
     return f"epsilon; {word}; δ = {number_format.delta(delta)}"
 
 
-def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
+def budgets_by_merchant(ledgers: Sequence[BundledLedger]) -> Section:
     """Tabulate what each merchant spent, and what its cap leaves."""
     rows = tuple(
         (
@@ -99,7 +105,7 @@ def budgets_by_merchant(ledgers: Sequence[LedgerView]) -> Section:
     return Section("Spent and left, by merchant", (Paragraph(_BY_MERCHANT, "note"), Table(columns, rows)))
 
 
-def _left(ledger: LedgerView, spent: float | None) -> str:
+def _left(ledger: BundledLedger, spent: float | None) -> str:
     if ledger.policy_hash not in ledger.policies:
         return "policy not here"
     if ledger.cap is None:
@@ -109,7 +115,7 @@ def _left(ledger: LedgerView, spent: float | None) -> str:
     return number_format.epsilon_left(ledger.cap - spent)
 
 
-def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> tuple[Section, ...]:
+def budgets_by_training(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> tuple[Section, ...]:
     """Tabulate every training that was charged for.
 
     Args:
@@ -119,7 +125,7 @@ def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any])
     Returns:
         The section; empty if no training was charged for.
     """
-    found: dict[str, list[TrainingView]] = {}
+    found: dict[str, list[BundledTraining]] = {}
     for ledger in ledgers:
         for training in ledger.trainings:
             found.setdefault(training.training_id, []).append(training)
@@ -134,7 +140,7 @@ def budgets_by_training(ledgers: Sequence[LedgerView], plans: Mapping[str, Any])
     return (Section("By training", blocks),) if rows else ()
 
 
-def _training(by_merchant: Sequence[TrainingView], plan: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _training(by_merchant: Sequence[BundledTraining], plan: Mapping[str, Any] | None) -> tuple[str, ...]:
     entries = [entry for mine in by_merchant for entry in mine.charges]
     charge = entries[0]["charge"]
     rounds = {entry["charge"]["round_number"] for entry in entries}

@@ -21,7 +21,7 @@ Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class TrainingView:
+class BundledTraining:
     """What a merchant was charged for one training.
 
     Attributes:
@@ -44,7 +44,7 @@ class TrainingView:
 
 
 @dataclass(frozen=True)
-class LedgerView:
+class BundledLedger:
     """A merchant's part of a bundle.
 
     Attributes:
@@ -64,7 +64,7 @@ class LedgerView:
     receipts: int
 
     @classmethod
-    def read(cls, merchant: Mapping[str, Any]) -> LedgerView:
+    def read(cls, merchant: Mapping[str, Any]) -> BundledLedger:
         """Parse a merchant of a bundle's body."""
         return cls(
             name=merchant["merchant"],
@@ -85,7 +85,7 @@ class LedgerView:
         return tuple(entry for entry in self.costs if entry["kind"] == "charge")
 
     @cached_property
-    def trainings(self) -> tuple[TrainingView, ...]:
+    def trainings(self) -> tuple[BundledTraining, ...]:
         """What was charged, by training."""
         found: dict[str, list[Entry]] = {}
         for entry in self.charges:
@@ -98,7 +98,7 @@ class LedgerView:
         return tuple(entry for entry in self.costs if entry["kind"] == "count")
 
     @property
-    def worst(self) -> TrainingView | None:
+    def worst(self) -> BundledTraining | None:
         """The training that cost most; None where no round was charged."""
         return max(self.trainings, key=lambda training: or_infinite(training.epsilon), default=None)
 
@@ -126,7 +126,7 @@ class LedgerView:
         return None if found is None else float(found)
 
 
-def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry]) -> TrainingView:
+def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry]) -> BundledTraining:
     first = charges[0]["charge"]
     spend = PrivacySpend(
         sample_rate=first["sample_rate"],
@@ -138,7 +138,7 @@ def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry
         releases=tuple(count_event(entry["count"]["sigma"]) for entry in counts),
     )
     unbounded = charges[-1]["epsilons"]["own_epsilon"] is None
-    return TrainingView(training_id, tuple(charges), spend, None if unbounded else finite(spend.epsilon()))
+    return BundledTraining(training_id, tuple(charges), spend, None if unbounded else finite(spend.epsilon()))
 
 
 def shown_epsilon(value: float | None) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 
 from fedrec.privacy.accounting.budget_rating import Rating, rate_budget
 from fedrec.privacy.audit import claims
-from fedrec.privacy.audit.bundled_ledger import LedgerView, largest
+from fedrec.privacy.audit.bundled_ledger import BundledLedger, largest
 from fedrec.protocol.trust import TrustModel
 from fedrec.report.document import Block, Bullets, Column, Paragraph, Section, Table, Tag
 
 SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 
 
-def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[LedgerView]) -> tuple[Section, ...]:
+def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedger]) -> tuple[Section, ...]:
     """Tabulate what each party could see, for every kind of training that was charged for.
 
     Args:

@@ -11,12 +11,12 @@ from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating, rate_bu
 from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
 from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.audit import claims
-from fedrec.privacy.audit.bundled_ledger import LedgerView, TrainingView, or_infinite, shown_epsilon
+from fedrec.privacy.audit.bundled_ledger import BundledLedger, BundledTraining, or_infinite, shown_epsilon
 from fedrec.protocol import modes
 from fedrec.report.document import Alert, Block, Paragraph
 
 
-def alarms(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Alert]:
+def alarms(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> list[Alert]:
     """State why nothing, or less than it seems, is guaranteed.
 
     Args:
@@ -50,7 +50,7 @@ def alarms(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Aler
     return found
 
 
-def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) -> list[Block]:
+def guarantee_blocks(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> list[Block]:
     """State what is guaranteed for the training that cost most, and over a lifetime.
 
     Args:
@@ -76,7 +76,7 @@ def guarantee_blocks(ledgers: Sequence[LedgerView], plans: Mapping[str, Any]) ->
     ]
 
 
-def _unbounded(ledgers: Sequence[LedgerView]) -> bool:
+def _unbounded(ledgers: Sequence[BundledLedger]) -> bool:
     return any(None in (ledger.training_epsilon, ledger.summary["spent"]) for ledger in ledgers)
 
 
@@ -86,7 +86,7 @@ def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
 
 
 def _over_lifetime(
-    ledgers: Sequence[LedgerView], charges: Sequence[Mapping[str, Any]], worst: LedgerView
+    ledgers: Sequence[BundledLedger], charges: Sequence[Mapping[str, Any]], worst: BundledLedger
 ) -> list[Block]:
     """State what the merchant that spent most has spent, in words and in formal terms."""
     unit = unit_in_words(worst.last["unit"])
@@ -118,7 +118,7 @@ def _over_lifetime(
 
 
 def _of_training(
-    ledger: LedgerView, training: TrainingView, plan: Mapping[str, Any] | None, *, given: str
+    ledger: BundledLedger, training: BundledTraining, plan: Mapping[str, Any] | None, *, given: str
 ) -> list[Block]:
     """State the proved epsilon of the training that cost most, in words and for copies."""
     unit, delta, spend = unit_in_words(ledger.last["unit"]), training.delta, training.spend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedrec.privacy.audit.bundled_ledger import LedgerView
+from fedrec.privacy.audit.bundled_ledger import BundledLedger
 from fedrec.report.document import Code, Column, Paragraph, Section, Table
 
 _RECHECK = (
@@ -20,7 +20,7 @@ _COMPARE = (
 )
 
 
-def software_section(software: Mapping[str, str], ledgers: Sequence[LedgerView]) -> Section:
+def software_section(software: Mapping[str, str], ledgers: Sequence[BundledLedger]) -> Section:
     """List the code and the libraries that made the charges and this bundle.
 
     Args:
@@ -40,7 +40,7 @@ def software_section(software: Mapping[str, str], ledgers: Sequence[LedgerView])
     return Section("Software", (Table((Column("what"), Column("version")), tuple(rows), stacks=True),))
 
 
-def keys_section(body: Mapping[str, Any], ledgers: Sequence[LedgerView], *, signer: str) -> Section:
+def keys_section(body: Mapping[str, Any], ledgers: Sequence[BundledLedger], *, signer: str) -> Section:
     """List the public keys, and say how to recheck the bundle.
 
     Args:
