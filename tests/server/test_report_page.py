@@ -206,6 +206,13 @@ def test_every_merchant_and_class_has_a_row() -> None:
     assert sum(len(row) == 31 for row in outline.rows) == 31
 
 
+def test_the_code_of_an_installed_model_is_a_setting() -> None:
+    code = "1f" * 32
+    assert code in Outline(render(changed(run={"model_code": code}))).text
+    for report in (changed(run={"model_code": None}), fake_report(rounds=5)):
+        assert "Model code" not in Outline(render(report)).text
+
+
 def test_more_classes_than_fit_leave_the_matrix_out() -> None:
     outline = Outline(render(fake_report(classes=41, rounds=2)))
     assert "too many for a table" in outline.text and max(map(len, outline.rows)) < 41
@@ -251,7 +258,7 @@ def test_any_value_may_be_null() -> None:
         for key in path[:-1]:
             target = target[key]
         target[path[-1]] = None
-        Outline(render(report))
+        assert "Settings" in Outline(render(report)).text
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,10 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
     left_out = None if data.get("duplicates_dropped") is None else len(skipped)
     # A seed is a name, not an amount: no thousands separators.
     seed = number_format.MISSING if run.get("seed") is None else str(run.get("seed"))
+    # Only a model of an installed package is identified by a hash of its code.
+    code = [("Model code", str(run["model_code"]))] if run.get("model_code") is not None else []
     groups = (
-        Facts((*_named(run, _RUN), ("Seed", seed)), title="Run"),
+        Facts((*_named(run, _RUN), *code, ("Seed", seed)), title="Run"),
         Facts(
             (
                 ("Records", number_format.count(data.get("records"))),
