@@ -1,161 +1,65 @@
-"""A package of somebody else's adds a model, an optimizer and a data set, and fedrec isn't touched for it."""
+"""What an installed package adds to fedrec: trained with, reported and verified without touching fedrec."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PROJECT = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
+from tests.support.acme_package import acme_hash, install_acme, run_fedrec, run_python
+from tests.support.layout import ROOT
 
-[project]
-name = "acme-fedrec"
-version = "1.0"
-
-[project.entry-points."fedrec.models"]
-acme-net = "acme_fedrec.net:SPEC"
-
-[project.entry-points."fedrec.optimizers"]
-acme-sign = "acme_fedrec.sign:SPEC"
-
-[project.entry-points."fedrec.datasets"]
-acme-bars = "acme_fedrec.bars:SPEC"
-
-[tool.setuptools]
-packages = ["acme_fedrec"]
-"""
-
-NET = """
-from torch import nn
-
-from fedrec.vision.model_registry import ModelSpec
-from fedrec.vision.training_recipes import TrainingDefaults
-
-HALF = (0.5, 0.5, 0.5)
+pytestmark = pytest.mark.install
 
 
-def make(classes, channels, size):
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(6 * size * size, 8), nn.LayerNorm(8), nn.Linear(8, classes),
-    )
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the package is installed in."""
+    return install_acme(tmp_path_factory.mktemp("acme"))
 
 
-SPEC = ModelSpec(
-    name="acme-net", image_size=None, margin=1.0, mean=HALF, std=HALF, features=None, make=make,
-    defaults=TrainingDefaults(rounds=3, sample_rate=0.5, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.0),
-)
-"""
-
-SIGN = """
-import numpy as np
-
-from fedrec.server.optimizers.interface import OptimizerSpec, Setting
+def trained(site: Path, run: Path, scheme: str) -> subprocess.CompletedProcess[str]:
+    done = run_fedrec(
+        "simulate", "--secure-aggregation", scheme, "--merchants", 3, "--rounds", 2,
+        "--workers", 1, "--device", "cpu", "--delta", "1e-5", "--out", run, site=site,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
 
 
-class Sign:
-    def __init__(self, rate):
-        self.rate = rate
-
-    def step(self, parameters, gradient):
-        parameters -= self.rate * np.sign(gradient)
-
-    def state(self):
-        return {}
-
-    def load(self, state):
-        pass
+def ledgers_accountants(run: Path) -> str:
+    """Return the last entry of a merchant's ledger, which names its accountants."""
+    with sqlite3.connect(next(run.rglob("ledger.sqlite"))) as database:
+        return str(database.execute("SELECT payload FROM entries ORDER BY sequence DESC LIMIT 1").fetchone())
 
 
-SPEC = OptimizerSpec(
-    name="acme-sign", settings={"scale": Setting(1.0, 0.0, 10.0)}, learning_rate=0.125,
-    make=lambda dimension, rate, settings: Sign(rate * settings["scale"]),
-)
-"""
-
-BARS = """
-import numpy as np
-
-from fedrec.vision.dataset_registry import DatasetSpec
-from fedrec.vision.datasets import DataSplits, ImageSet, drop_duplicates
-
-
-def bars(request):
-    def split(count, seed):
-        chance = np.random.default_rng(seed)
-        labels = np.arange(count) % 2
-        pictures = chance.integers(0, 90, (count, 8, 8, 1), dtype=np.uint8)
-        pictures[labels == 0, :, 3] += 150
-        pictures[labels == 1, 3] += 150
-        return ImageSet.from_arrays(
-            ["down", "level"], pictures, labels, names=[f"{seed}-{number:04d}" for number in range(count)]
-        )
-
-    return DataSplits(drop_duplicates(split(600, request.seed)), split(60, 100), split(60, 101))
-
-
-SPEC = DatasetSpec("acme-bars", bars, root="unused")
-"""
-
-
-def simulate(folder: Path, *options: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    paths = [path for path in (None if site is None else str(site), os.environ.get("PYTHONPATH")) if path]
-    return subprocess.run(
-        [sys.executable, "-m", "fedrec.cli", "simulate", "--out", str(folder), *options],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+def audited(site: Path, run: Path) -> tuple[str, str]:
+    """Return the page of a run's bundle, and what the verifier prints about the bundle."""
+    done = run_fedrec("audit", "report", "--run", run, "--out", run / "audit", site=site)
+    assert done.returncode == 0, done.stderr
+    # The verifier needs neither fedrec nor the package.
+    shutil.copytree(ROOT / "fedrec" / "privacy" / "audit" / "verify", run / "alone" / "verify")
+    told = subprocess.run(
+        [sys.executable, "-m", "verify", run / "audit" / "audit.json"],
+        cwd=run / "alone",
         capture_output=True,
         text=True,
+        timeout=120,
         check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
-
-
-@pytest.mark.install
-def test_choices_of_an_installed_package_train_under_their_names(tmp_path: Path) -> None:
-    source, site = tmp_path / "source", tmp_path / "site"
-    (source / "acme_fedrec").mkdir(parents=True)
-    (source / "pyproject.toml").write_text(PROJECT)
-    for name, text in (("__init__", ""), ("net", NET), ("sign", SIGN), ("bars", BARS)):
-        (source / "acme_fedrec" / f"{name}.py").write_text(text)
-    pip = "-m pip install -q --no-deps --no-build-isolation --no-index --target"
-    subprocess.run([sys.executable, *pip.split(), str(site), str(source)], check=True, timeout=200)
-    options = ["--rounds", "2", "--seed", "1", "--workers", "1", "--device", "cpu", "--merchants", "3"]
-    options += ["--model", "acme-net", "--optimizer", "acme-sign:scale=0.5", "--dataset", "acme-bars"]
-    refused = simulate(tmp_path / "without", *options)
-    assert refused.returncode == 2 and "choose one of synthetic" in refused.stderr, refused.stderr
-    done = simulate(tmp_path / "run", *options, site=site)
-    assert done.returncode == 0, done.stderr
-    assert "model acme-net: exact but slow clipping, by Opacus: no fast rule for LayerNorm" in done.stderr
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    digest = hashlib.sha256(b"fedrec/package/1")
-    for name in ("__init__.py", "bars.py", "net.py", "sign.py"):
-        content = (source / "acme_fedrec" / name).read_bytes()
-        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
-    assert (plan["model"], plan["model_code"]) == ("acme-net", digest.hexdigest())
-    assert plan["server_update"] == {
-        "optimizer": "acme-sign",
-        "learning_rate": 0.125,
-        "settings": [{"name": "scale", "value": 0.5}],
-        "averaging": 0.0,
-    }
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["run"]["dataset"] == "acme-bars" and report["data"]["records"] == 600
-    assert report["run"]["model_code"] == digest.hexdigest()
-    assert [line["opened"] for line in report["rounds"]] == [True, True]
-    # Two steps by a sign, each of 0.0625: every parameter moved by 0, 0.0625 or 0.125.
-    moved = moves(tmp_path / "run", site)
-    assert set(moved) <= {"0.0000", "0.0625", "0.1250"} and len(moved) > 1
+    assert (told.returncode, told.stderr) == (0, ""), told.stdout
+    return (run / "audit" / "audit.html").read_text("utf-8"), told.stdout
 
 
 def moves(run: Path, site: Path) -> list[str]:
-    """How far parameters lie from where a model of this seed starts, in a process that has the package."""
+    """Return how far parameters lie from a new model of the same seed; the model is built by the package."""
     code = (
         "from safetensors.torch import load_file\nfrom fedrec.vision import model_registry\n"
         "model = model_registry.get('acme-net').build(classes=2, channels=1, size=8, seed=1)\n"
@@ -163,11 +67,76 @@ def moves(run: Path, site: Path) -> list[str]:
         "print(*sorted({f'{float(value):.4f}' for name, start in model.state_dict().items() "
         "for value in (found[name] - start).abs().flatten()}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", code, site=site)
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def test_a_model_an_optimizer_and_a_data_set_train_under_their_names(site: Path, tmp_path: Path) -> None:
+    options = ["--rounds", "2", "--seed", "1", "--workers", "1", "--device", "cpu", "--merchants", "3"]
+    options += ["--model", "acme-net", "--optimizer", "acme-sign:scale=0.5", "--dataset", "acme-bars"]
+    refused = run_fedrec("simulate", "--out", tmp_path / "without", *options, site=None)
+    assert refused.returncode == 2 and "choose one of synthetic" in refused.stderr, refused.stderr
+    run = tmp_path / "run"
+    done = run_fedrec("simulate", "--out", run, *options, site=site)
+    assert done.returncode == 0, done.stderr
+    assert "model acme-net: exact but slow clipping, by Opacus: no fast rule for LayerNorm" in done.stderr
+    plan = json.loads((run / "plan.json").read_text())
+    assert (plan["model"], plan["model_code"]) == ("acme-net", acme_hash())
+    assert plan["server_update"] == {
+        "optimizer": "acme-sign",
+        "learning_rate": 0.125,
+        "settings": [{"name": "scale", "value": 0.5}],
+        "averaging": 0.0,
+    }
+    report = json.loads((run / "report.json").read_text())
+    assert report["run"]["dataset"] == "acme-bars" and report["data"]["records"] == 600
+    assert report["run"]["model_code"] == acme_hash()
+    assert acme_hash() in (run / "report.html").read_text("utf-8")
+    assert [line["opened"] for line in report["rounds"]] == [True, True]
+    # Two steps by a sign, each of 0.0625: every parameter moved by 0, 0.0625 or 0.125.
+    moved = moves(run, site)
+    assert set(moved) <= {"0.0000", "0.0625", "0.1250"} and len(moved) > 1
+
+
+def test_a_scheme_trains_and_its_bundle_verifies(site: Path, tmp_path: Path) -> None:
+    done = trained(site, tmp_path / "run", "acme-committee")
+    assert "NOT ENCRYPTED" not in done.stdout and "encryption acme-committee" in done.stdout
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    privacy = report["privacy"]
+    # The noise of the whole sum counts, as under the scheme that it is a copy of.
+    assert privacy["epsilon"] < privacy["epsilon_aggregation_broken"] and privacy["epsilon"] <= 8.0
+    # Another accountant's figure is shown beside the proved one, and can't replace it.
+    checked = privacy["cross_checks"]
+    assert set(checked) == {"rdp", "acme-too-low", "acme-unsampled"}
+    assert "acme-unsampled without" in privacy["accountant"]
+    steps, q = privacy["steps"], privacy["noise_multiplier"]
+    assert checked["acme-unsampled"] > steps / q**2 / 2 and checked["acme-unsampled"] > privacy["epsilon"]
+    assert privacy["epsilon"] > 7.9
+    assert any("accountant acme-too-low computes 0.01" in warning for warning in report["warnings"])
+    assert not any("accountant acme-unsampled" in warning for warning in report["warnings"])
+    assert "acme-unsampled" not in ledgers_accountants(tmp_path / "run")
+    page, verdict = audited(site, tmp_path / "run")
+    assert verdict.endswith("The record holds.\n") and "NOT ENCRYPTED" not in page
+    assert "epsilons by acme-too-low, acme-unsampled are not recomputed" in verdict
+
+
+def test_a_scheme_without_encryption_raises_every_alarm_under_any_name(site: Path, tmp_path: Path) -> None:
+    done = trained(site, tmp_path / "run", "acme-clear")
+    assert "warning: NOT ENCRYPTED: the server sees every merchant's own update" in done.stdout
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert any("NOT ENCRYPTED" in warning for warning in report["warnings"])
+    assert report["privacy"]["epsilon"] == report["privacy"]["epsilon_aggregation_broken"]
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "NOT PRIVATE" in html and "updates were not encrypted" in html
+    page, verdict = audited(site, tmp_path / "run")
+    assert "NOT ENCRYPTED: in training" in page and "exposed" in page
+    assert "ALARM   NOT ENCRYPTED: the server could read every update" in verdict
+
+
+def test_a_scheme_that_does_not_state_who_reads_updates_is_refused(site: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = run_fedrec("simulate", "--secure-aggregation", "acme-silent", "--out", run, site=site)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "'acme-silent' of package acme-fedrec can't be used" in done.stderr and "'trust'" in done.stderr
+    assert not run.exists()

@@ -7,10 +7,10 @@ from typing import Any
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.aggregation.spec import SchemeSpec
 
-_SAID: dict[str, Any] = {
-    "name": "outside-silent",
+_FIELDS: dict[str, Any] = {
+    "name": "acme-silent",
     "trust_limit": "Trust nobody.",
     "create": clear.ClearScheme,
     "choose_parameters": clear.choose_parameters,
 }
-SILENT = SchemeSpec(**_SAID)
+SILENT = SchemeSpec(**_FIELDS)

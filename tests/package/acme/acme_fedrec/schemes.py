@@ -1,14 +1,10 @@
-"""Schemes and accountants of a package that is not fedrec's: ``kahe`` and ``none`` under other names."""
+"""The schemes ``kahe`` and ``none`` under other names."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.accounting.accountant_spec import AccountantSpec
-from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.aggregation import clear, kahe
 from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters
 from fedrec.privacy.aggregation.spec import SchemeSpec
@@ -22,7 +18,7 @@ def _renamed(parameters: PublicParameters, name: str) -> SchemeParameters:
 
 
 class Committee(kahe.KaheScheme):
-    name = "outside-committee"
+    name = "acme-committee"
 
     def __init__(self, parameters: PublicParameters) -> None:
         super().__init__(_renamed(parameters, kahe.NAME))
@@ -30,7 +26,7 @@ class Committee(kahe.KaheScheme):
 
 
 class Clear(clear.ClearScheme):
-    name = "outside-clear"
+    name = "acme-clear"
 
     def __init__(self, parameters: PublicParameters) -> None:
         super().__init__(_renamed(parameters, clear.NAME))
@@ -61,22 +57,3 @@ CLEAR = SchemeSpec(
     create=Clear,
     choose_parameters=_clear_parameters,
 )
-
-
-def _without_sampling(events: Iterable[Event], *, delta: float) -> float:
-    """Leave out what sampling gains: the steps are one Gaussian mechanism, by Mironov 2017."""
-    inverse = sum(event.steps / event.noise_multiplier**2 for event in events)
-    return inverse / 2 + math.sqrt(2 * inverse * math.log(1 / delta))
-
-
-def _hopeful(events: Iterable[Event], *, delta: float) -> float:
-    return 0.01
-
-
-WHOLE_ORDERS = AccountantSpec(
-    name="whole-orders",
-    version="without sampling, outside/1",
-    bound="Sampling only lowers the divergence, and the best order of a Gaussian's is known.",
-    epsilon=_without_sampling,
-)
-HOPEFUL = AccountantSpec(name="hopeful", version="outside/1", bound="It would be nice.", epsilon=_hopeful)
