@@ -1,0 +1,55 @@
+"""What the docs name exists: files, tests, modules, and the pages that they link to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.layout import DOCS, PACKAGE, ROOT
+
+PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
+FOLDERS = ("fedrec", "tests", "benchmarks", "examples")
+FILES = [
+    path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
+]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def files_named(name: str) -> list[str]:
+    """Return the files of this name, with or without leading folders."""
+    return [file for file in FILES if f"/{file}".endswith(f"/{name}")]
+
+
+@each_page
+def test_every_python_file_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"(?:\.\./)*([\w/-]*\w\.py)\b", page.read_text("utf-8"))
+    assert [name for name in named if not files_named(name)] == []
+
+
+def test_every_test_that_the_table_of_attacks_names_is_in_its_file() -> None:
+    found = re.findall(r"(test_\w+\.py)|(?<=::)(test_\w+)", (DOCS / "security.md").read_text("utf-8"))
+    assert len(found) > 100
+    missing, source = [], ""
+    for file, test in found:
+        if file:
+            source = "".join((ROOT / path).read_text("utf-8") for path in files_named(file))
+        elif f"def {test}(" not in source:
+            missing.append(test)
+    assert missing == []
+
+
+@each_page
+def test_every_module_that_a_page_imports_from_has_the_name(page: Path) -> None:
+    for module, names in re.findall(r"^from (fedrec[\w.]*) import ([\w, ]+)$", page.read_text("utf-8"), re.M):
+        source = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+        for name in names.split(", "):
+            assert re.search(rf"\b{name}\b", source), f"{module} has no {name}"
+
+
+@each_page
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
+    here = [target for target in targets if "://" not in target]
+    assert [target for target in here if not (page.parent / target).exists()] == []
