@@ -14,7 +14,7 @@ from fedrec._internal.text import one_line
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import DataError, FedrecError, ProtocolError, RefusedError
-from fedrec.observability.repeats import Repeats
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.protocol.messages import (
     CloseReply,
     CloseRequest,
@@ -35,15 +35,15 @@ Blobs = Mapping[str, bytes]
 _log = logging.getLogger(__name__)
 
 
-def _refusal_for_server(error: FedrecError, *, repeats: Repeats, subject: str) -> Refusal:
+def _refusal_for_server(error: FedrecError, *, log: DeduplicatedLog, subject: str) -> Refusal:
     """Reduce an error to what the server may read, and log the rest for the merchant."""
     if isinstance(error, RefusedError):
-        repeats.say(subject, f"refused: {one_line(error, most=MAX_REASON)}")
+        log.write(subject, f"refused: {one_line(error, most=MAX_REASON)}")
     refusal = refusal_of(error)
     if refusal.code == "failed":
         # The error may name a photo, and names of photos must not be kept in a log.
         what = type(error).__name__ if isinstance(error, DataError) else one_line(error)
-        repeats.say(
+        log.write(
             subject,
             f"a request failed ({what}): run 'fedrec client check' to find the cause",
             level=logging.ERROR,
@@ -53,7 +53,7 @@ def _refusal_for_server(error: FedrecError, *, repeats: Repeats, subject: str) -
 
 
 def build_client_app(
-    merchant_of: Callable[[Context], Merchant], *, repeats: Repeats | None = None
+    merchant_of: Callable[[Context], Merchant], *, log: DeduplicatedLog | None = None
 ) -> ClientApp:
     """Build a ClientApp that passes each message to the merchant of the message's context.
 
@@ -61,14 +61,14 @@ def build_client_app(
 
     Args:
         merchant_of: returns the merchant of a context.
-        repeats: logs refusals, and writes a repeated one only once.
+        log: logs refusals, and a repeated one only once.
 
     Returns:
         The ClientApp.
 
     """
     app = ClientApp()
-    log_repeats = repeats or Repeats(_log)
+    deduplicated = log or DeduplicatedLog(_log)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -87,7 +87,7 @@ def build_client_app(
             answer=answer,
             refuse=refuse,
             blob_bytes=lambda: 0,
-            repeats=log_repeats,
+            log=deduplicated,
         )
 
     @app.train()
@@ -107,7 +107,7 @@ def build_client_app(
             answer=merchant.train,
             refuse=refuse,
             blob_bytes=blob_bytes,
-            repeats=log_repeats,
+            log=deduplicated,
         )
 
     @app.query("unmask")
@@ -127,7 +127,7 @@ def build_client_app(
             answer=merchant.unmask,
             refuse=refuse,
             blob_bytes=blob_bytes,
-            repeats=log_repeats,
+            log=deduplicated,
         )
 
     @app.query("close")
@@ -147,7 +147,7 @@ def build_client_app(
             answer=answer,
             refuse=refuse,
             blob_bytes=lambda: 0,
-            repeats=log_repeats,
+            log=deduplicated,
         )
 
     return app
@@ -161,7 +161,7 @@ def _reply(
     answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
     refuse: Callable[[Refusal], Strict],
     blob_bytes: Callable[[], int],
-    repeats: Repeats,
+    log: DeduplicatedLog,
 ) -> Message:
     """Answer a message if the merchant's server signed it; refuse it if not, or if answering fails."""
     request: Request | None = None
@@ -172,16 +172,16 @@ def _reply(
         if request.subject != (signed.training_id, signed.round_number):
             raise ProtocolError("a request's signature is for another training or round than its body")
         reply, sent = answer(request, blobs)
-        repeats.end(_subject(message, request))
+        log.end(_subject(message, request))
     except FedrecError as error:
         subject = _subject(message, request)
-        reply, sent = refuse(_refusal_for_server(error, repeats=repeats, subject=subject)), {}
+        reply, sent = refuse(_refusal_for_server(error, log=log, subject=subject)), {}
         _store_refusal(merchant.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 
 
 def _subject(message: Message, request: Request | None) -> str:
-    """Return the key under which refusals are counted as repeats: message type and training."""
+    """Return the key under which refusals are deduplicated: message type and training."""
     return f"{message.metadata.message_type} {'' if request is None else request.subject[0]}"
 
 

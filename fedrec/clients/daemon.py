@@ -22,7 +22,7 @@ from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
-from fedrec.observability.repeats import Repeats
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.shape import shape_of
 
@@ -85,8 +85,8 @@ class Daemon:
         self._with_next_key = False
         home.node_key()
         self._merchant = open_merchant(home, device=options.device, seed=options.seed)
-        self._repeats = Repeats(_log)
-        self._app: ClientApp = build_client_app(lambda context: self._merchant, repeats=self._repeats)
+        self._deduplicated = DeduplicatedLog(_log)
+        self._app: ClientApp = build_client_app(lambda context: self._merchant, log=self._deduplicated)
         self._stop = threading.Event()
         self._next_expiry = 0.0
         self.observer = MerchantObserver(self._merchant.ledger)
@@ -118,7 +118,7 @@ class Daemon:
                     self._lost(str(error))
                     if self._stop.is_set():
                         break
-                    self._repeats.say("connection", f"{error}; retrying until it succeeds")
+                    self._deduplicated.write("connection", f"{error}; retrying until it succeeds")
                     if isinstance(error, NotAdmittedError):
                         self._with_next_key = not self._with_next_key
                     self._stop.wait(pause)
@@ -126,7 +126,7 @@ class Daemon:
         finally:
             self._lost("the daemon has stopped")
             self._merchant.close()
-            self._repeats.end()
+            self._deduplicated.end()
             _log.info("stopped")
 
     def _expire(self) -> None:
@@ -135,7 +135,7 @@ class Daemon:
             self._merchant.expire()
 
     def _connected(self) -> None:
-        self._repeats.end("connection")
+        self._deduplicated.end("connection")
         _log.info("connected to %s", self._join.address)
         self.observer.connection(up=True)
         self._home.note_connection(connected=True)
@@ -233,7 +233,7 @@ class Daemon:
         run_id, kind = message.metadata.run_id, message.metadata.message_type
         context = Context(run_id=run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
         text = f"answering {one_line(kind)} of {one_line(message.metadata.group_id)}"
-        self._repeats.say("message", text, level=logging.INFO)
+        self._deduplicated.write("message", text, level=logging.INFO)
         try:
             return self._app(message, context)
         # The daemon survives any failure of a message. The server learns that it failed, but not the reason.

@@ -16,7 +16,7 @@ from fedrec._internal.text import listed
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.superlink import SuperLinkHost
-from fedrec.observability.repeats import Repeats
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
@@ -70,7 +70,7 @@ class Service:
         self._stop, self._over = threading.Event(), threading.Event()
         self._gathered: set[str] = set()
         self._names: dict[bytes, str] = {}
-        self._repeats = Repeats(_log)
+        self._deduplicated = DeduplicatedLog(_log)
         self.observer = ServerObserver(home)
         _, host, port = home.settings()
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
@@ -88,7 +88,7 @@ class Service:
         self._stop.set()
 
     def _turned_away(self, address: str, path: str) -> None:
-        self._repeats.say(f"refused {address}", f"refused {path} from {address}")
+        self._deduplicated.write(f"refused {address}", f"refused {path} from {address}")
         self.observer.turned_away(address, path)
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Service:
                 self._over.set()
                 watch.join()
                 self._host.stop()
-                self._repeats.end()
+                self._deduplicated.end()
                 _log.info("stopped")
         finally:
             self._scratch.cleanup()
@@ -133,9 +133,9 @@ class Service:
         while not self._over.wait(_LOOK_SECONDS):
             try:
                 self._admit()
-                self._repeats.end("roster")
+                self._deduplicated.end("roster")
             except (FedrecError, httpx.HTTPError, RuntimeError, OSError) as error:
-                self._repeats.say(
+                self._deduplicated.write(
                     "roster",
                     "Flower's list of nodes could not be updated from the roster; it is tried again: "
                     f"{error}",
@@ -201,7 +201,7 @@ class Service:
         return True
 
     def _ended(self, training: Training) -> None:
-        self._repeats.end(training.number)
+        self._deduplicated.end(training.number)
         if training.is_cancelled():
             _log.info("training %s was cancelled", training.number)
         elif not self._stop.is_set():
@@ -217,7 +217,7 @@ class Service:
             Whether this training is tried again at once.
 
         """
-        self._repeats.say(training.number, f"training {training.number} waits for merchants: {error}")
+        self._deduplicated.write(training.number, f"training {training.number} waits for merchants: {error}")
         reason = f"waits for merchants: {error}"
         if roster_fingerprint(training.plan().roster) != roster_fingerprint(self._home.roster()):
             reason += "; the roster has changed since it was planned: cancel it, and plan it anew"

@@ -21,7 +21,7 @@ from fedrec.clients.records import TrainingData
 from fedrec.clients.store_view import read_store
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
-from fedrec.observability.repeats import Repeats
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.transport import unpack
@@ -110,7 +110,7 @@ def test_no_line_at_a_normal_level_names_a_photo(tmp_path: Path, failure: Except
 
     change_means(cohort.merchants["m0"], data_for=unreadable)
     daemon = object.__new__(Daemon)
-    daemon._repeats = Repeats(logging.getLogger("fedrec.clients.daemon"))
+    daemon._deduplicated = DeduplicatedLog(logging.getLogger("fedrec.clients.daemon"))
     daemon._app = build_client_app(lambda context: cohort.merchants["m0"])
     reply = daemon._reply(request(cohort), node_id=1)
     assert unpack(reply.content, JoinReply, max_blob_bytes=0)[0].refused is None
@@ -133,7 +133,7 @@ def test_a_server_writes_no_line_of_its_own(tmp_path: Path) -> None:
     message = new_message(RecordDict(), message_type="query.join", node_id=1, group_id=forged, ttl=60)
     cohort = Cohort(tmp_path / "cohort")
     daemon = object.__new__(Daemon)
-    daemon._repeats = Repeats(logging.getLogger("fedrec.clients.daemon"))
+    daemon._deduplicated = DeduplicatedLog(logging.getLogger("fedrec.clients.daemon"))
     daemon._app = cohort.app()
     daemon._reply(message, node_id=1)
     lines = written(tmp_path)

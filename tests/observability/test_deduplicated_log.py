@@ -1,4 +1,4 @@
-"""A log says a matter once, again when it changes, and in the end how often it was so."""
+"""A repeated message is logged once, again when it changes, and with its count in the end."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from flwr.app import Context, RecordDict
 from fedrec.clients.client_app import build_client_app
 from fedrec.errors import RefusedError
 from fedrec.flower import new_message, set_task_identity
-from fedrec.observability.repeats import Repeats
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
 
-LOG = logging.getLogger("fedrec.tests.repeats")
+LOG = logging.getLogger("fedrec.tests.deduplicated_log")
 
 
-def test_a_matter_is_said_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
-    repeats = Repeats(LOG)
+def test_a_message_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    log = DeduplicatedLog(LOG)
     for text in ("m1 is away", "m1 is away", "m1 is away", "m2 is away", "m1 is away"):
-        repeats.say("0001", text)
+        log.write("0001", text)
     assert caplog.messages == ["m1 is away", "m1 is away (3 times in all)", "m2 is away", "m1 is away"]
 
 
-def test_matters_don_t_interrupt_each_other_and_their_ends_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    repeats = Repeats(LOG)
+def test_topics_are_separate_and_each_ends_with_its_count(caplog: pytest.LogCaptureFixture) -> None:
+    log = DeduplicatedLog(LOG)
     for _ in range(2):
-        repeats.say("0001", "waits", level=logging.ERROR)
-        repeats.say("0002", "waits, too")
-    repeats.end("0002")
-    repeats.end()
-    repeats.end()
+        log.write("0001", "waits", level=logging.ERROR)
+        log.write("0002", "waits, too")
+    log.end("0002")
+    log.end()
+    log.end()
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("ERROR", "waits"),
         ("WARNING", "waits, too"),
@@ -41,14 +41,14 @@ def test_matters_don_t_interrupt_each_other_and_their_ends_are_told(caplog: pyte
     ]
 
 
-def test_it_remembers_no_more_matters_than_it_may(caplog: pytest.LogCaptureFixture) -> None:
-    repeats = Repeats(LOG, most=2)
+def test_no_more_topics_are_remembered_than_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    log = DeduplicatedLog(LOG, most=2)
     for number in range(100):
-        repeats.say(f"refused {number}", f"refused {number}")
-    repeats.say("refused 99", "refused 99")
-    repeats.say("refused 0", "refused 0")
+        log.write(f"refused {number}", f"refused {number}")
+    log.write("refused 99", "refused 99")
+    log.write("refused 0", "refused 0")
     assert len(caplog.messages) == 101
-    assert len(repeats._said) == 2
+    assert len(log._topics) == 2
 
 
 class _Refusing:
@@ -67,7 +67,7 @@ class _Refusing:
         """Keep nothing."""
 
 
-def test_a_merchant_logs_what_it_refuses_again_and_again_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_merchant_logs_a_repeated_refusal_once(caplog: pytest.LogCaptureFixture) -> None:
     """Each try of the server had a line of its own, every 6 to 16 seconds."""
     merchant = _Refusing()
     app = build_client_app(lambda context: merchant)  # type: ignore[arg-type, return-value]
@@ -99,7 +99,7 @@ def test_a_server_logs_what_a_training_waits_for_once(
         plan=lambda: SimpleNamespace(roster=()),
         set_status=lambda status, reason: kept.append(reason),
     )
-    server = SimpleNamespace(_repeats=Repeats(LOG), _home=SimpleNamespace(roster=lambda: ()))
+    server = SimpleNamespace(_deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(roster=lambda: ()))
     for missing in (2, 2, 2, 1):
         error = CohortIncompleteError(f"{3 - missing} of 3 merchants joined")
         service.Service._wait(server, training, error, begun=False)  # type: ignore[arg-type]
