@@ -3,10 +3,9 @@
     result = fedrec.simulate(model=lambda: MyNet(), merchants=[(x, y), ...], test=(x, y), epsilon=8)
     result.accuracy, result.f1, result.epsilon, result.rounds, result.folder
 
-:func:`simulate` trains with simulated merchants, :func:`load_model` takes the model of a run,
-:func:`epsilon` and :func:`noise_for` tell what a training costs, :func:`add_optimizer` adds a server
-optimizer of one's own, and :func:`verify` rechecks an audit bundle.
-Everything is imported when it is first asked for.
+:func:`simulate` trains with simulated merchants, :func:`load_model` loads the model of a run,
+:func:`epsilon` and :func:`noise_for` compute what a training costs, :func:`add_optimizer` registers your own
+server optimizer, and :func:`verify` rechecks an audit bundle. Each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, and keep it."""
+    """Import a name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -71,5 +70,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List what is offered, imported or not."""
+    """List all names, imported or not."""
     return sorted({*globals(), *__all__})

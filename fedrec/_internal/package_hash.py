@@ -1,4 +1,4 @@
-"""The code that an entry point leads to, named by a hash, before any of it runs."""
+"""Hash the code of an installed package before any of it runs."""
 
 from __future__ import annotations
 

@@ -100,11 +100,11 @@ def plan(
 ) -> None:
     """Plan a training for the enrolled merchants and file it to be run."""
     from fedrec.cli.plan_summary import plan_lines
-    from fedrec.server.training_file import file_training, read_training_file
+    from fedrec.server.training_file import add_training, read_training_file
 
     opened = ServerHome.open(home)
     options = read_training_file(file)
-    training = file_training(
+    training = add_training(
         opened.trainings,
         options,
         server_key=opened.identity().public.hex(),

@@ -1,1 +1,1 @@
-"""What server and merchant say to each other and how it travels: the only place where the two meet."""
+"""Define the messages between server and merchants, and their encoding."""

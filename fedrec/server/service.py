@@ -231,7 +231,7 @@ class Service:
         if training.number in self._gathered:
             return
         plan, deadline = training.plan(), time.monotonic() + self._gather_seconds
-        stands = training.status()[0]
+        status = training.status()[0]
         said: set[int] | None = None
         while len(there := set(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:
             if there != said:
@@ -239,10 +239,10 @@ class Service:
                 absent = listed(self._absent(plan, there))
                 reason = f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: {absent}"
                 _log.info("training %s %s", training.number, reason)
-                training.set_status(stands, reason)
+                training.set_status(status, reason)
             if self._stop.wait(0.2) or training.is_cancelled():
                 # Remove the reason to wait; a cancelled training keeps its own status.
-                training.set_status(stands)
+                training.set_status(status)
                 return
         self._gathered.add(training.number)
 

@@ -95,11 +95,11 @@ class ServerObserver:
     def status(self) -> dict[str, Any]:
         """Return everything that the status page shows, as a JSON document."""
         trainings = list(all_trainings(self._home.trainings))
-        stands = {training.number: training.status()[0] for training in trainings}
-        shown = next((t for t in trainings if stands[t.number] == "running"), None)
+        statuses = {training.number: training.status()[0] for training in trainings}
+        shown = next((t for t in trainings if statuses[t.number] == "running"), None)
         # Next choices: one that was tried and waits for merchants, then the last one that ran.
-        shown = shown or next((t for t in trainings if stands[t.number] == "filed" and t.status()[1]), None)
-        shown = shown or next((t for t in reversed(trainings) if stands[t.number] != "filed"), None)
+        shown = shown or next((t for t in trainings if statuses[t.number] == "filed" and t.status()[1]), None)
+        shown = shown or next((t for t in reversed(trainings) if statuses[t.number] != "filed"), None)
         with self._mutex:
             followed, turned_away, requests = self._followed, self._turned_away, list(self._requests)
         return {
@@ -107,7 +107,7 @@ class ServerObserver:
             "time": _now(),
             "started": self._started,
             "enrolled": [entry.name for entry in self._home.enrolled()],
-            "waiting": sum(state == "filed" for state in stands.values()),
+            "waiting": sum(state == "filed" for state in statuses.values()),
             "turned_away": {"count": turned_away, "last": requests},
             "training": None if shown is None else self._training(shown, followed),
         }
@@ -119,7 +119,7 @@ class ServerObserver:
         with self._accounting:
             # A frozen pydantic model has a hash, which pyright doesn't see.
             epsilons = _epsilons(plan)  # pyright: ignore[reportArgumentType]
-            broken = _broken(plan, rounds=done)  # pyright: ignore[reportArgumentType]
+            broken = _epsilon_if_broken(plan, rounds=done)  # pyright: ignore[reportArgumentType]
         shown: dict[str, Any] = {
             "number": training.number,
             "training_id": plan.training_id,
@@ -231,7 +231,7 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 @lru_cache(maxsize=1)
-def _broken(plan: TrainingPlan, *, rounds: int) -> float | None:
+def _epsilon_if_broken(plan: TrainingPlan, *, rounds: int) -> float | None:
     """Return epsilon by PLD if every upload were seen in clear, after so many rounds.
 
     None without a guarantee.

@@ -58,7 +58,7 @@ def read_training_file(path: Path) -> TrainingFile:
         raise ConfigError(f"{path}: {where}{problem.text}") from None
 
 
-def file_training(
+def add_training(
     folder: Path,
     options: TrainingFile,
     *,
@@ -105,12 +105,12 @@ def file_training(
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
-        file_plan(made, planned.plan, seed=options.initial_seed, eval_data=options.eval_data)
+        write_plan(made, planned.plan, seed=options.initial_seed, eval_data=options.eval_data)
         # A running server sees the training from here on, complete.
         return Training(made.folder.rename(folder / number))
 
 
-def file_plan(
+def write_plan(
     training: Training,
     plan: TrainingPlan,
     *,

@@ -31,7 +31,7 @@ from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
-from fedrec.server.training_file import file_plan
+from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import Source, open_source, write_arrays
 from fedrec.simulations.faults import Crashes
@@ -192,7 +192,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     write_own_reports(source, run.homes)
     # The plan holds the declared sizes, which are charged first. The status comes last: a run without it was
     # never begun.
-    file_plan(training, plan, seed=seed, run_id=run_id)
+    write_plan(training, plan, seed=seed, run_id=run_id)
     return run
 
 

@@ -22,7 +22,7 @@ from fedrec.cli.heartbeat import Heartbeat
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
 from fedrec.protocol.plan import Peer
-from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.simulations import local_grid, run_setup
 
 CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
@@ -285,7 +285,7 @@ def test_a_training_file_that_no_plan_can_hold_is_one_line(tmp_path: Path) -> No
     options = TrainingFile(classes=("mug", "s" * 201), image_size=8)
     roster = tuple(Peer(name=f"m{index}", signing_key=f"{index:064x}") for index in range(4))
     with pytest.raises(ConfigError, match="classes must be of 200 characters or fewer"):
-        file_training(tmp_path, options, server_key="0" * 64, roster=roster, sizes=(100,) * 4)
+        add_training(tmp_path, options, server_key="0" * 64, roster=roster, sizes=(100,) * 4)
     assert list(tmp_path.iterdir()) == []
 
 

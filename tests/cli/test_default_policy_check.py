@@ -17,7 +17,7 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.server.training_file import TrainingFile, add_training
 from tests.support.cohort import Cohort, change_means
 
 CLASSES = ("hat", "mug", "sock")
@@ -26,7 +26,7 @@ CLASSES = ("hat", "mug", "sock")
 def planned(cohort: Cohort, folder: Path, *, size: int = 100, **options: object) -> TrainingPlan:
     """The plan that an operator's file of these options gives."""
     folder.mkdir(exist_ok=True)
-    return file_training(
+    return add_training(
         folder,
         TrainingFile(classes=CLASSES, **options),  # type: ignore[arg-type]
         server_key=cohort.server.public.hex(),

@@ -42,7 +42,7 @@ from fedrec.protocol.transport import pack
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
-from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.server.trainings import Training
 from tests.support.daemons import public_pem
 from tests.support.ledgers import COUNT
@@ -238,7 +238,7 @@ def training(home: ServerHome) -> Training:
     )
     sizes = home.sizes("record")
     key = home.identity().public.hex()
-    made = file_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
+    made = add_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
     made.set_status("running")
     lines = [line(1, contributors=3), line(2, contributors=2, opened=False), line(4, contributors=3)]
     (made.folder / "rounds.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
@@ -305,7 +305,7 @@ def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: Serv
         | {"secure_aggregation": "none", "classes": ["a", "b"], "image_size": 16}
     )
     key, sizes = home.identity().public.hex(), home.sizes("record")
-    made = file_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
+    made = add_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
     made.set_status("running")
     with served(dict(ServerObserver(home).routes())) as client:
         status, page = client.get("/status.json").json(), client.get("/status.html").text

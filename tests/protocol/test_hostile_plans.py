@@ -20,7 +20,7 @@ from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import MAX_DIMENSION
 from fedrec.server.settled_options import settle
-from fedrec.server.training_file import TrainingFile, file_training
+from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.vision import model_registry
 from tests.support.cohort import Cohort
 
@@ -99,7 +99,7 @@ def test_an_operator_is_told_before_a_model_is_built(cohort: Cohort, tmp_path: P
     tracemalloc.start()
     try:
         with pytest.raises(ConfigError, match=f"536,890,882 parameters .* at most {MAX_DIMENSION:,}"):
-            file_training(
+            add_training(
                 folder,
                 options,
                 server_key=cohort.server.public.hex(),

@@ -31,7 +31,7 @@ from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_home import ServerHome
-from fedrec.server.training_file import TrainingFile, file_training, read_training_file
+from fedrec.server.training_file import TrainingFile, add_training, read_training_file
 from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find_training
 from tests.support.callers import Call, admitted
@@ -154,7 +154,7 @@ def test_a_renewed_certificate_is_of_the_same_authority(home: ServerHome) -> Non
 
 def planned(home: ServerHome) -> Training:
     options = TrainingFile(model="cnn", classes=("a", "b"), image_size=8, rounds=4, epsilon=50, delta=1e-3)
-    return file_training(
+    return add_training(
         home.trainings,
         options,
         server_key=home.identity().public.hex(),
@@ -429,7 +429,7 @@ def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Pat
     def filed() -> Training:
         options = TrainingFile.model_validate(written)
         sizes = (100,) * len(roster)
-        return file_training(tmp_path / "trainings", options, server_key="0" * 64, roster=roster, sizes=sizes)
+        return add_training(tmp_path / "trainings", options, server_key="0" * 64, roster=roster, sizes=sizes)
 
     with pytest.raises(ConfigError, match="eval_data: there is no folder"):
         filed()

@@ -55,7 +55,7 @@ def training_document(report: Mapping[str, Any]) -> Document:
             Section("The guarantee", tuple(_guarantee(privacy, trust, rated))),
             *_warnings(report),
             Section("Round by round", tuple(round_charts.round_blocks(report))),
-            Section("What each party could see", tuple(_sights(privacy, trust, rated))),
+            Section("What each party could see", tuple(_party_views(privacy, trust, rated))),
             Section("Confusion matrix", tuple(tables.confusion(metrics))),
             Section("Classes", (tables.per_class(metrics),)),
             Section("Merchants", (tables.merchants(privacy),)),
@@ -155,7 +155,7 @@ def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"Epsilon of all copies of a {unit} together, where there are several: {', '.join(told)}.",)
 
 
-def _sights(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
+def _party_views(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
     rows = tuple(
         (
             view.party,

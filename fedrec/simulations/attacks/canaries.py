@@ -43,7 +43,7 @@ from fedrec.server.optimizers.interface import State, Vector
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
-from fedrec.server.training_file import file_plan
+from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.canary_model import CanaryModel, canary_data, canary_task
@@ -286,7 +286,7 @@ def _train(
     write_secret(home.identity_file, server.private_bytes())
     task = canary_task(options.canaries)
     plan = _plan(options, task, identities, server_key=server.public.hex())
-    file_plan(training, plan, seed=task.seed)
+    write_plan(training, plan, seed=task.seed)
     seeds = {
         name: int.from_bytes(Randomness.from_os().bytes(7), "big") for name in names[-options.colluders :]
     }
@@ -297,7 +297,7 @@ def _train(
         return randomness_for(name, plan, round_number)
 
     # No limit on lost rounds: the model doesn't change here, so that every round looks lost.
-    policy = MerchantPolicy.without_limits(modes={"distributed"}, schemes={options.scheme})
+    policy = MerchantPolicy.without_limits(modes={plan.mode}, schemes={options.scheme})
     merchants = []
     for name in names:
         count = draw_count(

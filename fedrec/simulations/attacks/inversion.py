@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError, DataError
+from fedrec.privacy.aggregation import kahe
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.simulations.attacks.image_similarity import grey_like, match_order, psnr, ssim
@@ -166,7 +167,7 @@ class InversionResult:
             "noise_multiplier": self.noise_multiplier,
             "merchants": defence.merchants,
             "colluders": defence.colluders,
-            "scheme": "kahe",
+            "scheme": kahe.NAME,
             "batches": [
                 {
                     "photos": len(batch.photos),

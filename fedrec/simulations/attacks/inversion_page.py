@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedrec.privacy.aggregation import kahe
 from fedrec.report.document import (
     Alert,
     Block,
@@ -24,7 +25,13 @@ from fedrec.report.document import (
     Tag,
 )
 from fedrec.report.html import render_html
-from fedrec.simulations.attacks.inversion import SUCCESS_PSNR, BatchResult, InversionResult, Reconstruction
+from fedrec.simulations.attacks.inversion import (
+    MODEL,
+    SUCCESS_PSNR,
+    BatchResult,
+    InversionResult,
+    Reconstruction,
+)
 
 SHOWN = 8
 """The largest number of a batch's pictures on the page."""
@@ -150,12 +157,12 @@ def _settings(result: InversionResult) -> Facts:
     return Facts(
         (
             ("Photos", f"{result.photo_source}, grey, {result.settings.size} pixels a side"),
-            ("Model", f"cnn, {result.parameters:,} parameters"),
+            ("Model", f"{MODEL}, {result.parameters:,} parameters"),
             ("Epsilon of the training", f"{defence.epsilon:g} at delta {defence.delta:.2g}"),
             ("Noise multiplier", f"{result.noise_multiplier:.3f}"),
             ("Clip", f"{defence.clip:g}"),
             ("Merchants", f"{defence.merchants}, of whom {defence.colluders} may side with the server"),
-            ("Encryption", "kahe"),
+            ("Encryption", kahe.NAME),
             ("Search", f"{result.settings.search_steps} steps, seed {result.settings.seed}"),
         )
     )

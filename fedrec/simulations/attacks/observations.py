@@ -17,6 +17,7 @@ from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import modes
 
 _UNCLIPPED = 1e12
 """A clipping bound that no gradient reaches."""
@@ -80,7 +81,7 @@ def noise_of_training(defence: Defence, *, dimension: int, records: int) -> Nois
     """
     return plan_noise(
         NoiseRequest(
-            mode="distributed",
+            mode=modes.DISTRIBUTED.name,
             epsilon=defence.epsilon,
             noise_multiplier=None,
             delta=defence.delta,
@@ -110,7 +111,7 @@ def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: in
     """
     return plan_noise(
         NoiseRequest(
-            mode="distributed",
+            mode=modes.DISTRIBUTED.name,
             epsilon=None,
             noise_multiplier=training.noise_multiplier,
             delta=defence.delta,

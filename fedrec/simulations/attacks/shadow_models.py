@@ -19,6 +19,7 @@ from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.step import DpSgdSettings, contribute
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol import modes
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.weights import Weights
 from fedrec.simulations.attacks.lira import margins
@@ -111,7 +112,7 @@ def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records:
     """
     return plan_noise(
         NoiseRequest(
-            mode="off" if epsilon is None else "local",
+            mode=(modes.OFF if epsilon is None else modes.LOCAL).name,
             epsilon=epsilon,
             noise_multiplier=None,
             delta=recipe.delta,
