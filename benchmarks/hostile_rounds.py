@@ -29,8 +29,8 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink
 from fedrec.server.round_records import RoundRecord
-from fedrec.simulations.faults import Saboteur
 from fedrec.simulations.federation import Federation
+from fedrec.simulations.injected_faults import Saboteur
 from fedrec.simulations.run_setup import prepare, prepare_inputs, simulated_merchants
 from fedrec.vision.synthetic import CLASSES, generate, write
 

@@ -22,7 +22,7 @@ from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine
 from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
-from fedrec.simulations.faults import Dropouts
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory_meter import MemoryMeter

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from fedrec.simulations.faults import Dropouts
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.virtual_grid import VirtualGrid, WorkerDiedError
 from fedrec.simulations.worker_process import WorkerProcess, pickle_app
 

@@ -22,7 +22,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
 from fedrec.simulations.data_sources import read_digests
-from fedrec.simulations.faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
+from fedrec.simulations.injected_faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from fedrec.vision.model_inputs import to_inputs
 from fedrec.vision.model_registry import ModelSpec

@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec.flower import RayActors
-from fedrec.simulations.faults import Dropouts
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.virtual_grid import VirtualGrid, node_context
 
 

@@ -34,7 +34,7 @@ from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import Source, open_source, write_arrays
-from fedrec.simulations.faults import Crashes
+from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.run_folder import check_run_folder, make_run_folder

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedrec.errors import TrainingError
 from fedrec.flower import APP_FAILED, DEFAULT_TTL, NODE_GONE, Run, error_reply, new_message, set_task_identity
-from fedrec.simulations.faults import Dropouts, Phase
+from fedrec.simulations.injected_faults import Dropouts, Phase
 
 RUN_ID = 1
 FIRST_NODE = 1000

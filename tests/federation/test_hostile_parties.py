@@ -19,7 +19,7 @@ from fedrec.protocol.messages import JoinRequest, UnmaskRequest
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import SignedCommitment, box_binding
 from fedrec.protocol.transport import unpack
-from tests.support.attacks import deal_badly, expected_without, keep, lying, unmask_requests
+from tests.support.cheating_parties import deal_badly, expected_without, keep, lying, unmask_requests
 from tests.support.cohort import Cohort, InProcessGrid
 
 

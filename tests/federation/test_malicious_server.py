@@ -31,7 +31,7 @@ from fedrec.protocol.statements import (
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
 from fedrec.protocol.transport import pack, unpack
-from tests.support.attacks import CLEAR, keep, unmask_requests
+from tests.support.cheating_parties import CLEAR, keep, unmask_requests
 from tests.support.cohort import Cohort, InProcessGrid
 
 Blobs = dict[str, bytes]

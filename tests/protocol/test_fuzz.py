@@ -42,7 +42,7 @@ from fedrec.protocol.statements import (
 )
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.receipts import ReceiptBook
-from tests.support.messages import BODIES, HASH, PLAN
+from tests.support.sample_messages import BODIES, HASH, PLAN
 
 INPUTS = 120_000
 CI_INPUTS = 3_000

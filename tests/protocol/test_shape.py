@@ -26,7 +26,7 @@ from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import check_shape, shape_of
 from fedrec.protocol.transport import pack, unpack
-from tests.support.messages import BODIES, HASH, PLAN, SIGNED
+from tests.support.sample_messages import BODIES, HASH, PLAN, SIGNED
 
 MIB = 2**20
 SCHEMAS = sorted(

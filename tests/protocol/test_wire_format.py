@@ -26,7 +26,7 @@ from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
 from fedrec.protocol.transport import pack, request_hash, unpack
 from fedrec.protocol.trust import TrustModel
-from tests.support.messages import BLOB, BODIES, HASH, KINDS, OTHER_HASH, PEERS, PLAN, message
+from tests.support.sample_messages import BLOB, BODIES, HASH, KINDS, OTHER_HASH, PEERS, PLAN, message
 
 # --- what is refused -------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.server.blame import Blame
-from tests.support.attacks import deal_badly
+from tests.support.cheating_parties import deal_badly
 from tests.support.cohort import Cohort, InProcessGrid
 
 SMALL = {"committee": ("m0", "m1", "m2"), "threshold": 3}

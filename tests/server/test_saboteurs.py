@@ -11,7 +11,7 @@ from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.errors import TrainingError
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
 from fedrec.server.round_records import RoundRecord
-from fedrec.simulations.faults import Lie, Saboteur
+from fedrec.simulations.injected_faults import Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from tests.support.cohort import Cohort, InProcessGrid
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 from fedrec.config import SimulationConfig
 from fedrec.errors import MissingExtraError
 from fedrec.flower import require_ray
-from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import simulate
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.ray_engine import RayGrid
 from fedrec.vision import synthetic
 

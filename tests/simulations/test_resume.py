@@ -32,8 +32,8 @@ from fedrec.server.session import RoundOutcome, Session
 from fedrec.server.stragglers import Grace
 from fedrec.server.trainings import Training
 from fedrec.simulations import local_grid
-from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import resume, simulate
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.merchants import VirtualMerchant
 from fedrec.vision.synthetic import generate, write
 from tests.support.cohort import Cohort

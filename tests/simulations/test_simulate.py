@@ -21,8 +21,8 @@ from fedrec.privacy.accounting.ledger import read_entries
 from fedrec.privacy.accounting.ledger_entries import charges
 from fedrec.privacy.identity import verify
 from fedrec.simulations import local_grid
-from fedrec.simulations.faults import Dropouts
 from fedrec.simulations.harness import simulate
+from fedrec.simulations.injected_faults import Dropouts
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker
 

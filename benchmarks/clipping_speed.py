@@ -1,8 +1,9 @@
 """Per-record clipped gradient sums: plain training, Opacus (hooks, ghost), torch.func, and ours, in one run.
 
-Run ``python benchmarks/clipping.py [--quick] [--json FILE]``. One thread, batches of 64, images a second of
-CPU time (medians). Peak is memory beyond what model and batch hold. Plain training is a forward and a
-backward pass on the mean loss, without any clipping; every method takes a step of SGD on what it found.
+Run ``python benchmarks/clipping_speed.py [--quick] [--json FILE]``. One thread, batches of 64, images a
+second of CPU time (medians). Peak is memory beyond what model and batch hold. Plain training is a forward
+and a backward pass on the mean loss, without any clipping; every method takes a step of SGD on what it
+found.
 """
 
 from __future__ import annotations

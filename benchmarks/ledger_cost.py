@@ -1,9 +1,9 @@
 """What a charge costs a ledger with a long history: 1,000 entries of 40 kinds (rate, noise), reopened.
 
-Run ``python benchmarks/ledger.py [--quick] [--json FILE]``; ``--quick`` takes 100 entries of 10 kinds. Times
-are of a process that starts cold, as a daemon does: opening the ledger, a charge that nothing was prepared
-for, preparing a training's rounds (at its join, or in its first round after a restart), and charges then. A
-wall time holds three fsyncs.
+Run ``python benchmarks/ledger_cost.py [--quick] [--json FILE]``; ``--quick`` takes 100 entries of 10 kinds.
+Times are of a process that starts cold, as a daemon does: opening the ledger, a charge that nothing was
+prepared for, preparing a training's rounds (at its join, or in its first round after a restart), and
+charges then. A wall time holds three fsyncs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from audit import PEERS, charge, plan
 from measure import finish, parse
+from verify_cost import PEERS, charge, plan
 
 from fedrec.clients.noised_count import draw_count
 from fedrec.privacy.accounting.ledger import Answer, Charge, Ledger, create_ledger

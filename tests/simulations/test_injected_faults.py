@@ -14,8 +14,8 @@ import pytest
 from fedrec.config import default_min_contributors, load_config
 from fedrec.errors import ConfigError
 from fedrec.simulations import local_grid
-from fedrec.simulations.faults import Crashes, CrashPoint
 from fedrec.simulations.harness import simulate
+from fedrec.simulations.injected_faults import Crashes, CrashPoint
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker
 
