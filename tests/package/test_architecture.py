@@ -6,21 +6,21 @@ import ast
 import re
 from xml.etree import ElementTree
 
-from tests.support.layout import FLOORS, PACKAGE
+from tests.support.layout import LAYERS, PACKAGE
 
 DOCS = PACKAGE.parent / "docs"
 PAGE = (DOCS / "architecture.md").read_text("utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_the_picture_has_every_room_on_its_floor() -> None:
+def test_the_picture_has_every_folder_in_its_layer() -> None:
     drawn = {}
-    for group in ElementTree.parse(DOCS / "pictures" / "floors.svg").iter(f"{SVG}g"):
+    for group in ElementTree.parse(DOCS / "pictures" / "layers.svg").iter(f"{SVG}g"):
         for text in group.iter(f"{SVG}text"):
-            if text.get("class") == "room":
-                drawn[text.text] = group.get("data-floor")
-    assert drawn.pop("__init__.py") == "roof"
-    assert drawn == {room: str(floor) for room, floor in FLOORS.items()}
+            if text.get("class") == "folder":
+                drawn[text.text] = group.get("data-layer")
+    assert drawn.pop("__init__.py") == "6"
+    assert drawn == {folder: str(layer) for folder, layer in LAYERS.items()}
 
 
 def test_the_walk_has_ten_named_steps_that_each_lead_to_the_code_that_takes_it() -> None:

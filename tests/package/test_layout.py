@@ -1,4 +1,4 @@
-"""The package on disk: one module has one name, floors import downward, links lead into the package."""
+"""The package on disk: one module has one name, layers import downward, links lead into the package."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.layout import FLOORS, LINKED, PACKAGE, ROOT
+from tests.support.layout import LAYERS, LINKED, PACKAGE, ROOT
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Yield the dotted names that a file imports, taken-out names with their module."""
+    """Yield the dotted names that a file imports; a name imported from a module with the module's."""
     package = ".".join(file.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,15 +39,15 @@ def is_module(name: str) -> bool:
     return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
 
 
-def room_of(name: str) -> str:
-    """The room of a dotted name of the package; empty for a file beside the rooms."""
+def folder_of(name: str) -> str:
+    """Return the folder of a dotted name of the package; empty for a file beside the folders."""
     first = name.split(".")[1]
     return first if (PACKAGE / first).is_dir() else ""
 
 
 def test_nothing_is_imported_through_a_link() -> None:
     """``import server`` would find the link, and make a second copy of every module behind it."""
-    roots = {*LINKED, *FLOORS}
+    roots = {*LINKED, *LAYERS}
     found = {
         str(file.relative_to(ROOT)): wrong
         for file in sources("fedrec", "tests", "benchmarks")
@@ -92,7 +92,7 @@ def test_every_module_is_loaded_once_and_under_its_own_name() -> None:
 
 
 def test_links_lead_into_the_package() -> None:
-    """What git keeps: a relative link for every room that has one, also where the system makes no links."""
+    """Check what git stores, which holds also where the file system has no links."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout")
     listed = subprocess.run(
@@ -107,12 +107,12 @@ def test_links_lead_into_the_package() -> None:
                 ["git", "cat-file", "blob", digest], cwd=ROOT, capture_output=True, check=True
             )
             links[name] = kept.stdout.decode()
-    assert links == {room: f"fedrec/{room}" for room in LINKED if (PACKAGE / room).is_dir()}
+    assert links == {name: f"fedrec/{name}" for name in LINKED if (PACKAGE / name).is_dir()}
 
 
 def test_the_root_holds_only_what_a_newcomer_looks_for() -> None:
     assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "config.py", "errors.py"}
-    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} == set(FLOORS)
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} == set(LAYERS)
 
 
 def test_every_folder_with_python_is_a_package() -> None:
@@ -123,24 +123,26 @@ def test_every_folder_with_python_is_a_package() -> None:
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize("room", [room for room in FLOORS if FLOORS[room] > 1])
-def test_a_room_imports_from_floors_below_alone(room: str) -> None:
-    for file in (PACKAGE / room).rglob("*.py"):
+@pytest.mark.parametrize("folder", [folder for folder in LAYERS if LAYERS[folder] > 1])
+def test_a_folder_imports_only_from_layers_below(folder: str) -> None:
+    files = list((PACKAGE / folder).rglob("*.py"))
+    assert files
+    for file in files:
         for name in imports(file):
-            if name.startswith("fedrec.") and (other := room_of(name)) != room:
-                assert FLOORS.get(other, 1) < FLOORS[room], f"{file.relative_to(ROOT)} imports {name}"
+            if name.startswith("fedrec.") and (other := folder_of(name)) != folder:
+                assert LAYERS.get(other, 1) < LAYERS[folder], f"{file.relative_to(ROOT)} imports {name}"
 
 
-def test_the_ground_floor_imports_itself_alone() -> None:
-    ground = [file for file in sources("fedrec") if FLOORS.get(file.relative_to(PACKAGE).parts[0], 1) == 1]
-    ground.remove(PACKAGE / "__init__.py")
-    for file in ground:
+def test_the_lowest_layer_imports_only_itself() -> None:
+    lowest = [file for file in sources("fedrec") if LAYERS.get(file.relative_to(PACKAGE).parts[0], 1) == 1]
+    lowest.remove(PACKAGE / "__init__.py")
+    for file in lowest:
         for name in imports(file):
             if name.startswith("fedrec."):
-                assert FLOORS.get(room_of(name), 1) == 1, f"{file.relative_to(ROOT)} imports {name}"
+                assert LAYERS.get(folder_of(name), 1) == 1, f"{file.relative_to(ROOT)} imports {name}"
 
 
-def test_nobody_inside_imports_the_roof() -> None:
+def test_no_module_of_the_package_imports_its_public_names() -> None:
     """``fedrec/__init__.py`` is for users of the package."""
     for file in sources("fedrec"):
         for name in imports(file):

@@ -1,4 +1,4 @@
-"""The package on disk, and the floor of each of its folders."""
+"""The package on disk, and the layer of each of its folders."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ PACKAGE = ROOT / "fedrec"
 DOCS = ROOT / "docs"
 
 LINKED = ("server", "clients", "privacy", "simulations", "recognition")
-"""The rooms that have a link at the top of the repository, as soon as they exist."""
+"""The folders of the package that have a link at the top of the repository, if they exist."""
 
-FLOORS = {
+LAYERS = {
     "_internal": 1,
     "flower": 1,
     "observability": 1,
@@ -26,4 +26,4 @@ FLOORS = {
     "api": 5,
     "cli": 5,
 }
-"""The floor of each room; files beside them are on the ground floor, and may import all of it."""
+"""The layer of each folder; files beside the folders are in layer 1, and may import all of it."""
