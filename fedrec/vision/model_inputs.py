@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 from fedrec.errors import DataError
 from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.feature_cache import default_cache_dir
-from fedrec.vision.features import feature_matrices
+from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.transforms import augmented_views, normalise, to_model_input
 
 _FOLDER_SIZE = 64
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def unit(vector: np.ndarray) -> Any:
     return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
 
 
-def by_hand(backbone: Colours, image: Image.Image, view: FixedView, layer: str) -> np.ndarray:
+def by_hand(backbone: Colours, image: Image.Image, view: FixedView, layer: str) -> Any:
     return unit(backbone(fixed_view(image, view, size=SIDE)[None])[layer][0])
 
 
