@@ -13,11 +13,11 @@ from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones import packaged_sets
 from fedrec.vision.backbones.feature_sets import FeatureSet
+from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.layers import seeded_build
-from fedrec.vision.models.linear_head import LinearHead
 from fedrec.vision.models.resnet import ResNet18
-from fedrec.vision.training_recipes import Recipe, TrainingDefaults
+from fedrec.vision.training_recipes import Recipe, TrainingDefaults, head_recipe
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
@@ -100,11 +100,11 @@ def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
     return ResNet18(classes=classes, channels=channels, size=size)
 
 
-def _linear_head(name: str, features: FeatureSet) -> ModelSpec:
-    """Return a linear head on a feature set; its settings were chosen for vectors of length 1."""
+def _head(name: str, features: FeatureSet) -> ModelSpec:
+    """Return a linear head on the centred vectors of a feature set."""
 
     def make(classes: int, channels: int, size: int) -> nn.Module:
-        return LinearHead(classes=classes, dimension=features.dimension)
+        return CentredHead(classes=classes, dimension=features.dimension)
 
     return ModelSpec(
         name=name,
@@ -118,6 +118,7 @@ def _linear_head(name: str, features: FeatureSet) -> ModelSpec:
         defaults=TrainingDefaults(
             rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
         ),
+        recipe=head_recipe,
     )
 
 
@@ -162,11 +163,11 @@ REGISTRY: Final = Registry(
                 rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
             ),
         ),
-        _linear_head("effnet-lite0-head", packaged_sets.LITE0_WIDE),
-        _linear_head("lite0-views-head", packaged_sets.LITE0_VIEWS),
-        _linear_head("lite2-views-head", packaged_sets.LITE2_VIEWS),
-        _linear_head("lite0-lite2-views-head", packaged_sets.LITE0_LITE2_VIEWS),
-        _linear_head("lite0-small-head", packaged_sets.LITE0_SMALL),
+        _head("effnet-lite0-head", packaged_sets.LITE0_WIDE),
+        _head("lite0-views-head", packaged_sets.LITE0_VIEWS),
+        _head("lite2-views-head", packaged_sets.LITE2_VIEWS),
+        _head("lite0-lite2-views-head", packaged_sets.LITE0_LITE2_VIEWS),
+        _head("lite0-small-head", packaged_sets.LITE0_SMALL),
     ),
 )
 

@@ -314,7 +314,12 @@ def _padded(model: nn.Module, inputs: Tensor, labels: Tensor, clip: float, size:
     for views, label in zip(inputs, labels, strict=True):
         logits = model(views.repeat(size, *[1] * (views.ndim - 1)))[: len(views)]
         loss = nn.functional.cross_entropy(logits, label.expand(len(views)))
-        flat = np.concatenate([g.double().flatten().numpy() for g in torch.autograd.grad(loss, parameters)])
+        flat = np.concatenate(
+            [
+                g.double().flatten().numpy()
+                for g in torch.autograd.grad(loss, parameters, materialize_grads=True)
+            ]
+        )
         total += flat * min(1.0, clip / np.linalg.norm(flat))
     return total
 
