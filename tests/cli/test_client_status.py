@@ -94,7 +94,7 @@ def charge(home: MerchantHome, cost: Charge, *, version: str = VERSION) -> None:
         ledger.charge(cost, version=version)
 
 
-def test_a_folder_in_order_is_told_so(home: MerchantHome, photos: Path) -> None:
+def test_every_check_passes_for_a_folder_in_order(home: MerchantHome, photos: Path) -> None:
     found = findings(home)
     assert all(ok for ok, _ in found.values()), found
     assert found["photos"][1].startswith("30 photos") and "0 unusable" in found["photos"][1]
@@ -114,7 +114,9 @@ def test_unusable_files_are_named_with_their_reasons(home: MerchantHome, photos:
     assert f"{folder.name}/broken-0.png (not a picture of a known format)" in text
 
 
-def test_classes_are_held_against_the_training_s(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
+def test_classes_are_compared_with_those_of_the_training(
+    home: MerchantHome, photos: Path, tmp_path: Path
+) -> None:
     own = sorted(folder.name for folder in photos.iterdir())
     join(home, a_plan(tmp_path, classes=("a", *own[:-1])))
     ok, text = findings(home)["classes"]
@@ -124,7 +126,7 @@ def test_classes_are_held_against_the_training_s(home: MerchantHome, photos: Pat
     assert not ok and "none of these" in text and "a, b" in text
 
 
-def test_changed_photos_are_told_before_the_next_training(
+def test_changed_photos_are_reported_before_the_next_training(
     home: MerchantHome, photos: Path, tmp_path: Path
 ) -> None:
     own = tuple(sorted(folder.name for folder in photos.iterdir()))
@@ -177,7 +179,7 @@ def test_the_disk_that_is_needed_follows_from_the_plan(
 
 
 @pytest.mark.parametrize("file", ["node.key", "identity.key", "policy.toml", "ledger.sqlite"])
-def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, file: str) -> None:
+def test_a_broken_file_fails_its_check_and_the_others_still_run(home: MerchantHome, file: str) -> None:
     (home.folder / file).write_bytes(b"rubbish")
     (home.folder / file).chmod(0o600)
     found = findings(home)
@@ -191,7 +193,7 @@ def test_a_broken_file_is_a_line_and_the_rest_is_looked_at(home: MerchantHome, f
     assert "failed for" in str(shown.exception)
 
 
-def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
+def test_each_fault_fails_its_own_check(home: MerchantHome, photos: Path, tmp_path: Path) -> None:
     fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     found = findings(fresh, offline=False)
     assert [what for what, (ok, _) in found.items() if ok is False] == ["joined"]
@@ -204,7 +206,7 @@ def test_each_fault_is_named_where_it_belongs(home: MerchantHome, photos: Path, 
     assert [what for what, (ok, _) in findings(home).items() if ok is False] == ["photos", "store"]
 
 
-def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None:
+def test_an_older_copy_of_the_ledger_is_reported(home: MerchantHome) -> None:
     charge(home, CHARGE)
     older = home.ledger.read_bytes()
     charge(home, replace(CHARGE, round_number=1))
@@ -217,7 +219,7 @@ def test_a_ledger_put_back_to_an_older_state_is_told(home: MerchantHome) -> None
     assert not ok and "never replaced" in text
 
 
-def test_an_empty_budget_is_told(home: MerchantHome) -> None:
+def test_a_spent_budget_is_reported(home: MerchantHome) -> None:
     charge(home, replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0))
     ok, text = findings(home)["budget"]
     assert not ok and "epsilon 10 is spent" in text
@@ -329,7 +331,7 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     assert "can't be used" in told(home, "status")
 
 
-def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Path) -> None:
+def test_a_new_folder_has_a_status(tmp_path: Path, photos: Path) -> None:
     fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     text = told(fresh, "status")
     assert "none was joined yet" in text and "doesn't run" in text and "none is open" in text
@@ -339,7 +341,7 @@ def test_a_folder_that_has_done_nothing_has_a_status(tmp_path: Path, photos: Pat
     assert f"epsilon {spent:.2f}" in budget
 
 
-def test_refusals_are_few_however_many_a_server_asks_for(home: MerchantHome) -> None:
+def test_stored_refusals_are_limited_however_many_a_server_causes(home: MerchantHome) -> None:
     store = MerchantStore(home.store)
     for number in range(100):
         store.note_refusal(kind="train", reason=f"number {number}", plan=b"x" * (2**20 + 1))
@@ -397,5 +399,5 @@ def test_spent_and_left_are_counted_at_the_delta_of_today(home: MerchantHome) ->
     ("left", "shown"),
     [(9.799, "9.79"), (9.8, "9.80"), (0.0, "0.00"), (-0.001, "overrun by 0.01"), (None, "–")],
 )
-def test_what_is_left_is_never_shown_as_more(left: float | None, shown: str) -> None:
+def test_epsilon_left_is_never_shown_as_more(left: float | None, shown: str) -> None:
     assert number_format.epsilon_left(left) == shown

@@ -355,7 +355,7 @@ def run_program(*arguments: str | Path, stdout: int) -> tuple[int, str]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("command", ["--version", "data inspect PHOTOS"])
-def test_output_that_finds_no_room_is_one_line(command: str, photos: Path) -> None:
+def test_output_to_a_full_disk_is_one_line(command: str, photos: Path) -> None:
     with Path("/dev/full").open("w") as full:
         code, said = run_program(*command.replace("PHOTOS", str(photos)).split(), stdout=full.fileno())
     assert (code, said.count("\n")) == (SYSTEM, 1)
@@ -363,7 +363,7 @@ def test_output_that_finds_no_room_is_one_line(command: str, photos: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["--version", "data inspect PHOTOS", "data inspect PHOTOS --json"])
-def test_a_reader_that_has_gone_is_no_error(command: str, photos: Path) -> None:
+def test_a_closed_pipe_is_no_error(command: str, photos: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -433,7 +433,7 @@ def test_a_stage_that_takes_long_has_lines_without_a_terminal() -> None:
     assert "round 1/2" in lines
 
 
-def test_a_short_stage_has_none() -> None:
+def test_a_short_stage_prints_no_extra_lines() -> None:
     lines: list[str] = []
     with Heartbeat(lines.append) as heartbeat:
         heartbeat.tell(Stage("reading the data", 0, 1))
@@ -453,7 +453,7 @@ def test_an_error_of_usage_points_to_the_help_of_its_own_command(cli: Cli) -> No
 
 
 @pytest.mark.parametrize("group", ["server", "client", "data", "audit"])
-def test_help_of_a_group_says_what_its_commands_do_to_the_end(cli: Cli, group: str) -> None:
+def test_help_of_a_group_has_whole_sentences(cli: Cli, group: str) -> None:
     outcome = cli(group, "--help")
     assert outcome.code == 0
     listed = outcome.stdout.partition("Commands:")[2]
@@ -464,7 +464,7 @@ def test_help_of_a_group_says_what_its_commands_do_to_the_end(cli: Cli, group: s
         assert "restart the server to use it" in " ".join(listed.split())
 
 
-def test_a_training_that_is_not_on_file_points_to_the_list(cli: Cli, tmp_path: Path) -> None:
+def test_an_unknown_training_points_to_the_list(cli: Cli, tmp_path: Path) -> None:
     assert cli("server", "init", "--address", "localhost:8443", "--home", "home").code == 0
     outcome = cli("server", "cancel", "9", "--home", "home")
     assert outcome.code == CONFIG

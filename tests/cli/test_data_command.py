@@ -16,7 +16,7 @@ def fedrec(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_drawn_photos_are_counted_with_copies_and_broken_ones_named(
+def test_synthetic_photos_are_counted_and_copies_and_broken_files_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
@@ -42,7 +42,7 @@ def test_drawn_photos_are_counted_with_copies_and_broken_ones_named(
     assert "merchant merchant-01" in shown and f"skipped train/merchant-01/{chosen[1].parent.name}" in shown
 
 
-def test_nothing_is_drawn_over(
+def test_synthetic_photos_overwrite_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").touch()
@@ -51,7 +51,7 @@ def test_nothing_is_drawn_over(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_data_set_that_there_is_none_of(
+def test_an_unknown_data_set_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fedrec(monkeypatch, "data", "download", "imagenet", "--data-root", str(tmp_path)) == 2

@@ -62,7 +62,7 @@ def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) ->
     assert modules_of(*places.split()) == (0, "[]")
 
 
-def test_the_look_at_modules_sees_what_a_heavy_command_imports() -> None:
+def test_the_import_check_detects_what_a_heavy_command_imports() -> None:
     code, heavy = modules_of("simulate", "--epsilon", "0")
     assert code == 2 and "torch" in heavy
 
@@ -86,7 +86,7 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"), [("simulat", "simulate"), ("audit inversio", "inversion"), ("client chekc", "check")]
 )
-def test_a_command_that_is_misspelt_names_the_one_that_was_meant(wrong: str, right: str) -> None:
+def test_a_misspelt_command_suggests_the_right_one(wrong: str, right: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fedrec.cli", *wrong.split()], capture_output=True, text=True, check=False
     )

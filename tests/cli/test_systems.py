@@ -69,7 +69,7 @@ def test_no_module_of_ours_needs_posix_to_be_imported() -> None:
 
 
 @pytest.mark.parametrize("name", ["linux", "darwin"])
-def test_linux_and_macos_are_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linux_and_macos_are_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", name)
     path = tmp_path / "file.lock"
     assert not is_locked(path)

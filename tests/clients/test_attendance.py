@@ -71,7 +71,7 @@ def test_a_merchant_that_comes_back_as_another_node_takes_its_place_again(tmp_pa
     assert trained.count(2) == trained.count(5) == 2
 
 
-def test_who_is_not_there_is_named(tmp_path: Path) -> None:
+def test_absent_merchants_are_named(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: index == 2)
     coordinator, records = cohort.coordinator(cohort.plan(min_contributors=4), grid)

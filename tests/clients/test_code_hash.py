@@ -184,7 +184,7 @@ def touch(file: Path) -> None:
         stream.write(b"\n# touched\n")
 
 
-def test_touching_any_covered_module_changes_the_hash(copy: Path) -> None:
+def test_changing_any_covered_module_changes_the_hash(copy: Path) -> None:
     modules = step_modules(copy)
     assert set(modules) == set(COVERED)
     before = hash_modules(modules)
@@ -196,7 +196,7 @@ def test_touching_any_covered_module_changes_the_hash(copy: Path) -> None:
     assert hash_modules(modules) == before == code_hash()
 
 
-def test_touching_all_that_is_not_covered_leaves_the_hash_alone(copy: Path) -> None:
+def test_changing_modules_that_are_not_covered_leaves_the_hash_alone(copy: Path) -> None:
     covered = set(step_modules(copy).values())
     others = [file for file in copy.parent.rglob("*") if file.is_file() and file not in covered]
     for wanted in (
@@ -324,7 +324,7 @@ def test_a_source_that_is_no_python_is_refused(small: Callable[..., Path]) -> No
             step_modules(small({"clients/client_app.py": source}))
 
 
-def test_a_line_moved_over_a_file_s_border_changes_the_hash(small: Callable[..., Path]) -> None:
+def test_a_line_moved_to_the_next_file_changes_the_hash(small: Callable[..., Path]) -> None:
     package = small({"clients/client_app.py": "a = 1\nb = 2\n", "clients/assembly.py": ""})
     before = hash_modules(step_modules(package))
     small({"clients/client_app.py": "a = 1\n", "clients/assembly.py": "b = 2\n"})

@@ -115,7 +115,7 @@ class Killed:
         assert self.charged_rounds() == [1, 2]
 
 
-def test_killed_after_the_charge_the_round_stays_dropped(tmp_path: Path) -> None:
+def test_a_round_killed_after_its_charge_is_never_uploaded(tmp_path: Path) -> None:
     killed = Killed(tmp_path, "charged")
     assert killed.stored_body is None
     assert not killed.sent_file.exists()
@@ -131,7 +131,9 @@ def test_killed_after_the_charge_the_round_stays_dropped(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("die_at", ["stored", "sent"])
-def test_killed_after_the_store_the_same_bytes_come_back(tmp_path: Path, die_at: str) -> None:
+def test_a_round_killed_after_its_upload_was_stored_resends_the_same_bytes(
+    tmp_path: Path, die_at: str
+) -> None:
     killed = Killed(tmp_path, die_at)
     assert killed.stored_body is not None
     assert killed.sent_file.exists() == (die_at == "sent")

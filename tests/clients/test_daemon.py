@@ -72,7 +72,7 @@ def edit(home: MerchantHome, rules: str) -> None:
     (home.folder / "policy.toml").write_text(f"lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n{rules}\n")
 
 
-def test_policy_and_join_file_are_followed_while_the_daemon_runs(
+def test_policy_and_join_file_are_reloaded_while_the_daemon_runs(
     server: Server, home: MerchantHome, certificates: Certificates, tmp_path: Path
 ) -> None:
     edit(home, 'models = ["other"]')

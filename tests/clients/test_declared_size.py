@@ -151,7 +151,7 @@ def test_one_release_holds_until_the_merchant_asks_for_another(photos: Path, tmp
     assert again[1].epsilons.spent_before == again[0].epsilons.spent_after
 
 
-def test_a_count_is_on_the_disk_before_the_file_that_tells_it(
+def test_a_count_is_charged_before_its_file_is_written(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = write_atomically
@@ -173,7 +173,7 @@ def test_a_count_is_on_the_disk_before_the_file_that_tells_it(
         MerchantHome.open(tmp_path / "home")
 
 
-def test_a_count_over_the_cap_is_not_drawn_again(photos: Path, tmp_path: Path) -> None:
+def test_a_count_over_the_cap_is_not_redrawn(photos: Path, tmp_path: Path) -> None:
     home = init(photos, tmp_path / "home")
     policy = home.folder / "policy.toml"
     policy.write_text(policy.read_text("utf-8").replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 0.2"))

@@ -115,7 +115,7 @@ def test_a_join_that_is_not_confirmed_is_an_error_of_usage(
 
 
 @pytest.mark.parametrize("what", ["address", "roster"])
-def test_another_roster_or_address_needs_no_second_word(
+def test_another_roster_or_address_needs_no_second_confirmation(
     home: MerchantHome, file: JoinFile, what: str, tmp_path: Path
 ) -> None:
     join(home, file, answers="y\n")

@@ -98,7 +98,7 @@ def test_a_ledger_older_than_the_store_is_refused(home: MerchantHome, tmp_path: 
         start(home)
 
 
-def test_a_second_merchant_is_never_made_in_a_folder_with_signs_of_life(home: MerchantHome) -> None:
+def test_a_second_merchant_is_never_created_in_a_used_folder(home: MerchantHome) -> None:
     for name in (LEDGER, HEAD):
         (home.folder / name).unlink()
     shown = CliRunner().invoke(

@@ -132,7 +132,7 @@ def test_a_policy_allows_no_installed_model_unless_it_names_its_code(tmp_path: P
         named.check(cohort.plan(model_code="cd" * 32))
 
 
-def test_a_merchants_check_shows_the_code_that_its_policy_may_name(folder: Path, tmp_path: Path) -> None:
+def test_the_check_shows_the_code_hash_for_the_policy(folder: Path, tmp_path: Path) -> None:
     home = MerchantHome.create(tmp_path / "home", name="m0", data=tmp_path, units=10)
     code = by_hand(folder)
 

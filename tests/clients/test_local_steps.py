@@ -94,9 +94,7 @@ def _first_step_with_the_last_record(seed: int) -> int:
     return STEPS
 
 
-def test_a_record_more_moves_no_step_that_it_is_not_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_affects_only_steps_that_sample_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """105 records or 106, which round to 100 and 110: up to the first step that draws the last one, all is
     the same; that step's sum, and with it the total before the next, moves by the sensitivity at most."""
     seen = set()

@@ -102,7 +102,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
-def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
+def test_every_text_is_parsed_or_refused(text: str) -> None:
     for content in (text, CAP + text):
         try:
             policy = MerchantPolicy.parse(content)
@@ -342,13 +342,13 @@ def test_rounds_that_come_to_nothing_are_capped_and_seen_by_the_model_that_stays
     assert lost_rounds(entries, training_id="0" * 64, model_hash="0" * 64) == 0
 
 
-def test_hash_names_the_rules_and_nothing_else() -> None:
+def test_the_hash_depends_on_the_rules_alone() -> None:
     first = _policy(modes=frozenset({"distributed", "local"}), schemes=frozenset({"kahe", "ckks"}))
     again = _policy(modes=frozenset({"local", "distributed"}), schemes=frozenset({"ckks", "kahe"}))
     assert first.hash == again.hash != _policy().hash
 
 
-def test_a_fingerprint_is_the_rosters_whatever_its_order(cohort: Cohort) -> None:
+def test_a_roster_fingerprint_does_not_depend_on_order(cohort: Cohort) -> None:
     plan = cohort.plan()
     assert roster_fingerprint(plan.roster) == roster_fingerprint(cohort.roster[::-1])
     other = (cohort.roster[0].model_copy(update={"signing_key": "ab" * 32}), *cohort.roster[1:])

@@ -175,7 +175,7 @@ def test_a_plan_that_names_another_server_is_refused(scene: Scene) -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_no_word_of_the_statement_can_be_changed(scene: Scene, changes: dict[str, Any]) -> None:
+def test_no_field_of_the_statement_can_be_changed(scene: Scene, changes: dict[str, Any]) -> None:
     joined(scene)
     body = train_request(scene)
     content = altered(scene.cohort.signed(body, MODEL), **changes)
@@ -183,13 +183,13 @@ def test_no_word_of_the_statement_can_be_changed(scene: Scene, changes: dict[str
     assert scene.cohort.charges("m0") == []
 
 
-def test_a_request_for_one_is_no_request_for_another(scene: Scene) -> None:
+def test_a_request_to_another_merchant_is_refused(scene: Scene) -> None:
     for recipient, node in (("m1", 1), ("m0", 2), ("m", 1), ("m00", 1)):
         content = scene.cohort.signed(scene.close, recipient=recipient)
         assert "another merchant" in scene.refused(content, scene.close, to=node)
 
 
-def test_a_request_of_one_kind_is_none_of_another(scene: Scene) -> None:
+def test_a_request_of_another_kind_is_refused(scene: Scene) -> None:
     joined(scene)
     content = scene.cohort.signed(scene.close)
     assert "another kind" in scene.refused(content, scene.close, kind="train")
@@ -237,7 +237,7 @@ def recorded(scene: Scene, index: int = 0) -> dict[tuple[str, str], RecordDict]:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_recorded_request_is_not_taken_again(scene: Scene, restarted: bool) -> None:
+def test_a_recorded_request_is_refused(scene: Scene, restarted: bool) -> None:
     sent = recorded(scene)
     fresh = JoinRequest(plan=scene.cohort.plan())
     assert not scene.refused(scene.cohort.signed(fresh), fresh)
@@ -381,7 +381,7 @@ def test_each_server_has_a_counter_of_its_own(tmp_path: Path) -> None:
         gate_at(path, servers[0])
 
 
-def test_statements_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_malformed_statements_are_refused(tmp_path: Path) -> None:
     server = SigningIdentity.generate()
     gate = gate_at(tmp_path / "requests.bin", server)
     content = pack(CloseRequest(training_id="ab" * 32))
@@ -394,7 +394,7 @@ def test_statements_that_are_none_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "requests.bin").exists()
 
 
-def test_a_content_hash_is_that_of_what_was_packed() -> None:
+def test_a_content_hash_equals_the_hash_of_the_packed_request() -> None:
     blobs = {"model": bytes(range(256)) * 2**16, "encryption-key": b"k"}
     body = CloseRequest(training_id="ab" * 32)
     assert content_hash(pack(body, blobs)) == request_hash(body, blobs)

@@ -155,7 +155,7 @@ RING: dict[str, object] = {"classes": ("ring", "zzz"), "unit": "record", "image_
 @example(changes=RING | {"unit": "product"}, layout="product", fits=True)
 @example(changes=RING | {"unit": "product", "views": 2}, layout="product", fits=True)
 @example(changes=RING | {"classes": ("hat", "mug"), "unit": "product"}, layout="class", fits=True)
-def test_nothing_but_an_upload_tells_two_folders_apart(
+def test_nothing_but_an_upload_depends_on_the_photos(
     cohort: Cohort,
     shops: dict[tuple[str, Layout], Path],
     tmp_path_factory: pytest.TempPathFactory,
@@ -239,7 +239,7 @@ def _bytes_of(reply: Message) -> bytes:
     )
 
 
-def test_a_join_looks_at_no_photo(tmp_path: Path) -> None:
+def test_a_join_reads_no_photo(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     merchant = cohort.merchants["m0"]
     looked: list[str] = []
@@ -280,7 +280,7 @@ def test_a_merchant_without_a_usable_photo_sends_noise_and_the_round_opens(tmp_p
     np.testing.assert_array_equal(sums[0], sums[1])
 
 
-def test_a_step_that_fails_on_its_records_is_made_of_none(tmp_path: Path) -> None:
+def test_a_step_that_fails_on_its_records_is_repeated_without_records(tmp_path: Path) -> None:
     plan = Cohort(tmp_path).plan(sample_rate=1.0)
     noise = derive(plan).noise
     parameters = np.zeros(DIMENSION, dtype=np.float32)
@@ -444,7 +444,7 @@ def test_a_record_that_comes_or_goes_between_trainings_changes_its_own_use_alone
 
 
 @pytest.mark.parametrize("layout", ["class", "product"])
-def test_a_picture_in_a_wrong_place_leaves_the_others_in(
+def test_a_misplaced_picture_does_not_exclude_the_others(
     tmp_path: Path, shop_plan: Callable[[], TrainingPlan], layout: Layout
 ) -> None:
     """Were it to make the folder unusable, its presence would move a sum by all the others."""
@@ -465,7 +465,7 @@ def test_a_picture_in_a_wrong_place_leaves_the_others_in(
     assert held() == before
 
 
-def test_a_class_folder_that_can_not_be_listed_leaves_the_others_in(
+def test_an_unreadable_class_folder_does_not_exclude_the_others(
     tmp_path: Path, shop_plan: Callable[[], TrainingPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, listed = a_shop(tmp_path / "photos"), Path.iterdir
@@ -537,9 +537,7 @@ def test_a_merchant_larger_than_the_plan_uses_a_share_of_its_records(tmp_path: P
     assert len(kept[0].tags & kept[1].tags) < 100 and "about 10%" in kept[0].photo_summary
 
 
-def test_a_draw_of_more_records_than_a_sum_takes_is_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_larger_than_a_sum_allows_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Cohort(tmp_path).plan(sample_rate=1.0)
     noise = replace(derive(plan).noise, clamp_abs=10**9)
     inputs = torch.randn(9, 1, FEATURES, generator=torch.Generator().manual_seed(1))

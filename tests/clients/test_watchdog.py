@@ -54,7 +54,7 @@ def test_a_hung_step_ends_the_process(step: str, code: int, said: str) -> None:
     assert time.monotonic() - started < 50
 
 
-def test_the_person_says_how_long_a_step_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_limit_of_a_step_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class StoppedError(Exception): ...
 
     def taken(home: MerchantHome, options: DaemonOptions) -> None:

@@ -123,7 +123,7 @@ def test_a_deployment_ends_at_the_simulations_report(federation: Federation, sim
     assert "NOT PRIVATE" in page and "seed" in page  # the merchants' seeds were said at the join
 
 
-def test_a_training_says_for_whom_it_waits(federation: Federation) -> None:
+def test_a_training_names_the_merchants_it_waits_for(federation: Federation) -> None:
     said = federation.log("server")
     assert f"training 0001 waits up to 60 s for its whole cohort; not there: {', '.join(MERCHANTS)}" in said
     assert (federation.training() / "state.json").read_text("utf-8").count("waits") == 0
@@ -176,7 +176,7 @@ def authority(federation: Federation) -> Path:
 @pytest.mark.parametrize(
     "path", ["/v1/control/list-nodes", "/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/"]
 )
-def test_only_fleet_and_health_answer_the_outside(federation: Federation, path: str) -> None:
+def test_only_fleet_and_health_answer_on_the_public_port(federation: Federation, path: str) -> None:
     with httpx.Client(verify=str(authority(federation))) as client:
         assert client.post(f"https://{federation.address}{path}").status_code == 403
         assert client.get(f"https://{federation.address}/health").status_code == 200
@@ -249,7 +249,7 @@ def test_an_unenrolled_key_is_not_admitted(federation: Federation) -> None:
     assert "END PUBLIC KEY" not in log
 
 
-def test_a_server_of_another_authority_is_not_spoken_to(federation: Federation, tmp_path: Path) -> None:
+def test_a_server_of_another_authority_is_not_contacted(federation: Federation, tmp_path: Path) -> None:
     make_authority(certificate=tmp_path / "other.pem", key=tmp_path / "other.key")
     key = MerchantHome.open(federation.home(MERCHANTS[0])).node_key()
     link = FleetLink(address=federation.address, ca=tmp_path / "other.pem", key=key)
@@ -288,7 +288,7 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
     assert "locked out merchant-02" in federation.log("server")
 
 
-def test_a_sigterm_is_a_clean_end(federation: Federation) -> None:
+def test_sigterm_ends_every_process_cleanly(federation: Federation) -> None:
     """Last: it ends them. With exit code 0, so that nobody starts them again as after a failure."""
     for name in (*MERCHANTS, "server"):
         process = federation.processes[name]

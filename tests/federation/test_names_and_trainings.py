@@ -71,9 +71,7 @@ def test_a_closed_training_cannot_be_used_to_close_the_open_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("refused", [Refusal(code="plan"), None])
-def test_a_reply_under_another_name_is_held_against_its_sender(
-    tmp_path: Path, refused: Refusal | None
-) -> None:
+def test_a_reply_under_another_name_is_blamed_on_its_sender(tmp_path: Path, refused: Refusal | None) -> None:
     cohort = Cohort(tmp_path)
 
     def blame_another(reply: Message, index: int) -> Message:
@@ -88,7 +86,7 @@ def test_a_reply_under_another_name_is_held_against_its_sender(
     assert list(coordinator.refusals) == ["round 1, m1"]
 
 
-def test_who_is_left_out_is_on_disk_before_the_next_round(tmp_path: Path) -> None:
+def test_left_out_merchants_are_stored_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
     checkpoint.keep_conduct({"blame": Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state()})

@@ -54,7 +54,7 @@ _ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\("|inet_pton\(A
 
 
 @pytest.mark.slow
-def test_a_training_speaks_to_the_server_alone(tmp_path: Path) -> None:
+def test_a_training_connects_to_the_server_alone(tmp_path: Path) -> None:
     for tool in ("unshare", "ip", "strace"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")

@@ -376,7 +376,7 @@ def test_a_member_that_is_away_at_a_restart_keeps_its_place_and_comes_back(tmp_p
     ]
 
 
-def test_a_train_reply_holds_protocol_bytes_alone(tmp_path: Path) -> None:
+def test_a_train_reply_has_only_the_fields_of_the_protocol(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     grid = InProcessGrid(cohort.app(), 4)
     cohort.train(cohort.plan(rounds=1), grid)

@@ -79,7 +79,7 @@ def others_key() -> Headers:
         "no text", "no base64", "long",
     ],
 )  # fmt: skip
-def test_nothing_of_a_strangers_body_is_read(headers: Headers) -> None:
+def test_no_body_is_read_without_an_admitted_key(headers: Headers) -> None:
     behind, told = Behind(), list[str]()
     call = Call(body=(b"x" * 1000,), headers=headers)
     assert call.to(guarded(behind, told), OBJECT) == 401
@@ -103,7 +103,7 @@ def test_each_request_has_its_own_largest_size() -> None:
     assert (endless.to(guarded(behind), OBJECT), endless.taken) == (413, 2)
 
 
-def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_requests_together_are_limited_in_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     app = guarded(Behind())
     for limit in ("MAX_HELD_BYTES", "MAX_HELD_BYTES_PER_KEY"):
@@ -118,7 +118,7 @@ def test_requests_together_may_not_fill_the_memory_nor_hang(monkeypatch: pytest.
     assert (app._held.total(), app._requests.total()) == (0, 0)
 
 
-def test_who_waits_for_room_gets_it_when_another_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_request_proceeds_when_memory_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_HELD_BYTES_PER_KEY", 1000)
     running, most = 0, 0
 
@@ -141,7 +141,7 @@ def test_who_waits_for_room_gets_it_when_another_is_done(monkeypatch: pytest.Mon
     assert most == 1
 
 
-def test_a_key_has_so_many_requests_under_way_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_requests_of_a_key_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_REQUESTS_PER_KEY", 3)
 
     async def hangs(scope: Any, receive: Any, send: Any) -> None:
@@ -195,7 +195,7 @@ def chain(length: int) -> ObjectTree:
         "garbage", "countless trees", "no object", "a tree that doubles", "a deep tree",
     ],
 )  # fmt: skip
-def test_what_is_pushed_is_a_reply_of_the_callers_own_node(body: bytes) -> None:
+def test_a_pushed_message_must_be_a_reply_of_the_callers_own_node(body: bytes) -> None:
     behind = Behind()
     assert Call(body=(body,)).to(guarded(behind), PUSH) == 403
     assert behind.bodies == []
@@ -264,7 +264,7 @@ def test_tokens_come_back_with_time() -> None:
     assert [buckets.take("a") for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_stranger_shuts_its_own_oldest_connections(
+def test_a_client_without_a_key_loses_its_own_oldest_connections(
     monkeypatch: pytest.MonkeyPatch, peer: Callable[[], Peer]
 ) -> None:
     monkeypatch.setattr(doors, "MAX_STRANGERS_PER_ADDRESS", 3)
@@ -288,7 +288,7 @@ def test_a_stranger_shuts_its_own_oldest_connections(
     assert shut == [True] + [False] * 5
 
 
-def test_what_is_quiet_for_too_long_is_shut(peer: Callable[[], Peer]) -> None:
+def test_idle_connections_are_closed(peer: Callable[[], Peer]) -> None:
     clock = Clock()
     door = Door(now=clock)
     stranger, merchant, busy = (peer() for _ in range(3))
@@ -382,7 +382,7 @@ def is_ended(connection: ssl.SSLSocket, *, seconds: float) -> bool:
     return True
 
 
-def test_strangers_hold_no_memory_and_keep_nobody_waiting(
+def test_clients_without_a_key_hold_no_memory_and_delay_nobody(
     listener: Listener, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the report: 33 bodies that stand open; beside them headers and handshakes that don't end."""
@@ -412,7 +412,7 @@ def test_strangers_hold_no_memory_and_keep_nobody_waiting(
         both.close()
 
 
-def test_headers_have_a_largest_size(listener: Listener, certificates: Certificates) -> None:
+def test_the_size_of_headers_is_limited(listener: Listener, certificates: Certificates) -> None:
     context = context_of(certificates)
     address = ("127.0.0.1", listener.port)
     with context.wrap_socket(socket.create_connection(address), server_hostname="127.0.0.1") as one:
@@ -432,7 +432,7 @@ def test_headers_have_a_largest_size(listener: Listener, certificates: Certifica
         assert not thread.is_alive()
 
 
-def test_a_body_that_an_admitted_key_drips_is_given_up(
+def test_a_body_that_arrives_too_slowly_is_given_up(
     listener: Listener, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
@@ -444,7 +444,7 @@ def test_a_body_that_an_admitted_key_drips_is_given_up(
         assert b" 408 " in one.recv(2**16)
 
 
-def test_the_admitted_are_those_that_the_host_admits(tmp_path: Path, certificates: Certificates) -> None:
+def test_admission_follows_the_host(tmp_path: Path, certificates: Certificates) -> None:
     from fedrec.flower.superlink import SuperLinkHost
 
     told: list[str] = []

@@ -229,7 +229,7 @@ def test_a_body_in_chunks_is_not_read_whatever_size_is_stated_beside_them(
             link.receive()
 
 
-def test_of_countless_objects_no_more_is_held_than_the_training_that_is_open_allows(
+def test_objects_are_held_only_up_to_the_limit_of_the_open_training(
     server: HostileServer, certificates: Certificates, tmp_path: Path
 ) -> None:
     """Each of them is as large as any may be; all together would fill the merchant's memory."""
@@ -268,7 +268,7 @@ def test_no_redirect_is_followed(server: HostileServer, certificates: Certificat
         other.stop()
 
 
-def test_a_daemon_outlives_every_answer(
+def test_a_daemon_survives_every_answer(
     server: HostileServer, certificates: Certificates, tmp_path: Path
 ) -> None:
     good = server.answers[ACTIVATE]
@@ -335,7 +335,7 @@ def test_a_server_s_clock_is_asked_for_without_a_key(
         ("127.0.0.1", 4, "isn't valid at the time of this machine's clock"),
     ],
 )
-def test_what_is_wrong_with_a_certificate_is_said(
+def test_the_fault_of_a_certificate_is_named(
     certificates: Certificates,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

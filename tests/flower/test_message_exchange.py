@@ -48,7 +48,7 @@ class LastFirst(InProcessGrid):
             yield reply
 
 
-def test_replies_are_let_go_as_they_are_taken() -> None:
+def test_replies_are_released_as_they_are_taken() -> None:
     """Forty uploads of a mebibyte: an exchange that kept them would need forty."""
 
     def answer(message: Message, context: Context) -> Message:

@@ -14,7 +14,7 @@ from tests.support.layout import PACKAGE
     ("number", "told"),
     [(0, "0 rounds"), (1, "1 round"), (2, "2 rounds"), (2000, "2,000 rounds")],
 )
-def test_a_noun_goes_with_its_number(number: int, told: str) -> None:
+def test_a_noun_agrees_with_its_number(number: int, told: str) -> None:
     assert counted(number, "round") == told
 
 
@@ -23,7 +23,7 @@ def test_an_odd_plural_is_given() -> None:
     assert counted(3, "entry", plural="entries") == "3 entries"
 
 
-def test_no_text_leaves_the_choice_to_its_reader() -> None:
+def test_no_message_writes_a_plural_in_parentheses() -> None:
     """As in "1 thing(s)"; a call's own ``(s)`` follows a name without a space before it."""
     found = {
         path.name: match.group()

@@ -97,7 +97,7 @@ def test_a_token_is_asked_for_and_nothing_less_will_do() -> None:
         assert client.post("/closed").status_code == 401
 
 
-def test_another_sites_name_for_this_machine_is_turned_away() -> None:
+def test_another_host_name_for_this_machine_is_refused() -> None:
     """DNS rebinding: a web page whose own name resolves to 127.0.0.1 gets its own name into Host."""
     with served(SAID) as client:
         assert client.get("/closed").text == "figures"
@@ -113,7 +113,7 @@ def test_only_loopback_does_without_a_token(host: str) -> None:
         Endpoint(host=host, port=0, token=None, routes=SAID)
 
 
-def test_a_failing_figure_is_an_error_and_tells_nothing() -> None:
+def test_a_failing_metric_is_an_error_without_details() -> None:
     def fail() -> Answer:
         raise ValueError("a secret")
 
@@ -122,7 +122,7 @@ def test_a_failing_figure_is_an_error_and_tells_nothing() -> None:
         assert "secret" not in client.get("/").text
 
 
-def test_every_answer_is_never_stored_nor_guessed_at(home: ServerHome) -> None:
+def test_every_answer_forbids_caching_and_sniffing(home: ServerHome) -> None:
     with served(dict(ServerObserver(home).routes()), token=TOKEN) as client:
         for path, status in (("/healthz", 200), ("/", 200), ("/metrics", 401), ("/nowhere", 401)):
             answer = client.get(path)
@@ -197,7 +197,7 @@ def test_a_token_file_is_private_and_long_enough(tmp_path: Path) -> None:
         ("0.0.0.0:0", ("0.0.0.0", 0)),
     ],
 )
-def test_where_to_listen(text: str, listen: tuple[str, int]) -> None:
+def test_listen_addresses_are_parsed(text: str, listen: tuple[str, int]) -> None:
     assert parse_listen(text) == listen
 
 
@@ -318,7 +318,7 @@ def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: Serv
     assert seen.alarms == (alarm,)
 
 
-def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Training) -> None:
+def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome, training: Training) -> None:
     identity = SigningIdentity.generate()
     head = SimpleNamespace(statement=SimpleNamespace(round_number=4, head_hash="ab" * 32))
     running = SimpleNamespace(
@@ -344,7 +344,7 @@ def test_what_is_in_no_file_comes_from_the_run(home: ServerHome, training: Train
     assert "script" not in text and "ab" * 9 not in text and identity.public.hex() not in text
 
 
-def test_a_server_with_nothing_to_show_shows_that(home: ServerHome) -> None:
+def test_a_server_without_trainings_has_a_status(home: ServerHome) -> None:
     observer = ServerObserver(home)
     assert observer.status()["training"] is None
     with served(dict(observer.routes())) as client:

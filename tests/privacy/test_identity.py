@@ -39,7 +39,7 @@ def test_signatures_hold_for_one_message_context_and_key() -> None:
         assert not verify(merchant.public, b"message", bytes(broken), context=b"upload")
 
 
-def test_moving_bytes_between_context_and_message_breaks_the_signature() -> None:
+def test_moving_bytes_between_context_and_message_invalidates_the_signature() -> None:
     merchant = SigningIdentity.generate()
     signature = merchant.sign(b"bc", context=b"a")
     assert not verify(merchant.public, b"c", signature, context=b"ab")
@@ -53,7 +53,7 @@ def test_verify_is_false_for_rubbish(public: bytes, signature: bytes) -> None:
     assert verify(public.ljust(32, b"\1")[:32], b"m", signature.ljust(64, b"\2")[:64], context=b"c") is False
 
 
-def test_keys_survive_storage_and_never_show() -> None:
+def test_keys_survive_storage_and_are_never_printed() -> None:
     merchant, member = SigningIdentity.generate(), SealingKey.generate()
     again = SigningIdentity.from_private_bytes(merchant.private_bytes())
     assert again.public == merchant.public
@@ -178,7 +178,7 @@ def test_halves_of_two_boxes_or_two_keys_do_not_go_together() -> None:
         member.open(seal(mixed_key, b"share", binding=b"b"), binding=b"b")
 
 
-def test_a_machine_without_the_algorithm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_the_algorithm_gets_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     public = SealingKey.generate().public
 
     def unsupported(*_: object) -> NoReturn:

@@ -71,7 +71,7 @@ def test_limits_are_exact_and_the_outsider_finds_the_same(
         assert {name for name, breaks in found.items() if breaks} == broken
 
 
-def test_sizes_are_judged_before_anything_else(cohort: Cohort) -> None:
+def test_sizes_are_checked_before_anything_else(cohort: Cohort) -> None:
     """Not even the scheme's name is looked up for a plan that is too large."""
     plan = cohort.plan(rounds=1_000_000, scheme="rot13", model="nobody")
     with pytest.raises(RefusedError, match="largest_steps"):

@@ -128,7 +128,7 @@ def test_what_the_parser_takes_the_shape_takes(number: int, data: st.DataObject)
         b'{"merchant":["m"]}', b'{"merchant":{}}', b"\xef\xbb\xbf{}", b"{\x00}", b'{"merchant":"m","' * 50,
     ],
 )  # fmt: skip
-def test_texts_that_are_none_are_refused(raw: bytes) -> None:
+def test_texts_that_are_not_json_are_refused(raw: bytes) -> None:
     with pytest.raises(ProtocolError):
         read_json(raw, CloseReply)
 
@@ -252,7 +252,7 @@ def test_children_are_of_their_kind() -> None:
             inflate(parent.deflate(), {})
 
 
-def test_trees_have_a_largest_size() -> None:
+def test_the_size_of_object_trees_is_limited() -> None:
     wide = ObjectTree(object_id="f" * 64)
     wide.children.extend(ObjectTree(object_id=f"{number:064x}") for number in range(4000))
     with pytest.raises(ValueError, match="tree"):

@@ -25,7 +25,7 @@ from tests.support.documents import CHART, HOSTILE, PIXEL, whole
 from tests.support.pages import Outline
 
 
-def test_every_text_is_shown_as_text_wherever_it_stands() -> None:
+def test_every_text_is_escaped_everywhere() -> None:
     plain, hostile = Outline(render_html(whole("word"))), Outline(render_html(whole(HOSTILE)))
     assert hostile.tags == plain.tags
     assert [name for name, _ in hostile.attributes] == [name for name, _ in plain.attributes]
@@ -35,7 +35,7 @@ def test_every_text_is_shown_as_text_wherever_it_stands() -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
-def test_any_text_arrives_as_it_is(text: str) -> None:
+def test_any_text_is_shown_unchanged(text: str) -> None:
     page = Outline(render_html(Document(title="t", blocks=(Paragraph(text),))))
     assert text in "".join(page.texts)
 
@@ -102,7 +102,7 @@ def test_a_chart_without_a_value_still_has_its_axes() -> None:
     assert "<circle" not in empty and "8.00" not in empty and 'class="axis"' in empty
 
 
-def test_names_that_run_from_right_to_left_are_set_apart() -> None:
+def test_right_to_left_names_are_isolated() -> None:
     assert isolated("hat") == "hat" and isolated("\u5e3d\u5b50") == "\u5e3d\u5b50"
     for name in ("\u05e0\u05e2\u05dc\u05d9\u05d9\u05dd", "\u0642\u0645\u064a\u0635 x"):
         assert isolated(name) == f"\u2068{name}\u2069"

@@ -50,7 +50,7 @@ def test_names_in_any_script_can_be_read(tmp_path: Path) -> None:
     assert "\\u" not in shown
 
 
-def test_no_letter_is_left_to_the_font_of_missing_ones(tmp_path: Path) -> None:
+def test_no_letter_lacks_a_font(tmp_path: Path) -> None:
     """Every font in the file is one of those that came with the extra, embedded."""
     if shutil.which("pdffonts") is None:
         pytest.skip("pdffonts is not installed")

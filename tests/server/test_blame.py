@@ -33,7 +33,7 @@ def test_a_dealer_that_cheats_one_member_costs_one_round_where_it_can_be_spared(
     assert found == [(False, 5), (True, 4), (True, 4), (True, 4)]
 
 
-def test_where_nobody_can_be_spared_every_round_is_lost(
+def test_every_round_is_lost_if_nobody_can_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit that the documentation states."""

@@ -63,7 +63,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"rubbish"])
 @pytest.mark.usefixtures("saved")
-def test_a_checkpoint_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.npz").write_bytes(content)
     checkpoint = Checkpoint(tmp_path, training_id="t")
     for read in (checkpoint.last_record, lambda: checkpoint.restore(weights())):
@@ -86,7 +86,7 @@ def test_a_changed_byte_is_one_line_or_changes_nothing(tmp_path: Path, saved: We
     assert refused > len(whole) / 2
 
 
-def test_what_fails_while_it_is_written_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
     with pytest.raises(RuntimeError), replacing(path) as file:

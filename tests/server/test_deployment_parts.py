@@ -116,9 +116,7 @@ def test_a_certificate_for_a_public_name_alone_serves(tmp_path: Path) -> None:
         host.stop()
 
 
-def test_a_run_that_flower_does_not_hand_out_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_flower_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     certificates = make_server_certificates(tmp_path, hosts=("127.0.0.1",))
     closed: list[PrivateGrid] = []
@@ -218,7 +216,7 @@ def test_a_training_starts_when_it_first_runs_and_not_while_it_waits(trainable: 
     assert training.started() == started
 
 
-def test_a_round_whose_state_was_kept_is_told_again_after_a_crash(tmp_path: Path) -> None:
+def test_a_stored_round_is_recorded_again_after_a_crash(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=2)
     first, _ = cohort.coordinator(plan)
@@ -271,7 +269,7 @@ def test_no_round_is_charged_while_too_few_merchants_are_there(tmp_path: Path) -
     assert [(record.round, record.opened) for record in later[1:]] == [(n, True) for n in (2, 3, 4, 5)]
 
 
-def test_rounds_lost_in_a_row_stop_a_training_before_they_eat_the_budget(tmp_path: Path) -> None:
+def test_consecutive_lost_rounds_stop_a_training(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     grid = InProcessGrid(cohort.app(), 4, drop=lambda kind, group, index: "unmask" in kind)
     coordinator, records = cohort.coordinator(cohort.plan(rounds=20), grid)
@@ -306,7 +304,7 @@ def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Pa
     assert pauses == [0, 0, 1, 2, 0]
 
 
-def test_rubbish_is_no_refusal_that_the_next_round_waits_for(tmp_path: Path) -> None:
+def test_a_malformed_reply_does_not_count_as_a_refusal(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
 
     def spoil(reply: Message, index: int) -> Message:
@@ -324,7 +322,7 @@ def test_rubbish_is_no_refusal_that_the_next_round_waits_for(tmp_path: Path) -> 
     assert "m2: the ciphertext is not the one committed to" in (records[0].reason or "")
 
 
-def test_who_stops_before_a_round_charges_nobody_for_it(
+def test_stopping_before_a_round_charges_nobody(
     trainable: ServerHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, stop = planned(trainable), threading.Event()
@@ -380,7 +378,7 @@ def test_a_path_that_is_refused_brings_no_line_of_its_own_into_a_log() -> None:
     assert told[0].isprintable() and len(told[0]) == 200
 
 
-def test_a_reply_that_somebody_made_up_is_lost_alone() -> None:
+def test_a_forged_reply_is_the_only_one_lost() -> None:
     from flwr.proto.message_pb2 import Message as ProtoMessage
     from flwr.proto.message_pb2 import Metadata, ObjectTree
     from flwr.proto.runtime_pb2 import PullAppMessagesResponse
@@ -412,7 +410,7 @@ def test_a_reply_that_somebody_made_up_is_lost_alone() -> None:
     assert all(message.has_error() for message in found)
 
 
-def test_the_documented_training_file_is_one(tmp_path: Path) -> None:
+def test_the_documented_training_file_is_valid(tmp_path: Path) -> None:
     text = (DOCS / "training-file.md").read_text("utf-8")
     (tmp_path / "plan.toml").write_text(text.split("```toml\n")[1].split("```")[0])
     options = read_training_file(tmp_path / "plan.toml")

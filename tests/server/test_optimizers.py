@@ -66,7 +66,7 @@ Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
         ("adamw", {"weight_decay": 0.3}, lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3)),
     ],
 )
-def test_a_rule_is_the_one_of_torch(name: str, settings: Mapping[str, float], make: Maker) -> None:
+def test_an_optimizer_equals_torch_s(name: str, settings: Mapping[str, float], make: Maker) -> None:
     ours = started(name, rate=0.1, **settings)
     theirs = torch.from_numpy(ours.parameters.copy()).requires_grad_()
     optimizer = make([theirs])

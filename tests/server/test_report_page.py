@@ -137,7 +137,7 @@ def test_headline_figures_are_on_the_page() -> None:
     assert "NOT PRIVATE" not in text
 
 
-def test_page_stands_alone() -> None:
+def test_the_page_loads_nothing_from_outside() -> None:
     page = render(fake_report())
     outline = Outline(page)
     assert not {"script", "iframe", "img", "link", "object", "embed", "base", "form"} & set(outline.tags)
@@ -273,7 +273,7 @@ def test_any_value_may_be_null() -> None:
         ({"epsilon": 31.418}, "none", "were not encrypted"),
     ],
 )
-def test_watermark_where_a_run_is_not_private(privacy: dict[str, Any], scheme: str, words: str) -> None:
+def test_a_run_that_is_not_private_is_watermarked(privacy: dict[str, Any], scheme: str, words: str) -> None:
     text = Outline(render(changed(privacy=privacy, secure_aggregation=aggregation(scheme)))).text
     assert re.search(rf"NOT PRIVATE: [^.]*{words}", text)
 
@@ -346,7 +346,7 @@ def test_epsilon_and_delta_are_never_shown_too_small(value: float) -> None:
     st.one_of(st.none(), st.booleans(), st.text(max_size=8), st.integers(), st.floats(), st.lists(st.none()))
 )
 @settings(max_examples=300)
-def test_formatters_take_anything(value: Any) -> None:
+def test_formatters_accept_any_value(value: Any) -> None:
     for show in (
         number_format.percent,
         number_format.ratio,

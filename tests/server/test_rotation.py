@@ -130,7 +130,7 @@ def test_where_nobody_can_be_left_out_nobody_is() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), size=st.integers(5, 12))
-def test_two_saboteurs_in_too_little_room_are_known_to_be_more_than_one(seed: int, size: int) -> None:
+def test_two_saboteurs_are_recognised_as_several_when_few_can_be_left_out(seed: int, size: int) -> None:
     order = names(size)
     chosen = random.Random(seed)
     two = set(chosen.sample(order, 2))
@@ -148,7 +148,7 @@ def test_two_saboteurs_in_too_little_room_are_known_to_be_more_than_one(seed: in
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_two_saboteurs_in_room_enough_are_both_left_out(seed: int) -> None:
+def test_two_saboteurs_are_both_left_out_when_enough_can_be(seed: int) -> None:
     order = names(12)
     two = set(random.Random(seed).sample(order, 2))
     played = play(Rotation(order=order), lambda number, part: bool(two & part), rounds=100, room=6)
@@ -157,7 +157,7 @@ def test_two_saboteurs_in_room_enough_are_both_left_out(seed: int) -> None:
     assert two <= played[-1][1] or played[-1][0]
 
 
-def test_who_was_away_in_a_lost_round_is_cleared_of_it() -> None:
+def test_a_merchant_absent_from_a_lost_round_is_cleared() -> None:
     rotation = Rotation(order=names(4))
     rotation.lost({"m1", "m2", "m3"})
     assert rotation.undecided == {"m1", "m2", "m3"}

@@ -127,7 +127,7 @@ def test_a_member_that_lies_costs_no_round_and_is_asked_no_more(tmp_path: Path, 
     assert "contradicted" in coordinator.notes()["m1"]
 
 
-def test_who_was_found_lying_is_asked_where_the_others_are_too_few(tmp_path: Path) -> None:
+def test_a_lying_member_is_asked_when_the_others_are_too_few(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, size=4)
     spoil(cohort, Saboteur(1, "share", honest_each=2))
     grid = InProcessGrid(

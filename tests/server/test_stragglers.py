@@ -109,7 +109,7 @@ def test_an_upload_after_the_set_is_fixed_is_never_read(tmp_path: Path) -> None:
     assert last is not None and last.head.statement.moment == "joined"
 
 
-def test_nothing_is_cut_short_before_the_minimum_is_there(tmp_path: Path) -> None:
+def test_no_phase_ends_before_the_minimum_has_replied(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     coordinator, records, _ = patient(
         cohort,
@@ -204,7 +204,7 @@ def test_fewer_than_a_quarter_cannot_stretch_a_phase(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["late", "replied", "away"]), max_size=60))
-def test_who_was_late_is_always_asked_again(events: list[str]) -> None:
+def test_a_late_merchant_is_always_asked_again(events: list[str]) -> None:
     lateness = Lateness()
     run = 0
     for number, event in enumerate(events, start=1):

@@ -98,7 +98,7 @@ def test_rounds_are_not_measured_on_the_final_split_for_want_of_another(run: Run
         ({"delta": 1e-4}, None),
     ],
 )
-def test_settings_that_protect_otherwise_than_it_may_seem(
+def test_misleading_settings_are_warned_about(
     run: Run, tmp_path: Path, options: dict[str, object], warning: str | None
 ) -> None:
     for index, label in enumerate(("mug", "shoe")):
@@ -121,7 +121,7 @@ def test_settings_that_protect_otherwise_than_it_may_seem(
         ({"delta": 9.9e-3, "records": 200}, "one in the"),
     ],
 )
-def test_budgets_that_state_nothing_are_refused(
+def test_budgets_without_meaning_are_refused(
     run: Run, tmp_path: Path, options: dict[str, object], why: str
 ) -> None:
     for index, label in enumerate(("mug", "shoe")):

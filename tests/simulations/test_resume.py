@@ -261,7 +261,7 @@ def test_ctrl_c_between_two_rounds_and_resume_give_the_model_of_one_run(
     bundle_holds(folder, tmp_path / "audit")
 
 
-def test_a_run_whose_only_round_a_kill_took_ends_without_a_model(photos: Path, tmp_path: Path) -> None:
+def test_a_run_whose_only_round_was_killed_ends_without_a_model(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
     def stop(stage: Stage) -> None:

@@ -17,7 +17,9 @@ from fedrec.privacy.accounting.pld import epsilon_pld
 
 
 @pytest.mark.parametrize(("rate", "sigma", "steps", "copies"), [(0.05, 1.0, 60, 2), (0.25, 6.7, 300, 4)])
-def test_it_is_the_library_s_mixture(rate: float, sigma: float, steps: int, copies: int) -> None:
+def test_epsilon_of_copies_uses_the_library_s_mixture(
+    rate: float, sigma: float, steps: int, copies: int
+) -> None:
     weights = [float(binom.pmf(j, copies, rate)) for j in range(copies + 1)]
     step = privacy_loss_distribution.from_mixture_gaussian_mechanism(
         sigma, [float(j) for j in range(copies + 1)], weights, value_discretization_interval=5e-3
@@ -43,7 +45,7 @@ def test_one_step_by_brute_force_in_both_directions(rate: float, sigma: float, c
         assert epsilon * (1 - 1e-6) <= ours <= epsilon * 1.002
 
 
-def test_shifts_that_point_apart_hide_no_worse() -> None:
+def test_copies_that_shift_apart_cost_no_more_than_along_one_axis() -> None:
     """Two copies in one step may move it in two directions: by Kahane's inequality, less than along one."""
     rate, sigma = 0.4, 1.5
     axis = np.linspace(-12, 14, 1301)

@@ -63,7 +63,7 @@ def test_five_rounds_in_five_lives_cost_what_five_rounds_cost(tmp_path: Path) ->
     assert own is not None and own > 1.5 * epsilon_pld([CHARGE.event()], delta=1e-5)
 
 
-def test_calibration_cannot_pass_the_history_by(tmp_path: Path) -> None:
+def test_the_ledger_caps_a_history_that_calibration_ignores(tmp_path: Path) -> None:
     """make_private_with_epsilon ignores history; here a plan's noise is its own, and the ledger adds up."""
     sigma = noise_multiplier_for(epsilon=1.0, delta=1e-5, sample_rate=0.1, steps=10)
     with Ledger(
@@ -84,7 +84,7 @@ def test_calibration_cannot_pass_the_history_by(tmp_path: Path) -> None:
         assert ledger.reading().spent <= 1.6
 
 
-def test_what_callers_hold_is_no_part_of_the_ledger(tmp_path: Path) -> None:
+def test_what_callers_change_does_not_change_the_ledger(tmp_path: Path) -> None:
     """load_state_dict aliases the caller's list; what the ledger hands out can't be written to."""
     with open_ledger(tmp_path / "l") as ledger:
         ledger.charge(CHARGE, version=VERSION)
@@ -139,7 +139,7 @@ def test_copies_of_a_record_multiply_its_loss_and_are_dropped(tmp_path: Path) ->
     assert data.labels.tolist() == [0, 1, 1]
 
 
-def test_who_takes_part_or_drops_out_earns_no_amplification(tmp_path: Path) -> None:
+def test_participation_and_dropouts_give_no_amplification(tmp_path: Path) -> None:
     """The server sees who answers: a round costs a merchant the same whoever else is drawn or drops."""
     plan_of = {"rounds": 4}
     whole, thin = Cohort(tmp_path / "whole", size=5), Cohort(tmp_path / "thin", size=5)

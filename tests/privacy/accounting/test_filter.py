@@ -95,7 +95,7 @@ def test_the_filter_refuses_what_composing_plds_would_wrongly_allow() -> None:
     assert adaptive_delta(FIRST, allowed, epsilon=CAP) < DELTA / 2
 
 
-def test_both_arms_say_what_the_rule_says() -> None:
+def test_both_parts_of_the_filter_follow_the_rule() -> None:
     """The rule written out once more, over a lifetime of several trainings, betas and two noised counts."""
     step, beta = Event(0.1, 1.3, 1), 1e-10
     trainings = [
@@ -134,7 +134,7 @@ def test_the_order_is_fixed_by_the_first_training_and_no_later_one() -> None:
     assert alone.order == ORDERS[np.argmax(room / rdp_vector(step))]
 
 
-def test_what_stands_in_a_ledger_only_grows() -> None:
+def test_recorded_epsilons_only_grow() -> None:
     """Charging, planning and releasing more never lower what is spent: what was refused stays refused."""
     history = [done(Event(0.05, 1.0, 100)), training(Event(0.1, 2.0, 1), planned=100, charged=60)]
     before = read_filter(history, epsilon=CAP, delta=DELTA)
@@ -152,7 +152,7 @@ def test_what_stands_in_a_ledger_only_grows() -> None:
     assert longer.renyi == before.renyi and longer.basic > before.basic
 
 
-def test_the_first_training_is_let_in_by_its_own_epsilon() -> None:
+def test_the_first_training_is_admitted_by_its_own_epsilon() -> None:
     """Arm (b) costs a first training a quarter of delta, not what RDP loses; later ones need arm (a)."""
     sigma, planned = 0.6441, 60
     first = training(Event(0.05, sigma, 1), planned=planned, beta=1e-12)
@@ -165,7 +165,7 @@ def test_the_first_training_is_let_in_by_its_own_epsilon() -> None:
     assert many.fits and many.arm == "renyi" and many.basic > 10
 
 
-def test_deltas_add_up_to_the_cap_s() -> None:
+def test_deltas_add_up_to_that_of_the_cap() -> None:
     for count in (1, 2, 10, 1000):
         assert math.fsum(delta_share(DELTA, position) for position in range(count)) <= DELTA * count / (
             count + 1
@@ -173,7 +173,7 @@ def test_deltas_add_up_to_the_cap_s() -> None:
     assert RELEASES_PART + 2 * ARM_PART == 1.0
 
 
-def test_nothing_spent_and_nothing_left() -> None:
+def test_readings_of_an_empty_and_of_a_full_ledger() -> None:
     empty = read_filter([], epsilon=CAP, delta=DELTA)
     assert (empty.spent, empty.left, empty.order, empty.fits) == (0.0, CAP, None, True)
     bare = read_filter([training(Event(0.1, 0.0, 1), planned=5)], epsilon=CAP, delta=DELTA)
@@ -189,7 +189,7 @@ def test_nothing_spent_and_nothing_left() -> None:
             training(Event(0.1, 1.0, 1), planned=1, charged=charged, beta=beta)
 
 
-def test_a_stranger_s_program_reads_the_same() -> None:
+def test_the_verifiers_own_filter_gives_the_same_reading() -> None:
     """The verifier's filter is written again, on dp-accounting's PLD and another rule of integration."""
     kinds = [Event(0.05, 0.7, 60), Event(0.25, 3.0, 100), Event(1.0, 40.0, 20)]
     for order, cap in itertools.product(itertools.permutations(kinds, 2), (6.0, 12.0)):

@@ -102,11 +102,11 @@ def test_files_are_private(tmp_path: Path) -> None:
         _fill(path, 1)
     finally:
         os.umask(old)
-    for file in tmp_path.iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert path.name in modes and set(modes.values()) == {0o600}
 
 
-def test_idempotent_by_key(tmp_path: Path) -> None:
+def test_a_repeated_charge_changes_nothing(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "l") as ledger:
         first = ledger.charge(CHARGE, version=VERSION)
         again = ledger.charge(CHARGE, version=VERSION)
@@ -127,7 +127,7 @@ def test_idempotent_by_key(tmp_path: Path) -> None:
         assert ledger.charge(CHARGE, version=VERSION).already_charged
 
 
-def test_a_training_that_can_t_be_ended_is_refused_before_its_first_charge(tmp_path: Path) -> None:
+def test_a_training_that_exceeds_the_cap_is_refused_before_its_first_charge(tmp_path: Path) -> None:
     cap = 2.0
 
     def fits(planned: int, charged: int, *others: int) -> bool:
@@ -260,7 +260,7 @@ def _row(path: Path, sequence: int) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("was", "put"), [('"seeded":false', '"seeded":0'), ('"steps":1', '"steps":true')])
-def test_a_truth_value_is_no_number_and_a_number_no_truth_value(tmp_path: Path, was: str, put: str) -> None:
+def test_booleans_and_numbers_are_not_interchangeable(tmp_path: Path, was: str, put: str) -> None:
     with open_ledger(tmp_path / "l") as ledger:
         previous = ledger.head()[1]
         payload = payload_of(ledger.charge(CHARGE, version=VERSION))
@@ -275,7 +275,7 @@ def test_a_truth_value_is_no_number_and_a_number_no_truth_value(tmp_path: Path, 
     assert "wrong type" in check_rows([before, row], public=b"p" * 32, verify=verify_mac)[0].reason
 
 
-def test_no_noise_is_written_as_no_guarantee(tmp_path: Path) -> None:
+def test_a_charge_without_noise_is_recorded_without_a_guarantee(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "l") as ledger:
         entry = ledger.charge(replace(CHARGE, mode="off", guaranteed_noise_multiplier=0.0), version=VERSION)
         assert (entry.epsilons.spent_after, entry.epsilons.own_epsilon) == (None, None)
@@ -327,7 +327,7 @@ def test_tampering_is_caught_and_named(tmp_path: Path, statement: str, first: in
         open_ledger(path)
 
 
-def test_a_cut_tail_is_caught_while_open(tmp_path: Path) -> None:
+def test_a_ledger_truncated_while_it_is_open_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "l"
     _fill(path, 3)
     with open_ledger(path) as ledger:
@@ -391,7 +391,7 @@ def compositions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_a_prepared_charge_composes_nothing(tmp_path: Path, compositions: list[str]) -> None:
+def test_a_prepared_charge_needs_no_composition(tmp_path: Path, compositions: list[str]) -> None:
     path = tmp_path / "l"
     with open_ledger(path, 1e6, 1e-5) as ledger:
         for i in range(4):
@@ -413,7 +413,7 @@ def test_a_prepared_charge_composes_nothing(tmp_path: Path, compositions: list[s
         assert entry.epsilons.own_epsilon == pytest.approx(exact, rel=1e-3)
 
 
-def test_not_a_ledger(tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(b"hello" * 1000)
     with pytest.raises(LedgerError):
         open_ledger(tmp_path / "l")
@@ -462,9 +462,7 @@ def _open_real(path: Path, identity: SigningIdentity) -> Ledger:
     return Ledger(path, signer=identity, verify=verify)
 
 
-def test_a_receipt_catches_what_a_restored_disk_hides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_receipt_detects_a_restored_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, identity, server = tmp_path / "l", SigningIdentity.generate(), SigningIdentity.generate()
     with _open_real(path, identity) as ledger:
         ledger.accept_receipt(_receipt(ledger, server))
@@ -517,7 +515,7 @@ def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(
     assert [entry.created_at[11:16] for entry in entries] == ["08:00", "09:00", "12:00", "12:00", "13:00"]
 
 
-def test_a_server_cannot_make_up_a_receipt(tmp_path: Path) -> None:
+def test_a_server_cannot_forge_a_receipt(tmp_path: Path) -> None:
     identity, server = SigningIdentity.generate(), SigningIdentity.generate()
     with _open_real(tmp_path / "l", identity) as ledger:
         good = _receipt(ledger, server)
@@ -621,7 +619,7 @@ def test_killed_at_every_write_point(tmp_path: Path) -> None:
     assert seen == {(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)}
 
 
-def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+def test_a_commit_is_durable_when_it_returns(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "l") as ledger:
         connection = _database(ledger)
         # 3 is EXTRA: FULL, and the folder is synced once the journal is gone.
@@ -629,7 +627,7 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_a_power_cut_in_the_middle_of_a_charge_leaves_what_stood_before(tmp_path: Path) -> None:
+def test_a_power_cut_during_a_charge_leaves_the_previous_state(tmp_path: Path) -> None:
     """The disk as a power cut would leave it: pages half written, and the journal that takes them back."""
     path, cut = tmp_path / "here" / "l", tmp_path / "cut"
     path.parent.mkdir()
@@ -737,7 +735,7 @@ def test_a_ledger_that_is_gone_is_not_begun_anew(tmp_path: Path, gone: str) -> N
     assert sorted(file.name for file in tmp_path.iterdir()) == here
 
 
-def test_a_ledger_without_an_entry_is_no_ledger(tmp_path: Path) -> None:
+def test_a_ledger_without_entries_is_refused(tmp_path: Path) -> None:
     """Whoever empties the table by hand, and the head with it, opens nothing at zero."""
     path = tmp_path / "l"
     _fill(path, 1)
@@ -804,7 +802,7 @@ def test_a_round_is_answered_once_whatever_the_request(tmp_path: Path) -> None:
             ledger.answer(replace(first, request_hash="33" * 32))
 
 
-def test_entries_tell_nobody_whether_the_photos_are_the_same(tmp_path: Path) -> None:
+def test_entries_reveal_nothing_about_changes_of_the_photos(tmp_path: Path) -> None:
     same, other = "5a" * 32, "6b" * 32
     with Ledger(made_ledger(tmp_path / "l"), signer=MacIdentity(), verify=verify_mac) as ledger:
         versions = [same, same, other, same]
@@ -826,7 +824,7 @@ def test_entries_tell_nobody_whether_the_photos_are_the_same(tmp_path: Path) -> 
     assert not opened[entries[0].sequence].opens(entries[1].data)
 
 
-def test_what_opens_an_entry_belongs_to_it(tmp_path: Path) -> None:
+def test_a_changed_opening_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "l"
     _fill(path, 2)
     for statement in (

@@ -167,7 +167,7 @@ def test_constants_are_negligible_in_the_whole_range() -> None:
         assert lemma.log_factor(**most, share=8.0, shares=shares) < 2.0**-200
 
 
-def test_shares_and_multipliers_are_each_other_s_inverse() -> None:
+def test_shares_and_multipliers_are_inverse_functions() -> None:
     for multiplier, shares in itertools.product((0.3, 1.0, 30.0), (1, 2, 50)):
         share = lemma.share_std(multiplier, sensitivity=1050.0, shares=shares)
         assert lemma.accounted_multiplier(shares * share**2, sensitivity=1050.0) == pytest.approx(multiplier)

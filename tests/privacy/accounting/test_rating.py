@@ -19,7 +19,7 @@ from fedrec.privacy.accounting.budget_rating import check_budget, rate_budget
         (10.01, "little protection", "22,248"), (40.0, "little protection", "10¹⁸"),
     ],
 )  # fmt: skip
-def test_the_scale(epsilon: float, word: str, times: str) -> None:
+def test_the_rating_scale(epsilon: float, word: str, times: str) -> None:
     rating = rate_budget(epsilon, delta=1e-5)
     assert rating.word == word
     assert rating.protected is (epsilon <= 10)
@@ -50,12 +50,12 @@ def test_without_a_bound_there_is_no_factor(epsilon: float | None) -> None:
         (8.0, 1e-13, None), (8.0, math.nan, None), (8.0, 2e-3, 1000),
     ],
 )  # fmt: skip
-def test_senseless_budgets_are_refused(epsilon: float, delta: float, total: int | None) -> None:
+def test_meaningless_budgets_are_refused(epsilon: float, delta: float, total: int | None) -> None:
     with pytest.raises(ConfigError, match="choose one such as"):
         check_budget(epsilon=epsilon, delta=delta, public_total=total)
 
 
-def test_budgets_with_a_meaning_are_taken() -> None:
+def test_meaningful_budgets_are_accepted() -> None:
     for epsilon, delta, total in (
         (8.0, 1e-5, None),
         (0.01, 1e-12, 10**9),

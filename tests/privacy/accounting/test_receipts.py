@@ -71,7 +71,7 @@ def _backup(home: Path, to: Path) -> None:
         shutil.copy(home / name, to / name)
 
 
-def test_a_machine_put_back_to_an_older_state_is_found_out_by_the_next_round(tmp_path: Path) -> None:
+def test_a_restored_machine_is_detected_in_the_next_round(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
     _backup(tmp_path / "m1", tmp_path / "backup")
@@ -102,7 +102,7 @@ def test_the_last_receipt_comes_with_the_close(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", ["ledger.sqlite", "ledger.sqlite.head", "store.sqlite"])
-def test_files_of_two_times_don_t_go_together(tmp_path: Path, keep: str) -> None:
+def test_files_from_different_times_are_refused(tmp_path: Path, keep: str) -> None:
     """One file is of today, the others are an older copy: nothing of it needs the server."""
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
@@ -159,7 +159,7 @@ def test_a_server_that_lost_its_receipts_has_one_again_from_the_next_join(tmp_pa
     assert [record.contributors for record in records] == [4]
 
 
-def test_a_join_s_head_never_takes_the_place_of_a_receipt(tmp_path: Path) -> None:
+def test_a_join_s_head_never_replaces_a_receipt(tmp_path: Path) -> None:
     """Else a merchant that was put back would have its older head countersigned, and go on."""
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
@@ -249,7 +249,7 @@ def test_a_receipt_of_another_server_is_refused_before_anything_is_charged(tmp_p
     assert len(cohort.charges("m0")) == 1
 
 
-def test_a_book_that_is_cut_off_or_rubbish_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_truncated_or_damaged_receipt_book_is_refused_in_one_line(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
     path = tmp_path / "receipts.sqlite"
@@ -292,7 +292,7 @@ def test_a_crash_while_receipts_are_kept_leaves_all_of_a_round_or_none(tmp_path:
     assert list(read_receipts(path)) == again
 
 
-def test_a_book_opens_as_fast_whatever_its_length(tmp_path: Path) -> None:
+def test_a_receipt_book_opens_as_fast_whatever_its_length(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=1))
     path = tmp_path / "receipts.sqlite"
@@ -317,7 +317,7 @@ def test_a_book_opens_as_fast_whatever_its_length(tmp_path: Path) -> None:
     assert peak < 2_000_000 and seconds < 2
 
 
-def test_an_older_receipt_never_takes_a_newer_one_s_place(tmp_path: Path) -> None:
+def test_an_older_receipt_never_replaces_a_newer_one(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     cohort.train(cohort.plan(rounds=3))
     mine = [r for r in read_receipts(tmp_path / "receipts.sqlite") if r.head.statement.merchant == "m1"]

@@ -101,7 +101,7 @@ def test_coefficients_outside_the_ring_are_refused() -> None:
         refuses(scheme, wire.encode(crafted, p))
 
 
-def test_tampering_with_a_body_does_not_open_to_the_sum_unnoticed_in_the_noise() -> None:
+def test_a_tampered_ciphertext_does_not_open_to_the_sum() -> None:
     scheme = make("kahe", dimension=2000)
     p = scheme.parameters
     assert isinstance(p, SchemeParameters)

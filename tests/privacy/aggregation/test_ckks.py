@@ -93,7 +93,7 @@ def test_values_that_overflow_come_back_modulo_the_field() -> None:
     assert got.tolist() == [(value + 128) % 256 - 128 for value in exact]
 
 
-def test_the_slot_error_is_bounded_with_room_and_the_bound_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slot_error_stays_below_its_bound_which_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     scheme = make(dimension=4096, cohort=100, max_abs_sum=2**24)
     p = scheme.parameters
     keys = scheme.make_keys()

@@ -122,7 +122,9 @@ def test_sums_are_exact_with_dropouts_and_extreme_values(
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), cohort=st.integers(1, 6), wild=st.sampled_from([10, 18, 30, 62]))
-def test_none_opens_bit_identically_even_where_sums_overflow(seed: int, cohort: int, wild: int) -> None:
+def test_the_scheme_none_opens_bit_identically_even_where_sums_overflow(
+    seed: int, cohort: int, wild: int
+) -> None:
     chance = np.random.default_rng(seed)
     vectors = [chance.integers(-(2**wild), 2**wild, 700) for _ in range(cohort)]
     opened = [
@@ -289,7 +291,7 @@ def test_public_polynomials_are_those_of_the_definition_and_depend_on_everything
         ring.public_polynomials(**{**base, "training_id": "x"}, count=1, modulus=p.modulus)  # type: ignore[arg-type]
 
 
-def test_noise_is_there_with_the_standard_deviation_stated() -> None:
+def test_noise_has_the_stated_standard_deviation() -> None:
     scheme = make("kahe", dimension=40_000, cohort=3, max_abs_sum=1000)
     p = scheme.parameters
     assert p.modulus is not None
@@ -364,7 +366,7 @@ def test_uniform_residues_are_far_from_noise_in_every_cohort(cohort: int) -> Non
         assert p.step / math.sqrt(12) > 1.5 * limit
 
 
-def test_noise_that_is_too_wide_all_over_is_told_though_no_coefficient_stands_out() -> None:
+def test_noise_that_is_too_wide_everywhere_is_detected_without_an_outlier() -> None:
     """Every coefficient moved by 25, well within the largest error that an honest sum may have."""
     trial, vectors = small_round()
     p = trial.scheme.parameters
@@ -468,7 +470,7 @@ def test_a_key_is_used_once_and_never_shown() -> None:
     assert repr(second.key) == "KeyMaterial(unused)"
 
 
-def test_key_is_wiped_when_shared() -> None:
+def test_a_key_is_erased_when_it_is_shared() -> None:
     scheme = make("kahe", dimension=10, cohort=2, max_abs_sum=100)
     polynomial = np.ones(scheme.parameters.ring_degree, dtype=np.int64)
     assert isinstance(scheme, CommitteeScheme)

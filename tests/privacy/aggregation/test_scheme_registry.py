@@ -86,7 +86,7 @@ def test_a_scheme_that_leaves_something_out_cannot_be_used(
     assert found.get("kahe") is kahe.SPEC
 
 
-def test_no_package_takes_another_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_package_can_take_the_name_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = registry(tmp_path, monkeypatch, f"SchemeSpec(name='kahe', trust={OPEN}, **REST)", name="kahe")
     for ask in (found.names, lambda: found.get("kahe"), lambda: found.get("none")):
         with pytest.raises(ConfigError, match="registers aggregation scheme 'kahe', a name that is taken"):
@@ -117,7 +117,7 @@ def test_a_merchant_refuses_a_plan_that_states_other_than_its_own_scheme(tmp_pat
     assert cohort.charges("m0") == []
 
 
-def test_what_is_not_known_is_alarmed() -> None:
+def test_an_unknown_trust_model_raises_an_alarm() -> None:
     assert claims.alarms({"mode": "distributed"}, kahe.SPEC.trust) == ()
     for trust in (None, clear.SPEC.trust):
         assert claims.exposure_clause(trust) is not None

@@ -54,7 +54,7 @@ def quorums_share_an_honest_member(members: int, threshold: int, corrupt: int) -
 
 
 @pytest.mark.parametrize("members", range(1, 9))
-def test_the_rule_is_what_brute_force_finds(members: int) -> None:
+def test_the_quorum_rule_equals_brute_force(members: int) -> None:
     for threshold, corrupt in itertools.product(range(1, members + 1), range(1, members + 1)):
         try:
             check_quorum(
@@ -119,7 +119,7 @@ def test_the_default_of_every_cohort_joins_and_lets_members_be_absent() -> None:
     threshold=st.none() | st.integers(1, 60),
     corrupt=st.none() | st.integers(1, 30),
 )
-def test_whatever_is_given_stays_and_what_passes_is_safe(
+def test_given_numbers_are_kept_and_accepted_ones_are_safe(
     cohort: int, part: float, members: int | None, threshold: int | None, corrupt: int | None
 ) -> None:
     colluders = max(1, int(part * (cohort - 2)))
@@ -146,7 +146,7 @@ def test_whatever_is_given_stays_and_what_passes_is_safe(
     assert seats.risk <= LARGEST_SEAT_RISK
 
 
-def test_the_figure_of_a_thousand_merchants() -> None:
+def test_the_documented_risk_of_a_thousand_merchants() -> None:
     found = seat_risk(cohort=1000, colluders=50, members=40, corrupt=13)
     assert found == pytest.approx(8.36e-10, rel=1e-3)
     assert found == pytest.approx(float(hypergeom.sf(13, 1000, 50, 40)), rel=1e-9)
@@ -175,7 +175,7 @@ def test_the_draw_depends_on_every_key_and_name_and_on_no_order() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**200), st.integers(0, 60), st.integers(0, 20), st.integers(1, 60))
-def test_the_outsiders_draw_and_risk_are_the_same(
+def test_the_verifier_draws_the_same_seats_and_risk(
     count: int, start: int, colluders: int, corrupt: int, seats: int
 ) -> None:
     roster, seats = peers(count, start=start), min(seats, count)
@@ -235,7 +235,7 @@ def test_a_merchant_draws_the_seats_itself(tmp_path: Path, changes: dict[str, ob
         {"colluders": 2, "min_contributors": 4},
     ],
 )
-def test_an_outsider_finds_what_a_merchant_refuses(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_the_verifier_finds_what_a_merchant_refuses(tmp_path: Path, changes: dict[str, object]) -> None:
     cohort = Cohort(tmp_path)
     servers = {cohort.server.public.hex()}
     for good in ({}, {"scheme": "ckks", "committee": ("m0",), "threshold": 1}):
@@ -268,7 +268,7 @@ def test_a_policys_own_rules_on_seats(tmp_path: Path, rule: str, changes: dict[s
     MerchantPolicy(schemes=frozenset({"none"})).check(clear)
 
 
-def test_an_outsider_is_not_kept_busy_by_a_roster_of_millions() -> None:
+def test_the_verifier_is_fast_on_a_roster_of_millions() -> None:
     plan = {
         "roster": [{"name": "m", "signing_key": "0" * 64}] * 1001,
         "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "trust": {}, "seat_risk": 0.0,
@@ -278,7 +278,7 @@ def test_an_outsider_is_not_kept_busy_by_a_roster_of_millions() -> None:
     ]
 
 
-def test_a_roster_that_was_ground_seats_whom_its_maker_likes(tmp_path: Path) -> None:
+def test_whoever_grinds_a_roster_chooses_the_seats(tmp_path: Path) -> None:
     """The stated limit: whoever enrols keys of its own choice has the draw; hence a roster is approved."""
     cohort = Cohort(tmp_path, seats=("m3", "m2"))
     plan = cohort.plan()
@@ -297,7 +297,7 @@ def test_a_roster_that_was_ground_seats_whom_its_maker_likes(tmp_path: Path) -> 
         ({"secure_aggregation": "none", "corrupt_members": 1}, 5, "have no meaning"),
     ],
 )
-def test_a_planner_is_told_what_to_do(options: dict[str, object], merchants: int, says: str) -> None:
+def test_errors_of_the_planner_say_what_to_do(options: dict[str, object], merchants: int, says: str) -> None:
     config = SimulationConfig.model_validate(options)
     with pytest.raises(ConfigError, match=says):
         settle(config, model_registry.get("cnn").defaults, merchants=merchants)

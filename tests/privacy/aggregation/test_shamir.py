@@ -38,7 +38,7 @@ def naive_lagrange_at(points: dict[int, int], target: int) -> int:
     members=st.integers(1, 9),
     data=st.data(),
 )
-def test_every_quorum_gives_the_secret_back(secret: list[int], members: int, data: st.DataObject) -> None:
+def test_every_quorum_reconstructs_the_secret(secret: list[int], members: int, data: st.DataObject) -> None:
     threshold = data.draw(st.integers(1, members))
     vector = np.array(secret, dtype=np.int64)
     shares = split(vector, members=members, threshold=threshold, rng=Randomness.from_os())

@@ -70,7 +70,7 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Command) -> None:
+def test_a_run_s_bundle_verifies_and_the_command_says_so(bundle: Path, command: Command) -> None:
     code, shown = command("audit", "verify", bundle / "audit.json")
     assert code == 0 and "The record holds." in shown
     assert shown.count("3 charges and 1 count hold") == 3 and "MISSING" not in shown
@@ -83,14 +83,14 @@ def test_a_run_s_bundle_holds_and_its_command_says_so(bundle: Path, command: Com
     assert code == 2 and "not NAME=KEY" in shown
 
 
-def test_a_file_that_is_no_bundle_is_a_wrong_command_line(command: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_no_bundle_is_an_error_of_usage(command: Command, tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text("{")
     for name, says in (("audit.json", "not a whole JSON file"), ("nowhere.json", "No such file")):
         code, shown = command("audit", "verify", tmp_path / name)
         assert code == 2 and says in shown and shown.count("\n") == 1
 
 
-def test_what_is_missing_has_a_code_of_its_own(run: Path, command: Command, tmp_path: Path) -> None:
+def test_a_missing_part_has_its_own_exit_code(run: Path, command: Command, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     (copied / "server" / "receipts.sqlite").unlink()
@@ -120,7 +120,7 @@ def test_a_tampered_bundle_ends_with_its_own_code_and_one_line(
     assert code == 15 and "signature doesn't hold" in shown and "The record holds" not in shown
 
 
-def test_the_script_in_the_docs_arrives_at_the_same_epsilons(bundle: Path, tmp_path: Path) -> None:
+def test_the_script_in_the_docs_computes_the_same_epsilons(bundle: Path, tmp_path: Path) -> None:
     found = re.search(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None and len(found[1].splitlines()) <= 30
     assert "fedrec" not in found[1]
@@ -224,7 +224,7 @@ def test_a_training_has_the_epsilon_of_its_own_report_wherever_it_is_shown(bundl
     assert any(f"largest training's epsilon is {privacy['epsilon']:.3g}" in line for line in outcome.lines)
 
 
-def test_who_saw_what_goes_by_mode_and_scheme(bundle: Path) -> None:
+def test_party_views_follow_mode_and_scheme(bundle: Path) -> None:
     body = loaded(bundle)
     assert "The server with up to 1 merchant" in [row[0] for row in tables(body)["party"]]
     plan, entries = json.loads(body["plans"][0]), body["merchants"][0]["entries"]
@@ -254,7 +254,7 @@ def test_a_ledger_without_noise_has_no_guarantee_on_any_page(bundle: Path) -> No
     assert "NO privacy guarantee" in html(body)
 
 
-def test_seeded_noise_alarms(bundle: Path) -> None:
+def test_seeded_noise_raises_an_alarm(bundle: Path) -> None:
     body = loaded(bundle)
     assert not any("seed" in text for text in alarms(body))
     body["merchants"][1]["summary"]["seeded"] = 3

@@ -168,7 +168,7 @@ def edit(row: Any, part: str, **changes: Any) -> None:
     row["payload"] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
 
 
-def test_a_good_bundle_holds(scene: Scene, tmp_path: Path) -> None:
+def test_a_good_bundle_verifies(scene: Scene, tmp_path: Path) -> None:
     outcome = verifier.verify(scene.write(scene.bundle, tmp_path / "audit.json"))
     assert outcome.ok and outcome.complete and not outcome.alarms, (outcome.failures, outcome.gaps)
     assert len(outcome.lines) == 5 and "6 charges and 1 count hold" in outcome.lines[1]
@@ -493,7 +493,9 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (two_wrongs, "entry 4: its clip is 2.0"),
     ],
 )
-def test_tampering_is_named_where_it_shows(scene: Scene, tmp_path: Path, change: Change, says: str) -> None:
+def test_tampering_is_reported_where_it_was_done(
+    scene: Scene, tmp_path: Path, change: Change, says: str
+) -> None:
     bundle = copy.deepcopy(scene.bundle)
     change(bundle, scene)
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
@@ -565,7 +567,7 @@ def unknown_part(bundle: Bundle, scene: Scene) -> None:
         (unknown_part, "has one that is unknown"),
     ],
 )
-def test_what_is_wrong_with_the_whole_is_the_bundle_s(
+def test_faults_of_the_whole_are_reported_for_the_bundle(
     scene: Scene, tmp_path: Path, change: Change, says: str
 ) -> None:
     bundle = copy.deepcopy(scene.bundle)
@@ -597,7 +599,7 @@ def test_what_is_wrong_with_the_whole_is_the_bundle_s(
         ("adjacency", lambda value: "replace-one"),
     ],
 )
-def test_the_attached_report_must_say_what_the_ledgers_say(
+def test_the_attached_report_must_agree_with_the_ledgers(
     scene: Scene, tmp_path: Path, name: str, change: Callable[[Any], Any]
 ) -> None:
     bundle = copy.deepcopy(scene.bundle)
@@ -608,7 +610,7 @@ def test_the_attached_report_must_say_what_the_ledgers_say(
 
 
 @pytest.mark.parametrize("name", ["epsilon", "epsilon_lifetime", "rounds_charged"])
-def test_so_must_what_it_says_of_each_merchant(scene: Scene, tmp_path: Path, name: str) -> None:
+def test_the_attached_report_must_agree_about_each_merchant(scene: Scene, tmp_path: Path, name: str) -> None:
     bundle = copy.deepcopy(scene.bundle)
     line = bundle["body"]["attachments"]["report"]["privacy"]["per_merchant"][2]
     line[name] = line[name] - 1
@@ -636,7 +638,7 @@ def without_receipts(bundle: Bundle) -> None:
         (without_receipts, "m1: no receipts: entries may have been cut from the end"),
     ],
 )
-def test_what_is_missing_is_a_verdict_of_its_own(
+def test_missing_parts_have_their_own_verdict(
     scene: Scene, tmp_path: Path, remove: Callable[[Bundle], None], says: str
 ) -> None:
     bundle = copy.deepcopy(scene.bundle)
@@ -656,7 +658,7 @@ def test_the_newest_receipt_and_absent_merchants_are_named(scene: Scene, tmp_pat
     assert sum("not in this bundle: m3" in line for line in outcome.lines) == 2
 
 
-def test_keys_got_by_another_way_are_compared(scene: Scene, tmp_path: Path) -> None:
+def test_keys_obtained_independently_are_compared(scene: Scene, tmp_path: Path) -> None:
     path = scene.write(scene.bundle, tmp_path / "audit.json")
     server, keys = scene.cohort.server.public.hex(), scene.cohort.identities
     good = verifier.Anchors(frozenset({server}), merchants={"m1": keys["m1"].public.hex()})
@@ -784,7 +786,7 @@ def test_a_history_whose_betas_use_up_delta_has_no_bound(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("factor", [0.998, 1.002])
 @pytest.mark.parametrize("number", [5, 28, 36])
-def test_every_figure_is_held_whether_it_is_composed_anew_or_not(
+def test_every_figure_is_checked_whether_composed_again_or_not(
     long_bundle: tuple[Bundle, SigningIdentity], tmp_path: Path, number: int, factor: float
 ) -> None:
     bundle, identity = copy.deepcopy(long_bundle[0]), long_bundle[1]
@@ -922,7 +924,7 @@ def test_changed_photos_are_held_against_the_rule_for_them(scene: Scene, tmp_pat
     assert closed.ok and "'changed_data' was not checked" in closed.lines[2]
 
 
-def test_what_is_disclosed_is_what_was_committed_to(scene: Scene, tmp_path: Path) -> None:
+def test_disclosed_versions_match_their_commitments(scene: Scene, tmp_path: Path) -> None:
     home = scene.folder / "m1"
     public = scene.cohort.identities["m1"].public
     record = MerchantRecord("m1", public, home / "ledger.sqlite", (POLICY.rules,), discloses_data=True)
@@ -1072,7 +1074,7 @@ def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data(), junk=json_values)
-def test_any_place_replaced_is_held_or_refused_and_never_crashes(
+def test_any_value_replaced_is_checked_or_refused_without_a_crash(
     scene: Scene, tmp_path: Path, data: st.DataObject, junk: Any
 ) -> None:
     bundle = copy.deepcopy(scene.bundle)
@@ -1088,7 +1090,7 @@ def test_any_place_replaced_is_held_or_refused_and_never_crashes(
 @pytest.mark.parametrize(
     "raw", [b"", b"[" * 100_000, b"{}", b"[1]", b"\xff\xfe", b'{"schema": NaN}', b"null", b'{"a": 1, "a": 2}']
 )
-def test_rubbish_is_no_bundle_and_says_so_in_one_line(tmp_path: Path, raw: bytes) -> None:
+def test_a_damaged_bundle_is_refused_in_one_line(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "audit.json").write_bytes(raw)
     for name in ("audit.json", "missing.json"):
         with pytest.raises(verifier.UnusableError) as refused:
@@ -1096,7 +1098,7 @@ def test_rubbish_is_no_bundle_and_says_so_in_one_line(tmp_path: Path, raw: bytes
         assert "\n" not in str(refused.value)
 
 
-def test_no_name_of_a_stranger_moves_the_cursor(scene: Scene, tmp_path: Path) -> None:
+def test_no_foreign_name_moves_the_cursor(scene: Scene, tmp_path: Path) -> None:
     bundle = copy.deepcopy(scene.bundle)
     bundle["body"]["servers"] = ["\x1b[2Jall is well"]
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))

@@ -140,7 +140,7 @@ def test_the_chance_of_an_overfull_step_is_bounded_from_above(records: int, rate
         assert bits >= -exact - 12
 
 
-def test_a_step_that_may_be_overfull_is_refused_beforehand() -> None:
+def test_a_step_that_may_sample_too_many_records_is_refused_beforehand() -> None:
     # A merchant whose count came out ten deviations, 200, too low holds so many more than the plan says.
     assert _plan(records_per_merchant=127_000, sample_rate=1.0)
     assert _plan(records_per_merchant=400_000, sample_rate=0.31)
@@ -163,7 +163,7 @@ def test_unreachable() -> None:
         _plan(epsilon=1e-5, noise_multiplier=None, sample_rate=1.0, steps=1000)
 
 
-def test_sum_stays_in_range_and_range_is_not_idle() -> None:
+def test_sums_stay_in_a_range_that_is_not_too_wide() -> None:
     plan = _plan()
     rng = np.random.default_rng(0)
     noise = np.round(rng.normal(0, plan.share_std * math.sqrt(10), 2_000_000))
@@ -227,7 +227,7 @@ def test_a_step_outside_its_plan_is_refused() -> None:
         contribute(nn.Linear(36, 4), inputs, labels, settings=QUARTER, plan=plan, rng=rng)
 
 
-def test_local_update_says_the_parameter_difference() -> None:
+def test_a_local_update_is_the_parameter_difference() -> None:
     model, inputs, labels = _problem()
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
     start = parameter_vector(model)

@@ -460,7 +460,7 @@ def test_the_rounding_of_records_whose_terms_cancel_stays_within_the_proof() -> 
     assert error <= ((256 * 32 + 2) * 2.0**5 + 258) * 2.0**-53 * 256
 
 
-def test_where_views_cancel_the_norm_is_that_of_what_is_added() -> None:
+def test_the_norm_is_exact_where_views_cancel() -> None:
     """Inner products of positions that nearly cancel: the contribution stays within C all the same."""
 
     def weighted(sign: Tensor) -> Callable[[Tensor], Tensor]:
@@ -485,7 +485,7 @@ def test_where_views_cancel_the_norm_is_that_of_what_is_added() -> None:
         assert np.linalg.norm(total.numpy()) == pytest.approx(stated, rel=2.0**-26)
 
 
-def test_records_that_cancel_are_formed_whoever_is_beside_them() -> None:
+def test_records_whose_terms_cancel_are_formed_in_any_batch() -> None:
     """Views of a record with opposite gradients: its own contribution is the same in any company."""
     model = nn.Linear(6, 3)
     nn.init.zeros_(model.weight)

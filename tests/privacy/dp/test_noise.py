@@ -226,7 +226,7 @@ def test_acceptance_is_the_density_over_the_cells_largest(
     assert got.tolist() == wanted and len(wanted) < len(words) - 10
 
 
-def test_what_is_too_near_to_call_is_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_too_close_to_a_boundary_are_decided_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every comparison taken for undecided, the digits decide as float64 does where it's clear."""
     usual = discrete_gaussian(20_000, sigma=1025.0, rng=Randomness.seeded(9))
     calls = []

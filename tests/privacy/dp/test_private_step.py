@@ -108,7 +108,7 @@ def test_residual_networks_are_clipped_as_they_are() -> None:
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-def test_sampling_is_poisson_or_there_is_none() -> None:
+def test_no_sampling_but_poisson_is_offered() -> None:
     """poisson_sampling=False is still accounted as Poisson; here nothing else can be asked for or done."""
     assert not [name for name in TrainingPlan.model_fields if "poisson" in name or "shuffl" in name]
     sizes = [len(poisson_sample(400, rate=0.25, rng=Randomness.seeded(8, "defects", i))) for i in range(300)]

@@ -103,7 +103,7 @@ def test_the_honest_pipeline_passes_and_the_audit_is_not_blind(scheme: str) -> N
     assert result.shared_noise == pytest.approx(0.0, abs=6 / SMALL["canaries"] ** 0.5)
 
 
-def test_sampling_is_part_of_it() -> None:
+def test_the_audit_covers_sampling() -> None:
     result = audit(AuditOptions(epsilon=8.0, sample_rate=0.5, canaries=1000, rounds=3))
     assert result.violations == () and result.bound_gaussian is None
     assert 0.0 < result.epsilon_lower_bound < result.epsilon_claimed
@@ -120,13 +120,13 @@ def test_a_broken_pipeline_is_flagged(broken: Callable[[], AbstractContextManage
     assert len(result.violations) == 1 and "was claimed" in result.violations[0]
 
 
-def test_chance_that_is_used_twice_is_flagged() -> None:
+def test_reused_randomness_is_flagged() -> None:
     result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=reused)
     assert result.shared_noise == pytest.approx(1.0, abs=0.01)
     assert any("of their noise" in violation for violation in result.violations)
 
 
-def test_a_single_merchant_that_uses_its_chance_twice_is_flagged() -> None:
+def test_randomness_reused_by_a_single_merchant_is_flagged() -> None:
     """Half the noise of two honest merchants is new in every round; the other half is not."""
     result = audit(AuditOptions(epsilon=1.0, **SMALL), randomness_for=reused_by_one)
     assert result.shared_noise == pytest.approx(0.5, abs=0.1)
@@ -151,7 +151,7 @@ def test_controls_at_the_defaults(broken: Callable[[], AbstractContextManager[No
             assert bool(audit(AuditOptions(epsilon=1.0)).violations) is flagged
 
 
-def test_the_claim_is_the_ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_is_read_from_the_ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger that writes down less than the plan's epsilon is a violation, whatever leaks."""
     real = Lifetime.own_epsilon
     monkeypatch.setattr(Lifetime, "own_epsilon", lambda self, cost: 0.5 * real(self, cost))
@@ -192,6 +192,6 @@ def test_too_few_canaries_are_refused(
 @pytest.mark.parametrize(
     "options", [{"canaries": 10}, {"canaries": 200_000}, {"confidence": 0.4}, {"confidence": 1.0}]
 )
-def test_options_that_say_nothing_are_refused(options: dict[str, float]) -> None:
+def test_options_that_allow_no_conclusion_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         AuditOptions(**options)  # type: ignore[arg-type]

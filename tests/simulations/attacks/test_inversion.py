@@ -145,7 +145,7 @@ def small_cohort(batch: int = 2) -> tuple[torch.nn.Module, list[Photos]]:
     ]
 
 
-def test_views_are_what_the_parties_hold() -> None:
+def test_views_are_what_each_party_sees() -> None:
     model, cohort = small_cohort()
     training = noise_of_training(DEFENCE, dimension=parameter_count(model), records=2)
     step = noise_of_attacked_step(DEFENCE, training, records=2)

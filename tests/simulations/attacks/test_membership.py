@@ -145,7 +145,7 @@ def test_rates_against_all_thresholds(seed: int, count: int, fpr: float) -> None
     assert found.tpr_low <= found.tpr <= found.tpr_high and found.guesses == count
 
 
-def test_what_cannot_be_measured() -> None:
+def test_unmeasurable_attacks_are_refused() -> None:
     with pytest.raises(DataError):
         rates(Attack(np.zeros(3), np.ones(3, dtype=bool)), fpr=FPR)
     for fpr in (0.0, 1.0):
