@@ -150,7 +150,7 @@ def subclasses() -> Iterator[tuple[str, ast.ClassDef, Imported]]:
 
 def test_a_subclass_uses_what_its_base_has() -> None:
     found = list(subclasses())
-    assert len(found) >= 2
+    assert found
     for file, node, imported in found:
         base = imported.found()
         used = _of_self(node)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -99,11 +98,6 @@ class FilterReading:
     def spent(self) -> float:
         """Epsilon that counts against the cap: that of the releases plus the smaller of the two arms."""
         return self.releases + min(self.renyi, self.basic)
-
-    @property
-    def arm(self) -> Literal["renyi", "basic"]:
-        """The arm with the smaller epsilon."""
-        return "renyi" if self.renyi <= self.basic else "basic"
 
     @property
     def fits(self) -> bool:

@@ -157,12 +157,12 @@ def test_the_first_training_is_admitted_by_its_own_epsilon() -> None:
     sigma, planned = 0.6441, 60
     first = training(Event(0.05, sigma, 1), planned=planned, beta=1e-12)
     reading = read_filter([first], epsilon=10.0, delta=DELTA)
-    assert reading.arm == "basic" and reading.basic < reading.renyi
+    assert reading.basic < reading.renyi
     own = epsilon_pld([Event(0.05, sigma, planned)], delta=DELTA)
     assert own < reading.basic < own + 1
     step = Event(0.25, 6.73, 300)
     many = read_filter([done(step)] * 6, epsilon=10.0, delta=DELTA)
-    assert many.fits and many.arm == "renyi" and many.basic > 10
+    assert many.fits and many.renyi <= many.basic and many.basic > 10
 
 
 def test_deltas_add_up_to_that_of_the_cap() -> None:
