@@ -80,7 +80,8 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(
-        default="cnn", description="A model by name, such as lite0-views-head; docs/models.md lists them."
+        default="cnn",
+        description="A model by name (docs/models.md lists them); best takes the best packaged one.",
     )
     unit: Unit = Field(
         default="record", description="What is hidden: record (default), or product, a folder in a class."

@@ -19,6 +19,7 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.trainings import Training, training_folders
 from fedrec.vision import model_registry
+from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import InputShape
 
 _DEFAULT_SIZE = 64
@@ -87,7 +88,7 @@ def add_training(
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
     if options.eval_data is not None and not options.eval_data.is_dir():
         raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
-    spec = model_registry.get(options.model)
+    spec = model_registry.get(chosen_model(options.model))
     task = Task(
         spec=spec,
         classes=tuple(sorted(options.classes)),

@@ -42,6 +42,7 @@ from fedrec.simulations.simulation_report import write_own_reports
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
 from fedrec.vision.imageset import ImageSet
+from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.splits import DataSplits
@@ -63,9 +64,9 @@ class Materials:
     model: ModelSpec | None = None
     data: DataSplits | None = None
 
-    def spec(self, config: SimulationConfig) -> ModelSpec:
-        """Return the model of a run."""
-        return model_registry.get(config.model) if self.model is None else self.model
+    def spec(self, name: str) -> ModelSpec:
+        """Return the model of a run, by name unless it was given as an object."""
+        return model_registry.get(name) if self.model is None else self.model
 
 
 BY_NAME = Materials()
@@ -143,7 +144,8 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         FedrecError: one clear line on anything wrong with the options or the data.
 
     """
-    spec = materials.spec(config)
+    # Which model is the best depends on the pictures; each of them needs the same packages.
+    spec = materials.spec(chosen_model(config.model))
     device = pick_device(config.device)
     check_options(config, spec)
     check_run_folder(config.out)
@@ -151,6 +153,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         require_ray()
     source = _read_data(config, materials, tell=tell)
     seed = config.seed or 0
+    spec = materials.spec(chosen_model(config.model, source.splits.train))
     task = Task(spec, source.classes, input_shape(source.splits.train, spec), seed)
     if materials.model is not None:
         shape = (task.shape.channels, task.shape.size, task.shape.size)
@@ -220,7 +223,8 @@ def reopen(
     status, _ = training.status()
     if status == "done":
         raise ConfigError(f"--resume {folder}: that run is finished; its report is {folder / 'report.html'}")
-    plan, spec = training.plan(), materials.spec(config)
+    plan = training.plan()
+    spec = materials.spec(plan.model)
     if config.engine == "ray":
         require_ray()
     source = _read_data(config, materials, tell=tell)

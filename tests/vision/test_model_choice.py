@@ -1,0 +1,44 @@
+"""The name ``best`` stands for a registered model, by the size of the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrec.vision import model_registry
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.imageset import ImageSet
+from fedrec.vision.model_choice import chosen_model
+from tests.support.pictures import picture
+
+PHOTOS, SMALL = "lite0-lite2-views-head", "lite0-small-head"
+
+
+def in_memory(side: int) -> ImageSet:
+    pixels = np.zeros((6, side, side, 1), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(6)
+    return ImageSet.from_arrays(["a", "b"], pixels, np.arange(6) % 2, names=list("abcdef"))
+
+
+@pytest.mark.parametrize(("side", "expected"), [(28, SMALL), (96, SMALL), (97, PHOTOS), (224, PHOTOS)])
+def test_small_pictures_take_the_head_for_small_ones(side: int, expected: str) -> None:
+    assert chosen_model("best", in_memory(side)) == expected
+
+
+@pytest.mark.parametrize(("side", "expected"), [(32, SMALL), (300, PHOTOS)])
+def test_a_folder_is_judged_by_most_of_its_photos_short_sides(
+    tmp_path: Path, side: int, expected: str
+) -> None:
+    for number in range(5):
+        picture(tmp_path / "hat" / f"{number}.png", number, size=(side, 2 * side))
+    picture(tmp_path / "mug" / "odd.png", 7, size=(400, 20))
+    picture(tmp_path / "mug" / "other.png", 8, size=(500, 500))
+    assert chosen_model("best", open_folder(tmp_path).train) == expected
+
+
+def test_whatever_is_chosen_can_be_looked_up_and_other_names_stay() -> None:
+    assert chosen_model("best") == PHOTOS
+    assert {PHOTOS, SMALL} <= set(model_registry.names())
+    assert chosen_model("cnn", in_memory(300)) == "cnn"
