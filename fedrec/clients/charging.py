@@ -49,7 +49,7 @@ def check_replies(ledger: Ledger, store: MerchantStore) -> None:
         known = ledger.has_charge if kind == "upload" else ledger.has_answer
         if not known(training_id, round_number):
             raise LedgerError(
-                f"ledger: it was put back to an older state: it has no entry for round {round_number} of "
+                f"ledger: it was restored to an older state: it has no entry for round {round_number} of "
                 f"training {training_id[:16]}, but the store has its {kind}; restore the newest copy."
             )
 

@@ -1,6 +1,6 @@
-"""Countersign merchants' ledger heads, so that a ledger that was put back to an older state is found out.
+"""Countersign merchants' ledger heads, so that a ledger that was restored to an older state is found out.
 
-A merchant whose machine was put back to an older state can't know it by itself. So the server keeps the last
+A merchant whose machine was restored to an older state can't know it by itself. So the server keeps the last
 head that each merchant signed, and sends its receipt with the next request, in any training. Every upload and
 every answer brings a head. The head of a join counts only if there is no receipt yet, so that a merchant that
 was put back can't replace a newer receipt by it. All receipts are kept: a merchant that continues from an

@@ -213,7 +213,7 @@ def test_an_older_copy_of_the_ledger_is_reported(home: MerchantHome) -> None:
     assert findings(home)["ledger"] == (True, "3 entries, the hash chain is valid, none is missing")
     home.ledger.write_bytes(older)
     ok, text = findings(home)["ledger"]
-    assert not ok and "put back to an older state" in text
+    assert not ok and "restored to an older state" in text
     home.ledger.unlink()
     ok, text = findings(home)["ledger"]
     assert not ok and "never replaced" in text

@@ -320,13 +320,13 @@ def test_what_each_party_sees_follows_scheme_and_mode() -> None:
 def test_a_scheme_that_does_not_say_who_reads_updates_is_alarmed(said: Any) -> None:
     page = render(changed(secure_aggregation={"scheme": "kahe", "trust": said}))
     assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
-    assert re.search(r"NOT PRIVATE: [^.]*take it that updates were not encrypted", Outline(page).text)
+    assert re.search(r"NOT PRIVATE: [^.]*assume that updates were not encrypted", Outline(page).text)
 
 
 def test_a_mode_that_nobody_knows_is_alarmed() -> None:
     page = render(changed(privacy={"mode": "quiet"}))
     assert "Nothing is claimed" in page and "There is no privacy guarantee" in page
-    assert re.search(r"NOT PRIVATE: [^.]*take it that no noise was added", Outline(page).text)
+    assert re.search(r"NOT PRIVATE: [^.]*assume that no noise was added", Outline(page).text)
 
 
 @given(st.floats(min_value=0, max_value=1e6))

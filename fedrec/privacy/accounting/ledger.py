@@ -4,7 +4,7 @@ A ledger is created once, by :func:`create_ledger`, with the release of a noised
 Opening a missing ledger is an error and never creates one. Charges are never refunded. Triggers refuse
 changed or deleted rows, and the chain of :mod:`fedrec.privacy.accounting.ledger_entries` reveals any edit by
 someone without the key. The head file (:mod:`fedrec.privacy.accounting.ledger_head`) reveals a ledger that
-was put back to an older state; where the head file was put back with it, the server's next receipt does.
+was restored to an older state; where the head file was put back with it, the server's next receipt does.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def check_head(path: Path, head: Head | None, entries: Sequence[Entry], *, publi
         )
     if len(entries) < head.entries:
         raise LedgerError(
-            f"ledger: {path} was put back to an older state: it has {len(entries)} entries, its head says "
+            f"ledger: {path} was restored to an older state: it has {len(entries)} entries, its head says "
             f"{head.entries}; put the newest copy back."
         )
     if hash_at(entries, head.entries, public=public).hex() != head.hash:
@@ -181,6 +181,6 @@ def check_receipt(path: Path, receipt: Receipt, entries: Sequence[Entry]) -> Non
     # A receipt is nearly always for one of the last entries.
     if all(entry.hash != wanted for entry in reversed(entries)):
         raise LedgerError(
-            f"ledger: {path} was put back to an older state: it lacks the entry that the server's receipt of "
+            f"ledger: {path} was restored to an older state: it lacks the entry that the server's receipt of "
             f"round {receipt.head.statement.round_number} is for; put the newest copy back."
         )

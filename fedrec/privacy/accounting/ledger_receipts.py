@@ -54,7 +54,7 @@ def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
 
     Raises:
         ProtocolError: this merchant didn't sign the head, or the server's signature is wrong.
-        LedgerError: the ledger was put back to an older state, or the disk fails.
+        LedgerError: the ledger was restored to an older state, or the disk fails.
     """
     chain.check_open()
     head = receipt.head

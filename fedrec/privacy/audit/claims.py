@@ -43,7 +43,7 @@ def exposure_clause(trust: TrustModel | None) -> str | None:
     """Say in a clause that the server can read single updates; None where the scheme hides them."""
     if trust is None:
         return (
-            "nothing says who can read a single update: take it that updates were not encrypted, and the "
+            "nothing says who can read a single update: assume that updates were not encrypted, and the "
             "server could read every merchant's"
         )
     if trust.encrypted:
@@ -85,7 +85,7 @@ def alarms(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[str, .
     reasons = []
     mode = modes.find(privacy.get("mode"))
     if mode is None:
-        reasons.append("no known privacy mode is named; take it that no noise was added.")
+        reasons.append("no known privacy mode is named; assume that no noise was added.")
     elif not mode.private:
         reasons.append(
             "differential privacy was off; no noise was added, and photos may be read off the model."

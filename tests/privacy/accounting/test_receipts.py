@@ -83,7 +83,7 @@ def test_a_restored_machine_is_detected_in_the_next_round(tmp_path: Path) -> Non
     grid = InProcessGrid(cohort.app(), cohort.size)
     _, records = cohort.train(cohort.plan(rounds=2), grid)
     assert [record.contributors for record in records] == [3, 3]
-    with pytest.raises(Exception, match="put back to an older state"):
+    with pytest.raises(Exception, match="restored to an older state"):
         cohort.restart("m1")
 
 
@@ -97,7 +97,7 @@ def test_the_last_receipt_comes_with_the_close(tmp_path: Path) -> None:
     # This time the head stayed, and its receipt is for an entry that the ledger no longer has.
     (tmp_path / "m1" / _LEDGER_FILES[1]).write_bytes(newest)
     assert b'"receipt":{' in newest
-    with pytest.raises(Exception, match="put back to an older state"):
+    with pytest.raises(Exception, match="restored to an older state"):
         cohort.restart("m1")
 
 
@@ -116,7 +116,7 @@ def test_files_from_different_times_are_refused(tmp_path: Path, keep: str) -> No
         cohort.restart("m1")
         assert len(cohort.charges("m1")) == 3
     else:
-        with pytest.raises(LedgerError, match="put back to an older state"):
+        with pytest.raises(LedgerError, match="restored to an older state"):
             cohort.restart("m1")
 
 
@@ -144,9 +144,9 @@ def test_a_home_put_back_from_a_backup_answers_no_second_survivor_set(tmp_path: 
     # Without a receipt it answers nothing, and with the last one it learns what happened.
     with pytest.raises(RefusedError, match="brings no ledger receipt"):
         merchant.unmask(fewer.model_copy(update={"receipt": None}), few)
-    with pytest.raises(LedgerError, match="put back to an older state"):
+    with pytest.raises(LedgerError, match="restored to an older state"):
         merchant.unmask(fewer, few)
-    with pytest.raises(LedgerError, match="put back to an older state"):
+    with pytest.raises(LedgerError, match="restored to an older state"):
         merchant.unmask(request, blobs)
 
 

@@ -22,7 +22,7 @@ runs these checks:
 
 Missing parts are reported and give a verdict of their own: the record holds as far as it could be checked.
 Nothing can show that a merchant ran what it recorded, or what its photos were. A bundle is only as
-trustworthy as its keys: compare the printed keys with those that their owners gave you by another way.
+trustworthy as its keys: compare the printed keys with those that you obtained independently.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="verify", description="Check an audit bundle.")
     parser.add_argument("bundle", type=Path, help="an audit.json")
     parser.add_argument("--server-key", type=public_key, action="append", default=[], metavar="HEX",
-                        help="a server's key that you got by another way; may be repeated")  # fmt: skip
+                        help="a server's key that you obtained independently; may be repeated")  # fmt: skip
     parser.add_argument("--merchant", type=named_key, action="append", default=[], metavar="NAME=HEX",
-                        help="a merchant's key that you got by another way; may be repeated")  # fmt: skip
+                        help="a merchant's key that you obtained independently; may be repeated")  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true", help="exit with 0 if parts are missing")
     options = parser.parse_args(arguments)
     try:

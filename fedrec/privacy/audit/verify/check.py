@@ -50,7 +50,7 @@ def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
 
     Args:
         path: the bundle, a JSON file.
-        anchors: keys that the auditor got by another way; None for none.
+        anchors: keys that the auditor obtained independently; None for none.
 
     Returns:
         The outcome, with everything that is wrong with the bundle.

@@ -303,7 +303,7 @@ def check_receipts(
         elif stated["head_hash"] not in hashes:
             yield Problem(
                 at or len(merchant.entries) + 1,
-                f"the ledger lacks an entry that {where} is for: it was put back to an older state, changed, "
+                f"the ledger lacks an entry that {where} is for: it was restored to an older state, changed, "
                 "or cut",
             )
         elif not _is_of(hashes[stated["head_hash"]], stated):

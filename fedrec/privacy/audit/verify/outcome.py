@@ -34,7 +34,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Anchors:
-    """Trust anchors: public keys that the auditor got by another way, 64 hexadecimal digits each.
+    """Trust anchors: public keys that the auditor obtained independently, 64 hexadecimal digits each.
 
     Attributes:
         servers: the servers' keys; if any are given, they must be exactly the bundle's.
