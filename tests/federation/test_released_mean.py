@@ -15,7 +15,7 @@ from fedrec.server.optimizers.optimizer_registry import REGISTRY, start_weights
 from fedrec.vision.models.centred_head import CentredHead, mean_coordinates
 from tests.support.cohort import CLASSES, FEATURES, RECORDS, Cohort, InProcessGrid, change_means
 
-DIMENSION = FEATURES + FEATURES * CLASSES + CLASSES
+DIMENSION = FEATURES + FEATURES * CLASSES
 
 
 def head(plan: TrainingPlan | None = None) -> CentredHead:

@@ -127,7 +127,7 @@ def test_parameter_counts() -> None:
         "lite0-small-head": 1280 + 784,
     }
     assert {name: count(name, classes=10, channels=3, size=224) for name in HEADS} == {
-        name: length + (length + 1) * 10 for name, length in lengths.items()
+        name: length + length * 10 for name, length in lengths.items()
     }
 
 
