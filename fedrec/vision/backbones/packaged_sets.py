@@ -23,9 +23,11 @@ LITE2_VIEWS: Final = FeatureSet((_LITE2_VIEWS,))
 LITE0_LITE2_VIEWS: Final = FeatureSet((_LITE0_VIEWS, _LITE2_VIEWS))
 """Both side by side: 2560 dimensions."""
 
-# On clothes of 28 and 32 pixels, with noise, the stages alone are 2 to 6 points better than the last layer
-# alone, and both at the same length lose 1 to 2 of these. At half of the length the last layer loses nothing
-# there, and keeps what it knows of other things.
+# On clothes of 28 and 32 pixels, with noise, the stages alone are better than the last layer alone, and both
+# at the same length are 1 to 2 points worse than the stages. At half of the length the last layer costs at
+# most .3 points there, and keeps what it knows of other things. 4,000 Fashion-MNIST training pictures, scored
+# on 2,000 others, gave 87.6, 87.4, 87.3 and 86.3% at lengths 0, .25, .5 and 1; a first look used part of the
+# test pictures, so that its figures on them aren't free of choice.
 LITE0_SMALL: Final = FeatureSet(
     (
         Block(LITE0, size=128, views=(("wide", 1.0),), weight=0.5),
