@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 HASH_BYTES: Final = 32
 NEAR_BITS: Final = 20
 """Photos whose hashes differ in at most this many of 256 bits count as near-duplicates."""
-_ROWS, _COLUMNS = 16, 17
+_GRID: Final = (16, 17)
+"""Rows and columns of cells."""
 _CHUNK_ENTRIES = 1 << 22
 
 
@@ -36,13 +37,17 @@ def perceptual_hashes(pixels: NDArray[np.uint8]) -> list[bytes]:
     """
     if not len(pixels):
         return []
-    # Columns first, as sums of integers: exact, and a large picture shrinks before anything is converted.
-    rows, columns = _cells(pixels.shape[1], _ROWS), _cells(pixels.shape[2], _COLUMNS)
-    cells = np.empty((len(pixels), _ROWS, _COLUMNS))
-    for r, (top, bottom) in enumerate(rows):
-        band = pixels[:, top:bottom].sum(axis=(1, 3), dtype=np.int64)
-        for c, (left, right) in enumerate(columns):
-            cells[:, r, c] = band[:, left:right].sum(axis=1) / ((bottom - top) * (right - left))
+    rows, columns = (np.array(_cells(pixels.shape[side + 1], count)) for side, count in enumerate(_GRID))
+    # Sums of integers are exact, and a large picture shrinks before anything is converted. Whole rows are
+    # added to each other first, which is by far the fastest order.
+    bands = [
+        pixels[:, top:bottom].sum(axis=1, dtype=np.uint32).sum(axis=2, dtype=np.int64) for top, bottom in rows
+    ]
+    # Column 0 is that before the first, so that a cell is a difference of two sums.
+    sums = np.zeros((len(pixels), len(rows), pixels.shape[2] + 1), dtype=np.int64)
+    np.cumsum(np.stack(bands, axis=1), axis=2, out=sums[:, :, 1:])
+    areas = np.diff(rows) * np.diff(columns).T
+    cells = (sums[:, :, columns[:, 1]] - sums[:, :, columns[:, 0]]) / areas
     bits = cells[:, :, 1:] > cells[:, :, :-1]
     packed = np.packbits(bits.reshape(len(pixels), 8 * HASH_BYTES), axis=1)
     return [row.tobytes() for row in packed]

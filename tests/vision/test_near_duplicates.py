@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,34 @@ def test_resized_recompressed_and_brightened_photos_look_alike(tmp_path: Path) -
         assert max((_hash(photo) ^ _hash(other)).bit_count() for other in others) <= NEAR_BITS
     between = [(_hash(_photo(a)) ^ _hash(_photo(b))).bit_count() for a in range(8) for b in range(a)]
     assert min(between) > 3 * NEAR_BITS
+
+
+def _naive_hash(picture: np.ndarray) -> bytes:
+    """The bits one by one: each cell's mean against that of the cell to its left."""
+
+    def ends(length: int, count: int, index: int) -> slice:
+        start = index * length // count
+        return slice(start, max(start + 1, (index + 1) * length // count))
+
+    height, width = picture.shape[:2]
+    bits = ""
+    for row in range(16):
+        means = [
+            picture[ends(height, 16, row), ends(width, 17, column)].astype(float).sum(axis=2).mean()
+            for column in range(17)
+        ]
+        bits += "".join("1" if right > left else "0" for left, right in pairwise(means))
+    return int(bits, 2).to_bytes(32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 3), st.integers(1, 50), st.integers(1, 50), st.sampled_from([1, 3])),
+)
+def test_a_hash_is_that_of_a_naive_loop(seed: int, shape: tuple[int, int, int, int]) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+    assert perceptual_hashes(pixels) == [_naive_hash(picture) for picture in pixels]
 
 
 def test_tiny_and_empty_pictures() -> None:
