@@ -112,6 +112,12 @@ class _Imports(ast.NodeVisitor):
         self._within = within
         self.found: set[tuple[str, bool]] = set()
 
+    def generic_visit(self, node: ast.AST) -> None:
+        """Visit the statements inside a node: an expression holds no import, and most nodes are in one."""
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+                self.visit(child)
+
     def visit_Import(self, node: ast.Import) -> None:
         self.found |= {(alias.name, True) for alias in node.names}
 
