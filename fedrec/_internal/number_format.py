@@ -32,6 +32,14 @@ def percent(value: Any) -> str:
     return MISSING if fraction is None else f"{100 * fraction:.1f}%"
 
 
+def percent_interval(value: Any) -> str:
+    """Format the two ends of an interval of fractions as percentages with one decimal."""
+    ends = [number(end) for end in value] if isinstance(value, (list, tuple)) else []
+    if len(ends) != 2 or None in ends:
+        return MISSING
+    return f"{percent(ends[0])} to {percent(ends[1])}"
+
+
 def ratio(value: Any) -> str:
     """Format a score in [0, 1] with three decimals."""
     score = number(value)

@@ -106,6 +106,12 @@ class Result:
         return _number(self.report["metrics"]["accuracy"])
 
     @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """The 95% interval of :attr:`accuracy` that the number of test records allows; None without one."""
+        found = self.report["metrics"]["accuracy_interval"]
+        return None if found is None else (float(found[0]), float(found[1]))
+
+    @property
     def f1(self) -> float | None:
         """The mean of all classes' F1; None where nothing was measured."""
         return _number(self.report["metrics"]["f1_macro"])

@@ -45,7 +45,8 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
             f"if aggregation were broken: {number_format.epsilon(privacy['epsilon_aggregation_broken'])})"
         )
     lines += [
-        f"accuracy   {number_format.percent(metrics['accuracy'])} on {metrics['split']}, "
+        f"accuracy   {number_format.percent(metrics['accuracy'])}"
+        f"{_interval(metrics)} on {metrics['split']}, "
         f"macro F1 {number_format.ratio(metrics.get('f1_macro'))}",
         f"epsilon    {budget}",
         f"rating     {privacy['rating']['sentence']}",
@@ -63,3 +64,12 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"report     {folder / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def _interval(metrics: Mapping[str, Any]) -> str:
+    """Return the accuracy's interval in brackets; nothing where none was measured."""
+    if metrics.get("accuracy_interval") is None:
+        return ""
+    records = sum(line["support"] for line in metrics["per_class"])
+    shown = number_format.percent_interval(metrics["accuracy_interval"])
+    return f" ({shown}, the 95% interval for {records:,} records)"

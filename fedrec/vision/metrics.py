@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec._internal.intervals import wilson_interval
 from fedrec.errors import DataError
 
 
@@ -37,6 +38,7 @@ class Metrics:
 
     Attributes:
         accuracy: share of records predicted right.
+        accuracy_interval: its 95% interval by Wilson, for the number of records.
         precision_macro: mean over all k classes, absent ones included (they count 0).
         recall_macro: likewise.
         f1_macro: likewise.
@@ -46,6 +48,7 @@ class Metrics:
     """
 
     accuracy: float
+    accuracy_interval: tuple[float, float]
     precision_macro: float
     recall_macro: float
     f1_macro: float
@@ -93,8 +96,10 @@ def evaluate(
         ),
     )
     areas = [area for label in every if (area := roc_auc(scores[:, label], truth == label)) is not None]
+    accuracy = float(accuracy_score(truth, predicted))
     return Metrics(
-        accuracy=float(accuracy_score(truth, predicted)),
+        accuracy=accuracy,
+        accuracy_interval=wilson_interval(accuracy, count),
         precision_macro=float(precision.mean()),
         recall_macro=float(recall.mean()),
         f1_macro=float(f1.mean()),

@@ -82,6 +82,7 @@ def fake_report(*, classes: int = 10, merchants: int = 8, rounds: int = 100, see
         },
         "metrics": {
             "accuracy": sum(confusion[i][i] for i in range(classes)) / total,
+            "accuracy_interval": [0.8312, 0.8677],
             "precision_macro": 0.8412, "recall_macro": 0.8391, "f1_macro": 0.8377, "roc_auc_macro": 0.9813,
             "confusion": confusion, "split": "test", "per_class": per_class,
         },
@@ -126,6 +127,7 @@ def test_headline_figures_are_on_the_page() -> None:
     accuracy = report["metrics"]["accuracy"]
     for shown in (
         f"{100 * accuracy:.1f}%",
+        "83.1% to 86.8%",
         "0.838",
         "8.00",
         "31.42",

@@ -35,7 +35,8 @@ KEYS: dict[str, str] = {
     "": "schema warnings run data metrics privacy secure_aggregation cost rounds",
     "run": "id seconds engine workers merchants rounds dataset partition model parameters seed",
     "data": "records skipped duplicates_dropped",
-    "metrics": "accuracy precision_macro recall_macro f1_macro roc_auc_macro confusion split per_class",
+    "metrics": "accuracy accuracy_interval precision_macro recall_macro f1_macro roc_auc_macro confusion"
+    " split per_class",
     "privacy": "mode unit adjacency duplicate_policy epsilon cross_checks epsilon_aggregation_broken delta"
     " rating epsilon_at_1e-5 epsilon_of_copies"
     " sample_rate clip noise_multiplier steps colluders min_contributors accountant seeded per_merchant",

@@ -123,7 +123,7 @@ def test_ctrl_c_in_the_final_figures_leaves_report_and_model_without_them(
     found = report(tmp_path)
     assert len(found["rounds"]) == ROUNDS
     metrics = found["metrics"]
-    scores = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro")
+    scores = ("accuracy", "accuracy_interval", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro")
     assert [metrics[name] for name in scores] == [None] * len(scores)
     assert (metrics["confusion"], metrics["per_class"], metrics["split"]) == ([], [], "test")
     assert (tmp_path / "run" / "model.safetensors").stat().st_size > 0

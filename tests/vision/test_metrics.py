@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fedrec.errors import DataError
 from fedrec.vision.metrics import evaluate, roc_auc
@@ -34,6 +35,8 @@ def test_figures_are_those_of_counting_one_by_one(
     predicted = [highest(row) for row in scores]
     pairs = list(zip(labels.tolist(), predicted, strict=True))
     assert found.accuracy == pytest.approx(sum(a == b for a, b in pairs) / count)
+    wilson = stats.binomtest(sum(a == b for a, b in pairs), count).proportion_ci(0.95, method="wilson")
+    assert found.accuracy_interval == pytest.approx((wilson.low, wilson.high), abs=1e-12)
     assert found.confusion == [[pairs.count((i, j)) for j in range(k)] for i in range(k)]
     precisions, recalls, scores_f1 = [], [], []
     for label, told in enumerate(found.per_class):

@@ -97,6 +97,9 @@ def _headline(
     classes = tables.items(metrics, "per_class")
     supports = [number_format.number(item.get("support")) or 0.0 for item in classes]
     basis = [f"on {metrics.get('split')}"] if metrics.get("split") else []
+    interval = number_format.percent_interval(metrics.get("accuracy_interval"))
+    if interval != number_format.MISSING:
+        basis.append(f"95% interval for {number_format.count(sum(supports))} records: {interval}")
     if sum(supports):
         basis.append(f"largest class alone {number_format.percent(max(supports) / sum(supports))}")
     bounds = [
