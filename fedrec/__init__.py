@@ -3,9 +3,10 @@
     result = fedrec.simulate(model=lambda: MyNet(), merchants=[(x, y), ...], test=(x, y), epsilon=8)
     result.accuracy, result.f1, result.epsilon, result.rounds, result.folder
 
-:func:`simulate` trains with simulated merchants, :func:`load_model` loads the model of a run,
-:func:`epsilon` and :func:`noise_for` compute what a training costs, :func:`add_optimizer` registers your own
-server optimizer, and :func:`verify` rechecks an audit bundle. Each name is imported on first use.
+:func:`simulate` trains with simulated merchants, :func:`compare` compares runs, :func:`load_model` loads
+the model of a run, :func:`epsilon` and :func:`noise_for` compute what a training costs, :func:`add_optimizer`
+registers your own server optimizer, and :func:`verify` rechecks an audit bundle. Each name is imported
+on first use.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedrec.api.accounting import epsilon, noise_for
     from fedrec.api.auditing import verify
+    from fedrec.api.comparing import compare
     from fedrec.api.optimizers import add_optimizer
     from fedrec.api.results import Progress, Result, Round
     from fedrec.api.simulation import simulate
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from fedrec.api.trained_model import TrainedModel, load_model
     from fedrec.errors import FedrecError
     from fedrec.server.optimizers.interface import OptimizerSpec, Setting
+    from fedrec.simulations.comparison.rows import Comparison
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "FedrecError",
     "OptimizerSpec",
     "Progress",
@@ -35,6 +39,7 @@ __all__ = [
     "SimulationOptions",
     "TrainedModel",
     "add_optimizer",
+    "compare",
     "epsilon",
     "load_model",
     "noise_for",
@@ -43,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "fedrec.simulations.comparison.rows",
     "FedrecError": "fedrec.errors",
     "OptimizerSpec": "fedrec.server.optimizers.interface",
     "Progress": "fedrec.api.results",
@@ -52,6 +58,7 @@ _HOMES = {
     "SimulationOptions": "fedrec.api.simulation_options",
     "TrainedModel": "fedrec.api.trained_model",
     "add_optimizer": "fedrec.api.optimizers",
+    "compare": "fedrec.api.comparing",
     "epsilon": "fedrec.api.accounting",
     "load_model": "fedrec.api.trained_model",
     "noise_for": "fedrec.api.accounting",

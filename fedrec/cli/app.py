@@ -22,6 +22,7 @@ class _Commands(LazyGroup):
             "fedrec.cli.simulate:simulate",
             "Run a whole federated training on this machine.",
         ),
+        "compare": ("fedrec.cli.compare:compare", "Compare finished runs in one table and one page."),
         "server": ("fedrec.cli.server:app", "Run the server of a federation."),
         "client": ("fedrec.cli.client:app", "Take part in a federation as a merchant."),
         "data": (

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import read_document
 from fedrec._internal.text import counted
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
@@ -79,11 +80,11 @@ def report(given: ReportOptions) -> None:
     from fedrec.report.html import render_html
     from fedrec.report.pdf import can_render_pdf, render_pdf
     from fedrec.simulations.audit_evidence import (
+        LARGEST_ATTACHMENT,
         evidence_of_client,
         evidence_of_run,
         evidence_of_server,
         merge_evidence,
-        read_attachment,
     )
 
     parts = [evidence_of_run(given.run, discloses_data=given.disclose_data)] if given.run is not None else []
@@ -101,7 +102,7 @@ def report(given: ReportOptions) -> None:
         ("inversion", given.inversion),
     ):
         if path is not None:
-            attachments[name] = read_attachment(path, schema=f"fedrec.{name}/1")
+            attachments[name] = read_document(path, schema=f"fedrec.{name}/1", largest=LARGEST_ATTACHMENT)
     signer = parts[-1][1]
     body = body_of(replace(evidence, attachments=attachments))
     document = audit_document(body, signer=signer.public.hex())

@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from fedrec.cli.heartbeat import Heartbeat
 from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
@@ -19,6 +20,8 @@ from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
 """Exit code that shells use for a program ended by SIGPIPE, when the reader of its output is gone."""
+_WIDE = 500
+"""Width in characters of a table that nothing has to fit."""
 
 
 class _Console(Console):
@@ -29,6 +32,11 @@ class _Console(Console):
 
 stderr = _Console(stderr=True, highlight=False)
 stdout = _Console(highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout: fitted to a terminal, or at its full width where a program reads it."""
+    (stdout if stdout.is_terminal else _Console(highlight=False, width=_WIDE)).print(table)
 
 
 @contextmanager

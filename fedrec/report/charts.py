@@ -8,6 +8,7 @@ overrides them by class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -33,11 +34,12 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """The points of a curve, sorted by x; with ``filled`` the area below is tinted."""
+    """The points of a curve, sorted by x; ``filled`` tints the area below, and ``dots`` mark few points."""
 
     points: tuple[tuple[float, float], ...]
     colour: Colour = "blue"
     filled: bool = False
+    dots: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Chart:
         describes: what the chart shows, in words, for screen readers.
         x_range: the ends of the x axis.
         x_ticks: the ticks of the x axis.
-        y_ticks: the ticks of the y axis, which goes from 0 to the last of them.
+        y_ticks: the ticks of the y axis, which goes from the first of them to the last.
         lines: the curves.
         bars: the bars.
         crosses: the marks for missing values.
@@ -116,8 +118,8 @@ class _Frame:
         return self.left + share * (self.end - self.left)
 
     def y(self, value: float) -> float:
-        top = self.chart.y_ticks[-1].at
-        return self.floor - max(0.0, min(value / top, 1.0)) * (self.floor - self.top)
+        low, top = self.chart.y_ticks[0].at, self.chart.y_ticks[-1].at
+        return self.floor - max(0.0, min((value - low) / (top - low), 1.0)) * (self.floor - self.top)
 
 
 def draw(chart: Chart, *, font: str = "") -> str:
@@ -158,8 +160,29 @@ def y_axis(top: float, *, about: int = 5, percent: bool = False) -> tuple[Tick, 
         The ticks.
 
     """
-    ticks = nice_ticks(top, about=about)
-    return tuple(Tick(at, f"{100 * at:.0f}%" if percent else f"{at:.3g}") for at in ticks)
+    return _labelled(nice_ticks(top, about=about), percent=percent)
+
+
+def zoomed_axis(low: float, high: float, *, about: int = 5, percent: bool = False) -> tuple[Tick, ...]:
+    """Return evenly spaced ticks at round numbers around a range, for values that are far from 0.
+
+    Args:
+        low: the smallest value, not negative.
+        high: the largest value, above ``low``.
+        about: how many ticks to aim for.
+        percent: whether to label them as percentages.
+
+    Returns:
+        The ticks.
+
+    """
+    step = nice_ticks(high - low, about=about)[1]
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return _labelled([step * number for number in range(first, last + 1)], percent=percent)
+
+
+def _labelled(ticks: Sequence[float], *, percent: bool) -> tuple[Tick, ...]:
+    return tuple(Tick(at, f"{100 * at:.3g}%" if percent else f"{at:.3g}") for at in ticks)
 
 
 def round_axis(first: int, last: int) -> tuple[Tick, ...]:
@@ -219,7 +242,7 @@ def _axes(frame: _Frame) -> Iterator[str]:
 
 def _limit(frame: _Frame) -> Iterator[str]:
     limit = frame.chart.limit
-    if limit is not None and limit <= frame.chart.y_ticks[-1].at:
+    if limit is not None and frame.chart.y_ticks[0].at <= limit <= frame.chart.y_ticks[-1].at:
         y = frame.y(limit)
         yield (
             f'<line class="limit" stroke="{BAD}" stroke-width="1.4" stroke-dasharray="5 4" '
@@ -264,7 +287,7 @@ def _lines(frame: _Frame) -> Iterator[str]:
                 f'<path class="{line.colour} line" fill="none" stroke="{colour}" stroke-width="2" '
                 f'stroke-linejoin="round" d="M{path}"/>'
             )
-        if not frame.chart.small:
+        if not frame.chart.small and line.dots:
             dots = spots if len(spots) <= _DOTS_UP_TO else spots[-1:]
             for x, y in dots:
                 yield f'<circle class="{line.colour} fill" fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'

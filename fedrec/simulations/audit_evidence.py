@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,7 +21,8 @@ from fedrec.server.receipts import read_receipts
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import all_trainings
 
-_LARGEST_ATTACHMENT = 2**24
+LARGEST_ATTACHMENT = 2**24
+"""Most bytes of a file that goes into a bundle."""
 
 
 def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
@@ -151,31 +151,6 @@ def merge_evidence(parts: Sequence[Evidence]) -> Evidence:
         refusals={who: found for part in parts for who, found in part.refusals.items()},
         attachments={name: value for part in parts for name, value in part.attachments.items()},
     )
-
-
-def read_attachment(path: Path, *, schema: str) -> dict[str, Any]:
-    """Read a JSON file that another audit command wrote.
-
-    Args:
-        path: the file.
-        schema: the schema that it must name.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ConfigError: it can't be read, is too large, or is of another schema.
-
-    """
-    try:
-        if path.stat().st_size > _LARGEST_ATTACHMENT:
-            raise ConfigError(f"{path} is too large to go into a bundle")
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} can't be read ({error})") from None
-    if not isinstance(found, dict) or found.get("schema") != schema:
-        raise ConfigError(f"{path} is not a file of schema {schema}")
-    return found
 
 
 def _plan(data: bytes, path: Path) -> TrainingPlan:

@@ -20,6 +20,7 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, DataError, MissingExtraError
 
 OFFERED = {
+    "Comparison",
     "FedrecError",
     "OptimizerSpec",
     "Progress",
@@ -29,6 +30,7 @@ OFFERED = {
     "SimulationOptions",
     "TrainedModel",
     "add_optimizer",
+    "compare",
     "epsilon",
     "load_model",
     "noise_for",
@@ -186,6 +188,7 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
     assert result.folder == tmp_path / "run"
     assert json.loads(json.dumps(result.report)) == report
     assert result.accuracy == report["metrics"]["accuracy"] and result.f1 == report["metrics"]["f1_macro"]
+    assert result.accuracy_interval == tuple(report["metrics"]["accuracy_interval"])
     assert result.epsilon == report["privacy"]["epsilon"] and result.delta == 1e-3
     assert [line.number for line in result.rounds] == [1, 2] and all(line.opened for line in result.rounds)
     table = result.to_pandas()

@@ -1,0 +1,41 @@
+"""Implement ``fedrec compare``: one table, one plot and one page for several finished runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.cli.comparison_table import print_comparison
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.simulations.comparison.finished_runs import read_runs
+from fedrec.simulations.comparison.output import PAGE, write_comparison
+from fedrec.simulations.comparison.rows import compare as compare_runs
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of ``fedrec compare``; each is described by its help."""
+
+    runs: Annotated[list[Path], typer.Argument(help="Run directories and folders of sweeps.")]
+    out: Annotated[Path | None, typer.Option(help="New folder for the page (runs/comparison-TIME).")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False
+
+
+@fields_as_options(CompareOptions)
+def compare(given: CompareOptions) -> None:
+    """Compare finished runs: accuracy with intervals, both epsilons, rounds, bytes, time; and baselines."""
+    check_run_folder(given.out)
+    comparison = compare_runs(*read_runs(given.runs))
+    folder = make_run_folder(given.out, f"comparison-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    write_comparison(folder, comparison)
+    if given.as_json:
+        typer.echo(json.dumps(comparison.to_dict(), indent=2, default=str))
+        return
+    print_comparison(comparison)
+    typer.echo(f"page     {folder / PAGE}")

@@ -1,0 +1,206 @@
+"""Read finished runs: their reports, and the options that they were asked for with."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedrec._internal.json_files import read_document
+from fedrec._internal.validation_messages import first_problem
+from fedrec.errors import ConfigError
+from fedrec.privacy.audit import claims
+from fedrec.protocol import modes
+from fedrec.server.report.report_json import SCHEMA
+from fedrec.simulations.sweep_folder import is_finished, is_sweep, runs_of_sweep
+
+_WITHOUT_EFFECT: Final = frozenset({"seed", "workers", "device", "engine"})
+"""Options of randomness and of how a run is carried out: runs that differ in nothing else are repeats."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Class(_Part):
+    label: str
+    support: Annotated[int, Field(ge=0)]
+
+
+class _Metrics(_Part):
+    accuracy: Share | None
+    f1_macro: Share | None
+    per_class: tuple[_Class, ...]
+    split: str | None
+
+
+class _Privacy(_Part):
+    mode: str
+    seeded: bool
+    epsilon: Amount | None
+    epsilon_aggregation_broken: Amount | None
+    delta: Share | None
+
+
+class _Run(_Part):
+    model: str
+    parameters: Amount
+    seconds: Amount
+    merchants: Annotated[int, Field(ge=1)]
+
+
+class _Cost(_Part):
+    bytes_up: Amount
+    bytes_down: Amount
+
+
+class _Round(_Part):
+    opened: bool
+
+
+class _Report(_Part):
+    """What a comparison uses of a report."""
+
+    run: _Run
+    metrics: _Metrics
+    privacy: _Privacy
+    cost: _Cost
+    rounds: tuple[_Round, ...]
+    secure_aggregation: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run, as its folder describes it.
+
+    Attributes:
+        folder: the run directory.
+        asked: the options that were set, without those that choose the run's randomness.
+        settled: the same, and the values that data, model and cohort gave the others.
+        model: name of the model.
+        parameters: its number of parameters.
+        accuracy: measured at the end; None if it wasn't.
+        macro_f1: likewise.
+        supports: records that it was measured on, by class; empty if it wasn't.
+        epsilon: spent in the server's view; None without a guarantee.
+        epsilon_broken: what would be left if the aggregation were broken.
+        delta: delta of both; None without a guarantee.
+        private: whether noise was added.
+        rounds: rounds that were opened.
+        bytes_up: bytes that a merchant sent, on average.
+        bytes_down: bytes that a merchant received, on average.
+        seconds: how long the run took.
+        alarms: why nobody may treat it as private.
+
+    """
+
+    folder: Path
+    asked: Mapping[str, Any]
+    settled: Mapping[str, Any]
+    model: str
+    parameters: float
+    accuracy: float | None
+    macro_f1: float | None
+    supports: Mapping[str, int]
+    epsilon: float | None
+    epsilon_broken: float | None
+    delta: float | None
+    private: bool
+    rounds: int
+    bytes_up: float
+    bytes_down: float
+    seconds: float
+    alarms: tuple[str, ...]
+
+    @property
+    def records(self) -> int:
+        """The number of records that it was measured on."""
+        return sum(self.supports.values())
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Read run directories, the folders of deployed trainings, and all finished runs of sweeps.
+
+    Args:
+        folders: run directories and folders of sweeps.
+
+    Returns:
+        The runs, each once, in the order given; and a sentence on each sweep that isn't finished.
+
+    Raises:
+        ConfigError: a folder holds no finished run, or its files are broken; one line names the file.
+
+    """
+    found: dict[Path, Path] = {}
+    notes: list[str] = []
+    for folder in folders:
+        every = runs_of_sweep(folder) if is_sweep(folder) else [folder]
+        runs = [run for run in every if is_finished(run)] if is_sweep(folder) else every
+        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
+        if len(runs) < len(every):
+            notes.append(
+                f"{folder}: {len(every) - len(runs)} of {len(every)} runs are not finished and not counted."
+            )
+    if not found:
+        raise ConfigError(f"there is no finished run to compare: {' '.join(notes)}")
+    return [_read_run(run) for run in found.values()], notes
+
+
+def _read_run(folder: Path) -> FinishedRun:
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} holds no report.json: give folders of finished runs or sweeps "
+            f"('fedrec simulate --resume {folder}' finishes one that was stopped)"
+        )
+    try:
+        report = _Report.model_validate(read_document(path, schema=SCHEMA))
+    except ValidationError as error:
+        problem = first_problem(error)
+        raise ConfigError(f"{path} is broken: {'.'.join(problem.where)} {problem.text}") from None
+    asked, settled = _options(folder)
+    privacy, metrics, merchants = report.privacy, report.metrics, report.run.merchants
+    mode = modes.find(privacy.mode)
+    return FinishedRun(
+        folder=folder,
+        asked=asked,
+        settled=settled,
+        model=report.run.model,
+        parameters=report.run.parameters,
+        accuracy=metrics.accuracy,
+        macro_f1=metrics.f1_macro,
+        supports={line.label: line.support for line in metrics.per_class},
+        epsilon=privacy.epsilon,
+        epsilon_broken=privacy.epsilon_aggregation_broken,
+        delta=privacy.delta,
+        private=mode is not None and mode.private,
+        rounds=sum(line.opened for line in report.rounds),
+        bytes_up=report.cost.bytes_up / merchants,
+        bytes_down=report.cost.bytes_down / merchants,
+        seconds=report.run.seconds,
+        alarms=claims.alarms(privacy.model_dump(), claims.trust_of(report.secure_aggregation)),
+    )
+
+
+def _options(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that were set, and all of them; a deployed training is named by its folder."""
+    path = folder / "config.toml"
+    if not path.exists():
+        alone = {"training": str(folder)}
+        return alone, alone
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} can't be read ({error})") from None
+    asked, derived = tables.get("simulate"), tables.get("derived", {})
+    if not isinstance(asked, dict) or not isinstance(derived, dict):
+        raise ConfigError(f"{path} was not written by fedrec simulate")
+    kept = {name: value for name, value in asked.items() if name not in _WITHOUT_EFFECT}
+    return kept, derived | kept

@@ -1,0 +1,49 @@
+"""The folder of a sweep: a file that says what is swept, and a run directory for each point and repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from fedrec._internal.files import write_atomically
+from fedrec.errors import ConfigError, ServiceError
+from fedrec.server.trainings import Training
+
+SWEEP_FILE: Final = "sweep.json"
+SWEEP_SCHEMA: Final = "fedrec.sweep/1"
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep whose runs are all prepared."""
+    return (folder / SWEEP_FILE).is_file()
+
+
+def write_sweep(folder: Path, *, swept: Mapping[str, Sequence[str]], repeats: int) -> None:
+    """Mark a folder as that of a sweep, once all of its runs are prepared.
+
+    Args:
+        folder: the folder.
+        swept: the values of each option that is swept.
+        repeats: runs of each point.
+
+    """
+    body = {"schema": SWEEP_SCHEMA, "sweep": {name: list(values) for name, values in swept.items()}}
+    write_atomically(folder / SWEEP_FILE, json.dumps(body | {"repeat": repeats}, indent=2).encode())
+
+
+def runs_of_sweep(folder: Path) -> list[Path]:
+    """Return the run directories of a sweep, in their order; raise ``ConfigError`` if there is none."""
+    found = sorted(path.parent for path in folder.glob("*/*/state.json"))
+    if not found:
+        raise ConfigError(f"{folder} is the folder of a sweep without any run: start the sweep again")
+    return found
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a run reached its end; raise ``ConfigError`` if the file of its status is broken."""
+    try:
+        return Training(run).status()[0] == "done"
+    except (OSError, ValueError, KeyError, TypeError, ServiceError):
+        raise ConfigError(f"{run / 'state.json'} is broken: this run's status isn't known") from None
