@@ -15,7 +15,7 @@ from fedrec.privacy.dp.step import DpSgdSettings, LocalSgdSettings, contribute, 
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.vision.models.centred_head import mean_coordinates
+from fedrec.vision.models.centred_head import lacks_mean, mean_coordinates
 
 _log = logging.getLogger(__name__)
 
@@ -79,11 +79,10 @@ def _steps(
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
     settings = DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate, clipping=plan.clipping)
-    where = mean_coordinates(model)
-    if where is not None and not parameters[where].any():
+    if lacks_mean(parameters, mean_coordinates(model)):
         # No round has released the features' mean yet. This depends on the model alone, which the server
         # sent, and the step costs what another does, so that a server gains nothing by a model of zeros.
-        return contribute_mean(model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng)
+        return contribute_mean(model, records.inputs, settings=settings, plan=noise, rng=rng)
     if plan.sends_moves:
         local = LocalSgdSettings(
             learning_rate=plan.local_learning_rate, mean_size=plan.records_total / plan.cohort

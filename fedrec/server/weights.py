@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedrec.server.optimizers.interface import ServerOptimizer, State, Vector
+from fedrec.vision.models.centred_head import lacks_mean
 
 _OPTIMIZER = "optimizer."
 
@@ -64,7 +65,7 @@ class Weights:
     @property
     def lacks_mean(self) -> bool:
         """Whether the next opened sum is that of the features, since none has been released yet."""
-        return self.mean is not None and not self.parameters[self.mean].any()
+        return lacks_mean(self.parameters, self.mean)
 
     def set_mean(self, released: Vector) -> None:
         """Take the released mean of the features from a vector of shape (d,); no step is counted."""

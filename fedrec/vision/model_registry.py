@@ -122,47 +122,35 @@ def _head(name: str, features: FeatureSet) -> ModelSpec:
     )
 
 
+def _pixels(name: str, make: Make, defaults: TrainingDefaults, *, image_size: int | None = None) -> ModelSpec:
+    """Return a model that takes pictures themselves and is trained whole."""
+    return ModelSpec(
+        name=name,
+        image_size=image_size,
+        margin=1.0,
+        mean=_HALF,
+        std=_HALF,
+        features=None,
+        make=make,
+        defaults=defaults,
+    )
+
+
+_CNN_DEFAULTS: Final = TrainingDefaults(
+    rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
+)
+_RESNET_DEFAULTS: Final = TrainingDefaults(
+    rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
+)
+
 REGISTRY: Final = Registry(
     ModelSpec,
     what="model",
     group="fedrec.models",
     builtin=(
-        ModelSpec(
-            name="cnn",
-            image_size=None,
-            margin=1.0,
-            mean=_HALF,
-            std=_HALF,
-            features=None,
-            make=_cnn,
-            defaults=TrainingDefaults(
-                rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
-            ),
-        ),
-        ModelSpec(
-            name="cnn-ws",
-            image_size=None,
-            margin=1.0,
-            mean=_HALF,
-            std=_HALF,
-            features=None,
-            make=_cnn_ws,
-            defaults=TrainingDefaults(
-                rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
-            ),
-        ),
-        ModelSpec(
-            name="resnet18",
-            image_size=64,
-            margin=1.0,
-            mean=_HALF,
-            std=_HALF,
-            features=None,
-            make=_resnet18,
-            defaults=TrainingDefaults(
-                rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
-            ),
-        ),
+        _pixels("cnn", _cnn, _CNN_DEFAULTS),
+        _pixels("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
+        _pixels("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
         _head("effnet-lite0-head", packaged_sets.LITE0_WIDE),
         _head("lite0-views-head", packaged_sets.LITE0_VIEWS),
         _head("lite2-views-head", packaged_sets.LITE2_VIEWS),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from fedrec.privacy.dp.vectors import parameter_count
@@ -60,13 +59,10 @@ def true_mean(cohort: Cohort) -> np.ndarray:
     return np.asarray((every / np.maximum(lengths, 1.0)).mean(axis=0))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"mode": "off", "noise_multiplier": None, "scheme": "none", "committee": (), "threshold": 0}]
-)
-def test_without_noise_the_mean_is_the_features_own_and_stays(
-    tmp_path: Path, changes: dict[str, object]
-) -> None:
-    cohort, plan = centred(tmp_path, rounds=4, **changes)
+def test_without_noise_the_mean_is_the_features_own_and_stays(tmp_path: Path) -> None:
+    cohort, plan = centred(
+        tmp_path, rounds=4, mode="off", noise_multiplier=None, scheme="none", committee=(), threshold=0
+    )
     parameters, opened = train(cohort, plan)
     assert opened == [True] * 4
     np.testing.assert_allclose(parameters[:FEATURES], true_mean(cohort), atol=1e-3)

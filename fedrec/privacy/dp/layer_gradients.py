@@ -148,20 +148,6 @@ class _GradientList:
 
 
 @dataclass(frozen=True)
-class _ZeroGradients:
-    """Gradients of parameters that the loss never reaches."""
-
-    like: Tensor
-    records: int
-
-    def square_norms(self) -> Tensor:
-        return torch.zeros(self.records, dtype=torch.float64, device=self.like.device)
-
-    def add_weighted(self, factors: Tensor, totals: Sequence[Tensor]) -> None:
-        pass
-
-
-@dataclass(frozen=True)
 class ParameterGradients:
     """Gradients of several parameters, one part per parameter."""
 
@@ -355,7 +341,8 @@ def gradients_of(layer: nn.Module, inputs: Tensor, gradient: Tensor, *, views: i
     if isinstance(layer, nn.GroupNorm):
         return _group_norm(layer, inputs, gradient, views)
     if isinstance(layer, Centring):
-        return _ZeroGradients(gradient, gradient.shape[0] // views)
+        # No gradient reaches the mean.
+        return GradientMatrix(gradient.new_zeros(gradient.shape[0] // views, layer.mean.numel()))
     raise TypeError(f"{type(layer).__name__} is not covered")
 
 
@@ -378,8 +365,6 @@ def values_per_record(layer: nn.Module, output: Tensor, *, views: int) -> int:
         The approximate number of float32 values.
     """
     size = sum(parameter.numel() for parameter in layer.parameters(recurse=False) if parameter.requires_grad)
-    if isinstance(layer, Centring):
-        return 0
     if isinstance(layer, nn.Linear):
         return 0 if views * output[0].numel() // output.shape[-1] <= _MAX_OUTER_POSITIONS else size
     if isinstance(layer, nn.Conv2d):

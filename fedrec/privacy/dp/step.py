@@ -87,17 +87,11 @@ def contribute(
     """
     _check(model, settings, plan=plan)
     with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
-        return _noised_sum(clipper.clipped_sum, inputs, labels, plan=plan, rng=rng)
+        return _noised_sum(_gradient_sum(clipper, inputs, labels), records=len(inputs), plan=plan, rng=rng)
 
 
 def contribute_mean(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    settings: DpSgdSettings,
-    plan: NoisePlan,
-    rng: Randomness,
+    model: nn.Module, inputs: Tensor, *, settings: DpSgdSettings, plan: NoisePlan, rng: Randomness
 ) -> NDArray[np.int64]:
     """Compute a merchant's contribution to the round that releases the mean of the features.
 
@@ -107,7 +101,6 @@ def contribute_mean(
     Args:
         model: a model that centres features; its parameters don't matter.
         inputs: (n, V, f), features of all of the merchant's records, V views each; n may be 0.
-        labels: int64 (n,); not used.
         settings: the plan's DP-SGD settings.
         plan: the noise plan: grid, clamp and noise share.
         rng: as for :func:`contribute`.
@@ -123,12 +116,12 @@ def contribute_mean(
     if where is None:
         raise ConfigError(f"step: {type(model).__name__} centres no features, so that it takes no mean.")
 
-    def feature_sum(chosen: Tensor, _: Tensor) -> NDArray[np.float64]:
+    def feature_sum(chosen: Tensor) -> NDArray[np.float64]:
         total = np.zeros(plan.dimension)
-        total[where] = clipped_feature_sum(chosen, clip=settings.clip)
+        total[where] = clipped_feature_sum(inputs[chosen.to(inputs.device)], clip=settings.clip)
         return total
 
-    return _noised_sum(feature_sum, inputs, labels, plan=plan, rng=rng)
+    return _noised_sum(feature_sum, records=len(inputs), plan=plan, rng=rng)
 
 
 def local_update(
@@ -183,10 +176,9 @@ def local_update(
     to_parameters = learning_rate * settings.clip / (plan.scale * settings.sample_rate * mean_size)
     try:
         with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
+            sum_of = _gradient_sum(clipper, inputs, labels)
             for step in range(plan.local_steps):
-                total += _noised_sum(
-                    clipper.clipped_sum, inputs, labels, plan=plan, rng=rng.child("step", step)
-                )
+                total += _noised_sum(sum_of, records=len(inputs), plan=plan, rng=rng.child("step", step))
                 load_parameter_vector(model, point - to_parameters * total)
     finally:
         with torch.no_grad():
@@ -208,20 +200,25 @@ def _check(model: nn.Module, settings: DpSgdSettings, *, plan: NoisePlan) -> Non
         )
 
 
-def _noised_sum(
-    sum_of: Callable[[Tensor, Tensor], NDArray[np.float64]],
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    plan: NoisePlan,
-    rng: Randomness,
-) -> NDArray[np.int64]:
-    """Sample, clip and sum (``sum_of``), scale, clamp, round and add noise; int64 (d,), in grid units."""
-    drawn = poisson_sample(inputs.shape[0], rate=plan.sample_rate, rng=rng.child("sampling"))
+_SumOf = Callable[[Tensor], NDArray[np.float64]]
+"""Returns the clipped sum, float64 (d,), of the records at these positions, int64."""
+
+
+def _gradient_sum(clipper: RecordClipper, inputs: Tensor, labels: Tensor) -> _SumOf:
+    """Return the function that sums the clipped gradients of chosen records."""
+
+    def gradient_sum(chosen: Tensor) -> NDArray[np.float64]:
+        return clipper.clipped_sum(inputs[chosen.to(inputs.device)], labels[chosen.to(labels.device)])
+
+    return gradient_sum
+
+
+def _noised_sum(sum_of: _SumOf, *, records: int, plan: NoisePlan, rng: Randomness) -> NDArray[np.int64]:
+    """Sample, sum (``sum_of``), scale, clamp, round and add noise; int64 (d,), in grid units."""
+    drawn = poisson_sample(records, rate=plan.sample_rate, rng=rng.child("sampling"))
     # A larger sample than a clipped sum takes is truncated: an error would reveal something about the
     # records. calibration.py adds the probability of this to delta.
-    chosen = torch.from_numpy(drawn[:MAX_RECORDS]).to(inputs.device)
-    total = sum_of(inputs[chosen], labels[chosen.to(labels.device)])
+    total = sum_of(torch.from_numpy(drawn[:MAX_RECORDS]))
     values = np.empty(plan.dimension, dtype=np.int64)
     rounding, noise = rng.child("rounding"), rng.child("noise")
     # In chunks: with a large model, a dozen vectors of its size would otherwise be in memory together.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +57,21 @@ class CentredHead(nn.Module):
         """Return the class scores (logits)."""
         scores: Tensor = self.scores(self.centring(features))
         return scores
+
+
+def lacks_mean(parameters: NDArray[np.float32] | NDArray[np.float64], where: slice | None) -> bool:
+    """Tell whether the next sum is that of the features, since no round has released their mean yet.
+
+    Server and merchants decide it alike, from the parameters of the round.
+
+    Args:
+        parameters: a model's flat parameter vector, shape (d,).
+        where: its :func:`mean_coordinates`.
+
+    Returns:
+        Whether the model centres features, and its mean is still zero.
+    """
+    return where is not None and not parameters[where].any()
 
 
 def mean_coordinates(model: nn.Module) -> slice | None:

@@ -78,6 +78,29 @@ def test_a_gradient_of_the_head_has_nothing_in_the_mean_and_is_clipped_by_the_re
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_layers_below_the_centring_are_clipped_with_the_head() -> None:
+    """A gradient reaches the centring's input then, and still nothing of it is the mean's."""
+    torch.manual_seed(0)
+    below, head, clip = nn.Linear(4, 5), CentredHead(classes=3, dimension=5), 0.2
+    model = nn.Sequential(below, head)
+    with torch.no_grad():
+        head.scores.weight.copy_(torch.randn(3, 5))
+    inputs, labels = records(20, views=2, dimension=4), torch.randint(0, 3, (20,))
+    with RecordClipper(model, clip=clip) as clipper:
+        found = clipper.clipped_sum(inputs, labels)
+    expected = np.zeros(parameter_count(model))
+    for views, label in zip(inputs, labels, strict=True):
+        loss = nn.functional.cross_entropy(model(views), label.expand(2))
+        parts = torch.autograd.grad(loss, [below.weight, below.bias, head.scores.weight])
+        flat = torch.cat([part.reshape(-1) for part in parts]).double().numpy()
+        flat *= min(1.0, clip / float(np.linalg.norm(flat)))
+        expected[:25] += flat[:25]
+        expected[30:] += flat[25:]
+    assert mean_coordinates(model) == slice(25, 30)
+    assert not found[25:30].any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_only_a_model_that_centres_has_coordinates_of_a_mean() -> None:
     assert mean_coordinates(nn.Linear(3, 2)) is None
     later = nn.Sequential(nn.Linear(4, 4), CentredHead(classes=2, dimension=4))
@@ -96,7 +119,7 @@ def test_the_round_of_the_mean_holds_the_noise_of_any_other_in_every_coordinate(
     plan = noise(parameter_count(model), clip=0.2)
     inputs = nn.functional.normalize(records(50, dimension=40), dim=2)
     values = contribute_mean(
-        model, inputs, torch.zeros(50, dtype=torch.int64),
+        model, inputs,
         settings=settings_, plan=plan, rng=Randomness.seeded(3),
     )  # fmt: skip
     expected = inputs[:, 0].double().sum(0).numpy() * plan.scale
@@ -110,7 +133,7 @@ def test_a_model_that_centres_nothing_takes_no_mean() -> None:
     model = nn.Linear(5, 3)
     with pytest.raises(ConfigError, match="centres no features"):
         contribute_mean(
-            model, records(4), torch.zeros(4, dtype=torch.int64),
+            model, records(4),
             settings=DpSgdSettings(clip=0.2, sample_rate=1.0), plan=noise(18, clip=0.2),
             rng=Randomness.seeded(1),
         )  # fmt: skip
