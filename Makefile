@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate test test-slow test-notebook test-install lint types clean
+.PHONY: install simulate test test-slow test-examples test-install lint types clean
 
 install: $(STAMP)
 
@@ -23,7 +23,7 @@ test: install
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
 
-test-notebook: install
+test-examples: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/package/test_examples.py
 
 test-install: install

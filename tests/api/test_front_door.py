@@ -47,7 +47,7 @@ def small(out: Path) -> fedrec.SimulationOptions:
         "sample_rate": 0.5,
         "epsilon": 8.0,
         "delta": 1e-3,
-        "workers": 2,
+        "workers": 1,
         "device": "cpu",
     }
 
@@ -154,7 +154,7 @@ def photos(seed):
 print("begun")
 result = fedrec.simulate(
     model=lambda: Net(), merchants=[photos(seed) for seed in range(3)], test=photos(9), epsilon=8,
-    delta=1e-3, rounds=2, sample_rate=0.5, workers=2, device="cpu", out=sys.argv[1], seed=1,
+    delta=1e-3, rounds=2, sample_rate=0.5, workers=1, device="cpu", out=sys.argv[1], seed=1,
 )
 print(result.accuracy, result.f1, result.epsilon, len(result.rounds), result.folder)
 """
@@ -250,6 +250,7 @@ def test_names_and_paths_work_as_on_the_command_line(tmp_path: Path) -> None:
         "rounds": 1,
         "seed": 3,
         "device": "cpu",
+        "workers": 1,
         "sample_rate": 0.02,
     }
     result = fedrec.simulate("cnn", **options)

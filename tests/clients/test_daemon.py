@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -298,8 +299,11 @@ def test_an_upload_leaves_at_its_time_and_so_does_a_refusal(
         server.ask(node, "query.join", JoinRequest(plan=plan(home, tmp_path)), JoinReply)
         started = time.monotonic()
         assert server.ask(node, "train", request, TrainReply).refused
-        slow = time.monotonic() - started
+        assert time.monotonic() - started >= 1.5
         edit(home, "")
-        started = time.monotonic()
-        assert server.ask(node, "train", request, TrainReply).refused
-        assert slow >= 1.5 > time.monotonic() - started
+        quickest = math.inf
+        for _ in range(3):
+            started = time.monotonic()
+            assert server.ask(node, "train", request, TrainReply).refused
+            quickest = min(quickest, time.monotonic() - started)
+        assert quickest < 1.5

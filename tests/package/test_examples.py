@@ -35,6 +35,7 @@ def test_there_is_a_test_for_every_example() -> None:
     assert [name for name in found if f'"{name}"' not in tested] == []
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_learns(tmp_path: Path) -> None:
     shown = shown_by("own_model.py", tmp_path)
     accuracy = re.search(r"accuracy ([\d.]+)%", shown)
@@ -43,6 +44,7 @@ def test_a_model_of_ones_own_learns(tmp_path: Path) -> None:
     assert report["run"]["model"].startswith("own-")  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_data_sets_of_ones_own_are_watched_and_the_training_is_stopped(tmp_path: Path) -> None:
     shown = shown_by("own_dataset.py", tmp_path)
     measured = re.findall(r"round (\d+) of 10: accuracy ([\d.]+)%", shown)
@@ -56,6 +58,7 @@ def test_data_sets_of_ones_own_are_watched_and_the_training_is_stopped(tmp_path:
     assert len(measured) == 10 or float(measured[-1][1]) > 95
 
 
+@pytest.mark.slow
 def test_a_server_optimizer_of_ones_own_takes_the_steps(tmp_path: Path) -> None:
     shown = shown_by("own_optimizer.py", tmp_path)
     assert "lion" in shown
