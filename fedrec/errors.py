@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-RefusalCode = Literal["policy", "plan", "budget", "paused", "training", "request", "message", "failed"]
+RefusalCode = Literal[
+    "policy", "plan", "model", "budget", "paused", "training", "request", "message", "failed"
+]
 """The reason of a refusal as sent to the server; :mod:`fedrec.protocol.refusals` explains each code."""
 
 

@@ -29,6 +29,10 @@ class _Commands(LazyGroup):
             "fedrec.cli.data:app",
             "Inspect a folder of photos, generate synthetic ones, or download a public data set.",
         ),
+        "backbone": (
+            "fedrec.cli.backbone:app",
+            "Add networks from ONNX files, whose features heads are trained on.",
+        ),
         "audit": (
             "fedrec.cli.audit:app",
             "Make audit bundles that outsiders can verify, verify them, and attack our own protection.",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
-from fedrec.errors import ConfigError, DataError
+from fedrec.errors import ConfigError, DataError, MissingExtraError, RefusedError
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
@@ -35,18 +35,28 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
         The network.
 
     Raises:
-        ConfigError: the model is not known, or the plan's numbers don't fit it.
-        MissingExtraError: a package that the model's inputs need isn't installed.
+        RefusedError: the model isn't here as the plan means it, or lacks a package or file.
+        ConfigError: the plan's numbers don't fit the model.
 
     """
-    spec = model_registry.get_exact(plan.model, plan.model_code) if spec is None else spec
+    spec = _usable_spec(plan, spec)
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
         raise ConfigError(
             f"{plan.views} views of a product are not a multiple of its {PRODUCT_PHOTOS} photos"
         )
-    if spec.features is not None:
-        spec.features.check()
     return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
+
+
+def _usable_spec(plan: TrainingPlan, spec: ModelSpec | None) -> ModelSpec:
+    """Return a plan's model, by name unless it is given; ``RefusedError`` if it can't be used here."""
+    try:
+        if spec is None:
+            spec = model_registry.get_exact(plan.model, plan.model_code)
+        if spec.features is not None:
+            spec.features.check()
+    except (ConfigError, MissingExtraError) as error:
+        raise RefusedError(str(error), code="model") from None
+    return spec
 
 
 def check_plan_model(plan: TrainingPlan) -> None:

@@ -66,8 +66,10 @@ largest_seat_risk = 1e-8
 # models = ["cnn"]
 # initial_models = ["<64 hexadecimal digits>"]
 
-# The allowed models of packages that you installed beside fedrec, by the SHA-256 of their code, which 'fedrec
-# client check' shows (none by default). Their code runs with all permissions of this user: read it first.
+# The allowed models of packages that you installed beside fedrec, by the SHA-256 of their code, and heads on
+# networks that you added with 'fedrec backbone add', by the SHA-256 of file and options. 'fedrec client
+# check' shows both (none by default). A package's code runs with all permissions of this user: read it first.
+# A network's file is data.
 # model_code = ["<64 hexadecimal digits>"]
 
 # The approved roster, by the roster_fingerprint that 'fedrec client join' shows (by default that of the join

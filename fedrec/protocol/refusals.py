@@ -11,7 +11,6 @@ from typing import Final
 
 from fedrec.errors import (
     AggregationError,
-    BudgetExceededError,
     FedrecError,
     ProtocolError,
     RefusalCode,
@@ -22,6 +21,7 @@ from fedrec.protocol.schema import MAX_REASON, Reason, Strict
 CATALOGUE: Final[Mapping[RefusalCode, str]] = {
     "policy": "a rule of the merchant's policy doesn't allow it",
     "plan": "the plan can't be carried out as it is",
+    "model": "the plan's model isn't on the merchant's machine; its own log says what to do",
     "budget": "policy 'lifetime_epsilon': the merchant's lifetime budget would be passed",
     "paused": "the merchant takes part in no new round for now",
     "training": "the training was never joined here, or is over",
@@ -30,6 +30,8 @@ CATALOGUE: Final[Mapping[RefusalCode, str]] = {
     "failed": "the merchant can't answer; its own log says why",
 }
 """The meaning of each code."""
+_WITHOUT_DETAIL: Final[tuple[RefusalCode, ...]] = ("budget", "model")
+"""Codes that say all that the server is told: the rest tells of the ledger's state, or of the machine."""
 
 
 class Refusal(Strict):
@@ -43,10 +45,10 @@ class Refusal(Strict):
 
 
 def refusal_of(error: FedrecError) -> Refusal:
-    """Convert an error to a refusal that reveals neither the budget's state nor anything about photos."""
-    if isinstance(error, BudgetExceededError):
-        return Refusal(code="budget")
+    """Convert an error to a refusal that reveals nothing about the budget's state, the machine or photos."""
     if isinstance(error, RefusedError):
+        if error.code in _WITHOUT_DETAIL:
+            return Refusal(code=error.code)
         return Refusal(code=error.code, detail=str(error)[:MAX_REASON])
     if isinstance(error, ProtocolError | AggregationError):
         return Refusal(code="message", detail=str(error)[:MAX_REASON])

@@ -11,8 +11,10 @@ from torch import nn
 from fedrec._internal.package_hash import package_hash
 from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones import packaged_sets
+from fedrec.vision.backbones import backbone_files, packaged_sets
+from fedrec.vision.backbones.backbone_files import Preparation
 from fedrec.vision.backbones.feature_sets import FeatureSet
+from fedrec.vision.backbones.file_backbone import feature_set
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.layers import seeded_build
@@ -161,15 +163,17 @@ REGISTRY: Final = Registry(
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the known models."""
-    return REGISTRY.names()
+    """Return the names of the known models, those on added backbones last."""
+    registered = REGISTRY.names()
+    heads = (f"{name}{backbone_files.HEAD}" for name in backbone_files.names())
+    return (*registered, *(name for name in heads if name not in registered))
 
 
 def get(name: str) -> ModelSpec:
     """Look a model up by name.
 
     Args:
-        name: as on the command line.
+        name: as on the command line; ``NAME-head`` for an added backbone ``NAME``.
 
     Returns:
         The model.
@@ -177,18 +181,37 @@ def get(name: str) -> ModelSpec:
     Raises:
         ConfigError: there is no such model; the message lists the known ones.
     """
+    added = _added(name)
+    if added is not None:
+        return _head(name, feature_set(added))
+    if name not in names():
+        raise ConfigError(
+            f"there is no model {name!r}; choose one of {', '.join(names())}, or add a network from a file "
+            "with 'fedrec backbone add'"
+        )
     return REGISTRY.get(name)
 
 
+def _added(name: str) -> Preparation | None:
+    """Return the preparation of the added backbone of a head's name; a registered name comes first."""
+    if not name.endswith(backbone_files.HEAD) or name in REGISTRY.names():
+        return None
+    return backbone_files.read(name.removesuffix(backbone_files.HEAD))
+
+
 def code_of(name: str) -> str | None:
-    """Return the hash of an installed model's code (:func:`package_hash`), without running any of it.
+    """Return the hash of what defines a model that isn't this package's own, without running any of it.
 
     Args:
         name: the model's name.
 
     Returns:
-        The hash; None for a name that no other package registers, such as this package's own models.
+        The hash of an installed model's code (:func:`package_hash`), or of an added backbone's file and
+        preparation. None for this package's own models, and for an unknown name.
     """
+    added = _added(name)
+    if added is not None:
+        return added.code
     entry = REGISTRY.entry(name)
     return None if entry is None else package_hash(entry)
 
@@ -198,17 +221,31 @@ def get_exact(name: str, code: str | None) -> ModelSpec:
 
     Args:
         name: the model's name.
-        code: hash of its code in the plan; None for this package's own models.
+        code: hash of its code or backbone in the plan; None for this package's own models.
 
     Returns:
         The model.
 
     Raises:
-        ConfigError: there is no such model here, or its code has another hash.
+        ConfigError: there is no such model here, or it has another hash.
     """
     found = code_of(name)
     if found != code:
-        here = "is not an installed one" if found is None else f"has the code {found}"
+        here = "isn't one of those added or installed" if found is None else f"has the code {found}"
         wanted = "one of fedrec's own" if code is None else f"one with the code {code}"
-        raise ConfigError(f"model '{name}' {here} on this machine, and the plan means {wanted}")
+        raise ConfigError(
+            f"model '{name}' {here} on this machine, and the plan means {wanted}{_advice(name, code)}"
+        )
     return get(name)
+
+
+def _advice(name: str, code: str | None) -> str:
+    """Return what to do about a head on a backbone that isn't here, or is another one."""
+    backbone = name.removesuffix(backbone_files.HEAD)
+    if code is None or backbone == name or name in REGISTRY.names():
+        return ""
+    removed = f"'fedrec backbone remove {backbone}' and " if backbone in backbone_files.names() else ""
+    return (
+        f": get the network's file from the training's operator, and run {removed}"
+        f"'fedrec backbone add FILE --name {backbone} --code {code} ...' with the operator's options"
+    )

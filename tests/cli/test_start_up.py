@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "opacus", "flwr", "dp_accounting", "matplotlib", "sklearn")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "opacus",
+    "flwr",
+    "dp_accounting",
+    "matplotlib",
+    "sklearn",
+    "onnx",
+    "onnxruntime",
+)
 SCRIPT = """
 import sys
 from fedrec.cli.app import main
@@ -53,6 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "server status --home SERVER",
         "client budget --home CLIENT",
         "client status --home CLIENT",
+        "backbone list",
         "audit --help",
         "audit verify --help",
     ],
@@ -72,7 +83,8 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 
     from fedrec.cli.app import app
 
-    listed = {"": ["simulate", "server", "client", "data", "audit"]}
+    listed = {"": ["simulate", "server", "client", "data", "backbone", "audit"]}
+    listed["backbone"] = ["add", "list", "remove", "check"]
     listed["audit"] = ["report", "verify", "empirical", "inversion", "membership"]
     for group, names in listed.items():
         shown = CliRunner().invoke(app, [*group.split(), "--help"])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones.fixed_views import FixedView, fixed_view, view_id
+from fedrec.vision.backbones.fixed_views import fixed_view, view_id
+from fedrec.vision.backbones.view_names import FixedView
 
 
 class Network(Protocol):
@@ -41,8 +42,13 @@ class Backbone(Protocol):
         """Length of each layer's feature vector."""
         ...
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format in which this machine computes its features."""
+        ...
+
     def check(self) -> None:
-        """Raise ``MissingExtraError`` unless what it needs is installed; loads no weights."""
+        """Raise ``MissingExtraError`` unless what it needs is installed, ``ConfigError`` if it is damaged."""
         ...
 
     def weights_hash(self) -> str:

@@ -19,6 +19,7 @@ import torch
 
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.folded_network import FoldedNetwork
+from fedrec.vision.backbones.precision import extraction_dtype
 
 _ARCHITECTURE: Final = "efficientnet_lite_pytorch"
 _HASH_START: Final = "[0-9a-f]" * 8
@@ -53,6 +54,11 @@ class EfficientNetLite:
     def layers(self) -> Mapping[str, int]:
         """Length of each layer's feature vector."""
         return {"final": 1280, "stages": sum(self.widths)}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format in which this machine computes its features."""
+        return extraction_dtype()
 
     def check(self) -> None:
         """Raise ``MissingExtraError`` unless the packages are installed; loads no weights."""

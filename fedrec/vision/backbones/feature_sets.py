@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones.backbone import Backbone, SharedNetwork, ViewExtractor, layer_slice, unit
-from fedrec.vision.backbones.fixed_views import VIEWS, FixedView
-from fedrec.vision.backbones.precision import extraction_dtype
+from fedrec.vision.backbones.view_names import VIEWS, FixedView
 
 _ROWS: Final = 1024
 """Records that are combined at a time, so that intermediate results stay small."""
@@ -116,7 +115,10 @@ class FeatureSet:
         return max(block.size for block in self.blocks)
 
     def check(self) -> None:
-        """Raise ``MissingExtraError`` unless what the networks need is installed; loads no weights."""
+        """Raise ``MissingExtraError`` unless what the networks need is installed.
+
+        Raises ``ConfigError`` if the file of an added network is damaged. Loads no weights.
+        """
         for block in self.blocks:
             block.backbone.check()
 
@@ -130,13 +132,12 @@ class FeatureSet:
             MissingExtraError: a package is not installed.
             ConfigError: a weights file is damaged.
         """
-        dtype = extraction_dtype()
         networks: dict[tuple[str, int], SharedNetwork] = {}
         found: dict[Source, ViewExtractor] = {}
         for block in self.blocks:
             key = (block.backbone.name, block.size)
             if key not in networks:
-                networks[key] = SharedNetwork(block.backbone, size=block.size, dtype=dtype)
+                networks[key] = SharedNetwork(block.backbone, size=block.size, dtype=block.backbone.dtype)
             for source in block.sources:
                 found.setdefault(source, ViewExtractor(networks[key], source.view))
         return found

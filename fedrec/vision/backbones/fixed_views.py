@@ -7,20 +7,15 @@ views of a plan, each of which has a gradient of its own.
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.errors import ConfigError
+from fedrec.vision.backbones.view_names import VIEWS, FixedView
 from fedrec.vision.transforms import TRANSFORM_ID, to_model_input
-
-FixedView = Literal["wide", "squash", "crop", "flip"]
-
-VIEWS: Final[tuple[FixedView, ...]] = get_args(FixedView)
-"""``wide``: the middle square of the whole short side. ``squash``: the whole photo, brought to a square.
-``crop``: the middle 7/8 of the short side, as networks are evaluated on ImageNet. ``flip``: its mirror."""
 
 CROP_MARGIN: Final = 8 / 7
 """Short side before the centre crop of ``crop`` and ``flip``, in crop sides."""

@@ -22,7 +22,8 @@ from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
 from fedrec.vision.backbones import packaged_sets
 from fedrec.vision.backbones.feature_sets import Block, FeatureSet, Source
-from fedrec.vision.backbones.fixed_views import FixedView, fixed_view
+from fedrec.vision.backbones.fixed_views import fixed_view
+from fedrec.vision.backbones.view_names import FixedView
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
@@ -39,6 +40,7 @@ class Colours:
     """A backbone for tests: mean colours, and brightness of four bands; counts the pictures it computes."""
 
     batch = 2
+    dtype = torch.float32
 
     def __init__(self, name: str = "colours") -> None:
         self.layers = {"final": 3, "stages": ROWS}

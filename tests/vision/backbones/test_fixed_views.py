@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones.fixed_views import VIEWS, fixed_view, view_id
+from fedrec.vision.backbones.fixed_views import fixed_view, view_id
+from fedrec.vision.backbones.view_names import VIEWS
 
 SIZE = 28
 BICUBIC = Image.Resampling.BICUBIC

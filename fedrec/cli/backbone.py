@@ -1,0 +1,153 @@
+"""Implement ``fedrec backbone``: networks from ONNX files, whose features heads are trained on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec._internal.text import counted, one_line
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.errors import ConfigError
+from fedrec.vision.backbones import backbone_files
+from fedrec.vision.backbones.backbone_files import Preparation
+
+app = typer.Typer(
+    help="Add networks from ONNX files, whose features heads are trained on.",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    **PLAIN,
+)
+
+_DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """Options of ``fedrec backbone add``."""
+
+    file: Annotated[Path, typer.Argument(help="The ONNX file.")]
+    name: Annotated[str, typer.Option(help="Name of the backbone; the model is then NAME-head.")]
+    size: Annotated[int, typer.Option(help="Side of the network's pictures in pixels.")]
+    mean: Annotated[str, typer.Option(help="R,G,B: subtracted from pixels in 0 to 1.")]
+    std: Annotated[str, typer.Option(help="R,G,B: what they are divided by afterwards.")]
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Output to use; repeat it for several. Default: the only one.")
+    ] = None
+    view: Annotated[
+        list[str] | None,
+        typer.Option(help="wide, squash, crop or flip; features of several are averaged. Default: wide."),
+    ] = None
+    sha256: Annotated[str | None, typer.Option(help="What the file's SHA-256 must be.")] = None
+    code: Annotated[
+        str | None, typer.Option(help="What the hash of file and options must be, as the plan names it.")
+    ] = None
+
+
+@app.command()
+@fields_as_options(AddOptions)
+def add(options: AddOptions) -> None:
+    """Check a network's file, try it, and keep a copy of it."""
+    from fedrec.vision import model_registry
+    from fedrec.vision.backbones.file_backbone import add_backbone
+
+    name = options.name
+    pictures = backbone_files.pictures_of(
+        name=name,
+        size=options.size,
+        mean=_colours(options.mean, "--mean"),
+        std=_colours(options.std, "--std"),
+        views=tuple(options.view or ("wide",)),
+    )
+    head = f"{name}{backbone_files.HEAD}"
+    if head in model_registry.REGISTRY.names():
+        raise ConfigError(f"--name: there is a model '{head}', so that a backbone can't be called '{name}'")
+    made = add_backbone(
+        options.file, pictures, layers=options.layer or (), sha256=options.sha256, code=options.code
+    )
+    for line in _lines(made):
+        typer.echo(line)
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """List the added backbones, with their hashes and the command that adds each elsewhere."""
+    found = [made for name in backbone_files.names() if (made := backbone_files.read(name)) is not None]
+    if as_json:
+        typer.echo(
+            json.dumps([{"code": made.code} | made.model_dump(mode="json") for made in found], indent=2)
+        )
+        return
+    if not found:
+        typer.echo("no backbone was added")
+    for made in found:
+        for line in _lines(made):
+            typer.echo(line)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="The backbone's name.")]) -> None:
+    """Delete an added backbone."""
+    backbone_files.remove(name)
+    typer.echo(f"backbone {name} is removed; features that it computed stay in the cache")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures, where the file leaves it open. Default: 224.")
+    ] = None,
+) -> None:
+    """Check a network's file and try it, and add nothing."""
+    from fedrec.protocol.schema import sha256_hex
+    from fedrec.vision.backbones.file_backbone import read_file, try_file
+    from fedrec.vision.backbones.onnx_files.trial import Trial
+
+    data, graph = read_file(file)
+    side = size or graph.input_size or _DEFAULT_SIZE
+    if graph.input_size not in (None, side):
+        raise ConfigError(f"--size: the network takes pictures of {graph.input_size} pixels, not {side}")
+    lengths = try_file(Trial(file, sha256_hex(data), graph.outputs, side))
+    typer.echo(f"{counted(graph.nodes, 'node')}, operators of version {graph.opset}, {len(data):,} bytes")
+    typer.echo(f"SHA-256 {sha256_hex(data)}")
+    taken = "any side" if graph.input_size is None else f"{side} pixels"
+    typer.echo(f"pictures of {taken}, tried with {side}")
+    for name, length in lengths.items():
+        typer.echo(f"output {one_line(name)}: {counted(length, 'feature')}")
+
+
+def _lines(made: Preparation) -> list[str]:
+    layers = ", ".join(f"{one_line(layer.name)} ({layer.length:,})" for layer in made.layers)
+    options = [
+        f"--name {made.name} --size {made.size}",
+        f"--mean {','.join(map(repr, made.mean))} --std {','.join(map(repr, made.std))}",
+        *(f"--layer {shlex.quote(one_line(layer.name))}" for layer in made.layers),
+        *(f"--view {view}" for view in made.views),
+        f"--code {made.code}",
+    ]
+    return [
+        f"{made.model}: {made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
+        f"  file    {made.file_sha256}",
+        f"  code    {made.code} (for policy 'model_code')",
+        f"  elsewhere: fedrec backbone add FILE {' '.join(options)}",
+    ]
+
+
+def _colours(text: str, option: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise ConfigError(
+            f"{option} {one_line(text, most=40)!r} isn't three numbers, such as 0.485,0.456,0.406"
+        )
+    return values
