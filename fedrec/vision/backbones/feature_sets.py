@@ -156,5 +156,9 @@ class FeatureSet:
         for start in range(0, count, _ROWS):
             rows = {source: stored[start : start + _ROWS] for source, stored in features.items()}
             parts = [np.float32(block.weight) * block.vectors(rows) for block in self.blocks]
-            result[start : start + _ROWS] = unit(np.concatenate(parts, axis=-1))
+            result[start : start + _ROWS] = self.completed(unit(np.concatenate(parts, axis=-1)))
         return result
+
+    def completed(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn blocks side by side (..., all blocks), of length 1, into the set's vectors; here they are."""
+        return vectors
