@@ -11,11 +11,19 @@ from torch import nn
 
 from fedrec.clients.records import Records
 from fedrec.privacy.dp.calibration import NoisePlan
-from fedrec.privacy.dp.step import DpSgdSettings, LocalSgdSettings, contribute, contribute_mean, local_update
+from fedrec.privacy.dp.step import (
+    DpSgdSettings,
+    LocalSgdSettings,
+    contribute,
+    contribute_mean,
+    contribute_statistics,
+    local_update,
+)
 from fedrec.privacy.dp.vectors import load_parameter_vector
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.models.centred_head import lacks_mean, mean_coordinates
+from fedrec.vision.models.discriminant_head import DiscriminantHead
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +87,10 @@ def _steps(
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
     settings = DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate, clipping=plan.clipping)
+    if isinstance(model, DiscriminantHead):
+        return contribute_statistics(
+            model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng
+        )
     if lacks_mean(parameters, mean_coordinates(model)):
         # No round has released the features' mean yet. This depends on the model alone, which the server
         # sent, and the step costs what another does, so that a server gains nothing by a model of zeros.

@@ -159,7 +159,7 @@ def truncation_bits(*, expected: float) -> float:
     return (most * math.log(most / expected) - most + expected) / math.log(2.0)
 
 
-def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
+def clamp_for(*, scale: int, records: int, sample_rate: float, steps: int) -> int:
     """Choose the bound to which a coordinate of one merchant's sum is clamped before noise.
 
     Let m = q * ``records`` be the expected number of records in a step. In the worst case, every sampled
@@ -167,19 +167,24 @@ def clamp_for(*, scale: int, records: int, sample_rate: float) -> int:
     exceeded with probability below 2**-64. In a training, gradients point in different directions: if each
     record had all of its norm in one coordinate with a random sign, the coordinate's standard deviation would
     be S * sqrt(m). The bound is therefore S * max(8, sqrt(m)), or the worst case if that is smaller. A
-    coordinate is then clamped only if its signal is far above the noise. Clamping doesn't increase the
-    distance of two sums, so it costs no privacy.
+    coordinate is then clamped only if its signal is far above the noise. In a training of a single step, the
+    sum may be one of statistics that all point the same way, and no later step makes up for what is cut off:
+    there the bound is the worst case. Clamping doesn't increase the distance of two sums, so it costs no
+    privacy.
 
     Args:
         scale: S, grid units per clipping norm C.
         records: number of records of the largest merchant.
         sample_rate: q, the sampling rate.
+        steps: noised steps of the whole training.
 
     Returns:
         The bound, in grid units.
     """
     expected = sample_rate * records
     worst = expected + 10.0 * math.sqrt(expected) + 40.0
+    if steps == 1:
+        return math.ceil(scale * worst)
     return math.ceil(scale * min(worst, max(_MIN_CLAMP, math.sqrt(expected))))
 
 
@@ -237,7 +242,12 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
             "for which discrete noise is proved to be as private as continuous noise; choose another epsilon "
             "or noise multiplier, or fewer contributors."
         )
-    clamp_abs = clamp_for(scale=scale, records=request.records_per_merchant, sample_rate=request.sample_rate)
+    clamp_abs = clamp_for(
+        scale=scale,
+        records=request.records_per_merchant,
+        sample_rate=request.sample_rate,
+        steps=request.steps,
+    )
     max_abs_sum = max_abs_of_sum(
         cohort=request.cohort,
         clamp_abs=clamp_abs,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
 from fedrec.privacy.dp.calibration import NoisePlan
+from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.feature_sum import clipped_feature_sum
 from fedrec.privacy.dp.noise import discrete_gaussian
@@ -23,6 +24,7 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, pa
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Clipping
 from fedrec.vision.models.centred_head import mean_coordinates
+from fedrec.vision.models.discriminant_head import DiscriminantHead
 
 _CHUNK = 1 << 20
 """Coordinates that are rounded and noised together: 8 MiB of each vector."""
@@ -122,6 +124,53 @@ def contribute_mean(
         return total
 
     return _noised_sum(feature_sum, records=len(inputs), plan=plan, rng=rng)
+
+
+def contribute_statistics(
+    model: DiscriminantHead,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    settings: DpSgdSettings,
+    plan: NoisePlan,
+    rng: Randomness,
+) -> NDArray[np.int64]:
+    """Compute a merchant's contribution to the round whose sum determines a discriminant.
+
+    A record's vector is its statistic (:mod:`class_statistics`) in place of a gradient. It has the same
+    sensitivity, sampling and noise as a step of :func:`contribute`, and costs the same.
+
+    Args:
+        model: gives the number of classes; its parameters don't matter.
+        inputs: (n, V, k), features of all of the merchant's records, V views each; n may be 0.
+        labels: int64 (n,).
+        settings: the plan's DP-SGD settings.
+        plan: the noise plan: grid, clamp and noise share.
+        rng: as for :func:`contribute`.
+
+    Returns:
+        int64 (d,), in grid units of ``settings.clip / plan.scale``.
+
+    Raises:
+        ConfigError: as :func:`contribute` does, or the features have another length than the model's.
+    """
+    _check(model, settings, plan=plan)
+    if inputs.shape[0] and inputs.shape[-1] != model.dimension:
+        raise ConfigError(
+            f"step: features have {inputs.shape[-1]} numbers, the model takes {model.dimension}."
+        )
+
+    def statistics_sum(chosen: Tensor) -> NDArray[np.float64]:
+        if not len(chosen):
+            return np.zeros(plan.dimension)
+        return clipped_statistics_sum(
+            inputs[chosen.to(inputs.device)],
+            labels[chosen.to(labels.device)],
+            classes=model.classes,
+            clip=settings.clip,
+        )
+
+    return _noised_sum(statistics_sum, records=len(inputs), plan=plan, rng=rng)
 
 
 def local_update(
