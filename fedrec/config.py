@@ -17,7 +17,7 @@ from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode
-from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Clipping, Unit
+from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Clipping, Method, Unit
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
 if TYPE_CHECKING:
@@ -29,16 +29,17 @@ _ASKED, _DERIVED = "simulate", "derived"
 _PATHS = ("data", "data_root", "eval_data")
 _SOURCE = frozenset({"data", "dataset", "data_root", "partition"})
 _COHORT = _SOURCE | {"merchants"}
-_STEPS = frozenset({"model", "optimizer", "privacy", "local_steps"})
+_MODEL = frozenset({"model", "method"})
+_STEPS = _MODEL | {"optimizer", "privacy", "local_steps"}
 _FOLLOWS: Mapping[str, frozenset[str]] = {
     "merchants": _SOURCE,
-    "rounds": frozenset({"model"}),
+    "rounds": _MODEL,
     "learning_rate": _STEPS,
     "optimizer": _STEPS - {"optimizer"},
     "server_learning_rate": _STEPS,
-    "averaging": frozenset({"model"}),
-    "sample_rate": frozenset({"model"}),
-    "clip": frozenset({"model"}),
+    "averaging": _MODEL,
+    "sample_rate": _MODEL,
+    "clip": _MODEL,
     "epsilon": frozenset({"privacy"}),
     "delta": _COHORT | {"privacy", "unit", "eval_data"},
     "colluders": _COHORT,
@@ -82,6 +83,9 @@ class TrainingOptions(BaseModel):
     model: str = Field(
         default="cnn",
         description="A model by name (docs/models.md lists them); best takes the best packaged one.",
+    )
+    method: Method = Field(
+        default="steps", description="steps (default), or one-round: a discriminant from one upload each."
     )
     unit: Unit = Field(
         default="record", description="What is hidden: record (default), or product, a folder in a class."
@@ -140,6 +144,14 @@ class TrainingOptions(BaseModel):
     drop: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Chance that a merchant drops out of a round."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_round_has_a_model(cls, values: Any) -> Any:
+        """Take the best model for the method ``one-round``: the default is trained by steps."""
+        if isinstance(values, Mapping) and values.get("method") == "one-round":
+            return {"model": "best", **values}
+        return values
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

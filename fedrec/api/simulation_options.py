@@ -22,6 +22,7 @@ class SimulationOptions(TypedDict, total=False):
     data_root: str | Path
     eval_data: str | Path
     partition: str
+    method: Literal["steps", "one-round"]
     unit: Literal["record", "product"]
     rounds: int
     learning_rate: float

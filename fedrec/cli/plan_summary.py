@@ -12,6 +12,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.optimizers.optimizer_registry import describe_update
 from fedrec.server.planning import Task, check_model
 from fedrec.server.report.report_json import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
@@ -36,7 +37,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     note = check_model(Task.of_plan(made, model_registry.get_exact(made.model, made.model_code), seed=0))
     if note is not None:
         yield f"            {note}"
-    yield f"optimizer   {made.server_update.text}"
+    yield f"optimizer   {describe_update(made)}"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
         f"{made.colluders} of them assumed to collude"

@@ -35,6 +35,8 @@ _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Unit = Literal["record", "product"]
 """The unit of differential privacy: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
+Method = Literal["steps", "one-round"]
+"""How a model is learnt: by steps of a server optimizer, one a round, or solved from one sum."""
 
 
 def _harmless(text: str) -> str:

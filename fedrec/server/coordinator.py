@@ -6,6 +6,7 @@ A round number is reserved before it is used, and never run twice.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -186,7 +187,8 @@ class Coordinator:
         stop: str | None = None
         refused = False
         try:
-            self._apply(self._collect(round_number, traffic))
+            opened = self._collect(round_number, traffic)
+            self._apply(opened, contributors=len(traffic.contributors))
             self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:
             reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
@@ -363,8 +365,13 @@ class Coordinator:
             stop=stop,
         )
 
-    def _apply(self, opened: NDArray[np.int64]) -> None:
+    def _apply(self, opened: NDArray[np.int64], *, contributors: int) -> None:
         gradient = opened.astype(np.float64)
+        if self.weights.solve is not None:
+            noise = self._derived.noise
+            deviation = noise.share_std * math.sqrt(contributors)
+            self.weights.set_solution(self.weights.solve(gradient / noise.scale, deviation / noise.scale))
+            return
         gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
         if self.weights.lacks_mean:
             # Merchants scaled the features by the clip.

@@ -28,7 +28,7 @@ from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.server.settled_options import planned_delta, settle, training_defaults
+from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
@@ -129,6 +129,7 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
 
     """
+    check_solved(options, task.spec)
     defaults = training_defaults(options, task.spec, sizes=enrolled.sizes)
     settings = settle(options, defaults, merchants=len(enrolled.roster))
     _check_model_size(task)
@@ -153,13 +154,16 @@ def check_model(task: Task) -> str | None:
     """Check that a model's gradient can be clipped record by record, before a plan names it.
 
     Returns:
-        A line about layers that make clipping slow, None if there are none.
+        A line about layers that make clipping slow, None if there are none. A model that is solved from one
+        sum has no gradients.
 
     Raises:
         ConfigError: it can't be clipped; or it is an installed model and mixes the records of a batch.
 
     """
     spec, shape = task.spec, task.shape
+    if spec.solved:
+        return None
     try:
         if model_registry.code_of(spec.name) is not None:
             check_foreign_model(

@@ -22,6 +22,7 @@ from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
+from fedrec.server.discriminant import solver_of
 from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
 from fedrec.server.optimizers.optimizer_registry import start_weights
 from fedrec.server.planning import starting_parameters
@@ -115,6 +116,7 @@ class Session:
             self.plan.server_update,
             starting_parameters(self.model),
             mean=mean_coordinates(self.model),
+            solve=solver_of(self.model),
         )
         self.lines = self.training.rounds()
         self.refusals = self.training.refusals()

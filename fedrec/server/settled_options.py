@@ -87,6 +87,36 @@ def training_defaults(
     )
 
 
+_FIXED_BY_ONE_ROUND = ("learning_rate", "server_learning_rate", "optimizer", "averaging")
+
+
+def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
+    """Refuse options that have no meaning for a model that is solved from one sum.
+
+    Args:
+        options: the operator's options.
+        spec: the model; any other is not checked.
+
+    Raises:
+        ConfigError: an option contradicts the one step of all records, or is for steps of an optimizer.
+
+    """
+    if not spec.solved:
+        return
+    given = [
+        f"--{name.replace('_', '-')}" for name in _FIXED_BY_ONE_ROUND if getattr(options, name) is not None
+    ]
+    given += ["--rounds"] * (options.rounds not in (None, 1))
+    given += ["--sample-rate"] * (options.sample_rate not in (None, 1.0))
+    given += ["--local-steps"] * (options.local_steps != 1)
+    given += ["--clipping"] * (options.clipping != "fixed")
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no meaning for model {spec.name}: it is solved from one sum over all records "
+            "(--method one-round)"
+        )
+
+
 def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: int) -> Settings:
     """Settle the defaults that depend on model and cohort, and check the quorum.
 

@@ -88,16 +88,16 @@ def add_training(
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
     if options.eval_data is not None and not options.eval_data.is_dir():
         raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
-    spec = model_registry.get(chosen_model(options.model))
-    task = Task(
-        spec=spec,
-        classes=tuple(sorted(options.classes)),
-        shape=InputShape(
-            channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
-        ),
-        seed=options.initial_seed,
-    )
     try:
+        spec = model_registry.get(chosen_model(options.model, method=options.method))
+        task = Task(
+            spec=spec,
+            classes=tuple(sorted(options.classes)),
+            shape=InputShape(
+                channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
+            ),
+            seed=options.initial_seed,
+        )
         planned = plan_training(options, task, Enrolled(server_key, roster, sizes))
     except ConfigError as error:
         # Messages name options of 'fedrec simulate'; the file's keys have the same names.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from fedrec.server.optimizers.interface import ServerOptimizer, State, Vector
 from fedrec.vision.models.centred_head import lacks_mean
 
 _OPTIMIZER = "optimizer."
+Solve = Callable[[Vector, float], Vector]
+"""Solves parameters (d,) from a sum (d,), where a record's vector has norm 1, and its noise's deviation."""
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Weights:
         steps: number of steps taken.
         mean: the coordinates of a released mean of features, which the optimizer doesn't change; None for
             a model that centres nothing.
+        solve: solves the parameters from one sum of statistics; None for a model that is trained by steps.
 
     """
 
@@ -37,6 +41,7 @@ class Weights:
     average: Vector | None
     steps: int = 0
     mean: slice | None = None
+    solve: Solve | None = None
 
     @classmethod
     def start(
@@ -46,6 +51,7 @@ class Weights:
         *,
         averaging: float,
         mean: slice | None = None,
+        solve: Solve | None = None,
     ) -> Weights:
         """Start from initial parameters.
 
@@ -54,13 +60,14 @@ class Weights:
             optimizer: takes the steps.
             averaging: decay of the moving average; 0 for none.
             mean: the coordinates of a released mean of features.
+            solve: solves the parameters from one sum of statistics.
 
         Returns:
             The global model before its first step.
 
         """
         average = parameters.copy() if averaging else None
-        return cls(parameters.copy(), optimizer, averaging, average, mean=mean)
+        return cls(parameters.copy(), optimizer, averaging, average, mean=mean, solve=solve)
 
     @property
     def lacks_mean(self) -> bool:
@@ -74,6 +81,13 @@ class Weights:
         self.parameters[self.mean] = released[self.mean]
         if self.average is not None:
             self.average[self.mean] = released[self.mean]
+
+    def set_solution(self, solution: Vector) -> None:
+        """Take parameters, float64, shape (d,), that were solved from one sum."""
+        self.parameters = solution
+        if self.average is not None:
+            self.average = solution.copy()
+        self.steps += 1
 
     def step(self, gradient: Vector) -> None:
         """Take one step along a mean gradient, float64, shape (d,); its coordinates of the mean are noise."""

@@ -15,7 +15,7 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
 from fedrec.server.optimizers.optimizer_registry import write_choice
-from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, settle
+from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, check_solved, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
 from fedrec.vision.model_registry import ModelSpec
@@ -36,6 +36,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         MissingExtraError: the model needs a package that is not installed.
 
     """
+    check_solved(config, spec)
     if spec.features is not None:
         spec.features.extractors()
     by_folder = parse_partition(config.partition).kind == "folder"
@@ -63,13 +64,16 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         )
 
 
-def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Settings) -> dict[str, object]:
+def derived_options(
+    config: SimulationConfig, plan: TrainingPlan, settings: Settings, *, solved: bool
+) -> dict[str, object]:
     """Return the options that were not set, with the values that model, data and cohort gave them.
 
     Args:
         config: the options as they were set.
         plan: the training's plan.
         settings: the settled options.
+        solved: whether the model is solved from one sum, so that no optimizer takes steps.
 
     Returns:
         Values, by the option's name.
@@ -78,15 +82,18 @@ def derived_options(config: SimulationConfig, plan: TrainingPlan, settings: Sett
     found: dict[str, object] = {
         "merchants": plan.cohort,
         "rounds": plan.rounds,
-        "learning_rate": settings.learning_rate,
-        "optimizer": write_choice(settings.update),
-        "averaging": settings.update.averaging,
         "sample_rate": plan.sample_rate,
         "clip": plan.clip,
         "min_contributors": plan.min_contributors,
         "colluders": plan.colluders,
     }
-    if plan.sends_moves:
+    if not solved:
+        found |= {
+            "learning_rate": settings.learning_rate,
+            "optimizer": write_choice(settings.update),
+            "averaging": settings.update.averaging,
+        }
+    if plan.sends_moves and not solved:
         found["server_learning_rate"] = settings.update.learning_rate
     if plan.privacy_mode.private:
         found |= {"epsilon": config.epsilon or DEFAULT_EPSILON, "delta": plan.delta}

@@ -145,7 +145,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
 
     """
     # Which model is the best depends on the pictures; each of them needs the same packages.
-    spec = materials.spec(chosen_model(config.model))
+    spec = materials.spec(chosen_model(config.model, method=config.method))
     device = pick_device(config.device)
     check_options(config, spec)
     check_run_folder(config.out)
@@ -153,7 +153,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         require_ray()
     source = _read_data(config, materials, tell=tell)
     seed = config.seed or 0
-    spec = materials.spec(chosen_model(config.model, source.splits.train))
+    spec = materials.spec(chosen_model(config.model, source.splits.train, method=config.method))
     task = Task(spec, source.classes, input_shape(source.splits.train, spec), seed)
     if materials.model is not None:
         shape = (task.shape.channels, task.shape.size, task.shape.size)
@@ -178,7 +178,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     # The folder is made only after all checks, so that the same --out can be given again after an error.
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
     training = Training(make_run_folder(config.out, run_id))
-    options = config.to_toml(derived=derived_options(config, plan, planned.settings))
+    options = config.to_toml(derived=derived_options(config, plan, planned.settings, solved=spec.solved))
     write_atomically(training.folder / "config.toml", options.encode())
     run = SimulationRun(config, training, _server_home(training), task, plan, source, device)
     run.home.folder.mkdir()

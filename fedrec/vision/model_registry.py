@@ -17,9 +17,10 @@ from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.backbones.file_backbone import feature_set
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
+from fedrec.vision.models.discriminant_head import DiscriminantHead
 from fedrec.vision.models.layers import seeded_build
 from fedrec.vision.models.resnet import ResNet18
-from fedrec.vision.training_recipes import Recipe, TrainingDefaults, head_recipe
+from fedrec.vision.training_recipes import ONE_ROUND, Recipe, TrainingDefaults, head_recipe
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
@@ -39,6 +40,8 @@ class ModelSpec:
         make: builds the trainable network from (classes, channels, size).
         defaults: settings for a training, where no recipe chooses them.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
+        one_round: name of the model that one round solves from the same networks: its own for such a model,
+            None where there is none.
     """
 
     name: str
@@ -50,6 +53,12 @@ class ModelSpec:
     make: Make
     defaults: TrainingDefaults
     recipe: Recipe | None = None
+    one_round: str | None = None
+
+    @property
+    def solved(self) -> bool:
+        """Whether the model is solved from one sum of statistics, rather than trained by steps."""
+        return self.one_round == self.name
 
     def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
         """Build the trainable network; its initial weights are determined by ``seed`` alone.
@@ -102,7 +111,7 @@ def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
     return ResNet18(classes=classes, channels=channels, size=size)
 
 
-def _head(name: str, features: FeatureSet) -> ModelSpec:
+def _head(name: str, features: FeatureSet, *, one_round: str | None = None) -> ModelSpec:
     """Return a linear head on the centred vectors of a feature set."""
 
     def make(classes: int, channels: int, size: int) -> nn.Module:
@@ -121,6 +130,27 @@ def _head(name: str, features: FeatureSet) -> ModelSpec:
             rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
         ),
         recipe=head_recipe,
+        one_round=one_round,
+    )
+
+
+def _discriminant(name: str, features: FeatureSet) -> ModelSpec:
+    """Return a linear discriminant on the public directions of a feature set."""
+    chosen = packaged_sets.projected(features)
+
+    def make(classes: int, channels: int, size: int) -> nn.Module:
+        return DiscriminantHead(classes=classes, dimension=chosen.dimension)
+
+    return ModelSpec(
+        name=name,
+        image_size=chosen.image_size,
+        margin=1.0,
+        mean=_HALF,
+        std=_HALF,
+        features=chosen,
+        make=make,
+        defaults=ONE_ROUND,
+        one_round=name,
     )
 
 
@@ -153,11 +183,20 @@ REGISTRY: Final = Registry(
         _pixels("cnn", _cnn, _CNN_DEFAULTS),
         _pixels("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
         _pixels("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
-        _head("effnet-lite0-head", packaged_sets.LITE0_WIDE),
-        _head("lite0-views-head", packaged_sets.LITE0_VIEWS),
-        _head("lite2-views-head", packaged_sets.LITE2_VIEWS),
-        _head("lite0-lite2-views-head", packaged_sets.LITE0_LITE2_VIEWS),
-        _head("lite0-small-head", packaged_sets.LITE0_SMALL),
+        _head("effnet-lite0-head", packaged_sets.LITE0_WIDE, one_round="effnet-lite0-discriminant"),
+        _head("lite0-views-head", packaged_sets.LITE0_VIEWS, one_round="lite0-views-discriminant"),
+        _head("lite2-views-head", packaged_sets.LITE2_VIEWS, one_round="lite2-views-discriminant"),
+        _head(
+            "lite0-lite2-views-head",
+            packaged_sets.LITE0_LITE2_VIEWS,
+            one_round="lite0-lite2-views-discriminant",
+        ),
+        _head("lite0-small-head", packaged_sets.LITE0_SMALL, one_round="lite0-small-discriminant"),
+        _discriminant("effnet-lite0-discriminant", packaged_sets.LITE0_WIDE),
+        _discriminant("lite0-views-discriminant", packaged_sets.LITE0_VIEWS),
+        _discriminant("lite2-views-discriminant", packaged_sets.LITE2_VIEWS),
+        _discriminant("lite0-lite2-views-discriminant", packaged_sets.LITE0_LITE2_VIEWS),
+        _discriminant("lite0-small-discriminant", packaged_sets.LITE0_SMALL_LAST),
     ),
 )
 
@@ -197,6 +236,11 @@ def _added(name: str) -> Preparation | None:
     if not name.endswith(backbone_files.HEAD) or name in REGISTRY.names():
         return None
     return backbone_files.read(name.removesuffix(backbone_files.HEAD))
+
+
+def is_solved(name: str) -> bool:
+    """Return whether one of this package's own models is solved from one sum; no installed code is run."""
+    return name in REGISTRY.names() and REGISTRY.entry(name) is None and REGISTRY.get(name).solved
 
 
 def code_of(name: str) -> str | None:

@@ -46,6 +46,12 @@ class TrainingDefaults:
     nesterov: bool = False
 
 
+ONE_ROUND: Final = TrainingDefaults(
+    rounds=1, sample_rate=1.0, clip=1.0, learning_rate=1.0, momentum=0.0, ema=0.0
+)
+"""Settings of a model that is solved from one sum of all records; clip and learning rate have no effect."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublicNumbers:
     """What a recipe may look at.

@@ -178,7 +178,9 @@ def test_layers_that_the_fast_clipping_does_not_know_are_said_and_clipped_exactl
     np.testing.assert_allclose(clipped_sum(model, inputs, labels, clip=0.1), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", model_registry.names())
+@pytest.mark.parametrize(
+    "name", [name for name in model_registry.names() if not model_registry.is_solved(name)]
+)
 def test_every_model_of_the_package_is_clipped_fast(name: str) -> None:
     size = model_registry.get(name).image_size or 32
     assert clipping_note(model_registry.get(name).build(classes=3, channels=3, size=size, seed=0)) is None

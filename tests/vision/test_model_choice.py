@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrec.errors import ConfigError
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
@@ -42,3 +43,25 @@ def test_whatever_is_chosen_can_be_looked_up_and_other_names_stay() -> None:
     assert chosen_model("best") == PHOTOS
     assert {PHOTOS, SMALL} <= set(model_registry.names())
     assert chosen_model("cnn", in_memory(300)) == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("best", 300, "lite0-lite2-views-discriminant"),
+        ("best", 28, "lite0-small-discriminant"),
+        ("lite2-views-head", 28, "lite2-views-discriminant"),
+        ("lite2-views-discriminant", 28, "lite2-views-discriminant"),
+    ],
+)
+def test_one_round_takes_the_discriminant_of_the_same_networks(name: str, side: int, expected: str) -> None:
+    chosen = chosen_model(name, in_memory(side), method="one-round")
+    assert chosen == expected
+    assert model_registry.is_solved(chosen)
+    assert not model_registry.is_solved(chosen_model("best", in_memory(side)))
+
+
+@pytest.mark.parametrize("name", ["cnn", "own-0123"])
+def test_a_model_that_no_round_solves_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is none"):
+        chosen_model(name, method="one-round")

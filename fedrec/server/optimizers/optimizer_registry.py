@@ -7,10 +7,11 @@ from typing import Final
 
 from fedrec._internal.registry import Registry
 from fedrec.errors import ConfigError
-from fedrec.protocol.plan import ServerUpdate
+from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.server.optimizers import adam, adamw, sgd, yogi
 from fedrec.server.optimizers.interface import OptimizerSpec, Setting, Vector
-from fedrec.server.weights import Weights
+from fedrec.server.weights import Solve, Weights
+from fedrec.vision import model_registry
 
 REGISTRY: Final = Registry(
     OptimizerSpec,
@@ -48,6 +49,13 @@ def write_choice(update: ServerUpdate) -> str:
     return f"{update.optimizer}:{settings}" if settings else update.optimizer
 
 
+def describe_update(plan: TrainingPlan) -> str:
+    """Say in one line how the server updates a plan's model, for reports and terminals."""
+    if model_registry.is_solved(plan.model):
+        return "none: the model is solved from the opened sum"
+    return plan.server_update.text
+
+
 def _in_range(text: str, setting: Setting, *, where: str) -> float:
     try:
         value = float(text)
@@ -58,13 +66,16 @@ def _in_range(text: str, setting: Setting, *, where: str) -> float:
     return value
 
 
-def start_weights(update: ServerUpdate, initial: Vector, *, mean: slice | None = None) -> Weights:
+def start_weights(
+    update: ServerUpdate, initial: Vector, *, mean: slice | None = None, solve: Solve | None = None
+) -> Weights:
     """Return the global model of a plan, before its first step.
 
     Args:
         update: the plan's optimizer, learning rate, settings and averaging.
         initial: the initial parameters, float64, shape (d,).
         mean: the coordinates of a released mean of features; None for a model that centres nothing.
+        solve: solves the parameters from one sum of statistics; None for a model that is trained by steps.
 
     Returns:
         The global model, with a new optimizer.
@@ -75,4 +86,4 @@ def start_weights(update: ServerUpdate, initial: Vector, *, mean: slice | None =
     """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
-    return Weights.start(initial, optimizer, averaging=update.averaging, mean=mean)
+    return Weights.start(initial, optimizer, averaging=update.averaging, mean=mean, solve=solve)

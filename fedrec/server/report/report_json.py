@@ -24,6 +24,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.optimizers.optimizer_registry import describe_update
 from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
 
@@ -246,7 +247,7 @@ def build_report(
             "partition": facts.partition,
             "model": plan.model,
             "model_code": plan.model_code,
-            "optimizer": plan.server_update.text,
+            "optimizer": describe_update(plan),
             "parameters": plan.dimension,
             "seed": facts.seed,
             "training_id": plan.training_id,

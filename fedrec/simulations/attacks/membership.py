@@ -168,6 +168,8 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     if not settings.epsilons:
         raise ConfigError("--epsilon is missing: give at least one budget to compare with no noise")
     spec = model_registry.get(settings.model)
+    if spec.solved:
+        raise ConfigError(f"--model {spec.name}: this attack trains models by steps, and that one is solved")
     images, source = _photos(settings)
     order = np.random.default_rng([settings.seed]).permutation(len(images))[: settings.records]
     chosen = images.subset([int(i) for i in order])
