@@ -1,4 +1,4 @@
-"""Choose a training's model: the best packaged one by the size of pictures, and that of the method."""
+"""Choose a training's model: the best packaged one for the pictures, and that of the method."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from statistics import median
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Method
@@ -16,6 +17,7 @@ BEST: Final = "best"
 """Name that stands for the best packaged model."""
 _OF_PHOTOS: Final = "lite0-lite2-views-head"
 _OF_SMALL_PICTURES: Final = "lite0-small-head"
+_OF_SMALL_GREY_PICTURES: Final = "scattering-lite0-head"
 _LARGEST_SMALL: Final = 96
 """Side in pixels up to which a network gains nothing from its own, larger pictures and several views."""
 _LOOKED_AT: Final = 25
@@ -25,7 +27,8 @@ def chosen_model(name: str, images: ImageSet | None = None, *, method: Method = 
     """Return the name of a model; ``best`` becomes the best packaged one, a head that of the method.
 
     Heads on frozen networks are the best that there is for photos of products at any budget that protects:
-    they have few parameters, and the networks cost nothing. The choice looks at the size of pictures alone.
+    they have few parameters, and the networks cost nothing. The choice looks at the size of some pictures and
+    at whether they have colours.
 
     Args:
         name: as on the command line.
@@ -40,8 +43,7 @@ def chosen_model(name: str, images: ImageSet | None = None, *, method: Method = 
         DataError: a picture can't be read.
     """
     if name == BEST:
-        small = images is not None and len(images) and _side(images) <= _LARGEST_SMALL
-        name = _OF_SMALL_PICTURES if small else _OF_PHOTOS
+        name = _best(images)
     if method == "steps":
         return name
     found = model_registry.get(name).one_round if name in model_registry.names() else None
@@ -53,7 +55,17 @@ def chosen_model(name: str, images: ImageSet | None = None, *, method: Method = 
     return found
 
 
-def _side(images: ImageSet) -> float:
-    """Return the median short side in pixels of some pictures, spread over the set."""
-    chosen = np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int)
-    return median(min(images.image(int(index)).size) for index in chosen)
+def _best(images: ImageSet | None) -> str:
+    if images is None or not len(images):
+        return _OF_PHOTOS
+    spread = np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int)
+    looked_at = [images.image(int(index)) for index in spread]
+    if median(min(picture.size) for picture in looked_at) > _LARGEST_SMALL:
+        return _OF_PHOTOS
+    return _OF_SMALL_GREY_PICTURES if all(map(_is_grey, looked_at)) else _OF_SMALL_PICTURES
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    """Tell whether each pixel's colours are equal."""
+    red, green, blue = picture.convert("RGB").split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()

@@ -192,6 +192,8 @@ REGISTRY: Final = Registry(
             one_round="lite0-lite2-views-discriminant",
         ),
         _head("lite0-small-head", packaged_sets.LITE0_SMALL, one_round="lite0-small-discriminant"),
+        _head("scattering-head", packaged_sets.SCATTERING),
+        _head("scattering-lite0-head", packaged_sets.SCATTERING_LITE0, one_round="lite0-small-discriminant"),
         _discriminant("effnet-lite0-discriminant", packaged_sets.LITE0_WIDE),
         _discriminant("lite0-views-discriminant", packaged_sets.LITE0_VIEWS),
         _discriminant("lite2-views-discriminant", packaged_sets.LITE2_VIEWS),

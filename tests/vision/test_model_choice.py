@@ -1,4 +1,4 @@
-"""The name ``best`` stands for a registered model, by the size of the pictures."""
+"""The name ``best`` stands for a registered model, by the size of the pictures and their colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_choice import chosen_model
 from tests.support.pictures import picture
 
-PHOTOS, SMALL = "lite0-lite2-views-head", "lite0-small-head"
+PHOTOS, SMALL, GREY = "lite0-lite2-views-head", "lite0-small-head", "scattering-lite0-head"
 
 
 def in_memory(side: int) -> ImageSet:
@@ -23,8 +23,8 @@ def in_memory(side: int) -> ImageSet:
     return ImageSet.from_arrays(["a", "b"], pixels, np.arange(6) % 2, names=list("abcdef"))
 
 
-@pytest.mark.parametrize(("side", "expected"), [(28, SMALL), (96, SMALL), (97, PHOTOS), (224, PHOTOS)])
-def test_small_pictures_take_the_head_for_small_ones(side: int, expected: str) -> None:
+@pytest.mark.parametrize(("side", "expected"), [(28, GREY), (96, GREY), (97, PHOTOS), (224, PHOTOS)])
+def test_small_grey_pictures_take_the_head_for_them(side: int, expected: str) -> None:
     assert chosen_model("best", in_memory(side)) == expected
 
 
@@ -41,7 +41,7 @@ def test_a_folder_is_judged_by_most_of_its_photos_short_sides(
 
 def test_whatever_is_chosen_can_be_looked_up_and_other_names_stay() -> None:
     assert chosen_model("best") == PHOTOS
-    assert {PHOTOS, SMALL} <= set(model_registry.names())
+    assert {PHOTOS, SMALL, GREY} <= set(model_registry.names())
     assert chosen_model("cnn", in_memory(300)) == "cnn"
 
 

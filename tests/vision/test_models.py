@@ -127,6 +127,8 @@ def test_parameter_counts() -> None:
         "lite2-views-head": 1280,
         "lite0-lite2-views-head": 2560,
         "lite0-small-head": 1280 + 784,
+        "scattering-head": 3969,
+        "scattering-lite0-head": 3969 + 1280 + 784,
     }
     discriminants = {name for name in HEADS if name not in STEPPED}
     assert {name: count(name, classes=10, channels=3, size=224) for name in HEADS} == {

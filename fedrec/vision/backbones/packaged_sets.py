@@ -7,6 +7,7 @@ from typing import Final
 from fedrec.vision.backbones.efficientnet_lite import LITE0, LITE2
 from fedrec.vision.backbones.feature_sets import Block, FeatureSet
 from fedrec.vision.backbones.public_directions import ProjectedSet
+from fedrec.vision.backbones.scattering import Scattering
 
 # On clothing photos, with noise for epsilon 4, the whole short side measured about 1.5 points better than the
 # usual crop; four views measured another 1.3 to 1.5, two networks side by side 0.5 to 1.
@@ -36,6 +37,19 @@ LITE0_SMALL: Final = FeatureSet(
     )
 )
 """For pictures of 28 to 64 pixels: last layer and all stages of one view at 128 pixels, 2064 dimensions."""
+
+_SCATTERING: Final = Block(Scattering(28), size=28, views=(("wide", 1.0),))
+
+SCATTERING: Final = FeatureSet((_SCATTERING,))
+"""Scattering coefficients of the luminance at 28 pixels, without a trained network: 3969 dimensions."""
+SCATTERING_LITE0: Final = FeatureSet(
+    (
+        _SCATTERING,
+        Block(LITE0, size=128, views=(("wide", 1.0),), weight=0.6),
+        Block(LITE0, size=128, views=(("wide", 1.0),), layer="stages", weight=0.6),
+    )
+)
+"""For small grey pictures: scattering beside what Lite0 gives at 128 pixels, 6033 dimensions."""
 
 LITE0_SMALL_LAST: Final = FeatureSet((Block(LITE0, size=128, views=(("wide", 1.0),)),))
 """The last layer alone, which is the one that public directions are known of: 1280 dimensions."""

@@ -235,6 +235,8 @@ PACKAGED = {
     "lite2-views-head": packaged_sets.LITE2_VIEWS,
     "lite0-lite2-views-head": packaged_sets.LITE0_LITE2_VIEWS,
     "lite0-small-head": packaged_sets.LITE0_SMALL,
+    "scattering-head": packaged_sets.SCATTERING,
+    "scattering-lite0-head": packaged_sets.SCATTERING_LITE0,
 }
 
 
@@ -243,8 +245,9 @@ def test_models_share_what_their_sets_have_in_common() -> None:
     for name, features in PACKAGED.items():
         assert model_registry.get(name).features is features
     sources = [set(features.extractors()) for features in PACKAGED.values()]
-    assert [len(found) for found in sources] == [1, 4, 2, 6, 1]
+    assert [len(found) for found in sources] == [1, 4, 2, 6, 1, 1, 2]
     assert sources[0] < sources[1] < sources[3] and sources[2] < sources[3]
+    assert sources[4] | sources[5] == sources[6]
 
 
 @pytest.fixture
