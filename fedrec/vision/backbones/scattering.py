@@ -56,6 +56,11 @@ class Scattering:
         """Length of the feature vector."""
         return {"final": _CHANNELS * (self.size // 2**_SCALES) ** 2}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, also where the processor multiplies bfloat16: coefficients are differences of averages."""
+        return torch.float32
+
     def check(self) -> None:
         """Raise ``MissingExtraError`` unless kymatio is installed."""
         if find_spec("kymatio") is None:
@@ -74,18 +79,20 @@ class Scattering:
 
         Args:
             size: side of the pictures in pixels.
-            dtype: not used; coefficients are computed in float32.
+            dtype: number format of the computation, float32.
 
         Returns:
             The network.
 
         Raises:
             MissingExtraError: kymatio is not installed.
-            ConfigError: ``size`` is another.
+            ConfigError: size or number format is another.
         """
         self.check()
-        if size != self.size:
-            raise ConfigError(f"these scattering coefficients are of {self.size} pixels, not {size}")
+        if size != self.size or dtype != self.dtype:
+            raise ConfigError(
+                f"these scattering coefficients are of {self.size} pixels in float32, not {size} in {dtype}"
+            )
         return ScatteringNetwork(size)
 
 

@@ -96,8 +96,10 @@ def test_flat_pictures_give_finite_numbers_and_grey_is_the_luminance(network: Sc
 
 
 def test_another_size_or_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="28 pixels, not 32"):
+    with pytest.raises(ConfigError, match="28 pixels in float32, not 32"):
         Scattering(28).load(size=32, dtype=torch.float32)
+    with pytest.raises(ConfigError, match="not 28 in torch"):
+        Scattering(28).load(size=28, dtype=torch.bfloat16)
     assert Scattering(28).layers == {"final": 3969}
     assert Scattering(28).weights_hash() != Scattering(32).weights_hash()
     monkeypatch.setattr(scattering, "find_spec", lambda name: None)
