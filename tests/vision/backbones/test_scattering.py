@@ -39,7 +39,8 @@ def gabor(*, sigma: float, angle: float, frequency: float, slant: float) -> np.n
             along, across = x * cos + y * sin, y * cos - x * sin
             envelope = np.exp(-(along**2 + slant**2 * across**2) / (2 * sigma**2))
             found += envelope * np.exp(1j * frequency * along)
-    return found * slant / (2 * np.pi * sigma**2)
+    scaled: np.ndarray = found * slant / (2 * np.pi * sigma**2)
+    return scaled
 
 
 def wavelet(scale: int, angle: int) -> np.ndarray:
