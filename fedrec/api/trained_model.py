@@ -87,7 +87,8 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
         The model, in evaluation mode.
 
     Raises:
-        ConfigError: the folder holds no model, or one whose layers differ from those of ``model``.
+        ConfigError: the folder holds no model, one whose layers differ from those of ``model``, or one whose
+            installed code or added backbone isn't here as the training had it.
     """
     folder = Path(run)
     try:
@@ -98,7 +99,8 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
         raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
     if model is None and is_user_model(plan.model):
         raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
-    spec = model_registry.get(plan.model) if model is None else user_model_spec(model)
+    code = plan.model_code
+    spec = model_registry.get_exact(plan.model, code) if model is None else user_model_spec(model)
     network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
     wanted = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
     if wanted != {name: value.shape for name, value in values.items()}:

@@ -13,6 +13,7 @@ import platformdirs
 import pytest
 from typer.testing import CliRunner
 
+from fedrec.api.trained_model import load_model
 from fedrec.cli.app import app
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, FedrecError, MissingExtraError
@@ -261,3 +262,8 @@ def test_a_training_on_an_added_backbone_runs_to_its_report(
     report = json.loads((result.folder / "report.json").read_text())
     assert [line["opened"] for line in report["rounds"]] == [True, True]
     assert report["run"]["model_code"] == made.code
+    assert load_model(result.folder).network is not None
+    backbone_files.remove("tiny")
+    added(file, mean=(0.1, 0.1, 0.1))
+    with pytest.raises(ConfigError, match=f"the plan means one with the code {made.code}"):
+        load_model(result.folder)

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 Colours = tuple[float, float, float]
 _ERRORS_ONLY: Final = 3
 """Severity from which onnxruntime writes to stderr."""
-_PROVIDERS: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_GPU: Final = "CUDAExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
 
 
-def open_session(data: bytes) -> InferenceSession:
-    """Load a checked file, on a GPU where onnxruntime has one.
+def open_session(data: bytes, *, gpu: bool = True) -> InferenceSession:
+    """Load a checked file.
 
     A session computes with one thread, since features of several photos are computed at the same time. It
     loads no libraries of operators, and neither profiling nor telemetry is on.
 
     Args:
         data: the file's content.
+        gpu: compute on a GPU where onnxruntime has one, in full float32.
 
     Returns:
         The session.
@@ -42,11 +44,10 @@ def open_session(data: bytes) -> InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_profiling = False
     options.log_severity_level = _ERRORS_ONLY + 1
-    present = onnxruntime.get_available_providers()
+    found = gpu and _GPU in onnxruntime.get_available_providers()
+    providers = [(_GPU, {"use_tf32": "0"}), _CPU] if found else [_CPU]
     try:
-        return onnxruntime.InferenceSession(
-            data, options, providers=[name for name in _PROVIDERS if name in present]
-        )
+        return onnxruntime.InferenceSession(data, options, providers=providers)
     # onnxruntime raises different errors for different faults, all of them of its own.
     except Exception as error:
         raise ConfigError(f"onnxruntime can't load it: {one_line(error)}") from None

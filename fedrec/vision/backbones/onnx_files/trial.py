@@ -73,7 +73,7 @@ def try_network(trial: Trial) -> dict[str, int]:
         "mean": trial.mean,
         "std": trial.std,
     }
-    command = [sys.executable, "-m", "fedrec.vision.backbones.onnx_files.trial"]
+    command = [sys.executable, "-P", "-m", "fedrec.vision.backbones.onnx_files.trial"]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
@@ -97,12 +97,11 @@ def try_network(trial: Trial) -> dict[str, int]:
 
 def _within_limits(file_bytes: int) -> None:
     """Limit this process from now on; what the interpreter and its libraries have mapped doesn't count."""
-    mapped = psutil.Process().memory_info().vms
-    for kind, most in (
-        (resource.RLIMIT_AS, mapped + MEMORY + 4 * file_bytes),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    limits = [(resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_CORE, 0)]
+    if sys.platform == "linux":  # macOS refuses a limit on what is mapped
+        mapped = psutil.Process().memory_info().vms
+        limits.append((resource.RLIMIT_AS, mapped + MEMORY + 4 * file_bytes))
+    for kind, most in limits:
         _, hard = resource.getrlimit(kind)
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))
@@ -120,7 +119,8 @@ def try_here(trial: Trial) -> dict[str, int]:
     # The checker raises errors of its own and of protobuf.
     except Exception as error:
         raise ConfigError(f"onnx's checker refuses it: {one_line(error)}") from None
-    session = open_session(data)
+    # A GPU's driver maps more than the limits allow.
+    session = open_session(data, gpu=False)
     network = OnnxNetwork(session, layers=trial.layers, mean=trial.mean, std=trial.std)
     return _checked_lengths(network, trial.layers, size=trial.size)
 

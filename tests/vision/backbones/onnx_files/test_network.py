@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,6 +124,19 @@ def test_a_small_file_that_asks_for_much_memory_ends_its_trial_alone(tmp_path: P
     check_graph(path.read_bytes())
     with pytest.raises(ConfigError, match=r"onnxruntime ended|can't load it|can't be computed|GiB"):
         tried(path)
+
+
+def test_a_trial_that_ends_without_an_answer_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a.onnx")
+    for answer in ("", "exit 1", "kill -SEGV $$", "echo 1", "echo '{}'"):
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\n{answer}\n")
+        script.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(script))
+        with pytest.raises(ConfigError, match="onnxruntime ended while trying it"):
+            tried(path)
 
 
 def test_the_checker_of_onnx_is_asked(tmp_path: Path) -> None:
