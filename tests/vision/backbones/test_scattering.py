@@ -48,7 +48,8 @@ def wavelet(scale: int, angle: int) -> np.ndarray:
     given = {"sigma": 0.8 * 2**scale, "angle": (3 - angle) * np.pi / 8, "slant": 0.5}
     wave = gabor(frequency=0.75 * np.pi / 2**scale, **given)
     bell = gabor(frequency=0.0, **given)
-    return wave - wave.sum() / bell.sum() * bell
+    zero_mean: np.ndarray = wave - wave.sum() / bell.sum() * bell
+    return zero_mean
 
 
 def by_formula(grey: np.ndarray) -> np.ndarray:
