@@ -10,8 +10,10 @@ import numpy as np
 import platformdirs
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import fedrec
+from fedrec.cli.app import app
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.class_statistics import statistics_length
@@ -67,17 +69,23 @@ def test_one_exact_sum_tells_colours_apart_and_the_model_loads_like_any_other(ph
 
 
 @pytest.mark.parametrize("unit", ["record", "product"])
-def test_a_campaign_with_noise_is_charged_once_and_repeats_from_its_own_file(photos: Path, unit: str) -> None:
+def test_a_campaign_with_noise_is_charged_once_audited_and_repeated_from_its_file(
+    photos: Path, unit: str
+) -> None:
     if unit == "product":
         for photo in list(photos.rglob("*.png")):
             product = photo.parent / f"product{int(photo.stem) // 12}"
             product.mkdir(exist_ok=True)
             photo.rename(product / photo.name)
-    result = run(photos, privacy="distributed", unit=unit, epsilon=4.0)
+    result = run(photos, privacy="distributed", unit=unit, epsilon=4.0, seed=None)
     privacy = result.report["privacy"]
     assert (privacy["sample_rate"], privacy["clip"], privacy["steps"]) == (1.0, 1.0, 1)
     assert privacy["epsilon"] == pytest.approx(4.0, rel=0.01)
     assert np.isfinite(result.report["metrics"]["accuracy"])
+    bundle = photos.parent / "audit"
+    made = CliRunner().invoke(app, ["audit", "report", "--run", str(result.folder), "--out", str(bundle)])
+    assert made.exit_code == 0, made.output
+    assert fedrec.verify(bundle / "audit.json").ok
     again = load_config(result.folder / "config.toml", {})
     check_options(again, model_registry.get(MODEL))
     assert again.method == "one-round"
