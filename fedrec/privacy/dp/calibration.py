@@ -40,6 +40,8 @@ training may fail; the other half is for the errors of the encryption (aggregati
 
 _MIN_WRAP_ROUNDS = 1000
 _MIN_CLAMP = 8.0
+_ALIGNED = 0.25
+"""Part of a full batch of unit vectors that a coordinate of their sum may have."""
 _COUNT_NOISE = 10.0 * COUNT_SIGMA
 """The true number of records exceeds the declared one by more than this with probability below 2**-76."""
 
@@ -167,9 +169,13 @@ def clamp_for(*, scale: int, records: int, sample_rate: float, steps: int) -> in
     exceeded with probability below 2**-64. In a training, gradients point in different directions: if each
     record had all of its norm in one coordinate with a random sign, the coordinate's standard deviation would
     be S * sqrt(m). The bound is therefore S * max(8, sqrt(m)), or the worst case if that is smaller. A
-    coordinate is then clamped only if its signal is far above the noise. In a training of a single step, the
-    sum may be one of statistics that all point the same way, and no later step makes up for what is cut off:
-    there the bound is the worst case. Clamping doesn't increase the distance of two sums, so it costs no
+    coordinate is then clamped only if its signal is far above the noise.
+
+    Sums that aren't of gradients point one way. Full batches may release the mean of features: these are of
+    length 1, the largest coordinate of their mean is about 0.1 for the packaged networks, and a merchant of
+    one class may have twice that. There the bound is at least S * m / 4. In a training of a single step the
+    sum may be one of any statistics, and no later step makes up for what is cut off: there the bound is the
+    worst case. Clamping doesn't increase the distance of two sums, so it costs no
     privacy.
 
     Args:
@@ -185,7 +191,10 @@ def clamp_for(*, scale: int, records: int, sample_rate: float, steps: int) -> in
     worst = expected + 10.0 * math.sqrt(expected) + 40.0
     if steps == 1:
         return math.ceil(scale * worst)
-    return math.ceil(scale * min(worst, max(_MIN_CLAMP, math.sqrt(expected))))
+    typical = max(_MIN_CLAMP, math.sqrt(expected))
+    if sample_rate == 1.0:
+        typical = max(typical, _ALIGNED * expected)
+    return math.ceil(scale * min(worst, typical))
 
 
 def max_abs_of_sum(

@@ -137,3 +137,22 @@ def test_a_model_that_centres_nothing_takes_no_mean() -> None:
             settings=DpSgdSettings(clip=0.2, sample_rate=1.0), plan=noise(18, clip=0.2),
             rng=Randomness.seeded(1),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("records_", [400, 6000])
+def test_the_mean_of_features_that_point_one_way_is_not_clamped(records_: int) -> None:
+    """A merchant of one class: every record has the same features, with large coordinates."""
+    features, classes = 40, 3
+    model = CentredHead(classes=classes, dimension=features)
+    plan = plan_noise(NoiseRequest(
+        mode="off", epsilon=None, noise_multiplier=None, delta=1e-5, sample_rate=1.0, steps=11,
+        dimension=parameter_count(model), clip=0.2, cohort=4, min_contributors=4, colluders=1,
+        records_per_merchant=records_,
+    ))  # fmt: skip
+    vector = nn.functional.normalize(torch.cat([torch.tensor([0.2, -0.2]), torch.full((38,), 0.15)]), dim=0)
+    inputs = vector.expand(records_, 1, features)
+    values = contribute_mean(
+        model, inputs, settings=DpSgdSettings(clip=0.2, sample_rate=1.0), plan=plan, rng=Randomness.seeded(2)
+    )
+    released = values[:features] / plan.scale / records_
+    np.testing.assert_allclose(released, vector.numpy(), atol=1e-3)
