@@ -70,5 +70,4 @@ class KroneckerScaling:
             float32 (n, channels, positions).
         """
         rotated = self.channels.T @ (maps - self.mean) @ self.positions
-        scaled: NDArray[np.float32] = self.channels @ (rotated * self.scales) @ self.positions.T
-        return scaled
+        return (self.channels @ (rotated * self.scales) @ self.positions.T).astype(np.float32, copy=False)

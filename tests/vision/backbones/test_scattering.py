@@ -63,8 +63,8 @@ def by_formula(grey: np.ndarray) -> np.ndarray:
     fine = [abs(filtered(padded, wavelet(0, angle))) for angle in range(8)]
     coarse = [abs(filtered(padded, wavelet(1, angle))) for angle in range(8)]
     second = [abs(filtered(first, wavelet(1, angle))) for first in fine for angle in range(8)]
-    maps = [filtered(values, low).real[4:-4:4, 4:-4:4] for values in [padded, *fine, *coarse, *second]]
-    return np.stack(maps)
+    maps = [filtered(values, low)[4:-4:4, 4:-4:4] for values in [padded, *fine, *coarse, *second]]
+    return np.real(np.stack(maps))
 
 
 def test_coefficients_are_those_of_the_formula(network: ScatteringNetwork) -> None:
