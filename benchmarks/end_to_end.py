@@ -46,12 +46,11 @@ from fedrec.config import SimulationConfig
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.server_app import build_server_app
 from fedrec.simulations.run_folder import scratch_folder
+from fedrec.simulations.run_inputs import Inputs, prepare_inputs
 from fedrec.simulations.run_setup import (
-    Inputs,
     SimulationRun,
     node_names,
     prepare,
-    prepare_inputs,
     simulated_merchants,
 )
 from fedrec.simulations.virtual_grid import VirtualGrid, node_context

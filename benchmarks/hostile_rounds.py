@@ -31,7 +31,8 @@ from fedrec.flower.fleet import FleetLink
 from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.federation import Federation
 from fedrec.simulations.injected_faults import Saboteur
-from fedrec.simulations.run_setup import prepare, prepare_inputs, simulated_merchants
+from fedrec.simulations.run_inputs import prepare_inputs
+from fedrec.simulations.run_setup import prepare, simulated_merchants
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 SABOTEURS = (

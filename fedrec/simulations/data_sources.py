@@ -88,12 +88,41 @@ def chosen_dataset(config: SimulationConfig) -> tuple[DatasetSpec, Path | None]:
     return REGISTRY.get(config.dataset), config.data_root
 
 
-def open_source(config: SimulationConfig, *, given: DataSplits | None = None) -> Source:
+class DataReader:
+    """Loads the data that options name, and keeps it for the next run that names the same."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[DatasetSpec, DatasetRequest] | None = None
+        self._splits: DataSplits | None = None
+
+    def read(self, config: SimulationConfig) -> DataSplits:
+        """Return the splits; raise ``ConfigError`` or ``DataError`` if they can't be loaded."""
+        spec, root = chosen_dataset(config)
+        if config.unit == "product" and not spec.products:
+            raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
+        request = DatasetRequest(
+            root=root,
+            merchants=0 if spec.fixed else config.merchants or DEFAULT_MERCHANTS,
+            seed=0 if spec.fixed else config.seed or 0,
+            unit=config.unit,
+        )
+        if self._splits is None or self._asked != (spec, request):
+            # Dropped first, so that two sets are never held at once.
+            self._splits = None
+            self._splits = spec.open(request)
+            self._asked = (spec, request)
+        return self._splits
+
+
+def open_source(
+    config: SimulationConfig, *, given: DataSplits | None = None, reader: DataReader | None = None
+) -> Source:
     """Load the data, and divide it among merchants.
 
     Args:
         config: the options.
         given: the data as an object; None loads what the options name.
+        reader: loads it, and may have it from an earlier run; None for one of its own.
 
     Returns:
         The run's data.
@@ -106,7 +135,10 @@ def open_source(config: SimulationConfig, *, given: DataSplits | None = None) ->
     seed = config.seed or 0
     wanted = config.merchants
     layout: Layout = "product" if config.unit == "product" else "class"
-    name, splits = (GIVEN.name, given) if given is not None else _named_data(config)
+    name, splits = GIVEN.name, given
+    if splits is None:
+        name = chosen_dataset(config)[0].name if config.data is None else str(config.data)
+        splits = (reader or DataReader()).read(config)
     if config.eval_data is not None:
         public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
         # It replaces the test split: no photo is held out of training, and copies are left out.
@@ -128,15 +160,6 @@ def open_source(config: SimulationConfig, *, given: DataSplits | None = None) ->
         + sum(share.duplicates_dropped for share in shares),
         absent=absent,
     )
-
-
-def _named_data(config: SimulationConfig) -> tuple[str, DataSplits]:
-    spec, root = chosen_dataset(config)
-    if config.unit == "product" and not spec.products:
-        raise ConfigError("--unit product needs --data DIR with CLASS/PRODUCT/ folders of photos")
-    merchants, seed = config.merchants or DEFAULT_MERCHANTS, config.seed or 0
-    splits = spec.open(DatasetRequest(root=root, merchants=merchants, seed=seed, unit=config.unit))
-    return spec.name if config.data is None else str(config.data), splits
 
 
 def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[int | None, tuple[str, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,15 +26,13 @@ from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory_meter import MemoryMeter
 from fedrec.simulations.ray_engine import RayGrid
-from fedrec.simulations.run_folder import scratch_folder
+from fedrec.simulations.run_inputs import Inputs, KeptInputs
 from fedrec.simulations.run_setup import (
     BY_NAME,
-    Inputs,
     Materials,
     SimulationRun,
     node_names,
     prepare,
-    prepare_inputs,
     read_options,
     reopen,
     simulated_merchants,
@@ -104,7 +101,10 @@ def simulate(
 
     """
     observers = Observers(tell, callbacks)
-    return _carry_out(lambda: prepare(config, tell=tell, materials=materials), observers)
+    with KeptInputs() as inputs:
+        return carry_out(
+            lambda: prepare(config, tell=tell, materials=materials), observers=observers, inputs=inputs
+        )
 
 
 def resume(
@@ -133,12 +133,31 @@ def resume(
 
     """
     observers = Observers(tell, callbacks)
-    return _carry_out(
-        lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials), observers
-    )
+    with KeptInputs() as inputs:
+        return carry_out(
+            lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials),
+            observers=observers,
+            inputs=inputs,
+        )
 
 
-def _carry_out(make: Callable[[], SimulationRun], observers: Observers) -> SimulationResult:
+def carry_out(
+    make: Callable[[], SimulationRun], *, observers: Observers, inputs: KeptInputs
+) -> SimulationResult:
+    """Run every round that is left of a run, and write its report.
+
+    Args:
+        make: prepares or reopens the run.
+        observers: the callbacks.
+        inputs: makes the run's model inputs, and may have them from an earlier run.
+
+    Returns:
+        The report, and the folder that holds it.
+
+    Raises:
+        FedrecError: as :func:`simulate` raises.
+
+    """
     started = time.monotonic()
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
@@ -148,7 +167,11 @@ def _carry_out(make: Callable[[], SimulationRun], observers: Observers) -> Simul
         session = run.session()
         progress = _Progress(earlier_seconds=sum(line.record.seconds for line in session.lines))
         with _ending_caught(progress), interrupts.allowed():
-            _work(run, session, progress, observers)
+            progress.inputs = inputs.of(run, tell=observers.tell)
+            _train(run, session, progress, progress.inputs, observers)
+        if progress.interrupted:
+            # Deleted here, where a second Ctrl-C changes nothing.
+            inputs.drop()
         with _ending_caught(progress):
             session.store_model()
         with _ending_caught(progress), interrupts.allowed():
@@ -226,15 +249,6 @@ def _ending_caught(progress: _Progress) -> Iterator[None]:
         progress.interrupted = True
     except (FedrecError, OSError) as error:
         progress.failure = progress.failure or error
-
-
-def _work(run: SimulationRun, session: Session, progress: _Progress, observers: Observers) -> None:
-    arrays = scratch_folder()
-    try:
-        progress.inputs = prepare_inputs(run, arrays=arrays, tell=observers.tell)
-        _train(run, session, progress, progress.inputs, observers)
-    finally:
-        shutil.rmtree(arrays, ignore_errors=True)
 
 
 def _report(

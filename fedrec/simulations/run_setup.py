@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.merchant_home import MerchantHome
@@ -26,29 +24,25 @@ from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.evaluation import EvaluationData
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
-from fedrec.simulations.data_sources import Source, open_source, write_arrays
+from fedrec.simulations.data_sources import DataReader, Source, open_source
 from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.run_folder import check_run_folder, make_run_folder
 from fedrec.simulations.simulation_report import write_own_reports
+from fedrec.simulations.worker_process import start_forking
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
-from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_choice import chosen_model
-from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
+from fedrec.vision.model_inputs import input_shape
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.splits import DataSplits
-
-VALIDATION_RECORDS = 500
-"""The accuracy of each round is measured on at most this many validation records."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,13 @@ class Materials:
     Attributes:
         model: the model, under the name that the options have for it.
         data: the splits; with ``--partition folder`` their records name their merchants.
+        reader: loads data that the options name, and may have it from an earlier run.
 
     """
 
     model: ModelSpec | None = None
     data: DataSplits | None = None
+    reader: DataReader | None = None
 
     def spec(self, name: str) -> ModelSpec:
         """Return the model of a run, by name unless it was given as an object."""
@@ -109,22 +105,6 @@ class SimulationRun:
     def session(self) -> Session:
         """Return the server's session, at the initial weights or where the last session ended."""
         return Session(home=self.home, training=self.training, model=self.task.model().to(self.device))
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The model inputs.
-
-    Attributes:
-        arrays: folder of the merchants' inputs.
-        metrics: what the final model is evaluated on.
-        validation: what each round is evaluated on; None if no record fell into that split.
-
-    """
-
-    arrays: Path
-    metrics: EvaluationData
-    validation: EvaluationData | None
 
 
 def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_NAME) -> SimulationRun:
@@ -237,6 +217,15 @@ def reopen(
     return SimulationRun(config, training, _server_home(training), task, plan, source, device)
 
 
+def check_changed(changed: Mapping[str, object]) -> None:
+    """Raise ``ConfigError`` for an option that a run which goes on can't change."""
+    other = sorted(changed.keys() - {"workers", "device"})
+    if other:
+        raise ConfigError(
+            f"--resume goes on with the run's own options: leave out --{other[0].replace('_', '-')}"
+        )
+
+
 def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfig:
     """Return the options of a run, with new values for how it is carried out.
 
@@ -251,11 +240,7 @@ def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfi
         ConfigError: the folder holds no run that was begun, or other options are changed.
 
     """
-    other = sorted(changed.keys() - {"workers", "device"})
-    if other:
-        raise ConfigError(
-            f"--resume goes on with the run's own options: leave out --{other[0].replace('_', '-')}"
-        )
+    check_changed(changed)
     if not (folder / "state.json").is_file() or not (folder / "config.toml").is_file():
         raise ConfigError(
             f"--resume {folder} holds no run that was begun: its first round never came; start it again"
@@ -269,8 +254,10 @@ def _server_home(training: Training) -> ServerHome:
 
 def _read_data(config: SimulationConfig, materials: Materials, *, tell: Tell) -> Source:
     tell(Stage("reading the data", 0, 1))
-    source = open_source(config, given=materials.data)
+    source = open_source(config, given=materials.data, reader=materials.reader)
     tell(Stage("reading the data", 1, 1))
+    if config.engine == "local":
+        start_forking()
     check_classes(source.classes)
     return source
 
@@ -287,52 +274,6 @@ def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:
         )
         for share in source.shares
     }
-
-
-def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
-    """Convert photos to model inputs.
-
-    Args:
-        run: the run.
-        arrays: folder to write the merchants' inputs to.
-        tell: called with the progress.
-
-    Returns:
-        The inputs.
-
-    """
-    spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
-
-    def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.uint8] | NDArray[np.float32]:
-        return model_inputs(
-            images,
-            spec,
-            shape,
-            views=views,
-            progress=lambda done, total: tell(Stage(name, done, total)),
-        )
-
-    def evaluation(images: ImageSet, name: str) -> EvaluationData:
-        inputs = to_inputs(features(images, name, views=1), spec)
-        return EvaluationData(inputs=inputs[:, 0], labels=images.labels)
-
-    train = features(splits.train, "preparing photos", views=run.plan.views)
-    for share in run.source.shares:
-        mine = splits.train.subset(share.indices)
-        write_arrays(
-            arrays / share.name,
-            train[share.indices],
-            mine.labels,
-            digests=[record.digest for record in mine.records],
-        )
-    metrics = evaluation(splits.metrics, "preparing evaluation")
-    validation: EvaluationData | None = None
-    if splits.validation is splits.metrics:
-        validation = metrics
-    elif splits.validation is not None:
-        validation = evaluation(splits.validation, "preparing validation")
-    rounds_validation = None if validation is None else validation.subsample(VALIDATION_RECORDS)
-    return Inputs(arrays=arrays, metrics=metrics, validation=rounds_validation)
 
 
 def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchants:

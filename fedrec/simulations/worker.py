@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 
 import torch
@@ -24,7 +25,9 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from fedrec._internal.text import one_line
+from fedrec.errors import LedgerError
 from fedrec.flower import message_to_bytes, set_task_identity
+from fedrec.privacy.accounting.code_hash import code_hash
 
 # Imported for the processes that are forked from this one.
 from fedrec.simulations import merchants as merchants
@@ -90,6 +93,9 @@ def _adopt_environment(data: bytes) -> None:
 
 def fork_workers(control: socket.socket) -> None:
     """Fork a process for every descriptor that arrives, and send back its pid, until the parent is gone."""
+    # Computed here once instead of in every worker; one that can't compute it says so to its merchants.
+    with suppress(LedgerError):
+        code_hash()
     # Children are not waited for: with SIG_IGN the system reaps them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:

@@ -46,6 +46,12 @@ def pickle_app(make_app: object) -> bytes:
         raise ConfigError(f"the model can't be sent to the worker processes: {error}") from None
 
 
+def start_forking() -> None:
+    """Start the process that forks workers, where there is one; it imports what they need in the meantime."""
+    if FORKS:
+        _fork_server(os.getpid())
+
+
 class WorkerProcess:
     """A process that answers messages as a simulation's merchants; call :meth:`ready` once before the first.
 

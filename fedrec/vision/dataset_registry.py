@@ -46,6 +46,7 @@ class DatasetSpec:
         root: whether a folder must, may or cannot be named for it.
         any_cohort: whether it makes photos for any number of merchants, each in a folder of its own.
         products: whether it has product folders, so that the unit of privacy can be the product.
+        fixed: whether its photos are the same for any seed and any number of merchants.
     """
 
     name: str
@@ -53,6 +54,7 @@ class DatasetSpec:
     root: Literal["required", "optional", "unused"]
     any_cohort: bool = False
     products: bool = False
+    fixed: bool = False
 
 
 def _synthetic(request: DatasetRequest) -> DataSplits:
@@ -66,7 +68,9 @@ def _synthetic(request: DatasetRequest) -> DataSplits:
 
 
 def _torchvision(name: str) -> DatasetSpec:
-    return DatasetSpec(name, lambda request: open_torchvision(name, _root(request)), root="required")
+    return DatasetSpec(
+        name, lambda request: open_torchvision(name, _root(request)), root="required", fixed=True
+    )
 
 
 def _folder(request: DatasetRequest) -> DataSplits:
@@ -86,7 +90,7 @@ def _given(request: DatasetRequest) -> DataSplits:
     )
 
 
-FOLDER: Final = DatasetSpec("folder", _folder, root="required", products=True)
+FOLDER: Final = DatasetSpec("folder", _folder, root="required", products=True, fixed=True)
 """A folder of photos, as ``--data`` names it."""
 GIVEN: Final = DatasetSpec("given", _given, root="unused", products=True)
 """Photos that a program gives as objects: a run's own file names it, and nothing can be opened by it."""
