@@ -124,15 +124,23 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
     if quiet:
         yield lambda stage: None
     elif not stderr.is_terminal:
-        with Heartbeat(stderr.print) as heartbeat:
+        with Heartbeat(lambda line: stderr.print(line, soft_wrap=True)) as heartbeat:
             yield heartbeat.tell
     else:
         with Progress(*columns, console=stderr) as progress:
             tasks: dict[str, int] = {}
 
             def tell(stage: Stage) -> None:
+                if not stage.total:
+                    progress.console.print(stage.plain, markup=False)
+                    return
                 if stage.name not in tasks:
                     tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
-                progress.update(tasks[stage.name], completed=stage.done, note=stage.note)  # type: ignore[arg-type]
+                progress.update(
+                    tasks[stage.name],  # type: ignore[arg-type]
+                    completed=stage.done,
+                    total=stage.total,
+                    note=stage.note,
+                )
 
             yield tell

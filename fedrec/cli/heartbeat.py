@@ -46,9 +46,10 @@ class Heartbeat:
     def tell(self, stage: Stage) -> None:
         """Set the current stage, and print the stage's own line if it has one."""
         with self._mutex:
-            if self._stage is None or self._stage.name != stage.name:
+            # A message is no stage that lasts.
+            if stage.total and (self._stage is None or self._stage.name != stage.name):
                 self._begun = time.monotonic()
-            self._stage = stage
+            self._stage = stage if stage.total else self._stage
             if stage.plain:
                 self._printed = time.monotonic()
                 self._print(stage.plain)

@@ -25,4 +25,9 @@ class Stage:
     plain: str = ""
 
 
+def message(text: str) -> Stage:
+    """Return a stage without steps, whose text is shown as a line of its own, also in a terminal."""
+    return Stage("message", 0, 0, plain=text)
+
+
 Tell = Callable[[Stage], None]

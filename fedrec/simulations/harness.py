@@ -21,6 +21,7 @@ from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine
 from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
+from fedrec.simulations.forecast import announce
 from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
 from fedrec.simulations.local_grid import LocalGrid
@@ -103,7 +104,9 @@ def simulate(
     observers = Observers(tell, callbacks)
     with KeptInputs() as inputs:
         return carry_out(
-            lambda: prepare(config, tell=tell, materials=materials), observers=observers, inputs=inputs
+            lambda: announce(prepare(config, tell=tell, materials=materials), tell=tell),
+            observers=observers,
+            inputs=inputs,
         )
 
 
@@ -135,7 +138,9 @@ def resume(
     observers = Observers(tell, callbacks)
     with KeptInputs() as inputs:
         return carry_out(
-            lambda: reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials),
+            lambda: announce(
+                reopen(folder, read_options(folder, changed or {}), tell=tell, materials=materials), tell=tell
+            ),
             observers=observers,
             inputs=inputs,
         )
