@@ -9,12 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
+from fedrec.cli.comparison_table import print_comparison
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import options_of
 from fedrec.config import SimulationConfig, load_config
+from fedrec.simulations.comparison.output import PAGE
+from fedrec.simulations.harness import SimulationResult
 from fedrec.simulations.harness import resume as resume_simulation
 from fedrec.simulations.harness import simulate as run_simulation
 from fedrec.simulations.run_summary import summarise
+from fedrec.simulations.sweep import SweepResult, resume_sweep, run_sweep
+from fedrec.simulations.sweep_folder import is_sweep
+from fedrec.simulations.sweep_points import read_sweep
 
 
 @options_of(SimulationConfig)
@@ -23,15 +29,46 @@ def simulate(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [simulate] table; flags override it.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue a stopped run with its own options.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue a stopped run or sweep with its own options.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="OPTION=VALUE,VALUE,...: a run for each value (several times: for each combination)."
+        ),
+    ] = None,
+    repeat: Annotated[int, typer.Option(help="Runs of each setting, with means and intervals.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a whole federated training on this machine: real noise, real encryption, real ledgers."""
+    given = {"config": config, "sweep": sweep or None, "repeat": None if repeat == 1 else repeat, **flags}
+    changed = {name: value for name, value in given.items() if value is not None}
     with progress_bar(quiet=as_json) as tell:
-        if resume is None:
-            result = run_simulation(load_config(config, flags), tell=tell)
-        else:
-            given = {"config": config, **flags}
-            changed = {name: value for name, value in given.items() if value is not None}
+        result: SimulationResult | SweepResult
+        if resume is not None and is_sweep(resume):
+            result = resume_sweep(resume, changed=changed, tell=tell)
+        elif resume is not None:
             result = resume_simulation(resume, changed=changed, tell=tell)
-    typer.echo(json.dumps(result.report, indent=2) if as_json else summarise(result.report, result.folder))
+        elif sweep or repeat != 1:
+            planned = read_sweep(sweep or [], repeats=repeat, config=config, flags=flags)
+            result = run_sweep(planned, out=flags.get("out"), tell=tell)
+        else:
+            result = run_simulation(load_config(config, flags), tell=tell)
+    if isinstance(result, SweepResult):
+        _show_sweep(result, as_json=as_json)
+    else:
+        typer.echo(
+            json.dumps(result.report, indent=2) if as_json else summarise(result.report, result.folder)
+        )
+
+
+def _show_sweep(swept: SweepResult, *, as_json: bool) -> None:
+    """Print the comparison of a sweep; raise the error of the runs that failed, if there are any."""
+    if swept.comparison is not None and as_json:
+        typer.echo(json.dumps(swept.comparison.to_dict(), indent=2, default=str))
+    elif swept.comparison is not None:
+        print_comparison(swept.comparison)
+        typer.echo(f"page     {swept.folder / PAGE}")
+    if swept.failure is not None:
+        raise swept.failure

@@ -69,10 +69,10 @@ def accuracy_plot(comparison: Comparison) -> Plot | None:
         limit=majority,
         x_title=axis.title,
     )
-    key: Key = ((f"accuracy, with its 95% interval {of_what}", "blue"), ("macro F1", "violet"))
-    key += (("accuracy without noise", "orange"),) if across else ()
-    key += (("largest class alone", "limit"),) if majority is not None else ()
-    return Plot(chart, "Accuracy and macro F1", key=key)
+    accuracy_key: Key = ((f"accuracy, with its 95% interval {of_what}", "blue"), ("macro F1", "violet"))
+    level_key: Key = (("accuracy without noise", "orange"),) if across else ()
+    majority_key: Key = () if majority is None else (("largest class alone", "limit"),)
+    return Plot(chart, "Accuracy and macro F1", key=accuracy_key + level_key + majority_key)
 
 
 def _x_axis(comparison: Comparison, rows: Sequence[Row]) -> _XAxis:

@@ -245,6 +245,11 @@ def _notes(rows: Sequence[Row], *, one_set: bool, baseline: Row | None) -> Itera
             "records may change, which repeats on the same records don't. Epsilons are the largest of a "
             "row's runs."
         )
+    if sum(row.runs for row in rows if row.private) > 1:
+        yield (
+            "Each epsilon is that of one run alone. Whoever publishes several models trained on the same "
+            "photos, or chooses settings by their results, spends more."
+        )
     for row in rows:
         if row.measured < row.runs:
             yield f"{row.label}: {row.runs - row.measured} of {row.runs} runs ended without final figures."
