@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,8 @@ def _train(
         engine = RayGrid if config.engine == "ray" else LocalGrid
         workers = worker_count(config, merchants=cohort)
         observers.tell(Stage("starting workers", 0, workers))
+        # The final figures need it; here the process that forks workers is still importing what they need.
+        import_module("sklearn.metrics")
         grid = engine(
             simulated_merchants(run, arrays=inputs.arrays),
             merchants=cohort,
