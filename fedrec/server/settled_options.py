@@ -88,6 +88,8 @@ def training_defaults(
 
 
 _FIXED_BY_ONE_ROUND = ("learning_rate", "server_learning_rate", "optimizer", "averaging")
+_AS_THEY_ARE = ("local_steps", "clipping")
+"""Options that always have a value, and can only have their default."""
 
 
 def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
@@ -108,8 +110,12 @@ def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
     ]
     given += ["--rounds"] * (options.rounds not in (None, 1))
     given += ["--sample-rate"] * (options.sample_rate not in (None, 1.0))
-    given += ["--local-steps"] * (options.local_steps != 1)
-    given += ["--clipping"] * (options.clipping != "fixed")
+    fields = type(options).model_fields
+    given += [
+        f"--{name.replace('_', '-')}"
+        for name in _AS_THEY_ARE
+        if getattr(options, name) != fields[name].default
+    ]
     if given:
         raise ConfigError(
             f"{given[0]} has no meaning for model {spec.name}: it is solved from one sum over all records "

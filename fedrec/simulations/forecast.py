@@ -157,7 +157,7 @@ def _measured_step(run: SimulationRun, derived: Derived) -> tuple[float, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        contribute(records, "warm")
+        contribute(Records.none(run.device), "warm")
         begun = time.perf_counter()
         contribute(records, "records")
         taken = time.perf_counter()

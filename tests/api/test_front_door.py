@@ -160,6 +160,7 @@ print(result.accuracy, result.f1, result.epsilon, len(result.rounds), result.fol
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_with_a_model_of_its_own_needs_no_guard_and_no_fork(tmp_path: Path) -> None:
     models: list[bytes] = []
     for switch in ("", "from fedrec.simulations import worker_process\nworker_process.FORKS = False\n"):

@@ -70,7 +70,10 @@ def plan(home: MerchantHome, tmp_path: Path) -> TrainingPlan:
 
 
 def edit(home: MerchantHome, rules: str) -> None:
-    (home.folder / "policy.toml").write_text(f"lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n{rules}\n")
+    """Replace the policy in one piece: a daemon that reads half of it refuses what comes next."""
+    fresh = home.folder / "policy.new"
+    fresh.write_text(f"lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n{rules}\n")
+    fresh.replace(home.folder / "policy.toml")
 
 
 def test_policy_and_join_file_are_reloaded_while_the_daemon_runs(

@@ -160,8 +160,16 @@ LOST = ("reserved", "charged", "stored", "marked", "answered", "opened")
 """Killed at these points, the second round is over without a sum; after them, it stands."""
 
 
+POINTS = (*LOST, "saved", "recorded", "closed")
+_IN_EVERY_RUN = {"reserved", "stored", "opened", "recorded"}
+"""The other points take as long and differ less; `make test-slow` has them."""
+
+
 @pytest.mark.usefixtures("inline")
-@pytest.mark.parametrize("point", [*LOST, "saved", "recorded", "closed"])
+@pytest.mark.parametrize(
+    "point",
+    [point if point in _IN_EVERY_RUN else pytest.param(point, marks=pytest.mark.slow) for point in POINTS],
+)
 def test_a_run_killed_at_any_point_goes_on_and_no_round_is_run_twice(
     point: str, photos: Path, whole: Path, without_second: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_tampered_bundle_ends_with_its_own_code_and_one_line(
     assert code == 15 and "signature doesn't hold" in shown and "The record holds" not in shown
 
 
+@pytest.mark.slow
 def test_the_script_in_the_docs_computes_the_same_epsilons(bundle: Path, tmp_path: Path) -> None:
     found = re.search(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None and len(found[1].splitlines()) <= 30

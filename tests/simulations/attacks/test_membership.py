@@ -34,6 +34,7 @@ RECIPE = Recipe(steps=50, sample_rate=1.0, learning_rate=1.5, clip=1.0, delta=1e
 SMALL = MembershipSettings(epsilons=(2.0,), recipe=RECIPE, records=50, models=10, size=8)
 
 
+@pytest.mark.slow
 def test_members_are_found_without_noise_and_not_with_it() -> None:
     result = infer_membership(SMALL)
     plain, private = result.levels

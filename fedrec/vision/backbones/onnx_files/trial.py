@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import psutil
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
@@ -97,6 +95,11 @@ def try_network(trial: Trial) -> dict[str, int]:
 
 def _within_limits(file_bytes: int) -> None:
     """Limit this process from now on; what the interpreter and its libraries have mapped doesn't count."""
+    # Windows lacks this module; importing this file there must work, so that a clear error can be raised.
+    import resource
+
+    import psutil  # on Linux it imports the same module
+
     limits = [(resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_CORE, 0)]
     if sys.platform == "linux":  # macOS refuses a limit on what is mapped
         mapped = psutil.Process().memory_info().vms
