@@ -219,7 +219,7 @@ def test_an_editor_lands_in_the_file_that_one_edits(inside: bool, tmp_path: Path
         "TrainingPlan": "fedrec/protocol/plan.py",
         "SigningIdentity": "fedrec/privacy/identity.py",
     }
-    script = ROOT / "tests" / "cohort.py"
+    script = ROOT / "tests" / "support" / "cohort.py"
     if not inside:
         script = tmp_path / "script.py"
         modules = {name: file.removesuffix(".py").replace("/", ".") for name, file in files.items()}
