@@ -40,11 +40,8 @@ def user_model_spec(factory: Factory) -> ModelSpec:
     like = model_registry.get(_LIKE)
     return ModelSpec(
         name=code_name(factory),
-        image_size=None,
-        margin=1.0,
         mean=like.mean,
         std=like.std,
-        features=None,
         make=_Make(factory),
         defaults=like.defaults,
     )

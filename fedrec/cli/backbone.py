@@ -108,13 +108,12 @@ def check(
 ) -> None:
     """Check a network's file and try it, and add nothing."""
     from fedrec.protocol.schema import sha256_hex
-    from fedrec.vision.backbones.file_backbone import read_file, try_file
+    from fedrec.vision.backbones.file_backbone import check_size, read_file, try_file
     from fedrec.vision.backbones.onnx_files.trial import Trial
 
     data, graph = read_file(file)
     side = size or graph.input_size or _DEFAULT_SIZE
-    if graph.input_size not in (None, side):
-        raise ConfigError(f"--size: the network takes pictures of {graph.input_size} pixels, not {side}")
+    check_size(graph, side)
     lengths = try_file(Trial(file, sha256_hex(data), graph.outputs, side))
     typer.echo(f"{counted(graph.nodes, 'node')}, operators of version {graph.opset}, {len(data):,} bytes")
     typer.echo(f"SHA-256 {sha256_hex(data)}")

@@ -87,9 +87,19 @@ def training_defaults(
     )
 
 
-_FIXED_BY_ONE_ROUND = ("learning_rate", "server_learning_rate", "optimizer", "averaging")
-_AS_THEY_ARE = ("local_steps", "clipping")
-"""Options that always have a value, and can only have their default."""
+_OF_STEPS = (
+    "learning_rate",
+    "server_learning_rate",
+    "optimizer",
+    "averaging",
+    "rounds",
+    "sample_rate",
+    "local_steps",
+    "clipping",
+)
+"""Options that say how steps are taken."""
+_ONE_STEP = {"rounds": 1, "sample_rate": 1.0}
+"""What they may be, beside their defaults, where there is one step of all records."""
 
 
 def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
@@ -105,21 +115,16 @@ def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
     """
     if not spec.solved:
         return
-    given = [
-        f"--{name.replace('_', '-')}" for name in _FIXED_BY_ONE_ROUND if getattr(options, name) is not None
-    ]
-    given += ["--rounds"] * (options.rounds not in (None, 1))
-    given += ["--sample-rate"] * (options.sample_rate not in (None, 1.0))
     fields = type(options).model_fields
-    given += [
-        f"--{name.replace('_', '-')}"
-        for name in _AS_THEY_ARE
-        if getattr(options, name) != fields[name].default
+    given = [
+        name
+        for name in _OF_STEPS
+        if getattr(options, name) not in (fields[name].default, _ONE_STEP.get(name))
     ]
     if given:
         raise ConfigError(
-            f"{given[0]} has no meaning for model {spec.name}: it is solved from one sum over all records "
-            "(--method one-round)"
+            f"--{given[0].replace('_', '-')} has no meaning for model {spec.name}: it is solved from one sum "
+            "over all records (--method one-round)"
         )
 
 

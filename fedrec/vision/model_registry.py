@@ -24,6 +24,7 @@ from fedrec.vision.training_recipes import ONE_ROUND, Recipe, TrainingDefaults, 
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
+_HALF: Final[Triple] = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,26 @@ class ModelSpec:
 
     Attributes:
         name: name on the command line and in a plan.
+        make: builds the trainable network from (classes, channels, size).
+        defaults: settings for a training, where no recipe chooses them.
         image_size: side in pixels of its pictures; None keeps the data set's own size.
         margin: short side before the centre crop, in crop sides.
         mean, std: public constants per colour for pixels in 0 to 1; never measured on merchants' photos.
         features: the feature set of frozen networks that is the model's input, or None when the model takes
-            the (normalised) pictures themselves.
-        make: builds the trainable network from (classes, channels, size).
-        defaults: settings for a training, where no recipe chooses them.
+            the (normalised) pictures themselves. Their networks prepare their own pictures.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
         one_round: name of the model that one round solves from the same networks: its own for such a model,
             None where there is none.
     """
 
     name: str
-    image_size: int | None
-    margin: float
-    mean: Triple
-    std: Triple
-    features: FeatureSet | None
     make: Make
     defaults: TrainingDefaults
+    image_size: int | None = None
+    margin: float = 1.0
+    mean: Triple = _HALF
+    std: Triple = _HALF
+    features: FeatureSet | None = None
     recipe: Recipe | None = None
     one_round: str | None = None
 
@@ -96,9 +97,6 @@ class ModelSpec:
         return (channels, size, size) if self.features is None else (self.features.dimension,)
 
 
-_HALF: Final[Triple] = (0.5, 0.5, 0.5)
-
-
 def _cnn(classes: int, channels: int, size: int) -> nn.Module:
     return SmallCnn(classes=classes, channels=channels, size=size)
 
@@ -119,16 +117,12 @@ def _head(name: str, features: FeatureSet, *, one_round: str | None = None) -> M
 
     return ModelSpec(
         name=name,
-        image_size=features.image_size,
-        # The networks prepare their own pictures.
-        margin=1.0,
-        mean=_HALF,
-        std=_HALF,
-        features=features,
         make=make,
         defaults=TrainingDefaults(
             rounds=100, sample_rate=0.25, clip=0.3, learning_rate=10.0, momentum=0.9, ema=0.9
         ),
+        image_size=features.image_size,
+        features=features,
         recipe=head_recipe,
         one_round=one_round,
     )
@@ -143,28 +137,11 @@ def _discriminant(name: str, features: FeatureSet) -> ModelSpec:
 
     return ModelSpec(
         name=name,
-        image_size=chosen.image_size,
-        margin=1.0,
-        mean=_HALF,
-        std=_HALF,
-        features=chosen,
         make=make,
         defaults=ONE_ROUND,
+        image_size=chosen.image_size,
+        features=chosen,
         one_round=name,
-    )
-
-
-def _pixels(name: str, make: Make, defaults: TrainingDefaults, *, image_size: int | None = None) -> ModelSpec:
-    """Return a model that takes pictures themselves and is trained whole."""
-    return ModelSpec(
-        name=name,
-        image_size=image_size,
-        margin=1.0,
-        mean=_HALF,
-        std=_HALF,
-        features=None,
-        make=make,
-        defaults=defaults,
     )
 
 
@@ -180,9 +157,9 @@ REGISTRY: Final = Registry(
     what="model",
     group="fedrec.models",
     builtin=(
-        _pixels("cnn", _cnn, _CNN_DEFAULTS),
-        _pixels("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
-        _pixels("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
+        ModelSpec("cnn", _cnn, _CNN_DEFAULTS),
+        ModelSpec("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
+        ModelSpec("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
         _head("effnet-lite0-head", packaged_sets.LITE0_WIDE, one_round="effnet-lite0-discriminant"),
         _head("lite0-views-head", packaged_sets.LITE0_VIEWS, one_round="lite0-views-discriminant"),
         _head("lite2-views-head", packaged_sets.LITE2_VIEWS, one_round="lite2-views-discriminant"),

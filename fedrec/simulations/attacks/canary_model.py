@@ -44,10 +44,6 @@ def canary_task(canaries: int) -> Task:
     spec = ModelSpec(
         name="canaries",
         image_size=8,
-        margin=1.0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        features=None,
         make=lambda classes, channels, size: CanaryModel(canaries),
         defaults=TrainingDefaults(
             rounds=1, sample_rate=1.0, clip=_CLIP, learning_rate=1.0, momentum=0.0, ema=0.0

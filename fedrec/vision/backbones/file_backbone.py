@@ -134,6 +134,20 @@ def read_file(path: Path, *, sha256: str | None = None) -> tuple[bytes, Graph]:
         raise ConfigError(f"{shown} can't be a backbone: {error}") from None
 
 
+def check_size(graph: Graph, size: int) -> None:
+    """Check that a graph takes pictures of a size.
+
+    Args:
+        graph: the checked graph.
+        size: side of the pictures in pixels.
+
+    Raises:
+        ConfigError: it takes pictures of another size alone.
+    """
+    if graph.input_size not in (None, size):
+        raise ConfigError(f"--size: the network takes pictures of {graph.input_size} pixels, not {size}")
+
+
 def chosen_layers(graph: Graph, wanted: Sequence[str]) -> tuple[str, ...]:
     """Return the outputs to use.
 
@@ -185,10 +199,7 @@ def add_backbone(
     """
     backbone_files.check_new(pictures.name)
     data, graph = read_file(path, sha256=sha256)
-    if graph.input_size not in (None, pictures.size):
-        raise ConfigError(
-            f"--size: the network takes pictures of {graph.input_size} pixels, not {pictures.size}"
-        )
+    check_size(graph, pictures.size)
     chosen = chosen_layers(graph, layers)
     scratch = backbone_files.new_folder()
     try:
