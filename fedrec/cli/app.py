@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -71,7 +72,10 @@ def _root(
 def main() -> None:
     """Run the command line and exit with its exit code."""
     with sigterm_interrupts():
-        sys.exit(run_reporting_errors(_run))
+        code = run_reporting_errors(_run)
+    # The interpreter's end would search torch's objects for cycles, for a second, just before memory is freed.
+    gc.freeze()
+    sys.exit(code)
 
 
 def _run() -> int:

@@ -8,6 +8,7 @@ is not run again. Only the parent's frames are unpickled, never what goes back.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -96,6 +97,9 @@ def fork_workers(control: socket.socket) -> None:
     # Computed here once instead of in every worker; one that can't compute it says so to its merchants.
     with suppress(LedgerError):
         code_hash()
+    # What is imported lives as long as a worker: without this its end searches all of it for cycles, which takes a
+    # second, and copies the pages that it shares with this process.
+    gc.freeze()
     # Children are not waited for: with SIG_IGN the system reaps them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
