@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
@@ -154,10 +155,26 @@ class TrainingPlan(Strict):
             raise ValueError("more contributors are required than the roster has")
         return self
 
-    @property
+    @cached_property
     def training_id(self) -> str:
         """The SHA-256 of the canonical plan, 64 hexadecimal digits."""
         return sha256_hex(self.canonical_bytes())
+
+    @cached_property
+    def signing_keys(self) -> dict[str, str]:
+        """Each merchant's Ed25519 public key, 64 hexadecimal digits, by its name."""
+        return {peer.name: peer.signing_key for peer in self.roster}
+
+    def __copy__(self) -> Self:
+        """Return a copy without the derived values, since ``model_copy`` changes the fields of one."""
+        copied = super().__copy__()
+        for derived in ("training_id", "signing_keys"):
+            copied.__dict__.pop(derived, None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy; no field can be changed in place."""
+        return self.__copy__()
 
     @property
     def privacy_mode(self) -> ModeSpec:
@@ -181,10 +198,9 @@ class TrainingPlan(Strict):
 
     def key_of(self, name: str) -> bytes:
         """Return a merchant's Ed25519 public key, 32 bytes; ``ProtocolError`` if it is not on the roster."""
-        for peer in self.roster:
-            if peer.name == name:
-                return bytes.fromhex(peer.signing_key)
-        raise ProtocolError(f"'{name}' is not on the roster of this training")
+        if name not in self.signing_keys:
+            raise ProtocolError(f"'{name}' is not on the roster of this training")
+        return bytes.fromhex(self.signing_keys[name])
 
 
 def roster_fingerprint(roster: Sequence[Peer]) -> str:

@@ -287,6 +287,14 @@ def test_the_training_id_changes_with_every_field() -> None:
     assert len(changed) == len(CHANGES) + 1
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_changed_copy_has_its_own_id_and_keys(deep: bool) -> None:
+    assert PLAN.training_id and PLAN.signing_keys
+    changed = PLAN.model_copy(update={"roster": PLAN.roster[::-1]}, deep=deep)
+    assert changed.training_id == TrainingPlan(**changed.model_dump()).training_id != PLAN.training_id
+    assert list(changed.signing_keys) == [peer.name for peer in PLAN.roster[::-1]]
+
+
 def test_the_training_id_survives_the_wire() -> None:
     read, _ = unpack(pack(JoinRequest(plan=PLAN)), JoinRequest, max_blob_bytes=0)
     assert read.plan.training_id == PLAN.training_id
