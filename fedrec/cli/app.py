@@ -73,7 +73,7 @@ def main() -> None:
     """Run the command line and exit with its exit code."""
     with sigterm_interrupts():
         code = run_reporting_errors(_run)
-    # The interpreter's end would search torch's objects for cycles, for a second, just before memory is freed.
+    # The interpreter's end would search torch's objects for cycles, for a second, before memory is freed.
     gc.freeze()
     sys.exit(code)
 

@@ -97,8 +97,8 @@ def fork_workers(control: socket.socket) -> None:
     # Computed here once instead of in every worker; one that can't compute it says so to its merchants.
     with suppress(LedgerError):
         code_hash()
-    # What is imported lives as long as a worker: without this its end searches all of it for cycles, which takes a
-    # second, and copies the pages that it shares with this process.
+    # What is imported lives as long as a worker. Without this, a worker's end searches all of it for cycles,
+    # which takes a second and copies the pages that it shares with this process.
     gc.freeze()
     # Children are not waited for: with SIG_IGN the system reaps them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
