@@ -161,13 +161,13 @@ class Scaled(nn.Module):
 
 def unknown(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.LayerNorm(4), Scaled(), nn.Linear(4, 3))
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.RMSNorm(4), Scaled(), nn.Linear(4, 3))
 
 
 def test_layers_that_the_fast_clipping_does_not_know_are_said_and_clipped_exactly() -> None:
     model = unknown()
     note = clipping_note(model)
-    assert note == "exact but slow clipping, by Opacus: no fast rule for LayerNorm, Scaled"
+    assert note == "exact but slow clipping, by Opacus: no fast rule for RMSNorm, Scaled"
     inputs, labels = torch.randn(5, 1, 3, 2, 2), torch.tensor([0, 1, 2, 1, 0])
     expected = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     for record, label in zip(inputs, labels, strict=True):

@@ -80,7 +80,7 @@ def test_a_model_an_optimizer_and_a_data_set_train_under_their_names(site: Path,
     run = tmp_path / "run"
     done = run_fedrec("simulate", "--out", run, *options, site=site)
     assert done.returncode == 0, done.stderr
-    assert "model acme-net: exact but slow clipping, by Opacus: no fast rule for LayerNorm" in done.stderr
+    assert "model acme-net: exact but slow clipping, by Opacus: no fast rule for RMSNorm" in done.stderr
     plan = json.loads((run / "plan.json").read_text())
     assert (plan["model"], plan["model_code"]) == ("acme-net", acme_hash())
     assert plan["server_update"] == {

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedrec.privacy.dp.layer_gradients import LayerGradients, gradients_of, is_covered, values_per_record
+from fedrec.privacy.dp.gradient_forms import LayerGradients
+from fedrec.privacy.dp.layer_gradients import gradients_of, is_covered, values_per_record
 
 
 def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:

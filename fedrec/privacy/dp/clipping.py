@@ -10,7 +10,7 @@ The errors are:
 
 - Norms: a float64 norm of d <= 2**27 squares has a relative error of 2**-26 (Higham 2002, "Accuracy and
   Stability of Numerical Algorithms", section 3.1), the quotient C / norm one of u. The bound also holds for
-  norms from inner products, since layer_gradients.py computes records with strong cancellation by themselves.
+  norms from inner products, since gradient_forms.py computes records with strong cancellation by themselves.
 - Sums: the error of a sum of n clipped contributions, in any order, is at most (n + 2) u times the norm of
   the sum of their absolute values, n C: 2**-19 C.
 - Products: if a layer's contributions are not computed one by one, one matrix product adds those of a batch.
@@ -52,7 +52,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.clipping_rules import RULES
-from fedrec.privacy.dp.layer_gradients import (
+from fedrec.privacy.dp.gradient_forms import (
     GradientMatrix,
     LayerGradients,
     ModelGradients,

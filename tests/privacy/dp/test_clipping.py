@@ -15,7 +15,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
-from fedrec.privacy.dp.layer_gradients import _OuterProducts
+from fedrec.privacy.dp.gradient_forms import OuterProducts
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision import model_registry
 from fedrec.vision.models.layers import WSConv2d
@@ -298,8 +298,41 @@ def test_standardised_weights_are_clipped_by_the_gradient_of_what_is_trained(
         assert np.linalg.norm(ours - reference) <= 1e-9 * np.linalg.norm(reference)
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    records=st.integers(1, 5), views=st.integers(1, 3), tokens=st.integers(1, 40), width=st.integers(1, 12),
+    shape=st.sampled_from(["last", "both"]), scale=st.booleans(), bias=st.booleans(),
+    seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_layer_norms_and_biases_are_clipped_by_book_keeping(
+    records: int, views: int, tokens: int, width: int, shape: str, scale: bool, bias: bool, seed: int
+) -> None:
+    """Of tokens (n, tokens, width): against the loop in float64, and against Opacus where it takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    norm = nn.LayerNorm([width] if shape == "last" else [tokens, width], elementwise_affine=scale, bias=bias)
+    model = nn.Sequential(
+        nn.Linear(width, width), norm, nn.Tanh(), nn.Flatten(), nn.Linear(tokens * width, 3)
+    )
+    model[0].weight.requires_grad_(False)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    inputs = torch.randn(records, views, tokens, width, generator=generator)
+    labels = torch.randint(0, 3, (records,), generator=generator)
+    assert covers(model)
+    if bias or not scale:
+        with RecordClipper(model, clip=0.05, reference=True) as clipper:
+            by_opacus = clipper.clipped_sum(inputs, labels)
+        ours = clipped_sum(model, inputs, labels, clip=0.05)
+        assert np.linalg.norm(ours - by_opacus) <= 1e-5 * np.linalg.norm(by_opacus)
+    model.double()
+    ours = clipped_sum(model, inputs.double(), labels, clip=0.05, physical_batch=8)
+    reference = _naive(model, inputs.double(), labels, 0.05)
+    assert np.linalg.norm(ours - reference) <= 1e-9 * np.linalg.norm(reference)
+
+
 def test_layers_that_book_keeping_lacks_are_left_to_opacus() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 3))
+    model = nn.Sequential(nn.Conv1d(3, 3, 1), nn.Flatten(), nn.Linear(12, 3))
     assert not covers(model)
     assert covers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 2)))
     inputs, labels = torch.randn(5, 1, 3, 4), torch.tensor([0, 1, 2, 0, 1])
@@ -377,7 +410,7 @@ def test_the_forms_of_a_gradient_are_all_met_by_the_models() -> None:
             torch.randn(2, 3, size, size), lambda logits: logits.square().sum(), views=1
         )
         met |= {type(part).__name__ for _, layer in layers for part in layer.parts}  # type: ignore[attr-defined]
-    assert met == {"_OuterProducts", "_GradientList", "GradientMatrix"}
+    assert met == {"OuterProducts", "GradientList", "GradientMatrix"}
 
 
 @pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 28), ("cnn", 3, 32), ("resnet18", 3, 32)])
@@ -435,7 +468,7 @@ def test_the_rounding_of_records_whose_terms_cancel_stays_within_the_proof() -> 
     """A whole batch around the guard's limit: a record's terms reach from its norm to 2**34 times that."""
     ratios = [2.0**power for power in np.linspace(0.5, 34, 256)]
     records = [_cancelling(ratio, seed=i) for i, ratio in enumerate(ratios)]
-    batch = _OuterProducts(torch.cat([g for g, _ in records]), torch.cat([a for _, a in records]))
+    batch = OuterProducts(torch.cat([g for g, _ in records]), torch.cat([a for _, a in records]))
     wide = [
         np.einsum("to,ti->oi", g[0].numpy().astype(np.longdouble), a[0].numpy().astype(np.longdouble))
         for g, a in records

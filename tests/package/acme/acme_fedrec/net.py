@@ -1,4 +1,4 @@
-"""A network with a layer, LayerNorm, that has no fast rule of clipping."""
+"""A network with a layer, RMSNorm, that has no fast rule of clipping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HALF = (0.5, 0.5, 0.5)
 def make(classes: int, channels: int, size: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(6 * size * size, 8), nn.LayerNorm(8), nn.Linear(8, classes),
+        nn.Linear(6 * size * size, 8), nn.RMSNorm(8), nn.Linear(8, classes),
     )  # fmt: skip
 
 
