@@ -82,15 +82,15 @@ class BookKeeper:
         """Estimate the memory that per-record gradients take, beyond the pass's own activations.
 
         Args:
-            inputs: (views, ...), one record; the model is run on it without gradients.
+            inputs: (views, ...), one record; the model is run on it, and no gradient is computed.
             views: V, views per record.
 
         Returns:
             The approximate number of float32 values per record.
         """
-        with torch.no_grad(), self._recording() as seen:
+        with self._recording() as seen:
             self.model(inputs)
-        return sum(values_per_record(layer, output, views=views) for layer, _, output in seen)
+            return sum(values_per_record(layer, output, views=views) for layer, _, output in seen)
 
     @contextmanager
     def _recording(self) -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:

@@ -36,9 +36,8 @@ tests check this assumption bit for bit for every model, on the machine that run
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -52,12 +51,14 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.clipping_rules import RULES
+from fedrec.privacy.dp.full_precision import full_float32
 from fedrec.privacy.dp.gradient_forms import (
     GradientMatrix,
     LayerGradients,
     ModelGradients,
     ParameterGradients,
 )
+from fedrec.privacy.dp.pass_memory import kept_bytes
 from fedrec.privacy.dp.vectors import parameter_count, trainable
 from fedrec.protocol.plan import Clipping
 
@@ -72,28 +73,8 @@ GPU_BATCH = 256
 """Images per pass on a GPU, and the largest number for which ``FLOAT_SLACK`` is proved."""
 GRADIENT_BYTES = 256 * 2**20
 """Memory limit of a pass's per-record gradients; the batch is made smaller to fit."""
-
-
-@contextlib.contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Disable TF32, bfloat16 products, autocast and cuDNN's benchmarking within a block."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    # Since torch 2.9, convolutions on a CPU have their own setting; before, float32 is their only precision.
-    convolutions = getattr(torch.backends.mkldnn, "conv", None)
-    before = None if convolutions is None else convolutions.fp32_precision
-    if convolutions is not None:
-        convolutions.fp32_precision = "ieee"
-    kernels = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    try:
-        with kernels, torch.autocast(device.type, enabled=False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        if convolutions is not None:
-            convolutions.fp32_precision = before
+CPU_ACTIVATION_BYTES, GPU_ACTIVATION_BYTES = 2**30, 2**33
+"""Memory limits of what a forward pass keeps for its backward pass; the batch is made smaller to fit."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +238,7 @@ class RecordClipper:
                 "lower the sample rate."
             )
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self._device)
-        with _full_float32(self._device):
+        with full_float32(self._device):
             chunk = self._records_at_once(inputs)
             for start in range(0, records, chunk):
                 part = slice(start, start + chunk)
@@ -269,14 +250,24 @@ class RecordClipper:
     def _records_at_once(self, inputs: Tensor) -> int:
         """Return the number of records per pass."""
         views = inputs.shape[1]
+        if not inputs.shape[0]:
+            return 1
         images = self._physical_batch
         if images is None:
-            values = self.dimension
-            if self._keeper is not None and inputs.shape[0]:
-                values = self._keeper.values_per_record(inputs[0].to(self._device), views=views)
-            small = inputs.shape[0] > 0 and inputs[0, 0].ndim == 1 and inputs[0, 0].numel() <= _SMALL_INPUT
-            largest = CPU_BATCH if self._device.type == "cpu" and not small else GPU_BATCH
-            images = min(largest, views * GRADIENT_BYTES // (4 * max(1, values)))
+            values, kept = self.dimension, 0
+            if self._keeper is not None:
+                # A copy, since the storage behind a slice is that of all records, whatever their number.
+                record = inputs[0].to(self._device, copy=True)
+                with kept_bytes(self._model) as so_far:
+                    values = self._keeper.values_per_record(record, views=views)
+                    kept = so_far()
+            small = inputs[0, 0].ndim == 1 and inputs[0, 0].numel() <= _SMALL_INPUT
+            on_cpu = self._device.type == "cpu"
+            images = min(
+                CPU_BATCH if on_cpu and not small else GPU_BATCH,
+                views * GRADIENT_BYTES // (4 * max(1, values)),
+                views * (CPU_ACTIVATION_BYTES if on_cpu else GPU_ACTIVATION_BYTES) // max(1, kept),
+            )
         return max(1, images // views)
 
     def _add(self, batch: _Batch, total: Tensor) -> None:

@@ -16,6 +16,7 @@ from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.gradient_forms import OuterProducts
+from fedrec.privacy.dp.pass_memory import kept_bytes
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision import model_registry
 from fedrec.vision.models.layers import WSConv2d
@@ -561,6 +562,29 @@ def test_memory_bounds_the_physical_batch(monkeypatch: pytest.MonkeyPatch) -> No
     assert passes[1] == 16 and passes[0] == 1  # a look at the shapes, then one pass
     assert 1 <= max(passes[2:]) < 16
     assert np.linalg.norm(usual - lean) <= 1e-5 * np.linalg.norm(usual)
+
+
+def test_what_a_pass_keeps_is_counted_without_weights() -> None:
+    model = nn.Sequential(nn.Linear(100, 50), nn.Tanh(), nn.Linear(50, 3))
+    inputs = torch.randn(4, 100)
+    with kept_bytes(model) as so_far:
+        scores = model(inputs)
+        # The first layer keeps its input; what tanh gives is kept by it and by the last layer.
+        assert so_far() == 4 * 4 * (100 + 50) and scores.requires_grad
+
+
+def test_what_a_pass_keeps_bounds_the_physical_batch_whatever_the_number_of_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_registry.get("cnn").build(classes=4, channels=1, size=28, seed=0)
+    inputs = torch.randn(200, 1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    with kept_bytes(model) as so_far:
+        scores = model(inputs[0].clone())
+        each = so_far()
+    assert scores.shape == (1, 4)
+    monkeypatch.setattr(clipping, "CPU_ACTIVATION_BYTES", 5 * each + 1)
+    with RecordClipper(model, clip=1.0) as clipper:
+        assert {clipper._records_at_once(inputs[:count]) for count in (1, 6, 200)} == {5}
 
 
 # --- on a GPU -----------------------------------------------------------------------------------------------
