@@ -143,6 +143,9 @@ def check_shape(raw: bytes, shape: Shape) -> None:
 
 
 def _space(raw: bytes, at: int) -> int:
+    # Nearly always: canonical JSON has no space between its tokens.
+    if at < len(raw) and raw[at] > 0x20:
+        return at
     found = _SPACE.match(raw, at)
     return at if found is None else found.end()
 

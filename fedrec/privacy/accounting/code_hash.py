@@ -17,8 +17,11 @@ _ROOTS = ("fedrec.clients.client_app", "fedrec.clients.assembly")
 """Modules that the search starts from: the handler of messages and the assembly of a merchant."""
 
 
+@lru_cache(maxsize=1)
 def code_name() -> str:
     """Name the installed code as ledger entries do: the package's version and its code hash.
+
+    The result is computed once per process, as :func:`code_hash` is.
 
     Returns:
         Such as ``fedrec 0.1.0 sha256:...``.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fedrec._internal.text import counted
 from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
@@ -24,6 +25,7 @@ from fedrec.protocol.statements import (
     SignedSealingKey,
 )
 
+_KEPT_KEYS = 4 * MAX_COMMITTEE
 LARGEST_SEAT_RISK = 1e-6
 """The largest probability of too many corrupt seats that merchants accept; a policy may require less."""
 
@@ -202,8 +204,21 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
     statement = key.statement
     if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
         raise ProtocolError("a sealing key is of another training, or not of a committee member")
+    return _usable_key(key, plan.key_of(statement.merchant))
+
+
+@lru_cache(maxsize=_KEPT_KEYS)
+def _usable_key(key: SignedSealingKey, signer: bytes) -> bytes:
+    """Return a sealing key's public half if it is signed and can be used.
+
+    The same keys come in each round, to each merchant that a process hosts, and are checked once.
+
+    Raises:
+        ProtocolError: as :func:`check_sealing_key` raises.
+    """
+    statement = key.statement
     if not verify(
-        plan.key_of(statement.merchant),
+        signer,
         statement.canonical_bytes(),
         bytes.fromhex(key.signature),
         context=SEALING_KEY_CONTEXT,

@@ -30,6 +30,7 @@ REPETITIONS = 5
 
 _DOMAIN = b"fedrec/degree-challenge/1"
 _P = np.uint64(PRIME)
+_BITS = np.uint64(31)
 
 UInt64Array = NDArray[np.uint64]
 
@@ -51,14 +52,20 @@ def challenge(statement: bytes, commitments: Sequence[str], *, threshold: int, c
     hashed = hashlib.shake_256(_DOMAIN)
     for part in (statement, str(threshold).encode(), *(c.encode() for c in commitments)):
         hashed.update(len(part).to_bytes(4, "little") + part)
-    words = np.frombuffer(hashed.digest(4 * REPETITIONS * count), dtype="<u4").astype(np.uint64)
-    return ((words & np.uint64(0x7FFFFFFF)) % _P).reshape(REPETITIONS, count)
+    words = np.frombuffer(hashed.digest(4 * REPETITIONS * count), dtype="<u4").astype(np.uint64) & _P
+    # Of 31 bits only p itself has another remainder.
+    words[words == _P] = 0
+    return words.reshape(REPETITIONS, count)
 
 
 def _combine(weights: UInt64Array, rows: UInt64Array) -> UInt64Array:
     """Return rows @ weights.T modulo p: (REPETITIONS, n) and (k, n) to (k, REPETITIONS)."""
-    # A product is below 2**62 and reduced before the sum, of fewer than 2**32 terms below 2**31.
-    columns = [(rows * weight % _P).sum(axis=1, dtype=np.uint64) % _P for weight in weights]
+    columns = []
+    for weight in weights:
+        products = rows * weight
+        # A product is below 2**62. As 2**31 is 1 modulo p, adding its halves of 31 bits keeps the remainder,
+        # in less time than a division. It leaves less than 2**32, of which fewer than 2**32 are added.
+        columns.append(((products & _P) + (products >> _BITS)).sum(axis=1, dtype=np.uint64) % _P)
     return np.stack(columns, axis=1)
 
 
