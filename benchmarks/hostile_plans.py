@@ -72,6 +72,9 @@ ATTACKS: Mapping[str, Attack] = {
     "a cnn of 1,024 pixels": Attack({"image_size": 1024, "dimension": MAX_DIMENSION}, "largest_parameters"),
     "a cnn of 1,024 pixels, called small": Attack({"image_size": 1024}, "largest_image_size"),
     "the same without limits": Attack({"image_size": 1024}, "parameters, not", NO_LIMITS),
+    "pictures of 1,024 pixels, said to be small": Attack(
+        {"image_size": 1024, "record_values": 8, "records_largest": 10**6}, "numbers of a record", NO_LIMITS
+    ),
     "200 million parameters": Attack({"dimension": MAX_DIMENSION}, "largest_parameters"),
     "the same without limits, for a small model": Attack(
         {"dimension": MAX_DIMENSION}, "parameters, not", NO_LIMITS
@@ -173,6 +176,7 @@ def _plan(identity: SigningIdentity, changes: Mapping[str, Any]) -> TrainingPlan
         "trust": schemes.get("kahe").trust,
     }
     values |= changes
+    values.setdefault("record_values", values["channels"] * values["image_size"] ** 2)
     if values["committee"] is None:
         values["committee"] = drawn[::-1]
     return TrainingPlan(**values)

@@ -134,6 +134,7 @@ def plan_for(clients: int, *, scheme: str, dimension: int, members: int) -> Trai
         classes=("a", "b"),
         channels=3,
         image_size=32,
+        record_values=3072,
         dimension=dimension,
         views=1,
         mode="distributed",

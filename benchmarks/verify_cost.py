@@ -45,6 +45,7 @@ def plan(
         classes=("a", "b"),
         channels=3,
         image_size=64,
+        record_values=3 * 64**2,
         dimension=539_000,
         views=1,
         mode="distributed",

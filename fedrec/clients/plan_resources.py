@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
         raise ConfigError(
             f"{plan.views} views of a product are not a multiple of its {PRODUCT_PHOTOS} photos"
+        )
+    values = math.prod(spec.record_shape(plan.channels, plan.image_size))
+    if plan.record_values != values:
+        raise RefusedError(
+            f"model {plan.model} takes {values:,} numbers of a record; the plan says {plan.record_values:,}",
+            code="plan",
         )
     return spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
 

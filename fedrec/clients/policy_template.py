@@ -42,8 +42,9 @@ largest_parameters = 30000000
 # Side of the pictures in pixels: the memory of a layer for one photo grows with its square. The frozen
 # networks use 128 to 260.
 largest_image_size = 320
-# Memory of all model inputs in MiB: 4 bytes x channels x image_size^2 x views x the records of the largest
-# merchant. 16384 is enough for 28,000 colour photos of 224 pixels, or 350,000 of 64.
+# Memory of all model inputs in MiB: 4 bytes x the numbers of a record x views x the records of the largest
+# merchant. 16384 is enough for 28,000 colour photos of 224 pixels, or 350,000 of 64, and for 1.6 million
+# records of which a head takes 2,560 numbers.
 largest_input_mib = 16384
 # Classes of the model, such as a shop's categories. Their names are stored with every plan.
 largest_classes = 1000

@@ -28,6 +28,7 @@ from fedrec.protocol.trust import TrustModel
 MAX_CLASSES = 10_000
 MAX_CLASS_NAME = 200
 MAX_DIMENSION = 200_000_000
+MAX_RECORD_VALUES = 1 << 24
 MAX_LEARNING_RATE = 1e6
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Limits of the clipping norm, beyond all useful values; outside them rounding would break its bound."""
@@ -93,6 +94,9 @@ class TrainingPlan(Strict):
     The plan doesn't contain the grid, the sensitivity, the noise share or the ring parameters. Each merchant
     derives them from the plan's fields, so that no plan can understate them.
 
+    ``record_values`` counts the numbers of a record's input in one view: channels x size x size for pictures,
+    the length of the feature vector for a head. Each merchant compares it with its own model.
+
     ``model_code`` is the hash of an installed model's code, None for the package's own models. The code
     itself is never sent: a merchant that trains the model must have installed the same code.
 
@@ -116,6 +120,7 @@ class TrainingPlan(Strict):
     channels: Literal[1, 3]
     image_size: Annotated[int, Field(ge=8, le=1024)]
     dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+    record_values: Annotated[int, Field(ge=1, le=MAX_RECORD_VALUES)]
     views: Annotated[int, Field(ge=1, le=16)]
     unit: Unit = "record"
     mode: Mode
@@ -193,8 +198,8 @@ class TrainingPlan(Strict):
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of the largest merchant's inputs as float32 (n, views, channels, size, size)."""
-        return 4 * self.records_largest * self.views * self.channels * self.image_size**2
+        """Bytes of the largest merchant's inputs as float32 (n, views, record_values)."""
+        return 4 * self.records_largest * self.views * self.record_values
 
     def key_of(self, name: str) -> bytes:
         """Return a merchant's Ed25519 public key, 32 bytes; ``ProtocolError`` if it is not on the roster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 
@@ -221,6 +222,7 @@ def _make_plan(
             channels=3 if shape.channels == 3 else 1,
             image_size=shape.size,
             dimension=initial.size,
+            record_values=math.prod(task.spec.record_shape(shape.channels, shape.size)),
             views=(AUGMENTED_VIEWS if options.augment else 1)
             * (PRODUCT_PHOTOS if options.unit == "product" else 1),
             unit=options.unit,

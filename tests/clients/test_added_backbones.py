@@ -47,6 +47,7 @@ def plan_of(cohort: Cohort, made: Preparation) -> TrainingPlan:
         channels=3,
         image_size=SIDE,
         dimension=WIDTH * (CLASSES + 1),
+        record_values=WIDTH,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hostile_plans import ATTACKS, rows
 
+from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, RefusedError
@@ -69,6 +70,24 @@ def test_limits_are_exact_and_the_outsider_finds_the_same(
     for plan, broken in ((over, {rule}), (within, set())):
         found = _broken_sizes(rules, plan.model_dump(mode="json"))
         assert {name for name, breaks in found.items() if breaks} == broken
+
+
+def test_a_head_s_inputs_are_vectors_and_no_plan_may_state_fewer(cohort: Cohort) -> None:
+    policy = MerchantPolicy(lifetime_epsilon=10.0, lifetime_delta=1e-5)
+    spec = model_registry.get("lite0-lite2-views-head")
+    size = spec.image_size or 0
+    pixels = 3 * size**2
+    # A hundred thousand photos of the largest network's size, of which a head keeps 2,560 numbers each.
+    head = cohort.plan(
+        model=spec.name, image_size=size, record_values=2560, records_largest=100_000, dimension=4 * 2560
+    )
+    policy.check(head)
+    build_model(head)
+    with pytest.raises(RefusedError, match="largest_input_mib"):
+        policy.check(head.model_copy(update={"record_values": pixels}))
+    for model, stated in ((spec.name, pixels), ("cnn", 2560)):
+        with pytest.raises(RefusedError, match="numbers of a record"):
+            build_model(head.model_copy(update={"model": model, "record_values": stated}))
 
 
 def test_sizes_are_checked_before_anything_else(cohort: Cohort) -> None:

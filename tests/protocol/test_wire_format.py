@@ -251,6 +251,7 @@ CHANGES: dict[str, Any] = {
     "classes": ("a", "c"),
     "channels": 1,
     "image_size": 33,
+    "record_values": 3073,
     "dimension": 22,
     "views": 2,
     "mode": "distributed",

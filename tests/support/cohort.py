@@ -225,6 +225,7 @@ class Cohort:
             "scheme": "kahe",
         }
         values |= changes
+        values.setdefault("record_values", values["channels"] * values["image_size"] ** 2)  # type: ignore[operator]
         if values["scheme"] in schemes.names():
             values.setdefault("trust", schemes.get(str(values["scheme"])).trust)
         else:

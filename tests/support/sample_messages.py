@@ -35,6 +35,7 @@ PLAN = TrainingPlan(
     channels=3,
     image_size=32,
     dimension=21,
+    record_values=3072,
     views=1,
     mode="local",
     rounds=3,

@@ -141,13 +141,12 @@ def _broken_by_plan(
 
 def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
     """Return which of the limits on a training's size are broken; None is no limit, as in simulations."""
-    pixels = plan["channels"] * plan["image_size"] ** 2
     sizes = {
         "largest_steps": plan["rounds"] * plan["local_steps"],
         "largest_parameters": plan["dimension"],
         "largest_classes": len(plan["classes"]),
         "largest_image_size": plan["image_size"],
-        "largest_input_mib": pixels * plan["views"] * plan["records_largest"] * 4 / 2**20,
+        "largest_input_mib": plan["record_values"] * plan["views"] * plan["records_largest"] * 4 / 2**20,
     }
     return {rule: rules[rule] is not None and size > rules[rule] for rule, size in sizes.items()}
 
