@@ -205,9 +205,13 @@ def _variance(losses: Losses) -> float:
 def _log_moments(losses: Losses, tilts: Floats) -> Floats:
     """Return log E[exp(tilt * loss)] of the finite losses, in grid points, at each tilt."""
     indices = losses.indices()
+    # Summed by logarithms: at a large tilt the masses span more orders of magnitude than a float64 has, and a
+    # moment that is too small would cut the window too short. Transforms leave masses a little below zero.
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(np.maximum(losses.masses, 0.0))
     found = []
     for tilt in tilts:
-        exponents = tilt * indices
+        exponents = logarithms + tilt * indices
         largest = float(np.max(exponents))
-        found.append(largest + math.log(float(losses.masses @ np.exp(exponents - largest))))
+        found.append(largest + math.log(float(np.exp(exponents - largest).sum())))
     return np.asarray(found)

@@ -211,7 +211,8 @@ def _agrees(seed: int) -> None:
     assert ours <= epsilon_rdp(events, delta=delta)
 
 
-@pytest.mark.parametrize("seed", range(5))
+# In the last one, masses of a step's loss span more orders of magnitude than a float64 has.
+@pytest.mark.parametrize("seed", range(6))
 def test_random_histories_agree_with_the_library(seed: int) -> None:
     _agrees(seed)
 
