@@ -193,7 +193,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
     made = training.plan()
     derived = derive(made)
     model = Task.of_plan(made, model_registry.get(made.model), seed=training.initial_seed()).model()
-    weights = start_weights(made.server_update, starting_parameters(model))
+    weights = start_weights(made.server_update, starting_parameters(model), rounds=made.rounds)
     data = {}
     for peer in made.roster:
         held = MerchantHome.open(federation.home(peer.name)).settings()

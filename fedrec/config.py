@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
+from fedrec.learning_options import LearningOptions
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode
-from fedrec.protocol.plan import MAX_CLIP, MAX_LEARNING_RATE, MIN_CLIP, Clipping, Method, Unit
+from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP, Clipping
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
 if TYPE_CHECKING:
@@ -75,40 +76,9 @@ class DataOptions(BaseModel):
     partition: str = Field(default="iid", description="iid, dirichlet:ALPHA or folder.")
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(LearningOptions):
     """Options of any training, simulated or deployed; None leaves the choice to the model or the cohort."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: str = Field(
-        default="cnn",
-        description="A model by name (docs/models.md lists them); best takes the best packaged one.",
-    )
-    method: Method = Field(
-        default="steps", description="steps (default), or one-round: a discriminant from one upload each."
-    )
-    unit: Unit = Field(
-        default="record", description="What is hidden: record (default), or product, a folder in a class."
-    )
-    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Rounds (the model's default)."
-    )
-    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
-        default=None, description="Step size (the model's default)."
-    )
-    optimizer: str | None = Field(
-        default=None, description="sgd (default), adam, adamw or yogi, and settings: sgd:momentum=0.9,..."
-    )
-    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
-        default=None, description="Step size of the server, where merchants take their own (1)."
-    )
-    averaging: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="Decay of the parameters' moving average (the model's); 0 for none."
-    )
-    local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="Noised steps a round, with --privacy local or off."
-    )
-    augment: bool = Field(default=False, description="Average augmented views of a record.")
     privacy: Mode = Field(default=modes.DISTRIBUTED.name, description="distributed (default), local or off.")
     epsilon: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Privacy budget of the run (8)."
@@ -144,14 +114,6 @@ class TrainingOptions(BaseModel):
     drop: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Chance that a merchant drops out of a round."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_round_has_a_model(cls, values: Any) -> Any:
-        """Take the best model for the method ``one-round``: the default is trained by steps."""
-        if isinstance(values, Mapping) and values.get("method") == "one-round":
-            return {"model": "best", **values}
-        return values
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

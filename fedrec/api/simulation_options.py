@@ -27,6 +27,7 @@ class SimulationOptions(TypedDict, total=False):
     rounds: int
     learning_rate: float
     optimizer: str
+    schedule: str
     server_learning_rate: float
     averaging: float
     local_steps: int

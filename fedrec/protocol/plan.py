@@ -56,10 +56,31 @@ class Peer(Strict):
 
 
 class ServerSetting(Strict):
-    """One numeric setting of a server optimizer."""
+    """One numeric setting of a server optimizer or of a schedule."""
 
     name: Name
     value: float
+
+
+ServerSettings = Annotated[tuple[ServerSetting, ...], FailFast(), Field(max_length=16)]
+
+
+class Schedule(Strict):
+    """How the server's learning rate changes from step to step."""
+
+    name: Name = "constant"
+    settings: ServerSettings = ()
+
+    @property
+    def text(self) -> str:
+        """The schedule and its settings in a few words."""
+        settings = ", ".join(f"{setting.name} {setting.value:g}" for setting in self.settings)
+        return f"{self.name} ({settings})" if settings else self.name
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The settings by name."""
+        return {setting.name: setting.value for setting in self.settings}
 
 
 class ServerUpdate(Strict):
@@ -71,7 +92,8 @@ class ServerUpdate(Strict):
 
     optimizer: Name
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
-    settings: Annotated[tuple[ServerSetting, ...], FailFast(), Field(max_length=16)] = ()
+    settings: ServerSettings = ()
+    schedule: Schedule = Schedule()
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
@@ -80,6 +102,7 @@ class ServerUpdate(Strict):
         settings = "".join(f"{setting.name} {setting.value:g}, " for setting in self.settings)
         return (
             f"{self.optimizer}, learning rate {self.learning_rate:g}, {settings}averaging {self.averaging:g}"
+            f", schedule {self.schedule.text}"
         )
 
     @property

@@ -115,6 +115,7 @@ class Session:
         self._weights = self.weights or start_weights(
             self.plan.server_update,
             starting_parameters(self.model),
+            rounds=self.plan.rounds,
             mean=mean_coordinates(self.model),
             solve=solver_of(self.model),
         )

@@ -21,6 +21,7 @@ from fedrec.protocol import modes
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
 from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
+from fedrec.server.schedules.schedule_registry import read_schedule
 from fedrec.server.trainings import Settings
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.training_recipes import PublicNumbers, TrainingDefaults
@@ -91,6 +92,7 @@ _OF_STEPS = (
     "learning_rate",
     "server_learning_rate",
     "optimizer",
+    "schedule",
     "averaging",
     "rounds",
     "sample_rate",
@@ -204,6 +206,7 @@ def _settle_update(
         optimizer=optimizer.name,
         learning_rate=rate,
         settings=tuple(ServerSetting(name=name, value=value) for name, value in settings.items()),
+        schedule=read_schedule(options.schedule),
         averaging=defaults.ema if options.averaging is None else options.averaging,
     )
 

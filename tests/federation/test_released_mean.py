@@ -43,7 +43,9 @@ def train(
             for name, setting in REGISTRY.get("adamw").settings.items()
         ),
     )  # fmt: skip
-    coordinator.weights = start_weights(update, np.zeros(DIMENSION), mean=mean_coordinates(head()))
+    coordinator.weights = start_weights(
+        update, np.zeros(DIMENSION), rounds=plan.rounds, mean=mean_coordinates(head())
+    )
     coordinator.run()
     return coordinator.weights.reported, [record.opened for record in records]
 

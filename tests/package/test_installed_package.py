@@ -87,6 +87,7 @@ def test_a_model_an_optimizer_and_a_data_set_train_under_their_names(site: Path,
         "optimizer": "acme-sign",
         "learning_rate": 0.125,
         "settings": [{"name": "scale", "value": 0.5}],
+        "schedule": {"name": "constant", "settings": [{"name": "warmup", "value": 0.0}]},
         "averaging": 0.0,
     }
     report = json.loads((run / "report.json").read_text())

@@ -46,7 +46,7 @@ def started(name: str, *, rate: float, averaging: float = 0.0, **settings: float
         settings=tuple(ServerSetting(name=key, value=value) for key, value in values.items()),
         averaging=averaging,
     )
-    return start_weights(update, np.linspace(-1, 1, DIMENSION))
+    return start_weights(update, np.linspace(-1, 1, DIMENSION), rounds=STEPS)
 
 
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]

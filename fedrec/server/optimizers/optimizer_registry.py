@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from fedrec._internal.registry import Registry
-from fedrec.errors import ConfigError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
+from fedrec.server.choice_text import read_named
 from fedrec.server.optimizers import adam, adamw, sgd, yogi
-from fedrec.server.optimizers.interface import OptimizerSpec, Setting, Vector
+from fedrec.server.optimizers.interface import OptimizerSpec, Vector
+from fedrec.server.optimizers.scheduled import ScheduledOptimizer
+from fedrec.server.schedules.schedule_registry import factors_of
 from fedrec.server.weights import Solve, Weights
 from fedrec.vision import model_registry
 
@@ -31,16 +33,7 @@ def read_choice(text: str | None) -> tuple[OptimizerSpec, Mapping[str, float]]:
         ConfigError: the optimizer or a setting is unknown, or a value is no number in its range.
 
     """
-    name, _, rest = (text or REGISTRY.names()[0]).partition(":")
-    spec = REGISTRY.get(name)
-    given: dict[str, float] = {}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        if key not in spec.settings or key in given:
-            known = ", ".join(spec.settings) or "none at all"
-            raise ConfigError(f"--optimizer {text}: {name} takes these settings, each once: {known}")
-        given[key] = _in_range(value, spec.settings[key], where=f"--optimizer {text}: {key}")
-    return spec, given
+    return read_named(text or REGISTRY.names()[0], REGISTRY, option="--optimizer")
 
 
 def write_choice(update: ServerUpdate) -> str:
@@ -56,24 +49,20 @@ def describe_update(plan: TrainingPlan) -> str:
     return plan.server_update.text
 
 
-def _in_range(text: str, setting: Setting, *, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not setting.least <= value < setting.limit:
-        raise ConfigError(f"{where} is a number from {setting.least:g} to below {setting.limit:g}")
-    return value
-
-
 def start_weights(
-    update: ServerUpdate, initial: Vector, *, mean: slice | None = None, solve: Solve | None = None
+    update: ServerUpdate,
+    initial: Vector,
+    *,
+    rounds: int,
+    mean: slice | None = None,
+    solve: Solve | None = None,
 ) -> Weights:
     """Return the global model of a plan, before its first step.
 
     Args:
-        update: the plan's optimizer, learning rate, settings and averaging.
+        update: the plan's optimizer, learning rate, settings, schedule and averaging.
         initial: the initial parameters, float64, shape (d,).
+        rounds: number of rounds of the training; each is a step, except one that releases a mean.
         mean: the coordinates of a released mean of features; None for a model that centres nothing.
         solve: solves the parameters from one sum of statistics; None for a model that is trained by steps.
 
@@ -81,9 +70,12 @@ def start_weights(
         The global model, with a new optimizer.
 
     Raises:
-        ConfigError: the optimizer is not installed; see :class:`Registry`.
+        ConfigError: the optimizer or the schedule is not installed; see :class:`Registry`.
 
     """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
+    factors = factors_of(update.schedule, steps=max(1, rounds - (mean is not None)))
+    if (factors != 1.0).any():
+        optimizer = ScheduledOptimizer(optimizer, factors=factors)
     return Weights.start(initial, optimizer, averaging=update.averaging, mean=mean, solve=solve)

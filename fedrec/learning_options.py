@@ -1,0 +1,58 @@
+"""Options of a training that say what is learnt and how steps are taken; privacy and encryption aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedrec.protocol.plan import MAX_LEARNING_RATE, Method, Unit
+
+
+class LearningOptions(BaseModel):
+    """What is learnt, and by which steps; None leaves the choice to the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(
+        default="cnn",
+        description="A model by name (docs/models.md lists them); best takes the best packaged one.",
+    )
+    method: Method = Field(
+        default="steps", description="steps (default), or one-round: a discriminant from one upload each."
+    )
+    unit: Unit = Field(
+        default="record", description="What is hidden: record (default), or product, a folder in a class."
+    )
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Rounds (the model's default)."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size (the model's default)."
+    )
+    optimizer: str | None = Field(
+        default=None, description="sgd (default), adam, adamw or yogi, and settings: sgd:momentum=0.9,..."
+    )
+    schedule: str = Field(
+        default="constant",
+        description="constant (default), cosine, linear or step, and settings: cosine:warmup=5,...",
+    )
+    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size of the server, where merchants take their own (1)."
+    )
+    averaging: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Decay of the parameters' moving average (the model's); 0 for none."
+    )
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Noised steps a round, with --privacy local or off."
+    )
+    augment: bool = Field(default=False, description="Average augmented views of a record.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_round_has_a_model(cls, values: Any) -> Any:
+        """Take the best model for the method ``one-round``: the default is trained by steps."""
+        if isinstance(values, Mapping) and values.get("method") == "one-round":
+            return {"model": "best", **values}
+        return values

@@ -1,0 +1,50 @@
+"""The schedules that a training can name: built in, and installed (entry point ``fedrec.schedules``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from fedrec._internal.registry import Registry
+from fedrec.errors import ConfigError
+from fedrec.protocol.plan import Schedule
+from fedrec.server.choice_text import all_settings, read_named
+from fedrec.server.optimizers.interface import Vector
+from fedrec.server.schedules import constant, cosine, linear, step
+from fedrec.server.schedules.interface import ScheduleSpec
+
+REGISTRY: Final = Registry(
+    ScheduleSpec,
+    what="schedule",
+    group="fedrec.schedules",
+    builtin=(constant.SPEC, cosine.SPEC, linear.SPEC, step.SPEC),
+)
+
+
+def read_schedule(text: str) -> Schedule:
+    """Read ``NAME`` or ``NAME:SETTING=VALUE,...`` as a plan's schedule; ``ConfigError`` for anything else."""
+    spec, given = read_named(text, REGISTRY, option="--schedule")
+    return Schedule(name=spec.name, settings=all_settings(spec, given))
+
+
+def factors_of(schedule: Schedule, *, steps: int) -> Vector:
+    """Return what each step's learning rate is multiplied by.
+
+    Args:
+        schedule: a plan's schedule.
+        steps: T, the number of steps of the training.
+
+    Returns:
+        float64, shape (T,).
+
+    Raises:
+        ConfigError: the schedule is not installed, or gives no factor from 0 up for each step.
+
+    """
+    spec = REGISTRY.get(schedule.name)
+    settings = {name: setting.default for name, setting in spec.settings.items()} | schedule.values
+    found = np.asarray(spec.factors(steps, settings), dtype=np.float64)
+    if found.shape != (steps,) or not np.isfinite(found).all() or (found < 0).any():
+        raise ConfigError(f"schedule {schedule.name} gives no factor from 0 up for each of {steps} steps")
+    return found
