@@ -44,6 +44,12 @@ class LearningOptions(BaseModel):
     averaging: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="Decay of the parameters' moving average (the model's); 0 for none."
     )
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="Share of the parameters that a step of learning rate 1 takes away (L2)."
+    )
+    l1: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="What such a step takes from each parameter's size, down to zero (L1)."
+    )
     local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Noised steps a round, with --privacy local or off."
     )

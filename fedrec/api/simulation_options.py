@@ -30,6 +30,8 @@ class SimulationOptions(TypedDict, total=False):
     schedule: str
     server_learning_rate: float
     averaging: float
+    weight_decay: float
+    l1: float
     local_steps: int
     augment: bool
     privacy: Literal["distributed", "local", "off"]

@@ -55,6 +55,9 @@ class Peer(Strict):
     signing_key: Hash
 
 
+Penalty = Annotated[float, Field(ge=0, le=1e6)]
+
+
 class ServerSetting(Strict):
     """One numeric setting of a server optimizer or of a schedule."""
 
@@ -87,7 +90,7 @@ class ServerUpdate(Strict):
     """How the server updates the model with an opened sum; no merchant's privacy depends on it.
 
     ``averaging`` is the decay of the exponential moving average whose parameters are the training's result; 0
-    for no averaging.
+    for no averaging. ``weight_decay`` and ``l1`` count per step of learning rate 1.
     """
 
     optimizer: Name
@@ -95,14 +98,21 @@ class ServerUpdate(Strict):
     settings: ServerSettings = ()
     schedule: Schedule = Schedule()
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Penalty = 0.0
+    l1: Penalty = 0.0
 
     @property
     def text(self) -> str:
         """The optimizer and its settings in one line, for reports and terminals."""
-        settings = "".join(f"{setting.name} {setting.value:g}, " for setting in self.settings)
-        return (
-            f"{self.optimizer}, learning rate {self.learning_rate:g}, {settings}averaging {self.averaging:g}"
-            f", schedule {self.schedule.text}"
+        return ", ".join(
+            (
+                f"{self.optimizer}, learning rate {self.learning_rate:g}",
+                *(f"{setting.name} {setting.value:g}" for setting in self.settings),
+                f"averaging {self.averaging:g}",
+                f"schedule {self.schedule.text}",
+                *((f"weight decay {self.weight_decay:g}",) if self.weight_decay else ()),
+                *((f"L1 {self.l1:g}",) if self.l1 else ()),
+            )
         )
 
     @property

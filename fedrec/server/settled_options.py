@@ -94,6 +94,8 @@ _OF_STEPS = (
     "optimizer",
     "schedule",
     "averaging",
+    "weight_decay",
+    "l1",
     "rounds",
     "sample_rate",
     "local_steps",
@@ -202,13 +204,30 @@ def _settle_update(
         if optimizer.learning_rate is None and "nesterov" in settings:
             settings["nesterov"] = float(defaults.nesterov)
     settings |= chosen
+    _check_decay(options, optimizer, rate=rate)
     return ServerUpdate(
         optimizer=optimizer.name,
         learning_rate=rate,
         settings=tuple(ServerSetting(name=name, value=value) for name, value in settings.items()),
         schedule=read_schedule(options.schedule),
         averaging=defaults.ema if options.averaging is None else options.averaging,
+        weight_decay=options.weight_decay,
+        l1=options.l1,
     )
+
+
+def _check_decay(options: TrainingOptions, optimizer: OptimizerSpec, *, rate: float) -> None:
+    """Raise ``ConfigError`` for a weight decay that is given twice, or takes more than all in a step."""
+    if options.weight_decay and "weight_decay" in optimizer.settings:
+        raise ConfigError(
+            f"--weight-decay: optimizer {optimizer.name} has a weight decay of its own: set that, as "
+            f"--optimizer {optimizer.name}:weight_decay={options.weight_decay:g}"
+        )
+    if rate * options.weight_decay >= 1:
+        raise ConfigError(
+            f"--weight-decay {options.weight_decay:g} times the learning rate {rate:g} takes all of the "
+            f"parameters in a step: it must be below {1 / rate:g}"
+        )
 
 
 def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:

@@ -89,6 +89,8 @@ def test_a_model_an_optimizer_and_a_data_set_train_under_their_names(site: Path,
         "settings": [{"name": "scale", "value": 0.5}],
         "schedule": {"name": "constant", "settings": [{"name": "warmup", "value": 0.0}]},
         "averaging": 0.0,
+        "weight_decay": 0.0,
+        "l1": 0.0,
     }
     report = json.loads((run / "report.json").read_text())
     assert report["run"]["dataset"] == "acme-bars" and report["data"]["records"] == 600

@@ -415,7 +415,7 @@ def test_the_documented_training_file_is_valid(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(text.split("```toml\n")[1].split("```")[0])
     options = read_training_file(tmp_path / "plan.toml")
     assert (options.epsilon, len(options.classes)) == (4.0, 10)
-    keys = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE))))
+    keys = set(re.findall(r"`([a-z0-9_]+)`", " ".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE))))
     assert keys == set(TrainingFile.model_fields)
 
 

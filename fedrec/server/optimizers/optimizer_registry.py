@@ -10,7 +10,7 @@ from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.server.choice_text import read_named
 from fedrec.server.optimizers import adam, adamw, sgd, yogi
 from fedrec.server.optimizers.interface import OptimizerSpec, Vector
-from fedrec.server.optimizers.scheduled import ScheduledOptimizer
+from fedrec.server.optimizers.scheduled import ScheduledOptimizer, Shrinkage
 from fedrec.server.schedules.schedule_registry import factors_of
 from fedrec.server.weights import Solve, Weights
 from fedrec.vision import model_registry
@@ -60,7 +60,7 @@ def start_weights(
     """Return the global model of a plan, before its first step.
 
     Args:
-        update: the plan's optimizer, learning rate, settings, schedule and averaging.
+        update: the plan's rules of the server's steps.
         initial: the initial parameters, float64, shape (d,).
         rounds: number of rounds of the training; each is a step, except one that releases a mean.
         mean: the coordinates of a released mean of features; None for a model that centres nothing.
@@ -76,6 +76,9 @@ def start_weights(
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
     factors = factors_of(update.schedule, steps=max(1, rounds - (mean is not None)))
-    if (factors != 1.0).any():
-        optimizer = ScheduledOptimizer(optimizer, factors=factors)
+    shrinkage = Shrinkage(
+        decay=update.learning_rate * update.weight_decay, threshold=update.learning_rate * update.l1
+    )
+    if (factors != 1.0).any() or shrinkage != Shrinkage():
+        optimizer = ScheduledOptimizer(optimizer, factors=factors, shrinkage=shrinkage)
     return Weights.start(initial, optimizer, averaging=update.averaging, mean=mean, solve=solve)
