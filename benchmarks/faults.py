@@ -209,7 +209,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
                 work,
                 data[name].inputs,
                 data[name].labels,
-                settings=DpSgdSettings(clip=made.clip, sample_rate=made.sample_rate, clipping=made.clipping),
+                settings=DpSgdSettings.of_plan(made),
                 plan=derived.noise,
                 rng=Randomness.seeded(SEED, "merchant", name, line.record.round),
             )

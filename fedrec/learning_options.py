@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedrec.protocol.plan import MAX_LEARNING_RATE, Method, Unit
+from fedrec.protocol.plan import MAX_LEARNING_RATE, LossName, Method, Unit
 
 
 class LearningOptions(BaseModel):
@@ -49,6 +49,12 @@ class LearningOptions(BaseModel):
     )
     l1: Annotated[float, Field(ge=0, le=1e6)] = Field(
         default=0.0, description="What such a step takes from each parameter's size, down to zero (L1)."
+    )
+    loss: LossName = Field(
+        default="cross-entropy", description="cross-entropy (default), or hinge: a support vector machine."
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of a label that is spread over all classes."
     )
     local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Noised steps a round, with --privacy local or off."

@@ -32,6 +32,8 @@ class SimulationOptions(TypedDict, total=False):
     averaging: float
     weight_decay: float
     l1: float
+    loss: Literal["cross-entropy", "hinge"]
+    label_smoothing: float
     local_steps: int
     augment: bool
     privacy: Literal["distributed", "local", "off"]

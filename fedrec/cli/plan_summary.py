@@ -12,7 +12,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.optimizers.optimizer_registry import describe_update
+from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.planning import Task, check_model
 from fedrec.server.report.report_json import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
 from fedrec.server.trainings import Training
@@ -38,6 +38,7 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     if note is not None:
         yield f"            {note}"
     yield f"optimizer   {describe_update(made)}"
+    yield f"loss        {describe_objective(made)}"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
         f"{made.colluders} of them assumed to collude"

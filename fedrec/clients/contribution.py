@@ -86,7 +86,7 @@ def _steps(
     rng: Randomness,
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
-    settings = DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate, clipping=plan.clipping)
+    settings = DpSgdSettings.of_plan(plan)
     if isinstance(model, DiscriminantHead):
         return contribute_statistics(
             model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng

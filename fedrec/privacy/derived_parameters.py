@@ -10,6 +10,7 @@ from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Sch
 from fedrec.privacy.aggregation.scheme_registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
+from fedrec.privacy.dp.losses import check_objective
 from fedrec.privacy.identity import SEAL_OVERHEAD
 from fedrec.protocol.plan import TrainingPlan, Unit
 
@@ -62,6 +63,7 @@ def derive(plan: TrainingPlan) -> Derived:
         AggregationError: no encryption parameters fit the plan.
     """
     check_trust(plan)
+    check_objective(plan.objective)
     noise = plan_noise(
         NoiseRequest(
             mode=plan.mode,

@@ -37,6 +37,7 @@ _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Unit = Literal["record", "product"]
 """The unit of differential privacy: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
+LossName = Literal["cross-entropy", "hinge"]
 Method = Literal["steps", "one-round"]
 """How a model is learnt: by steps of a server optimizer, one a round, or solved from one sum."""
 
@@ -121,6 +122,21 @@ class ServerUpdate(Strict):
         return {setting.name: setting.value for setting in self.settings}
 
 
+class Objective(Strict):
+    """What merchants take a record's gradient of, before it is clipped.
+
+    ``label_smoothing`` is the share of a label that is spread over all classes.
+    """
+
+    loss: LossName = "cross-entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def text(self) -> str:
+        """The loss and its settings in a few words, for reports and terminals."""
+        return self.loss + (f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else "")
+
+
 class TrainingPlan(Strict):
     """Everything that a training's parties must agree on; ``training_id`` is the hash of all fields.
 
@@ -164,6 +180,7 @@ class TrainingPlan(Strict):
     sample_rate: Fraction
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)]
     clipping: Clipping = "fixed"
+    objective: Objective = Objective()
     delta: Annotated[float, Field(gt=0, lt=1)]
     noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] | None
     records_total: Annotated[int, Field(ge=1, le=10**12)]

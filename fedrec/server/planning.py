@@ -247,6 +247,7 @@ def _make_plan(
             scheme=options.secure_aggregation,
             trust=schemes.get(options.secure_aggregation).trust,
             clipping=options.clipping,
+            objective=settings.objective,
         )
     except ValidationError as error:
         problem = first_problem(error)

@@ -54,6 +54,7 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"{opened} of {counted(len(report['rounds']), 'round')} opened, "
         f"{number_format.duration(run['seconds'])}",
         f"optimizer  {run['optimizer']}",
+        f"loss       {run['loss']}",
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
         f"colluders {privacy['colluders']}",

@@ -58,9 +58,10 @@ from fedrec.privacy.dp.gradient_forms import (
     ModelGradients,
     ParameterGradients,
 )
+from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE, check_objective, objective_sum
 from fedrec.privacy.dp.pass_memory import kept_bytes
 from fedrec.privacy.dp.vectors import parameter_count, trainable
-from fedrec.protocol.plan import Clipping
+from fedrec.protocol.plan import Clipping, Objective
 
 if TYPE_CHECKING:
     from opacus.grad_sample import GradSampleModule
@@ -122,12 +123,14 @@ class RecordClipper:
             float64.
         clip: C, the clipping norm: the largest L2 norm of one record's contribution.
         clipping: the clipping rule.
+        objective: what a record's gradient is taken of.
         physical_batch: images per pass, from 1 to 256; None to choose by the available memory. It doesn't
             change what is computed, only the memory that it takes.
         reference: use Opacus even if book-keeping covers the model.
 
     Raises:
-        ConfigError: an argument is out of range, or a layer has no per-record gradients (BatchNorm).
+        ConfigError: an argument is out of range or has no meaning, or a layer has no per-record gradients
+            (BatchNorm).
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class RecordClipper:
         *,
         clip: float,
         clipping: Clipping = "fixed",
+        objective: Objective = CROSS_ENTROPY_OBJECTIVE,
         physical_batch: int | None = None,
         reference: bool = False,
     ) -> None:
@@ -154,7 +158,9 @@ class RecordClipper:
         if any(p.dtype not in (torch.float32, torch.float64) for p in self._parameters):
             raise ConfigError("model: trainable parameters must be float32 or float64 to be clipped.")
         self._clip = clip
+        check_objective(objective)
         self._rule = RULES[clipping]
+        self._objective = objective
         self._physical_batch = physical_batch
         self._device = self._parameters[0].device
         self._modes = [(module, module.training) for module in model.modules()]
@@ -211,7 +217,7 @@ class RecordClipper:
     def clipped_sum(self, inputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
         """Sum the clipped gradients of all records.
 
-        A record's gradient is that of the cross-entropy averaged over its V views. It contributes zero if it
+        A record's gradient is that of the objective averaged over its V views. It contributes zero if it
         isn't finite.
 
         Args:
@@ -294,7 +300,7 @@ class RecordClipper:
         repeated = batch.labels.repeat_interleave(views)
 
         def loss_of(logits: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(logits, repeated, reduction="sum") / views
+            return objective_sum(self._objective, logits, repeated) / views
 
         images = batch.inputs.flatten(0, 1)
         if self._keeper is None:
@@ -354,6 +360,7 @@ def clipped_sum(
     *,
     clip: float,
     clipping: Clipping = "fixed",
+    objective: Objective = CROSS_ENTROPY_OBJECTIVE,
     physical_batch: int | None = None,
 ) -> NDArray[np.float64]:
     """Compute one clipped sum and restore the model.
@@ -364,6 +371,7 @@ def clipped_sum(
         labels: int64 (n,).
         clip: C, the clipping norm.
         clipping: the clipping rule.
+        objective: what a record's gradient is taken of.
         physical_batch: images per pass, from 1 to 256; None to choose by the available memory.
 
     Returns:
@@ -372,5 +380,7 @@ def clipped_sum(
     Raises:
         ConfigError: :class:`RecordClipper` or :meth:`RecordClipper.clipped_sum` raised it.
     """
-    with RecordClipper(model, clip=clip, clipping=clipping, physical_batch=physical_batch) as clipper:
+    with RecordClipper(
+        model, clip=clip, clipping=clipping, objective=objective, physical_batch=physical_batch
+    ) as clipper:
         return clipper.clipped_sum(inputs, labels)

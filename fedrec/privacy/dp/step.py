@@ -17,12 +17,13 @@ from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.feature_sum import clipped_feature_sum
+from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.plan import Clipping
+from fedrec.protocol.plan import Clipping, Objective, TrainingPlan
 from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.models.discriminant_head import DiscriminantHead
 
@@ -38,11 +39,24 @@ class DpSgdSettings:
         clip: C, the clipping norm; must be the noise plan's.
         sample_rate: q, the sampling rate; must be the noise plan's.
         clipping: the clipping rule.
+        objective: what a record's gradient is taken of.
     """
 
     clip: float
     sample_rate: float
     clipping: Clipping = "fixed"
+    objective: Objective = CROSS_ENTROPY_OBJECTIVE
+
+    @classmethod
+    def of_plan(cls, plan: TrainingPlan) -> DpSgdSettings:
+        """Return the settings that a plan states."""
+        return cls(
+            clip=plan.clip, sample_rate=plan.sample_rate, clipping=plan.clipping, objective=plan.objective
+        )
+
+    def clipper(self, model: nn.Module) -> RecordClipper:
+        """Return a new clipper of a model's gradients."""
+        return RecordClipper(model, clip=self.clip, clipping=self.clipping, objective=self.objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,7 @@ def contribute(
         ConfigError: model, clip or sample rate differ from the noise plan's, or shapes don't match.
     """
     _check(model, settings, plan=plan)
-    with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
+    with settings.clipper(model) as clipper:
         return _noised_sum(_gradient_sum(clipper, inputs, labels), records=len(inputs), plan=plan, rng=rng)
 
 
@@ -224,7 +238,7 @@ def local_update(
     total = np.zeros(plan.dimension, dtype=np.int64)
     to_parameters = learning_rate * settings.clip / (plan.scale * settings.sample_rate * mean_size)
     try:
-        with RecordClipper(model, clip=settings.clip, clipping=settings.clipping) as clipper:
+        with settings.clipper(model) as clipper:
             sum_of = _gradient_sum(clipper, inputs, labels)
             for step in range(plan.local_steps):
                 total += _noised_sum(sum_of, records=len(inputs), plan=plan, rng=rng.child("step", step))

@@ -49,6 +49,13 @@ def describe_update(plan: TrainingPlan) -> str:
     return plan.server_update.text
 
 
+def describe_objective(plan: TrainingPlan) -> str:
+    """Say in one line what merchants minimise, for reports and terminals."""
+    if model_registry.is_solved(plan.model):
+        return "none: merchants send statistics"
+    return plan.objective.text
+
+
 def start_weights(
     update: ServerUpdate,
     initial: Vector,

@@ -24,7 +24,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.optimizers.optimizer_registry import describe_update
+from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
 
@@ -248,6 +248,7 @@ def build_report(
             "model": plan.model,
             "model_code": plan.model_code,
             "optimizer": describe_update(plan),
+            "loss": describe_objective(plan),
             "parameters": plan.dimension,
             "seed": facts.seed,
             "training_id": plan.training_id,
