@@ -56,6 +56,10 @@ class LearningOptions(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of a label that is spread over all classes."
     )
+    class_prior: str | None = Field(
+        default=None,
+        description="Public shares of the classes, CLASS=WEIGHT,...: the loss is adjusted for them.",
+    )
     local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Noised steps a round, with --privacy local or off."
     )

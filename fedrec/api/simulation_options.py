@@ -34,6 +34,7 @@ class SimulationOptions(TypedDict, total=False):
     l1: float
     loss: Literal["cross-entropy", "hinge"]
     label_smoothing: float
+    class_prior: str
     local_steps: int
     augment: bool
     privacy: Literal["distributed", "local", "off"]

@@ -30,8 +30,10 @@ MAX_CLASS_NAME = 200
 MAX_DIMENSION = 200_000_000
 MAX_RECORD_VALUES = 1 << 24
 MAX_LEARNING_RATE = 1e6
+LEAST_CLASS_SHARE = 1e-9
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Limits of the clipping norm, beyond all useful values; outside them rounding would break its bound."""
+_SHOWN_SHARES = 20
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Unit = Literal["record", "product"]
@@ -125,16 +127,30 @@ class ServerUpdate(Strict):
 class Objective(Strict):
     """What merchants take a record's gradient of, before it is clipped.
 
-    ``label_smoothing`` is the share of a label that is spread over all classes.
+    ``label_smoothing`` is the share of a label that is spread over all classes. ``class_prior`` is the public
+    share of each class in the records, empty unless the loss is adjusted for it.
     """
 
     loss: LossName = "cross-entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_prior: Annotated[
+        tuple[Annotated[float, Field(ge=LEAST_CLASS_SHARE, le=1)], ...],
+        FailFast(),
+        Field(max_length=MAX_CLASSES),
+    ] = ()
 
     @property
     def text(self) -> str:
         """The loss and its settings in a few words, for reports and terminals."""
-        return self.loss + (f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else "")
+        shares = [f"{share:.2g}" for share in self.class_prior[:_SHOWN_SHARES]]
+        more = ["..."] if len(self.class_prior) > _SHOWN_SHARES else []
+        return ", ".join(
+            (
+                self.loss,
+                *((f"label smoothing {self.label_smoothing:g}",) if self.label_smoothing else ()),
+                *((f"adjusted for the class prior {' '.join(shares + more)}",) if shares else ()),
+            )
+        )
 
 
 class TrainingPlan(Strict):
@@ -206,6 +222,8 @@ class TrainingPlan(Strict):
             raise ValueError("a noise multiplier is given exactly where the mode is private")
         if self.local_steps != 1 and not self.privacy_mode.several_steps:
             raise ValueError(f"'{self.mode}' takes one step per round")
+        if self.objective.class_prior and len(self.objective.class_prior) != len(self.classes):
+            raise ValueError("the class prior has not one share for each class")
         if self.min_contributors > len(names):
             raise ValueError("more contributors are required than the roster has")
         return self

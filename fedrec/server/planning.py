@@ -27,8 +27,9 @@ from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
-from fedrec.protocol.plan import MAX_DIMENSION, Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_DIMENSION, Objective, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.server.class_prior import settle_objective
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
@@ -133,10 +134,11 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
     check_solved(options, task.spec)
     defaults = training_defaults(options, task.spec, sizes=enrolled.sizes)
     settings = settle(options, defaults, merchants=len(enrolled.roster))
+    objective = settle_objective(options, task.classes)
     _check_model_size(task)
     note = check_model(task)
     initial = starting_parameters(task.model())
-    plan = _make_plan(options, settings, task, enrolled, initial=initial)
+    plan = _make_plan(options, settings, task, enrolled, initial=initial, objective=objective)
     return Planned(plan, settings, note)
 
 
@@ -185,6 +187,7 @@ def _make_plan(
     enrolled: Enrolled,
     *,
     initial: NDArray[np.float64],
+    objective: Objective,
 ) -> TrainingPlan:
     """Calibrate the noise and make the plan; the cost of the declared sizes is part of its epsilon."""
     roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
@@ -247,7 +250,7 @@ def _make_plan(
             scheme=options.secure_aggregation,
             trust=schemes.get(options.secure_aggregation).trust,
             clipping=options.clipping,
-            objective=settings.objective,
+            objective=objective,
         )
     except ValidationError as error:
         problem = first_problem(error)

@@ -17,9 +17,8 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
 from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats
 from fedrec.privacy.dp.calibration import BETA
-from fedrec.privacy.dp.losses import check_objective
 from fedrec.protocol import modes
-from fedrec.protocol.plan import Objective, ServerSetting, ServerUpdate
+from fedrec.protocol.plan import ServerSetting, ServerUpdate
 from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.schedules.schedule_registry import read_schedule
@@ -99,6 +98,7 @@ _OF_STEPS = (
     "l1",
     "loss",
     "label_smoothing",
+    "class_prior",
     "rounds",
     "sample_rate",
     "local_steps",
@@ -174,7 +174,6 @@ def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: i
         clip=options.clip or defaults.clip,
         learning_rate=options.learning_rate or _default_rate(options, optimizer, defaults),
         update=_settle_update(options, optimizer, chosen, defaults),
-        objective=_settle_objective(options),
         committee=seats.members,
         threshold=seats.threshold,
         corrupt_members=seats.corrupt,
@@ -232,13 +231,6 @@ def _check_decay(options: TrainingOptions, optimizer: OptimizerSpec, *, rate: fl
             f"--weight-decay {options.weight_decay:g} times the learning rate {rate:g} takes all of the "
             f"parameters in a step: it must be below {1 / rate:g}"
         )
-
-
-def _settle_objective(options: TrainingOptions) -> Objective:
-    """Return what merchants minimise; ``ConfigError`` if its options can't go together."""
-    objective = Objective(loss=options.loss, label_smoothing=options.label_smoothing)
-    check_objective(objective)
-    return objective
 
 
 def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fedrec._internal.files import append_lines, read_lines, write_atomically
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.protocol.plan import Objective, ServerUpdate, TrainingPlan
+from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.server.round_records import RoundLine
 
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
@@ -28,7 +28,6 @@ class Settings:
     clip: float
     learning_rate: float
     update: ServerUpdate
-    objective: Objective
     committee: int
     threshold: int
     corrupt_members: int

@@ -14,6 +14,7 @@ from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
+from fedrec.server.class_prior import settle_objective
 from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, check_solved, settle
 from fedrec.server.trainings import Settings
@@ -37,6 +38,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
 
     """
     check_solved(config, spec)
+    settle_objective(config, None)
     if spec.features is not None:
         spec.features.extractors()
     by_folder = parse_partition(config.partition).kind == "folder"

@@ -25,12 +25,13 @@ class Loss:
         name: the plan's name of the loss.
         total: the loss summed over images, a scalar, from logits (n, k), labels int64 (n,), and the share of
             a label that label smoothing spreads over all classes.
-        smooths: whether label smoothing has a meaning.
+        of_probabilities: whether the scores are logits of probabilities, so that label smoothing and a class
+            prior have a meaning.
     """
 
     name: LossName
     total: Callable[[Tensor, Tensor, float], Tensor]
-    smooths: bool
+    of_probabilities: bool
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -44,9 +45,9 @@ def _hinge(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return torch.sum(rivals.amax(dim=1) - own)
 
 
-CROSS_ENTROPY: Final = Loss(name="cross-entropy", total=_cross_entropy, smooths=True)
+CROSS_ENTROPY: Final = Loss(name="cross-entropy", total=_cross_entropy, of_probabilities=True)
 """-log softmax(logits) of the label, averaged with that of all classes where labels are smoothed."""
-HINGE: Final = Loss(name="hinge", total=_hinge, smooths=False)
+HINGE: Final = Loss(name="hinge", total=_hinge, of_probabilities=False)
 """max(0, 1 + the highest other score - the label's): a linear SVM (Crammer and Singer 2001) on a head."""
 LOSSES: Final[Mapping[LossName, Loss]] = {loss.name: loss for loss in (CROSS_ENTROPY, HINGE)}
 
@@ -54,15 +55,20 @@ LOSSES: Final[Mapping[LossName, Loss]] = {loss.name: loss for loss in (CROSS_ENT
 def check_objective(objective: Objective) -> None:
     """Raise ``ConfigError`` for an objective that has no meaning."""
     loss = LOSSES[objective.loss]
-    if objective.label_smoothing and not loss.smooths:
-        known = ", ".join(name for name, other in LOSSES.items() if other.smooths)
-        raise ConfigError(
-            f"--label-smoothing has no meaning with --loss {loss.name}: leave it out, or take {known}"
-        )
+    if loss.of_probabilities or not (objective.label_smoothing or objective.class_prior):
+        return
+    option = "--label-smoothing" if objective.label_smoothing else "--class-prior"
+    known = ", ".join(name for name, other in LOSSES.items() if other.of_probabilities)
+    raise ConfigError(f"{option} has no meaning with --loss {loss.name}: leave it out, or take {known}")
 
 
 def objective_sum(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
     """Compute what is minimised, summed over images.
+
+    With a class prior p, the loss is that of the scores plus log p (logit adjustment; Menon et al. 2021,
+    "Long-tail learning via logit adjustment"). The model then learns what speaks for a class beyond its
+    share: its own scores are those of equally frequent classes. The prior is public, so that no count of
+    anybody's records is used.
 
     Args:
         objective: the plan's objective.
@@ -72,4 +78,6 @@ def objective_sum(objective: Objective, logits: Tensor, labels: Tensor) -> Tenso
     Returns:
         A scalar.
     """
+    if objective.class_prior:
+        logits = logits + torch.tensor(objective.class_prior, dtype=logits.dtype, device=logits.device).log()
     return LOSSES[objective.loss].total(logits, labels, objective.label_smoothing)
