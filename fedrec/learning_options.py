@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedrec.protocol.plan import MAX_LEARNING_RATE, LossName, Method, Unit
+from fedrec.protocol.plan import MAX_LEARNING_RATE, LossName, Method, Target, Unit
 
 
 class LearningOptions(BaseModel):
@@ -27,6 +27,12 @@ class LearningOptions(BaseModel):
     )
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="Rounds (the model's default)."
+    )
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="End after so many rounds without a better model on evaluation data."
+    )
+    target: Target = Field(
+        default="accuracy", description="What --patience compares: accuracy (default) or macro-f1."
     )
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
         default=None, description="Step size (the model's default)."
@@ -72,3 +78,9 @@ class LearningOptions(BaseModel):
         if isinstance(values, Mapping) and values.get("method") == "one-round":
             return {"model": "best", **values}
         return values
+
+    @model_validator(mode="after")
+    def _target_has_patience(self) -> Self:
+        if self.patience is None and self.target != type(self).model_fields["target"].default:
+            raise ValueError("--target says what --patience compares: give that too")
+        return self

@@ -26,6 +26,7 @@ class Round:
         number: the round's number, from 1.
         opened: whether its sum was opened; False for a lost round.
         accuracy: measured on the validation split after the round; None without one.
+        f1: the mean of all classes' F1 on that split; None without one.
         epsilon: epsilon of all rounds so far in the server's view; None where privacy is off.
         contributors: number of merchants that contributed.
         dropouts: number of the other merchants of the cohort.
@@ -38,6 +39,7 @@ class Round:
     number: int
     opened: bool
     accuracy: float | None
+    f1: float | None
     epsilon: float | None
     contributors: int
     dropouts: int
@@ -54,6 +56,7 @@ class Round:
             number=record.round,
             opened=record.opened,
             accuracy=line.accuracy,
+            f1=line.f1_macro,
             epsilon=line.epsilon,
             contributors=record.contributors,
             dropouts=record.dropouts,

@@ -25,6 +25,8 @@ class SimulationOptions(TypedDict, total=False):
     method: Literal["steps", "one-round"]
     unit: Literal["record", "product"]
     rounds: int
+    patience: int
+    target: Literal["accuracy", "macro-f1"]
     learning_rate: float
     optimizer: str
     schedule: str

@@ -39,6 +39,8 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
         yield f"            {note}"
     yield f"optimizer   {describe_update(made)}"
     yield f"loss        {describe_objective(made)}"
+    if made.early_stopping is not None:
+        yield f"stopping    {made.early_stopping.text}; the best round's model is kept"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
         f"{made.colluders} of them assumed to collude"

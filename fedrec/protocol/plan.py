@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
+from fedrec._internal.text import counted
 from fedrec.errors import ProtocolError
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode, ModeSpec
@@ -39,6 +40,8 @@ _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 Unit = Literal["record", "product"]
 """The unit of differential privacy: one photo, or one product with all its photos."""
 Clipping = Literal["fixed", "automatic"]
+Target = Literal["accuracy", "macro-f1"]
+"""The score on public data by which rounds are compared."""
 LossName = Literal["cross-entropy", "hinge"]
 Method = Literal["steps", "one-round"]
 """How a model is learnt: by steps of a server optimizer, one a round, or solved from one sum."""
@@ -74,7 +77,7 @@ ServerSettings = Annotated[tuple[ServerSetting, ...], FailFast(), Field(max_leng
 class Schedule(Strict):
     """How the server's learning rate changes from step to step."""
 
-    name: Name = "constant"
+    name: Name
     settings: ServerSettings = ()
 
     @property
@@ -99,7 +102,7 @@ class ServerUpdate(Strict):
     optimizer: Name
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
     settings: ServerSettings = ()
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Schedule(name="constant")
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Penalty = 0.0
     l1: Penalty = 0.0
@@ -131,7 +134,7 @@ class Objective(Strict):
     share of each class in the records, empty unless the loss is adjusted for it.
     """
 
-    loss: LossName = "cross-entropy"
+    loss: LossName
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_prior: Annotated[
         tuple[Annotated[float, Field(ge=LEAST_CLASS_SHARE, le=1)], ...],
@@ -151,6 +154,21 @@ class Objective(Strict):
                 *((f"adjusted for the class prior {' '.join(shares + more)}",) if shares else ()),
             )
         )
+
+
+class EarlyStopping(Strict):
+    """When the server ends a training before its last round; the model is that of the best round.
+
+    A training ends after ``patience`` opened rounds without a higher score on public data.
+    """
+
+    patience: RoundNumber
+    target: Target = "accuracy"
+
+    @property
+    def text(self) -> str:
+        """The rule in a few words, for reports and terminals."""
+        return f"after {counted(self.patience, 'round')} without a higher {self.target}"
 
 
 class TrainingPlan(Strict):
@@ -192,11 +210,12 @@ class TrainingPlan(Strict):
     rounds: RoundNumber
     local_steps: Annotated[int, Field(ge=1, le=1000)]
     local_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
+    early_stopping: EarlyStopping | None = None
     server_update: ServerUpdate = ServerUpdate(optimizer="sgd", learning_rate=1.0)
     sample_rate: Fraction
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)]
     clipping: Clipping = "fixed"
-    objective: Objective = Objective()
+    objective: Objective = Objective(loss="cross-entropy")
     delta: Annotated[float, Field(gt=0, lt=1)]
     noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] | None
     records_total: Annotated[int, Field(ge=1, le=10**12)]

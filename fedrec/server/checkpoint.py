@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
 
 from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
@@ -31,6 +32,7 @@ class Checkpoint:
         self._reserved = folder / "reserved.json"
         self._state = folder / "state.npz"
         self._committee = folder / "committee.json"
+        self._best = folder / "best-parameters.f32"
 
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
         """Return the committee's public sealing keys of this training, empty if none were kept."""
@@ -48,6 +50,16 @@ class Checkpoint:
         """Store the committee's public sealing keys: a member that is away at a restart keeps its place."""
         body = json.dumps([key.model_dump(mode="json") for key in keys])
         write_atomically(self._committee, body.encode())
+
+    def keep_best(self, parameters: NDArray[np.float64]) -> None:
+        """Store the parameters of the best round so far, shape (d,), as float32."""
+        write_atomically(self._best, parameters.astype("<f4").tobytes())
+
+    def best(self) -> NDArray[np.float64] | None:
+        """Return the parameters of the best round, float64, shape (d,); None if none were stored."""
+        if not self._best.exists():
+            return None
+        return np.frombuffer(self._best.read_bytes(), dtype="<f4").astype(np.float64)
 
     def last_reserved(self) -> int:
         """Return the highest round number ever reserved, 0 before the first."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.privacy.dp.vectors import load_parameter_vector
+from fedrec.vision.metrics import macro_f1
 
 _BATCH = 32
 
@@ -54,16 +55,29 @@ def probabilities(
     return np.concatenate(out) if out else np.zeros((0, 0))
 
 
-def accuracy(model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData) -> float:
-    """Return the share of records whose most probable class is their label.
+@dataclass(frozen=True)
+class Scores:
+    """How a round's model does: the share of records that are predicted right, and the mean F1 of classes."""
+
+    accuracy: float
+    f1_macro: float
+
+
+def score(model: nn.Module, parameters: NDArray[np.float64], data: EvaluationData) -> Scores:
+    """Compare the most probable classes with the labels.
 
     Args:
         model: the network; its parameters are replaced.
         parameters: float64, shape (d,).
-        data: the records.
+        data: the records, one at least.
 
     Returns:
-        A number from 0 to 1.
+        The scores.
 
     """
-    return float(np.mean(probabilities(model, parameters, data).argmax(axis=1) == data.labels))
+    found = probabilities(model, parameters, data)
+    predicted = found.argmax(axis=1)
+    return Scores(
+        accuracy=float(np.mean(predicted == data.labels)),
+        f1_macro=macro_f1(predicted, data.labels, classes=found.shape[1]),
+    )

@@ -27,7 +27,7 @@ from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
 from fedrec.protocol import modes
-from fedrec.protocol.plan import MAX_DIMENSION, Objective, Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_DIMENSION, EarlyStopping, Objective, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
@@ -180,6 +180,12 @@ def check_model(task: Task) -> str | None:
     return None if note is None else f"model {spec.name}: {note}"
 
 
+def _early_stopping(options: TrainingOptions) -> EarlyStopping | None:
+    if options.patience is None:
+        return None
+    return EarlyStopping(patience=options.patience, target=options.target)
+
+
 def _make_plan(
     options: TrainingOptions,
     settings: Settings,
@@ -233,6 +239,7 @@ def _make_plan(
             rounds=settings.rounds,
             local_steps=options.local_steps,
             local_learning_rate=settings.learning_rate,
+            early_stopping=_early_stopping(options),
             server_update=settings.update,
             sample_rate=settings.sample_rate,
             clip=settings.clip,

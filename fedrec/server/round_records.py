@@ -49,19 +49,21 @@ def read_record(values: Mapping[str, Any]) -> RoundRecord:
 
 @dataclass(frozen=True)
 class RoundLine:
-    """One line of ``rounds``: the server's record, with accuracy and epsilon after the round."""
+    """One line of ``rounds``: the server's record, with accuracy, macro F1 and epsilon after the round."""
 
     record: RoundRecord
     accuracy: float | None
     epsilon: float | None
+    f1_macro: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of ``rounds[]``."""
-        return asdict(self.record) | {"accuracy": self.accuracy, "epsilon": self.epsilon}
+        own = {"accuracy": self.accuracy, "f1_macro": self.f1_macro, "epsilon": self.epsilon}
+        return asdict(self.record) | own
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
         """Read what :meth:`to_dict` returned; raise ``TypeError`` or ``KeyError`` for anything else."""
         record = dict(values)
-        accuracy, epsilon = record.pop("accuracy"), record.pop("epsilon")
-        return cls(record=read_record(record), accuracy=accuracy, epsilon=epsilon)
+        own = {name: record.pop(name) for name in ("accuracy", "f1_macro", "epsilon")}
+        return cls(record=read_record(record), **own)

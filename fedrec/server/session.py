@@ -23,7 +23,9 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
-from fedrec.server.evaluation import EvaluationData, accuracy, probabilities
+from fedrec.server.early_stopping import best_round, is_over
+from fedrec.server.evaluation import EvaluationData, probabilities, score
+from fedrec.server.optimizers.interface import Vector
 from fedrec.server.optimizers.optimizer_registry import start_weights
 from fedrec.server.planning import starting_parameters
 from fedrec.server.receipts import ReceiptBook
@@ -92,7 +94,7 @@ class Session:
     Attributes:
         lines: the records of all finished rounds, from all sessions of the training.
         refusals: where a merchant refused, and why.
-        stopped: whether a callback ended the training before its last round.
+        stopped: whether a callback or early stopping ended the training before its last round.
 
     """
 
@@ -173,9 +175,13 @@ class Session:
         line = next((line for line in self.lines if line.record.round == record.round), None)
         if line is None:
             line = self._line(record)
+            self._keep_best(line)
             self.training.add_round(line)
             self.lines.append(line)
         self.training.keep_refusals(self.refusals)
+        stopping = self.plan.early_stopping
+        if stopping is not None and record.round < self.plan.rounds:
+            self.stopped |= is_over(stopping, self.lines)
         if self.callbacks:
             load_parameter_vector(self.model, self._weights.reported)
             outcome = RoundOutcome(line=line, plan=self.plan, model=self.model, stop=self._stop)
@@ -187,17 +193,34 @@ class Session:
         self.stopped = True
 
     def _line(self, record: RoundRecord) -> RoundLine:
-        shown = None
+        scores = None
         if self.evaluation is not None:
-            shown = accuracy(self.model, self._weights.reported, self.evaluation)
+            scores = score(self.model, self._weights.reported, self.evaluation)
         steps = record.round * self.plan.local_steps
         epsilon = epsilon_after(self.plan, self.derived, steps=steps)
-        return RoundLine(record=record, accuracy=shown, epsilon=epsilon)
+        return RoundLine(
+            record=record,
+            accuracy=None if scores is None else scores.accuracy,
+            epsilon=epsilon,
+            f1_macro=None if scores is None else scores.f1_macro,
+        )
+
+    def _keep_best(self, line: RoundLine) -> None:
+        """Store the model if the round is the best so far; before its line, so that a crash loses neither."""
+        stopping = self.plan.early_stopping
+        if stopping is not None and best_round(stopping, [*self.lines, line]) is line:
+            self._checkpoint.keep_best(self._weights.reported)
+
+    @property
+    def _final(self) -> Vector:
+        """The parameters to release, float64, shape (d,): with early stopping those of the best round."""
+        best = None if self.plan.early_stopping is None else self._checkpoint.best()
+        return self._weights.reported if best is None else best
 
     def store_model(self) -> None:
         """Write the model, if there was any round."""
         if self.lines:
-            load_parameter_vector(self.model, self._weights.reported)
+            load_parameter_vector(self.model, self._final)
             write_atomically(self.training.folder / "model.safetensors", save(named_parameters(self.model)))
 
     def measure(self, data: EvaluationData | None) -> Metrics | None:
@@ -212,7 +235,7 @@ class Session:
         """
         if data is None or not self.lines:
             return None
-        scores = probabilities(self.model, self._weights.reported, data)
+        scores = probabilities(self.model, self._final, data)
         return evaluate(scores, data.labels, classes=self.plan.classes)
 
     def store_report(self, report: Mapping[str, Any]) -> None:

@@ -99,6 +99,7 @@ _OF_STEPS = (
     "loss",
     "label_smoothing",
     "class_prior",
+    "patience",
     "rounds",
     "sample_rate",
     "local_steps",

@@ -80,7 +80,8 @@ def add_training(
         The new training.
 
     Raises:
-        ConfigError: nobody is enrolled, ``eval_data`` is no folder, or no plan can hold the options.
+        ConfigError: nobody is enrolled, ``eval_data`` is no folder or is missing, or no plan can hold the
+            options.
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
 
     """
@@ -88,6 +89,8 @@ def add_training(
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
     if options.eval_data is not None and not options.eval_data.is_dir():
         raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
+    if options.patience is not None and options.eval_data is None:
+        raise ConfigError("patience compares models on public photos: name their folder as eval_data")
     try:
         spec = model_registry.get(chosen_model(options.model, method=options.method))
         task = Task(

@@ -157,6 +157,7 @@ class TrainingRun:
             metrics=metrics,
             split=EVALUATION_SPLIT if metrics is not None else None,
             refusals=session.refusals,
+            stopped_early=session.stopped,
         )
         report = deployed_report(
             result,

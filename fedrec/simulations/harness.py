@@ -278,6 +278,7 @@ def _report(
         metrics=progress.metrics,
         split=run.source.splits.metrics_split,
         refusals=session.refusals,
+        stopped_early=session.stopped,
     )
     return build_report(
         result,
@@ -288,7 +289,6 @@ def _report(
             peak_memory_bytes=peak_memory_bytes,
             interrupted=progress.interrupted,
             rounds_reserved=session.reserved,
-            stopped_early=session.stopped,
             seeded=config.seed is not None,
             workers=worker_count(config, merchants=run.plan.cohort),
             dataset=run.source.name,

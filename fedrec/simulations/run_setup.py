@@ -132,6 +132,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     if config.engine == "ray":
         require_ray()
     source = _read_data(config, materials, tell=tell)
+    _check_validation(config, source)
     seed = config.seed or 0
     spec = materials.spec(chosen_model(config.model, source.splits.train, method=config.method))
     task = Task(spec, source.classes, input_shape(source.splits.train, spec), seed)
@@ -260,6 +261,15 @@ def _read_data(config: SimulationConfig, materials: Materials, *, tell: Tell) ->
         start_forking()
     check_classes(source.classes)
     return source
+
+
+def _check_validation(config: SimulationConfig, source: Source) -> None:
+    """Raise ``ConfigError`` where rounds are to be compared, and there is nothing to measure them on."""
+    if config.patience is not None and source.splits.validation is None:
+        raise ConfigError(
+            "--patience compares models on a validation split, and no record fell into that: give more "
+            "photos, or a folder validation beside train"
+        )
 
 
 def _draw_counts(config: SimulationConfig, source: Source) -> dict[str, Count]:

@@ -55,6 +55,7 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"{number_format.duration(run['seconds'])}",
         f"optimizer  {run['optimizer']}",
         f"loss       {run['loss']}",
+        *([f"stopping   {run['early_stopping']}"] if run["early_stopping"] else []),
         f"privacy    {privacy['mode']}, sampling rate {privacy['sample_rate']:g}, clip {privacy['clip']:g}, "
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
         f"colluders {privacy['colluders']}",

@@ -28,6 +28,7 @@ class EventWriter:
         record = line.record
         points = {
             "accuracy": line.accuracy,
+            "f1_macro": line.f1_macro,
             "epsilon": line.epsilon,
             "contributors": record.contributors,
             "dropouts": record.dropouts,

@@ -112,6 +112,22 @@ def evaluate(
     )
 
 
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int) -> float:
+    """Return the mean F1 of all classes; absent ones count 0. Cheaper than :func:`evaluate`.
+
+    Args:
+        predicted: (n,) int64 in 0 to k - 1.
+        labels: (n,) int64 in 0 to k - 1.
+        classes: k.
+
+    Returns:
+        A number in [0, 1].
+    """
+    right = np.bincount(labels[predicted == labels], minlength=classes)
+    either = np.bincount(predicted, minlength=classes) + np.bincount(labels, minlength=classes)
+    return float(np.mean(2 * right / np.maximum(either, 1)))
+
+
 def roc_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
     """Return the area under the ROC curve: the chance that a positive outranks a negative; a tie counts half.
 

@@ -216,7 +216,7 @@ def test_rounds_are_objects_where_pandas_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = {"metrics": {"accuracy": None, "f1_macro": None}, "privacy": {"epsilon": 1.25, "delta": 1e-3}}
-    lost = fedrec.Round(1, False, None, 0.5, 2, 1, 0.25, 10, 20, "too few merchants answered")
+    lost = fedrec.Round(1, False, None, None, 0.5, 2, 1, 0.25, 10, 20, "too few merchants answered")
     result = fedrec.Result(folder=tmp_path, report=report, rounds=(lost,))
     shown = "Result(accuracy=None, f1=None, epsilon=1.25, rounds=1, folder="
     assert repr(result).startswith(shown) and result.accuracy is None

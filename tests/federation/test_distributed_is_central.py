@@ -15,7 +15,7 @@ from dp_accounting.pld import PLDAccountant
 from fedrec.config import load_config
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_vector
-from fedrec.server.evaluation import EvaluationData, accuracy
+from fedrec.server.evaluation import EvaluationData, score
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.weights import Weights
 from fedrec.simulations.data_sources import open_source
@@ -73,7 +73,7 @@ def central_accuracy(root: Path) -> float:
             total = clipper.clipped_sum(inputs[chosen], labels[chosen])
             total += chance.normal(0, noise * clip, total.size)
             weights.step(total / (rate * len(labels)))
-    return accuracy(model, weights.reported, evaluation)
+    return score(model, weights.reported, evaluation).accuracy
 
 
 def simulated(root: Path, out: Path, **options: Any) -> tuple[float, float]:

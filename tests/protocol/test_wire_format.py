@@ -21,7 +21,7 @@ from fedrec.protocol.messages import (
     JoinReply,
     JoinRequest,
 )
-from fedrec.protocol.plan import Peer, ServerUpdate, TrainingPlan
+from fedrec.protocol.plan import EarlyStopping, Objective, Peer, ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
 from fedrec.protocol.transport import pack, request_hash, unpack
@@ -258,10 +258,12 @@ CHANGES: dict[str, Any] = {
     "rounds": 4,
     "local_steps": 2,
     "local_learning_rate": 0.25,
+    "early_stopping": EarlyStopping(patience=3),
     "server_update": ServerUpdate(optimizer="adam", learning_rate=1.0),
     "sample_rate": 0.25,
     "clip": 2.0,
     "clipping": "automatic",
+    "objective": Objective(loss="hinge"),
     "delta": 1e-5,
     "noise_multiplier": 1.5,
     "records_total": 161,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import LossName, Objective
 
-CROSS_ENTROPY_OBJECTIVE: Final = Objective()
+CROSS_ENTROPY_OBJECTIVE: Final = Objective(loss="cross-entropy")
 """The objective of a training that sets none."""
 
 

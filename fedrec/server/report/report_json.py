@@ -24,6 +24,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.early_stopping import describe_stopping
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
@@ -46,7 +47,6 @@ class RunFacts:
         rounds_reserved: how many rounds may have been charged, one that was under way at an interruption
             included.
         seeded: whether any merchant's noise came from a seed, as far as it is known.
-        stopped_early: whether results ended the training; then only the whole plan's epsilon holds.
         workers: number of worker processes.
         dataset: name of the data.
         partition: how it was divided among merchants.
@@ -63,7 +63,6 @@ class RunFacts:
     interrupted: bool
     rounds_reserved: int
     seeded: bool
-    stopped_early: bool = False
     workers: int | None = None
     dataset: str | None = None
     partition: str | None = None
@@ -180,6 +179,7 @@ class TrainingResult:
         metrics: metrics of the final model, None if it wasn't evaluated.
         split: name of the data that ``metrics`` were computed on.
         refusals: reasons by which merchant refused what.
+        stopped_early: whether results ended the training; then only the whole plan's epsilon holds.
     """
 
     plan: TrainingPlan
@@ -188,6 +188,7 @@ class TrainingResult:
     metrics: Metrics | None
     split: str | None
     refusals: Mapping[str, str]
+    stopped_early: bool = False
 
 
 def build_report(
@@ -213,13 +214,13 @@ def build_report(
     """
     plan, derived, lines, metrics = result.plan, result.derived, result.lines, result.metrics
     # The epsilon of the rounds that were run holds only if no result influenced their number.
-    counted = plan.rounds if facts.stopped_early else max(len(lines), facts.rounds_reserved)
+    counted = plan.rounds if result.stopped_early else max(len(lines), facts.rounds_reserved)
     steps = counted * plan.local_steps
     private = plan.privacy_mode.private
     epsilon = epsilon_after(plan, derived, steps=steps)
     checked = _cross_checks(derived, steps=steps)
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
-    warnings = _warnings(plan, derived, facts, lines) + _weak_settings(plan) + list(problems)
+    warnings = _warnings(result, facts) + _weak_settings(plan) + list(problems)
     warnings += [
         f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
         "bound."
@@ -249,6 +250,7 @@ def build_report(
             "model_code": plan.model_code,
             "optimizer": describe_update(plan),
             "loss": describe_objective(plan),
+            "early_stopping": describe_stopping(plan, lines),
             "parameters": plan.dimension,
             "seed": facts.seed,
             "training_id": plan.training_id,
@@ -304,7 +306,8 @@ def build_report(
     }
 
 
-def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequence[RoundLine]) -> list[str]:
+def _warnings(result: TrainingResult, facts: RunFacts) -> list[str]:
+    plan, lines = result.plan, result.lines
     warnings: list[str] = []
     if not plan.privacy_mode.private:
         warnings.append("NOT PRIVATE: privacy is off; updates carry no noise.")
@@ -324,11 +327,12 @@ def _warnings(plan: TrainingPlan, derived: Derived, facts: RunFacts, lines: Sequ
         warnings.append(
             f"not opened, yet charged: {counted(len(lost), 'round')}; the first: {lost[0].reason}."
         )
-    if facts.stopped_early:
+    if result.stopped_early:
+        ended = "a callback" if plan.early_stopping is None else "early stopping or a callback"
         warnings.append(
-            "STOPPED EARLY: a callback ended the training after "
-            f"{len(lines)} of {counted(plan.rounds, 'round')}. Its results may have influenced that, so the "
-            "privacy figures are those of all planned rounds."
+            f"STOPPED EARLY: {ended} ended the training after {len(lines)} of "
+            f"{counted(plan.rounds, 'round')}. Its results may have influenced that, so the privacy figures "
+            "are those of all planned rounds; ledgers hold the rounds that were run."
         )
     unfinished = facts.rounds_reserved - len(lines)
     if unfinished > 0 and not facts.interrupted:

@@ -26,7 +26,7 @@ _LARGEST_MATRIX = 40
 _SHOWN_SKIPPED = 12
 _SHOWN_MISTAKES = 5
 _NO_EVALUATION = "No evaluation was finished."
-_RUN = ("id", "dataset", "partition", "model", "optimizer", "loss", "engine", "workers")
+_RUN = ("id", "dataset", "partition", "model", "optimizer", "loss", "early_stopping", "engine", "workers")
 _AGGREGATION = (
     "scheme", "threshold", "committee", "corrupt_members", "seat_risk", "min_contributors", "value_bits",
 )  # fmt: skip
