@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,10 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
-from fedrec.learning_options import LearningOptions
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode
-from fedrec.protocol.plan import MAX_CLIP, MIN_CLIP, Clipping
+from fedrec.protocol.plan import (
+    MAX_CLIP,
+    MAX_LEARNING_RATE,
+    MIN_CLIP,
+    Clipping,
+    LossName,
+    Method,
+    Target,
+    Unit,
+)
 from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS
 
 if TYPE_CHECKING:
@@ -74,6 +81,82 @@ class DataOptions(BaseModel):
         default=None, description="Virtual merchants (8, or the folders there are)."
     )
     partition: str = Field(default="iid", description="iid, dirichlet:ALPHA or folder.")
+
+
+class LearningOptions(BaseModel):
+    """What is learnt, and by which steps; None leaves the choice to the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(
+        default="cnn",
+        description="A model by name (docs/models.md lists them); best takes the best packaged one.",
+    )
+    method: Method = Field(
+        default="steps", description="steps (default), or one-round: a discriminant from one upload each."
+    )
+    unit: Unit = Field(
+        default="record", description="What is hidden: record (default), or product, a folder in a class."
+    )
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Rounds (the model's default)."
+    )
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="End after so many rounds without a better model on evaluation data."
+    )
+    target: Target = Field(
+        default="accuracy", description="What --patience compares: accuracy (default) or macro-f1."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size (the model's default)."
+    )
+    optimizer: str | None = Field(
+        default=None, description="sgd (default), adam, adamw or yogi, and settings: sgd:momentum=0.9,..."
+    )
+    schedule: str = Field(
+        default="constant",
+        description="constant (default), cosine, linear or step, and settings: cosine:warmup=5,...",
+    )
+    server_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] | None = Field(
+        default=None, description="Step size of the server, where merchants take their own (1)."
+    )
+    averaging: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Decay of the parameters' moving average (the model's); 0 for none."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="Share of the parameters that a step of learning rate 1 takes away (L2)."
+    )
+    l1: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="What such a step takes from each parameter's size, down to zero (L1)."
+    )
+    loss: LossName = Field(
+        default="cross-entropy", description="cross-entropy (default), or hinge: a support vector machine."
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of a label that is spread over all classes."
+    )
+    class_prior: str | None = Field(
+        default=None,
+        description="Public shares of the classes, CLASS=WEIGHT,...: the loss is adjusted for them.",
+    )
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Noised steps a round, with --privacy local or off."
+    )
+    augment: bool = Field(default=False, description="Average augmented views of a record.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_round_has_a_model(cls, values: Any) -> Any:
+        """Take the best model for the method ``one-round``: the default is trained by steps."""
+        if isinstance(values, Mapping) and values.get("method") == "one-round":
+            return {"model": "best", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _target_has_patience(self) -> Self:
+        if self.patience is None and self.target != type(self).model_fields["target"].default:
+            raise ValueError("--target says what --patience compares: give that too")
+        return self
 
 
 class TrainingOptions(LearningOptions):
@@ -209,33 +292,6 @@ def _dataset(name: str) -> DatasetSpec:
     from fedrec.vision.dataset_registry import REGISTRY
 
     return REGISTRY.get(name)
-
-
-def default_colluders(merchants: int) -> int:
-    """Return the default number of colluding merchants: 5% of the cohort, rounded up, at least one."""
-    return max(1, -(-merchants // 20))
-
-
-def default_min_contributors(*, merchants: int, colluders: int, drop: Fraction) -> int:
-    """Return the default minimum of contributors to an opened sum.
-
-    That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and at least one, as
-    far as two honest merchants remain beside ``colluders``; or twice the expected dropouts, rounded up, if
-    that is more.
-
-    Args:
-        merchants: size of the cohort.
-        colluders: merchants assumed to side with the server.
-        drop: expected share of the cohort that drops out of a round.
-
-    Returns:
-        The minimum; 0 or less where twice the expected dropouts are the whole cohort.
-    """
-    away = math.ceil(2 * drop * merchants)
-    spare = max(1, -(-merchants // 20))
-    if away > spare:
-        return merchants - away
-    return min(merchants, max(merchants - spare, colluders + 2, 1))
 
 
 def _exact(share: float) -> Fraction:

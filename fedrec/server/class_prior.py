@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from fedrec._internal.text import listed
+from fedrec.config import LearningOptions
 from fedrec.errors import ConfigError
-from fedrec.learning_options import LearningOptions
 from fedrec.privacy.dp.losses import check_objective
 from fedrec.protocol.plan import LEAST_CLASS_SHARE, Objective
 

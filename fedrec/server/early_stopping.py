@@ -53,7 +53,16 @@ def is_over(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> bool:
 
 
 def score_of(stopping: EarlyStopping, line: RoundLine) -> float | None:
-    """Return the score that a round's model is judged by, None if it wasn't measured."""
+    """Return the score that a round's model is judged by.
+
+    Args:
+        stopping: what the plan says of early stopping.
+        line: the round's record.
+
+    Returns:
+        Accuracy or macro F1; None if it wasn't measured.
+
+    """
     return line.accuracy if stopping.target == "accuracy" else line.f1_macro
 
 

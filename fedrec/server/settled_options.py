@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedrec.config import (
-    DEFAULT_EPSILON,
-    TrainingOptions,
-    default_colluders,
-    default_min_contributors,
-)
+from fedrec.config import DEFAULT_EPSILON, TrainingOptions
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.budget_rating import check_budget
 from fedrec.privacy.accounting.privacy_spend import least_multiplier
@@ -19,6 +14,7 @@ from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_s
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.protocol import modes
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
+from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.schedules.schedule_registry import read_schedule

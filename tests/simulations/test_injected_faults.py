@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fedrec.config import default_min_contributors, load_config
+from fedrec.config import load_config
 from fedrec.errors import ConfigError
+from fedrec.server.cohort_defaults import default_min_contributors
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.injected_faults import Crashes, CrashPoint

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.config import SimulationConfig, default_colluders, default_min_contributors
+from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK, check_plan, check_quorum
 from fedrec.privacy.aggregation.seats import (
@@ -29,6 +29,7 @@ from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
+from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.settled_options import settle
 from fedrec.vision import model_registry
 from tests.support.cohort import Cohort
