@@ -30,10 +30,10 @@ from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundRecord, read_record
-from fedrec.server.stragglers import Grace, waiting
+from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.sum_opening import Opening
 from fedrec.server.traffic import Traffic
-from fedrec.server.uploads import Gathering, Upload, train_requests
+from fedrec.server.uploads import Upload, UploadCollector, train_requests
 from fedrec.server.weights import Weights
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Coordinator:
     signer: RequestSigner
     on_round: Callable[[RoundRecord], bool | None]
     timeout: float = 3600.0
-    grace: Grace | None = None
+    grace: GracePeriod | None = None
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
     refusals: dict[str, str] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Coordinator:
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
-            self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.blame.excluded))
+            self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number)
             self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
@@ -258,7 +258,7 @@ class Coordinator:
         """Collect the round's uploads; also return whether any merchant refused."""
         started = time.monotonic()
         model = self.weights.parameters.astype("<f4").tobytes()
-        gathering = Gathering(
+        collector = UploadCollector(
             total,
             plan=self.plan,
             round_number=round_number,
@@ -288,12 +288,12 @@ class Coordinator:
                     timeout=self.timeout,
                     group_id=str(round_number),
                 ),
-                take=gathering.take,
-                end=lambda seconds: end(len(gathering), seconds),
+                take=collector.take,
+                end=lambda seconds: end(len(collector), seconds),
             )
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
-        traffic.upload_bytes = gathering.largest
+        traffic.upload_bytes = collector.largest
         late = [name for name, node in self._cohort.nodes.items() if node in answers.late]
         if late:
             _log.warning("round %d goes on without %s: no reply in time", round_number, listed(late))
@@ -303,7 +303,7 @@ class Coordinator:
             if name not in left_out.all and node not in answers.failed
         ]
         self._conduct.lateness.note(round_number, late=late, replied=replied)
-        return gathering.close(), gathering.refused
+        return collector.close(), collector.refused
 
     def _open(
         self,
@@ -336,7 +336,7 @@ class Coordinator:
             self._note(
                 round_number, dealer, f"dealt shares that don't verify, according to {', '.join(sorted(by))}"
             )
-        conduct.blame.add(opening.complaints)
+        conduct.complaints.add(opening.complaints)
         if opening.opened is not None:
             for x, reason in opening.opened.wrong.items():
                 conduct.contradicted.add(self.plan.committee[x - 1])

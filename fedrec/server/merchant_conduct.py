@@ -1,9 +1,10 @@
 """Record what rounds have shown of each merchant, and decide whom the next round leaves out.
 
-Four things are recorded: complaints about dealt shares (:mod:`fedrec.server.blame`), sums that didn't open
-where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), answers that contradicted
-the other members', and late replies (:mod:`fedrec.server.stragglers`). None of them changes a round that is
-under way: its survivor set is what came in time, and that set's sum is opened or the round is lost.
+Four things are recorded: complaints about dealt shares (:mod:`fedrec.server.complaints`), sums that didn't
+open where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), answers that
+contradicted the other members', and late replies (:mod:`fedrec.server.stragglers`). None of them changes a
+round that is under way: its survivor set is what came in time, and that set's sum is opened or the round is
+lost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from fedrec._internal.text import listed
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.blame import Blame
+from fedrec.server.complaints import Complaints
 from fedrec.server.lost_rounds import Losses
 from fedrec.server.rotation import Rotation
 from fedrec.server.stragglers import Lateness
@@ -57,7 +58,7 @@ class Conduct:
         found: Mapping[str, Any] = state or {}
         names = [peer.name for peer in plan.roster]
         self._plan = plan
-        self.blame = Blame.from_state(found.get("blame"), colluders=plan.colluders)
+        self.complaints = Complaints.from_state(found.get("complaints"), colluders=plan.colluders)
         # Each training has its own order, so that no merchant is always the first to be left out.
         self.rotation = Rotation.from_state(
             found.get("rotation"), order=sorted(names, key=lambda name: _drawn(plan, name))
@@ -70,7 +71,7 @@ class Conduct:
     def state(self) -> dict[str, Any]:
         """Return the record as JSON values."""
         return {
-            "blame": self.blame.state(),
+            "complaints": self.complaints.state(),
             "rotation": self.rotation.state(),
             "lateness": self.lateness.state(),
             "losses": vars(self.losses),
@@ -91,7 +92,7 @@ class Conduct:
             The merchants that are left out, by reason.
 
         """
-        suspected = self.blame.left_out
+        suspected = self.complaints.left_out
         free = set(connected) - suspected
         spare = len(free) - self._plan.min_contributors
         turned = self.rotation.left_out(free, room=spare)
@@ -102,7 +103,7 @@ class Conduct:
 
     def distrusted(self, left_out: LeftOut) -> frozenset[str]:
         """Return the members whose answers an opening leaves out while enough others answer."""
-        return left_out.all | self.contradicted | self.blame.disbelieved
+        return left_out.all | self.contradicted | self.complaints.disbelieved
 
     def opened(self, contributors: Collection[str]) -> None:
         """Record a round that was opened, with these contributors."""
@@ -122,7 +123,7 @@ class Conduct:
 
         """
         told = self.rotation.lost(suspects)
-        room = len(set(connected) - self.blame.left_out) - self._plan.min_contributors
+        room = len(set(connected) - self.complaints.left_out) - self._plan.min_contributors
         if told and room > 0:
             # The search goes on: every such round clears a merchant, so there are few such rounds.
             return None
@@ -146,14 +147,14 @@ class Conduct:
 
     def lost_over_complaints(self, *, connected: Collection[str]) -> None:
         """Record a round that was lost because members complained instead of answering."""
-        spare = len(set(connected) - self.blame.excluded) - self._plan.min_contributors
-        self.blame.lost_over_complaints(spare=spare)
+        spare = len(set(connected) - self.complaints.excluded) - self._plan.min_contributors
+        self.complaints.lost_over_complaints(spare=spare)
         self.rotation.lost_otherwise()
         self.losses.lost()
 
     def lost_for_contributors(self) -> None:
         """Record a round that was lost because too few merchants contributed."""
-        self.blame.lost_for_contributors()
+        self.complaints.lost_for_contributors()
         self.rotation.lost_for_contributors()
         self.losses.lost()
 
@@ -173,7 +174,7 @@ class Conduct:
             found.setdefault(name, []).append(
                 "left out in turn, since sums didn't open: one of several suspects"
             )
-        for name in self.blame.left_out:
+        for name in self.complaints.left_out:
             found.setdefault(name, []).append("left out, since members complained about what it dealt")
         for name in self.contradicted.copy():
             found.setdefault(name, []).append(

@@ -47,7 +47,7 @@ class Service:
         timeout: in seconds, how long a phase waits for as many replies as it needs.
         gather_seconds: how long a training waits for its whole cohort before it starts with those connected.
         most_lost: how many more rounds than one in eleven may be lost before a training stops.
-        patience: the multiple of :class:`Grace`.
+        patience: the multiple of :class:`GracePeriod`.
 
     """
 

@@ -35,7 +35,7 @@ from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_app import build_server_app
 from fedrec.server.server_home import ServerHome
-from fedrec.server.stragglers import Grace
+from fedrec.server.stragglers import GracePeriod
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
 from fedrec.vision.metrics import Metrics, evaluate
@@ -72,7 +72,7 @@ class Pace:
     """How long a session waits, and when it stops; see :class:`Coordinator`."""
 
     timeout: float = 3600.0
-    grace: Grace | None = None
+    grace: GracePeriod | None = None
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
 

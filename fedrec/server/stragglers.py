@@ -20,7 +20,7 @@ _LATE_IN_A_ROW = 2
 _FIRST_REST, _LONGEST_REST = 4, 32
 
 
-class Grace:
+class GracePeriod:
     """Decide when a phase of a round that has enough replies goes on without the others.
 
     The measure is the time until most had replied: three in four of those asked, or as many as the round
@@ -67,7 +67,7 @@ class Grace:
 class Phase:
     """One phase of a round, which decides by the valid replies when it ends."""
 
-    grace: Grace
+    grace: GracePeriod
     quorum: int
     needed: int
     reached: float | None = None
@@ -95,7 +95,7 @@ class Phase:
 
 @contextmanager
 def waiting(
-    grace: Grace | None, *, asked: int, needed: int
+    grace: GracePeriod | None, *, asked: int, needed: int
 ) -> Iterator[Callable[[int, float], float | None]]:
     """Follow one phase, with or without a grace period.
 

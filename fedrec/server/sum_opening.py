@@ -19,7 +19,7 @@ from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.message_exchange import Answer, Answers, ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.stragglers import Grace, waiting
+from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.uploads import Upload
 
 
@@ -63,7 +63,7 @@ class Opening:
     signer: RequestSigner
     distrusted: Collection[str]
     timeout: float
-    grace: Grace | None
+    grace: GracePeriod | None
     opened: Opened | None = None
     failure: AggregationError | None = None
     refused: dict[str, str] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from fedrec.server.report.deployment_report import EVALUATION_SPLIT, deployed_re
 from fedrec.server.report.report_json import TrainingResult
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
-from fedrec.server.stragglers import Grace
+from fedrec.server.stragglers import GracePeriod
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
@@ -52,7 +52,7 @@ class TrainingRun:
         follow: called with training and coordinator before the first round.
         timeout: in seconds, per phase.
         most_lost: it stops once this many more rounds are lost than one in eleven.
-        patience: the multiple of :class:`Grace`.
+        patience: the multiple of :class:`GracePeriod`.
 
     """
 
@@ -102,7 +102,7 @@ class TrainingRun:
             callbacks=(self._log_round,),
             pace=Pace(
                 timeout=self.timeout,
-                grace=Grace(multiple=self.patience),
+                grace=GracePeriod(multiple=self.patience),
                 most_lost=self.most_lost,
                 before_round=self._before_round,
             ),

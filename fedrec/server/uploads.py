@@ -90,7 +90,7 @@ def train_requests(
     }
 
 
-class Gathering:
+class UploadCollector:
     """The uploads of one round. Every valid one is added to ``total`` as it arrives.
 
     Args:

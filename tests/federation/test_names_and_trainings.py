@@ -16,8 +16,8 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server.blame import Blame
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.complaints import Complaints
 from tests.support.cohort import Cohort, InProcessGrid
 
 
@@ -89,9 +89,11 @@ def test_a_reply_under_another_name_is_blamed_on_its_sender(tmp_path: Path, refu
 def test_left_out_merchants_are_stored_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
-    checkpoint.keep_conduct({"blame": Blame(colluders=1, complaints={"m2": {"m0", "m1"}}).state()})
+    checkpoint.keep_conduct({"complaints": Complaints(colluders=1, complaints={"m2": {"m0", "m1"}}).state()})
     again = Checkpoint(tmp_path, training_id="t")
     assert again.last_reserved() == 3
     again.reserve(4)
-    blame = Blame.from_state((Checkpoint(tmp_path, training_id="t").conduct() or {})["blame"], colluders=1)
-    assert blame.left_out == {"m2"}
+    complaints = Complaints.from_state(
+        (Checkpoint(tmp_path, training_id="t").conduct() or {})["complaints"], colluders=1
+    )
+    assert complaints.left_out == {"m2"}

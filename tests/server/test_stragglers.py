@@ -16,7 +16,7 @@ from fedrec.protocol.transport import pack, unpack
 from fedrec.server import attendance
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.round_records import RoundRecord
-from fedrec.server.stragglers import Grace, Lateness
+from fedrec.server.stragglers import GracePeriod, Lateness
 from tests.support.cohort import Cohort, InProcessGrid
 
 Delay = Callable[[str, str, int], float]
@@ -53,7 +53,7 @@ def patient(
     cohort: Cohort, delay: Delay, *, floor: float = 0.05, **changes: object
 ) -> tuple[Coordinator, list[RoundRecord], SlowGrid]:
     grid = SlowGrid(cohort, delay)
-    coordinator, records = cohort.coordinator(cohort.plan(**changes), grid, grace=Grace(floor=floor))
+    coordinator, records = cohort.coordinator(cohort.plan(**changes), grid, grace=GracePeriod(floor=floor))
     return coordinator, records, grid
 
 
@@ -185,7 +185,7 @@ def test_fewer_than_a_quarter_cannot_stretch_a_phase(
     speeds: list[float], stretch: float, rounds: int
 ) -> None:
     """Slow ones reply as late as they like, in the hope that the next grace period is longer."""
-    grace = Grace(floor=1.0)
+    grace = GracePeriod(floor=1.0)
     needed = 3
     slow = (len(speeds) - 1) // 4
     honest = sorted(speeds)[: len(speeds) - slow]

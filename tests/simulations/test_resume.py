@@ -29,7 +29,7 @@ from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.session import RoundOutcome, Session
-from fedrec.server.stragglers import Grace
+from fedrec.server.stragglers import GracePeriod
 from fedrec.server.trainings import Training
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import resume, simulate
@@ -286,9 +286,9 @@ def test_a_run_whose_only_round_was_killed_ends_without_a_model(photos: Path, tm
     assert not (folder / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("grace", [None, Grace()])
+@pytest.mark.parametrize("grace", [None, GracePeriod()])
 def test_a_server_that_was_killed_after_the_close_ends_when_it_starts_again(
-    grace: Grace | None, tmp_path: Path
+    grace: GracePeriod | None, tmp_path: Path
 ) -> None:
     """Its merchants have closed the training, and refuse to join it: there is nothing left to wait for."""
     cohort = Cohort(tmp_path)

@@ -44,7 +44,7 @@ from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundRecord
-from fedrec.server.stragglers import Grace
+from fedrec.server.stragglers import GracePeriod
 from fedrec.server.weights import Weights
 
 FEATURES, CLASSES, RECORDS = 6, 3, 40
@@ -274,7 +274,7 @@ class Cohort:
         grid: Grid | None = None,
         parameters: NDArray[np.float64] | None = None,
         *,
-        grace: Grace | None = None,
+        grace: GracePeriod | None = None,
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(

@@ -16,7 +16,7 @@ from typing import Any
 
 
 @dataclass
-class Blame:
+class Complaints:
     """The complaints about a training's dealers, over all rounds.
 
     Attributes:
@@ -33,7 +33,7 @@ class Blame:
     turn: int = 0
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any] | None, *, colluders: int) -> Blame:
+    def from_state(cls, state: Mapping[str, Any] | None, *, colluders: int) -> Complaints:
         """Restore what :meth:`state` returned.
 
         Args:

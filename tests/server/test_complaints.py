@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.server.blame import Blame
+from fedrec.server.complaints import Complaints
 from tests.support.cheating_parties import deal_badly
 from tests.support.cohort import Cohort, InProcessGrid
 
@@ -49,7 +49,9 @@ def test_suspects_that_cannot_all_be_spared_take_turns(
     plan = cohort.plan(rounds=3, min_contributors=4, **SMALL)
     coordinator, records = cohort.coordinator(plan)
     # The member complained about an honest dealer, too: one of its words isn't to be had any more.
-    coordinator.checkpoint.keep_conduct({"blame": Blame(colluders=1, complaints={"m3": {"m0"}}).state()})
+    coordinator.checkpoint.keep_conduct(
+        {"complaints": Complaints(colluders=1, complaints={"m3": {"m0"}}).state()}
+    )
     coordinator.run()
     assert [(record.opened, record.contributors) for record in records] == [(False, 5), (False, 4), (True, 4)]
     assert "does without m3" in (records[0].reason or "")
@@ -98,15 +100,15 @@ names = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 def test_no_honest_dealer_is_excluded_whatever_those_at_fault_say(
     faulty: set[str], complaints: list[tuple[str, str]], spare: int
 ) -> None:
-    blame = Blame(colluders=2)
+    known = Complaints(colluders=2)
     for dealer, member in complaints:
         if dealer in faulty or member in faulty:  # of two honest parties neither complains
-            blame.add({dealer: {member}})
-    assert blame.excluded <= faulty
-    blame.lost_over_complaints(spare=spare)
-    assert len(blame.aside) == min(max(spare, 0), len(blame.suspects))
-    again = Blame.from_state(blame.state(), colluders=2)
-    assert again == blame and again.left_out == blame.excluded | blame.aside
+            known.add({dealer: {member}})
+    assert known.excluded <= faulty
+    known.lost_over_complaints(spare=spare)
+    assert len(known.aside) == min(max(spare, 0), len(known.suspects))
+    again = Complaints.from_state(known.state(), colluders=2)
+    assert again == known and again.left_out == known.excluded | known.aside
 
 
 @settings(max_examples=100, deadline=None)
@@ -116,29 +118,29 @@ def test_no_honest_dealer_is_excluded_whatever_those_at_fault_say(
 )
 def test_cheating_dealers_cost_a_few_rounds_at_most(cheats: dict[str, set[str]], honest: set[str]) -> None:
     """Dealers cheat whom they please; members say so, and any complaint loses the round."""
-    blame = Blame(colluders=2)
+    known = Complaints(colluders=2)
     everyone = honest | cheats.keys() | set(chain(*cheats.values()))
     lost = 0
-    while complaints := {d: by - cheats.keys() for d, by in cheats.items() if d not in blame.left_out}:
+    while complaints := {d: by - cheats.keys() for d, by in cheats.items() if d not in known.left_out}:
         complaints = {dealer: by for dealer, by in complaints.items() if by}
         if not complaints:
             break
-        blame.add(complaints)
-        blame.lost_over_complaints(spare=len(everyone - blame.excluded) - len(honest))
+        known.add(complaints)
+        known.lost_over_complaints(spare=len(everyone - known.excluded) - len(honest))
         lost += 1
         assert lost <= 2
-    assert blame.left_out <= cheats.keys()
+    assert known.left_out <= cheats.keys()
 
 
 def test_a_member_that_complains_about_too_many_is_not_believed() -> None:
-    blame = Blame(colluders=1)
-    blame.add({"a": {"x"}})
-    assert blame.suspects == {"a"}
-    blame.lost_over_complaints(spare=1)
-    assert blame.left_out == {"a"}
-    blame.add({"b": {"x"}})
-    assert not blame.suspects and not blame.left_out
-    blame.add({"b": {"y"}})
-    assert blame.suspects == {"b"}
-    blame.add({"b": {"z"}})
-    assert blame.excluded == blame.left_out == {"b"}
+    known = Complaints(colluders=1)
+    known.add({"a": {"x"}})
+    assert known.suspects == {"a"}
+    known.lost_over_complaints(spare=1)
+    assert known.left_out == {"a"}
+    known.add({"b": {"x"}})
+    assert not known.suspects and not known.left_out
+    known.add({"b": {"y"}})
+    assert known.suspects == {"b"}
+    known.add({"b": {"z"}})
+    assert known.excluded == known.left_out == {"b"}
