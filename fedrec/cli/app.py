@@ -32,7 +32,7 @@ class _Commands(LazyGroup):
         ),
         "backbone": (
             "fedrec.cli.backbone:app",
-            "Add networks from ONNX files, whose features heads are trained on.",
+            "Add networks from files, on which models are trained.",
         ),
         "audit": (
             "fedrec.cli.audit:app",

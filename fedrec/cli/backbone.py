@@ -1,4 +1,4 @@
-"""Implement ``fedrec backbone``: networks from ONNX files, whose features heads are trained on."""
+"""Implement ``fedrec backbone``: networks from files, on which models are trained."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.backbone_files import Preparation
 
 app = typer.Typer(
-    help="Add networks from ONNX files, whose features heads are trained on.",
+    help="Add networks from files, on which models are trained.",
     cls=LazyGroup,
     no_args_is_help=True,
     **PLAIN,
@@ -31,11 +31,17 @@ _DEFAULT_SIZE = 224
 class AddOptions:
     """Options of ``fedrec backbone add``."""
 
-    file: Annotated[Path, typer.Argument(help="The ONNX file.")]
-    name: Annotated[str, typer.Option(help="Name of the backbone; the model is then NAME-head.")]
+    file: Annotated[Path, typer.Argument(help="The ONNX or safetensors file.")]
+    name: Annotated[
+        str,
+        typer.Option(help="Name of the backbone; the model is then NAME-head."),
+    ]
     size: Annotated[int, typer.Option(help="Side of the network's pictures in pixels.")]
     mean: Annotated[str, typer.Option(help="R,G,B: subtracted from pixels in 0 to 1.")]
     std: Annotated[str, typer.Option(help="R,G,B: what they are divided by afterwards.")]
+    architecture: Annotated[
+        str | None, typer.Option(help="timm's name of the network whose weights a safetensors file holds.")
+    ] = None
     layer: Annotated[
         list[str] | None, typer.Option(help="Output to use; repeat it for several. Default: the only one.")
     ] = None
@@ -54,7 +60,7 @@ class AddOptions:
 def add(options: AddOptions) -> None:
     """Check a network's file, try it, and keep a copy of it."""
     from fedrec.vision import model_registry
-    from fedrec.vision.backbones.file_backbone import add_backbone
+    from fedrec.vision.backbones.adding import add_backbone
 
     name = options.name
     pictures = backbone_files.pictures_of(
@@ -63,6 +69,7 @@ def add(options: AddOptions) -> None:
         mean=_colours(options.mean, "--mean"),
         std=_colours(options.std, "--std"),
         views=tuple(options.view or ("wide",)),
+        architecture=options.architecture,
     )
     head = f"{name}{backbone_files.HEAD}"
     if head in model_registry.REGISTRY.names():
@@ -101,23 +108,25 @@ def remove(name: Annotated[str, typer.Argument(help="The backbone's name.")]) ->
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    file: Annotated[Path, typer.Argument(help="The ONNX or safetensors file.")],
     size: Annotated[
         int | None, typer.Option(help="Side of the pictures, where the file leaves it open. Default: 224.")
     ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="timm's name of the network whose weights a safetensors file holds.")
+    ] = None,
 ) -> None:
     """Check a network's file and try it, and add nothing."""
-    from fedrec.protocol.schema import sha256_hex
-    from fedrec.vision.backbones.file_backbone import check_size, read_file, try_file
-    from fedrec.vision.backbones.onnx_files.trial import Trial
+    from fedrec.vision.backbones.adding import read_file, try_file
+    from fedrec.vision.backbones.trial import Trial
 
-    data, graph = read_file(file)
-    side = size or graph.input_size or _DEFAULT_SIZE
-    check_size(graph, side)
-    lengths = try_file(Trial(file, sha256_hex(data), graph.outputs, side))
-    typer.echo(f"{counted(graph.nodes, 'node')}, operators of version {graph.opset}, {len(data):,} bytes")
-    typer.echo(f"SHA-256 {sha256_hex(data)}")
-    taken = "any side" if graph.input_size is None else f"{side} pixels"
+    asked = _DEFAULT_SIZE if size is None and architecture is not None else size
+    found = read_file(file, architecture=architecture, size=asked)
+    side = asked or found.size or _DEFAULT_SIZE
+    lengths = try_file(Trial(file, found.sha256, found.outputs, side, architecture=architecture))
+    typer.echo(f"{found.summary}, {len(found.data):,} bytes")
+    typer.echo(f"SHA-256 {found.sha256}")
+    taken = "any side" if found.size is None else f"{side} pixels"
     typer.echo(f"pictures of {taken}, tried with {side}")
     for name, length in lengths.items():
         typer.echo(f"output {one_line(name)}: {counted(length, 'feature')}")
@@ -128,12 +137,14 @@ def _lines(made: Preparation) -> list[str]:
     options = [
         f"--name {made.name} --size {made.size}",
         f"--mean {','.join(map(repr, made.mean))} --std {','.join(map(repr, made.std))}",
+        *([] if made.architecture is None else [f"--architecture {made.architecture}"]),
         *(f"--layer {shlex.quote(one_line(layer.name))}" for layer in made.layers),
         *(f"--view {view}" for view in made.views),
         f"--code {made.code}",
     ]
+    what = "" if made.architecture is None else f"{made.architecture}, "
     return [
-        f"{made.model}: {made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
+        f"{made.model}: {what}{made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
         f"  file    {made.file_sha256}",
         f"  code    {made.code} (for policy 'model_code')",
         f"  elsewhere: fedrec backbone add FILE {' '.join(options)}",

@@ -17,10 +17,10 @@ from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import CATALOGUE, Refusal
 from fedrec.protocol.transport import unpack
-from fedrec.vision.backbones import backbone_files, file_backbone
+from fedrec.vision.backbones import adding, backbone_files
+from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.backbone_files import Preparation
-from fedrec.vision.backbones.file_backbone import add_backbone
-from fedrec.vision.backbones.onnx_files.trial import try_here
+from fedrec.vision.backbones.trial import try_here
 from tests.support.cohort import Cohort, InProcessGrid, change_means
 from tests.support.networks import ADD_OPTIONS, SIDE, WIDTH, vision_transformer, written
 
@@ -30,7 +30,7 @@ CLASSES = 3
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preparation:
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "data" / name)
-    monkeypatch.setattr(file_backbone, "try_network", try_here)
+    monkeypatch.setattr(adding, "try_network", try_here)
     return added(tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_the_server_is_told_a_fixed_code_and_the_log_what_to_do(
     change_means(cohort.merchants["m0"], build_model=plan_resources.build_model)
     plan = plan_of(cohort, made)
     if what == "damaged":
-        backbone_files.network_file("tiny").write_bytes(b"")
+        backbone_files.network_file(made).write_bytes(b"")
     else:
         backbone_files.remove("tiny")
     if what == "other":

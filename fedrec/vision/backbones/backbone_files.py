@@ -24,14 +24,16 @@ from fedrec.vision.backbones.view_names import FixedView
 
 HEAD: Final = "-head"
 """What follows a backbone's name in the name of the linear head on it."""
-NETWORK_FILE: Final = "network.onnx"
-"""Name of the copy of a backbone's file."""
 _PREPARATION_FILE: Final = "backbone.json"
 _LARGEST_PREPARATION: Final = 1 << 16
 _BLOCK: Final = 1 << 20
+LARGEST_FILE: Final = (2 << 30) - 1
+"""Bytes of a network's file; protobuf has no larger messages, and files are read in one piece."""
 
 BackboneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,58}$", max_length=59)]
-"""So that the name of its head is one that a plan can hold."""
+"""So that the names of models on it are ones that a plan can hold."""
+Architecture = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,100}$", max_length=100)]
+"""The name of one of timm's architectures: neither a path nor the name of a model on a hub."""
 Colour = Annotated[float, Field(ge=-1000, le=1000)]
 Spread = Annotated[float, Field(ge=1e-3, le=1000)]
 
@@ -47,7 +49,8 @@ class Pictures(Strict):
     """What the user says of a backbone: its name, and how photos become the network's pictures.
 
     ``size`` is their side in pixels; ``mean`` is subtracted from the colours of pixels in 0 to 1, and the
-    rest divided by ``std``. Features are averaged over ``views``.
+    rest divided by ``std``. Features are averaged over ``views``. ``architecture`` names the network whose
+    weights a safetensors file holds; None for an ONNX file.
     """
 
     name: BackboneName
@@ -55,6 +58,12 @@ class Pictures(Strict):
     mean: tuple[Colour, Colour, Colour]
     std: tuple[Spread, Spread, Spread]
     views: Annotated[tuple[FixedView, ...], Field(min_length=1, max_length=4)] = ("wide",)
+    architecture: Architecture | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the copy of the file in the backbone's folder."""
+        return "network.onnx" if self.architecture is None else "network.safetensors"
 
 
 class Preparation(Pictures):
@@ -81,9 +90,9 @@ def folder() -> Path:
     return platformdirs.user_data_path("fedrec") / "backbones"
 
 
-def network_file(name: str) -> Path:
+def network_file(pictures: Pictures) -> Path:
     """Return the path of an added backbone's file."""
-    return folder() / name / NETWORK_FILE
+    return folder() / pictures.name / pictures.file_name
 
 
 def names() -> tuple[str, ...]:
@@ -183,7 +192,7 @@ def check_file(preparation: Preparation) -> Path:
     Raises:
         ConfigError: the file is missing or has changed.
     """
-    path = network_file(preparation.name)
+    path = network_file(preparation)
     try:
         about = path.stat()
         found = _hash_of(path, about.st_size, about.st_mtime_ns, about.st_ino)

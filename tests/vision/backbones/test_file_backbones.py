@@ -20,13 +20,14 @@ from fedrec.errors import ConfigError, FedrecError, MissingExtraError
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
-from fedrec.vision.backbones import backbone_files, file_backbone
+from fedrec.vision.backbones import adding, backbone_files
+from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.backbone import unit
 from fedrec.vision.backbones.backbone_files import Pictures, Preparation
-from fedrec.vision.backbones.file_backbone import FileBackbone, add_backbone
+from fedrec.vision.backbones.file_backbone import FileBackbone
 from fedrec.vision.backbones.fixed_views import fixed_view
 from fedrec.vision.backbones.onnx_files import graph_check
-from fedrec.vision.backbones.onnx_files.trial import try_here
+from fedrec.vision.backbones.trial import try_here
 from fedrec.vision.feature_cache import default_cache_dir
 from fedrec.vision.model_inputs import input_shape, model_inputs
 from fedrec.vision.synthetic import generate, write
@@ -47,7 +48,7 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves a second for each file."""
-    monkeypatch.setattr(file_backbone, "try_network", try_here)
+    monkeypatch.setattr(adding, "try_network", try_here)
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_a_backbone_is_added_listed_and_removed(file: Path, data_folder: Path) -
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "views": ["wide"],
+            "architecture": None,
             "file_sha256": sha256,
             "file_bytes": file.stat().st_size,
             "layers": [{"name": "map", "length": WIDTH}, {"name": "features", "length": WIDTH}],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import ConfigError, MissingExtraError
+from fedrec.vision.backbones.backbone_files import LARGEST_FILE
 from fedrec.vision.backbones.onnx_files.operators import (
     OPERATORS,
     SHAPE_INPUTS,
@@ -26,8 +27,6 @@ from fedrec.vision.backbones.onnx_files.wire_format import check_encoding
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-LARGEST_FILE: Final = (2 << 30) - 1
-"""Bytes of a file; protobuf has no larger messages."""
 MOST_NODES: Final = 20_000
 MOST_RANK: Final = 8
 MOST_INPUTS: Final = 256

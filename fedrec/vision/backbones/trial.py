@@ -1,7 +1,7 @@
 """Try a network from a file in a process of its own, with limits on memory and time.
 
-onnx's checker and onnxruntime are large libraries in C++. A file that was made to harm them, or that needs
-more memory than any photo should, ends that process and nothing else.
+onnx's checker, onnxruntime and torch are large libraries in C++. A file that was made to harm them, or that
+needs more memory than any photo should, ends that process and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones.onnx_files.network import Colours, OnnxNetwork, open_session
+from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
+from fedrec.vision.backbones.onnx_files.network import OnnxNetwork, open_session
 
 MEMORY: Final = 4 << 30
 """Bytes that the process may take beside four times the file's size."""
@@ -40,6 +41,7 @@ class Trial:
         size: side of the pictures in pixels.
         mean: subtracted from each colour of pixels in 0 to 1.
         std: what each colour is divided by afterwards.
+        architecture: of a safetensors file; None for an ONNX file.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Trial:
     size: int
     mean: Colours = (0.5, 0.5, 0.5)
     std: Colours = (0.5, 0.5, 0.5)
+    architecture: str | None = None
 
 
 def try_network(trial: Trial) -> dict[str, int]:
@@ -70,8 +73,9 @@ def try_network(trial: Trial) -> dict[str, int]:
         "size": trial.size,
         "mean": trial.mean,
         "std": trial.std,
+        "architecture": trial.architecture,
     }
-    command = [sys.executable, "-P", "-m", "fedrec.vision.backbones.onnx_files.trial"]
+    command = [sys.executable, "-P", "-m", "fedrec.vision.backbones.trial"]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
@@ -85,7 +89,7 @@ def try_network(trial: Trial) -> dict[str, int]:
         error, lengths = answer["error"], answer["lengths"]
     except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         raise ConfigError(
-            "onnxruntime ended while trying it: it is malformed, or one picture takes more than "
+            "the process that tried it ended: it is malformed, or one picture takes more than "
             f"{MEMORY >> 30} GiB beside its weights, or minutes"
         ) from None
     if error is not None:
@@ -112,11 +116,22 @@ def _within_limits(file_bytes: int) -> None:
 
 def try_here(trial: Trial) -> dict[str, int]:
     """Do in this process what :func:`try_network` does in another; raise as it does, or worse."""
-    import onnx
-
     data = trial.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != trial.sha256:
         raise ConfigError("the file changed while it was checked")
+    return _checked_lengths(_opened(data, trial), trial.layers, size=trial.size)
+
+
+def _opened(data: bytes, trial: Trial) -> OnePictureNetwork:
+    if trial.architecture is not None:
+        # Importing torch takes longer than most ONNX files' trial.
+        from fedrec.vision.backbones.weights_files.architecture import load_network
+        from fedrec.vision.backbones.weights_files.network import WeightsNetwork
+
+        network = load_network(data, trial.architecture, size=trial.size)
+        return WeightsNetwork(network, mean=trial.mean, std=trial.std)
+    import onnx
+
     try:
         onnx.checker.check_model(data)
     # The checker raises errors of its own and of protobuf.
@@ -124,12 +139,11 @@ def try_here(trial: Trial) -> dict[str, int]:
         raise ConfigError(f"onnx's checker refuses it: {one_line(error)}") from None
     # A GPU's driver maps more than the limits allow.
     session = open_session(data, gpu=False)
-    network = OnnxNetwork(session, layers=trial.layers, mean=trial.mean, std=trial.std)
-    return _checked_lengths(network, trial.layers, size=trial.size)
+    return OnnxNetwork(session, layers=trial.layers, mean=trial.mean, std=trial.std)
 
 
-def _checked_lengths(network: OnnxNetwork, layers: Sequence[str], *, size: int) -> dict[str, int]:
-    """Compute a few pictures twice, and compare."""
+def _checked_lengths(network: OnePictureNetwork, layers: Sequence[str], *, size: int) -> dict[str, int]:
+    """Compute a few pictures twice, compare, and return the lengths of their features."""
     pixels = np.random.default_rng(1).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     pixels[0], pixels[1] = 0, 255
     found = [network.outputs(image) for image in pixels]

@@ -1,0 +1,1 @@
+"""Networks from a safetensors file and the name of their architecture."""

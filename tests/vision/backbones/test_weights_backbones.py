@@ -1,0 +1,130 @@
+"""Adding networks as architecture and safetensors file, and training on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+from typer.testing import CliRunner
+
+from fedrec.api.trained_model import load_model
+from fedrec.cli.app import app
+from fedrec.config import load_config
+from fedrec.errors import ConfigError, FedrecError
+from fedrec.simulations import local_grid
+from fedrec.simulations.harness import simulate
+from fedrec.vision import model_registry
+from fedrec.vision.backbones import adding, backbone_files
+from fedrec.vision.backbones.adding import add_backbone
+from fedrec.vision.backbones.trial import try_here
+from fedrec.vision.synthetic import generate, write
+from tests.support.inline import InlineWorker
+from tests.support.vision_transformers import ADD_OPTIONS, ARCHITECTURE, SIDE, WIDTH, written_weights
+
+pytest.importorskip("timm")
+OPTIONS = ["--size", SIDE, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's data and cache folder of the test's own; returns that of the backbones."""
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "data" / name)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    return tmp_path / "data" / "fedrec" / "backbones"
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves seconds for each file."""
+    monkeypatch.setattr(adding, "try_network", try_here)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written_weights(tmp_path / "vit.safetensors")
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["backbone", *map(str, arguments)], catch_exceptions=True)
+    if isinstance(done.exception, FedrecError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_weights_are_added_under_a_hash_of_file_and_architecture(file: Path, data_folder: Path) -> None:
+    told = run("add", file, "--name", "tiny", "--architecture", ARCHITECTURE, *OPTIONS)
+    kept = backbone_files.read("tiny")
+    assert kept is not None and kept.architecture == ARCHITECTURE
+    assert [(layer.name, layer.length) for layer in kept.layers] == [("final", WIDTH)]
+    assert kept.file_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert hashlib.sha256(kept.canonical_bytes()).hexdigest() == kept.code
+    assert told.startswith(f"tiny-head: {ARCHITECTURE}, {SIDE} pixels, final ({WIDTH})")
+    assert (data_folder / "tiny" / "network.safetensors").read_bytes() == file.read_bytes()
+    assert kept.code != kept.model_copy(update={"architecture": "test_vit2"}).code
+    assert "tiny-head" in model_registry.names() and model_registry.code_of("tiny-head") == kept.code
+
+
+@pytest.mark.usefixtures("no_process")
+def test_the_listed_command_adds_the_same_weights_elsewhere(file: Path) -> None:
+    told = run("add", file, "--name", "tiny", "--architecture", ARCHITECTURE, *OPTIONS)
+    run("remove", "tiny")
+    command = told.splitlines()[-1].partition("fedrec backbone ")[2].replace("FILE", str(file)).split()
+    assert "--code" in command and run(*command) == told
+
+
+@pytest.mark.usefixtures("no_process")
+def test_check_shows_what_a_file_holds(file: Path, data_folder: Path) -> None:
+    told = run("check", file, "--architecture", ARCHITECTURE, "--size", SIDE)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in told
+    assert f"output final: {WIDTH} features" in told
+    assert not data_folder.exists()
+
+
+@pytest.mark.usefixtures("no_process")
+def test_what_does_not_fit_adds_nothing(file: Path, data_folder: Path, tmp_path: Path) -> None:
+    named = ["--architecture", ARCHITECTURE]
+    pickled = tmp_path / "weights.bin"
+    pickled.write_bytes(b"\x80\x04\x95" + b"x" * 100)
+    for path, arguments, message in (
+        (file, [], "holds weights alone: name the network that they are of by --architecture"),
+        (file, ["--architecture", "no_such"], "timm has no architecture 'no_such'"),
+        (file, ["--architecture", "hf-hub:timm/test_vit"], "--architecture"),
+        (file, ["--architecture", "resnet18"], "can't be a backbone: it lacks conv1.weight"),
+        (file, [*named, "--size", 64], "give the --size it was made for"),
+        (file, [*named, "--layer", "tokens"], "choose different outputs of final"),
+        (file, [*named, "--sha256", "ab" * 32], "has the SHA-256"),
+        (pickled, named, "no safetensors file"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            run("add", path, "--name", "tiny", *OPTIONS, *arguments)
+        assert "\n" not in str(caught.value)
+    assert not list(data_folder.glob("*"))
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_head_on_weights_from_a_file_is_trained_to_its_report(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_backbone(file, backbone_files.pictures_of(name="tiny", **ADD_OPTIONS))
+    plan, report = trained(made.model, tmp_path, monkeypatch)
+    assert (plan["model_code"], plan["dimension"]) == (made.code, WIDTH * 6)
+    assert [line["opened"] for line in report["rounds"]] == [True, True]
+
+
+def trained(
+    model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train a model on a few pictures with encryption, and load it; returns plan and report."""
+    clothes = folder / "clothes"
+    write(generate(merchants=3, per_merchant=3, size=24, seed=2, validation=3, test=0), clothes)
+    monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
+    options: dict[str, object] = {"data": clothes, "partition": "folder", "model": model, "rounds": 2}
+    options |= {"seed": 1, "workers": 1, "device": "cpu", "out": folder / "run", "delta": 1e-2}
+    result = simulate(load_config(None, options))
+    assert load_model(result.folder).network is not None
+    return tuple(json.loads((result.folder / name).read_text()) for name in ("plan.json", "report.json"))
