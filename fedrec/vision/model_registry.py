@@ -20,7 +20,8 @@ from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.discriminant_head import DiscriminantHead
 from fedrec.vision.models.layers import seeded_build
 from fedrec.vision.models.resnet import ResNet18
-from fedrec.vision.training_recipes import ONE_ROUND, Recipe, TrainingDefaults, head_recipe
+from fedrec.vision.models.tanh_cnn import TanhCnn
+from fedrec.vision.training_recipes import ONE_ROUND, PixelRecipe, Recipe, TrainingDefaults, head_recipe
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
@@ -105,6 +106,10 @@ def _cnn_ws(classes: int, channels: int, size: int) -> nn.Module:
     return SmallCnn(classes=classes, channels=channels, size=size, standardised=True)
 
 
+def _cnn_tanh(classes: int, channels: int, size: int) -> nn.Module:
+    return TanhCnn(classes=classes, channels=channels, size=size)
+
+
 def _resnet18(classes: int, channels: int, size: int) -> nn.Module:
     return ResNet18(classes=classes, channels=channels, size=size)
 
@@ -148,6 +153,12 @@ def _discriminant(name: str, features: FeatureSet) -> ModelSpec:
 _CNN_DEFAULTS: Final = TrainingDefaults(
     rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
 )
+_TANH_DEFAULTS: Final = TrainingDefaults(
+    rounds=300, sample_rate=0.05, clip=0.1, learning_rate=20.0, momentum=0.0, ema=0.95
+)
+_TANH_RECIPE: Final = PixelRecipe(
+    rounds=300, sample_rate=0.05, clip=0.1, noise=0.06, longest=10.0, momentum=0.0, ema=0.95
+)
 _RESNET_DEFAULTS: Final = TrainingDefaults(
     rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
 )
@@ -159,6 +170,7 @@ REGISTRY: Final = Registry(
     builtin=(
         ModelSpec("cnn", _cnn, _CNN_DEFAULTS),
         ModelSpec("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
+        ModelSpec("cnn-tanh", _cnn_tanh, _TANH_DEFAULTS, recipe=_TANH_RECIPE),
         ModelSpec("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
         _head("effnet-lite0-head", packaged_sets.LITE0_WIDE, one_round="effnet-lite0-discriminant"),
         _head("lite0-views-head", packaged_sets.LITE0_VIEWS, one_round="lite0-views-discriminant"),

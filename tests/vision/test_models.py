@@ -14,7 +14,7 @@ from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.vision import model_registry
 from fedrec.vision.models.layers import WSConv2d
 
-SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "resnet18": (3, 16)}
+SMALL = {"cnn": (1, 12), "cnn-ws": (1, 12), "cnn-tanh": (1, 14), "resnet18": (3, 16)}
 STEPPED = tuple(name for name in model_registry.names() if not model_registry.is_solved(name))
 """Models that are trained by gradients."""
 HEADS = tuple(name for name in model_registry.names() if model_registry.get(name).features is not None)
@@ -97,7 +97,7 @@ def test_a_standardised_weight_has_no_mean_and_no_scale() -> None:
     torch.testing.assert_close(layer(inputs), before, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn-ws", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "cnn-ws", "cnn-tanh", "resnet18"])
 def test_the_seed_alone_decides_the_weights(name: str) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -118,6 +118,8 @@ def test_parameter_counts() -> None:
     convolutions = (9 * 1 * 32 + 32) + 2 * 32 + (9 * 32 * 64 + 64) + 2 * 64
     linear = (7 * 7 * 64 * 128 + 128) + (128 * 10 + 10)
     assert count("cnn", classes=10, channels=1, size=28) == convolutions + linear == 421834
+    tanh = (64 * 16 + 16) + (16 * 16 * 32 + 32) + (4 * 4 * 32 * 32 + 32) + (32 * 10 + 10)
+    assert count("cnn-tanh", classes=10, channels=1, size=28) == tanh == 26010
     # The paper's ResNet-18 at 1,000 classes has 11,689,512; its 7x7 stem is 3x3 here.
     stem = (49 - 9) * 3 * 64
     assert count("resnet18", classes=1000, channels=3, size=64) == 11689512 - stem
@@ -146,6 +148,12 @@ def test_cnn_takes_any_size_from_eight(channels: int, size: int) -> None:
     assert model(torch.zeros(2, channels, size, size)).shape == (2, 3)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(1, 14), (3, 15), (3, 32), (1, 65)])
+def test_the_tanh_cnn_takes_any_size_from_fourteen(channels: int, size: int) -> None:
+    model = model_registry.get("cnn-tanh").build(classes=3, channels=channels, size=size, seed=0)
+    assert model(torch.zeros(2, channels, size, size)).shape == (2, 3)
+
+
 def test_resnet_sees_sixteen_places_in_its_last_stage() -> None:
     model = model_registry.get("resnet18").build(classes=3, channels=3, size=64, seed=0)
     seen: list[torch.Size] = []
@@ -160,10 +168,12 @@ def test_a_head_starts_at_zero(name: str) -> None:
 
 
 def test_refusals_say_what_to_do() -> None:
-    with pytest.raises(ConfigError, match="cnn, cnn-ws, resnet18, effnet-lite0-head"):
+    with pytest.raises(ConfigError, match="cnn, cnn-ws, cnn-tanh, resnet18, effnet-lite0-head"):
         model_registry.get("vgg")
     with pytest.raises(ConfigError, match="8 pixels"):
         model_registry.get("cnn").build(classes=2, channels=1, size=7, seed=0)
+    with pytest.raises(ConfigError, match="14 pixels"):
+        model_registry.get("cnn-tanh").build(classes=2, channels=1, size=13, seed=0)
     with pytest.raises(ConfigError, match="16 pixels"):
         model_registry.get("resnet18").build(classes=2, channels=3, size=15, seed=0)
     with pytest.raises(ConfigError, match="not 4"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from fedrec.config import TrainingOptions
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.privacy.accounting.privacy_spend import least_multiplier
+from fedrec.privacy.dp.calibration import BETA
 from fedrec.server.settled_options import settle, training_defaults
 from fedrec.vision import model_registry
-from fedrec.vision.training_recipes import PublicNumbers, TrainingDefaults, head_recipe
+from fedrec.vision.training_recipes import PixelRecipe, PublicNumbers, TrainingDefaults, head_recipe
 
 
 def gaussian(mu: float) -> PublicNumbers:
@@ -93,3 +96,43 @@ def test_other_rules_of_stepping_keep_the_models_own_settings(changes: dict[str,
     spec = replace(model_registry.get("effnet-lite0-head"), recipe=head_recipe)
     options = TrainingOptions.model_validate(changes)
     assert training_defaults(options, spec, sizes=(2000, 1000)) == spec.defaults
+
+
+TANH = model_registry.get("cnn-tanh")
+TANH_RECIPE = cast(PixelRecipe, TANH.recipe)
+
+
+def noise_in_a_parameter(settings: TrainingDefaults, *, records: int, sigma: float) -> float:
+    """By a loop over the steps, without momentum."""
+    each = settings.learning_rate * settings.clip * sigma / (settings.sample_rate * records)
+    return math.sqrt(sum(each**2 for _ in range(settings.rounds)))
+
+
+@pytest.mark.parametrize(("records", "epsilon"), [(60_000, 1.0), (60_000, 4.0), (6_000, 4.0), (600, 1.0)])
+def test_a_pixel_model_s_step_leaves_the_same_noise_at_every_budget_and_size(
+    records: int, epsilon: float
+) -> None:
+    options = TrainingOptions(epsilon=epsilon, delta=1e-5)
+    found = training_defaults(options, TANH, sizes=(records // 2, records // 2))
+    sigma = least_multiplier(
+        epsilon, delta=1e-5, sample_rate=found.sample_rate, steps=found.rounds, beta=BETA
+    )
+    assert noise_in_a_parameter(found, records=records, sigma=sigma) == pytest.approx(TANH_RECIPE.noise)
+    settled = settle(options, found, merchants=3)
+    assert settled.update.learning_rate == found.learning_rate
+    assert settled.update.averaging == found.ema > 0
+
+
+def test_a_pixel_model_s_step_is_bounded_by_stability_and_keeps_what_the_user_set() -> None:
+    free = TANH_RECIPE(PublicNumbers(records=3_000, noise_multiplier=lambda rate, steps: 0.0))
+    longest = free.learning_rate * free.clip / (1 - free.momentum)
+    nearly = TANH_RECIPE(PublicNumbers(records=10**9, noise_multiplier=lambda rate, steps: 0.5))
+    assert nearly.learning_rate == pytest.approx(free.learning_rate)
+    numbers = PublicNumbers(
+        records=2_000, noise_multiplier=lambda rate, steps: 2.0 * rate * math.sqrt(steps),
+        rounds=40, sample_rate=0.5, clip=1.0, momentum=0.5,
+    )  # fmt: skip
+    mine = TANH_RECIPE(numbers)
+    assert (mine.rounds, mine.sample_rate, mine.clip, mine.momentum) == (40, 0.5, 1.0, 0.5)
+    assert mine.nesterov and mine.learning_rate / (1 - 0.5) < longest
+    assert mine.learning_rate / (1 - 0.5) * 2.0 * 40 / 2_000 == pytest.approx(TANH_RECIPE.noise)

@@ -386,6 +386,7 @@ def _every_shape(name: str, data: st.DataObject, sizes: tuple[int, int], records
     [
         ("cnn", (8, 32), 18),
         ("cnn-ws", (8, 32), 18),
+        ("cnn-tanh", (14, 32), 18),
         ("effnet-lite0-head", (224, 224), 40),
         ("lite0-lite2-views-head", (260, 260), 40),
     ],
