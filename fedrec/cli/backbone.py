@@ -34,13 +34,18 @@ class AddOptions:
     file: Annotated[Path, typer.Argument(help="The ONNX or safetensors file.")]
     name: Annotated[
         str,
-        typer.Option(help="Name of the backbone; the model is then NAME-head."),
+        typer.Option(
+            help="Name of the backbone; its models are NAME-head and, if it can be fine-tuned, NAME-lora."
+        ),
     ]
     size: Annotated[int, typer.Option(help="Side of the network's pictures in pixels.")]
     mean: Annotated[str, typer.Option(help="R,G,B: subtracted from pixels in 0 to 1.")]
     std: Annotated[str, typer.Option(help="R,G,B: what they are divided by afterwards.")]
     architecture: Annotated[
         str | None, typer.Option(help="timm's name of the network whose weights a safetensors file holds.")
+    ] = None
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the changes that fine-tuning makes. Default: 8.")
     ] = None
     layer: Annotated[
         list[str] | None, typer.Option(help="Output to use; repeat it for several. Default: the only one.")
@@ -70,10 +75,15 @@ def add(options: AddOptions) -> None:
         std=_colours(options.std, "--std"),
         views=tuple(options.view or ("wide",)),
         architecture=options.architecture,
+        rank=options.rank,
     )
-    head = f"{name}{backbone_files.HEAD}"
-    if head in model_registry.REGISTRY.names():
-        raise ConfigError(f"--name: there is a model '{head}', so that a backbone can't be called '{name}'")
+    if options.rank is not None and options.architecture is None:
+        raise ConfigError("--rank is for fine-tuning, which takes an architecture and a safetensors file")
+    for model in (f"{name}{ending}" for ending in (backbone_files.HEAD, backbone_files.LORA)):
+        if model in model_registry.REGISTRY.names():
+            raise ConfigError(
+                f"--name: there is a model '{model}', so that a backbone can't be called '{name}'"
+            )
     made = add_backbone(
         options.file, pictures, layers=options.layer or (), sha256=options.sha256, code=options.code
     )
@@ -138,13 +148,14 @@ def _lines(made: Preparation) -> list[str]:
         f"--name {made.name} --size {made.size}",
         f"--mean {','.join(map(repr, made.mean))} --std {','.join(map(repr, made.std))}",
         *([] if made.architecture is None else [f"--architecture {made.architecture}"]),
+        *([] if made.rank is None else [f"--rank {made.rank}"]),
         *(f"--layer {shlex.quote(one_line(layer.name))}" for layer in made.layers),
         *(f"--view {view}" for view in made.views),
         f"--code {made.code}",
     ]
     what = "" if made.architecture is None else f"{made.architecture}, "
     return [
-        f"{made.model}: {what}{made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
+        f"{' and '.join(made.models)}: {what}{made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
         f"  file    {made.file_sha256}",
         f"  code    {made.code} (for policy 'model_code')",
         f"  elsewhere: fedrec backbone add FILE {' '.join(options)}",

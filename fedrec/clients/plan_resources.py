@@ -59,8 +59,7 @@ def _usable_spec(plan: TrainingPlan, spec: ModelSpec | None) -> ModelSpec:
     try:
         if spec is None:
             spec = model_registry.get_exact(plan.model, plan.model_code)
-        if spec.features is not None:
-            spec.features.check()
+        spec.check()
     except (ConfigError, MissingExtraError) as error:
         raise RefusedError(str(error), code="model") from None
     return spec

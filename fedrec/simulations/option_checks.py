@@ -39,6 +39,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     """
     check_solved(config, spec)
     settle_objective(config, None)
+    spec.check()
     if spec.features is not None:
         spec.features.extractors()
     by_folder = parse_partition(config.partition).kind == "folder"

@@ -45,9 +45,7 @@ def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
         The model's own side, else the side of the data's square pictures, else 64 pixels.
     """
     pixels = images.pixels()
-    channels = 3 if pixels is None else int(pixels.shape[3])
-    if spec.features is not None:
-        channels = 3
+    channels = spec.channels or (3 if pixels is None else int(pixels.shape[3]))
     if spec.image_size is not None:
         return InputShape(channels, spec.image_size)
     if pixels is None or pixels.shape[1] != pixels.shape[2]:

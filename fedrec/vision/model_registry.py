@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,14 +14,23 @@ from fedrec.errors import ConfigError
 from fedrec.vision.backbones import backbone_files, packaged_sets
 from fedrec.vision.backbones.backbone_files import Preparation
 from fedrec.vision.backbones.feature_sets import FeatureSet
-from fedrec.vision.backbones.file_backbone import feature_set
+from fedrec.vision.backbones.file_backbone import FileBackbone, feature_set, frozen_network
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.discriminant_head import DiscriminantHead
 from fedrec.vision.models.layers import seeded_build
+from fedrec.vision.models.lora import RANK, FineTuned
 from fedrec.vision.models.resnet import ResNet18
 from fedrec.vision.models.tanh_cnn import TanhCnn
-from fedrec.vision.training_recipes import ONE_ROUND, PixelRecipe, Recipe, TrainingDefaults, head_recipe
+from fedrec.vision.training_recipes import (
+    FINE_TUNING,
+    ONE_ROUND,
+    PixelRecipe,
+    Recipe,
+    TrainingDefaults,
+    fine_tuning_recipe,
+    head_recipe,
+)
 
 Triple = tuple[float, float, float]
 Make = Callable[[int, int, int], nn.Module]
@@ -42,6 +51,7 @@ class ModelSpec:
         features: the feature set of frozen networks that is the model's input, or None when the model takes
             the (normalised) pictures themselves. Their networks prepare their own pictures.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
+        network: the added network that the model fine-tunes; None for any other model.
         one_round: name of the model that one round solves from the same networks: its own for such a model,
             None where there is none.
     """
@@ -55,7 +65,20 @@ class ModelSpec:
     std: Triple = _HALF
     features: FeatureSet | None = None
     recipe: Recipe | None = None
+    network: FileBackbone | None = None
     one_round: str | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of its pictures: 3 for a frozen network, None for those of the data."""
+        return None if self.features is None and self.network is None else 3
+
+    def check(self) -> None:
+        """Raise ``MissingExtraError`` or ``ConfigError`` unless what its frozen networks need is here."""
+        if self.features is not None:
+            self.features.check()
+        if self.network is not None:
+            self.network.check()
 
     @property
     def solved(self) -> bool:
@@ -78,11 +101,17 @@ class ModelSpec:
             vectors (n, dimension), to class scores (n, k).
 
         Raises:
-            ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, ``size`` is too small
-                for the model, or there is no class.
+            ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, the model can't take
+                pictures of ``size``, there is no class, or a file that it needs is missing or damaged.
+            MissingExtraError: a package that it needs isn't installed.
         """
         if channels not in (1, 3):
             raise ConfigError(f"model {self.name} takes 1 or 3 channels (grey or colour), not {channels}")
+        if self.network is not None and (channels, size) != (3, self.image_size):
+            raise ConfigError(
+                f"model {self.name} takes colour pictures of {self.image_size} pixels a side, not {size} "
+                f"pixels of {channels} channels"
+            )
         return seeded_build(lambda: self.make(classes, channels, size), seed=seed)
 
     def record_shape(self, channels: int, size: int) -> tuple[int, ...]:
@@ -150,6 +179,29 @@ def _discriminant(name: str, features: FeatureSet) -> ModelSpec:
     )
 
 
+def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
+    """Return the fine-tuning of an added network by low-rank changes."""
+
+    def make(classes: int, channels: int, size: int) -> nn.Module:
+        return FineTuned(
+            frozen_network(added),
+            classes=classes,
+            dimension=added.layers[0].length,
+            rank=added.rank or RANK,
+        )
+
+    return ModelSpec(
+        name=name,
+        make=make,
+        defaults=FINE_TUNING,
+        image_size=added.size,
+        mean=added.mean,
+        std=added.std,
+        network=FileBackbone(added),
+        recipe=fine_tuning_recipe,
+    )
+
+
 _CNN_DEFAULTS: Final = TrainingDefaults(
     rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
 )
@@ -195,15 +247,24 @@ REGISTRY: Final = Registry(
 def names() -> tuple[str, ...]:
     """Return the names of the known models, those on added backbones last."""
     registered = REGISTRY.names()
-    heads = (f"{name}{backbone_files.HEAD}" for name in backbone_files.names())
-    return (*registered, *(name for name in heads if name not in registered))
+    return (*registered, *(name for name in _on_backbones() if name not in registered))
+
+
+def _on_backbones() -> Iterator[str]:
+    for backbone in backbone_files.names():
+        try:
+            made = backbone_files.read(backbone)
+        except ConfigError:
+            # Whoever names a model on a damaged backbone is told so.
+            made = None
+        yield from (f"{backbone}{backbone_files.HEAD}",) if made is None else made.models
 
 
 def get(name: str) -> ModelSpec:
     """Look a model up by name.
 
     Args:
-        name: as on the command line; ``NAME-head`` for an added backbone ``NAME``.
+        name: as on the command line; ``NAME-head`` and ``NAME-lora`` for an added backbone ``NAME``.
 
     Returns:
         The model.
@@ -213,7 +274,7 @@ def get(name: str) -> ModelSpec:
     """
     added = _added(name)
     if added is not None:
-        return _head(name, feature_set(added))
+        return _head(name, feature_set(added)) if name == added.model else _fine_tuned(name, added)
     if name not in names():
         raise ConfigError(
             f"there is no model {name!r}; choose one of {', '.join(names())}, or add a network from a file "
@@ -222,11 +283,21 @@ def get(name: str) -> ModelSpec:
     return REGISTRY.get(name)
 
 
-def _added(name: str) -> Preparation | None:
-    """Return the preparation of the added backbone of a head's name; a registered name comes first."""
-    if not name.endswith(backbone_files.HEAD) or name in REGISTRY.names():
+def _backbone_of(name: str) -> str | None:
+    """Return the backbone's part of a model's name; a registered name comes first."""
+    if name in REGISTRY.names():
         return None
-    return backbone_files.read(name.removesuffix(backbone_files.HEAD))
+    for ending in (backbone_files.HEAD, backbone_files.LORA):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return None
+
+
+def _added(name: str) -> Preparation | None:
+    """Return the preparation of the added backbone that a model of this name is on."""
+    backbone = _backbone_of(name)
+    made = None if backbone is None else backbone_files.read(backbone)
+    return made if made is not None and name in made.models else None
 
 
 def is_solved(name: str) -> bool:
@@ -275,9 +346,9 @@ def get_exact(name: str, code: str | None) -> ModelSpec:
 
 
 def _advice(name: str, code: str | None) -> str:
-    """Return what to do about a head on a backbone that isn't here, or is another one."""
-    backbone = name.removesuffix(backbone_files.HEAD)
-    if code is None or backbone == name or name in REGISTRY.names():
+    """Return what to do about a model on a backbone that isn't here, or is another one."""
+    backbone = _backbone_of(name)
+    if code is None or backbone is None:
         return ""
     removed = f"'fedrec backbone remove {backbone}' and " if backbone in backbone_files.names() else ""
     return (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-ARCHITECTURE, SIDE, WIDTH = "test_vit", 32, 64
+ARCHITECTURE, SIDE, WIDTH, BLOCKS = "test_vit", 32, 64, 6
 ADD_OPTIONS: dict[str, object] = {
     "size": SIDE,
     "mean": (0.485, 0.456, 0.406),
@@ -40,6 +40,16 @@ def written_weights(path: Path, *, seed: int = 0) -> Path:
     """Write the weights to a file."""
     path.write_bytes(encoded(weights(seed=seed)))
     return path
+
+
+def tiny_network(seed: int = 0) -> nn.Module:
+    """Two blocks of width 32 for pictures of 32 pixels, 16 patches and a class token."""
+    pytest.importorskip("timm")
+    from timm.models.vision_transformer import VisionTransformer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=0)
 
 
 def changed(change: Callable[[dict[str, Tensor]], object]) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
 from fedrec.privacy.dp.calibration import NoisePlan
+from fedrec.privacy.dp.centred_features import centred_features
 from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.feature_sum import clipped_feature_sum
@@ -21,7 +22,7 @@ from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
-from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
+from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector, trainable
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Clipping, Objective, TrainingPlan
 from fedrec.vision.models.centred_head import mean_coordinates
@@ -115,8 +116,8 @@ def contribute_mean(
     The sum stands in the coordinates of the model's released mean; the others hold noise alone.
 
     Args:
-        model: a model that centres features; its parameters don't matter.
-        inputs: (n, V, f), features of all of the merchant's records, V views each; n may be 0.
+        model: a model that centres features: its inputs, or what it computes of them with its parameters.
+        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
         settings: the plan's DP-SGD settings.
         plan: the noise plan: grid, clamp and noise share.
         rng: as for :func:`contribute`.
@@ -134,7 +135,8 @@ def contribute_mean(
 
     def feature_sum(chosen: Tensor) -> NDArray[np.float64]:
         total = np.zeros(plan.dimension)
-        total[where] = clipped_feature_sum(inputs[chosen.to(inputs.device)], clip=settings.clip)
+        vectors = centred_features(model, inputs[chosen.to(inputs.device)])
+        total[where] = clipped_feature_sum(vectors, clip=settings.clip)
         return total
 
     return _noised_sum(feature_sum, records=len(inputs), plan=plan, rng=rng)
@@ -233,7 +235,7 @@ def local_update(
             f"local update: learning rate {learning_rate} and mean size {mean_size} must be positive."
         )
     # Copied before the steps, so that the model is restored even if a step fails.
-    before = [parameter.detach().clone() for parameter in model.parameters()]
+    before = [parameter.detach().clone() for parameter in trainable(model)]
     point = parameter_vector(model)
     total = np.zeros(plan.dimension, dtype=np.int64)
     to_parameters = learning_rate * settings.clip / (plan.scale * settings.sample_rate * mean_size)
@@ -245,7 +247,7 @@ def local_update(
                 load_parameter_vector(model, point - to_parameters * total)
     finally:
         with torch.no_grad():
-            for parameter, value in zip(model.parameters(), before, strict=True):
+            for parameter, value in zip(trainable(model), before, strict=True):
                 parameter.copy_(value)
     return total
 

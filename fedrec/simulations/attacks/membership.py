@@ -203,7 +203,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
 
 def _shape(settings: MembershipSettings, spec: model_registry.ModelSpec) -> InputShape:
     """Return the shape of model inputs: grey, except for a frozen network, which takes colours."""
-    return InputShape(channels=1 if spec.features is None else 3, size=spec.image_size or settings.size)
+    return InputShape(channels=spec.channels or 1, size=spec.image_size or settings.size)
 
 
 def _counting(tell: Tell, name: str, models: int) -> Callable[[int], None]:

@@ -26,12 +26,14 @@ class CheckedFile:
         outputs: names of its outputs that can be features.
         size: side of its pictures in pixels; None where the file leaves it open.
         summary: what it holds, in a few words.
+        attentions: attention layers that fine-tuning can adapt.
     """
 
     data: bytes
     outputs: tuple[str, ...]
     size: int | None
     summary: str
+    attentions: int = 0
 
     @property
     def sha256(self) -> str:
@@ -96,7 +98,7 @@ def _checked_weights(data: bytes, architecture: str, size: int | None) -> Checke
     if size is None:
         raise ConfigError("an architecture needs --size, the side of its pictures")
     described = check_weights(data, architecture, size=size)
-    return CheckedFile(data, (LAYER,), size, described.summary)
+    return CheckedFile(data, (LAYER,), size, described.summary, described.attentions)
 
 
 def chosen_layers(outputs: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -171,6 +173,7 @@ def add_backbone(
             file_sha256=found.sha256,
             file_bytes=len(found.data),
             layers=tuple(Layer(name=name, length=length) for name, length in lengths.items()),
+            attentions=found.attentions,
         )
         if code not in (None, preparation.code):
             raise ConfigError(

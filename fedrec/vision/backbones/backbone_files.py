@@ -24,6 +24,8 @@ from fedrec.vision.backbones.view_names import FixedView
 
 HEAD: Final = "-head"
 """What follows a backbone's name in the name of the linear head on it."""
+LORA: Final = "-lora"
+"""What follows a backbone's name in the name of the model that fine-tunes it."""
 _PREPARATION_FILE: Final = "backbone.json"
 _LARGEST_PREPARATION: Final = 1 << 16
 _BLOCK: Final = 1 << 20
@@ -50,7 +52,8 @@ class Pictures(Strict):
 
     ``size`` is their side in pixels; ``mean`` is subtracted from the colours of pixels in 0 to 1, and the
     rest divided by ``std``. Features are averaged over ``views``. ``architecture`` names the network whose
-    weights a safetensors file holds; None for an ONNX file.
+    weights a safetensors file holds; None for an ONNX file. ``rank`` is that of fine-tuning's low-rank
+    changes; None for the default.
     """
 
     name: BackboneName
@@ -59,6 +62,7 @@ class Pictures(Strict):
     std: tuple[Spread, Spread, Spread]
     views: Annotated[tuple[FixedView, ...], Field(min_length=1, max_length=4)] = ("wide",)
     architecture: Architecture | None = None
+    rank: Annotated[int, Field(ge=1, le=256)] | None = None
 
     @property
     def file_name(self) -> str:
@@ -67,12 +71,16 @@ class Pictures(Strict):
 
 
 class Preparation(Pictures):
-    """What defines a backbone: the hash of its file, its outputs that are used, and its pictures."""
+    """What defines a backbone: the hash of its file, its outputs that are used, and its pictures.
+
+    ``attentions`` is the number of its attention layers that fine-tuning can adapt.
+    """
 
     kind: Literal["fedrec/backbone/1"] = "fedrec/backbone/1"
     file_sha256: Hash
     file_bytes: Annotated[int, Field(ge=1)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=16)]
+    attentions: Annotated[int, Field(ge=0)] = 0
 
     @property
     def code(self) -> str:
@@ -83,6 +91,11 @@ class Preparation(Pictures):
     def model(self) -> str:
         """The name of the linear head on its features."""
         return f"{self.name}{HEAD}"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models on it: the linear head, and fine-tuning where it has attention layers."""
+        return (self.model, f"{self.name}{LORA}") if self.attentions else (self.model,)
 
 
 def folder() -> Path:

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+from torch import nn
 
 from fedrec.errors import ConfigError
 from fedrec.protocol.schema import sha256_hex
@@ -18,7 +20,7 @@ from fedrec.vision.backbones.one_picture import OnePictureNetwork
 from fedrec.vision.backbones.onnx_files.graph_check import require_extra as require_onnx
 from fedrec.vision.backbones.onnx_files.network import OnnxNetwork, open_session
 from fedrec.vision.backbones.view_names import FixedView
-from fedrec.vision.backbones.weights_files.architecture import load_network
+from fedrec.vision.backbones.weights_files.architecture import load_network, shapes_alone, shared_copy
 from fedrec.vision.backbones.weights_files.architecture import require_extra as require_timm
 from fedrec.vision.backbones.weights_files.network import WeightsNetwork
 
@@ -99,6 +101,37 @@ def checked_content(preparation: Preparation) -> bytes:
             f"the file of backbone '{preparation.name}' has changed: remove it, and add it again"
         )
     return data
+
+
+def frozen_network(preparation: Preparation) -> nn.Module:
+    """Make the frozen network of an added backbone, whose layers the caller may replace.
+
+    A process loads its weights once, and all networks of it share their memory. On torch's meta device there
+    are shapes alone, and no file is read.
+
+    Args:
+        preparation: the backbone's, with an architecture.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or the backbone has no architecture.
+        MissingExtraError: timm isn't installed.
+    """
+    if preparation.architecture is None:
+        raise ConfigError(f"backbone '{preparation.name}' is a graph, which can't be fine-tuned")
+    if torch.get_default_device().type == "meta":
+        return shapes_alone(preparation.architecture, size=preparation.size)
+    require_timm()
+    backbone_files.check_file(preparation)
+    return shared_copy(_loaded(preparation.canonical_bytes(), preparation.architecture))
+
+
+@lru_cache(maxsize=1)
+def _loaded(encoded: bytes, architecture: str) -> nn.Module:
+    preparation = Preparation.model_validate_json(encoded)
+    return load_network(checked_content(preparation), architecture, size=preparation.size)
 
 
 def feature_set(preparation: Preparation) -> FeatureSet:

@@ -92,9 +92,11 @@ def test_a_backbone_is_added_listed_and_removed(file: Path, data_folder: Path) -
             "std": [0.229, 0.224, 0.225],
             "views": ["wide"],
             "architecture": None,
+            "rank": None,
             "file_sha256": sha256,
             "file_bytes": file.stat().st_size,
             "layers": [{"name": "map", "length": WIDTH}, {"name": "features", "length": WIDTH}],
+            "attentions": 0,
         }
     ]
     folder = data_folder / "tiny"

@@ -14,16 +14,26 @@ from typer.testing import CliRunner
 from fedrec.api.trained_model import load_model
 from fedrec.cli.app import app
 from fedrec.config import load_config
-from fedrec.errors import ConfigError, FedrecError
+from fedrec.errors import ConfigError, FedrecError, MissingExtraError
+from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
 from fedrec.vision.backbones import adding, backbone_files
 from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.trial import try_here
+from fedrec.vision.backbones.weights_files import architecture
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker
-from tests.support.vision_transformers import ADD_OPTIONS, ARCHITECTURE, SIDE, WIDTH, written_weights
+from tests.support.vision_transformers import (
+    ADD_OPTIONS,
+    ARCHITECTURE,
+    BLOCKS,
+    SIDE,
+    WIDTH,
+    encoded,
+    written_weights,
+)
 
 pytest.importorskip("timm")
 OPTIONS = ["--size", SIDE, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
@@ -61,18 +71,23 @@ def test_weights_are_added_under_a_hash_of_file_and_architecture(file: Path, dat
     kept = backbone_files.read("tiny")
     assert kept is not None and kept.architecture == ARCHITECTURE
     assert [(layer.name, layer.length) for layer in kept.layers] == [("final", WIDTH)]
-    assert kept.file_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (kept.attentions, kept.file_sha256) == (BLOCKS, hashlib.sha256(file.read_bytes()).hexdigest())
     assert hashlib.sha256(kept.canonical_bytes()).hexdigest() == kept.code
-    assert told.startswith(f"tiny-head: {ARCHITECTURE}, {SIDE} pixels, final ({WIDTH})")
+    assert told.startswith(f"tiny-head and tiny-lora: {ARCHITECTURE}, {SIDE} pixels, final ({WIDTH})")
     assert (data_folder / "tiny" / "network.safetensors").read_bytes() == file.read_bytes()
     assert kept.code != kept.model_copy(update={"architecture": "test_vit2"}).code
-    assert "tiny-head" in model_registry.names() and model_registry.code_of("tiny-head") == kept.code
+    for name in ("tiny-head", "tiny-lora"):
+        assert name in model_registry.names() and model_registry.code_of(name) == kept.code
 
 
 @pytest.mark.usefixtures("no_process")
 def test_the_listed_command_adds_the_same_weights_elsewhere(file: Path) -> None:
-    told = run("add", file, "--name", "tiny", "--architecture", ARCHITECTURE, *OPTIONS)
+    told = run("add", file, "--name", "tiny", "--architecture", ARCHITECTURE, "--rank", 2, *OPTIONS)
+    spec = model_registry.get("tiny-lora")
+    model = spec.build(classes=5, channels=3, size=SIDE, seed=0)
+    assert parameter_count(model) == BLOCKS * 2 * 2 * WIDTH + 6 * WIDTH
     run("remove", "tiny")
+    assert "tiny-lora" not in model_registry.names()
     command = told.splitlines()[-1].partition("fedrec backbone ")[2].replace("FILE", str(file)).split()
     assert "--code" in command and run(*command) == told
 
@@ -81,7 +96,7 @@ def test_the_listed_command_adds_the_same_weights_elsewhere(file: Path) -> None:
 def test_check_shows_what_a_file_holds(file: Path, data_folder: Path) -> None:
     told = run("check", file, "--architecture", ARCHITECTURE, "--size", SIDE)
     assert hashlib.sha256(file.read_bytes()).hexdigest() in told
-    assert f"output final: {WIDTH} features" in told
+    assert f"{BLOCKS} attention layers" in told and f"output final: {WIDTH} features" in told
     assert not data_folder.exists()
 
 
@@ -128,3 +143,49 @@ def trained(
     result = simulate(load_config(None, options))
     assert load_model(result.folder).network is not None
     return tuple(json.loads((result.folder / name).read_text()) for name in ("plan.json", "report.json"))
+
+
+@pytest.mark.usefixtures("no_process")
+def test_fine_tuning_is_trained_to_its_report(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_backbone(file, backbone_files.pictures_of(name="tiny", **ADD_OPTIONS))
+    plan, report = trained("tiny-lora", tmp_path, monkeypatch)
+    assert (plan["model_code"], plan["channels"], plan["image_size"]) == (made.code, 3, SIDE)
+    assert plan["dimension"] == BLOCKS * 2 * 8 * WIDTH + 6 * WIDTH
+    assert [line["opened"] for line in report["rounds"]] == [True, True]
+
+
+@pytest.mark.usefixtures("no_process")
+def test_fine_tuning_takes_its_own_pictures_and_the_file_that_was_added(
+    file: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_backbone(file, backbone_files.pictures_of(name="tiny", **ADD_OPTIONS))
+    spec = model_registry.get("tiny-lora")
+    assert (spec.channels, spec.image_size, spec.record_shape(3, SIDE)) == (3, SIDE, (3, SIDE, SIDE))
+    for channels, size in ((1, SIDE), (3, 64)):
+        with pytest.raises(ConfigError, match=f"takes colour pictures of {SIDE} pixels a side, not {size}"):
+            count_from_shapes(lambda: spec.build(classes=2, channels=channels, size=size, seed=0))  # noqa: B023
+    path = data_folder / "tiny" / "network.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    # Shapes are counted without the file; whoever would compute with it finds that it has changed.
+    assert count_from_shapes(lambda: spec.build(classes=2, channels=3, size=SIDE, seed=0)) > 0
+    for use in (spec.check, lambda: spec.build(classes=2, channels=3, size=SIDE, seed=0)):
+        with pytest.raises(ConfigError, match="is missing or damaged: run 'fedrec backbone remove tiny'"):
+            use()
+    monkeypatch.setattr(architecture, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="timm"):
+        spec.check()
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_backbone_without_plain_attention_gives_a_head_alone(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "resnet.safetensors"
+    path.write_bytes(encoded(timm.create_model("test_resnet").state_dict()))
+    options = ADD_OPTIONS | {"architecture": "test_resnet"}
+    made = add_backbone(path, backbone_files.pictures_of(name="net", **options))
+    assert made.models == ("net-head",) and "net-lora" not in model_registry.names()
+    assert model_registry.code_of("net-lora") is None
+    with pytest.raises(ConfigError, match="there is no model 'net-lora'"):
+        model_registry.get("net-lora")

@@ -7,11 +7,12 @@ before a network is made.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from fedrec._internal.text import counted, listed, one_line
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.weights_files.header import FLOATS, StoredTensor, read_header
+
+if TYPE_CHECKING:
+    from timm.layers.attention import Attention
 
 _SHOWN: Final = 3
 """Tensors that a message names."""
@@ -42,16 +46,19 @@ class Described:
     Attributes:
         tensors: shape of each parameter and stored buffer, and whether its elements are floats.
         classifiers: names of the layers that score classes, which the network is made without.
+        attentions: number of attention layers that :func:`attention_layers` finds.
     """
 
     tensors: Mapping[str, tuple[tuple[int, ...], bool]]
     classifiers: tuple[str, ...]
+    attentions: int
 
     @property
     def summary(self) -> str:
         """What it has, in a few words."""
         numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
-        return f"{counted(len(self.tensors), 'tensor')} of {numbers:,} numbers"
+        adapted = f", {counted(self.attentions, 'attention layer')}" if self.attentions else ""
+        return f"{counted(len(self.tensors), 'tensor')} of {numbers:,} numbers{adapted}"
 
 
 def describe(architecture: str, *, size: int) -> Described:
@@ -78,7 +85,7 @@ def describe(architecture: str, *, size: int) -> Described:
     tensors = {
         name: (tuple(value.shape), value.is_floating_point()) for name, value in network.state_dict().items()
     }
-    return Described(tensors, classifiers)
+    return Described(tensors, classifiers, len(attention_layers(network)))
 
 
 def shapes_alone(architecture: str, *, size: int) -> nn.Module:
@@ -97,6 +104,26 @@ def shapes_alone(architecture: str, *, size: int) -> nn.Module:
     """
     with torch.device("meta"):
         return _made(architecture, size)
+
+
+def attention_layers(network: nn.Module) -> dict[str, Attention]:
+    """Find the layers that compute query, key and value of plain attention by one linear layer each.
+
+    Args:
+        network: a network of timm.
+
+    Returns:
+        timm's attention layers, by name, whose layer ``qkv`` gives three vectors of equal length.
+    """
+    from timm.layers.attention import Attention
+
+    return {
+        name: layer
+        for name, layer in network.named_modules()
+        if type(layer) is Attention
+        and type(layer.qkv) is nn.Linear
+        and layer.qkv.out_features == 3 * layer.num_heads * layer.head_dim
+    }
 
 
 def check_weights(data: bytes, architecture: str, *, size: int) -> Described:
@@ -208,3 +235,20 @@ def pooled_features(network: nn.Module, pictures: Tensor) -> Tensor:
     # Every network of timm has both; torch's class declares neither.
     features: Tensor = network.forward_head(network.forward_features(pictures), pre_logits=True)  # type: ignore[operator]
     return features
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """Copy a frozen network's layers, which can then be replaced; the weights' memory is shared.
+
+    Args:
+        network: the network.
+
+    Returns:
+        The copy; moving it to a device leaves the original where it is.
+    """
+    shared: dict[int, Tensor] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in network.parameters()
+    }
+    shared |= {id(buffer): buffer.detach() for buffer in network.buffers()}
+    return copy.deepcopy(network, shared)

@@ -16,12 +16,15 @@ from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.trial import Trial, try_here
 from fedrec.vision.backbones.weights_files import architecture as architectures
 from fedrec.vision.backbones.weights_files.architecture import (
+    attention_layers,
     check_weights,
     describe,
     load_network,
+    pooled_features,
+    shared_copy,
 )
 from fedrec.vision.backbones.weights_files.network import WeightsNetwork
-from tests.support.vision_transformers import ARCHITECTURE, SIDE, WIDTH, changed, encoded, weights
+from tests.support.vision_transformers import ARCHITECTURE, BLOCKS, SIDE, WIDTH, changed, encoded, weights
 
 timm = pytest.importorskip("timm")
 HALF = (0.5, 0.5, 0.5)
@@ -122,11 +125,32 @@ def test_the_largest_architectures_are_described_without_their_memory(
 ) -> None:
     small = encoded()
     described = describe("vit_giant_patch14_224", size=224)
+    assert described.attentions == 40
     assert described.tensors["blocks.39.attn.qkv.weight"] == ((3 * 1408, 1408), True)
     # Without a check of the shapes first, this would take 4 GB for random weights.
     monkeypatch.setattr(torch.random, "fork_rng", None)
     with pytest.raises(ConfigError, match="it lacks"):
         load_network(small, "vit_giant_patch14_224", size=224)
+
+
+def test_plain_attention_is_found_and_other_kinds_are_not() -> None:
+    assert describe(ARCHITECTURE, size=SIDE).attentions == BLOCKS
+    for name in ("resnet18", "swin_tiny_patch4_window7_224"):
+        assert describe(name, size=224).attentions == 0
+    layers = attention_layers(load_network(encoded(), ARCHITECTURE, size=SIDE))
+    assert list(layers) == [f"blocks.{number}.attn" for number in range(BLOCKS)]
+
+
+def test_networks_of_one_file_share_its_memory_and_not_their_layers() -> None:
+    network = load_network(encoded(), ARCHITECTURE, size=SIDE)
+    one, other = shared_copy(network), shared_copy(network)
+    for name, value in network.state_dict().items():
+        assert one.state_dict()[name].data_ptr() == value.data_ptr()
+    attention_layers(one)["blocks.0.attn"].register_module("qkv", torch.nn.Identity())
+    assert isinstance(attention_layers(other)["blocks.0.attn"].qkv, torch.nn.Linear)
+    one.double()
+    images = torch.zeros(1, 3, SIDE, SIDE)
+    assert torch.equal(pooled_features(other, images), pooled_features(network, images))
 
 
 def test_weights_that_are_not_finite_fail_their_trial(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""Fine-tune a frozen vision transformer by low-rank changes of its attention (LoRA), with a head on top."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrec.errors import ConfigError
+from fedrec.vision.backbones.weights_files.architecture import attention_layers, pooled_features
+from fedrec.vision.models.centred_head import CentredHead
+
+RANK: Final = 8
+"""Default rank of each change: the parameters, and so the noise, grow with it."""
+ALPHA: Final = 0.1
+"""A change is multiplied by alpha / rank."""
+
+
+class LowRankQueryValue(nn.Module):
+    """A frozen layer that computes query, key and value, with a low-rank change of query and value.
+
+    The change is alpha / rank * B A (Hu et al. 2022, "LoRA"). Keys are left as they are: at equal numbers of
+    parameters, changing query and value gains most (their section 7.1), and each parameter needs noise.
+
+    B starts at zero, so that the network starts as it was. A is fixed and public: each entry is a sign, of a
+    hash of the layer's name, over the square root of its inputs. It needs no noise then, and noise enters the
+    change once instead of as a product (Sun et al. 2024, "Improving LoRA in Privacy-preserving Federated
+    Learning").
+
+    Args:
+        frozen: maps tokens (..., inputs) to query, key and value side by side (..., 3 * width).
+        rank: of each change.
+        alpha: what a change is multiplied by, times the rank.
+        name: of the layer in its network.
+    """
+
+    def __init__(self, frozen: nn.Linear, *, rank: int, alpha: float, name: str) -> None:
+        super().__init__()
+        width = frozen.out_features // 3
+        self.frozen = frozen
+        self.down = nn.Linear(frozen.in_features, 2 * rank, bias=False).requires_grad_(False)
+        self.query = nn.Linear(rank, width, bias=False)
+        self.value = nn.Linear(rank, width, bias=False)
+        signs = _signs(name, 2 * rank * frozen.in_features)
+        with torch.no_grad():
+            self.down.weight.copy_(signs.reshape(self.down.weight.shape) * frozen.in_features**-0.5)
+        nn.init.zeros_(self.query.weight)
+        nn.init.zeros_(self.value.weight)
+        self._scale = alpha / rank
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return query, key and value side by side."""
+        query, key, value = self.frozen(tokens).chunk(3, dim=-1)
+        for_query, for_value = (self._scale * self.down(tokens)).chunk(2, dim=-1)
+        return torch.cat([query + self.query(for_query), key, value + self.value(for_value)], dim=-1)
+
+
+def _signs(name: str, count: int) -> Tensor:
+    """Draw signs that every machine draws alike, float32 (count,)."""
+    drawn = hashlib.shake_256(f"fedrec/lora/1 {name}".encode()).digest((count + 7) // 8)
+    bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8))[:count]
+    return torch.from_numpy(2.0 * bits.astype(np.float32) - 1.0)
+
+
+class FineTuned(nn.Module):
+    """Map pictures (n, 3, size, size) to class scores (n, classes): an adapted network, and a linear head.
+
+    The head takes the network's pooled features, brought to unit length. It centres them by the mean that a
+    training releases in its first round, when the network is still as it was.
+
+    Args:
+        network: a frozen network of timm's, with plain attention; its attention layers are replaced.
+        classes: k, the number of classes.
+        dimension: length of its pooled features.
+        rank: of each change.
+        alpha: what a change is multiplied by, times the rank.
+
+    Raises:
+        ConfigError: there is no class, or the network has no attention that can be adapted.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, classes: int, dimension: int, rank: int = RANK, alpha: float = ALPHA
+    ) -> None:
+        super().__init__()
+        found = attention_layers(network)
+        if classes < 1 or not found:
+            raise ConfigError(
+                "fine-tuning needs at least one class and a network with plain attention: it was given "
+                f"{classes} classes and {len(found)} attention layers"
+            )
+        self.network = network.requires_grad_(False)
+        for name, attention in found.items():
+            changed = LowRankQueryValue(attention.qkv, rank=rank, alpha=alpha, name=name)
+            attention.register_module("qkv", changed)
+        self.head = CentredHead(classes=classes, dimension=dimension)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the class scores (logits)."""
+        scores: Tensor = self.head(F.normalize(pooled_features(self.network, pictures), dim=1))
+        return scores
