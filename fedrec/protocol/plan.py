@@ -261,7 +261,7 @@ class TrainingPlan(Strict):
         """Return a copy without the derived values, since ``model_copy`` changes the fields of one."""
         copied = super().__copy__()
         for derived in ("training_id", "signing_keys"):
-            copied.__dict__.pop(derived, None)
+            vars(copied).pop(derived, None)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

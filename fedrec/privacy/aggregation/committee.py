@@ -204,18 +204,19 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
     statement = key.statement
     if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
         raise ProtocolError("a sealing key is of another training, or not of a committee member")
-    return _usable_key(key, plan.key_of(statement.merchant))
+    return _usable_key(key.model_dump_json(), plan.key_of(statement.merchant))
 
 
 @lru_cache(maxsize=_KEPT_KEYS)
-def _usable_key(key: SignedSealingKey, signer: bytes) -> bytes:
-    """Return a sealing key's public half if it is signed and can be used.
+def _usable_key(signed: str, signer: bytes) -> bytes:
+    """Return the public half of a sealing key, given as JSON, if it is signed and can be used.
 
     The same keys come in each round, to each merchant that a process hosts, and are checked once.
 
     Raises:
         ProtocolError: as :func:`check_sealing_key` raises.
     """
+    key = SignedSealingKey.model_validate_json(signed)
     statement = key.statement
     if not verify(
         signer,
