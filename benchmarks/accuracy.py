@@ -27,7 +27,7 @@ FOLDS = 4
 SMALL_SIDE = 32
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 
-Options = Mapping[str, object]
+Options = dict[str, object]
 
 
 @dataclass(frozen=True)
