@@ -1,17 +1,19 @@
-"""The losses whose per-record gradients are clipped. Each is a sum over the images of a pass."""
+"""The losses whose per-record gradients are clipped. Each is a sum over the images of a pass.
+
+Torch is imported on use: a plan's objective is also checked by commands that compute no loss.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Final
 
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import LossName, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CROSS_ENTROPY_OBJECTIVE: Final = Objective(loss="cross-entropy")
 """The objective of a training that sets none."""
@@ -35,14 +37,18 @@ class Loss:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
 
 def _hinge(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    rivals = logits + 1.0 - F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    from torch.nn.functional import one_hot
+
+    rivals = logits + 1.0 - one_hot(labels, logits.shape[1]).to(logits.dtype)
     own = logits.gather(1, labels[:, None])[:, 0]
     # Of equal rivals each has its share of the gradient: at the start all scores may be zero.
-    return torch.sum(rivals.amax(dim=1) - own)
+    return (rivals.amax(dim=1) - own).sum()
 
 
 CROSS_ENTROPY: Final = Loss(name="cross-entropy", total=_cross_entropy, of_probabilities=True)
@@ -79,5 +85,5 @@ def objective_sum(objective: Objective, logits: Tensor, labels: Tensor) -> Tenso
         A scalar.
     """
     if objective.class_prior:
-        logits = logits + torch.tensor(objective.class_prior, dtype=logits.dtype, device=logits.device).log()
+        logits = logits + logits.new_tensor(objective.class_prior).log()
     return LOSSES[objective.loss].total(logits, labels, objective.label_smoothing)
