@@ -74,25 +74,34 @@ class ServerSetting(Strict):
 ServerSettings = Annotated[tuple[ServerSetting, ...], FailFast(), Field(max_length=16)]
 
 
-class Schedule(Strict):
-    """How the server's learning rate changes from step to step."""
+class _WithSettings(Strict):
+    """A choice by name that has numeric settings."""
 
-    name: Name
     settings: ServerSettings = ()
-
-    @property
-    def text(self) -> str:
-        """The schedule and its settings in a few words."""
-        settings = ", ".join(f"{setting.name} {setting.value:g}" for setting in self.settings)
-        return f"{self.name} ({settings})" if settings else self.name
 
     @property
     def values(self) -> dict[str, float]:
         """The settings by name."""
         return {setting.name: setting.value for setting in self.settings}
 
+    @property
+    def _settings_texts(self) -> tuple[str, ...]:
+        return tuple(f"{setting.name} {setting.value:g}" for setting in self.settings)
 
-class ServerUpdate(Strict):
+
+class Schedule(_WithSettings):
+    """How the server's learning rate changes from step to step."""
+
+    name: Name
+
+    @property
+    def text(self) -> str:
+        """The schedule and its settings in a few words."""
+        settings = ", ".join(self._settings_texts)
+        return f"{self.name} ({settings})" if settings else self.name
+
+
+class ServerUpdate(_WithSettings):
     """How the server updates the model with an opened sum; no merchant's privacy depends on it.
 
     ``averaging`` is the decay of the exponential moving average whose parameters are the training's result; 0
@@ -101,7 +110,6 @@ class ServerUpdate(Strict):
 
     optimizer: Name
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
-    settings: ServerSettings = ()
     schedule: Schedule = Schedule(name="constant")
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Penalty = 0.0
@@ -113,18 +121,13 @@ class ServerUpdate(Strict):
         return ", ".join(
             (
                 f"{self.optimizer}, learning rate {self.learning_rate:g}",
-                *(f"{setting.name} {setting.value:g}" for setting in self.settings),
+                *self._settings_texts,
                 f"averaging {self.averaging:g}",
                 f"schedule {self.schedule.text}",
                 *((f"weight decay {self.weight_decay:g}",) if self.weight_decay else ()),
                 *((f"L1 {self.l1:g}",) if self.l1 else ()),
             )
         )
-
-    @property
-    def values(self) -> dict[str, float]:
-        """The settings by name."""
-        return {setting.name: setting.value for setting in self.settings}
 
 
 class Objective(Strict):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import pytest
 from typer.testing import CliRunner
 
@@ -20,14 +19,13 @@ from fedrec.errors import ConfigError, FedrecError, MissingExtraError
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
-from fedrec.vision.backbones import adding, backbone_files
+from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.backbone import unit
 from fedrec.vision.backbones.backbone_files import Pictures, Preparation
 from fedrec.vision.backbones.file_backbone import FileBackbone
 from fedrec.vision.backbones.fixed_views import fixed_view
 from fedrec.vision.backbones.onnx_files import graph_check
-from fedrec.vision.backbones.trial import try_here
 from fedrec.vision.feature_cache import default_cache_dir
 from fedrec.vision.model_inputs import input_shape, model_inputs
 from fedrec.vision.synthetic import generate, write
@@ -37,18 +35,7 @@ from tests.support.networks import ADD_OPTIONS, SIDE, WIDTH, vision_transformer,
 COLOURS = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
 
-@pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's data and cache folder of the test's own; returns that of the backbones."""
-    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "data" / name)
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    return tmp_path / "data" / "fedrec" / "backbones"
-
-
-@pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves a second for each file."""
-    monkeypatch.setattr(adding, "try_network", try_here)
+pytestmark = pytest.mark.usefixtures("data_folder")
 
 
 @pytest.fixture

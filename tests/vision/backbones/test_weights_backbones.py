@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 from typer.testing import CliRunner
 
@@ -19,9 +18,8 @@ from fedrec.privacy.dp.vectors import count_from_shapes, parameter_count
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
-from fedrec.vision.backbones import adding, backbone_files
+from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.adding import add_backbone
-from fedrec.vision.backbones.trial import try_here
 from fedrec.vision.backbones.weights_files import architecture
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker
@@ -39,18 +37,7 @@ pytest.importorskip("timm")
 OPTIONS = ["--size", SIDE, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
 
-@pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's data and cache folder of the test's own; returns that of the backbones."""
-    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "data" / name)
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    return tmp_path / "data" / "fedrec" / "backbones"
-
-
-@pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves seconds for each file."""
-    monkeypatch.setattr(adding, "try_network", try_here)
+pytestmark = pytest.mark.usefixtures("data_folder")
 
 
 @pytest.fixture
