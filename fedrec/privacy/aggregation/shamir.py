@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import reed_solomon
+from fedrec.privacy.aggregation import field, reed_solomon
 from fedrec.privacy.randomness import Randomness
 
-PRIME = (1 << 31) - 1
+PRIME = field.PRIME
 MAX_MEMBERS = 1024
 
 _MAGIC = b"FRSH"
@@ -73,12 +73,7 @@ def evaluate(coefficients: UInt64Array, *, members: int) -> UInt64Array:
             f"a committee of {members} with threshold {threshold} isn't possible: "
             f"it takes threshold <= members <= {MAX_MEMBERS}"
         )
-    points = np.arange(1, members + 1, dtype=np.uint64)[:, None]
-    # Horner's rule; every product stays below 2**42.
-    out = np.zeros((members, coefficients.shape[1]), dtype=np.uint64)
-    for row in coefficients[::-1]:
-        out = (out * points + row) % _P
-    return out
+    return field.multiply(field.powers(members, threshold), coefficients)
 
 
 def add(left: UInt64Array, right: UInt64Array) -> UInt64Array:
