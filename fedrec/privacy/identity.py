@@ -8,6 +8,7 @@ Combiners") prove secure while one of the two is.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fedrec._internal.shared_results import SHARED
 from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.randomness import Randomness
 
@@ -119,6 +121,15 @@ def verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) -
     """
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
+    # Committee members that one process hosts verify the same signatures, and so does the server.
+    return SHARED.of(
+        ("signature", public, signature, context, message),
+        lambda: _verify(public, message, signature, context),
+        size=lambda _: len(message) + 512,
+    )
+
+
+def _verify(public: bytes, message: bytes, signature: bytes, context: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed(message, context))
     except (InvalidSignature, ValueError):
@@ -208,25 +219,43 @@ def _box_cipher(
     return ChaCha20Poly1305(derive.derive(encapsulated + shared))
 
 
-def _exchange(public: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Agree on two secrets with a key's holder: X25519's, its ephemeral key, ML-KEM's, its ciphertext."""
+@lru_cache(maxsize=128)
+def _sealing_halves(public: bytes) -> tuple[X25519PublicKey, MLKEM768PublicKey]:
+    """Read a public key, once for the rounds in which the same committee is sealed to.
+
+    Returns:
+        The X25519 and the ML-KEM-768 half.
+
+    Raises:
+        AggregationError: a half is malformed.
+        ConfigError: the installed package ``cryptography`` was built without ML-KEM.
+    """
     if len(public) != SEALING_KEY_BYTES:
         raise AggregationError(
             f"a sealing key has {len(public)} bytes, not the {SEALING_KEY_BYTES} of X25519 and ML-KEM-768"
         )
-    ephemeral = X25519PrivateKey.generate()
     try:
-        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(public[:KEY_BYTES]))
-    except ValueError:
-        raise AggregationError(
-            "the X25519 half of a sealing key is of small order: it seals nothing"
-        ) from None
-    try:
-        encapsulated, ciphertext = MLKEM768PublicKey.from_public_bytes(public[KEY_BYTES:]).encapsulate()
+        return (
+            X25519PublicKey.from_public_bytes(public[:KEY_BYTES]),
+            MLKEM768PublicKey.from_public_bytes(public[KEY_BYTES:]),
+        )
     except ValueError:
         raise AggregationError("the ML-KEM-768 half of a sealing key is malformed") from None
     except UnsupportedAlgorithm:
         raise ConfigError(_NO_KEM) from None
+
+
+def _exchange(public: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Agree on two secrets with a key's holder: X25519's, its ephemeral key, ML-KEM's, its ciphertext."""
+    key, kem = _sealing_halves(public)
+    ephemeral = X25519PrivateKey.generate()
+    try:
+        shared = ephemeral.exchange(key)
+    except ValueError:
+        raise AggregationError(
+            "the X25519 half of a sealing key is of small order: it seals nothing"
+        ) from None
+    encapsulated, ciphertext = kem.encapsulate()
     return shared, ephemeral.public_key().public_bytes_raw(), encapsulated, ciphertext
 
 

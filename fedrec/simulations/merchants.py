@@ -12,6 +12,7 @@ import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
+from fedrec._internal.shared_results import SHARED
 from fedrec.clients.assembly import merchant_randomness, open_context
 from fedrec.clients.client_app import build_client_app
 from fedrec.clients.context import LocalResources, MerchantContext
@@ -28,6 +29,8 @@ from fedrec.vision.model_inputs import to_inputs
 from fedrec.vision.model_registry import ModelSpec
 
 COST_FILE = "cost.json"
+SHARED_BYTES = 192 * 2**20
+"""Limit of the results that a process's merchants share; the checks of 1,000 dealings take half of it."""
 
 
 def add_cost(path: Path, *, train: float, encrypt: float) -> None:
@@ -153,6 +156,7 @@ class SimulatedMerchants:
     def __call__(self) -> ClientApp:
         """Return a ClientApp that answers for every merchant of the simulation; each is made on first use."""
         alive: dict[int, Merchant] = {}
+        SHARED.share(SHARED_BYTES)
 
         def drop(index: int) -> None:
             alive.pop(index).close()

@@ -24,13 +24,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.privacy.aggregation.shamir import PRIME
+from fedrec._internal.shared_results import SHARED
+from fedrec.privacy.aggregation.field import PRIME, multiply, powers, products_with
 
 REPETITIONS = 5
 
 _DOMAIN = b"fedrec/degree-challenge/1"
 _P = np.uint64(PRIME)
-_BITS = np.uint64(31)
 
 UInt64Array = NDArray[np.uint64]
 
@@ -49,24 +49,27 @@ def challenge(statement: bytes, commitments: Sequence[str], *, threshold: int, c
     Returns:
         (REPETITIONS, count) uint64 below p.
     """
+    # In four bytes each where results are shared: members of one process verify the same dealings.
+    words = SHARED.of(
+        ("degree challenge", statement, tuple(commitments), threshold, count),
+        lambda: _challenge(
+            (statement, str(threshold).encode(), *(c.encode() for c in commitments)),
+            length=4 * REPETITIONS * count,
+        ),
+        size=lambda words: words.nbytes + 128 * len(commitments),
+    )
+    return words.astype(np.uint64).reshape(REPETITIONS, count)
+
+
+def _challenge(parts: Sequence[bytes], *, length: int) -> NDArray[np.uint32]:
+    """Return the weights as numbers below p."""
     hashed = hashlib.shake_256(_DOMAIN)
-    for part in (statement, str(threshold).encode(), *(c.encode() for c in commitments)):
+    for part in parts:
         hashed.update(len(part).to_bytes(4, "little") + part)
-    words = np.frombuffer(hashed.digest(4 * REPETITIONS * count), dtype="<u4").astype(np.uint64) & _P
+    words = np.frombuffer(hashed.digest(length), dtype="<u4").astype(np.uint32, copy=False) & np.uint32(PRIME)
     # Of 31 bits only p itself has another remainder.
-    words[words == _P] = 0
-    return words.reshape(REPETITIONS, count)
-
-
-def _combine(weights: UInt64Array, rows: UInt64Array) -> UInt64Array:
-    """Return rows @ weights.T modulo p: (REPETITIONS, n) and (k, n) to (k, REPETITIONS)."""
-    columns = []
-    for weight in weights:
-        products = rows * weight
-        # A product is below 2**62. As 2**31 is 1 modulo p, adding its halves of 31 bits keeps the remainder,
-        # in less time than a division. It leaves less than 2**32, of which fewer than 2**32 are added.
-        columns.append(((products & _P) + (products >> _BITS)).sum(axis=1, dtype=np.uint64) % _P)
-    return np.stack(columns, axis=1)
+    words[words == PRIME] = 0
+    return words
 
 
 def prove(coefficients: UInt64Array, weights: UInt64Array) -> UInt64Array:
@@ -80,7 +83,7 @@ def prove(coefficients: UInt64Array, weights: UInt64Array) -> UInt64Array:
         (threshold, REPETITIONS) uint64 below p.
     """
     count = weights.shape[1]
-    return (_combine(weights, coefficients[:, :count]) + coefficients[:, count:]) % _P
+    return (multiply(weights, coefficients[:, :count].T).T + coefficients[:, count:]) % _P
 
 
 def holds(proof: UInt64Array, share: UInt64Array, *, member: int, weights: UInt64Array) -> bool:
@@ -96,8 +99,7 @@ def holds(proof: UInt64Array, share: UInt64Array, *, member: int, weights: UInt6
         Whether the proof is valid for this member.
     """
     count = weights.shape[1]
-    at_member = np.zeros(REPETITIONS, dtype=np.uint64)
-    for row in proof[::-1]:
-        at_member = (at_member * np.uint64(member) + row) % _P
-    expected = (_combine(weights, share[None, :count])[0] + share[count:]) % _P
+    terms = proof * powers(member, len(proof))[member - 1][:, None] % _P
+    at_member = terms.sum(axis=0, dtype=np.uint64) % _P
+    expected = (products_with(weights, share[:count]) + share[count:]) % _P
     return bool(np.array_equal(at_member, expected))

@@ -10,6 +10,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
+from fedrec._internal.shared_results import SHARED
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.seal import RingEngine
 from fedrec.privacy.dp.noise import discrete_gaussian
@@ -104,6 +105,14 @@ def public_polynomials(
             "encryption needs the training's SHA-256 in lower-case hex and a round number from 0 to 2**64-1"
         )
     prefix = _PUBLIC_DOMAIN + struct.pack("<IQQ", degree, modulus, round_number) + bytes.fromhex(training_id)
+    return SHARED.of(
+        ("public polynomials", prefix, first, count),
+        lambda: _from_keystreams(prefix, first=first, count=count, degree=degree, modulus=modulus),
+        size=lambda polynomials: polynomials.nbytes + 512,
+    )
+
+
+def _from_keystreams(prefix: bytes, *, first: int, count: int, degree: int, modulus: int) -> UInt64Array:
     mask, bound = np.uint64((1 << modulus.bit_length()) - 1), np.uint64(modulus)
     # Nearly always enough words at once; otherwise more are read from the same stream.
     guess = int(degree * (1 << modulus.bit_length()) / modulus * 1.02) + 64
@@ -118,6 +127,7 @@ def public_polynomials(
             accepted = words[words < bound][: degree - filled]
             out[row, filled : filled + accepted.size] = accepted
             filled += accepted.size
+    out.flags.writeable = False
     return out
 
 
