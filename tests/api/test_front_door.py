@@ -254,9 +254,9 @@ def test_names_and_paths_work_as_on_the_command_line(tmp_path: Path) -> None:
         "workers": 1,
         "sample_rate": 0.02,
     }
-    result = fedrec.simulate("cnn", **options)
+    result = fedrec.simulate("cnn-tanh", **options)
     run = result.report["run"]
-    assert (run["model"], run["merchants"], run["dataset"], run["rounds"]) == ("cnn", 3, "synthetic", 1)
+    assert (run["model"], run["merchants"], run["dataset"], run["rounds"]) == ("cnn-tanh", 3, "synthetic", 1)
     with pytest.raises(ConfigError, match="--epsilon 'many'"):
         fedrec.simulate(epsilon="many")  # type: ignore[arg-type]
 

@@ -191,7 +191,15 @@ def test_a_unit_is_chosen_once(tmp_path: Path, photos: Path) -> None:
 
 
 def test_a_simulation_charges_the_counts_that_its_plan_is_made_of(tmp_path: Path) -> None:
-    options = {"merchants": 3, "rounds": 2, "workers": 1, "device": "cpu", "seed": 5, "epsilon": 4.0}
+    options = {
+        "merchants": 3,
+        "model": "cnn-tanh",
+        "rounds": 2,
+        "workers": 1,
+        "device": "cpu",
+        "seed": 5,
+        "epsilon": 4.0,
+    }
     result = simulate(load_config(None, options | {"out": tmp_path / "run"}))
     plan = json.loads((result.folder / "plan.json").read_text("utf-8"))
     sizes = []
@@ -221,6 +229,13 @@ def test_a_simulation_charges_the_counts_that_its_plan_is_made_of(tmp_path: Path
 
 
 def test_an_epsilon_below_that_of_a_count_is_out_of_reach(tmp_path: Path) -> None:
-    options = {"merchants": 3, "rounds": 2, "device": "cpu", "epsilon": 0.1, "out": tmp_path / "run"}
+    options = {
+        "merchants": 3,
+        "model": "cnn-tanh",
+        "rounds": 2,
+        "device": "cpu",
+        "epsilon": 0.1,
+        "out": tmp_path / "run",
+    }
     with pytest.raises(UnreachableBudgetError, match="counts of records that are declared"):
         simulate(load_config(None, options))

@@ -202,7 +202,14 @@ def sellers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_simulation_with_products_charges_and_reports_them(sellers: Path, tmp_path: Path) -> None:
-    options = {"data": sellers, "partition": "folder", "unit": "product", "rounds": 2, "workers": 1}
+    options = {
+        "data": sellers,
+        "partition": "folder",
+        "unit": "product",
+        "model": "cnn-tanh",
+        "rounds": 2,
+        "workers": 1,
+    }
     options |= {"device": "cpu", "epsilon": 60, "delta": 1e-3, "sample_rate": 0.5, "out": tmp_path / "run"}
     result = simulate(load_config(None, options))
     report = json.loads((result.folder / "report.json").read_text("utf-8"))

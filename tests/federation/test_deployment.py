@@ -37,7 +37,7 @@ MERCHANTS = ("merchant-00", "merchant-01", "merchant-02")
 ROUNDS, SEED = 2, 11
 PLAN = f"""
 [training]
-model = "cnn"
+model = "cnn-tanh"
 rounds = {ROUNDS}
 sample_rate = 0.5
 epsilon = 60
@@ -77,7 +77,14 @@ def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def simulated(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the same training, simulated."""
     run = tmp_path_factory.mktemp("simulated") / "run"
-    options = {"data": photos, "partition": "folder", "rounds": ROUNDS, "seed": SEED, "device": "cpu"}
+    options = {
+        "data": photos,
+        "partition": "folder",
+        "model": "cnn-tanh",
+        "rounds": ROUNDS,
+        "seed": SEED,
+        "device": "cpu",
+    }
     options |= {"sample_rate": 0.5, "epsilon": 60, "delta": 1e-3, "workers": 1, "out": run}
     return simulate(load_config(None, options)).folder
 

@@ -56,7 +56,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(photos: Path, out: Path, **options: object) -> dict[str, Any]:
-    flags: dict[str, object] = {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1}
+    flags: dict[str, object] = {
+        "data": photos,
+        "partition": "folder",
+        "model": "cnn-tanh",
+        "rounds": ROUNDS,
+        "workers": 1,
+    }
     flags |= {"device": "cpu", "seed": SEED, "min_contributors": 3, "crash": PROBABILITY, "out": out}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_grid, "WorkerProcess", InlineWorker)

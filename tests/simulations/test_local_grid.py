@@ -114,7 +114,14 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_merchant_back_in_the_next
             workers = [p for p in psutil.Process().children(recursive=True) if p.pid not in own]
             workers[0].kill()
 
-    flags = {"data": photos, "partition": "folder", "rounds": 3, "workers": 2, "device": "cpu"}
+    flags = {
+        "data": photos,
+        "partition": "folder",
+        "model": "cnn-tanh",
+        "rounds": 3,
+        "workers": 2,
+        "device": "cpu",
+    }
     flags |= {"min_contributors": 3, "out": tmp_path / "run"}
     report = simulate(load_config(None, flags), tell=tell).report
     assert [line["opened"] for line in report["rounds"]] == [True] * 3

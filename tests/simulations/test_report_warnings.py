@@ -34,7 +34,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
 
     def start(**options: object) -> dict[str, Any]:
-        flags: dict[str, object] = {"data": tmp_path / "photos", "rounds": 1, "workers": 1, "device": "cpu"}
+        flags: dict[str, object] = {
+            "data": tmp_path / "photos",
+            "model": "cnn-tanh",
+            "rounds": 1,
+            "workers": 1,
+            "device": "cpu",
+        }
         return simulate(load_config(None, flags | {"out": tmp_path / "run"} | options)).report
 
     return start

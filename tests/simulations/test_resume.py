@@ -47,6 +47,7 @@ def options(photos: Path, out: Path) -> Mapping[str, object]:
     found = {
         "data": photos,
         "partition": "folder",
+        "model": "cnn-tanh",
         "rounds": ROUNDS,
         "workers": 1,
         "device": "cpu",

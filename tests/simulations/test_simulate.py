@@ -80,7 +80,13 @@ def start(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     def run(*, config: Path | None = None, processes: bool = False, **options: object) -> Run:
         flags: dict[str, object] = {"out": tmp_path_factory.mktemp("runs") / "run"}
         if config is None:
-            flags |= {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1}
+            flags |= {
+                "data": photos,
+                "partition": "folder",
+                "model": "cnn-tanh",
+                "rounds": ROUNDS,
+                "workers": 1,
+            }
             flags |= {"device": "cpu", "seed": SEED}
         with pytest.MonkeyPatch.context() as patch:
             if not processes:

@@ -105,6 +105,8 @@ def options(photos: Path, out: Path, **changes: Any) -> Mapping[str, object]:
     found = {
         "data": photos,
         "partition": "folder",
+        "model": "cnn-tanh",
+        "learning_rate": 2.0,
         "rounds": ROUNDS,
         "workers": 1,
         "device": "cpu",

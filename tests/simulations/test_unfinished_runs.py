@@ -52,7 +52,14 @@ def start(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Star
     monkeypatch.setattr(local_grid, "WorkerProcess", InlineWorker)
 
     def run(*, tell: Callable[[Stage], None] = lambda stage: None) -> None:
-        flags = {"data": photos, "partition": "folder", "rounds": ROUNDS, "workers": 1, "device": "cpu"}
+        flags = {
+            "data": photos,
+            "partition": "folder",
+            "model": "cnn-tanh",
+            "rounds": ROUNDS,
+            "workers": 1,
+            "device": "cpu",
+        }
         harness.simulate(load_config(None, flags | {"seed": 3, "out": tmp_path / "run"}), tell=tell)
 
     return run

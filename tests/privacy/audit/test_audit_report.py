@@ -40,7 +40,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     photos = generate(merchants=3, per_merchant=40, size=16, seed=1, validation=20, test=20)
     write(photos, folder / "photos")
-    options = {"data": folder / "photos", "partition": "folder", "rounds": 3, "sample_rate": 0.05}
+    options = {
+        "data": folder / "photos",
+        "partition": "folder",
+        "model": "cnn-tanh",
+        "rounds": 3,
+        "sample_rate": 0.05,
+    }
     options |= {"device": "cpu", "workers": 1, "out": folder / "run"}
     simulate(load_config(None, options))
     return folder / "run"
