@@ -82,7 +82,7 @@ def test_privacy_and_merchant_code_draws_from_one_source_only() -> None:
     """No module that handles a merchant's records draws from numpy's, torch's or Python's own generators."""
     files = [file for folder in ("privacy", "clients") for file in (PACKAGE / folder).rglob("*.py")]
     assert len(files) > 30
-    # Values of a fixed seed, in the place of records and parameters: they draw no merchant's record, nor noise.
+    # Values of a fixed seed in the place of records and parameters: no draw of a record, nor of noise.
     chosen = {"torch.Generator", "torch.randn"}
     found = {file.relative_to(PACKAGE).as_posix(): _own_chance(file.read_text("utf-8")) for file in files}
     assert set(found.pop("privacy/dp/place_check.py")) == chosen
