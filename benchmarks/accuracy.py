@@ -26,6 +26,7 @@ from PIL import Image
 FOLDS = 4
 SMALL_SIDE = 32
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+BEGIN_NON_IID, END_NON_IID = "<!-- non-iid -->", "<!-- /non-iid -->"
 
 Options = dict[str, object]
 
@@ -225,6 +226,13 @@ def table(campaign: Campaign, rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks of a page."""
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
 def main() -> None:
     """Run the campaigns that are asked for, and write their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -244,9 +252,7 @@ def main() -> None:
         tables.append(table(campaign, rows))
         print(f"{tables[-1]}\n", flush=True)
     if asked.write is not None:
-        before, _, rest = asked.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        asked.write.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(tables) + f"\n\n{END}{after}")
+        replace_between(asked.write, BEGIN, END, "\n\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class DataOptions(BaseModel):
     merchants: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = Field(
         default=None, description="Virtual merchants (8, or the folders there are)."
     )
-    partition: str = Field(default="iid", description="iid, dirichlet:ALPHA or folder.")
+    partition: str = Field(default="iid", description="iid, dirichlet:ALPHA, classes:K or folder.")
 
 
 class LearningOptions(BaseModel):

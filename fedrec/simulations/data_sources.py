@@ -147,7 +147,7 @@ def open_source(
     division = parse_partition(config.partition)
     absent: tuple[str, ...] = ()
     merchants: int | None = wanted or DEFAULT_MERCHANTS
-    if division.kind == "folder":
+    if division.follows_folders:
         merchants, absent = _by_folder(splits.train, resolved.train, wanted=wanted)
     shares = partition(resolved.train, spec=division, merchants=merchants, seed=seed)
     return Source(

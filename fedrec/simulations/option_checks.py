@@ -42,7 +42,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     spec.check()
     if spec.features is not None:
         spec.features.extractors()
-    by_folder = parse_partition(config.partition).kind == "folder"
+    by_folder = parse_partition(config.partition).follows_folders
     if not by_folder or chosen_dataset(config)[0].any_cohort:
         settle(config, spec.defaults, merchants=config.merchants or DEFAULT_MERCHANTS)
     if config.eval_data is not None and not config.eval_data.is_dir():

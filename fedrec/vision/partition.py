@@ -13,6 +13,7 @@ from fedrec.errors import ConfigError, DataError
 from fedrec.vision.imageset import ImageSet
 
 _DIRICHLET_DRAWS: Final = 100
+_MOST_CLASSES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,21 @@ class Partition:
     Attributes:
         kind: the rule.
         alpha: concentration of the Dirichlet distribution; None for the other rules.
+        classes: how many classes each merchant has; None for the other rules.
     """
 
-    kind: Literal["iid", "dirichlet", "folder"]
+    kind: Literal["iid", "dirichlet", "classes", "folder"]
     alpha: float | None = None
+    classes: int | None = None
 
     def __str__(self) -> str:
-        return self.kind if self.alpha is None else f"{self.kind}:{self.alpha:g}"
+        number = self.classes if self.alpha is None else self.alpha
+        return self.kind if number is None else f"{self.kind}:{number:g}"
+
+    @property
+    def follows_folders(self) -> bool:
+        """Whether the data says which merchant has which record."""
+        return self.kind == "folder"
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,10 @@ def merchant_names(count: int) -> list[str]:
 
 
 def parse_partition(text: str) -> Partition:
-    """Parse ``iid``, ``folder`` or ``dirichlet:ALPHA`` with a finite ALPHA above 0.
+    """Parse ``iid``, ``folder``, ``dirichlet:ALPHA`` or ``classes:K``.
 
     Args:
-        text: as on the command line.
+        text: as on the command line; ALPHA is finite and above 0, K a whole number from 1.
 
     Returns:
         The partition.
@@ -69,20 +78,31 @@ def parse_partition(text: str) -> Partition:
     Raises:
         ConfigError: the text is none of these.
     """
+    kind, _, number = text.partition(":")
     if text == "iid":
         return Partition("iid")
     if text == "folder":
         return Partition("folder")
-    kind, _, number = text.partition(":")
-    if kind != "dirichlet":
-        raise ConfigError(f"there is no partition {text!r}: give iid, folder or dirichlet:ALPHA")
+    if kind == "dirichlet":
+        return Partition("dirichlet", alpha=_alpha(text, number))
+    if kind == "classes":
+        if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= _MOST_CLASSES):
+            raise ConfigError(
+                f"partition {text!r} needs the number of classes of each merchant, 1 to {_MOST_CLASSES}, "
+                "after the colon, e.g. classes:1"
+            )
+        return Partition("classes", classes=int(number))
+    raise ConfigError(f"there is no partition {text!r}: give iid, folder, dirichlet:ALPHA or classes:K")
+
+
+def _alpha(text: str, number: str) -> float:
     try:
         alpha = float(number)
     except ValueError:
         alpha = math.nan
     if not (math.isfinite(alpha) and alpha > 0):
         raise ConfigError(f"partition {text!r} needs a number above 0 after the colon, e.g. dirichlet:0.5")
-    return Partition("dirichlet", alpha)
+    return alpha
 
 
 def partition(
@@ -93,8 +113,9 @@ def partition(
     ``iid`` deals shuffled records out evenly. ``dirichlet`` draws for each class the merchants' shares
     from Dir(alpha) (Yurochkin et al. 2019, "Bayesian Nonparametric Federated Learning", section 4; the skew
     measured by Hsu et al. 2019, arXiv:1909.06335), and draws anew, up to 100 times, while a merchant has no
-    record. ``folder`` follows the records' merchants. All records are looked at together, so this is for
-    simulation: real merchants bring their own.
+    record. ``classes`` gives each merchant a number of classes, in turn, and deals the records of a class out
+    evenly to those that have it. ``folder`` follows the records' merchants. All records are looked at
+    together, so this is for simulation: real merchants bring their own.
 
     Args:
         images: the training set.
@@ -113,7 +134,7 @@ def partition(
         raise ConfigError(f"{merchants} merchants cannot share data: give at least 1")
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative: give 0 or more")
-    if spec.kind == "folder":
+    if spec.follows_folders:
         shares = _by_folder(images, merchants)
     else:
         if merchants is None:
@@ -121,10 +142,12 @@ def partition(
         if len(images) < merchants:
             raise DataError(f"{len(images)} training pictures cannot be shared by {merchants} merchants")
         rng = np.random.default_rng(seed)
-        if spec.alpha is None:
-            parts = np.array_split(rng.permutation(len(images)), merchants)
-        else:
+        if spec.alpha is not None:
             parts = _dirichlet(images.labels, merchants=merchants, alpha=spec.alpha, rng=rng)
+        elif spec.classes is not None:
+            parts = _by_class(images.labels, merchants=merchants, each=spec.classes, rng=rng)
+        else:
+            parts = np.array_split(rng.permutation(len(images)), merchants)
         shares = dict(zip(merchant_names(merchants), parts, strict=True))
     return tuple(_share(images, name, indices) for name, indices in shares.items())
 
@@ -177,3 +200,30 @@ def _dirichlet(
         f"dirichlet:{alpha:g} leaves a merchant of {merchants} without a picture: "
         "give a larger ALPHA, fewer merchants or more pictures"
     )
+
+
+def _by_class(
+    labels: NDArray[np.int64], *, merchants: int, each: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    classes = np.unique(labels)
+    owners: list[list[int]] = [[] for _ in classes]
+    for merchant in range(merchants):
+        for place in range(merchant * each, merchant * each + min(each, len(classes))):
+            owners[place % len(classes)].append(merchant)
+    if not all(owners):
+        raise ConfigError(
+            f"classes:{each} gives {merchants} merchants {merchants * each} of {len(classes)} classes: "
+            "give a larger K or more merchants, so that every class has a merchant"
+        )
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(merchants)]
+    for label, having in zip(classes, owners, strict=True):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        for merchant, piece in zip(having, np.array_split(members, len(having)), strict=True):
+            parts[merchant].append(piece)
+    joined = [np.concatenate(part) for part in parts]
+    if min(len(part) for part in joined) == 0:
+        raise DataError(
+            f"classes:{each} leaves a merchant of {merchants} without a picture: "
+            "give fewer merchants or more pictures"
+        )
+    return joined

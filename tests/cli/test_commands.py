@@ -143,7 +143,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--privacy off --epsilon 3", CONFIG, "no meaning with --privacy off"),
         ("--privacy none", CONFIG, "--privacy 'none'"),
         ("--epsilon 1e-6 --delta 1e-5", UNREACHABLE, "allow a larger epsilon, or fewer steps"),
-        ("--partition odd", CONFIG, "iid, folder or dirichlet:ALPHA"),
+        ("--partition odd", CONFIG, "iid, folder, dirichlet:ALPHA or classes:K"),
         ("--partition dirichlet:0", CONFIG, "a number above 0"),
         ("--device cuda:7", CONFIG, "no such GPU"),
         ("--device tpu", CONFIG, "--device 'tpu'"),

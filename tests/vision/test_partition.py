@@ -23,16 +23,27 @@ def test_parses_what_it_prints() -> None:
     assert parse_partition("iid") == Partition("iid")
     assert parse_partition("folder") == Partition("folder")
     assert parse_partition("dirichlet:0.5") == Partition("dirichlet", 0.5)
-    for text in ("iid", "folder", "dirichlet:0.5", "dirichlet:10"):
+    assert parse_partition("classes:2") == Partition("classes", classes=2)
+    for text in ("iid", "folder", "dirichlet:0.5", "dirichlet:10", "classes:1"):
         assert str(parse_partition(text)) == text
 
 
 BAD_ALPHAS = ["", "0", "-1", "nan", "inf", "x", "1e999"]
+BAD_COUNTS = ["", "0", "-1", "1.5", "nan", "x", "1001", "\u00b2", "1e9"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "IID", "iid:1", "folder:x", "dirichlet", *(f"dirichlet:{alpha}" for alpha in BAD_ALPHAS)],
+    [
+        "",
+        "IID",
+        "iid:1",
+        "folder:x",
+        "dirichlet",
+        *(f"dirichlet:{alpha}" for alpha in BAD_ALPHAS),
+        "classes",
+        *(f"classes:{count}" for count in BAD_COUNTS),
+    ],
 )
 def test_refuses_other_texts(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -79,6 +90,31 @@ def test_alpha_sets_the_skew() -> None:
         return float(np.mean(gaps))
 
     assert skew(1000.0) < 0.1 < skew(1.0) < skew(0.1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(8, 30), min_size=3, max_size=3),
+    merchants=st.integers(1, 9),
+    each=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_each_merchant_has_its_number_of_classes_and_equal_parts_of_them(
+    counts: list[int], merchants: int, each: int, seed: int
+) -> None:
+    images = image_set([label for label, count in enumerate(counts) for _ in range(count)])
+    spec = Partition("classes", classes=each)
+    if merchants * each < 3:
+        with pytest.raises(ConfigError, match="every class has a merchant"):
+            partition(images, spec=spec, merchants=merchants, seed=seed)
+        return
+    shares = partition(images, spec=spec, merchants=merchants, seed=seed)
+    together = np.concatenate([share.indices for share in shares])
+    assert sorted(together.tolist()) == list(range(len(images)))
+    held = np.array([np.bincount(images.labels[share.indices], minlength=3) for share in shares])
+    assert ((held > 0).sum(axis=1) == min(each, 3)).all()
+    for column in held.T:
+        assert np.ptp(column[column > 0]) <= 1
 
 
 def test_folder_follows_the_merchants() -> None:
