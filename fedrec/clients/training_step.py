@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from fedrec.clients.charging import lost_rounds
 from fedrec.clients.context import MerchantContext, OpenTraining
 from fedrec.clients.contribution import compute_contribution
-from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.clients.store_types import CountedSet, FixedSet
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import ProtocolError, RefusedError
 from fedrec.protocol.messages import TrainReply, TrainRequest
+from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.transport import request_hash, take_blob
 
@@ -50,7 +50,8 @@ def train(
     plan, store = joined.plan, context.store
     if request.round_number > plan.rounds:
         raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
-    hashed = request_hash(request, blobs)
+    # Hashed without the receipt, which may differ when the same upload is asked for again.
+    hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
     stored = store.reply("upload", plan.training_id, request.round_number, request_hash=hashed)
     if stored is not None:
         return decode_reply(stored, TrainReply)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedrec.clients.context import MerchantContext, OpenTraining
-from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.accounting.entry_contents import Answer
 from fedrec.privacy.aggregation.committee import check_survivors
@@ -14,6 +13,7 @@ from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Sch
 from fedrec.privacy.identity import SealingKey
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Commitment, box_binding, dealing_statement
 from fedrec.protocol.transport import request_hash, take_blob

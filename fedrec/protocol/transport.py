@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -252,6 +252,22 @@ def _large_blobs(arrays: ArrayRecord | None, *, what: str) -> dict[str, list[byt
         if any(len(piece) != PIECE_BYTES for piece in blobs[name][:-1]) or len(blobs[name][-1]) > PIECE_BYTES:
             raise ProtocolError(f"{what} has a blob whose pieces have wrong sizes")
     return blobs
+
+
+def check_blob_names(names: Collection[str], *, what: str) -> None:
+    """Check the names of blobs that didn't come in a message.
+
+    Args:
+        names: the names.
+        what: what holds them, for the error.
+
+    Raises:
+        ProtocolError: a name is not one of a blob or comes twice, or there are too many.
+    """
+    if len(names) > MAX_BLOBS or len(set(names)) != len(names):
+        raise ProtocolError(f"{what} has too many blobs, or one twice")
+    if not all(_BLOB_NAME.fullmatch(name) for name in names):
+        raise ProtocolError(f"{what} has a blob of an unknown name")
 
 
 def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:

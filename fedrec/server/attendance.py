@@ -102,8 +102,7 @@ class Attendance:
             CohortIncompleteError: too few merchants joined, or a key of the committee is missing.
 
         """
-        # With the kept keys, a committee member that is away at a restart is missing at openings only.
-        self._keys = {key.statement.merchant: key for key in kept}
+        self.use_sealing_keys(kept)
         present = self.present()
         failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
         if len(self.nodes) < self.plan.min_contributors:
@@ -115,13 +114,22 @@ class Attendance:
                 + (f" ({told[0]})" if told else "")
                 + (f"; not there: {listed(silent)}" if silent else "")
             )
+        missing = self.missing_keys()
+        if missing is not None:
+            raise CohortIncompleteError(f"the committee is not complete: {missing}")
+
+    def use_sealing_keys(self, kept: Iterable[SignedSealingKey]) -> None:
+        """Use the sealing keys of an earlier start: members that are away are missing at openings only."""
+        self._keys = {key.statement.merchant: key for key in kept}
+
+    def missing_keys(self) -> str | None:
+        """Return why uploads can't be encrypted or dealt yet; None if every needed key is known."""
         try:
             self._check_keys()
         except ProtocolError as error:
             told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
-            raise CohortIncompleteError(
-                f"the committee is not complete: {told[0] if told else error}"
-            ) from None
+            return told[0] if told else str(error)
+        return None
 
     def _check_keys(self) -> None:
         """Raise ``ProtocolError`` where a key is missing that uploads are encrypted or dealt under."""
@@ -132,11 +140,29 @@ class Attendance:
 
     def _can_begin(self) -> bool:
         """Return whether a training could begin with the merchants that have joined."""
-        try:
-            self._check_keys()
-        except ProtocolError:
-            return False
-        return len(self.nodes) >= self.plan.min_contributors
+        return self.missing_keys() is None and len(self.nodes) >= self.plan.min_contributors
+
+    def admit(self, names: Collection[str]) -> set[str]:
+        """Let merchants in that come and go, without waiting for any: an answer is taken by a later call.
+
+        A merchant that didn't join when it was asked is asked again after pauses, or at once when it has been
+        away.
+
+        Args:
+            names: the merchants that are asked.
+
+        Returns:
+            The names of the merchants that have joined and are connected.
+
+        """
+        present = self.present()
+        self._take_answers(present)
+        self._asked = {node: asked for node, asked in self._asked.items() if node in present}
+        at, wanted = self.signer.names(), set(names)
+        due = [node for node in self._due(present) if at.get(node) in wanted]
+        if due:
+            self._ask(due, present=present, seconds=0.0, most=0.0)
+        return self._connected(present)
 
     def refresh(self, *, excluded: Collection[str]) -> set[str]:
         """Let in the merchants that have come since the last round, and check that enough are connected.
@@ -154,12 +180,7 @@ class Attendance:
         present = self.present()
         self._take_answers(present)
         if len(self._connected(present)) < self.plan.cohort:
-            now, joined = time.monotonic(), set(self.nodes.values())
-            due = [
-                node
-                for node in sorted(present - joined)
-                if node not in self._asked or self._asked[node].due <= now
-            ]
+            due = self._due(present)
             if due:
                 self._ask(due, present=present, seconds=LATE_SECONDS, most=LATE_SECONDS)
         connected = self._connected(present)
@@ -172,6 +193,15 @@ class Attendance:
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
         return connected
+
+    def _due(self, present: set[int]) -> list[int]:
+        """Return the nodes that haven't joined and are to be asked now."""
+        now = time.monotonic()
+        return [
+            node
+            for node in sorted(present - set(self.nodes.values()))
+            if node not in self._asked or self._asked[node].due <= now
+        ]
 
     def _connected(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}

@@ -6,35 +6,27 @@ A round number is reserved before it is used, and never run twice.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec._internal.text import counted, listed
 from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
-from fedrec.privacy.derived_parameters import derive
-from fedrec.protocol.messages import CloseReply, CloseRequest, TrainReply
-from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.transport import pack
-from fedrec.server.attendance import Attendance, CohortIncompleteError
-from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
-from fedrec.server.receipts import ReceiptBook
-from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundRecord, read_record
-from fedrec.server.stragglers import GracePeriod, waiting
+from fedrec.server.stragglers import waiting
 from fedrec.server.sum_opening import Opening
 from fedrec.server.traffic import Traffic
+from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.uploads import Upload, UploadCollector, train_requests
-from fedrec.server.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -55,62 +47,26 @@ class _LostRoundError(TrainingError):
         self.stop = stop
 
 
-@dataclass
-class Coordinator:
-    """Run one training over a Flower Grid.
+@dataclass(kw_only=True)
+class Coordinator(TrainingRunner):
+    """Run the rounds of a training, each with the merchants that are connected during it.
 
     Args:
-        grid: the Flower Grid.
-        plan: the training's plan.
-        weights: the global model.
-        checkpoint: the durable state.
-        receipts: the server's book of receipts.
-        signer: signs the requests.
-        on_round: called after every round, opened or lost, and after a restart once more for the last one. If
-            it returns true, the training ends with that round.
-        timeout: in seconds, how long each exchange waits for the minimum of replies.
-        grace: how long it then waits for the other replies; None waits for them up to ``timeout``.
         most_lost: the training stops once this many more rounds are lost than one in eleven; None for no
             limit. It also stops if sums don't open and the merchant at fault can't be found.
         before_round: called before every round, with the number of rounds just before it that were lost to
             refusals. Merchants that didn't refuse are charged for each of those.
-        refusals: collects refusals: where, and why.
 
     """
 
-    grid: Grid
-    plan: TrainingPlan
-    weights: Weights
-    checkpoint: Checkpoint
-    receipts: ReceiptBook
-    signer: RequestSigner
-    on_round: Callable[[RoundRecord], bool | None]
-    timeout: float = 3600.0
-    grace: GracePeriod | None = None
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
-    refusals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._derived = derive(self.plan)
-        self._cohort = Attendance(
-            self.grid,
-            self.plan,
-            self._derived.scheme,
-            self.signer,
-            timeout=self.timeout,
-            refusals=self.refusals,
-            receipts=self.receipts,
-            patient=self.grace is None,
-        )
+        super().__post_init__()
         self._conduct = Conduct(self.plan)
         self._connected: frozenset[str] = frozenset()
         self._lost_to_refusals = 0
-
-    @property
-    def seeded(self) -> bool:
-        """Whether any merchant said, when it joined, that its noise comes from a seed."""
-        return self._cohort.seeded
 
     def notes(self) -> dict[str, str]:
         """Return the notes about merchants that are slow or left out, by name."""
@@ -150,34 +106,6 @@ class Coordinator:
                 self._conduct.forgive()
                 self.checkpoint.keep_conduct(self._conduct.state())
                 raise TrainingError(stop)
-
-    def close(self) -> None:
-        """Tell the merchants that the training is over, so that they delete its keys."""
-        requests = {
-            node: self.signer.sign(
-                pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name))),
-                kind="query.close",
-                training_id=self.plan.training_id,
-                recipient=name,
-            )
-            for name, node in self._cohort.nodes.items()
-        }
-        needed = min(self.plan.min_contributors, len(requests))
-        with waiting(self.grace, asked=len(requests), needed=needed) as end:
-            heard: list[int] = []
-            ask(
-                self.grid,
-                requests,
-                ExchangeSettings(
-                    message_type="query.close",
-                    reply_type=CloseReply,
-                    max_blob_bytes=0,
-                    timeout=self.timeout,
-                    group_id="close",
-                ),
-                take=lambda answer: heard.append(answer.node_id),
-                end=lambda seconds: end(len(heard), seconds),
-            )
 
     def _round(self, round_number: int) -> tuple[RoundRecord, str | None]:
         """Run one round; return its record, and why the training stops after it, or None."""
@@ -247,10 +175,6 @@ class Coordinator:
             return self._open(round_number, traffic, total, uploads, left_out)
         finally:
             traffic.seconds_unmask = time.monotonic() - started
-
-    def _note(self, round_number: int, merchant: str, reason: str) -> None:
-        self.refusals[f"round {round_number}, {merchant}"] = reason
-        _log.info("round %d, %s: %s", round_number, merchant, reason)
 
     def _train(
         self, round_number: int, traffic: Traffic, total: SumOfCiphertexts, left_out: LeftOut
@@ -364,21 +288,3 @@ class Coordinator:
             reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),
             stop=stop,
         )
-
-    def _apply(self, opened: NDArray[np.int64], *, contributors: int) -> None:
-        gradient = opened.astype(np.float64)
-        if self.weights.solve is not None:
-            noise = self._derived.noise
-            deviation = noise.share_std * math.sqrt(contributors)
-            self.weights.set_solution(self.weights.solve(gradient / noise.scale, deviation / noise.scale))
-            return
-        gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
-        if self.weights.lacks_mean:
-            # Merchants scaled the features by the clip.
-            gradient /= self.plan.clip
-            self.weights.set_mean(gradient)
-            return
-        if self.plan.sends_moves:
-            # Merchants sum the gradients of their local steps; a model's change is minus the rate times that.
-            gradient *= self.plan.local_learning_rate
-        self.weights.step(gradient)

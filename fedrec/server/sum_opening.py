@@ -80,26 +80,28 @@ class Opening:
     def run(self, count: Callable[[Answers[UnmaskReply]], None]) -> None:
         """Ask the members, and open the sum if possible; ``count`` gets the result of every exchange."""
         if not self.plan.committee:
-            self._try()
+            self.try_to_open()
             return
-        requests = unmask_requests(
-            self.plan, self.uploads, round_number=self.round_number, receipts=self.receipts
-        )
-        joined = [member for member in requests if member in self.nodes]
+        joined = [member for member in self.members if member in self.nodes]
         first = [member for member in joined if member not in self.distrusted]
         if len(first) < self.plan.threshold:
             first = joined
         for members in (first, [member for member in joined if member not in first]):
             if members and self.opened is None:
-                asked = {
-                    self.nodes[member]: self._signed_for(member, requests.pop(member)) for member in members
-                }
-                count(self._ask(asked))
+                count(self._ask({self.nodes[member]: self.request(member) for member in members}))
         self.receipts.keep(self._signed)
 
-    def _signed_for(self, member: str, content: RecordDict) -> RecordDict:
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The merchants whose answers open the sum."""
+        return self.plan.committee[:1] if self.plan.trust.opened_by == "holder" else self.plan.committee
+
+    def request(self, member: str) -> RecordDict:
+        """Make and sign the request to a member: always about the same survivor set."""
         return self.signer.sign(
-            content,
+            unmask_request(
+                member, self.uploads, plan=self.plan, round_number=self.round_number, receipts=self.receipts
+            ),
             kind="query.unmask",
             training_id=self.plan.training_id,
             round_number=self.round_number,
@@ -124,13 +126,16 @@ class Opening:
         names = {self.nodes[name]: name for name in self.plan.committee if name in self.nodes}
 
         def take(answer: Answer[UnmaskReply]) -> None:
-            self._take(names[answer.node_id], answer)
+            receipt = self.take(names[answer.node_id], answer.body, answer.blobs)
+            if receipt is not None:
+                # It reveals a ledger that was put back.
+                self._signed.append(receipt)
 
         with waiting(self.grace, asked=len(requests), needed=self.plan.threshold) as ends:
 
             def end(seconds: float) -> float | None:
                 if self.grace is not None and self._tried < 0 and self.answered >= self.plan.threshold:
-                    self._try()
+                    self.try_to_open()
                 return seconds if self.opened else ends(self.answered, seconds)
 
             answers = ask(
@@ -146,33 +151,54 @@ class Opening:
                 take=take,
                 end=end,
             )
-        if self.opened is None and self.answered >= self.plan.threshold and self._tried != self.answered:
-            self._try()
+        if self.opened is None and self.answered >= self.plan.threshold:
+            self.try_to_open()
         return answers
 
-    def _take(self, member: str, answer: Answer[UnmaskReply]) -> None:
+    def take(self, member: str, reply: UnmaskReply, blobs: Mapping[str, bytes]) -> Receipt | None:
+        """Check a member's reply, and count its answer.
+
+        Args:
+            member: the member that the reply came from.
+            reply: the reply.
+            blobs: its blobs by name.
+
+        Returns:
+            The receipt for the reply, which isn't kept yet; None if the reply isn't valid.
+
+        """
         dealers = {upload.merchant for upload in self.uploads}
-        for dealer in dealers.intersection(answer.body.complaints):
+        for dealer in dealers.intersection(reply.complaints):
             self.complaints[dealer].add(member)
         try:
-            if answer.body.refused is not None:
-                raise ProtocolError(str(answer.body.refused))
-            # Every answer is in its member's ledger: its receipt reveals a ledger that was put back.
-            self._signed.append(
-                self.receipts.sign(
-                    answer.body.head,
-                    plan=self.plan,
-                    merchant=member,
-                    round_number=self.round_number,
-                    moment="answered",
-                )
-            )
-            if not answer.body.complaints:
-                self._answers[self.plan.committee.index(member) + 1] = take_blob(answer.blobs, "answer")
+            receipt = self._receipt(member, reply)
         except FedrecError as error:
             self.refused[member] = str(error)
+            return None
+        self.refused.pop(member, None)
+        if not reply.complaints:
+            try:
+                self._answers[self.plan.committee.index(member) + 1] = take_blob(blobs, "answer")
+            except FedrecError as error:
+                self.refused[member] = str(error)
+        return receipt
 
-    def _try(self) -> None:
+    def _receipt(self, member: str, reply: UnmaskReply) -> Receipt:
+        """Sign the receipt for a reply; every answer is in its member's ledger, complaints too."""
+        if reply.refused is not None:
+            raise ProtocolError(str(reply.refused))
+        return self.receipts.sign(
+            reply.head,
+            plan=self.plan,
+            merchant=member,
+            round_number=self.round_number,
+            moment="answered",
+        )
+
+    def try_to_open(self) -> None:
+        """Open the sum from the answers so far, unless just these were tried before."""
+        if self._tried == self.answered:
+            return
         self._tried = self.answered
         try:
             self.opened = self._open(self._answers)
@@ -210,37 +236,30 @@ class Opening:
         )
 
 
-def unmask_requests(
-    plan: TrainingPlan, uploads: Sequence[Upload], *, round_number: int, receipts: ReceiptBook
-) -> dict[str, RecordDict]:
-    """Make the request to every committee member: the survivor set, and that member's sealed shares.
+def unmask_request(
+    member: str, uploads: Sequence[Upload], *, plan: TrainingPlan, round_number: int, receipts: ReceiptBook
+) -> RecordDict:
+    """Make the request to one committee member: the survivor set, and that member's sealed shares.
 
     Args:
-        plan: the training's plan.
+        member: the member's name.
         uploads: the survivor set.
+        plan: the training's plan.
         round_number: the round.
         receipts: the server's book of receipts.
 
     Returns:
-        The requests, by member. A holder of the key gets the ciphertexts instead of shares.
+        The request. A holder of the key gets the ciphertexts instead of shares.
 
     """
     request = UnmaskRequest(
         training_id=plan.training_id,
         round_number=round_number,
         survivors=tuple(upload.signed for upload in uploads),
+        receipt=receipts.last(member),
     )
     if plan.trust.opened_by == "holder":
         blobs = {f"ciphertext-{n}": upload.ciphertext for n, upload in enumerate(uploads, start=1)}
-        return {plan.committee[0]: pack(_with_receipt(request, receipts, plan.committee[0]), blobs)}
-    return {
-        member: pack(
-            _with_receipt(request, receipts, member),
-            {f"box-{n}": upload.boxes[x] for n, upload in enumerate(uploads, start=1)},
-        )
-        for x, member in enumerate(plan.committee)
-    }
-
-
-def _with_receipt(request: UnmaskRequest, receipts: ReceiptBook, member: str) -> UnmaskRequest:
-    return request.model_copy(update={"receipt": receipts.last(member)})
+        return pack(request, blobs)
+    seat = plan.committee.index(member)
+    return pack(request, {f"box-{n}": upload.boxes[seat] for n, upload in enumerate(uploads, start=1)})

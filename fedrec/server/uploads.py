@@ -12,7 +12,7 @@ from fedrec.privacy.aggregation.committee import check_commitment
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.schema import Strict, sha256_hex
 from fedrec.protocol.statements import Receipt, SignedCommitment, boxes_hash
 from fedrec.protocol.transport import hash_blobs, pack, take_blob, with_body
 from fedrec.server.attendance import Attendance
@@ -121,7 +121,7 @@ class UploadCollector:
         note: Callable[[str, str], None],
     ) -> None:
         self._total, self._plan, self._round, self._model_hash = total, plan, round_number, model_hash
-        self._nodes, self._names = nodes, {node: name for name, node in nodes.items()}
+        self._names = {node: name for name, node in nodes.items()}
         self._book, self._note = receipts, note
         self._uploads: dict[str, Upload] = {}
         self._receipts: dict[str, Receipt] = {}
@@ -131,14 +131,30 @@ class UploadCollector:
     def __len__(self) -> int:
         return len(self._uploads)
 
+    def __contains__(self, merchant: object) -> bool:
+        return merchant in self._uploads
+
     def take(self, answer: Answer[TrainReply]) -> None:
         """Check a reply, and add its upload to the sum; uploads may be added in any order."""
-        merchant = self._names[answer.node_id]
-        self.refused |= answer.body.refused is not None
+        self.add(self._names[answer.node_id], answer.body, answer.blobs)
+
+    def add(self, merchant: str, reply: TrainReply, blobs: Mapping[str, bytes]) -> Receipt | None:
+        """Check a merchant's reply, and add its upload to the sum.
+
+        Args:
+            merchant: the merchant that the reply must be of.
+            reply: the reply.
+            blobs: its blobs by name.
+
+        Returns:
+            The receipt for the upload, which isn't kept yet; None if it isn't counted.
+
+        """
+        self.refused |= reply.refused is not None
         try:
-            upload = self._checked(answer)
+            upload = self._checked(merchant, reply, blobs)
             receipt = self._book.sign(
-                answer.body.head,
+                reply.head,
                 plan=self._plan,
                 merchant=merchant,
                 round_number=self._round,
@@ -147,37 +163,51 @@ class UploadCollector:
             self._total.add(upload.ciphertext)
         except FedrecError as error:
             self._note(merchant, str(error))
-            return
+            return None
         if self._plan.trust.opened_by != "holder":
             upload = replace(upload, ciphertext=b"")
         self._uploads[merchant], self._receipts[merchant] = upload, receipt
-        size = len(answer.body.canonical_bytes()) + sum(map(len, answer.blobs.values()))
-        self.largest = max(self.largest, size)
+        self.largest = max(self.largest, reply_bytes(reply, blobs))
+        return receipt
+
+    def uploads(self) -> list[Upload]:
+        """Return the uploads so far, in the roster's order."""
+        return [self._uploads[peer.name] for peer in self._plan.roster if peer.name in self._uploads]
 
     def close(self) -> list[Upload]:
-        """Fix the survivor set: store the receipts durably, and return the uploads in the cohort's order."""
-        order = [name for name in self._nodes if name in self._uploads]
-        self._book.keep([self._receipts[name] for name in order])
-        return [self._uploads[name] for name in order]
+        """Fix the survivor set: store the receipts durably, and return the uploads in the roster's order."""
+        uploads = self.uploads()
+        self._book.keep([self._receipts[upload.merchant] for upload in uploads])
+        return uploads
 
-    def _checked(self, answer: Answer[TrainReply]) -> Upload:
-        if answer.body.refused is not None:
-            raise ProtocolError(str(answer.body.refused))
-        if answer.body.signed is None:
+    def _checked(self, merchant: str, reply: TrainReply, blobs: Mapping[str, bytes]) -> Upload:
+        if reply.refused is not None:
+            raise ProtocolError(str(reply.refused))
+        if reply.signed is None:
             raise ProtocolError("neither an upload nor a refusal")
-        if self._nodes.get(answer.body.merchant) != answer.node_id:
+        if reply.merchant != merchant:
             raise ProtocolError("an upload came from another node than the merchant joined from")
-        commitment = check_commitment(answer.body.signed, plan=self._plan, round_number=self._round)
-        if commitment.merchant != answer.body.merchant or commitment.model_hash != self._model_hash:
+        commitment = check_commitment(reply.signed, plan=self._plan, round_number=self._round)
+        if commitment.merchant != merchant or commitment.model_hash != self._model_hash:
             raise ProtocolError("the commitment is of another merchant or model")
-        ciphertext = take_blob(answer.blobs, "ciphertext")
+        ciphertext = take_blob(blobs, "ciphertext")
         if sha256_hex(ciphertext) != commitment.ciphertext_hash:
             raise ProtocolError("the ciphertext is not the one committed to")
-        boxes = tuple(
-            take_blob(answer.blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1)
-        )
+        boxes = tuple(take_blob(blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1))
         if boxes_hash(boxes) != commitment.boxes_hash:
             raise ProtocolError("the sealed shares are not the ones committed to")
-        return Upload(
-            merchant=commitment.merchant, signed=answer.body.signed, ciphertext=ciphertext, boxes=boxes
-        )
+        return Upload(merchant=merchant, signed=reply.signed, ciphertext=ciphertext, boxes=boxes)
+
+
+def reply_bytes(reply: Strict, blobs: Mapping[str, bytes]) -> int:
+    """Return the size of a reply.
+
+    Args:
+        reply: its body.
+        blobs: its blobs by name.
+
+    Returns:
+        Bytes.
+
+    """
+    return len(reply.canonical_bytes()) + sum(map(len, blobs.values()))

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.accounting.privacy_filter import FilterReading
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedSealingKey
 from fedrec.server.round_records import RoundRecord

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedrec._internal.text import one_line
-from fedrec.clients.reply_encoding import decode_reply, encode_reply
 from fedrec.errors import ProtocolError
 from fedrec.protocol import statements
 from fedrec.protocol.messages import (
@@ -22,6 +21,7 @@ from fedrec.protocol.messages import (
     JoinRequest,
 )
 from fedrec.protocol.plan import EarlyStopping, Objective, Peer, ServerUpdate, TrainingPlan
+from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
 from fedrec.protocol.transport import pack, request_hash, unpack

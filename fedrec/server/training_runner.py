@@ -1,0 +1,135 @@
+"""What every way to run a training has in common: its parts, the step with an opened sum, and its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fedrec.privacy.derived_parameters import derive
+from fedrec.protocol.messages import CloseReply, CloseRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.transport import pack
+from fedrec.server.attendance import Attendance
+from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.message_exchange import ExchangeSettings, ask
+from fedrec.server.receipts import ReceiptBook
+from fedrec.server.request_signing import RequestSigner
+from fedrec.server.round_records import RoundRecord
+from fedrec.server.stragglers import GracePeriod, waiting
+from fedrec.server.weights import Weights
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class TrainingRunner:
+    """Run one training over a Flower Grid; subclasses decide when merchants are asked.
+
+    Args:
+        grid: the Flower Grid.
+        plan: the training's plan.
+        weights: the global model.
+        checkpoint: the durable state.
+        receipts: the server's book of receipts.
+        signer: signs the requests.
+        on_round: called after every round, opened or lost, and after a restart once more for the last one. If
+            it returns true, the training ends with that round.
+        timeout: in seconds, how long each exchange waits for the minimum of replies.
+        grace: how long it then waits for the other replies; None waits for them up to ``timeout``.
+        refusals: collects refusals: where, and why.
+
+    """
+
+    grid: Grid
+    plan: TrainingPlan
+    weights: Weights
+    checkpoint: Checkpoint
+    receipts: ReceiptBook
+    signer: RequestSigner
+    on_round: Callable[[RoundRecord], bool | None]
+    timeout: float = 3600.0
+    grace: GracePeriod | None = None
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._derived = derive(self.plan)
+        self._cohort = Attendance(
+            self.grid,
+            self.plan,
+            self._derived.scheme,
+            self.signer,
+            timeout=self.timeout,
+            refusals=self.refusals,
+            receipts=self.receipts,
+            patient=self.grace is None,
+        )
+
+    @property
+    def seeded(self) -> bool:
+        """Whether any merchant said, when it joined, that its noise comes from a seed."""
+        return self._cohort.seeded
+
+    def run(self) -> None:
+        """Run every round that is left, and close the training."""
+        raise NotImplementedError
+
+    def notes(self) -> dict[str, str]:
+        """Return the notes for the operator about merchants, by name."""
+        return {}
+
+    def close(self) -> None:
+        """Tell the merchants that the training is over, so that they delete its keys."""
+        requests = {
+            node: self.signer.sign(
+                pack(CloseRequest(training_id=self.plan.training_id, receipt=self.receipts.last(name))),
+                kind="query.close",
+                training_id=self.plan.training_id,
+                recipient=name,
+            )
+            for name, node in self._cohort.nodes.items()
+        }
+        needed = min(self.plan.min_contributors, len(requests))
+        with waiting(self.grace, asked=len(requests), needed=needed) as end:
+            heard: list[int] = []
+            ask(
+                self.grid,
+                requests,
+                ExchangeSettings(
+                    message_type="query.close",
+                    reply_type=CloseReply,
+                    max_blob_bytes=0,
+                    timeout=self.timeout,
+                    group_id="close",
+                ),
+                take=lambda answer: heard.append(answer.node_id),
+                end=lambda seconds: end(len(heard), seconds),
+            )
+
+    def _note(self, round_number: int, merchant: str, reason: str) -> None:
+        self.refusals[f"round {round_number}, {merchant}"] = reason
+        _log.info("round %d, %s: %s", round_number, merchant, reason)
+
+    def _apply(self, opened: NDArray[np.int64], *, contributors: int) -> None:
+        """Update the model with an opened sum, int64, shape (d,)."""
+        gradient = opened.astype(np.float64)
+        if self.weights.solve is not None:
+            noise = self._derived.noise
+            deviation = noise.share_std * math.sqrt(contributors)
+            self.weights.set_solution(self.weights.solve(gradient / noise.scale, deviation / noise.scale))
+            return
+        gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
+        if self.weights.lacks_mean:
+            # Merchants scaled the features by the clip.
+            gradient /= self.plan.clip
+            self.weights.set_mean(gradient)
+            return
+        if self.plan.sends_moves:
+            # Merchants sum the gradients of their local steps; a model's change is minus the rate times that.
+            gradient *= self.plan.local_learning_rate
+        self.weights.step(gradient)
