@@ -114,7 +114,7 @@ def serve(run: SimulationRun, merchants: ClientApp, *, on_round: Callable[[Round
     """Run a prepared run's server over merchants in this process, to the end of its training."""
     grid = InlineGrid(merchants, merchants=run.plan.cohort)
     names = node_names(run, grid)
-    coordinator = run.session().coordinator(grid, names=lambda: names)
+    coordinator = run.session().runner(grid, names=lambda: names)
     # A round ends here: what a report tells of it is not measured.
     coordinator.on_round = on_round
     build_server_app(coordinator)(grid, _server_context())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
+from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
 from fedrec.clients.default_policy_check import refusal_by_defaults
 from fedrec.privacy.accounting.budget_rating import USUAL_DELTA
@@ -41,6 +42,9 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     yield f"loss        {describe_objective(made)}"
     if made.early_stopping is not None:
         yield f"stopping    {made.early_stopping.text}; the best round's model is kept"
+    if made.upload_window is not None:
+        window = duration_text(made.upload_window)
+        yield f"window      {window} for uploads, once the committee's keys are there"
     yield (
         f"merchants   {made.cohort}, at least {made.min_contributors} in a sum, "
         f"{made.colluders} of them assumed to collude"

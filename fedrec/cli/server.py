@@ -23,6 +23,7 @@ from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import Training, all_trainings, find_training
+from fedrec.server.window.campaign_files import read_progress
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
@@ -193,7 +194,10 @@ def _training_lines(training: Training) -> Iterator[str]:
         yield f"  alarm     NOT PRIVATE: {alarm}"
     cohort = ", ".join(peer.name for peer in made.roster)
     yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
-    if not rounds:
+    progress = read_progress(training.folder, made)
+    if progress is not None:
+        yield f"  window    {progress.text}"
+    elif not rounds:
         yield f"  round     0 of {made.rounds}"
     else:
         last = rounds[-1]
@@ -203,6 +207,8 @@ def _training_lines(training: Training) -> Iterator[str]:
             f"  round     {last.record.round} of {made.rounds}: "
             f"{counted(last.record.contributors, 'contributor')}, {counted(lost, 'round')} lost so far{shown}"
         )
+        if last.record.reason is not None:
+            yield f"  lost      round {last.record.round}: {last.record.reason}"
         if not made.privacy_mode.private:
             yield "  epsilon   none: privacy is off"
         else:

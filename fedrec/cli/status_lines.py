@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
+from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
 from fedrec.clients.status_types import Budget, MerchantStatus, PlanSummary
 from fedrec.protocol.enrolment import grouped
@@ -55,6 +56,7 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
     else:
         yield f"training    {_plan(status.training)}; charged up to round {status.training.last_round}"
         yield f"  cost      {_cost(status.training)}"
+        yield from _window(status.training, merchant=status.merchant)
         yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in status.training.alarms)
         yield f"  photos    {status.photos or 'are inspected after the join is answered'}"
     if status.paused:
@@ -71,6 +73,7 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
             yield f"  cost now  {_cost(refused.plan)}"
+            yield from _window(refused.plan, merchant=status.merchant)
             yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in refused.plan.alarms)
 
 
@@ -98,6 +101,20 @@ def _plan(plan: PlanSummary) -> str:
         f"{counted(plan.rounds, 'round')}, {plan.mode}, {plan.scheme}, by {plan.unit}, "
         f"{plan.merchants} merchants"
     )
+
+
+def _window(plan: PlanSummary, *, merchant: str) -> Iterator[str]:
+    """Say when this merchant is needed in a campaign whose uploads arrive over days."""
+    if plan.upload_window is None:
+        return
+    made = "its upload is made" if plan.last_round else "it is needed once, for its upload"
+    later = (
+        "; as a member of the committee it is needed when the sum is opened"
+        if merchant in plan.committee
+        else ""
+    )
+    rest = later or ("; it isn't needed any more" if plan.last_round else "")
+    yield f"  window    {duration_text(plan.upload_window)} for all uploads: {made}{rest}"
 
 
 def _cost(plan: PlanSummary) -> str:

@@ -32,6 +32,8 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
     try:
         policy.check(plan)
         policy.check_cost(plan, derived)
+        if plan.committee:
+            policy.check_window(plan)
     except RefusedError as error:
         return str(error)
     lifetime = Lifetime()

@@ -56,6 +56,8 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         raise RefusedError("the roster has another key under this merchant's name", code="plan")
     joined = context.prepare_training(plan)
     context.policy.check_cost(plan, joined.derived)
+    if context.name in plan.committee:
+        context.policy.check_window(plan)
     context.ledger.check_ahead(context.first_cost(joined))
     context.expire()
     if store.is_closed(plan.training_id):

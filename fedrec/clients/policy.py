@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from fedrec._internal.durations import duration_text
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.budget_rating import largest_delta
@@ -240,6 +241,26 @@ class MerchantPolicy(Strict):
                 "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"
             )
         _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
+
+    def check_window(self, plan: TrainingPlan) -> None:
+        """Check that this merchant keeps its key of a campaign until the sum is opened.
+
+        Only a member of the committee has such a key.
+
+        Args:
+            plan: the plan.
+
+        Raises:
+            RefusedError: the plan's window is as long as the time after which the key is deleted, or longer.
+
+        """
+        days = self.training_expires_days
+        if plan.upload_window is not None and plan.upload_window >= days * 86400:
+            raise RefusedError(
+                f"policy 'training_expires_days': the plan's upload window of "
+                f"{duration_text(plan.upload_window)} isn't over before a key is deleted, after {days} days",
+                code="policy",
+            )
 
     def day_start(self, now: datetime) -> datetime:
         """Return the start of the day of ``now`` (with a time zone) by the policy's clock."""

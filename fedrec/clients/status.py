@@ -155,6 +155,8 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
         cap_needed=finite(needed),
         lifetime_delta=lifetime_delta,
         alarms=claims.alarms({"mode": plan.mode}, plan.trust),
+        upload_window=plan.upload_window,
+        committee=plan.committee,
     )
 
 

@@ -89,6 +89,8 @@ class PlanSummary:
             remaining rounds. None if there is no such cap or the plan can't be carried out.
         lifetime_delta: the delta of the lifetime budget.
         alarms: warnings if no noise is added or the server can read single updates.
+        upload_window: in seconds, how long uploads may arrive; None for a training without a window.
+        committee: names of the merchants that help to open sums.
 
     """
 
@@ -107,6 +109,8 @@ class PlanSummary:
     cap_needed: float | None
     lifetime_delta: float
     alarms: tuple[str, ...]
+    upload_window: int | None
+    committee: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ MAX_DIMENSION = 200_000_000
 MAX_RECORD_VALUES = 1 << 24
 MAX_LEARNING_RATE = 1e6
 LEAST_CLASS_SHARE = 1e-9
+MIN_WINDOW, MAX_WINDOW = 60, 90 * 86400
+"""Limits of the time in which uploads of a campaign may arrive, in seconds."""
 MIN_CLIP, MAX_CLIP = 1e-6, 1e6
 """Limits of the clipping norm, beyond all useful values; outside them rounding would break its bound."""
 _SHOWN_SHARES = 20
@@ -186,6 +188,10 @@ class TrainingPlan(Strict):
     ``model_code`` is the hash of an installed model's code, None for the package's own models. The code
     itself is never sent: a merchant that trains the model must have installed the same code.
 
+    ``upload_window`` is the time, in seconds, in which the uploads of a training of one round may arrive,
+    each while its merchant is connected. It begins when the committee's keys are known; the sum is opened
+    after it. None for a training whose merchants are all connected during a round.
+
     ``colluders`` of the roster's merchants are assumed to collude with the server; their noise is not
     counted. The committee tolerates ``corrupt_members`` corrupt seats; ``seat_risk`` is the probability that
     the draw seats more colluders. Both are 0 if no committee opens sums. ``committee`` is in the order of the
@@ -211,6 +217,7 @@ class TrainingPlan(Strict):
     unit: Unit = "record"
     mode: Mode
     rounds: RoundNumber
+    upload_window: Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)]
     local_learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
     early_stopping: EarlyStopping | None = None

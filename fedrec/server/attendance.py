@@ -25,26 +25,18 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
 from fedrec.server.message_exchange import Answer, Exchange, ExchangeSettings
+from fedrec.server.pauses import Pauses
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
 """How long the start of a training waits for nodes without an answer once enough have joined, and how long a
 round waits for nodes that are asked between two rounds. Later answers are taken before the next round."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 _PAUSE = 0.02
 
 
 class CohortIncompleteError(TrainingError):
     """Too few merchants are connected, or a needed key is missing. The merchants may still come."""
-
-
-@dataclass
-class _Asked:
-    """When a node that hasn't joined is asked again, and how long the pause after that is; seconds."""
-
-    due: float
-    pause: float
 
 
 @dataclass
@@ -64,6 +56,7 @@ class Attendance:
     Attributes:
         nodes: node ids of the merchants that have joined, by name; a merchant stays here while it is away.
         seeded: whether any merchant said, when it joined, that its noise comes from a seed.
+        closed_by: merchants that have closed the training on their side; they never join it again.
         encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
             one.
         encryption_key_bytes: the public key that updates are encrypted under; empty in schemes without one.
@@ -80,10 +73,11 @@ class Attendance:
     patient: bool = True
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
+    closed_by: set[str] = field(default_factory=set)
     encryption_key: SignedEncryptionKey | None = None
     encryption_key_bytes: bytes = b""
     _keys: dict[str, SignedSealingKey] = field(default_factory=dict)
-    _asked: dict[int, _Asked] = field(default_factory=dict)
+    _pauses: Pauses[int] = field(default_factory=Pauses[int])
     _open: list[Exchange[JoinReply]] = field(default_factory=list)
 
     @property
@@ -128,7 +122,10 @@ class Attendance:
             self._check_keys()
         except ProtocolError as error:
             told = [f"{name}: {self.refusals[name]}" for name in self.plan.committee if name in self.refusals]
-            return told[0] if told else str(error)
+            missing = [name for name in self.plan.committee if name not in self._keys]
+            if told:
+                return told[0]
+            return f"those of {listed(missing)} are missing" if self._keys else str(error)
         return None
 
     def _check_keys(self) -> None:
@@ -157,7 +154,7 @@ class Attendance:
         """
         present = self.present()
         self._take_answers(present)
-        self._asked = {node: asked for node, asked in self._asked.items() if node in present}
+        self._pauses.keep(present)
         at, wanted = self.signer.names(), set(names)
         due = [node for node in self._due(present) if at.get(node) in wanted]
         if due:
@@ -196,12 +193,7 @@ class Attendance:
 
     def _due(self, present: set[int]) -> list[int]:
         """Return the nodes that haven't joined and are to be asked now."""
-        now = time.monotonic()
-        return [
-            node
-            for node in sorted(present - set(self.nodes.values()))
-            if node not in self._asked or self._asked[node].due <= now
-        ]
+        return [node for node in sorted(present - set(self.nodes.values())) if self._pauses.is_due(node)]
 
     def _connected(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}
@@ -220,8 +212,7 @@ class Attendance:
         roster = {peer.name for peer in self.plan.roster}
         now = time.monotonic()
         for node in asked:
-            pause = self._asked[node].pause if node in self._asked else _FIRST_PAUSE
-            self._asked[node] = _Asked(due=now + pause, pause=min(_LONGEST_PAUSE, 2 * pause))
+            self._pauses.asked(node)
         exchange: Exchange[JoinReply] = Exchange(
             self.grid,
             {
@@ -274,6 +265,8 @@ class Attendance:
             return
         if reply.refused is not None:
             self.refusals[name] = str(reply.refused)
+            if reply.refused.code == "training" and self.signer.names().get(answer.node_id) == name:
+                self.closed_by.add(name)
             return
         if not self._is_signed(reply):
             # Another node may have used the name; the real merchant can still answer.

@@ -115,13 +115,17 @@ def starting_parameters(model: nn.Module) -> NDArray[np.float64]:
     return parameter_vector(model).astype(np.float32).astype(np.float64)
 
 
-def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> Planned:
+def plan_training(
+    options: TrainingOptions, task: Task, enrolled: Enrolled, *, upload_window: int | None = None
+) -> Planned:
     """Settle every default and make the plan.
 
     Args:
         options: the operator's options.
         task: what is learnt.
         enrolled: the merchants and their server.
+        upload_window: in seconds, how long the uploads of a single round may arrive; None for a round whose
+            merchants are all connected.
 
     Returns:
         The plan, with the settled options.
@@ -138,7 +142,11 @@ def plan_training(options: TrainingOptions, task: Task, enrolled: Enrolled) -> P
     _check_model_size(task)
     note = check_model(task)
     initial = starting_parameters(task.model())
-    plan = _make_plan(options, settings, task, enrolled, initial=initial, objective=objective)
+    if upload_window is not None and not task.spec.solved:
+        raise ConfigError(f"model {task.spec.name} takes rounds of steps: it can have no upload window")
+    plan = _make_plan(
+        options, settings, task, enrolled, initial=initial, objective=objective, upload_window=upload_window
+    )
     return Planned(plan, settings, note)
 
 
@@ -194,6 +202,7 @@ def _make_plan(
     *,
     initial: NDArray[np.float64],
     objective: Objective,
+    upload_window: int | None,
 ) -> TrainingPlan:
     """Calibrate the noise and make the plan; the cost of the declared sizes is part of its epsilon."""
     roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
@@ -237,6 +246,7 @@ def _make_plan(
             unit=options.unit,
             mode=options.privacy,
             rounds=settings.rounds,
+            upload_window=upload_window,
             local_steps=options.local_steps,
             local_learning_rate=settings.learning_rate,
             early_stopping=_early_stopping(options),

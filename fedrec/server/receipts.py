@@ -72,6 +72,17 @@ class ReceiptBook:
             self._last[merchant] = None if row is None else _read(self._path, row[0])
         return self._last[merchant]
 
+    def has(self, receipt: Receipt) -> bool:
+        """Return whether a receipt was kept."""
+        stated = receipt.head.statement
+        with _opened(self._path) as db:
+            rows = db.execute(
+                "SELECT body FROM receipt WHERE training_id = ? AND moment = ? AND merchant = ?"
+                " AND round_number = ?",
+                (stated.training_id, stated.moment, stated.merchant, stated.round_number),
+            )
+            return (receipt.canonical_bytes().decode(),) in list(rows)
+
     def sign(
         self,
         head: SignedLedgerHead | None,

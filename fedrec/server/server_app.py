@@ -5,15 +5,15 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrec.server.coordinator import Coordinator
+from fedrec.server.training_runner import TrainingRunner
 
 
-def build_server_app(coordinator: Coordinator) -> ServerApp:
-    """Return a ServerApp that runs a coordinator's training, over the coordinator's own grid."""
+def build_server_app(runner: TrainingRunner) -> ServerApp:
+    """Return a ServerApp that runs a training, over the runner's own grid."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        coordinator.run()
+        runner.run()
 
     return app

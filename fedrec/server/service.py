@@ -228,9 +228,10 @@ class Service:
 
     def _gather(self, grid: Grid, training: Training) -> None:
         """Wait for the whole cohort, the first time that this process tries a training."""
-        if training.number in self._gathered:
-            return
         plan, deadline = training.plan(), time.monotonic() + self._gather_seconds
+        # The merchants of a campaign with a window needn't be there together.
+        if training.number in self._gathered or plan.upload_window is not None:
+            return
         status = training.status()[0]
         said: set[int] | None = None
         while len(there := set(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:

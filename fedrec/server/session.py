@@ -7,6 +7,7 @@ and in what else is known for the report.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,8 +37,10 @@ from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_app import build_server_app
 from fedrec.server.server_home import ServerHome
 from fedrec.server.stragglers import GracePeriod
+from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 from fedrec.server.weights import Weights
+from fedrec.server.window.campaign import Campaign
 from fedrec.vision.metrics import Metrics, evaluate
 from fedrec.vision.models.centred_head import mean_coordinates
 
@@ -69,12 +72,14 @@ RoundCallback = Callable[[RoundOutcome], object]
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a session waits, and when it stops; see :class:`Coordinator`."""
+    """How long a session waits, and when it stops; see :class:`Coordinator` and :class:`Campaign`."""
 
     timeout: float = 3600.0
     grace: GracePeriod | None = None
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
+    pause: Callable[[], None] = lambda: time.sleep(1.0)
+    tell: Callable[[str], None] = lambda text: None
 
 
 @dataclass
@@ -130,25 +135,43 @@ class Session:
         """The number of the last round that was begun, 0 before the first. So many may have been charged."""
         return self._checkpoint.last_reserved()
 
-    def coordinator(self, grid: Grid, *, names: Names) -> Coordinator:
-        """Return the coordinator that runs the rounds.
+    def runner(self, grid: Grid, *, names: Names) -> TrainingRunner:
+        """Return what runs the training: the rounds of a coordinator, or a campaign with an upload window.
 
         Args:
             grid: the Flower Grid.
             names: returns which merchant is at which node.
 
         Returns:
-            The coordinator.
+            The runner.
 
         """
         identity = self.home.identity()
+        receipts = ReceiptBook(self.home.receipts, identity=identity)
+        signer = RequestSigner(self.home.requests, identity=identity, names=names)
+        if self.plan.upload_window is not None:
+            return Campaign(
+                grid=grid,
+                plan=self.plan,
+                weights=self._weights,
+                checkpoint=self._checkpoint,
+                receipts=receipts,
+                signer=signer,
+                on_round=self._after_round,
+                timeout=self.pace.timeout,
+                grace=self.pace.grace,
+                refusals=self.refusals,
+                training=self.training.folder,
+                pause=self._pause,
+                tell=self.pace.tell,
+            )
         return Coordinator(
             grid=grid,
             plan=self.plan,
             weights=self._weights,
             checkpoint=self._checkpoint,
-            receipts=ReceiptBook(self.home.receipts, identity=identity),
-            signer=RequestSigner(self.home.requests, identity=identity, names=names),
+            receipts=receipts,
+            signer=signer,
             on_round=self._after_round,
             timeout=self.pace.timeout,
             grace=self.pace.grace,
@@ -157,18 +180,23 @@ class Session:
             refusals=self.refusals,
         )
 
-    def run(self, coordinator: Coordinator, context: Context) -> None:
-        """Run every round that is left, as a Flower ServerApp; raise as :class:`Coordinator` does.
+    def run(self, runner: TrainingRunner, context: Context) -> None:
+        """Run every round that is left, as a Flower ServerApp; raise as the runner does.
 
         Args:
-            coordinator: from :meth:`coordinator`.
+            runner: from :meth:`runner`.
             context: of the Flower run.
 
         """
         try:
-            build_server_app(coordinator)(coordinator.grid, context)
+            build_server_app(runner)(runner.grid, context)
         finally:
             self.training.keep_refusals(self.refusals)
+
+    def _pause(self) -> None:
+        """Wait between two looks of a campaign, which may be days before its round is over."""
+        self.training.keep_refusals(self.refusals)
+        self.pace.pause()
 
     def _after_round(self, record: RoundRecord) -> bool:
         """Record a round and call the callbacks; return whether one of them ends the training."""

@@ -24,11 +24,12 @@ from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
-from fedrec.server.coordinator import Coordinator
 from fedrec.server.report.report_json import epsilon_after
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_page import TITLE, status_blocks
+from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Status, Training, all_trainings
+from fedrec.server.window.campaign_files import read_progress
 
 _LAST_REQUESTS = 20
 _LONGEST_PATH = 120
@@ -43,7 +44,7 @@ class _Followed:
     """The training that this process runs, or the last one that it ran."""
 
     number: str
-    coordinator: Coordinator
+    runner: TrainingRunner
 
 
 class ServerObserver:
@@ -70,16 +71,16 @@ class ServerObserver:
             self._turned_away += 1
             self._requests.append({"time": _now(), "address": address, "path": path[:_LONGEST_PATH]})
 
-    def follow(self, training: Training, coordinator: Coordinator) -> None:
+    def follow(self, training: Training, runner: TrainingRunner) -> None:
         """Record which training is run now.
 
         Args:
             training: the training.
-            coordinator: runs its rounds.
+            runner: runs its rounds.
 
         """
         with self._mutex:
-            self._followed = _Followed(number=training.number, coordinator=coordinator)
+            self._followed = _Followed(number=training.number, runner=runner)
 
     def routes(self) -> Mapping[str, Route]:
         """Return the endpoint's routes, by path."""
@@ -116,6 +117,7 @@ class ServerObserver:
         plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
         done = rounds[-1]["round"] if rounds else 0
+        progress = read_progress(training.folder, plan)
         with self._accounting:
             # A frozen pydantic model has a hash, which pyright doesn't see.
             epsilons = _epsilons(plan)  # pyright: ignore[reportArgumentType]
@@ -140,6 +142,7 @@ class ServerObserver:
             "epsilon": epsilons[done],
             "epsilon_aggregation_broken": broken,
             "in_flight": None,
+            "window": None if progress is None else progress.to_dict(),
             "refusals": [],
             "noted": {},
             "heads": [],
@@ -149,15 +152,15 @@ class ServerObserver:
             ],
         }
         if followed is not None and followed.number == training.number:
-            coordinator = followed.coordinator
-            reserved = coordinator.checkpoint.last_reserved()
-            receipts = [(name, coordinator.receipts.last(name)) for name in shown["cohort"]]
+            runner = followed.runner
+            reserved = runner.checkpoint.last_reserved()
+            receipts = [(name, runner.receipts.last(name)) for name in shown["cohort"]]
             shown |= {
                 "in_flight": reserved if state == "running" and reserved > done else None,
                 "refusals": [
-                    {"where": where, "reason": told} for where, told in coordinator.refusals.copy().items()
+                    {"where": where, "reason": told} for where, told in runner.refusals.copy().items()
                 ],
-                "noted": coordinator.notes(),
+                "noted": runner.notes(),
                 "heads": [
                     {
                         "merchant": name,

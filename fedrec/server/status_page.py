@@ -79,6 +79,7 @@ def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
             f"{last['contributors']} of {len(training['cohort'])}" if last else number_format.MISSING,
             f"at least {training['min_contributors']} needed",
         ),
+        *_window(training["window"]),
         Figure(
             "Epsilon",
             _shown_epsilon(training["epsilon"]),
@@ -93,6 +94,13 @@ def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
         ),
         Figure("Accuracy", number_format.percent(accuracy), "on the operator's own photos", "accuracy"),
     )
+
+
+def _window(window: Mapping[str, Any] | None) -> tuple[Figure, ...]:
+    if window is None:
+        return ()
+    uploaded = len(window["uploaded"])
+    return (Figure("Uploads", f"{uploaded} of {uploaded + len(window['missing'])}", window["text"]),)
 
 
 def _epsilon(training: Mapping[str, Any]) -> Plot:

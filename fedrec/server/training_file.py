@@ -7,15 +7,16 @@ import re
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from fedrec._internal.durations import duration_text, parse_duration
 from fedrec._internal.files import write_atomically
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
-from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_WINDOW, MIN_WINDOW, Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.trainings import Training, training_folders
 from fedrec.vision import model_registry
@@ -23,6 +24,21 @@ from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import InputShape
 
 _DEFAULT_SIZE = 64
+
+
+def _window(given: object) -> int | None:
+    """Read a length of time, and check its limits; None is kept."""
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise ValueError("must be text, as in '30m', '12h' or '7d'")
+    seconds = parse_duration(given)
+    if not MIN_WINDOW <= seconds <= MAX_WINDOW:
+        raise ValueError(f"must be from {duration_text(MIN_WINDOW)} to {duration_text(MAX_WINDOW)}")
+    return seconds
+
+
+Window = Annotated[int | None, BeforeValidator(_window)]
 
 
 class TrainingFile(TrainingOptions):
@@ -33,6 +49,13 @@ class TrainingFile(TrainingOptions):
     image_size: int | None = Field(default=None, ge=8, le=1024)
     eval_data: Path | None = None
     initial_seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    window: Window = None
+
+    @model_validator(mode="after")
+    def _only_one_round_has_a_window(self) -> Self:
+        if self.window is not None and self.method != "one-round":
+            raise ValueError("window is the time in which the uploads of method = 'one-round' may arrive")
+        return self
 
 
 def _as_key(option: re.Match[str]) -> str:
@@ -101,7 +124,9 @@ def add_training(
             ),
             seed=options.initial_seed,
         )
-        planned = plan_training(options, task, Enrolled(server_key, roster, sizes))
+        planned = plan_training(
+            options, task, Enrolled(server_key, roster, sizes), upload_window=options.window
+        )
     except ConfigError as error:
         # Messages name options of 'fedrec simulate'; the file's keys have the same names.
         raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None

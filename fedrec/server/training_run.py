@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from fedrec._internal import number_format
 from fedrec.config import PATIENCE
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.coordinator import Coordinator
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
@@ -24,6 +23,7 @@ from fedrec.server.report.report_json import TrainingResult
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
 from fedrec.server.stragglers import GracePeriod
+from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
@@ -32,6 +32,7 @@ from fedrec.vision.model_inputs import model_inputs, to_inputs
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _MOST_DOUBLINGS = 10.0, 600.0, 6
+_LOOK_SECONDS = 1.0
 
 
 class _StoppedError(Exception):
@@ -42,14 +43,14 @@ class _StoppedError(Exception):
 class TrainingRun:
     """Continue a training from its checkpoint, up to its last round or until ``stop`` is set.
 
-    A round that has begun is finished first.
+    A round that has begun is finished first, but for a campaign's, which is carried on from its files.
 
     Args:
         home: the server's folder.
         training: the training.
         stop: set to end it.
         names: returns which merchant is at which node.
-        follow: called with training and coordinator before the first round.
+        follow: called with the training and what runs it, before the first round.
         timeout: in seconds, per phase.
         most_lost: it stops once this many more rounds are lost than one in eleven.
         patience: the multiple of :class:`GracePeriod`.
@@ -60,7 +61,7 @@ class TrainingRun:
     training: Training
     stop: threading.Event
     names: Callable[[], Mapping[int, str]]
-    follow: Callable[[Training, Coordinator], None]
+    follow: Callable[[Training, TrainingRunner], None]
     timeout: float
     most_lost: int
     patience: float = PATIENCE
@@ -75,19 +76,19 @@ class TrainingRun:
         return self._checkpoint.last_reserved()
 
     def __call__(self, grid: Grid, context: Context) -> None:
-        """Run every round that is left, and write model and report; raise as :class:`Coordinator` does."""
+        """Run every round that is left, and write model and report; raise as the session's runner does."""
         session = self._session()
-        coordinator = session.coordinator(grid, names=self.names)
-        self.follow(self.training, coordinator)
+        runner = session.runner(grid, names=self.names)
+        self.follow(self.training, runner)
         try:
-            session.run(coordinator, context)
+            session.run(runner, context)
         except _StoppedError:
             if self.training.is_cancelled():
-                coordinator.close()
+                runner.close()
             return
         self._begin()
         session.store_model()
-        self._report(session, seeded=coordinator.seeded)
+        self._report(session, seeded=runner.seeded)
 
     def _session(self) -> Session:
         plan = self._plan
@@ -105,6 +106,8 @@ class TrainingRun:
                 grace=GracePeriod(multiple=self.patience),
                 most_lost=self.most_lost,
                 before_round=self._before_round,
+                pause=self._pause,
+                tell=self._tell,
             ),
         )
 
@@ -133,6 +136,17 @@ class TrainingRun:
                 return
             self.stop.wait(0.5)
         raise _StoppedError
+
+    def _pause(self) -> None:
+        """Wait until a campaign looks again; raise ``_StoppedError`` as :meth:`_before_round` does."""
+        self.stop.wait(_LOOK_SECONDS)
+        if self.stop.is_set() or self.training.is_cancelled():
+            raise _StoppedError
+
+    def _tell(self, text: str) -> None:
+        """Set the status to running, with a campaign's progress."""
+        if self.training.status() != ("running", text):
+            self.training.set_status("running", text)
 
     def _log_round(self, outcome: RoundOutcome) -> None:
         line = outcome.line

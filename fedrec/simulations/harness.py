@@ -351,7 +351,7 @@ def _train(
         opened.callback(note_deaths)
         names = node_names(run, grid)
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-        session.run(session.coordinator(grid, names=lambda: names), context)
+        session.run(session.runner(grid, names=lambda: names), context)
 
 
 def _round_stage(line: RoundLine, total: int) -> Stage:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedrec.clients.client_app import build_client_app
-from fedrec.server import attendance
+from fedrec.server import attendance, pauses
 from fedrec.server.round_records import RoundRecord
 from tests.support.cohort import Cohort, InProcessGrid
 
@@ -19,7 +19,7 @@ def test_a_merchant_that_did_not_answer_the_join_is_asked_again_after_growing_pa
 ) -> None:
     cohort = Cohort(tmp_path, seats=("m0", "m1", "m3"))
     clock = [0.0]
-    monkeypatch.setattr(attendance, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(pauses, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     deaf = True
     grid = InProcessGrid(
         cohort.app(), 4, drop=lambda kind, group, index: deaf and index == 2 and "join" in kind

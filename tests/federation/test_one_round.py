@@ -7,35 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from fedrec.privacy.derived_parameters import derive
-from fedrec.privacy.dp.class_statistics import clipped_statistics_sum, statistics_length
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
 from fedrec.server.optimizers.interface import Vector
 from fedrec.server.round_records import RoundRecord
-from fedrec.vision.models.discriminant_head import DiscriminantHead
-from tests.support.cohort import CLASSES, FEATURES, RECORDS, Cohort, InProcessGrid, change_means
-
-DIMENSION = statistics_length(classes=CLASSES, dimension=FEATURES)
-
-
-def head(plan: TrainingPlan | None = None) -> DiscriminantHead:
-    return DiscriminantHead(classes=CLASSES, dimension=FEATURES)
-
-
-def campaign(folder: Path, *, size: int = 3, **changes: Any) -> tuple[Cohort, TrainingPlan]:
-    cohort = Cohort(folder, size=size)
-    for merchant in cohort.merchants.values():
-        change_means(merchant, build_model=head)
-    plan = cohort.plan(
-        dimension=DIMENSION, rounds=1, sample_rate=1.0, clip=1.0,
-        initial_model_hash=sha256_hex(np.zeros(DIMENSION, "<f4").tobytes()), **changes,
-    )  # fmt: skip
-    return cohort, plan
+from tests.support.campaigns import DIMENSION, campaign, head, plain_sum
+from tests.support.cohort import CLASSES, FEATURES, Cohort, InProcessGrid, change_means
 
 
 def watched(
@@ -53,17 +34,6 @@ def watched(
 
     coordinator.weights.solve = watching
     return coordinator, records, seen
-
-
-def plain_sum(names: range) -> np.ndarray:
-    """The sum of the merchants' statistics, without encryption or noise."""
-    total = np.zeros(DIMENSION)
-    for index in names:
-        generator = torch.Generator().manual_seed(index)
-        inputs = torch.randn(RECORDS, 1, FEATURES, generator=generator)
-        labels = torch.randint(0, CLASSES, (RECORDS,), generator=generator)
-        total += clipped_statistics_sum(inputs, labels, classes=CLASSES, clip=1.0)
-    return total
 
 
 def test_three_merchants_open_their_plain_sum_with_the_planned_noise(tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ from fedrec.protocol.enrolment import Enrolment, Statement
 from fedrec.protocol.messages import JoinReply, TrainReply
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack
-from fedrec.server.coordinator import Coordinator
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_file import TrainingFile, add_training
+from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 from tests.support.daemons import public_pem
 from tests.support.ledgers import COUNT
@@ -329,7 +329,7 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
         receipts=SimpleNamespace(last=lambda name: SimpleNamespace(head=head) if name == "anna" else None),
     )
     observer = ServerObserver(home)
-    observer.follow(training, cast(Coordinator, running))
+    observer.follow(training, cast(TrainingRunner, running))
     status = observer.status()["training"]
     assert status["in_flight"] == 5 and status["noted"] == {"bert": "late 2 times in a row"}
     assert status["refusals"] == [{"where": "round 2, bert", "reason": '<script>alert("no")</script>'}]

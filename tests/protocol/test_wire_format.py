@@ -256,6 +256,7 @@ CHANGES: dict[str, Any] = {
     "views": 2,
     "mode": "distributed",
     "rounds": 4,
+    "upload_window": 3600,
     "local_steps": 2,
     "local_learning_rate": 0.25,
     "early_stopping": EarlyStopping(patience=3),

@@ -215,7 +215,7 @@ class Served:
         """Let a round end with all parameters at its number; return whether the training ends with it."""
         self.weights.parameters[:] = number
         grid = InProcessGrid(self.cohort.app(), self.cohort.size)
-        return server.coordinator(grid, names=dict).on_round(line(number, None).record)
+        return server.runner(grid, names=dict).on_round(line(number, None).record)
 
     def released(self, server: Session) -> int:
         """The number of the round whose model is released."""

@@ -325,7 +325,7 @@ def _train(
     try:
         grid = _InlineGrid(merchants)
         nodes = dict(zip(grid.get_node_ids(), names, strict=True))
-        session.coordinator(grid, names=lambda: nodes).run()
+        session.runner(grid, names=lambda: nodes).run()
     finally:
         for merchant in merchants:
             merchant.close()
