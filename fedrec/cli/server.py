@@ -189,12 +189,14 @@ def _training_lines(training: Training) -> Iterator[str]:
     """Describe the status of a training."""
     state, why = training.status()
     made, rounds = training.plan(), training.rounds()
+    progress = read_progress(training.folder, made)
+    if progress is not None and why == progress.text:
+        why = ""
     yield f"training    {training.number} {state}" + (f" ({why})" if why else "")
     for alarm in claims.alarms({"mode": made.mode}, made.trust):
         yield f"  alarm     NOT PRIVATE: {alarm}"
     cohort = ", ".join(peer.name for peer in made.roster)
     yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
-    progress = read_progress(training.folder, made)
     if progress is not None:
         yield f"  window    {progress.text}"
     elif not rounds:
@@ -249,5 +251,6 @@ def cancel(
     training.set_status("cancelled", "by the operator")
     consequence = "it had not begun"
     if state == "running" or rounds:
-        consequence = f"it ends after the current round ({counted(rounds, 'round')} recorded)"
+        when = "at once" if training.plan().upload_window else "after the current round"
+        consequence = f"it ends {when} ({counted(rounds, 'round')} recorded)"
     typer.echo(f"training {training.number} is cancelled: {consequence}")

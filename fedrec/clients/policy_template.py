@@ -95,7 +95,8 @@ largest_lost_share = 0.5
 # rule it is sent at once, and its duration shows the server about how many photos this merchant has.
 # reply_seconds = 60.0
 
-# Close a training and delete its keys after this many days without a request from the server.
+# Close a training and delete its keys after this many days without a request from the server. As a member of
+# the committee, refuse a plan whose upload window isn't shorter.
 training_expires_days = 30
 
 # Photos that were added since the last charge. "refuse" leaves them out of every training and continues with

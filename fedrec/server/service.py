@@ -26,6 +26,7 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings
+from fedrec.server.window.campaign_files import delete_cancelled
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _LOOK_SECONDS = 1.0
 _GATHER_SECONDS = 120.0
 _RETRIES = 5
 _RETRY_SECONDS = 5.0
+_LONG_SECONDS = 600.0
 _LOOPBACK = ("127.0.0.1",)
 
 
@@ -94,6 +96,7 @@ class Service:
     def run(self) -> None:
         """Serve; raise ``ServiceError`` if the port is taken."""
         give_memory_back()
+        delete_cancelled(all_trainings(self._home.trainings))
         try:
             self._host.start()
             _log.info("listening on port %d", self._host.port)
@@ -176,6 +179,7 @@ class Service:
             while not self._stop.is_set() and not training.is_cancelled():
                 if run.reserved > reached:
                     attempt, reached = 0, run.reserved
+                began = time.monotonic()
                 try:
                     with self._host.open_run() as (grid, context):
                         self._gather(grid, training)
@@ -188,7 +192,8 @@ class Service:
                     if not self._wait(training, error, begun=run.reserved > 0):
                         return False
                 except (httpx.HTTPError, RuntimeError, OSError) as error:
-                    attempt += 1
+                    # A campaign's only run lasts for days: failures far apart don't add up.
+                    attempt = 1 if time.monotonic() - began > _LONG_SECONDS else attempt + 1
                     if attempt == _RETRIES:
                         raise TrainingError(f"Flower's run failed {_RETRIES} times: {error}") from error
                     _log.warning("the Flower run failed (%s); another one carries on", error)

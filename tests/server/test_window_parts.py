@@ -24,7 +24,7 @@ from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.status_page import status_blocks
 from fedrec.server.training_file import add_training, read_training_file, write_plan
 from fedrec.server.trainings import Training
-from fedrec.server.window.campaign_files import CampaignFiles, Survivor, SurvivorSet, Window
+from fedrec.server.window.campaign_files import CampaignFiles, Survivor, SurvivorSet, Window, delete_cancelled
 from fedrec.server.window.standing_requests import StandingRequests
 from fedrec.server.window.stored_replies import StoredReplies
 from tests.support.campaigns import campaign
@@ -160,3 +160,8 @@ def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None
     )
     (line,) = _window(replace(summary, last_round=1, committee=()), merchant="m0")
     assert line == "  window    7d for all uploads: its upload is made; it isn't needed any more"
+    delete_cancelled([training])
+    assert files.stored("upload") == ["m1"]
+    training.set_status("cancelled")
+    delete_cancelled([training])
+    assert not files.folder.exists()

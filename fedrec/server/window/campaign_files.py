@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from fedrec.errors import ProtocolError, TrainingError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reading import read_json
 from fedrec.protocol.schema import MAX_PEERS, Hash, Name, Strict
+from fedrec.server.trainings import Training
 
 FOLDER: Final = "window"
 """The campaign's folder in the folder of its training."""
@@ -197,3 +200,10 @@ def read_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None
         awaited=tuple(name for name in plan.committee if name not in answered),
         needed=plan.threshold,
     )
+
+
+def delete_cancelled(trainings: Iterable[Training]) -> None:
+    """Delete what campaigns that were cancelled while no server ran have stored."""
+    for training in trainings:
+        if (training.folder / FOLDER).exists() and training.is_cancelled():
+            shutil.rmtree(training.folder / FOLDER)
