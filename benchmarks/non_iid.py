@@ -124,7 +124,7 @@ def of_merchants(held: Counts, seen: Sequence[NDArray[np.float64]]) -> list[floa
 def measure(run: Path, reader: DataReader, by_camera: Path | None) -> tuple[float, float]:
     """Return a run's accuracy, and that for its worst merchant."""
     report = json.loads((run / "report.json").read_text())
-    source = open_source(load_config(run / "config.toml"), reader=reader)
+    source = open_source(load_config(run / "config.toml", {}), reader=reader)
     labels, classes = source.splits.train.labels, len(source.splits.train.classes)
     held = np.array([np.bincount(labels[share.indices], minlength=classes) for share in source.shares])
     if by_camera is None:
