@@ -1,15 +1,15 @@
 """Features of frozen networks, computed once per photo.
 
 Features agree between machines and numbers of threads up to the rounding of the cache (11 bits), not bit for
-bit; the cache returns the same bits. Every batch that a network sees has one fixed size, so that a photo's
-features don't change with the number of other photos.
+bit; the cache returns the same bits.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.errors import ConfigError
+from fedrec.vision.feature_batches import features_in_batches
 from fedrec.vision.feature_cache import (
     DIGEST_BYTES,
     Entries,
@@ -29,6 +30,9 @@ from fedrec.vision.feature_cache import (
 from fedrec.vision.transforms import augmented_views
 
 Progress = Callable[[int, int], None]
+
+_SAVING_PERIOD, _SAVING_SHARE = 60.0, 20.0
+"""The least number of seconds between two savings, and the least multiple of the time that one takes."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,26 @@ def feature_matrices(
     missing = _missing(digests, known)
     if missing:
         fresh: list[Entries] = [{} for _ in extractors]
-        try:
-            _compute(extractors, images, missing, fresh, views=views, workers=workers, progress=progress)
-        finally:
-            # Also after an interruption: computing it took a while.
-            for path, entries, shape in zip(paths, fresh, shapes, strict=True):
+
+        def save() -> None:
+            for path, entries, total, shape in zip(paths, fresh, known, shapes, strict=True):
                 if path is not None and entries:
                     add_entries(path, entries, shape=shape)
-        for entries, added in zip(known, fresh, strict=True):
-            entries.update(added)
+                total.update(entries)
+                entries.clear()
+
+        saving = _Saving(save)
+
+        def after(done: int, of: int) -> None:
+            saving.now_and_then()
+            if progress is not None:
+                progress(done, of)
+
+        try:
+            _compute(extractors, images, missing, fresh, views=views, workers=workers, progress=after)
+        finally:
+            # Also after an interruption: computing it took a while.
+            save()
     found = []
     for entries, shape in zip(known, shapes, strict=True):
         matrix = np.empty((len(digests), *shape), dtype=np.float16)
@@ -109,6 +124,26 @@ def feature_matrices(
             matrix[index] = entries[digest]
         found.append(matrix)
     return found
+
+
+@dataclass
+class _Saving:
+    """Saves what was computed, so often that a process that is killed loses little of it.
+
+    A file is written anew each time, so the time between two savings grows with what one takes.
+    """
+
+    save: Callable[[], None]
+    last: float = field(default_factory=time.monotonic)
+    took: float = 0.0
+
+    def now_and_then(self) -> None:
+        """Save if the last time was long ago."""
+        before = time.monotonic()
+        if before - self.last >= max(_SAVING_PERIOD, _SAVING_SHARE * self.took):
+            self.save()
+            self.last = time.monotonic()
+            self.took = self.last - before
 
 
 def _missing(digests: Sequence[bytes], known: Sequence[Entries]) -> list[_Missing]:
@@ -131,7 +166,7 @@ def _compute(
     *,
     views: int,
     workers: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     """Fill ``fresh`` with the missing features, batch by batch."""
 
@@ -143,13 +178,15 @@ def _compute(
                 picture = extractors[number].prepare(image)
                 varied = augmented_views(picture[None], views=views, seeds=[photo.digest])[0]
                 pictures.setdefault(number, []).append(varied)
-        return {number: _in_batches(extractors[number], np.stack(rows)) for number, rows in pictures.items()}
+        return {
+            number: features_in_batches(extractors[number], np.stack(rows))
+            for number, rows in pictures.items()
+        }
 
     size = max(extractors[number].batch for photo in missing for number in photo.lacking)
     chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
     done = 0
-    if progress is not None:
-        progress(0, len(missing))
+    progress(0, len(missing))
     threads = torch.get_num_threads()
     # One thread per batch and several batches at once: a small network gains little from more threads each.
     torch.set_num_threads(1)
@@ -161,22 +198,7 @@ def _compute(
                 for number in photo.lacking:
                     fresh[number][photo.digest] = next(rows[number])
             done += len(chunk)
-            if progress is not None:
-                progress(done, len(missing))
+            progress(done, len(missing))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def _in_batches(extractor: FeatureExtractor, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Compute features (n, views, dimension) of pictures (n, views, size, size, 3), in equal batches."""
-    count, views = pictures.shape[:2]
-    found = np.empty((count, views, extractor.dimension), dtype=np.float16)
-    batch = np.zeros((extractor.batch, *pictures.shape[2:]), dtype=np.uint8)
-    for view in range(views):
-        for start in range(0, count, extractor.batch):
-            rows = pictures[start : start + extractor.batch, view]
-            batch[: len(rows)] = rows
-            batch[len(rows) :] = 0
-            found[start : start + len(rows), view] = extractor(batch)[: len(rows)]
-    return found

@@ -13,11 +13,25 @@ import pytest
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.feature_cache import FeatureExtractor, cache_file, default_cache_dir, drop_features
+from fedrec.vision import feature_batches, features
+from fedrec.vision.feature_batches import features_in_batches
+from fedrec.vision.feature_cache import (
+    FeatureExtractor,
+    cache_file,
+    default_cache_dir,
+    drop_features,
+    read_entries,
+)
 from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.transforms import augmented_views, to_model_input
 
 SIZE = 8
+
+
+@pytest.fixture(autouse=True)
+def without_the_check_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of pictures are those of the photos."""
+    monkeypatch.setattr(feature_batches, "_places_are_alike", lambda extractor: True)
 
 
 class MeanColour:
@@ -240,6 +254,44 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path: Path) -> Non
     photos.asked.clear()
     feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
     assert sorted(photos.asked) == [8, 9]
+
+
+def test_what_takes_long_is_kept_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_SAVING_PERIOD", 0.0)
+    monkeypatch.setattr(features, "_SAVING_SHARE", 0.0)
+    photos, extractor, kept = Photos(12), MeanColour(), []
+
+    def look(done: int, missing: int) -> None:
+        # As another process would find it, were this one killed here.
+        path = cache_file(extractor, views=1, cache_dir=tmp_path)
+        kept.append((done, len(read_entries(path, shape=(1, 4)))))
+
+    found = feature_matrix(extractor, photos.image, photos.digests, cache_dir=tmp_path, progress=look)
+    assert kept == [(0, 0), (4, 4), (8, 8), (12, 12)]
+    np.testing.assert_array_equal(found, expected(photos))
+
+
+class _Placed(MeanColour):
+    """The last pictures of a batch come out otherwise, as a kernel for the rest may compute them."""
+
+    weights_hash = "cd" * 32
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        found = super().__call__(images)
+        found[2:] *= 1.01
+        return found
+
+
+def test_where_places_differ_a_picture_s_features_are_still_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 1, SIZE, SIZE, 3), dtype=np.uint8)
+    for extractor in (_Placed("cd" * 32), MeanColour("ef" * 32)):
+        together = features_in_batches(extractor, pictures)
+        for count, index in ((5, 0), (5, 4), (2, 1)):
+            fewer = features_in_batches(extractor, pictures[:count])
+            np.testing.assert_array_equal(fewer[index], together[index])
+        rest = features_in_batches(extractor, pictures[1:])
+        np.testing.assert_array_equal(rest, together[1:])
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
