@@ -62,7 +62,7 @@ from fedrec.privacy.dp.gradient_forms import (
 )
 from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE, check_objective, objective_sum
 from fedrec.privacy.dp.padded_batch import PaddedBatch
-from fedrec.privacy.dp.pass_memory import kept_bytes
+from fedrec.privacy.dp.pass_memory import memory_of_a_record
 from fedrec.privacy.dp.place_check import places_are_alike
 from fedrec.privacy.dp.vectors import parameter_count, trainable
 from fedrec.protocol.plan import Clipping, Objective
@@ -257,11 +257,7 @@ class RecordClipper:
         if images is None:
             values, kept = self.dimension, 0
             if self._keeper is not None:
-                # A copy, since the storage behind a slice is that of all records, whatever their number.
-                record = inputs[0].to(self._device, copy=True)
-                with kept_bytes(self._model) as so_far:
-                    values = self._keeper.values_per_record(record, views=views)
-                    kept = so_far()
+                values, kept = memory_of_a_record(self._model, inputs[0], self._keeper, device=self._device)
             small = inputs[0, 0].ndim == 1 and inputs[0, 0].numel() <= _SMALL_INPUT
             on_cpu = self._device.type == "cpu"
             images = min(

@@ -4,9 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+from fedrec.privacy.dp.book_keeping import BookKeeper
+from fedrec.privacy.dp.vectors import parameter_count
+
+_MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[int, int]]] = WeakKeyDictionary()
+
+
+def memory_of_a_record(
+    model: nn.Module, record: Tensor, keeper: BookKeeper, *, device: torch.device
+) -> tuple[int, int]:
+    """Measure the memory that one record takes in a pass: once for each model and shape.
+
+    Args:
+        model: the model.
+        record: (views, ...), any record; only its shape and its type matter.
+        keeper: the model's book-keeper.
+        device: where passes run.
+
+    Returns:
+        The approximate number of float32 values that its gradients take, and the bytes that its forward pass
+        keeps for the backward pass.
+    """
+    known = _MEASURED.setdefault(model, {})
+    key = (record.shape, record.dtype, device, parameter_count(model))
+    if key not in known:
+        # A copy, since the storage behind a slice is that of all records, whatever their number.
+        own = record.to(device, copy=True)
+        with kept_bytes(model) as so_far:
+            values = keeper.values_per_record(own, views=len(own))
+            known[key] = values, so_far()
+    return known[key]
 
 
 @contextmanager
