@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import torch
 from torch import nn
 
+from fedrec._internal.shared_results import SHARED
 from fedrec.clients.charging import check_replies, round_charge
 from fedrec.clients.plan_resources import check_plan_model
 from fedrec.clients.policy import MerchantPolicy
@@ -156,7 +157,8 @@ class MerchantContext:
         if stored.closed:
             raise RefusedError("this training was closed", code="training")
         self.store.mark_active(training_id, now=self.now())
-        plan = TrainingPlan.model_validate_json(stored.plan)
+        joined = self._joined.get(training_id)
+        plan = TrainingPlan.model_validate_json(stored.plan) if joined is None else joined.plan
         self.check_server(plan)
         self.check_seeded(stored, plan)
         return self.prepare_training(plan)
@@ -173,6 +175,10 @@ class MerchantContext:
         """
         if plan.training_id in self._joined:
             return self._joined[plan.training_id]
+        # The merchants that a process hosts share one copy: a roster of 1,000 takes a megabyte.
+        plan = SHARED.of(
+            ("plan", plan.training_id), lambda: plan, size=lambda kept: 8 * len(kept.canonical_bytes())
+        )
         try:
             # The count uses shapes only: nothing of the plan's size is allocated before the plan is checked.
             parameters = count_from_shapes(lambda: self.resources.build_model(plan))
