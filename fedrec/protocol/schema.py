@@ -18,6 +18,8 @@ MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
 """Bounds the largest body: the commitments of 1000 survivors to so many members take 11 MB."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$", max_length=128)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$", max_length=64)]
@@ -44,10 +46,4 @@ class Strict(BaseModel):
 
     def canonical_bytes(self) -> bytes:
         """Return the canonical JSON encoding, which hashes and signatures cover."""
-        return json.dumps(
-            self.model_dump(mode="json"),
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=True,
-            allow_nan=False,
-        ).encode()
+        return _CANONICAL.encode(self.model_dump(mode="json")).encode()

@@ -23,6 +23,8 @@ SEALING_KEY_DIGITS = 2 * (32 + 1184)
 """Hexadecimal digits of an X25519 and an ML-KEM-768 public key, joined."""
 MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 JOINED_CONTEXT = b"fedrec/joined/1"
 COMMITMENT_CONTEXT = b"fedrec/commitment/1"
 SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
@@ -170,7 +172,7 @@ def dealing_statement(*, training_id: str, round_number: int, dealer: str) -> by
     Returns:
         The canonical bytes, in their own domain.
     """
-    return json.dumps(["fedrec/dealing/1", training_id, round_number, dealer], separators=(",", ":")).encode()
+    return _COMPACT.encode(["fedrec/dealing/1", training_id, round_number, dealer]).encode()
 
 
 def box_binding(*, training_id: str, round_number: int, dealer: str, member: str) -> bytes:
@@ -185,9 +187,7 @@ def box_binding(*, training_id: str, round_number: int, dealer: str, member: str
     Returns:
         The canonical bytes, in their own domain.
     """
-    return json.dumps(
-        ["fedrec/box/1", training_id, round_number, dealer, member], separators=(",", ":")
-    ).encode()
+    return _COMPACT.encode(["fedrec/box/1", training_id, round_number, dealer, member]).encode()
 
 
 def boxes_hash(boxes: Sequence[bytes]) -> str:
