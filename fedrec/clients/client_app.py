@@ -27,7 +27,7 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.refusals import Refusal, refusal_of
 from fedrec.protocol.schema import MAX_REASON, Strict
-from fedrec.protocol.transport import pack, unpack
+from fedrec.protocol.transport import HashedBlobs, pack, unpack
 
 Request = TypeVar("Request", JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
 Blobs = Mapping[str, bytes]
@@ -166,12 +166,12 @@ def _reply(
     """Answer a message if the merchant's server signed it; refuse it if not, or if answering fails."""
     request: Request | None = None
     try:
-        signed = merchant.gate.check(message.content, kind=message.metadata.message_type)
+        accepted = merchant.gate.check(message.content, kind=message.metadata.message_type)
         # The limit is computed before a blob is read.
         request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
-        if request.subject != (signed.training_id, signed.round_number):
+        if request.subject != (accepted.statement.training_id, accepted.statement.round_number):
             raise ProtocolError("a request's signature is for another training or round than its body")
-        reply, sent = answer(request, blobs)
+        reply, sent = answer(request, HashedBlobs(blobs, hashes=accepted.blob_hashes))
         log.end(_subject(message, request))
     except FedrecError as error:
         subject = _subject(message, request)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +16,7 @@ from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import verify
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import REQUEST_CONTEXT, RequestKind, RequestStatement
-from fedrec.protocol.transport import content_hash, signed_request
+from fedrec.protocol.transport import content_hash, hash_blobs, signed_request
 
 _KINDS: tuple[str, ...] = get_args(RequestKind)
 _TAKEN = struct.Struct("<Q32s")
@@ -23,6 +25,20 @@ _SLOT_BYTES = 256
 
 A slot lies within one disk sector, so that it is written as a whole."""
 _SYNCED = ("query.join", "query.close")
+
+
+@dataclass(frozen=True)
+class AcceptedRequest:
+    """A request that was accepted.
+
+    Attributes:
+        statement: what the server signed about it.
+        blob_hashes: the SHA-256 of each of its blobs, by name.
+
+    """
+
+    statement: RequestStatement
+    blob_hashes: Mapping[str, str]
 
 
 class RequestGate:
@@ -57,8 +73,8 @@ class RequestGate:
         self._key = bytes.fromhex(server_key)
         self._slot, self._taken = self._read()
 
-    def check(self, content: RecordDict, *, kind: str) -> RequestStatement:
-        """Check a message and return the statement that the server signed about it.
+    def check(self, content: RecordDict, *, kind: str) -> AcceptedRequest:
+        """Check a message, and accept it or not.
 
         The message's body is hashed, but not parsed.
 
@@ -67,7 +83,7 @@ class RequestGate:
             kind: Flower's type of the message.
 
         Returns:
-            The signed statement.
+            What the server signed.
 
         Raises:
             RefusedError: the message is not from this server, not for this merchant, or old.
@@ -81,10 +97,11 @@ class RequestGate:
             raise RefusedError("a request is not signed by the server of the merchant's join file")
         if statement.kind != kind or statement.recipient != self._merchant:
             raise RefusedError("a request was signed for another merchant, or as another kind of request")
-        if statement.content_hash != content_hash(content):
+        blob_hashes = hash_blobs(content)
+        if statement.content_hash != content_hash(content, blob_hashes):
             raise RefusedError("a request's body or a blob is not what the server signed")
         self._take(statement, digest=bytes.fromhex(sha256_hex(body)))
-        return statement
+        return AcceptedRequest(statement=statement, blob_hashes=blob_hashes)
 
     def _take(self, statement: RequestStatement, *, digest: bytes) -> None:
         """Record a newer request; accept a repetition of the last one of its kind; refuse any other."""

@@ -20,8 +20,7 @@ from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import ProtocolError, RefusedError
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
-from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.transport import request_hash, take_blob
+from fedrec.protocol.transport import blob_hash, request_hash, take_blob
 
 Blobs = Mapping[str, bytes]
 
@@ -107,7 +106,7 @@ def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainR
 
 def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float32]:
     blob = take_blob(blobs, "model")
-    if len(blob) != 4 * dimension or sha256_hex(blob) != request.model_hash:
+    if len(blob) != 4 * dimension or blob_hash(blobs, "model") != request.model_hash:
         raise ProtocolError("the model doesn't match its hash, or has a wrong size")
     parameters: NDArray[np.float32] = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(parameters).all():

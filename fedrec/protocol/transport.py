@@ -34,6 +34,19 @@ _BLOB_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 Body = TypeVar("Body", bound=Strict)
 
 
+class HashedBlobs(dict[str, bytes]):
+    """The blobs of a received message, by name, with the hashes that were computed to check its signature.
+
+    Args:
+        blobs: the blobs.
+        hashes: the SHA-256 of every blob, by name.
+    """
+
+    def __init__(self, blobs: Mapping[str, bytes], *, hashes: Mapping[str, str]) -> None:
+        super().__init__(blobs)
+        self.hashes = hashes
+
+
 def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
     """Encode a body and its blobs as a Flower ``RecordDict``.
 
@@ -153,7 +166,7 @@ def content_hash(content: RecordDict, blob_hashes: Mapping[str, str] | None = No
 
     Args:
         content: the message, from an untrusted party.
-        blob_hashes: the result of :func:`hash_blobs`, if it is already known.
+        blob_hashes: the result of :func:`hash_blobs`, which checks the message, if it is already known.
 
     Returns:
         The SHA-256, 64 hexadecimal digits.
@@ -161,8 +174,9 @@ def content_hash(content: RecordDict, blob_hashes: Mapping[str, str] | None = No
     Raises:
         ProtocolError: it is not a valid message.
     """
-    raw = _parts(content, what="a message").raw
-    return _hash_of(raw, hash_blobs(content) if blob_hashes is None else blob_hashes)
+    if blob_hashes is None:
+        blob_hashes = hash_blobs(content)
+    return _hash_of(_raw_body(content, what="a message"), blob_hashes)
 
 
 def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
@@ -178,7 +192,20 @@ def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
     Returns:
         The SHA-256 of the body and every blob by name, 64 hexadecimal digits.
     """
-    return _hash_of(body.canonical_bytes(), {name: sha256_hex(data) for name, data in blobs.items()})
+    return _hash_of(body.canonical_bytes(), {name: blob_hash(blobs, name) for name in blobs})
+
+
+def blob_hash(blobs: Mapping[str, bytes], name: str) -> str:
+    """Return the hash of a blob, which may be known already.
+
+    Args:
+        blobs: bytes by name.
+        name: name of the blob.
+
+    Returns:
+        The SHA-256, 64 hexadecimal digits.
+    """
+    return blobs.hashes[name] if isinstance(blobs, HashedBlobs) else sha256_hex(blobs[name])
 
 
 def _hash_of(raw: bytes, blob_hashes: Mapping[str, str]) -> str:
@@ -215,9 +242,7 @@ def _parts(content: RecordDict, *, what: str) -> _Parts:
     values = configs[_BODY]
     if len(values) > MAX_BLOBS + 2:
         raise ProtocolError(f"{what} has too many blobs")
-    raw = values[_JSON]
-    if not isinstance(raw, bytes):
-        raise ProtocolError(f"the body of {what} is not bytes")
+    raw = _raw_body(content, what=what)
     blobs: dict[str, list[bytes]] = {}
     for key, value in values.items():
         if key in (_JSON, _SIGNED):
@@ -233,6 +258,13 @@ def _parts(content: RecordDict, *, what: str) -> _Parts:
     if len(blobs) > MAX_BLOBS:
         raise ProtocolError(f"{what} has too many blobs")
     return _Parts(raw=raw, blobs=blobs)
+
+
+def _raw_body(content: RecordDict, *, what: str) -> bytes:
+    raw = content.config_records[_BODY][_JSON]
+    if not isinstance(raw, bytes):
+        raise ProtocolError(f"the body of {what} is not bytes")
+    return raw
 
 
 def _large_blobs(arrays: ArrayRecord | None, *, what: str) -> dict[str, list[bytes]]:

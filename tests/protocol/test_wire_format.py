@@ -24,7 +24,14 @@ from fedrec.protocol.plan import EarlyStopping, Objective, Peer, ServerUpdate, T
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
-from fedrec.protocol.transport import pack, request_hash, unpack
+from fedrec.protocol.transport import (
+    HashedBlobs,
+    content_hash,
+    hash_blobs,
+    pack,
+    request_hash,
+    unpack,
+)
 from fedrec.protocol.trust import TrustModel
 from tests.support.sample_messages import BLOB, BODIES, HASH, KINDS, OTHER_HASH, PEERS, PLAN, message
 
@@ -237,6 +244,9 @@ def test_request_hashes_are_equal_for_equal_requests_alone(
     assert (request_hash(body, blobs) == request_hash(body, other)) == (blobs == other)
     later = body.model_copy(update={"round_number": 3})
     assert request_hash(body, blobs) != request_hash(later, blobs)
+    received = pack(body, blobs)
+    hashed = HashedBlobs(blobs, hashes=hash_blobs(received))
+    assert request_hash(body, hashed) == request_hash(body, blobs) == content_hash(received, hashed.hashes)
 
 
 # --- the plan --------------------------------------------------------------------------------------------
