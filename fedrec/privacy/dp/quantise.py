@@ -20,7 +20,9 @@ from fedrec.privacy.randomness import Randomness
 MAX_INFLATION = 1.025
 """Default of :func:`choose_scale`: largest ratio of the sensitivity after rounding to the scale S."""
 _MAX_EXACT = 2.0**52
-_LATTICE = 2.0**40
+_LATTICE_BITS, _PREFIX_BITS = 40, 16
+_REST_BITS = _LATTICE_BITS - _PREFIX_BITS
+_ALL_ONES, _REST_MASK = np.int64((1 << _PREFIX_BITS) - 1), np.int64((1 << _REST_BITS) - 1)
 _MAX_SCALE_BITS = 40
 
 
@@ -28,13 +30,16 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
     """Round each coordinate x to ``floor(x + u)`` with u uniform on (0, 1), drawn for each coordinate.
 
     ``x`` is first rounded to multiples of 2**-40, which changes it by at most sqrt(d) * 2**-41 in L2 norm. On
-    this lattice the probability of rounding up equals the fraction exactly, since u is uniform on the
-    midpoints of multiples of 2**-52. The distribution stated in the module's docstring therefore holds
-    exactly.
+    this lattice the probability of rounding up must equal the fraction f = F / 2**40 exactly. It does, since
+    a coordinate is rounded up if F + K >= 2**40 with K uniform on the integers from 0 to 2**40 - 1. The
+    distribution stated in the module's docstring therefore holds exactly.
+
+    The first 16 bits of K are added to those of F. The other 24 bits of both can change the result only by a
+    carry, and only where the sum of the first bits ends in 16 ones. They are drawn there, once in 2**16.
 
     Args:
         x: float64 (d,), in grid units.
-        rng: randomness; one uniform number is read per coordinate.
+        rng: randomness; how much of it is read depends on the values.
 
     Returns:
         int64 (d,), in grid units.
@@ -46,12 +51,17 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
         raise ConfigError(f"stochastic_round: expects float64 (d,), not {x.dtype} {x.shape}.")
     if x.size and not np.max(np.abs(x)) <= _MAX_EXACT:
         raise ConfigError("stochastic_round: a value is not finite or beyond 2**52; clamp before rounding.")
-    on_lattice = np.rint(x * _LATTICE) / _LATTICE
-    low = np.floor(on_lattice)
+    low = np.floor(x)
     # x - floor(x) is exact below 2**52, where x + u would be rounded to the spacing of x.
-    up = rng.uniform(x.size) > 1.0 - (on_lattice - low)
-    rounded: NDArray[np.int64] = low.astype(np.int64) + up
-    return rounded
+    fractions = np.rint((x - low) * 2.0**_LATTICE_BITS).astype(np.int64)
+    sums = fractions >> _REST_BITS
+    sums += rng.uint16(x.size)
+    undecided = np.flatnonzero((sums & _ALL_ONES) == _ALL_ONES)
+    rest = rng.uint32(undecided.size) & _REST_MASK
+    sums[undecided] += ((fractions[undecided] & _REST_MASK) + rest) >> _REST_BITS
+    sums >>= _PREFIX_BITS
+    sums += low.astype(np.int64)
+    return sums
 
 
 def sensitivity(*, scale: int, dimension: int, beta: float, float_slack: float) -> float:

@@ -28,8 +28,8 @@ from fedrec.protocol.plan import Clipping, Objective, TrainingPlan
 from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.models.discriminant_head import DiscriminantHead
 
-_CHUNK = 1 << 20
-"""Coordinates that are rounded and noised together: 8 MiB of each vector."""
+_CHUNK = 1 << 16
+"""Coordinates that are rounded and noised together: half a MiB of each vector, which caches hold."""
 
 
 @dataclass(frozen=True, kw_only=True)

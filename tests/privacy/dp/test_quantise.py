@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity, stochastic_round
@@ -27,6 +28,40 @@ def test_is_unbiased() -> None:
     for value in (0.25, -3.9, 1e6 + 0.01, -1e-3):
         mean = stochastic_round(np.full(200_000, value), Randomness.seeded(3)).mean()
         assert mean == pytest.approx(value, abs=5 * 0.5 / math.sqrt(200_000))
+
+
+class Dither(Randomness):
+    """A stream whose bits are those of one integer K below 2**40, its first 16 and then its last 24."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__(bytes(32), is_seeded=True)
+        self._k = k
+
+    def uint16(self, count: int) -> NDArray[np.uint16]:
+        """Return the first bits."""
+        return np.full(count, self._k >> 24, dtype=np.uint16)
+
+    def uint32(self, count: int) -> NDArray[np.uint32]:
+        """Return the last bits, below others that must not matter."""
+        return np.full(count, self._k & (2**24 - 1) | 0xAB << 24, dtype=np.uint32)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    whole=st.integers(-(2**51), 2**51),
+    fraction=st.integers(0, 2**40) | st.sampled_from([0, 1, 2**24 - 1, 2**24, 2**39, 2**40 - 1]),
+    k=st.integers(0, 2**40 - 1),
+    step=st.none() | st.integers(-2, 1),
+)
+def test_rounds_up_for_exactly_as_many_dithers_as_the_fraction_says(
+    whole: int, fraction: int, k: int, step: int | None
+) -> None:
+    """The result is floor(x + K / 2**40), in Python's integers, at the dithers where it changes as well."""
+    # As many bits of the fraction as a float64 of this size has.
+    whole >>= max(0, whole.bit_length() - 12)
+    k = k if step is None else min(max(2**40 - fraction + step, 0), 2**40 - 1)
+    found = stochastic_round(np.array([whole + fraction / 2**40]), Dither(k))
+    assert found.tolist() == [((whole << 40) + fraction + k) >> 40]
 
 
 def test_refuses_what_has_no_integer() -> None:
