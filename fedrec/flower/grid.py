@@ -33,7 +33,8 @@ from fedrec.flower.objects import check_tree, inflate
 _MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 """What Flower raises when it reads forged objects."""
 _STALLED_SECONDS = 60.0
-"""An incomplete reply without a new object for so long is discarded: its merchant was stopped midway."""
+"""An incomplete reply without a new object for so long is discarded: its merchant was stopped midway. So is
+one that nobody has asked for in that time."""
 
 
 class Secret:
@@ -58,12 +59,13 @@ class Secret:
 
 @dataclass
 class _Arriving:
-    """An incomplete reply: its objects so far, and the time of the latest one."""
+    """An incomplete reply: its objects so far, and when the latest one came and it was last asked for."""
 
     head: ProtoMessage
     tree: ObjectTree
     made: dict[str, InflatableObject] = field(default_factory=dict)
-    grown: float = field(default_factory=time.monotonic)
+    grown: float = field(default_factory=lambda: time.monotonic())
+    asked: float = field(default_factory=lambda: time.monotonic())
 
 
 class PrivateGrid(HttpGrid):
@@ -93,7 +95,10 @@ class PrivateGrid(HttpGrid):
         )
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
-        """Yield the complete replies to these messages; an incomplete reply doesn't delay the others."""
+        """Yield the complete replies to these messages; an incomplete reply doesn't delay the others.
+
+        Several exchanges may be under way: each asks for its own replies only, and those of the others stay.
+        """
         wanted = set(message_ids)
         # The SuperLink returns a reply once; a second request would report it as lost.
         unseen = wanted - self._arriving.keys()
@@ -102,14 +107,18 @@ class PrivateGrid(HttpGrid):
             for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
                 self._arriving[head.metadata.reply_to_message_id] = _Arriving(head, tree)
         for key in list(self._arriving):
-            arriving = self._arriving.pop(key)
-            # A reply that nobody asks for any more is late, and is dropped.
-            if key in wanted:
-                message = self._whole(arriving)
-                if message is None:
+            arriving, moment = self._arriving.pop(key), time.monotonic()
+            if key not in wanted:
+                # A reply that nobody asks for any more is late, and is dropped.
+                if moment - arriving.asked <= _STALLED_SECONDS:
                     self._arriving[key] = arriving
-                else:
-                    yield message
+                continue
+            arriving.asked = moment
+            message = self._whole(arriving)
+            if message is None:
+                self._arriving[key] = arriving
+            else:
+                yield message
 
     def _whole(self, arriving: _Arriving) -> Message | None:
         """Return the complete reply, an error reply for an invalid one, or None while parts are missing."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -445,7 +446,9 @@ def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Pat
             find_training(tmp_path / "trainings", other)
 
 
-def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None:
+def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from flwr.app import ConfigRecord, RecordDict
     from flwr.proto.message_pb2 import Message as ProtoMessage
     from flwr.proto.message_pb2 import Metadata, ObjectTree
@@ -497,9 +500,17 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting() -> None
 
     assert texts({"slow", "quick"}) == ["quick"]
     assert texts({"slow"}) == []
+    # Another exchange asks for its own replies in between, as in a campaign whose merchants come one by one.
+    assert texts({"other"}) == []
     ready.add("slow")
     assert texts({"slow"}) == ["slow"]
-    assert asked == [{"slow", "quick"}]
+    assert asked == [{"slow", "quick"}, {"other"}]
+    # One that nobody asks for any more is dropped after a while.
+    ready.remove("slow")
+    assert texts({"slow"}) == [] and set(grid._arriving) == {"slow"}
+    later = time.monotonic() + 61
+    monkeypatch.setattr("fedrec.flower.grid.time", SimpleNamespace(monotonic=lambda: later))
+    assert texts({"other"}) == [] and not grid._arriving
 
 
 def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_write(
