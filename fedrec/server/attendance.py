@@ -233,8 +233,10 @@ class Attendance:
                 group_id="join",
             ),
         )
-        # An older request to the same nodes is dropped: the answer would be the same.
-        self._open = [other for other in self._open if not other.waiting & set(asked)] + [exchange]
+        # An older request to the same nodes is given up: the answer would be the same.
+        for other in self._open:
+            other.give_up(asked)
+        self._open = [other for other in self._open if other.waiting] + [exchange]
         waited = 0.0
         while exchange.waiting and waited < most:
             self._take_answers(present)

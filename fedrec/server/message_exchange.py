@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -109,6 +109,10 @@ class Exchange(Generic[Reply]):
     def waiting(self) -> frozenset[int]:
         """The nodes that haven't answered yet."""
         return frozenset(self._node_of.values())
+
+    def give_up(self, nodes: Collection[int]) -> None:
+        """Wait no longer for the replies of some nodes; they are never read."""
+        self._node_of = {key: node for key, node in self._node_of.items() if node not in nodes}
 
     def pull(self, *, forget: bool = False) -> Iterator[Answer[Reply] | None]:
         """Yield what has arrived by now: a well-formed reply, or None for one that failed.

@@ -14,8 +14,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class _Pause:
-    """When somebody is asked again, and how long the pause after that is; seconds."""
+    """When somebody was asked, when it is asked again, and how long the pause after that is; seconds."""
 
+    asked: float
     due: float
     next: float
 
@@ -39,8 +40,18 @@ class Pauses(Generic[Key]):
     def asked(self, key: Key) -> None:
         """Record that somebody is asked now."""
         pause = self._pauses[key].next if key in self._pauses else self.first
-        self._pauses[key] = _Pause(due=time.monotonic() + pause, next=min(_LONGEST_SECONDS, 2 * pause))
+        now = time.monotonic()
+        self._pauses[key] = _Pause(asked=now, due=now + pause, next=min(_LONGEST_SECONDS, 2 * pause))
 
     def keep(self, present: Collection[Key]) -> None:
-        """Forget the pauses of all others: whoever comes back is asked at once."""
-        self._pauses = {key: pause for key, pause in self._pauses.items() if key in present}
+        """Shorten the pauses of all others to the first one: whoever comes back after it is asked at once.
+
+        Nobody is asked more often by coming and going.
+        """
+        now = time.monotonic()
+        for key in [key for key in self._pauses if key not in present]:
+            asked = self._pauses[key].asked
+            if asked + self.first <= now:
+                del self._pauses[key]
+            else:
+                self._pauses[key] = _Pause(asked=asked, due=asked + self.first, next=self.first)

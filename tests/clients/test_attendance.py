@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from flwr.app import Message
 
 from fedrec.clients.client_app import build_client_app
 from fedrec.server import attendance, pauses
@@ -69,6 +70,32 @@ def test_a_merchant_that_comes_back_as_another_node_takes_its_place_again(tmp_pa
     assert [(record.opened, record.contributors) for record in records] == [(True, 4)] * 4
     trained = [m.metadata.dst_node_id for m in grid.requests if m.metadata.message_type == "train"]
     assert trained.count(2) == trained.count(5) == 2
+
+
+def test_a_merchant_that_comes_and_goes_does_not_cost_another_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = Cohort(tmp_path)
+    clock = [0.0]
+    monkeypatch.setattr(pauses, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    there, arrived = {1, 2}, False
+
+    class Slow(InProcessGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            return there
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return super().pull_messages(message_ids) if arrived else []
+
+    grid = Slow(cohort.app(), 4)
+    coordinator, _ = cohort.coordinator(cohort.plan(), grid)
+    # Both are asked at 0 s and at 10 s, and the first alone at 20 s, since it was away in between.
+    for second, present in ((0, {1, 2}), (10, {1, 2}), (15, {2}), (20, {1, 2})):
+        clock[0], there = float(second), present
+        assert coordinator._cohort.admit(cohort.names) == set()
+    assert [message.metadata.dst_node_id for message in grid.requests] == [1, 2, 1, 2, 1]
+    arrived = True
+    assert coordinator._cohort.admit(cohort.names) == {"m0", "m1"}
 
 
 def test_absent_merchants_are_named(tmp_path: Path) -> None:

@@ -97,6 +97,20 @@ def test_whoever_does_not_answer_is_asked_again_after_pauses_and_at_once_when_it
     assert asked == [0.0, 30.0, 90.0, 151.0, 181.0]
 
 
+def test_nobody_is_asked_more_often_by_coming_and_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(pauses, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found: pauses.Pauses[str] = pauses.Pauses(first=30.0)
+    asked: list[int] = []
+    for second in range(100):
+        clock[0] = float(second)
+        found.keep({"m0"} if second % 2 == 0 else set())
+        if second % 2 == 0 and found.is_due("m0"):
+            asked.append(second)
+            found.asked("m0")
+    assert asked == [0, 30, 60, 90]
+
+
 def test_a_stored_reply_is_read_as_strictly_as_a_message() -> None:
     whole = encode_reply(CloseReply(merchant="m0"), {"box-1": b"12345"})
     assert decode_reply(whole, CloseReply) == (CloseReply(merchant="m0"), {"box-1": b"12345"})
