@@ -64,7 +64,12 @@ class Sittings:
         return CampaignFiles(self.folder, plan=self.plan)
 
     def sit(
-        self, *there: int, looks: int = 8, drop: Fault = lambda *_: False, lose: Fault = lambda *_: False
+        self,
+        *there: int,
+        looks: int = 8,
+        timeout: float = 20,
+        drop: Fault = lambda *_: False,
+        lose: Fault = lambda *_: False,
     ) -> None:
         """Run a new server process while these merchants are connected."""
         self.folder.mkdir(exist_ok=True)
@@ -96,7 +101,7 @@ class Sittings:
             receipts=ReceiptBook(self.cohort.folder / "receipts.sqlite", identity=self.cohort.server),
             signer=self.cohort.signer(),
             on_round=self.records.append,
-            timeout=20,
+            timeout=timeout,
             refusals=self.refusals,
             training=self.folder,
             pause=pause,
@@ -257,6 +262,19 @@ def test_a_changed_upload_of_the_fixed_set_ends_the_run_and_nobody_is_asked(four
     path.write_bytes(whole)
     four.sit(0, 1, 2, looks=20)
     assert four.records[0].opened
+
+
+def test_a_request_is_not_delivered_long_after_the_window(four: Sittings) -> None:
+    """A merchant that went away before it got the request would be charged for an upload that is too late."""
+    four.sit(
+        0, 1, 2, 3, looks=4, timeout=3600, drop=lambda kind, group, index: index == 3 and kind == "train"
+    )
+    window = four.files.window()
+    assert window is not None
+    four.clock = window.ends - 50.0
+    four.sit(3, looks=3, timeout=3600)
+    kept = [m.metadata.ttl for m in four.requests if m.metadata.message_type == "train"]
+    assert kept == [3600, 3600, 3600, 3600, 170]
 
 
 def test_too_few_uploads_lose_the_campaign_and_no_member_is_asked(four: Sittings) -> None:

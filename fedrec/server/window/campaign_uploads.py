@@ -191,7 +191,8 @@ class CampaignUploads:
             connected = self.cohort.admit(everybody)
             due = [name for name in self._requests.due(connected) if name not in self.collector]
             if due:
-                self._ask(due)
+                # Not delivered later: it would charge a merchant whose upload can't be in the sum any more.
+                self._ask(due, seconds=max(0.0, window.ends - self.now()) + _LAST_SECONDS)
             if not self._take():
                 self.look()
         last = time.monotonic() + _LAST_SECONDS
@@ -204,7 +205,7 @@ class CampaignUploads:
         connected = self.cohort.admit(())
         return {name for name in self._requests.under_way() & connected if name not in self.collector}
 
-    def _ask(self, merchants: list[str]) -> None:
+    def _ask(self, merchants: list[str], *, seconds: float) -> None:
         nodes = self.cohort.nodes
         requests = train_requests(
             self.model,
@@ -215,7 +216,7 @@ class CampaignUploads:
             signer=self.signer,
             without=set(nodes) - set(merchants),
         )
-        self._requests.send(requests, names={nodes[name]: name for name in merchants})
+        self._requests.send(requests, names={nodes[name]: name for name in merchants}, seconds=seconds)
 
     def _take(self) -> bool:
         """Store the uploads that have come, then their receipts; return whether there was any."""
