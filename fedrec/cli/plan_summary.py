@@ -38,6 +38,8 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     note = check_model(Task.of_plan(made, model_registry.get_exact(made.model, made.model_code), seed=0))
     if note is not None:
         yield f"            {note}"
+    if training.start_from() is not None:
+        yield f"start       the result of training {training.start_from()}, as the plan's initial model"
     yield f"optimizer   {describe_update(made)}"
     yield f"loss        {describe_objective(made)}"
     if made.early_stopping is not None:

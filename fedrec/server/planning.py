@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
-from fedrec.privacy.dp.vectors import count_from_shapes, parameter_vector
+from fedrec.privacy.dp.vectors import count_from_shapes, load_parameter_vector, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, EarlyStopping, Objective, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
@@ -47,6 +47,7 @@ class Task:
         classes: class names, in the order of the model's outputs.
         shape: channels and size of the pictures.
         seed: determines the initial weights, which are public.
+        start: the initial parameters, float64 (d,), where the training starts from an earlier result.
 
     """
 
@@ -54,28 +55,39 @@ class Task:
     classes: tuple[str, ...]
     shape: InputShape
     seed: int = 0
+    start: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of_plan(cls, plan: TrainingPlan, spec: ModelSpec, *, seed: int) -> Task:
+    def of_plan(
+        cls, plan: TrainingPlan, spec: ModelSpec, *, seed: int, start: NDArray[np.float64] | None = None
+    ) -> Task:
         """Return the task of a plan.
 
         Args:
             plan: the plan.
             spec: the model that it names.
             seed: seed of the initial weights.
+            start: the initial parameters, where they don't follow from the seed.
 
         Returns:
             The task.
 
         """
         shape = InputShape(channels=plan.channels, size=plan.image_size)
-        return cls(spec=spec, classes=plan.classes, shape=shape, seed=seed)
+        return cls(spec=spec, classes=plan.classes, shape=shape, seed=seed, start=start)
 
     def model(self) -> nn.Module:
-        """Build the model that the training starts from."""
+        """Build the model, with the weights that follow from the seed."""
         return self.spec.build(
             classes=len(self.classes), channels=self.shape.channels, size=self.shape.size, seed=self.seed
         )
+
+    def starting_model(self) -> nn.Module:
+        """Build the model that the training starts from."""
+        model = self.model()
+        if self.start is not None:
+            load_parameter_vector(model, self.start)
+        return model
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ def plan_training(
     objective = settle_objective(options, task.classes)
     _check_model_size(task)
     note = check_model(task)
-    initial = starting_parameters(task.model())
+    initial = starting_parameters(task.starting_model())
     if upload_window is not None and not task.spec.solved:
         raise ConfigError(f"model {task.spec.name} takes rounds of steps: it can have no upload window")
     plan = _make_plan(

@@ -6,9 +6,12 @@ import json
 import re
 import tempfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.durations import duration_text, parse_duration
@@ -18,7 +21,8 @@ from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import MAX_WINDOW, MIN_WINDOW, Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
-from fedrec.server.trainings import Training, training_folders
+from fedrec.server.starting_points import starting_point
+from fedrec.server.trainings import START, Training, find_training, training_folders
 from fedrec.vision import model_registry
 from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import InputShape
@@ -50,6 +54,7 @@ class TrainingFile(TrainingOptions):
     eval_data: Path | None = None
     initial_seed: int = Field(default=0, ge=0, le=2**63 - 1)
     window: Window = None
+    start_from: str | None = Field(default=None, pattern=r"^[0-9]{1,9}$")
 
     @model_validator(mode="after")
     def _only_one_round_has_a_window(self) -> Self:
@@ -124,6 +129,8 @@ def add_training(
             ),
             seed=options.initial_seed,
         )
+        if options.start_from is not None:
+            task = replace(task, start=starting_point(find_training(folder, options.start_from), task))
         planned = plan_training(
             options, task, Enrolled(server_key, roster, sizes), upload_window=options.window
         )
@@ -134,7 +141,14 @@ def add_training(
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
-        write_plan(made, planned.plan, seed=options.initial_seed, eval_data=options.eval_data)
+        write_plan(
+            made,
+            planned.plan,
+            seed=options.initial_seed,
+            eval_data=options.eval_data,
+            start=task.start,
+            start_from=options.start_from,
+        )
         # A running server sees the training from here on, complete.
         return Training(made.folder.rename(folder / number))
 
@@ -146,6 +160,8 @@ def write_plan(
     seed: int,
     eval_data: Path | None = None,
     run_id: str | None = None,
+    start: NDArray[np.float64] | None = None,
+    start_from: str | None = None,
 ) -> None:
     """Write a plan into a training's folder, with what the server keeps beside it; the status comes last.
 
@@ -155,10 +171,17 @@ def write_plan(
         seed: seed of the initial weights.
         eval_data: the operator's own public photos, if any.
         run_id: what a simulation's report calls the run.
+        start: the initial parameters, float64 (d,), where the training starts from an earlier result.
+        start_from: the number of that earlier training.
 
     """
+    if start is not None:
+        write_atomically(training.folder / START, start.astype("<f4").tobytes())
     write_atomically(training.folder / "plan.json", plan.canonical_bytes())
     evaluation = None if eval_data is None else str(eval_data.resolve())
-    own = {"eval_data": evaluation, "initial_seed": seed} | ({} if run_id is None else {"run_id": run_id})
+    named = {"run_id": run_id, "start_from": start_from}
+    own = {"eval_data": evaluation, "initial_seed": seed} | {
+        name: value for name, value in named.items() if value is not None
+    }
     write_atomically(training.folder / "own.json", json.dumps(own).encode())
     training.set_status("filed")

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -93,8 +92,8 @@ class TrainingRun:
     def _session(self) -> Session:
         plan = self._plan
         spec = model_registry.get_exact(plan.model, plan.model_code)
-        task = Task.of_plan(plan, spec, seed=self.training.initial_seed())
-        model = task.model()
+        task = Task.of_plan(plan, spec, seed=self.training.initial_seed(), start=self.training.start())
+        model = task.starting_model()
         return Session(
             home=self.home,
             training=self.training,
@@ -175,8 +174,7 @@ class TrainingRun:
         )
         report = deployed_report(
             result,
-            run_id=self.training.run_id(),
-            started=self.training.started() or datetime.now(UTC),
+            training=self.training,
             rounds_reserved=session.reserved,
             sizes={entry.name: entry.size for entry in self.home.enrolled()},
             receipts=rounds_with_receipt(self.home.receipts, training_id=self._plan.training_id),

@@ -9,13 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedrec._internal.files import append_lines, read_lines, write_atomically
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from fedrec.server.round_records import RoundLine
 
+START = "initial-parameters.f32"
+"""The initial parameters of a training that starts from an earlier result, little-endian float32."""
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
 
 
@@ -62,6 +67,32 @@ class Training:
     def initial_seed(self) -> int:
         """Return the seed of the initial weights, which are public."""
         return int(self._own()["initial_seed"])
+
+    def start_from(self) -> str | None:
+        """Return the number of the training whose result this one starts from, None if there is none."""
+        found: str | None = self._own().get("start_from")
+        return found
+
+    def start(self) -> NDArray[np.float64] | None:
+        """Return the initial parameters, float64 (d,), where the training starts from an earlier result.
+
+        Returns:
+            The parameters; None where they follow from the seed.
+
+        Raises:
+            ServiceError: the file is missing, or isn't what the plan names.
+
+        """
+        if self.start_from() is None:
+            return None
+        path = self.folder / START
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ServiceError(f"{path} can't be read: {error.strerror}") from None
+        if sha256_hex(data) != self.plan().initial_model_hash:
+            raise ServiceError(f"{path} isn't the initial model that the plan names")
+        return np.frombuffer(data, dtype="<f4").astype(np.float64)
 
     def run_id(self) -> str:
         """Return the run's id in the report."""

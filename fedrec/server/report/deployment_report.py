@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report, epsilon_after
+from fedrec.server.trainings import Training
 
 EVALUATION_SPLIT = "eval-data"
 """Name of the split that is the operator's own public photos."""
@@ -21,8 +22,7 @@ EVALUATION_SPLIT = "eval-data"
 def deployed_report(
     result: TrainingResult,
     *,
-    run_id: str,
-    started: datetime,
+    training: Training,
     rounds_reserved: int,
     sizes: Mapping[str, int],
     receipts: Mapping[str, int],
@@ -32,8 +32,7 @@ def deployed_report(
 
     Args:
         result: the training's result; its metrics are those of the operator's own public photos.
-        run_id: the run's id in the report.
-        started: when the training first ran, UTC.
+        training: the training.
         rounds_reserved: number of rounds that may have been charged.
         sizes: how many records each merchant declared at its enrolment, by name.
         receipts: of how many rounds the server has signed a receipt, by merchant.
@@ -43,10 +42,16 @@ def deployed_report(
         The content of ``report.json``.
 
     """
+    started = training.started() or datetime.now(UTC)
+    earlier = training.start_from()
+    problems = [
+        f"STARTED from the result of training {earlier}: what that one cost the merchants isn't in the "
+        "epsilon of this report; their ledgers count both together."
+    ]
     return build_report(
         result,
         facts=RunFacts(
-            id=run_id,
+            id=training.run_id(),
             engine="deployment",
             seconds=(datetime.now(UTC) - started).total_seconds(),
             peak_memory_bytes=_peak_bytes(),
@@ -62,6 +67,7 @@ def deployed_report(
             "evaluation_copies_dropped": None,
         },
         per_merchant=_per_merchant(result, sizes=sizes, receipts=receipts, rounds_reserved=rounds_reserved),
+        problems=() if earlier is None else problems,
     )
 
 
