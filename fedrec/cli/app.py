@@ -30,6 +30,7 @@ class _Commands(LazyGroup):
             "fedrec.cli.data:app",
             "Inspect a folder of photos, generate synthetic ones, or download a public data set.",
         ),
+        "catalogue": ("fedrec.cli.catalogue:app", "Check the photos of a catalogue."),
         "backbone": (
             "fedrec.cli.backbone:app",
             "Add networks from files, on which models are trained.",

@@ -20,6 +20,7 @@ LAYERS = {
     "report": 1,
     "vision": 1,
     "privacy": 2,
+    "recognition": 2,
     "clients": 3,
     "server": 3,
     "simulations": 4,

@@ -1,0 +1,93 @@
+"""Implement ``fedrec catalogue``: what a merchant does with the photos of its products."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec._internal.text import counted
+from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.errors import DataError
+from fedrec.recognition.photo_files import photo_files
+from fedrec.recognition.quality.thresholds import default_thresholds, read_thresholds
+from fedrec.recognition.quality.verdict import FLAWS, Verdict, judge
+from fedrec.vision.folders import decode
+
+app = typer.Typer(
+    help="Check the photos of a catalogue.",
+    no_args_is_help=True,
+    cls=LazyGroup,
+    **PLAIN,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Check the photos of a catalogue."""
+
+
+@app.command()
+def quality(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    thresholds: Annotated[
+        Path | None, typer.Option(help="TOML file of other limits; see docs/recognition.md.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a photo, one a line.")] = False,
+) -> None:
+    """Find photos that are blurred, dark, washed out, flat, small or framed, and say what to do."""
+    limits = default_thresholds() if thresholds is None else read_thresholds(thresholds)
+    judged, unread, flaws = 0, 0, Counter[str]()
+    good = 0
+    for path in photo_files(photos):
+        try:
+            verdict = judge(decode(path), limits)
+        except DataError as error:
+            unread += 1
+            typer.echo(_as_json(path, error=str(error)) if as_json else f"{path}: can't be read: {error}")
+            continue
+        judged += 1
+        good += verdict.is_good
+        flaws.update(finding.flaw for finding in verdict.findings)
+        if as_json:
+            typer.echo(_as_json(path, verdict))
+        elif verdict.findings:
+            _show(path, verdict)
+    if not as_json:
+        counts = ", ".join(f"{count} {flaw}" for flaw, count in flaws.most_common())
+        typer.echo(
+            f"{good} of {counted(judged, 'photo')} are good" + (f"; found: {counts}" if counts else "")
+        )
+    if not judged:
+        raise DataError(f"none of {counted(unread, 'file')} could be read as a photo")
+
+
+def _show(path: Path, verdict: Verdict) -> None:
+    for finding in verdict.findings:
+        flaw = FLAWS[finding.flaw]
+        typer.echo(f"{path}: {'perhaps: ' if flaw.hint else ''}{flaw.problem} {flaw.advice}")
+
+
+def _as_json(path: Path, verdict: Verdict | None = None, *, error: str | None = None) -> str:
+    findings = () if verdict is None else verdict.findings
+    return json.dumps(
+        {
+            "photo": str(path),
+            "good": None if verdict is None else verdict.is_good,
+            "error": error,
+            "flaws": [
+                {
+                    "flaw": finding.flaw,
+                    "hint": FLAWS[finding.flaw].hint,
+                    "value": round(finding.value, 4),
+                    "limit": finding.limit,
+                    "problem": FLAWS[finding.flaw].problem,
+                    "advice": FLAWS[finding.flaw].advice,
+                }
+                for finding in findings
+            ],
+        }
+    )

@@ -1,0 +1,1 @@
+"""The trained model, and a catalogue of photos, at work."""

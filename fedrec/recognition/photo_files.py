@@ -1,0 +1,47 @@
+"""Find photos in files and folders, whatever the folders mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedrec.errors import DataError
+from fedrec.vision.folders import SUFFIXES
+
+
+def photo_files(places: Sequence[Path]) -> list[Path]:
+    """List the photos that are named, or that lie below named folders.
+
+    Args:
+        places: files and folders. A named file is taken whatever its name ends in.
+
+    Returns:
+        The files, those of a folder in order of their paths; without hidden ones, and without those that
+        links of folders lead to.
+
+    Raises:
+        DataError: a place doesn't exist or can't be listed, or there is no photo.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found.extend(_below(place))
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"there is no file or folder {place}")
+    if not found:
+        raise DataError(f"no photo was found in {', '.join(str(place) for place in places)}")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _below(entry)
+        elif entry.suffix.lower() in SUFFIXES and entry.is_file():
+            yield entry
