@@ -64,6 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "client budget --home CLIENT",
         "client status --home CLIENT",
         "backbone list",
+        "catalogue quality --help",
         "audit --help",
         "audit verify --help",
     ],
@@ -83,7 +84,8 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 
     from fedrec.cli.app import app
 
-    listed = {"": ["simulate", "server", "client", "data", "backbone", "audit"]}
+    listed = {"": ["simulate", "server", "client", "data", "catalogue", "backbone", "audit"]}
+    listed["catalogue"] = ["quality"]
     listed["backbone"] = ["add", "list", "remove", "check"]
     listed["audit"] = ["report", "verify", "empirical", "inversion", "membership"]
     for group, names in listed.items():
