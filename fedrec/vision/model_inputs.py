@@ -15,8 +15,9 @@ from fedrec.vision.feature_cache import default_cache_dir
 from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.normalisation import normalise
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
-from fedrec.vision.transforms import augmented_views, normalise, to_model_input
+from fedrec.vision.transforms import augmented_views, to_model_input
 
 _FOLDER_SIZE = 64
 

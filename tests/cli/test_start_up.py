@@ -74,6 +74,11 @@ def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) ->
     assert modules_of(*places.split()) == (0, "[]")
 
 
+def test_photos_are_prepared_without_torch() -> None:
+    code = "import fedrec.vision.backbones.fixed_views, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_import_check_detects_what_a_heavy_command_imports() -> None:
     code, heavy = modules_of("simulate", "--epsilon", "0")
     assert code == 2 and "torch" in heavy

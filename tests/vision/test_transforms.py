@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fedrec.errors import ConfigError
-from fedrec.vision.transforms import Augmentation, augmented_views, normalise, to_model_input
+from fedrec.vision.normalisation import normalise
+from fedrec.vision.transforms import Augmentation, augmented_views, to_model_input
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
