@@ -50,7 +50,7 @@ def decode_reply(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]
     try:
         raw, lengths = json.loads(data[_LENGTH_BYTES:start])
         named = [(str(name), int(length)) for name, length in lengths]
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise ProtocolError("a stored reply has no readable header") from None
     if min((length for _, length in named), default=0) < 0 or len(data) != start + sum(
         length for _, length in named

@@ -17,7 +17,7 @@ from fedrec.clients import training_step
 from fedrec.clients.contribution import compute_contribution
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.derived_parameters import derive
-from fedrec.protocol.messages import UnmaskRequest
+from fedrec.protocol.messages import JoinRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.transport import unpack
 from fedrec.server.attendance import CohortIncompleteError
@@ -262,6 +262,36 @@ def test_a_changed_upload_of_the_fixed_set_ends_the_run_and_nobody_is_asked(four
     path.write_bytes(whole)
     four.sit(0, 1, 2, looks=20)
     assert four.records[0].opened
+
+
+def test_a_set_whose_file_is_gone_is_not_fixed_anew(four: Sittings) -> None:
+    four.sit(0, 1, 2, 3, looks=4, drop=lambda kind, group, index: kind == "train" and index == 3)
+    four.clock += WINDOW
+    four.sit(0, looks=3)
+    path = four.files.folder / "survivors.json"
+    whole = path.read_bytes()
+    # The clock goes back, so that the fourth could upload, and the set would be another one.
+    four.clock -= WINDOW
+    path.unlink()
+    with pytest.raises(TrainingError, match="survivor set was fixed before"):
+        four.sit(0, 1, 2, 3)
+    path.write_bytes(whole.replace(b'"fixed":1', b'"fixed":2'))
+    with pytest.raises(TrainingError, match="survivor set was fixed before"):
+        four.sit(0, 1, 2, 3)
+    assert four.files.stored("upload") == ["m0", "m1", "m2"] and not four.cohort.charges("m3")
+    path.write_bytes(whole)
+    four.sit(0, 1, 2, 3, looks=20)
+    assert four.records[0].opened and four.records[0].merchants == ("m0", "m1", "m2")
+
+
+def test_a_paused_member_answers_after_a_restart_of_the_server(four: Sittings) -> None:
+    four.sit(0, 1, 2, 3, looks=4, drop=lambda kind, group, index: kind == "query.unmask")
+    for merchant in four.cohort.merchants.values():
+        merchant.suspend("paused")
+    four.sit(0, 1, 2, 3, looks=20)
+    assert four.records[0].opened
+    with pytest.raises(RefusedError, match="paused"):
+        four.cohort.merchants["m0"].join(JoinRequest(plan=four.cohort.plan()))
 
 
 def test_a_request_is_not_delivered_long_after_the_window(four: Sittings) -> None:

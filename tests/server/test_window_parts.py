@@ -14,7 +14,7 @@ from fedrec._internal.durations import duration_text, parse_duration
 from fedrec.cli import server
 from fedrec.cli.status_lines import _window
 from fedrec.clients.status import summarise_plan
-from fedrec.errors import ConfigError, ProtocolError
+from fedrec.errors import ConfigError, ProtocolError, TrainingError
 from fedrec.protocol.messages import CloseReply, TrainReply
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.server import pauses
@@ -24,6 +24,7 @@ from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.status_page import status_blocks
 from fedrec.server.training_file import add_training, read_training_file, write_plan
 from fedrec.server.trainings import Training
+from fedrec.server.window import campaign_files
 from fedrec.server.window.campaign_files import CampaignFiles, Survivor, SurvivorSet, Window, delete_cancelled
 from fedrec.server.window.standing_requests import StandingRequests
 from fedrec.server.window.stored_replies import StoredReplies
@@ -118,7 +119,10 @@ def test_a_stored_reply_is_read_as_strictly_as_a_message() -> None:
         with_change = whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :]
         with pytest.raises(ProtocolError):
             decode_reply(with_change, CloseReply)
-    for wrong in (b"", whole[:-1], whole + b"1", encode_reply(CloseReply(merchant="m0"), {"Box": b""})):
+    endless = b'[{"merchant":"m0"},[["box-1",Infinity]]]'
+    endless = len(endless).to_bytes(4, "little") + endless
+    other = encode_reply(CloseReply(merchant="m0"), {"Box": b""})
+    for wrong in (b"", whole[:-1], whole + b"1", other, endless):
         with pytest.raises(ProtocolError):
             decode_reply(wrong, CloseReply)
 
@@ -136,6 +140,39 @@ def test_a_stored_reply_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     files.path("upload", "m0").write_bytes(bytes(1 << 20))
     with pytest.raises(ProtocolError, match="too large"):
         replies.upload("m0")
+
+
+def test_a_window_that_is_not_the_plans_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, plan = campaign(tmp_path / "homes", upload_window=3600)
+    synced: list[Path] = []
+    monkeypatch.setattr(campaign_files, "sync_folder", synced.append)
+    files = CampaignFiles(tmp_path, plan=plan)
+    files.write_window(Window(training_id=plan.training_id, began=5, ends=3605))
+    # The new folder's own entry outlasts a loss of power too.
+    assert synced == [tmp_path] and files.window() is not None
+    path = files.folder / "window.json"
+    for ends, told in (("3606", "another length than the plan's"), ("999999999999", "can't be used")):
+        path.write_bytes(path.read_bytes().replace(b"3605", ends.encode()))
+        with pytest.raises(TrainingError, match=told):
+            files.window()
+        # Whoever looks at the status sees the rest of it.
+        assert campaign_files.shown_progress(tmp_path, plan) is None
+        path.write_bytes(path.read_bytes().replace(ends.encode(), b"3605"))
+
+
+def test_a_failed_campaign_that_is_cancelled_leaves_no_upload(tmp_path: Path) -> None:
+    _, plan = campaign(tmp_path / "homes", upload_window=3600)
+    ServerHome.create(tmp_path / "server", address="127.0.0.1:9443", listen=None)
+    training = Training(ServerHome.open(tmp_path / "server").trainings / "0001")
+    training.folder.mkdir()
+    write_plan(training, plan, seed=0)
+    files = CampaignFiles(training.folder, plan=plan)
+    StoredReplies(files, upload_bytes=10, answer_bytes=10).keep("m1", TrainReply(merchant="m1"), {})
+    training.set_status("failed", "the disk is full")
+    CliRunner().invoke(
+        server.app, ["cancel", "1", "--home", str(tmp_path / "server")], catch_exceptions=False
+    )
+    assert training.is_cancelled() and not files.folder.exists()
 
 
 def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None:

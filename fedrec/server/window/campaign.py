@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.scheme import Opened
+from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import OPENING_SECONDS, CohortIncompleteError
 from fedrec.server.round_records import RoundRecord, read_record
 from fedrec.server.sum_opening import Opening
@@ -111,6 +112,7 @@ class Campaign(TrainingRunner):
 
     def _round(self) -> RoundRecord:
         window = self._begin()
+        self._check_set(self._files.survivors())
         self._look()
         uploads: list[Upload] = []
         fixed: SurvivorSet | None = None
@@ -118,6 +120,7 @@ class Campaign(TrainingRunner):
         late: LateOpening | None = None
         try:
             uploads, fixed = self._uploads.survivors(window)
+            self._check_set(fixed)
             late = self._opening(uploads)
             self._apply(self._open(late).values, contributors=len(uploads))
         except LostCampaignError as error:
@@ -166,6 +169,25 @@ class Campaign(TrainingRunner):
             self._files.write_window(window)
             _log.info("the window of training %s ends at %s", self.plan.training_id[:16], window.end)
         return window
+
+    def _check_set(self, fixed: SurvivorSet | None) -> None:
+        """Record in the checkpoint which set is fixed.
+
+        So a set whose file was removed, or put back from a backup, isn't fixed anew.
+
+        Raises:
+            TrainingError: another set was fixed before.
+
+        """
+        kept = self.checkpoint.conduct()
+        found = None if fixed is None else {"survivors": sha256_hex(fixed.canonical_bytes())}
+        if kept is None and found is not None:
+            self.checkpoint.keep_conduct(found)
+        elif kept != found:
+            raise TrainingError(
+                "the survivor set was fixed before, and its file is gone or holds another one: put "
+                "window/survivors.json and the uploads back, or cancel the training"
+            )
 
     def _reserve(self) -> None:
         if self.checkpoint.last_reserved() < ROUND:

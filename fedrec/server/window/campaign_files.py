@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import FailFast, Field
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.files import sync_folder, write_atomically
 from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.protocol.plan import TrainingPlan
@@ -22,7 +22,8 @@ from fedrec.server.trainings import Training
 FOLDER: Final = "window"
 """The campaign's folder in the folder of its training."""
 ReplyKind = Literal["upload", "answer"]
-Seconds = Annotated[int, Field(ge=0, le=1 << 40)]
+Seconds = Annotated[int, Field(ge=0, le=253_402_300_799)]
+"""A time up to the year 9999, in seconds since 1970 (UTC)."""
 
 
 class Window(Strict):
@@ -88,7 +89,12 @@ class CampaignFiles:
     def window(self) -> Window | None:
         """Return the window; None before it begins."""
         path = self.folder / "window.json"
-        return self._read(path, Window) if path.exists() else None
+        if not path.exists():
+            return None
+        found: Window = self._read(path, Window)
+        if found.ends - found.began != self.plan.upload_window:
+            raise TrainingError(f"{path} has a window of another length than the plan's")
+        return found
 
     def write_window(self, window: Window) -> None:
         """Record durably that the window begins."""
@@ -103,8 +109,14 @@ class CampaignFiles:
         """Fix the survivor set durably; ``TrainingError`` if one was fixed before."""
         self._write_once(self.folder / "survivors.json", survivors)
 
+    def make_folder(self) -> None:
+        """Make the campaign's folder, durably, if it doesn't exist."""
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self.folder.parent)
+
     def _write_once(self, path: Path, record: Window | SurvivorSet) -> None:
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.make_folder()
         if path.exists():
             raise TrainingError(f"{path} was written before: a campaign never begins or closes twice")
         write_atomically(path, record.canonical_bytes(), mode=0o600)
@@ -200,6 +212,23 @@ def read_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None
         awaited=tuple(name for name in plan.committee if name not in answered),
         needed=plan.threshold,
     )
+
+
+def shown_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None:
+    """Read how far a campaign is, for a page that shows other things too.
+
+    Args:
+        training: the folder of the training.
+        plan: its plan.
+
+    Returns:
+        The progress; also None where a file can't be used, as the training's status then says.
+
+    """
+    try:
+        return read_progress(training, plan)
+    except TrainingError:
+        return None
 
 
 def delete_cancelled(trainings: Iterable[Training]) -> None:

@@ -48,7 +48,7 @@ class StoredReplies:
             blobs: its blobs by name.
 
         """
-        self._files.folder.mkdir(mode=0o700, exist_ok=True)
+        self._files.make_folder()
         path = self._files.path("upload" if isinstance(reply, TrainReply) else "answer", merchant)
         write_atomically(path, encode_reply(reply, blobs), mode=0o600)
 
