@@ -23,7 +23,7 @@ from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import Training, all_trainings, find_training
-from fedrec.server.window.campaign_files import read_progress
+from fedrec.server.window.campaign_files import delete_cancelled, shown_progress
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
@@ -189,7 +189,7 @@ def _training_lines(training: Training) -> Iterator[str]:
     """Describe the status of a training."""
     state, why = training.status()
     made, rounds = training.plan(), training.rounds()
-    progress = read_progress(training.folder, made)
+    progress = shown_progress(training.folder, made)
     if progress is not None and why == progress.text:
         why = ""
     yield f"training    {training.number} {state}" + (f" ({why})" if why else "")
@@ -249,6 +249,9 @@ def cancel(
     if state in ("done", "cancelled"):
         raise ConfigError(f"training {number} is {state}: there is nothing to cancel")
     training.set_status("cancelled", "by the operator")
+    if state != "running":
+        # Otherwise the server that runs it still uses the files, and deletes them.
+        delete_cancelled([training])
     consequence = "it had not begun"
     if state == "running" or rounds:
         when = "at once" if training.plan().upload_window else "after the current round"

@@ -208,6 +208,7 @@ class Service:
     def _ended(self, training: Training) -> None:
         self._deduplicated.end(training.number)
         if training.is_cancelled():
+            delete_cancelled([training])
             _log.info("training %s was cancelled", training.number)
         elif not self._stop.is_set():
             training.set_status("done")

@@ -29,7 +29,7 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.status_page import TITLE, status_blocks
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Status, Training, all_trainings
-from fedrec.server.window.campaign_files import read_progress
+from fedrec.server.window.campaign_files import shown_progress
 
 _LAST_REQUESTS = 20
 _LONGEST_PATH = 120
@@ -117,7 +117,7 @@ class ServerObserver:
         plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
         state, reason = training.status()
         done = rounds[-1]["round"] if rounds else 0
-        progress = read_progress(training.folder, plan)
+        progress = shown_progress(training.folder, plan)
         with self._accounting:
             # A frozen pydantic model has a hash, which pyright doesn't see.
             epsilons = _epsilons(plan)  # pyright: ignore[reportArgumentType]
