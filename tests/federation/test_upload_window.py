@@ -17,9 +17,10 @@ from fedrec.clients import training_step
 from fedrec.clients.contribution import compute_contribution
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.derived_parameters import derive
-from fedrec.protocol.messages import JoinRequest, UnmaskRequest
+from fedrec.protocol.messages import JoinReply, JoinRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.transport import unpack
+from fedrec.protocol.refusals import Refusal
+from fedrec.protocol.transport import pack, unpack
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizers.interface import Vector
@@ -28,6 +29,7 @@ from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.weights import Weights
 from fedrec.server.window import campaign as campaign_module
+from fedrec.server.window import campaign_uploads
 from fedrec.server.window.campaign import Campaign
 from fedrec.server.window.campaign_files import CampaignFiles, read_progress
 from tests.support.campaigns import DIMENSION, campaign
@@ -70,14 +72,36 @@ class Sittings:
         timeout: float = 20,
         drop: Fault = lambda *_: False,
         lose: Fault = lambda *_: False,
+        tamper: Callable[[Message, int], Message] = lambda reply, index: reply,
+        late: int | None = None,
+        ends: Callable[[str], bool] = lambda text: False,
     ) -> None:
-        """Run a new server process while these merchants are connected."""
+        """Run a new server process while these merchants are connected.
+
+        The upload of ``late`` arrives once the set is fixed. The window ends when ``ends`` says so.
+        """
         self.folder.mkdir(exist_ok=True)
-        left = looks
+        left, files, held = looks, self.files, set[str]()
 
         class Visits(InProcessGrid):
             def get_node_ids(self) -> Iterable[int]:
                 return [index + 1 for index in there]
+
+            def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+                sent = list(messages)
+                keys = list(super().push_messages(sent))
+                for key, message in zip(keys, sent, strict=True):
+                    fate = message.metadata.message_type, message.metadata.dst_node_id - 1
+                    held.update([key] if fate == ("train", late) else [])
+                return keys
+
+            def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+                kept = held if files.survivors() is None else set[str]()
+                return super().pull_messages([key for key in message_ids if key not in kept])
+
+        def tell(text: str) -> None:
+            self.told.append(text)
+            self.clock += WINDOW if ends(text) else 0.0
 
         def pause() -> None:
             nonlocal left
@@ -89,7 +113,7 @@ class Sittings:
             self.sums.append(sums.copy())
             return sums
 
-        grid = Visits(self.cohort.app(), self.cohort.size, drop=drop, lose=lose)
+        grid = Visits(self.cohort.app(), self.cohort.size, drop=drop, lose=lose, tamper=tamper)
         weights = Weights.start(
             np.zeros(DIMENSION), Sgd(DIMENSION, learning_rate=1.0), averaging=0.0, solve=solve
         )
@@ -105,7 +129,7 @@ class Sittings:
             refusals=self.refusals,
             training=self.folder,
             pause=pause,
-            tell=self.told.append,
+            tell=tell,
             now=lambda: self.clock,
         )
         with suppress(OverError):
@@ -305,6 +329,37 @@ def test_a_request_is_not_delivered_long_after_the_window(four: Sittings) -> Non
     four.sit(3, looks=3, timeout=3600)
     kept = [m.metadata.ttl for m in four.requests if m.metadata.message_type == "train"]
     assert kept == [3600, 3600, 3600, 3600, 170]
+
+
+def test_an_upload_after_the_set_is_fixed_stays_out_of_it(
+    four: Sittings, made: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_uploads, "_LAST_SECONDS", 0.0)
+    four.sit(0, 1, 2, 3, looks=1)
+    four.sit(0, 1, 2, 3, looks=20, late=3, ends=lambda text: "3 of 4 uploads" in text)
+    (record,) = four.records
+    assert record.opened and record.merchants == ("m0", "m1", "m2")
+    assert "came after the window: it is not in the sum, and stays charged" in four.refusals["round 1, m3"]
+    np.testing.assert_array_equal(opened(four), np.sum(made[:3], axis=0))
+    assert len(made) == 4 and len(four.cohort.charges("m3")) == 1
+    book = four.cohort.folder / "receipts.sqlite"
+    assert set(rounds_with_receipt(book, training_id=four.plan.training_id)) == {"m0", "m1", "m2"}
+
+
+def test_nobody_can_say_for_another_that_it_has_closed_the_training(four: Sittings) -> None:
+    """A merchant that answers its join in a member's name would end the campaign."""
+
+    def lie(reply: Message, index: int) -> Message:
+        if index == 3 and reply.metadata.message_type == "query.join":
+            reply.content = pack(JoinReply(merchant="m0", refused=Refusal(code="training")))
+        return reply
+
+    four.sit(0, 1, 2, 3, looks=4, drop=lambda kind, group, index: kind == "query.unmask")
+    four.cohort.merchants["m2"].store.finish(four.plan.training_id)
+    four.sit(2, 3, tamper=lie)
+    assert "was closed" in four.refusals["m2"] and not four.records
+    four.sit(0, 1, 3)
+    assert four.records[0].opened
 
 
 def test_too_few_uploads_lose_the_campaign_and_no_member_is_asked(four: Sittings) -> None:

@@ -223,6 +223,7 @@ class Campaign(TrainingRunner):
             self._look()
 
         opened = late.run(look)
+        self._uploads.note_late()
         for x, reason in opened.wrong.items():
             self._note_merchant(self.plan.committee[x - 1], reason)
         return opened
