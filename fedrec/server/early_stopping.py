@@ -8,10 +8,15 @@ charged for the rounds that were run, since the lifetime filter allows for a cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fedrec.protocol.plan import EarlyStopping, TrainingPlan
 from fedrec.server.round_records import RoundLine
+
+_SCORES: Mapping[str, Callable[[RoundLine], float | None]] = {
+    "accuracy": lambda line: line.accuracy,
+    "macro-f1": lambda line: line.f1_macro,
+}
 
 
 def best_round(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> RoundLine | None:
@@ -63,7 +68,7 @@ def score_of(stopping: EarlyStopping, line: RoundLine) -> float | None:
         Accuracy or macro F1; None if it wasn't measured.
 
     """
-    return line.accuracy if stopping.target == "accuracy" else line.f1_macro
+    return _SCORES[stopping.target](line)
 
 
 def describe_stopping(plan: TrainingPlan, lines: Sequence[RoundLine]) -> str | None:

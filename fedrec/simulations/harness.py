@@ -22,12 +22,11 @@ from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine
 from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
+from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.forecast import announce
 from fedrec.simulations.injected_faults import Dropouts
 from fedrec.simulations.interrupts import Interrupts
-from fedrec.simulations.local_grid import LocalGrid
 from fedrec.simulations.memory_meter import MemoryMeter
-from fedrec.simulations.ray_engine import RayGrid
 from fedrec.simulations.run_inputs import Inputs, KeptInputs
 from fedrec.simulations.run_setup import (
     BY_NAME,
@@ -323,12 +322,11 @@ def _train(
 
         session.evaluation = inputs.validation
         session.callbacks = (show, *observers.callbacks)
-        engine = RayGrid if config.engine == "ray" else LocalGrid
         workers = worker_count(config, merchants=cohort)
         observers.tell(Stage("starting workers", 0, workers))
         # The final figures need it; here the process that forks workers is still importing what they need.
         import_module("sklearn.metrics")
-        grid = engine(
+        grid = ENGINES[config.engine].make_grid(
             simulated_merchants(run, arrays=inputs.arrays),
             merchants=cohort,
             workers=workers,

@@ -18,7 +18,6 @@ from fedrec.clients.noised_count import count_randomness, draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
-from fedrec.flower import require_ray
 from fedrec.observability.progress import Stage, Tell
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.dp.model_check import check_foreign_model
@@ -31,12 +30,12 @@ from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import DataReader, Source, open_source
+from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.run_folder import check_run_folder, make_run_folder
 from fedrec.simulations.simulation_report import write_own_reports
-from fedrec.simulations.worker_process import start_forking
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
 from fedrec.vision.model_choice import chosen_model
@@ -129,8 +128,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     device = pick_device(config.device)
     check_options(config, spec)
     check_run_folder(config.out)
-    if config.engine == "ray":
-        require_ray()
+    ENGINES[config.engine].check()
     source = _read_data(config, materials, tell=tell)
     _check_validation(config, source)
     seed = config.seed or 0
@@ -206,8 +204,7 @@ def reopen(
         raise ConfigError(f"--resume {folder}: that run is finished; its report is {folder / 'report.html'}")
     plan = training.plan()
     spec = materials.spec(plan.model)
-    if config.engine == "ray":
-        require_ray()
+    ENGINES[config.engine].check()
     source = _read_data(config, materials, tell=tell)
     if source.classes != plan.classes:
         raise ConfigError(f"--resume {folder}: the data has other classes than when the run was begun")
@@ -257,8 +254,7 @@ def _read_data(config: SimulationConfig, materials: Materials, *, tell: Tell) ->
     tell(Stage("reading the data", 0, 1))
     source = open_source(config, given=materials.data, reader=materials.reader)
     tell(Stage("reading the data", 1, 1))
-    if config.engine == "local":
-        start_forking()
+    ENGINES[config.engine].warm_up()
     check_classes(source.classes)
     return source
 
@@ -307,7 +303,7 @@ def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchan
         model=run.task.spec,
         device=str(run.device),
         seed=config.seed,
-        keep_open=config.engine == "local",
+        keep_open=ENGINES[config.engine].keeps_merchants,
         crashes=Crashes(config.crash, config.seed or 0) if config.crash else None,
     )
 
