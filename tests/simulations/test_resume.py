@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,10 @@ from fedrec.simulations.merchants import VirtualMerchant
 from fedrec.vision.synthetic import generate, write
 from tests.support.cohort import Cohort
 from tests.support.inline import InlineWorker
+from tests.support.small_runs import small_run
 
 MERCHANTS, ROUNDS, ENDED = 3, 3, 2
 """The run is ended in, or after, its second round."""
-
-
-def options(photos: Path, out: Path) -> Mapping[str, object]:
-    found = {
-        "data": photos,
-        "partition": "folder",
-        "model": "cnn-tanh",
-        "rounds": ROUNDS,
-        "workers": 1,
-        "device": "cpu",
-        "seed": 3,
-    }
-    return found | {"out": out}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +72,7 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_grid, "WorkerProcess", InlineWorker)
-        simulate(load_config(None, options(photos, out)))
+        simulate(load_config(None, small_run(photos, out, rounds=ROUNDS)))
     return out
 
 
@@ -99,7 +87,9 @@ def without_second(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_grid, "WorkerProcess", InlineWorker)
         patch.setattr(Dropouts, "drops", drops)
-        simulate(load_config(None, {**options(photos, out), "drop": 0.1, "min_contributors": 3}))
+        simulate(
+            load_config(None, {**small_run(photos, out, rounds=ROUNDS), "drop": 0.1, "min_contributors": 3})
+        )
     return out
 
 
@@ -154,7 +144,7 @@ def _run_and_die(photos: Path, out: Path, point: str) -> None:
             callbacks = (die_after,)
         elif point == "closed":
             patch.setattr(Session, "store_model", lambda session: die())
-        simulate(load_config(None, options(photos, out)), callbacks=callbacks)
+        simulate(load_config(None, small_run(photos, out, rounds=ROUNDS)), callbacks=callbacks)
 
 
 LOST = ("reserved", "charged", "stored", "marked", "answered", "opened")
@@ -253,7 +243,7 @@ def test_ctrl_c_between_two_rounds_and_resume_give_the_model_of_one_run(
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(InterruptedRunError, match=f"fedrec simulate --resume {folder}"):
-        simulate(load_config(None, options(photos, folder)), tell=stop)
+        simulate(load_config(None, small_run(photos, folder, rounds=ROUNDS)), tell=stop)
     assert len(report(folder)["rounds"]) == 1
     assert command("simulate", "--resume", folder, "--rounds", 9) == 2
     assert "leave out --rounds" in capsys.readouterr().err
@@ -278,7 +268,7 @@ def test_a_run_whose_only_round_was_killed_ends_without_a_model(photos: Path, tm
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(InterruptedRunError):
-        simulate(load_config(None, {**options(photos, folder), "rounds": 1}), tell=stop)
+        simulate(load_config(None, {**small_run(photos, folder, rounds=ROUNDS), "rounds": 1}), tell=stop)
     Checkpoint(folder / "server", training_id=Training(folder).plan().training_id).reserve(1)
     with pytest.raises(TrainingError, match="each was interrupted"):
         resume(folder)
@@ -316,7 +306,7 @@ def test_a_run_that_a_full_disk_ended_goes_on_once_there_is_room(
 
     monkeypatch.setattr(Checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left on device"):
-        simulate(load_config(None, options(photos, folder)))
+        simulate(load_config(None, small_run(photos, folder, rounds=ROUNDS)))
     assert Training(folder).status()[0] == "failed"
     monkeypatch.setattr(Checkpoint, "save", save)
     # The second round was opened, and its model lost: it is not run again.
@@ -335,7 +325,9 @@ def test_a_callback_ends_a_training_whose_figures_are_then_those_of_the_whole_pl
         if outcome.line.record.round == ENDED:
             outcome.stop()
 
-    found = simulate(load_config(None, options(photos, tmp_path / "run")), callbacks=[enough]).report
+    found = simulate(
+        load_config(None, small_run(photos, tmp_path / "run", rounds=ROUNDS)), callbacks=[enough]
+    ).report
     assert rounds == [(line["round"], line["accuracy"]) for line in report(whole)["rounds"][:ENDED]]
     assert len(found["rounds"]) == ENDED
     assert any("STOPPED EARLY" in text for text in found["warnings"])

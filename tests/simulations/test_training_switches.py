@@ -43,6 +43,7 @@ from fedrec.vision.metrics import macro_f1
 from fedrec.vision.synthetic import generate, write
 from tests.support.cohort import DIMENSION, Cohort, InProcessGrid, linear_model
 from tests.support.inline import InlineWorker
+from tests.support.small_runs import small_run
 
 MERCHANTS, ROUNDS, PATIENCE = 3, 6, 2
 ACCURACY = (0.3, 0.5, 0.4, 0.5, 0.9, 0.9)
@@ -102,17 +103,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(photos: Path, out: Path, **changes: Any) -> Mapping[str, object]:
-    found = {
-        "data": photos,
-        "partition": "folder",
-        "model": "cnn-tanh",
-        "learning_rate": 2.0,
-        "rounds": ROUNDS,
-        "workers": 1,
-        "device": "cpu",
-        "seed": 3,
-    }
-    return {**found, "patience": PATIENCE, "out": out, **changes}
+    return {**small_run(photos, out, rounds=ROUNDS), "learning_rate": 2.0, "patience": PATIENCE, **changes}
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
