@@ -383,3 +383,5 @@ class MerchantStore:
                 )
         except sqlite3.IntegrityError:
             raise RefusedError(f"round {round_number} already has an {kind}") from None
+        # The cache would keep the body's pages: a simulation has a thousand stores open.
+        self._db.execute("PRAGMA shrink_memory")

@@ -29,8 +29,8 @@ from fedrec.vision.model_inputs import to_inputs
 from fedrec.vision.model_registry import ModelSpec
 
 COST_FILE = "cost.json"
-SHARED_BYTES = 192 * 2**20
-"""Limit of the results that a process's merchants share; the checks of 1,000 dealings take half of it."""
+SHARED_BYTES = 128 * 2**20
+"""Limit of the results that a process's merchants share; the checks of 1,000 dealings take 90 MB."""
 
 
 def add_cost(path: Path, *, train: float, encrypt: float) -> None:
