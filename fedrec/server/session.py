@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flwr.app import Context
@@ -149,23 +150,12 @@ class Session:
         identity = self.home.identity()
         receipts = ReceiptBook(self.home.receipts, identity=identity)
         signer = RequestSigner(self.home.requests, identity=identity, names=names)
-        if self.plan.upload_window is not None:
-            return Campaign(
-                grid=grid,
-                plan=self.plan,
-                weights=self._weights,
-                checkpoint=self._checkpoint,
-                receipts=receipts,
-                signer=signer,
-                on_round=self._after_round,
-                timeout=self.pace.timeout,
-                grace=self.pace.grace,
-                refusals=self.refusals,
-                training=self.training.folder,
-                pause=self._pause,
-                tell=self.pace.tell,
-            )
-        return Coordinator(
+        make = (
+            partial(Coordinator, most_lost=self.pace.most_lost, before_round=self.pace.before_round)
+            if self.plan.upload_window is None
+            else partial(Campaign, training=self.training.folder, pause=self._pause, tell=self.pace.tell)
+        )
+        return make(
             grid=grid,
             plan=self.plan,
             weights=self._weights,
@@ -175,8 +165,6 @@ class Session:
             on_round=self._after_round,
             timeout=self.pace.timeout,
             grace=self.pace.grace,
-            most_lost=self.pace.most_lost,
-            before_round=self.pace.before_round,
             refusals=self.refusals,
         )
 

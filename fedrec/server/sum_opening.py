@@ -96,6 +96,17 @@ class Opening:
         """The merchants whose answers open the sum."""
         return self.plan.committee[:1] if self.plan.trust.opened_by == "holder" else self.plan.committee
 
+    @property
+    def settings(self) -> ExchangeSettings[UnmaskReply]:
+        """What the requests to the members have in common."""
+        return ExchangeSettings(
+            message_type="query.unmask",
+            reply_type=UnmaskReply,
+            max_blob_bytes=self.scheme.answer_bytes,
+            timeout=self.timeout,
+            group_id=str(self.round_number),
+        )
+
     def request(self, member: str) -> RecordDict:
         """Make and sign the request to a member: always about the same survivor set."""
         return self.signer.sign(
@@ -141,13 +152,7 @@ class Opening:
             answers = ask(
                 self.grid,
                 requests,
-                ExchangeSettings(
-                    message_type="query.unmask",
-                    reply_type=UnmaskReply,
-                    max_blob_bytes=self.scheme.answer_bytes,
-                    timeout=self.timeout,
-                    group_id=str(self.round_number),
-                ),
+                self.settings,
                 take=take,
                 end=end,
             )

@@ -11,7 +11,6 @@ from fedrec.errors import ProtocolError, RefusalCode, TrainingError
 from fedrec.privacy.aggregation.scheme import Opened
 from fedrec.protocol.messages import UnmaskReply
 from fedrec.server.attendance import Attendance
-from fedrec.server.message_exchange import ExchangeSettings
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.sum_opening import Opening
 from fedrec.server.uploads import reply_bytes
@@ -53,17 +52,7 @@ class LateOpening:
     _requests: StandingRequests[UnmaskReply] = field(init=False)
 
     def __post_init__(self) -> None:
-        opening = self.opening
-        self._requests = StandingRequests(
-            opening.grid,
-            ExchangeSettings(
-                message_type="query.unmask",
-                reply_type=UnmaskReply,
-                max_blob_bytes=opening.scheme.answer_bytes,
-                timeout=opening.timeout,
-                group_id=str(opening.round_number),
-            ),
-        )
+        self._requests = StandingRequests(self.opening.grid, self.opening.settings)
 
     @property
     def bytes_down(self) -> int:
