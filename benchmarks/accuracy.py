@@ -233,17 +233,21 @@ def replace_between(page: Path, begin: str, end: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
-def main() -> None:
-    """Run the campaigns that are asked for, and write their tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="holds clothing-small and fashion-mnist")
+def command_line(description: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark whose finished sweeps are kept, and whose tables go to a page."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--photos", type=Path, required=True, help="the folder with the data sets")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the sweeps; finished ones are kept"
     )
-    parser.add_argument(
-        "--only", nargs="*", choices=[each.name for each in CAMPAIGNS], help="not all of them"
-    )
-    parser.add_argument("--write", type=Path, help="page whose marked part is replaced by the tables")
+    parser.add_argument("--only", nargs="*", choices=list(names), help="not all of them")
+    parser.add_argument("--write", type=Path, help="page whose marked part is replaced by what was measured")
+    return parser
+
+
+def main() -> None:
+    """Run the campaigns that are asked for, and write their tables."""
+    parser = command_line(__doc__, [each.name for each in CAMPAIGNS])
     asked = parser.parse_args()
     chosen = [each for each in CAMPAIGNS if not asked.only or each.name in asked.only]
     tables = []

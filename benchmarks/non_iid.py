@@ -15,7 +15,6 @@ are seen through a camera of its own (white balance, gamma, blur and compression
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import BEGIN_NON_IID, END_NON_IID, replace_between
+from accuracy import BEGIN_NON_IID, END_NON_IID, command_line, replace_between
 from measure import fedrec_here
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -166,16 +165,8 @@ def rows(cohort: Cohort, method: str, *, photos: Path, out: Path, repeat: int) -
 
 def main() -> None:
     """Run the cohorts that are asked for, and write their table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="holds clothing-small")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the sweeps; finished ones are kept"
-    )
-    parser.add_argument(
-        "--only", nargs="*", choices=[cohort.name for cohort in COHORTS], help="not all of them"
-    )
+    parser = command_line(__doc__, [cohort.name for cohort in COHORTS])
     parser.add_argument("--repeat", type=int, default=3, help="runs of each")
-    parser.add_argument("--write", type=Path, help="page whose marked part is replaced by the table")
     asked = parser.parse_args()
     columns = ("merchants", "method", "epsilon", "accuracy", "worst merchant", "runs")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
