@@ -84,20 +84,26 @@ CPU_ACTIVATION_BYTES, GPU_ACTIVATION_BYTES = 2**30, 2**33
 
 @dataclass(frozen=True)
 class _Pass:
-    """The gradients of a pass, and the number of values of each parameter."""
+    """The gradients of a pass.
+
+    Attributes:
+        gradients: of the m records.
+        weights: float64 (m,); its values aren't used.
+        sizes: the number of values of each parameter.
+    """
 
     gradients: LayerGradients
+    weights: Tensor
     sizes: list[int]
 
     def square_norms(self) -> Tensor:
         return self.gradients.square_norms()
 
     def gradient(self, place: int) -> Tensor:
-        norms = self.square_norms()
-        total = torch.zeros(sum(self.sizes), dtype=torch.float64, device=norms.device)
-        weights = torch.zeros_like(norms)
-        weights[place] = 1.0
-        self.gradients.add_weighted(weights, list(torch.split(total, self.sizes)))
+        chosen = torch.zeros_like(self.weights)
+        chosen[place] = 1.0
+        total = self.weights.new_zeros(sum(self.sizes))
+        self.gradients.add_weighted(chosen, list(torch.split(total, self.sizes)))
         return total
 
 
@@ -141,6 +147,7 @@ class RecordClipper:
         self._model = model
         # Opacus adds the attribute ``grad_sample`` to each parameter, which torch's types don't declare.
         self._parameters: list[Any] = list(trainable(model))
+        self._sizes = [parameter.numel() for parameter in self._parameters]
         self.dimension = parameter_count(model)
         if not 1 <= self.dimension <= MAX_PARAMETERS:
             raise ConfigError(
@@ -270,7 +277,7 @@ class RecordClipper:
     def _pass_of(self, inputs: Tensor) -> _Pass:
         labels = torch.zeros(len(inputs), dtype=torch.int64, device=self._device)
         batch = PaddedBatch.padded(inputs.to(self._device), labels, len(inputs))
-        return _Pass(self._gradients(batch), [parameter.numel() for parameter in self._parameters])
+        return _Pass(self._gradients(batch), batch.weights, self._sizes)
 
     def _add(self, batch: PaddedBatch, total: Tensor) -> None:
         """Add the clipped gradients of one pass to ``total``, float64 (d,)."""
@@ -288,7 +295,7 @@ class RecordClipper:
 
     def _split(self, total: Tensor) -> list[Tensor]:
         """Split the flat total into one view per parameter."""
-        return list(torch.split(total, [parameter.numel() for parameter in self._parameters]))
+        return list(torch.split(total, self._sizes))
 
     def _gradients(self, batch: PaddedBatch) -> LayerGradients:
         """Compute a batch's per-record gradients, parameters in ``named_parameters()`` order."""
