@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedrec.errors import DataError
-from fedrec.vision.folders import SUFFIXES
+from fedrec.vision.folders import SUFFIXES, children
 
 
 def photo_files(places: Sequence[Path]) -> list[Path]:
@@ -25,7 +25,7 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            found.extend(_below(place))
+            found.extend(sorted(_below(place)))
         elif place.exists():
             found.append(place)
         else:
@@ -36,12 +36,8 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _below(entry)
-        elif entry.suffix.lower() in SUFFIXES and entry.is_file():
-            yield entry
+    files, folders = children(folder)
+    yield from (file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+    for inner in folders:
+        if not inner.is_symlink():
+            yield from _below(inner)

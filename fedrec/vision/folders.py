@@ -215,7 +215,7 @@ def _walk(
         DataError: a folder can't be listed, and it is the root or ``unlisted`` is None.
     """
     try:
-        files, folders = _children(folder)
+        files, folders = children(folder)
     except DataError:
         if unlisted is None or not above:
             raise
@@ -233,7 +233,7 @@ def _name(folder: Path) -> str:
     return unicodedata.normalize("NFC", readable)
 
 
-def _children(folder: Path) -> tuple[list[Path], list[Path]]:
+def children(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return a folder's files that look like pictures, and its folders; each sorted, without hidden ones."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
