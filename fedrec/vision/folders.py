@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,27 +102,51 @@ def decode(path: Path) -> Image.Image:
         DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels; the
             text is a reason of one line, without the path.
     """
+    return _decode(path, name=str(path), side=None)
+
+
+def decode_bytes(data: bytes, *, side: int | None = None) -> Image.Image:
+    """Decode one picture that is in memory, as :func:`decode` does.
+
+    Args:
+        data: the content of its file.
+        side: pixels that both of its sides keep at least; a JPEG is then decoded at a fraction of its size
+            where that is quicker. None for the whole size.
+
+    Returns:
+        The picture in mode RGB.
+
+    Raises:
+        DataError: as for :func:`decode`.
+    """
+    return _decode(io.BytesIO(data), name="", side=side)
+
+
+def _decode(source: Path | io.BytesIO, *, name: str, side: int | None) -> Image.Image:
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
+        with Image.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {MAX_PIXELS}")
+            if side is not None:
+                opened.draft("RGB", (side, side))
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
     except DataError:
         raise
     # Decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
     except Exception as error:
-        raise DataError(_reason(error, path)) from error
+        raise DataError(_reason(error, name)) from error
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {MAX_PIXELS} pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).replace(str(path), path.name).splitlines()
+    text = str(error).replace(path, Path(path).name) if path else str(error)
+    lines = text.splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'cannot be decoded'}"
 
 
