@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedrec._internal.shared_results import SHARED
+from fedrec._internal.signed_bytes import signed_bytes
 from fedrec.errors import AggregationError, ConfigError
 from fedrec.privacy.randomness import Randomness
 
@@ -35,7 +36,6 @@ SEALING_SECRET_BYTES = KEY_BYTES + _KEM_SEED_BYTES
 SEAL_OVERHEAD = KEY_BYTES + _KEM_CIPHERTEXT_BYTES + _TAG_BYTES
 """Bytes that a sealed box adds to its plaintext: ephemeral key, ML-KEM ciphertext and tag, 1136."""
 
-_SIGN_DOMAIN = b"fedrec/sign/1"
 _SEAL_DOMAIN = b"fedrec/seal/2"
 _NO_KEM = (
     "this build of the package cryptography has no ML-KEM-768: "
@@ -43,13 +43,6 @@ _NO_KEM = (
 )
 # A box's key is derived from a fresh ephemeral key and used once, so a constant nonce never repeats under it.
 _NONCE = bytes(12)
-
-
-def _signed(message: bytes, context: bytes) -> bytes:
-    """Join domain, context and message, length-prefixed, so that no two pairs encode alike."""
-    return (
-        _SIGN_DOMAIN + struct.pack("<Q", len(context)) + context + struct.pack("<Q", len(message)) + message
-    )
 
 
 class SigningIdentity:
@@ -88,7 +81,7 @@ class SigningIdentity:
         Returns:
             The signature, 64 bytes.
         """
-        return self._key.sign(_signed(message, context))
+        return self._key.sign(signed_bytes(message, context=context))
 
     def own_secret(self, *, context: bytes) -> bytes:
         """Return a secret of this key for one purpose, as the key of a MAC.
@@ -131,7 +124,7 @@ def verify(public: bytes, message: bytes, signature: bytes, *, context: bytes) -
 
 def _verify(public: bytes, message: bytes, signature: bytes, context: bytes) -> bool:
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed(message, context))
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(message, context=context))
     except (InvalidSignature, ValueError):
         return False
     return True
