@@ -1,0 +1,1 @@
+"""A catalogue: products and their photos, found again by other photos."""

@@ -1,0 +1,222 @@
+"""A merchant's catalogue: a folder with one SQLite file, and files that are derived from it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec.errors import ConfigError, DataError
+from fedrec.recognition.catalogue.schema import create_database, open_database
+
+OWN = ""
+"""The merchant of a catalogue's own products; those of merged files have the name of theirs."""
+
+
+@dataclass(frozen=True)
+class UsedModel:
+    """The model that a catalogue's vectors are of.
+
+    Attributes:
+        embedding_id: hash of all that determines a photo's vector.
+        dimension: length of a vector.
+        path: the model's folder; None for the packaged backbone alone.
+        labels_of: hash of what gives photos their class; None without classes.
+        description: which one it is, for people.
+    """
+
+    embedding_id: str
+    dimension: int
+    path: str | None
+    labels_of: str | None
+    description: str
+
+    def settings(self) -> dict[str, str]:
+        """Return what a catalogue keeps of it."""
+        return {
+            "embedding_id": self.embedding_id,
+            "dimension": str(self.dimension),
+            "model": self.path or "",
+            "labels_of": self.labels_of or "",
+            "description": self.description,
+        }
+
+
+class Catalogue:
+    """An open catalogue. Use it as a context manager; it is safe to use from several threads.
+
+    Args:
+        folder: the folder that :meth:`create` made.
+        write: whether to write: one process at a time can.
+
+    Attributes:
+        folder: the folder.
+
+    Raises:
+        ConfigError: there is no catalogue, or another process writes.
+        DataError: its file is damaged or of another version.
+    """
+
+    def __init__(self, folder: Path, *, write: bool = False) -> None:
+        if not (folder / "catalogue.sqlite").is_file():
+            raise ConfigError(f"{folder} holds no catalogue: make one with 'fedrec catalogue import'")
+        self.folder = folder
+        self._mutex = threading.RLock()
+        self._lock = _take_lock(folder) if write else -1
+        try:
+            self._connection = open_database(folder / "catalogue.sqlite")
+        except BaseException:
+            self._release()
+            raise
+
+    @staticmethod
+    def create(folder: Path, model: UsedModel) -> None:
+        """Make an empty catalogue; one that is there stays as it is.
+
+        Args:
+            folder: the folder, which only its owner can enter.
+            model: the model that its vectors will be of.
+
+        Raises:
+            ConfigError: the folder holds other files, or another process makes it.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file; a catalogue is a folder")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith("catalogue.")]
+        if foreign and not (folder / "catalogue.sqlite").exists():
+            raise ConfigError(f"{folder} holds other files, such as {foreign[0]}: name a new folder")
+        lock = _take_lock(folder)
+        try:
+            if not (folder / "catalogue.sqlite").exists():
+                fresh = {"catalogue": secrets.token_hex(8), "content": secrets.token_hex(8)}
+                create_database(folder / "catalogue.sqlite", {**fresh, **model.settings()})
+        finally:
+            os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let other processes write."""
+        with self._mutex, suppress(sqlite3.Error):
+            self._connection.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def identifier(self) -> str:
+        """A random name of this catalogue, for files that are derived from it."""
+        return self._setting("catalogue")
+
+    @property
+    def content_key(self) -> str:
+        """A random key that is new after each change of photos, vectors or products."""
+        return self._setting("content")
+
+    @property
+    def model(self) -> UsedModel:
+        """The model that its vectors are of."""
+        found = dict(self.rows("SELECT name, value FROM setting"))
+        try:
+            return UsedModel(
+                embedding_id=found["embedding_id"],
+                dimension=int(found["dimension"]),
+                path=found["model"] or None,
+                labels_of=found["labels_of"] or None,
+                description=found["description"],
+            )
+        except (KeyError, ValueError):
+            raise DataError(f"{self.folder}: the catalogue's settings are damaged") from None
+
+    def check_model(self, model: UsedModel) -> None:
+        """Check that a model's vectors can be compared with the catalogue's.
+
+        Raises:
+            ConfigError: they can't.
+        """
+        if (model.embedding_id, model.dimension) != (self.model.embedding_id, self.model.dimension):
+            raise ConfigError(
+                f"the vectors of {self.folder} are of another model ({self.model.description}) than this one "
+                f"({model.description}): compute them again with 'fedrec catalogue reindex {self.folder}'"
+                + ("" if model.path is None else f" --model {model.path}")
+            )
+
+    def _setting(self, name: str) -> str:
+        rows = self.rows("SELECT value FROM setting WHERE name = ?", (name,))
+        if not rows:
+            raise DataError(f"{self.folder}: the catalogue's settings are damaged")
+        return str(rows[0][0])
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one query.
+
+        Args:
+            query: the SQL text, which never holds anybody's input.
+            values: the values of its placeholders.
+
+        Returns:
+            All rows.
+
+        Raises:
+            DataError: the file is damaged, or was locked for too long.
+        """
+        with self._mutex, self._reporting():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Change the catalogue, wholly or not at all; it is on disk when the block has ended.
+
+        Yields:
+            The connection.
+
+        Raises:
+            ConfigError: the catalogue isn't open for writing.
+            DataError: the file is damaged, or was locked for too long.
+        """
+        if self._lock < 0:
+            raise ConfigError(f"{self.folder} is open for reading only")
+        with self._mutex, self._reporting():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute(
+                    "UPDATE setting SET value = ? WHERE name = 'content'", (secrets.token_hex(8),)
+                )
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(f"{self.folder}: the catalogue can't be used ({error})") from error
+
+
+def _take_lock(folder: Path) -> int:
+    try:
+        return take_lock(folder / "catalogue.lock")
+    except LockedElsewhereError:
+        raise ConfigError(f"{folder} is being changed by another process: wait for it") from None

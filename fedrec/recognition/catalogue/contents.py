@@ -1,0 +1,202 @@
+"""Read what a catalogue holds: products with their photos, and the vectors of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import DataError
+from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
+from fedrec.recognition.catalogue.filters import Condition
+from fedrec.recognition.catalogue.products import Product
+
+_PAGE: Final = 500
+# A photo without a vector of the model in use has no class, and isn't found by a photo.
+_TABLES: Final = (
+    "FROM product JOIN photo ON photo.product_id = product.id"
+    " {join} JOIN vector ON vector.photo_id = photo.id AND vector.embedding_id ="
+    " (SELECT value FROM setting WHERE name = 'embedding_id')"
+)
+_WITH_VECTOR: Final = _TABLES.format(join="")
+_ALL: Final = _TABLES.format(join="LEFT")
+
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A photo in a catalogue.
+
+    Attributes:
+        key: its number, which is never given again.
+        name: its name among the product's photos.
+        path: its file; None for one of another merchant.
+        sha256: hash of its file; None for one of another merchant.
+        label: the class that the model gives it; None without classes.
+        probability: of that class.
+        has_vector: whether photos find it.
+        labels_of: hash of what gave it its class; None without one.
+    """
+
+    key: int
+    name: str
+    path: str | None
+    sha256: bytes | None
+    label: str | None
+    probability: float | None
+    has_vector: bool
+    labels_of: str | None
+
+
+@dataclass(frozen=True)
+class StoredProduct:
+    """A product in a catalogue.
+
+    Attributes:
+        key: its number, which is never given again.
+        merchant: whose it is; empty for the catalogue's own.
+        product: its fields.
+        photos: its photos, the first first.
+    """
+
+    key: int
+    merchant: str
+    product: Product
+    photos: tuple[StoredPhoto, ...]
+
+
+def find_product(catalogue: Catalogue, name: str, *, merchant: str = OWN) -> StoredProduct | None:
+    """Find a product by its name.
+
+    Args:
+        catalogue: the catalogue.
+        name: the product's name.
+        merchant: whose product it is.
+
+    Returns:
+        The product; None if there is none.
+    """
+    rows = catalogue.rows("SELECT id FROM product WHERE merchant = ? AND name = ?", (merchant, name))
+    return products_of(catalogue, [rows[0][0]])[0] if rows else None
+
+
+def products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduct]:
+    """Return products by their numbers.
+
+    Args:
+        catalogue: the catalogue.
+        keys: the products' numbers.
+
+    Returns:
+        Those that exist, in the order of the numbers.
+    """
+    found = []
+    for key in keys:
+        rows = catalogue.rows(
+            "SELECT merchant, name, title, link, price, category FROM product WHERE id = ?", (key,)
+        )
+        if not rows:
+            continue
+        merchant, name, title, link, price, category = rows[0]
+        values = catalogue.rows("SELECT name, text, number FROM attribute WHERE product_id = ?", (key,))
+        photos = catalogue.rows(
+            "SELECT photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
+            f" vector.photo_id IS NOT NULL, vector.labels_of {_ALL} WHERE product.id = ? ORDER BY photo.id",
+            (key,),
+        )
+        product = Product.model_construct(
+            name=name,
+            title=title,
+            link=link,
+            price=price,
+            category=category,
+            attributes={name: text if number is None else number for name, text, number in values},
+        )
+        found.append(StoredProduct(key, merchant, product, tuple(StoredPhoto(*row) for row in photos)))
+    return found
+
+
+def products(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> Iterator[StoredProduct]:
+    """Yield products in the order of their merchants and names.
+
+    Args:
+        catalogue: the catalogue.
+        conditions: what a product, or one of its photos, must fulfil.
+
+    Yields:
+        The products.
+    """
+    where = "".join(f" AND {condition.text}" for condition in conditions)
+    values = [value for condition in conditions for value in condition.values]
+    last = ("", "")
+    while True:
+        rows = catalogue.rows(
+            f"SELECT DISTINCT product.id, product.merchant, product.name {_ALL}"
+            f" WHERE (product.merchant, product.name) > (?, ?){where}"
+            " ORDER BY product.merchant, product.name LIMIT ?",
+            (*last, *values, _PAGE),
+        )
+        yield from products_of(catalogue, [row[0] for row in rows])
+        if len(rows) < _PAGE:
+            return
+        last = (rows[-1][1], rows[-1][2])
+
+
+def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
+    """List the photos that have a vector of the model in use.
+
+    Args:
+        catalogue: the catalogue.
+        conditions: what a photo or its product must fulfil.
+
+    Returns:
+        The photos' numbers, ascending.
+    """
+    where = " AND ".join(condition.text for condition in conditions)
+    values = [value for condition in conditions for value in condition.values]
+    source = (
+        _WITH_VECTOR
+        if conditions
+        else ("FROM vector WHERE embedding_id = (SELECT value FROM setting WHERE name = 'embedding_id')")
+    )
+    rows = catalogue.rows(
+        f"SELECT vector.photo_id {source}{' WHERE ' + where if where else ''} ORDER BY vector.photo_id",
+        values,
+    )
+    return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+
+def vectors_of(
+    catalogue: Catalogue, keys: NDArray[np.int64], *, dimension: int
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Read the vectors of photos.
+
+    Args:
+        catalogue: the catalogue.
+        keys: the photos' numbers.
+        dimension: length of a vector.
+
+    Returns:
+        The numbers of those photos that are still there, and their vectors.
+
+    Raises:
+        DataError: a vector is of another length.
+    """
+    found: list[tuple[int, bytes]] = []
+    for start in range(0, len(keys), _PAGE):
+        part = [int(key) for key in keys[start : start + _PAGE]]
+        places = ",".join("?" * len(part))
+        found += catalogue.rows(
+            # The text holds placeholders alone.
+            "SELECT photo_id, vector FROM vector WHERE embedding_id ="  # noqa: S608
+            " (SELECT value FROM setting WHERE name = 'embedding_id')"
+            f" AND photo_id IN ({places})",
+            part,
+        )
+    if any(len(vector) != 2 * dimension for _, vector in found):
+        raise DataError(f"{catalogue.folder}: a vector of the catalogue is damaged: run 'catalogue reindex'")
+    joined = b"".join(vector for _, vector in found)
+    there = np.fromiter((key for key, _ in found), dtype=np.int64, count=len(found))
+    return there, np.frombuffer(joined, dtype="<f2").reshape(len(found), dimension).astype(np.float16)

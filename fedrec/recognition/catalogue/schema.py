@@ -1,0 +1,112 @@
+"""Create and open the SQLite file of a catalogue."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from fedrec._internal.files import sync_folder
+from fedrec.errors import DataError
+
+_VERSION: Final = 1
+_APPLICATION: Final = 0x66656463
+_WAIT_SECONDS: Final = 30.0
+_TABLES: Final = (
+    "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    # Merchants whose published files a platform has merged; the catalogue's own products have merchant ''.
+    "CREATE TABLE merchant (name TEXT PRIMARY KEY, public BLOB NOT NULL UNIQUE, published TEXT)"
+    " WITHOUT ROWID",
+    # AUTOINCREMENT: a number is never given again, so that what still names a deleted photo finds nothing.
+    "CREATE TABLE product (id INTEGER PRIMARY KEY AUTOINCREMENT, merchant TEXT NOT NULL, name TEXT NOT NULL,"
+    " title TEXT NOT NULL, link TEXT, price REAL, category TEXT, digest BLOB, UNIQUE (merchant, name))",
+    "CREATE TABLE attribute (product_id INTEGER NOT NULL REFERENCES product ON DELETE CASCADE,"
+    " name TEXT NOT NULL, text TEXT, number REAL, PRIMARY KEY (product_id, name)) WITHOUT ROWID",
+    "CREATE INDEX attribute_by_name ON attribute (name)",
+    "CREATE TABLE photo (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " product_id INTEGER NOT NULL REFERENCES product ON DELETE CASCADE, name TEXT NOT NULL, path TEXT,"
+    " sha256 BLOB, UNIQUE (product_id, name))",
+    # A photo has a second vector while another model's are computed.
+    "CREATE TABLE vector (photo_id INTEGER NOT NULL REFERENCES photo ON DELETE CASCADE,"
+    " embedding_id TEXT NOT NULL, vector BLOB NOT NULL, labels_of TEXT, label TEXT, probability REAL,"
+    " PRIMARY KEY (photo_id, embedding_id))",
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+
+
+def create_database(path: Path, settings: dict[str, str]) -> None:
+    """Create the file (mode 0600) with its settings, whole or not at all.
+
+    Args:
+        path: the file; no other process may create it at the same time.
+        settings: what the catalogue remembers.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    # Created before SQLite opens it, so that other users can never read it.
+    os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with closing(_connect(scratch)) as connection:
+        # A vector of 1,280 values takes 2,560 bytes: three fit a page.
+        connection.execute("PRAGMA page_size = 8192")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
+        connection.execute("COMMIT")
+    scratch.replace(path)
+    sync_folder(path.parent)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file that :func:`create_database` made.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The connection, without transactions of its own.
+
+    Raises:
+        DataError: the file isn't one, or is of another version.
+    """
+    connection: sqlite3.Connection | None = None
+    try:
+        path.chmod(0o600)
+        connection = _connect(path)
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except (sqlite3.Error, OSError) as error:
+        if connection is not None:
+            connection.close()
+        raise DataError(f"{path} can't be opened as a catalogue ({error})") from None
+    if (application, version) != (_APPLICATION, _VERSION):
+        connection.close()
+        what = f"a catalogue of format {version}" if application == _APPLICATION else "no catalogue"
+        raise DataError(f"{path} is {what}; this version of fedrec reads format {_VERSION}")
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=_WAIT_SECONDS,
+    )
+    for setting in (
+        "foreign_keys = ON",
+        # EXTRA also syncs the folder once the journal is gone: a commit survives a power cut.
+        "synchronous = EXTRA",
+        # What is removed is overwritten: a vector is as telling as its photo.
+        "secure_delete = ON",
+        "trusted_schema = OFF",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+    return connection

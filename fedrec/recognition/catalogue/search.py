@@ -1,0 +1,148 @@
+"""Find the photos of a catalogue that are nearest to a vector."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import ConfigError, DataError
+from fedrec.observability.progress import Tell
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.contents import (
+    StoredPhoto,
+    StoredProduct,
+    photo_keys,
+    products_of,
+    vectors_of,
+)
+from fedrec.recognition.catalogue.filters import Filter, to_conditions
+from fedrec.recognition.catalogue.vector_index import Keys, VectorIndex, bring_up_to_date
+
+MOST_RESULTS: Final = 100
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    Attributes:
+        vector: float32 (dimension,), of length 1.
+        top: how many results, 1 to 100.
+        filters: what a result must fulfil.
+        at_least: lowest score; None for any.
+        all_photos: whether a product may be there once for each of its photos.
+        without_product: number of a product to leave out; None for none.
+        without_photo: number of a photo to leave out; None for none.
+    """
+
+    vector: NDArray[np.float32]
+    top: int = 10
+    filters: Sequence[Filter] = ()
+    at_least: float | None = None
+    all_photos: bool = False
+    without_product: int | None = None
+    without_photo: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A photo that was found.
+
+    Attributes:
+        score: cosine of the angle between the vectors, at most 1.
+        product: its product.
+        photo: the photo.
+    """
+
+    score: float
+    product: StoredProduct
+    photo: StoredPhoto
+
+
+class Searcher:
+    """Searches one catalogue, also while another process changes it. It is safe to use from several threads.
+
+    Args:
+        catalogue: the catalogue.
+        index: proposes photos; it is brought up to date whenever the catalogue was changed.
+        content: content key that the index is of; None if it isn't known.
+        tell: receives progress of bringing it up to date.
+    """
+
+    def __init__(self, catalogue: Catalogue, index: VectorIndex, *, content: str | None, tell: Tell) -> None:
+        self._catalogue, self._index, self._content, self._tell = catalogue, index, content, tell
+        self._mutex = threading.Lock()
+
+    def refresh(self) -> str:
+        """Bring the index up to date.
+
+        Returns:
+            The content key that it is of now.
+        """
+        with self._mutex:
+            content = self._catalogue.content_key
+            if content != self._content:
+                bring_up_to_date(self._index, self._catalogue, tell=self._tell)
+                self._content = content
+            return content
+
+    def search(self, query: Query) -> list[Result]:
+        """Find photos.
+
+        Args:
+            query: what is looked for.
+
+        Returns:
+            At most ``top`` results, the nearest first; of equally near ones the photo that came first.
+
+        Raises:
+            ConfigError: a filter or a number can't be used.
+            DataError: the query's vector isn't of the catalogue's dimension.
+        """
+        if not 1 <= query.top <= MOST_RESULTS:
+            raise ConfigError(f"--top {query.top} must be 1 to {MOST_RESULTS}")
+        if query.vector.shape != (self._catalogue.model.dimension,) or not np.isfinite(query.vector).all():
+            raise DataError("the query's vector is of another length than the catalogue's")
+        self.refresh()
+        conditions = to_conditions(self._catalogue, query.filters)
+        among = photo_keys(self._catalogue, conditions) if conditions else None
+        count = (query.top + 1) * self._index.margin
+        while True:
+            with self._mutex:
+                everything = len(among) if among is not None else len(self._index.keys())
+                proposed = self._index.propose(query.vector, count, among=among)
+            # The proposals of a server on the network may be anything.
+            keys = np.unique(proposed if among is None else proposed[np.isin(proposed, among)])
+            found, worst = self._decide(keys, query)
+            enough = len(found) == query.top or (query.at_least is not None and worst < query.at_least)
+            if enough or count >= everything:
+                return found
+            count *= 4
+
+    def _decide(self, keys: Keys, query: Query) -> tuple[list[Result], float]:
+        """Look the proposals up in the catalogue; return the results, and the lowest score of all."""
+        there, vectors = vectors_of(self._catalogue, keys, dimension=len(query.vector))
+        scores = vectors.astype(np.float32) @ query.vector
+        chosen: list[Result] = []
+        products: set[int] = set()
+        for position in np.lexsort((there, -scores)):
+            score = float(scores[position])
+            if len(chosen) == query.top or (query.at_least is not None and score < query.at_least):
+                break
+            owner = self._catalogue.rows("SELECT product_id FROM photo WHERE id = ?", (int(there[position]),))
+            key = owner[0][0] if owner else None
+            if key is None or key == query.without_product or int(there[position]) == query.without_photo:
+                continue
+            if key in products and not query.all_photos:
+                continue
+            for product in products_of(self._catalogue, [key]):
+                photo = next((one for one in product.photos if one.key == there[position]), None)
+                if photo is not None:
+                    chosen.append(Result(min(1.0, score), product, photo))
+                    products.add(key)
+        return chosen, float(scores.min()) if len(scores) else -1.0
