@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -86,14 +85,16 @@ class Listing:
     unusable: tuple[Unusable, ...]
 
 
-def decode(path: Path) -> Image.Image:
+def decode(source: Path | BinaryIO, *, least_side: int | None = None) -> Image.Image:
     """Decode one picture as people see it.
 
     EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit pictures
     become 8-bit RGB. The first frame of an animation is taken. Colour profiles are ignored.
 
     Args:
-        path: the file.
+        source: the file, or its content as a file that is open for reading.
+        least_side: a short side in pixels that is enough: a JPEG may be decoded at a half, a quarter or an
+            eighth of its size then, in a fraction of the time. None for all pixels.
 
     Returns:
         The picture in mode RGB.
@@ -102,51 +103,32 @@ def decode(path: Path) -> Image.Image:
         DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels; the
             text is a reason of one line, without the path.
     """
-    return _decode(path, name=str(path), side=None)
-
-
-def decode_bytes(data: bytes, *, side: int | None = None) -> Image.Image:
-    """Decode one picture that is in memory, as :func:`decode` does.
-
-    Args:
-        data: the content of its file.
-        side: pixels that both of its sides keep at least; a JPEG is then decoded at a fraction of its size
-            where that is quicker. None for the whole size.
-
-    Returns:
-        The picture in mode RGB.
-
-    Raises:
-        DataError: as for :func:`decode`.
-    """
-    return _decode(io.BytesIO(data), name="", side=side)
-
-
-def _decode(source: Path | io.BytesIO, *, name: str, side: int | None) -> Image.Image:
     try:
         with Image.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {MAX_PIXELS}")
-            if side is not None:
-                opened.draft("RGB", (side, side))
+            if least_side is not None:
+                opened.draft(None, (least_side, least_side))
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
     except DataError:
         raise
     # Decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
     except Exception as error:
-        raise DataError(_reason(error, name)) from error
+        raise DataError(_reason(error, source)) from error
 
 
-def _reason(error: Exception, path: str) -> str:
+def _reason(error: Exception, source: Path | BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {MAX_PIXELS} pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error).replace(path, Path(path).name) if path else str(error)
-    lines = text.splitlines()
+    shown = str(error)
+    if isinstance(source, Path):
+        shown = shown.replace(str(source), source.name)
+    lines = shown.splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'cannot be decoded'}"
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedrec.recognition.catalogue.photo_model import PhotoModel
+from fedrec.recognition.catalogue.catalogue import UsedModel
+from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
 
 
 class ColourEmbedder:
@@ -35,21 +36,28 @@ class ColourEmbedder:
         return found / lengths
 
 
-def brightness(photos: Sequence[Image.Image]) -> list[tuple[str, float]]:
+def brightness(photo: Image.Image) -> tuple[str, float]:
     """Tell bright photos from dark ones."""
-    means = [float(np.asarray(photo).mean()) / 255 for photo in photos]
-    return [("bright", mean) if mean >= 0.5 else ("dark", 1 - mean) for mean in means]
+    mean = float(np.asarray(photo).mean()) / 255
+    return ("bright", mean) if mean >= 0.5 else ("dark", 1 - mean)
 
 
 def colour_model(*, power: float = 0.5, classes: bool = False) -> PhotoModel:
     """A model of colours, with or without classes."""
-    return PhotoModel(
-        ColourEmbedder(power=power),
+    embedder = ColourEmbedder(power=power)
+
+    def look(photos: Sequence[Image.Image]) -> list[Look]:
+        named = [brightness(photo) if classes else (None, None) for photo in photos]
+        return [Look(vector, *label) for vector, label in zip(embedder.embed(photos), named, strict=True)]
+
+    used = UsedModel(
+        embedding_id=embedder.embedding_id,
+        dimension=embedder.dimension,
         path=None,
-        description=f"colours to the power of {power}",
         labels_of="brightness" if classes else None,
-        classify=brightness if classes else None,
+        description=f"colours to the power of {power}",
     )
+    return PhotoModel(used, look)
 
 
 def save_photo(path: Path, seed: int, *, size: int = 24) -> Path:

@@ -124,7 +124,7 @@ def _take(
         held is None
         or held.sha256 != photo.sha256
         or not held.has_vector
-        or held.labels_of != model.labels_of
+        or held.labels_of != model.used.labels_of
     ):
         batch.pictures.append(picture_of(data))
         batch.photos.append((product.name, photo))

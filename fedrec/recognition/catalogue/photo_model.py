@@ -6,15 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.errors import DataError
 from fedrec.recognition.catalogue.catalogue import UsedModel
 from fedrec.recognition.catalogue.changes import Vector
-from fedrec.recognition.embedding import Embedder
 
-Classify = Callable[[Sequence[Image.Image]], Sequence[tuple[str, float]]]
-"""Returns the most probable class of each photo, and its probability."""
+
+@dataclass(frozen=True)
+class Look:
+    """What a model says of one photo.
+
+    Attributes:
+        vector: float32 (dimension,), of length 1.
+        label: the most probable class; None without classes.
+        probability: of the class.
+    """
+
+    vector: NDArray[np.float32]
+    label: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -22,29 +34,12 @@ class PhotoModel:
     """A model, and how a catalogue names it.
 
     Attributes:
-        embedder: computes the vectors.
-        path: the model's folder; None for the packaged backbone alone.
-        description: which model it is, for people.
-        labels_of: hash of what gives the classes; None without classes.
-        classify: gives photos their class; None without classes.
+        used: its name.
+        look: says something of each of several photos.
     """
 
-    embedder: Embedder
-    path: str | None
-    description: str
-    labels_of: str | None = None
-    classify: Classify | None = None
-
-    @property
-    def used(self) -> UsedModel:
-        """What a catalogue keeps of it."""
-        return UsedModel(
-            embedding_id=self.embedder.embedding_id,
-            dimension=self.embedder.dimension,
-            path=self.path,
-            labels_of=self.labels_of,
-            description=self.description,
-        )
+    used: UsedModel
+    look: Callable[[Sequence[Image.Image]], Sequence[Look]]
 
     def describe(self, photos: Sequence[Image.Image]) -> list[Vector]:
         """Compute the vectors and classes of photos.
@@ -57,13 +52,19 @@ class PhotoModel:
         """
         if not photos:
             return []
-        found = np.asarray(self.embedder.embed(photos), dtype=np.float32)
-        lengths = np.linalg.norm(found, axis=-1) if found.ndim == 2 else np.zeros(1)
+        looks = self.look(photos)
+        found = np.stack([look.vector for look in looks]) if looks else np.zeros((0, 0), np.float32)
+        fits = found.shape == (len(photos), self.used.dimension)
         # Not-a-number fails this comparison too.
-        if found.shape != (len(photos), self.embedder.dimension) or not (np.abs(lengths - 1) < 0.01).all():
-            raise DataError(f"the model ({self.description}) returns no usable vectors")
-        labels = [(None, None)] * len(photos) if self.classify is None else self.classify(photos)
+        if not fits or not (np.abs(np.linalg.norm(found, axis=1) - 1) < 0.01).all():
+            raise DataError(f"the model ({self.used.description}) returns no usable vectors")
         return [
-            Vector(self.embedder.embedding_id, values, self.labels_of, label, probability)
-            for values, (label, probability) in zip(found.astype(np.float16), labels, strict=True)
+            Vector(
+                self.used.embedding_id,
+                look.vector.astype(np.float16),
+                self.used.labels_of,
+                look.label,
+                look.probability,
+            )
+            for look in looks
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.folders import decode_bytes
+from fedrec.vision.folders import decode
 
 LARGEST_FILE: Final = 1 << 26
 _WORKING_SIDE: Final = 512
@@ -87,7 +88,7 @@ def picture_of(data: bytes, crop: Crop | None = None) -> Image.Image:
         DataError: it is no whole picture of a known format, or has too many pixels.
         ConfigError: the region isn't inside the photo.
     """
-    picture = decode_bytes(data, side=_WORKING_SIDE if crop is None else None)
+    picture = decode(io.BytesIO(data), least_side=_WORKING_SIDE if crop is None else None)
     if crop is not None:
         right, bottom = crop.left + crop.width, crop.top + crop.height
         if right > picture.width or bottom > picture.height:
