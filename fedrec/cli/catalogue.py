@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -17,10 +18,20 @@ from fedrec.recognition.quality.thresholds import default_thresholds, read_thres
 from fedrec.recognition.quality.verdict import FLAWS, Verdict, judge
 from fedrec.vision.folders import decode
 
+
+class _Commands(LazyGroup):
+    lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "copies": (
+            "fedrec.cli.catalogue_copies:copies",
+            "Find photos that were made from each other: cropped, mirrored, framed, marked, in a collage.",
+        ),
+    }
+
+
 app = typer.Typer(
     help="Check the photos of a catalogue.",
     no_args_is_help=True,
-    cls=LazyGroup,
+    cls=_Commands,
     **PLAIN,
 )
 

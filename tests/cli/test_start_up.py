@@ -74,8 +74,11 @@ def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) ->
     assert modules_of(*places.split()) == (0, "[]")
 
 
-def test_photos_are_prepared_without_torch() -> None:
-    code = "import fedrec.vision.backbones.fixed_views, sys; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    "module", ["vision.backbones.fixed_views", "recognition.copies.finder", "recognition.copies.pictures"]
+)
+def test_photos_are_prepared_and_compared_without_torch(module: str) -> None:
+    code = f"import fedrec.{module}, sys; sys.exit(bool({{'torch', 'tenseal', 'flwr'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,0 +1,127 @@
+"""Implement ``fedrec catalogue copies``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedrec._internal.text import counted
+from fedrec.cli.console import progress_bar
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.errors import DataError
+from fedrec.observability.progress import Stage, Tell
+from fedrec.recognition.extra import require_packages
+from fedrec.recognition.photo_files import photo_files
+
+if TYPE_CHECKING:
+    from fedrec.recognition.copies.collection import Collection
+    from fedrec.recognition.copies.finder import Finder, Found
+
+Pair = tuple[int, "Found"]
+
+
+@dataclass(frozen=True)
+class CopiesOptions:
+    """Options of the command."""
+
+    place: Annotated[Path, typer.Argument(help="A folder of photos, or one photo.")]
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of photos to compare with; without it, the photos of PLACE with each other."
+        ),
+    ] = None
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of each pair: both, and one laid on the other.")
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a pair, one a line.")] = False
+
+
+@fields_as_options(CopiesOptions)
+def copies(given: CopiesOptions) -> None:
+    """Find photos that were made from each other: cropped, mirrored, framed, marked, in a collage."""
+    require_packages("cv2", "pdqhash", purpose="finding copies")
+    from fedrec.recognition.copies.collection import PhotoFiles
+    from fedrec.recognition.copies.finder import Finder
+
+    asked = PhotoFiles(photo_files([given.place]))
+    stored = asked if given.against is None else PhotoFiles(photo_files([given.against]))
+    show = _Output(asked, stored, pictures=given.pictures, as_json=given.as_json)
+    with progress_bar(quiet=given.as_json) as tell:
+        finder = Finder(stored, tell=tell)
+        unread = {stored.names[number]: reason for number, reason in finder.unread.items()}
+        pairs = finder.pairs(tell) if stored is asked else _each(finder, asked, unread, tell=tell)
+        for number, found in pairs:
+            show.pair(number, found)
+    show.end(unread)
+
+
+def _each(finder: Finder, asked: Collection, unread: dict[str, str], *, tell: Tell) -> Iterator[Pair]:
+    for number, name in enumerate(asked.names):
+        try:
+            matches = finder.find(asked.photo(number))
+        except DataError as error:
+            unread[name] = str(error)
+            continue
+        yield from ((number, found) for found in matches)
+        tell(Stage("compare photos", number + 1, len(asked.names)))
+
+
+class _Output:
+    def __init__(
+        self, asked: Collection, stored: Collection, *, pictures: Path | None, as_json: bool
+    ) -> None:
+        self._asked, self._stored, self._pictures, self._as_json = asked, stored, pictures, as_json
+        self._pairs = 0
+        self._photos: set[str] = set()
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+
+    def pair(self, number: int, found: Found) -> None:
+        """Show a pair, and draw its picture."""
+        names = self._asked.names[number], self._stored.names[found.number]
+        changes = found.transformation.words()
+        self._pairs += 1
+        self._photos.update(names)
+        picture = None if self._pictures is None else self._pictures / f"pair-{self._pairs:04}.jpg"
+        if picture is not None:
+            from fedrec.recognition.copies.pictures import comparison
+
+            photo, other = self._asked.photo(number), self._stored.photo(found.number)
+            comparison(photo, other, found.match.matrix).save(picture, quality=90)
+        if self._as_json:
+            shown = {
+                "photo": names[0],
+                "other": names[1],
+                "score": round(found.match.score, 4),
+                "test": found.match.test,
+                "changes": changes,
+                "mirrored": found.transformation.mirrored,
+                "degrees": round(found.transformation.degrees, 1),
+                "scale": round(found.transformation.scale, 4),
+                "share_of_photo": round(found.match.of_first, 4),
+                "share_of_other": round(found.match.of_second, 4),
+                "picture": None if picture is None else str(picture),
+            }
+            typer.echo(json.dumps(shown))
+        else:
+            what = ", ".join(changes) or "the whole photo"
+            typer.echo(f"{names[0]} and {names[1]}: {what} ({found.match.test}, {found.match.score:.2f})")
+
+    def end(self, unread: dict[str, str]) -> None:
+        """Show what couldn't be read, and the count; raise ``DataError`` if nothing could be."""
+        photos = {*self._asked.names, *self._stored.names}
+        for name, reason in unread.items():
+            typer.echo(f"{name}: can't be read: {reason}", err=self._as_json)
+        if not photos - set(unread):
+            raise DataError(f"none of {counted(len(unread), 'file')} could be read as a photo")
+        if not self._as_json:
+            typer.echo(
+                f"{counted(self._pairs, 'pair')} among {counted(len(photos) - len(unread), 'photo')}"
+                + (f"; {counted(len(self._photos), 'photo')} involved" if self._pairs else "")
+            )

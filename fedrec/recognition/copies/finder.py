@@ -1,0 +1,155 @@
+"""Find the photos of a collection that a photo was made from, or that were made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedrec.errors import DataError
+from fedrec.observability.progress import Stage, Tell
+from fedrec.recognition.copies.collection import AllVectors, Collection, Nearest
+from fedrec.recognition.copies.decision import Match, match
+from fedrec.recognition.copies.feature_index import FeatureIndex
+from fedrec.recognition.copies.prints import Print, Prints, make_print, reduced
+from fedrec.recognition.copies.proposals import by_features, by_hashes, by_vectors, merged
+from fedrec.recognition.copies.transformation import Transformation, transformation
+from fedrec.recognition.embedding import Embedder
+
+
+@dataclass(frozen=True)
+class Found:
+    """A photo of the collection that matches.
+
+    Attributes:
+        number: its number.
+        match: how it matches.
+        transformation: what takes the photo to it.
+    """
+
+    number: int
+    match: Match
+    transformation: Transformation
+
+
+def _ignore(stage: Stage) -> None:
+    """Show no progress."""
+
+
+class Finder:
+    """A collection that is ready to be asked for copies.
+
+    Args:
+        collection: the photos.
+        embedder: the model whose vectors propose photos too; None for local features and hashes alone.
+        search: the vectors of the collection; None to compute them.
+        read_all: read every photo first, so that local features and hashes propose photos too. Without it,
+            which needs ``search``, vectors alone propose, and no photo is read before a question.
+        tell: receives progress.
+
+    Attributes:
+        unread: reason by the number of a photo that couldn't be read.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        embedder: Embedder | None = None,
+        search: Nearest | None = None,
+        read_all: bool = True,
+        tell: Tell = _ignore,
+    ) -> None:
+        self.unread: dict[int, str] = {}
+        self._collection, self._embedder, self._search = collection, embedder, search
+        self._prints = Prints(self._make)
+        count = len(collection.names)
+        self._hashes = np.zeros((count if read_all else 0, 4), dtype=np.uint64)
+        own = read_all and search is None and embedder is not None
+        self._vectors = np.zeros((count, embedder.dimension if own and embedder else 0), dtype=np.float32)
+        self._index = FeatureIndex(self._read_all(tell), photos=count) if read_all else None
+        if own:
+            self._search = AllVectors(self._vectors)
+
+    def find(self, photo: Image.Image) -> list[Found]:
+        """Find the photos that match a photo.
+
+        Args:
+            photo: as people see it.
+
+        Returns:
+            The matches, the best first.
+        """
+        printed = make_print(photo)
+        if printed is None:
+            return []
+        candidates = self._candidates(reduced(photo), printed, without=frozenset())
+        return self._compare(printed, candidates)
+
+    def pairs(self, tell: Tell = _ignore) -> Iterator[tuple[int, Found]]:
+        """Find the photos of the collection that match each other.
+
+        Args:
+            tell: receives progress.
+
+        Yields:
+            A photo's number, and a match with a photo: each pair once.
+        """
+        compared: dict[int, set[int]] = {}
+        count = len(self._collection.names)
+        for number in range(count):
+            printed = self._prints[number]
+            if printed is not None:
+                without = frozenset({number, *compared.pop(number, ())})
+                photo = None if self._embedder is None else reduced(self._collection.photo(number))
+                candidates = self._candidates(photo, printed, without=without)
+                for candidate in candidates:
+                    if candidate > number:
+                        compared.setdefault(candidate, set()).add(number)
+                for found in self._compare(printed, candidates):
+                    yield number, found
+            tell(Stage("compare photos", number + 1, count))
+
+    def _candidates(self, photo: Image.Image | None, printed: Print, *, without: frozenset[int]) -> list[int]:
+        proposals = [by_hashes(printed.hashes, self._hashes)]
+        if self._index is not None:
+            proposals.append(by_features(printed, self._index))
+        if photo is not None and self._embedder is not None and self._search is not None:
+            proposals += by_vectors(photo, self._embedder, self._search)
+        return merged(proposals, without=without)
+
+    def _compare(self, printed: Print, candidates: list[int]) -> list[Found]:
+        found = []
+        for number in candidates:
+            other = self._prints[number]
+            matched = None if other is None else match(printed, other)
+            if matched is not None:
+                found.append(Found(number, matched, transformation(matched, size=printed.size)))
+        return sorted(found, key=lambda one: -one.match.score)
+
+    def _read_all(self, tell: Tell) -> Iterator[NDArray[np.uint8]]:
+        count = len(self._collection.names)
+        for number in range(count):
+            printed = self._prints[number]
+            if printed is None:
+                yield np.zeros((0, 128), dtype=np.uint8)
+            else:
+                self._hashes[number] = printed.hashes.words[0]
+                yield printed.features.descriptors
+            tell(Stage("read photos", number + 1, count))
+
+    def _make(self, number: int) -> Print | None:
+        try:
+            photo = reduced(self._collection.photo(number))
+        except DataError as error:
+            self.unread[number] = str(error)
+            return None
+        printed = make_print(photo)
+        # A print that is made again has its vector already.
+        if printed is not None and self._embedder is not None and self._vectors.size:
+            row = self._vectors[number]
+            row[:] = row if row.any() else self._embedder.embed([photo])[0]
+        return printed

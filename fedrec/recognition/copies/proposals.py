@@ -1,0 +1,102 @@
+"""Propose the photos that are worth comparing with a photo: few of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedrec.recognition.copies.collection import Nearest
+from fedrec.recognition.copies.feature_index import FeatureIndex
+from fedrec.recognition.copies.hashes import LEAST_QUALITY, Hashes
+from fedrec.recognition.copies.prints import Print
+from fedrec.recognition.embedding import Embedder
+
+MOST_CANDIDATES: Final = 10
+_EACH: Final = 5
+_LOOK_ALIKE_BITS: Final = 80
+
+
+def parts_of(photo: Image.Image) -> list[Image.Image]:
+    """Cut a photo's quarters and halves out: a collage has other photos there."""
+    width, height = photo.size
+    x, y = max(1, width // 2), max(1, height // 2)
+    quarters = [(0, 0, x, y), (width - x, 0, width, y), (0, height - y, x, height)]
+    quarters.append((width - x, height - y, width, height))
+    halves = [(0, 0, x, height), (width - x, 0, width, height), (0, 0, width, y)]
+    halves.append((0, height - y, width, height))
+    return [photo.crop(box) for box in (*quarters, *halves)]
+
+
+def by_vectors(photo: Image.Image, embedder: Embedder, search: Nearest) -> list[list[int]]:
+    """Propose photos whose vectors are near that of a photo, or of a part of it.
+
+    Args:
+        photo: the photo.
+        embedder: the model.
+        search: the vectors of the collection.
+
+    Returns:
+        Photos near the whole, and photos nearest to a part of it; the best first.
+    """
+    vectors = embedder.embed([photo, *parts_of(photo)])
+    numbers, similarity = search.nearest(vectors, count=_EACH)
+    if not numbers.shape[1]:
+        return []
+    # Of each part its nearest photo alone: another part of a collage has other photos near it.
+    order = np.argsort(-similarity[1:, 0], kind="stable")
+    return [numbers[0].tolist(), numbers[1:, 0][order].tolist()]
+
+
+def by_features(printed: Print, index: FeatureIndex) -> list[int]:
+    """Propose photos that share local features with a photo, the best first.
+
+    Args:
+        printed: the photo's print.
+        index: features of the collection.
+
+    Returns:
+        The photos' numbers.
+    """
+    votes = index.votes(printed.features)
+    best = np.argsort(-votes, kind="stable")[:MOST_CANDIDATES]
+    return [int(number) for number in best if votes[number] > 0]
+
+
+def by_hashes(asked: Hashes, stored: NDArray[np.uint64]) -> list[int]:
+    """Propose photos whose hash is near that of a photo in any symmetry, the best first.
+
+    Args:
+        asked: the photo's hashes.
+        stored: uint64 (photos, 4).
+
+    Returns:
+        The photos' numbers.
+    """
+    if asked.quality < LEAST_QUALITY or not len(stored):
+        return []
+    bits = np.full(len(stored), 256, dtype=np.int64)
+    for words in asked.words:
+        np.minimum(bits, np.bitwise_count(stored ^ words).sum(axis=1, dtype=np.int64), out=bits)
+    best = np.argsort(bits, kind="stable")[:_EACH]
+    return [int(number) for number in best if bits[number] <= _LOOK_ALIKE_BITS]
+
+
+def merged(proposals: Iterable[Sequence[int]], *, without: frozenset[int]) -> list[int]:
+    """Merge lists of proposals in turn.
+
+    Args:
+        proposals: the lists, the best of each first.
+        without: numbers to leave out.
+
+    Returns:
+        ``MOST_CANDIDATES`` different numbers at most.
+    """
+    taken: dict[int, None] = {}
+    for row in zip_longest(*proposals):
+        taken.update((number, None) for number in row if number is not None and number not in without)
+    return list(taken)[:MOST_CANDIDATES]

@@ -1,0 +1,185 @@
+"""Copies are found, and photos that share a floor are not: on made and on real photos, and by the command."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
+from typer.testing import CliRunner
+
+from fedrec.cli.app import app
+from fedrec.errors import DataError
+from fedrec.recognition.copies.collection import AllVectors
+from fedrec.recognition.copies.decision import match
+from fedrec.recognition.copies.finder import Finder
+from fedrec.recognition.copies.prints import make_print
+from tests.recognition.quality.test_measures import compressed, texture
+from tests.support.real_photos import clothing_photos
+
+Edit = Callable[[Image.Image, Image.Image], Image.Image]
+
+
+def with_text(photo: Image.Image) -> Image.Image:
+    done = photo.copy()
+    font = ImageFont.load_default(size=max(10, photo.height // 9))
+    for share in (0.2, 0.7):
+        place = (photo.width // 12, int(share * photo.height))
+        ImageDraw.Draw(done).text(place, "CHEAP SHOP", "white", font)
+    return done
+
+
+def beside(photo: Image.Image, other: Image.Image) -> Image.Image:
+    done = Image.new("RGB", (2 * photo.width, photo.height))
+    done.paste(other.resize(photo.size), (0, 0))
+    done.paste(photo, (photo.width, 0))
+    return done
+
+
+EDITS: dict[str, Edit] = {
+    "crop and mirror": lambda photo, _: compressed(
+        ImageOps.mirror(photo.crop((20, 30, photo.width - 40, photo.height - 20))), 40
+    ),
+    "turn": lambda photo, _: photo.rotate(12, Image.Resampling.BICUBIC, fillcolor=(250, 250, 250)),
+    "frame": lambda photo, _: ImageOps.expand(photo, 40, "navy"),
+    "dark, soft": lambda photo, _: ImageEnhance.Brightness(
+        photo.filter(ImageFilter.GaussianBlur(1.5))
+    ).enhance(0.5),
+    "text": lambda photo, _: with_text(photo),
+    "collage": beside,
+}
+
+
+class Made:
+    """A collection in memory."""
+
+    def __init__(self, photos: Sequence[Image.Image]) -> None:
+        self.photos = list(photos)
+        self.names = [str(number) for number in range(len(self.photos))]
+
+    def photo(self, number: int) -> Image.Image:
+        return self.photos[number]
+
+
+class Thumbnails:
+    """An embedder of small grey pictures."""
+
+    embedding_id = "thumbnails"
+    dimension = 64
+
+    def embed(self, photos: Sequence[Image.Image]) -> np.ndarray:
+        rows = np.stack(
+            [np.asarray(photo.convert("L").resize((8, 8)), np.float32).ravel() for photo in photos]
+        )
+        rows -= rows.mean(axis=1, keepdims=True)
+        done: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return done
+
+
+def on_a_floor(*, garment: int, shift: int = 0) -> Image.Image:
+    """A garment of its own texture, on a floor that all share."""
+    photo = texture(99, width=360, height=300).crop((shift, 0, shift + 320, 300))
+    shape = Image.new("L", photo.size)
+    ImageDraw.Draw(shape).polygon([(90, 40), (230, 40), (280, 140), (220, 130), (220, 270), (100, 270)], 255)
+    photo.paste(texture(garment, width=320, height=300), (0, 0), shape)
+    return photo
+
+
+def test_a_shared_floor_is_no_copy_though_most_features_match() -> None:
+    first, second, moved = on_a_floor(garment=1), on_a_floor(garment=2), on_a_floor(garment=2, shift=20)
+    prints = [make_print(photo) for photo in (first, second, moved, ImageOps.mirror(first))]
+    assert all(prints)
+    from fedrec.recognition.copies.alignment import alignments
+
+    aligned = alignments(prints[0].features, prints[1].features)  # type: ignore[union-attr]
+    assert aligned[0].inliers > 50, "features alone would call it a copy"
+    assert match(prints[0], prints[1]) is None  # type: ignore[arg-type]
+    assert match(prints[0], prints[2]) is None  # type: ignore[arg-type]
+    assert match(prints[0], prints[3]) is not None  # type: ignore[arg-type]
+
+
+def test_one_watermark_on_two_photos_is_no_copy() -> None:
+    first, second = (make_print(with_text(texture(seed, width=320, height=240))) for seed in (1, 2))
+    assert first is not None and second is not None and match(first, second) is None
+
+
+def test_edits_of_real_photos_are_found_and_other_photos_are_not() -> None:
+    """The photos are of the validation split: no threshold was set on them."""
+    photos = [Image.open(path).convert("RGB") for path in clothing_photos("validation")[::12]]
+    stored, others = photos[:16], photos[16:]
+    finder = Finder(Made(stored))
+    assert all(not finder.find(photo) for photo in others)
+    hits = [
+        [found.number for found in finder.find(edit(photo, others[number % len(others)]))] == [number]
+        for number, photo in enumerate(stored[:4])
+        for edit in EDITS.values()
+    ]
+    assert np.mean(hits) >= 0.95
+
+
+@pytest.mark.parametrize("read_all", [True, False])
+def test_a_model_proposes_candidates_also_for_parts_of_a_collage(read_all: bool) -> None:
+    photos = [texture(seed, width=160, height=120) for seed in range(14)]
+    vectors = AllVectors(Thumbnails().embed(photos))
+    finder = Finder(Made(photos), embedder=Thumbnails(), search=vectors, read_all=read_all)
+    found = finder.find(beside(photos[3], photos[8]))
+    assert sorted(one.number for one in found) == [3, 8]
+    assert [one.match.of_first for one in found] == pytest.approx([0.5, 0.5], abs=0.05)
+    assert finder.find(texture(50, width=160, height=120)) == []
+
+
+def test_pairs_of_a_collection_are_found_once_with_and_without_a_model() -> None:
+    photos = [texture(seed, width=200, height=150) for seed in range(6)]
+    photos += [ImageOps.mirror(photos[1]), photos[4].crop((30, 20, 180, 140))]
+    for embedder in (None, Thumbnails()):
+        pairs = [(number, found.number) for number, found in Finder(Made(photos), embedder=embedder).pairs()]
+        assert sorted(tuple(sorted(pair)) for pair in pairs) == [(1, 6), (4, 7)]
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A few kilobytes that unpack to any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+
+
+def test_the_command_shows_pairs_draws_them_and_goes_on_after_hostile_files(tmp_path: Path) -> None:
+    shop, theirs = tmp_path / "shop", tmp_path / "theirs"
+    shop.mkdir()
+    theirs.mkdir()
+    photo = texture(1, width=300, height=220)
+    photo.save(shop / "mug.png")
+    texture(2, width=300, height=220).save(shop / "plate.png")
+    ImageOps.mirror(photo.crop((40, 30, 280, 200))).save(theirs / "stolen.png")
+    (theirs / "bomb.png").write_bytes(png_of(60_000, 60_000))
+    torn = io.BytesIO()
+    photo.save(torn, "JPEG")
+    (theirs / "torn.jpg").write_bytes(torn.getvalue()[:2000])
+    drawn = tmp_path / "drawn"
+    asked = ["catalogue", "copies", str(theirs), "--against", str(shop), "--pictures", str(drawn)]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False)
+    lines = shown.stdout.splitlines()
+    assert any("stolen.png" in line and "mug.png: mirrored, 6" in line for line in lines)
+    assert sum("can't be read" in line for line in lines) == 2
+    assert lines[-1] == "1 pair among 3 photos; 2 photos involved"
+    with Image.open(drawn / "pair-0001.jpg") as picture:
+        assert picture.size == (240 + 8 + 300 + 8 + 300, 220)
+        laid, other = (
+            np.asarray(picture.convert("L"), np.float32)[:, left : left + 300] for left in (556, 248)
+        )
+    assert np.abs(laid - other).mean() < 6, "the photo lies where it was cut from"
+    shown = CliRunner().invoke(app, [*asked[:5], "--json"], catch_exceptions=False)
+    pair = json.loads(shown.stdout)
+    assert pair["mirrored"] and pair["test"] == "pixels" and pair["score"] > 0.9
+    shown = CliRunner().invoke(app, ["catalogue", "copies", str(shop)], catch_exceptions=False)
+    assert shown.stdout == "0 pairs among 2 photos\n"
+    shown = CliRunner().invoke(app, ["catalogue", "copies", str(theirs / "torn.jpg")])
+    assert isinstance(shown.exception, DataError)
