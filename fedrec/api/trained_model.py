@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import nn
 
 from fedrec._internal.text import one_line
@@ -25,6 +23,7 @@ from fedrec.vision.imageset import ImageSet
 from fedrec.vision.metrics import Metrics, evaluate
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.stored_parameters import load_parameters
 
 
 @dataclass(frozen=True)
@@ -93,20 +92,12 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     folder = Path(run)
     try:
         plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
-        values = load_file(folder / "model.safetensors")
-    # safetensors raises different errors for different damage.
-    except Exception as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
     if model is None and is_user_model(plan.model):
         raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
     code = plan.model_code
     spec = model_registry.get_exact(plan.model, code) if model is None else user_model_spec(model)
     network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
-    wanted = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
-    if wanted != {name: value.shape for name, value in values.items()}:
-        raise ConfigError(f"{folder} holds a model ({plan.model}) whose layers differ from the given one's")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name in values:
-                parameter.copy_(values[name])
+    load_parameters(network, folder)
     return as_trained_model(network.eval(), plan, spec)

@@ -30,6 +30,14 @@ class _Commands(LazyGroup):
             "fedrec.cli.data:app",
             "Inspect a folder of photos, generate synthetic ones, or download a public data set.",
         ),
+        "model": (
+            "fedrec.cli.model:app",
+            "Make bundles of trained models, and work with them.",
+        ),
+        "predict": (
+            "fedrec.cli.predict:predict",
+            "Name the most probable classes of photos, and show why.",
+        ),
         "catalogue": ("fedrec.cli.catalogue:app", "Check the photos of a catalogue."),
         "backbone": (
             "fedrec.cli.backbone:app",

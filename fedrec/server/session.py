@@ -44,6 +44,7 @@ from fedrec.server.weights import Weights
 from fedrec.server.window.campaign import Campaign
 from fedrec.vision.metrics import Metrics, evaluate
 from fedrec.vision.models.centred_head import mean_coordinates
+from fedrec.vision.stored_parameters import PARAMETERS
 
 Names = Callable[[], Mapping[int, str]]
 
@@ -237,7 +238,7 @@ class Session:
         """Write the model, if there was any round."""
         if self.lines:
             load_parameter_vector(self.model, self._final)
-            write_atomically(self.training.folder / "model.safetensors", save(named_parameters(self.model)))
+            write_atomically(self.training.folder / PARAMETERS, save(named_parameters(self.model)))
 
     def measure(self, data: EvaluationData | None) -> Metrics | None:
         """Evaluate the model on ``data``.

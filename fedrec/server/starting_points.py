@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch import nn
 
 from fedrec.errors import ConfigError
-from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters, parameter_vector
+from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
@@ -21,6 +19,7 @@ from fedrec.vision.backbones.carried_weights import carried_weights
 from fedrec.vision.backbones.public_directions import ProjectedSet
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.discriminant_head import DiscriminantHead
+from fedrec.vision.stored_parameters import load_parameters
 
 ROW_NORM = 30.0
 """Root mean square of the norms of the classes' weights at the start of a head. A discriminant's own are so
@@ -74,19 +73,10 @@ def starting_point(source: Training, task: Task) -> NDArray[np.float64]:
 def _result(source: Training, task: Task, *, what: str) -> nn.Module:
     """Return the network with the final parameters of a training."""
     network = task.model()
-    wanted = named_parameters(network)
     try:
-        values = load_file(source.folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{what}: its model can't be read ({error})") from None
-    if {name: value.shape for name, value in values.items()} != {
-        name: value.shape for name, value in wanted.items()
-    }:
-        raise ConfigError(f"{what}: its model has other layers than {task.spec.name}")
-    vector = np.concatenate([values[name].astype(np.float64).ravel() for name in wanted])
-    if not np.isfinite(vector).all():
-        raise ConfigError(f"{what}: its model holds numbers that are not finite")
-    load_parameter_vector(network, vector)
+        load_parameters(network, source.folder)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
     return network
 
 

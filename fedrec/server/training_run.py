@@ -17,7 +17,7 @@ from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.evaluation import EvaluationData
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
-from fedrec.server.report.deployment_report import EVALUATION_SPLIT, deployed_report
+from fedrec.server.report.deployment_report import deployed_report
 from fedrec.server.report.report_json import TrainingResult
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Pace, RoundOutcome, Session
@@ -27,6 +27,7 @@ from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.model_inputs import model_inputs, to_inputs
+from fedrec.vision.splits import EVALUATION_SPLIT
 
 _log = logging.getLogger(__name__)
 

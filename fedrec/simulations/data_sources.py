@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.server.report.deployment_report import EVALUATION_SPLIT
 from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetRequest, DatasetSpec
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
 from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
-from fedrec.vision.splits import ResolvedSplits, resolve_splits
+from fedrec.vision.splits import EVALUATION_SPLIT, ResolvedSplits, resolve_splits
 
 DEFAULT_MERCHANTS = 8
 _SPLIT_KEY = b"fedrec/simulation/split/1"

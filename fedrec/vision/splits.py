@@ -10,6 +10,8 @@ from typing import Final
 from fedrec.errors import DataError
 from fedrec.vision.imageset import ImageSet
 
+EVALUATION_SPLIT: Final = "eval-data"
+"""Name of the split that is public photos of the operator's own."""
 METRICS_SHARE: Final = 0.2
 """Share of the training records held out for the final metrics if there is no test or validation split."""
 VALIDATION_SHARE: Final = 0.1

@@ -204,7 +204,7 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
     privacy = report["privacy"]
     found = fedrec.epsilon(privacy["noise_multiplier"], sample_rate=0.5, steps=2, delta=1e-3)
     assert found == pytest.approx(result.epsilon, rel=1e-9)
-    with pytest.raises(ConfigError, match="whose layers differ"):
+    with pytest.raises(ConfigError, match="of a model with other layers"):
         fedrec.load_model(tmp_path / "run", model=lambda: Net(outputs=3))
     with pytest.raises(ConfigError, match="a model of your own, own-"):
         fedrec.load_model(tmp_path / "run")

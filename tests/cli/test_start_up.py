@@ -65,6 +65,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "client status --home CLIENT",
         "backbone list",
         "catalogue quality --help",
+        "model --help",
+        "predict --help",
         "audit --help",
         "audit verify --help",
     ],
@@ -92,8 +94,10 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 
     from fedrec.cli.app import app
 
-    listed = {"": ["simulate", "server", "client", "data", "catalogue", "backbone", "audit"]}
+    listed = {"": ["simulate", "server", "client", "data", "model", "predict", "catalogue"]}
+    listed[""] += ["backbone", "audit"]
     listed["catalogue"] = ["quality"]
+    listed["model"] = ["export"]
     listed["backbone"] = ["add", "list", "remove", "check"]
     listed["audit"] = ["report", "verify", "empirical", "inversion", "membership"]
     for group, names in listed.items():

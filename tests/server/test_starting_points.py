@@ -122,7 +122,7 @@ def test_what_is_no_start_is_refused_in_one_line(platform: Platform) -> None:
     with pytest.raises(ConfigError, match="knows none of the classes"):
         platform.plan(model="lite0-small-head", start_from="1", classes=("cap", "tie"))
     (first.folder / "model.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(ConfigError, match="its model can't be read"):
+    with pytest.raises(ConfigError, match="can't be read as a trained model"):
         platform.plan(model="lite0-small-head", start_from="1")
     lost = platform.plan(method="one-round", model="lite0-small-head")
     platform.finish(lost, opened=False)

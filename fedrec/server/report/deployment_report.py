@@ -15,9 +15,6 @@ from typing import Any
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report, epsilon_after
 from fedrec.server.trainings import Training
 
-EVALUATION_SPLIT = "eval-data"
-"""Name of the split that is the operator's own public photos."""
-
 
 def deployed_report(
     result: TrainingResult,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.folded_network import FoldedNetwork
+from fedrec.vision.backbones.lite_maps import LiteMaps
 from fedrec.vision.backbones.precision import extraction_dtype
 
 _ARCHITECTURE: Final = "efficientnet_lite_pytorch"
@@ -121,14 +122,21 @@ class EfficientNetLite:
             MissingExtraError: the packages are not installed.
             ConfigError: the weights file is damaged.
         """
+        return FoldedNetwork(self._network(size), size=size, dtype=dtype)
+
+    def traceable(self, *, size: int) -> LiteMaps:
+        """Load the network as a module that torch can export, in float32; raises as :meth:`load`."""
+        return LiteMaps(self._network(size))
+
+    def _network(self, size: int) -> Any:
         self.check()
-        package = importlib.import_module("efficientnet_lite_pytorch")
+        package = importlib.import_module(_ARCHITECTURE)
         state = self._state()
         with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced next
             # The package fixes the padding for one size of pictures.
             network = package.EfficientNet.from_name(self.name, image_size=size)
         network.load_state_dict(state)
-        return FoldedNetwork(network, size=size, dtype=dtype)
+        return network
 
     def classifier(self) -> NDArray[np.float64]:
         """Return the weights of its own ImageNet classifier on the layer ``final``.

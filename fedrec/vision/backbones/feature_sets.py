@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones.backbone import Backbone, SharedNetwork, ViewExtractor, layer_slice, unit
 from fedrec.vision.backbones.view_names import VIEWS, FixedView
+
+Features = NDArray[np.float16] | NDArray[np.float32]
+"""As the cache keeps them, or as a network computes them."""
 
 _ROWS: Final = 1024
 """Records that are combined at a time, so that intermediate results stay small."""
@@ -73,7 +77,7 @@ class Block:
         """What the block is computed from, one for each view."""
         return tuple(Source(self.backbone.name, self.size, view) for view, _ in self.views)
 
-    def vectors(self, features: Mapping[Source, NDArray[np.float16]]) -> NDArray[np.float32]:
+    def vectors(self, features: Mapping[Source, Features]) -> NDArray[np.float32]:
         """Combine the features of views.
 
         Args:
@@ -122,8 +126,11 @@ class FeatureSet:
         for block in self.blocks:
             block.backbone.check()
 
-    def extractors(self) -> dict[Source, ViewExtractor]:
+    def extractors(self, *, dtype: torch.dtype | None = None) -> dict[Source, ViewExtractor]:
         """Return an extractor for each distinct source; networks are loaded on first use.
+
+        Args:
+            dtype: number format of the computation; None for this machine's.
 
         Returns:
             The extractors.
@@ -137,12 +144,14 @@ class FeatureSet:
         for block in self.blocks:
             key = (block.backbone.name, block.size)
             if key not in networks:
-                networks[key] = SharedNetwork(block.backbone, size=block.size, dtype=block.backbone.dtype)
+                networks[key] = SharedNetwork(
+                    block.backbone, size=block.size, dtype=dtype or block.backbone.dtype
+                )
             for source in block.sources:
                 found.setdefault(source, ViewExtractor(networks[key], source.view))
         return found
 
-    def combine(self, features: Mapping[Source, NDArray[np.float16]]) -> NDArray[np.float32]:
+    def combine(self, features: Mapping[Source, Features]) -> NDArray[np.float32]:
         """Put the set's vectors together.
 
         Args:

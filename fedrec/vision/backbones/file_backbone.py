@@ -16,13 +16,13 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.backbone_files import Preparation
 from fedrec.vision.backbones.feature_sets import Block, FeatureSet
-from fedrec.vision.backbones.one_picture import OnePictureNetwork
+from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
 from fedrec.vision.backbones.onnx_files.graph_check import require_extra as require_onnx
 from fedrec.vision.backbones.onnx_files.network import OnnxNetwork, open_session
 from fedrec.vision.backbones.view_names import FixedView
 from fedrec.vision.backbones.weights_files.architecture import load_network, shapes_alone, shared_copy
 from fedrec.vision.backbones.weights_files.architecture import require_extra as require_timm
-from fedrec.vision.backbones.weights_files.network import WeightsNetwork
+from fedrec.vision.backbones.weights_files.network import WeightsMaps, WeightsNetwork
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,39 @@ class FileBackbone:
             network = load_network(data, made.architecture, size=size)
             return WeightsNetwork(network, mean=made.mean, std=made.std)
         return OnnxNetwork(open_session(data), layers=list(self.layers), mean=made.mean, std=made.std)
+
+    def traceable(self, *, size: int) -> nn.Module:
+        """Load the network as a module that torch can export.
+
+        Args:
+            size: side of the pictures in pixels, that of the preparation.
+
+        Returns:
+            The module.
+
+        Raises:
+            MissingExtraError: timm isn't installed.
+            ConfigError: the file is missing or damaged, or the network is a graph already.
+        """
+        made = self.preparation
+        if made.architecture is None:
+            raise ConfigError(f"backbone '{made.name}' is a graph already")
+        self.check()
+        return WeightsMaps(
+            load_network(checked_content(made), made.architecture, size=size), mean=made.mean, std=made.std
+        )
+
+    def graph(self) -> bytes | None:
+        """Return the ONNX file's content, None for a network of weights; ``ConfigError`` if it is damaged."""
+        if self.preparation.architecture is not None:
+            return None
+        self.check()
+        return checked_content(self.preparation)
+
+    @property
+    def colours(self) -> tuple[Colours, Colours]:
+        """What is subtracted from the colours of pixels in 0 to 1, and what the rest is divided by."""
+        return self.preparation.mean, self.preparation.std
 
 
 def checked_content(preparation: Preparation) -> bytes:

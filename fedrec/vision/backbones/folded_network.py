@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,8 @@ class FoldedNetwork:
     def __init__(self, network: Any, *, size: int, dtype: torch.dtype) -> None:
         network.eval().requires_grad_(False)
         blocks = list(network._blocks)
-        _fold(network, blocks)
+        fold_norms(network)
+        _spare_memory(network)
         if dtype != torch.float32:
             for block in blocks:
                 filters = block._depthwise_conv.weight
@@ -36,10 +38,7 @@ class FoldedNetwork:
         self.batch = _BATCH if size > _SMALL else _BATCH_OF_SMALL
         self._dtype = dtype
         self._network = network.to(dtype=dtype, memory_format=torch.channels_last)
-        # A stage ends where the next block has another width.
-        arguments = [block._block_args for block in blocks]
-        self._ends = [i - 1 for i, a in enumerate(arguments) if i and a.input_filters != a.output_filters]
-        self._ends.append(len(blocks) - 1)
+        self._ends = stage_ends(network)
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Compute the pooled outputs of the last convolution and of all stages.
@@ -82,30 +81,47 @@ class _Pointwise(nn.Module):
         return functional.linear(inputs.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
-def _fold(network: Any, blocks: list[Any]) -> None:
-    """Fold each batch norm into the convolution before it, and spare passes over memory.
+def stage_ends(network: Any) -> tuple[int, ...]:
+    """Return the numbers of the last blocks of all stages: the next block has another width."""
+    arguments = [block._block_args for block in network._blocks]
+    ends = (i - 1 for i, a in enumerate(arguments) if i and a.input_filters != a.output_filters)
+    return (*ends, len(arguments) - 1)
+
+
+def fold_norms(network: Any) -> None:
+    """Fold each batch norm into the convolution before it.
 
     It computes the same function up to float32 rounding.
     """
+    for owner, convolution, norm in _convolutions(network):
+        fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+        setattr(owner, convolution, fused)
+        setattr(owner, norm, nn.Identity())
+
+
+def _spare_memory(network: Any) -> None:
+    """Make the folded convolutions spare passes over memory."""
+    for owner, name, _ in _convolutions(network):
+        convolution = getattr(owner, name)
+        if convolution.kernel_size == (1, 1):
+            setattr(owner, name, _Pointwise(convolution))
+        else:
+            _pad_inside(convolution)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+
+
+def _convolutions(network: Any) -> Iterator[tuple[Any, str, str]]:
+    """Name each convolution and the norm after it, by the module that owns them."""
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
-    for block in blocks:
+    for block in network._blocks:
         pairs += [
             (block, "_expand_conv", "_bn0"),
             (block, "_depthwise_conv", "_bn1"),
             (block, "_project_conv", "_bn2"),
         ]
-    for owner, convolution, norm in pairs:
-        if hasattr(owner, convolution):
-            fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
-            if fused.kernel_size == (1, 1):
-                setattr(owner, convolution, _Pointwise(fused))
-            else:
-                _pad_inside(fused)
-                setattr(owner, convolution, fused)
-            setattr(owner, norm, nn.Identity())
-    for module in network.modules():
-        if isinstance(module, nn.ReLU6):
-            module.inplace = True
+    return (pair for pair in pairs if hasattr(pair[0], pair[1]))
 
 
 def _pad_inside(convolution: Any) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.dead_leaves import dead_leaves
 from fedrec.vision.backbones.kronecker_scaling import KroneckerScaling
+from fedrec.vision.backbones.scattering_maps import ScatteringMaps
 
 _SCALES: Final = 2
 _ANGLES: Final = 8
@@ -95,6 +96,10 @@ class Scattering:
             )
         return ScatteringNetwork(size)
 
+    def traceable(self, *, size: int) -> ScatteringMaps:
+        """Load the network as a module that torch can export; raises as :meth:`load`."""
+        return self.load(size=size, dtype=self.dtype).maps()
+
 
 class ScatteringNetwork:
     """Scattering, normalisation and scaling for pictures of one size.
@@ -125,6 +130,10 @@ class ScatteringNetwork:
         """
         maps = self._scaling(self._normalised(images.astype(np.float32) @ _LUMINANCE))
         return {"final": maps.reshape(len(maps), -1)}
+
+    def maps(self) -> ScatteringMaps:
+        """Return the same function as a module from uint8 pictures to maps."""
+        return ScatteringMaps(self._transform, self._scaling, groups=_GROUPS, luminance=_LUMINANCE)
 
     def _normalised(self, grey: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return coefficients (n, channels, positions) of pictures (n, size, size), with values 0 to 255.

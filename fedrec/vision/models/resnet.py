@@ -42,8 +42,12 @@ class ResNet18(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.scores = nn.Linear(inputs, classes)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the maps (n, channels, height, width) whose means are the last layer's input."""
+        hidden: Tensor = self.blocks(F.relu(self.stem_norm(self.stem(images))))
+        return hidden
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the class scores (logits)."""
-        hidden = self.blocks(F.relu(self.stem_norm(self.stem(images))))
-        scores: Tensor = self.scores(hidden.mean(dim=(2, 3)))
+        scores: Tensor = self.scores(self.maps(images).mean(dim=(2, 3)))
         return scores

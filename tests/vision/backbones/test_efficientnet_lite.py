@@ -55,6 +55,15 @@ def test_layers_are_those_of_the_unfused_network(network: EfficientNetLite, size
         assert np.abs(found[name] - layer).max() < 1e-4 * np.abs(layer).max()
 
 
+def test_the_module_that_is_exported_has_the_maps_of_the_same_layers() -> None:
+    images = pictures(2, 84)
+    with torch.no_grad():
+        layers = LITE0.traceable(size=84)(torch.from_numpy(images))
+    for layer, maps in zip(naive(LITE0, images).values(), layers, strict=True):
+        pooled = torch.cat([each.mean(dim=(2, 3)) for each in maps], dim=1).numpy()
+        assert np.abs(pooled - layer).max() < 1e-4 * np.abs(layer).max()
+
+
 def test_bfloat16_gives_nearly_the_same_features() -> None:
     images = pictures(4, 96)
     exact = LITE0.load(size=96, dtype=torch.float32)(images)

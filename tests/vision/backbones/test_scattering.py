@@ -136,3 +136,12 @@ def test_dead_leaves_are_those_of_their_seed_and_have_long_correlations() -> Non
     values = found.astype(np.float64) - found.mean()
     near, far = ((values[:, :, shift:] * values[:, :, :-shift]).mean() for shift in (1, SIDE // 2))
     assert 0 < far < 0.8 * near < values.var()
+
+
+def test_the_module_that_is_exported_computes_the_same(network: ScatteringNetwork) -> None:
+    images = pictures(3)
+    images[1, :8] = 0
+    with torch.no_grad():
+        maps = network.maps()(torch.from_numpy(images))[0][0]
+    assert maps.shape == (3, 81, 4, 4)
+    assert maps.flatten(1).numpy() == pytest.approx(network(images)["final"], abs=1e-4)

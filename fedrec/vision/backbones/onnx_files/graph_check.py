@@ -7,7 +7,7 @@ the side of the pictures alone, and so do time and memory: no photo can make a c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -82,6 +82,33 @@ def check_graph(data: bytes) -> Graph:
         ConfigError: it is no ONNX file, or has anything that isn't allowed; the message says what.
         MissingExtraError: onnx or onnxruntime isn't installed.
     """
+    model = check_model(data)
+    graph = model.graph
+    pictures = inputs_of(graph)
+    if len(pictures) != 1:
+        raise ConfigError(f"it takes {len(pictures)} inputs, and only one, the pictures, is allowed")
+    return Graph(
+        nodes=len(graph.node),
+        opset=opset_of(model),
+        input_name=pictures[0].name,
+        input_size=_input_size(pictures[0]),
+        outputs=_outputs(graph),
+    )
+
+
+def check_model(data: bytes) -> ModelProto:
+    """Check operators, weights and shapes of an ONNX file, whatever its inputs are, without running it.
+
+    Args:
+        data: the file's content.
+
+    Returns:
+        The file, parsed.
+
+    Raises:
+        ConfigError: it is no ONNX file, or has anything that isn't allowed; the message says what.
+        MissingExtraError: onnx or onnxruntime isn't installed.
+    """
     require_extra()
     import onnx
     from google.protobuf.message import DecodeError
@@ -94,7 +121,7 @@ def check_graph(data: bytes) -> Graph:
         model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise ConfigError(f"it is no ONNX file, or it is damaged ({one_line(error)})") from None
-    opset = _opset(model, newest=onnx.defs.onnx_opset_version())
+    opset_of(model)
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise ConfigError(
@@ -105,21 +132,21 @@ def check_graph(data: bytes) -> Graph:
         raise ConfigError(f"it has {len(graph.node):,} nodes, and at most {MOST_NODES:,} are allowed")
     for weights in graph.initializer:
         _check_tensor(weights, f"the weights {one_line(weights.name, most=60)!r}")
+    _check_nodes(graph)
+    return model
+
+
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """Return the inputs of a graph that aren't weights."""
     stored = {weights.name for weights in graph.initializer}
-    pictures = [value for value in graph.input if value.name not in stored]
-    if len(pictures) != 1:
-        raise ConfigError(f"it takes {len(pictures)} inputs, and only one, the pictures, is allowed")
-    _check_nodes(graph, stored, pictures[0].name)
-    return Graph(
-        nodes=len(graph.node),
-        opset=opset,
-        input_name=pictures[0].name,
-        input_size=_input_size(pictures[0]),
-        outputs=_outputs(graph),
-    )
+    return [value for value in graph.input if value.name not in stored]
 
 
-def _opset(model: ModelProto, *, newest: int) -> int:
+def opset_of(model: ModelProto) -> int:
+    """Return the version of ONNX's operators that a file uses; ``ConfigError`` if it isn't one known here."""
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
     versions = [imported.version for imported in model.opset_import if imported.domain in _DOMAINS]
     if len(versions) != 1 or not LEAST_OPSET <= versions[0] <= newest:
         raise ConfigError(
@@ -154,10 +181,11 @@ def _check_tensor(tensor: TensorProto, what: str) -> None:
         raise ConfigError(f"{what} have other values than their shape says")
 
 
-def _check_nodes(graph: GraphProto, stored: Iterable[str], pictures: str) -> None:
+def _check_nodes(graph: GraphProto) -> None:
     """Check each node, and that no shape depends on the pictures' values."""
     # For each value so far, whether it is the same for all pictures.
-    fixed = dict.fromkeys(stored, True) | {pictures: False}
+    fixed = dict.fromkeys((weights.name for weights in graph.initializer), True)
+    fixed |= dict.fromkeys((value.name for value in inputs_of(graph)), False)
     for index, node in enumerate(graph.node):
         what = f"node {index} ({one_line(node.op_type, most=40)})"
         _check_node(node, what)

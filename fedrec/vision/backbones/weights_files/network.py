@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
+from fedrec.vision.backbones.traceable import Maps
 from fedrec.vision.backbones.weights_files.architecture import LAYER, pooled_features
+from fedrec.vision.normalisation import normalise
 
 
 class WeightsNetwork(OnePictureNetwork):
@@ -29,3 +31,22 @@ class WeightsNetwork(OnePictureNetwork):
     def _run(self, batch: NDArray[np.float32]) -> Sequence[NDArray[np.generic]]:
         with torch.inference_mode():
             return [pooled_features(self._network, torch.from_numpy(batch)).numpy()]
+
+
+class WeightsMaps(nn.Module):
+    """The same network from uint8 pictures to its pooled features, as a module that torch can export.
+
+    Args:
+        network: the loaded network, frozen and in evaluation mode.
+        mean: subtracted from each colour of pixels in 0 to 1.
+        std: what each colour is divided by afterwards.
+    """
+
+    def __init__(self, network: nn.Module, *, mean: Colours, std: Colours) -> None:
+        super().__init__()
+        self._network = network
+        self._mean, self._std = mean, std
+
+    def forward(self, pictures: Tensor) -> Maps:
+        """Compute the features of uint8 pictures (n, size, size, 3)."""
+        return ((pooled_features(self._network, normalise(pictures, mean=self._mean, std=self._std)),),)

@@ -1,0 +1,162 @@
+"""Run a bundle's graph by onnxruntime, after checking that it is data and takes what the manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec._internal.text import one_line
+from fedrec.errors import ConfigError, DataError
+from fedrec.recognition.bundle.graph_outputs import EMBEDDING, EVIDENCE, OFFSET, PROBABILITIES, SCORES
+from fedrec.recognition.bundle.manifest import Manifest
+from fedrec.recognition.bundle.photo_inputs import PhotoInput
+from fedrec.recognition.extra import require_packages
+from fedrec.vision.backbones.onnx_files.graph_check import check_model, inputs_of, opset_of
+from fedrec.vision.backbones.onnx_files.network import open_session
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+    from onnxruntime import InferenceSession
+
+_UINT8: Final = 2
+_EMPTY: Final = np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a graph computes of n photos; arrays of a backbone alone have no classes.
+
+    Attributes:
+        embedding: float32 (n, length).
+        scores: float32 (n, classes).
+        probabilities: float32 (n, classes).
+        offset: float32 (n, classes); empty without exact evidence.
+        evidence: float32 (n, classes, side, side) by the input's name; empty without exact evidence.
+    """
+
+    embedding: NDArray[np.float32]
+    scores: NDArray[np.float32] = field(default_factory=_EMPTY.copy)
+    probabilities: NDArray[np.float32] = field(default_factory=_EMPTY.copy)
+    offset: NDArray[np.float32] = field(default_factory=_EMPTY.copy)
+    evidence: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+class Session:
+    """A loaded graph.
+
+    Args:
+        graph: the file's content.
+        inputs: what it takes.
+        classes: number of classes; 0 for a backbone alone.
+        embedding: length of the embedding; None to accept any.
+
+    Raises:
+        ConfigError: it has operators that aren't allowed, or can't be loaded.
+        DataError: it takes or gives something else than the arguments say.
+        MissingExtraError: onnx or onnxruntime isn't installed.
+    """
+
+    def __init__(
+        self, graph: bytes, *, inputs: tuple[PhotoInput, ...], classes: int, embedding: int | None = None
+    ) -> None:
+        require_packages("onnx", "onnxruntime", purpose="a model bundle")
+        self.inputs = inputs
+        parsed = check_model(graph)
+        takes = {
+            each.name: (each.type.tensor_type.elem_type, _sides(each)) for each in inputs_of(parsed.graph)
+        }
+        if takes != {each.name: (_UINT8, (each.size, each.size, each.channels)) for each in inputs}:
+            raise DataError("the graph takes other pictures than the manifest says")
+        self._names = [each.name for each in parsed.graph.output]
+        known = [SCORES, PROBABILITIES, EMBEDDING] if classes else [EMBEDDING]
+        exact = [*known, OFFSET, *(EVIDENCE + each.name for each in inputs)]
+        if self._names not in (known, exact):
+            raise DataError("the graph gives other outputs than a bundle's")
+        self.has_evidence = OFFSET in self._names
+        self.opset = opset_of(parsed)
+        self.one_photo = all(_first_side(each) == 1 for each in inputs_of(parsed.graph))
+        self._classes, self._length = classes, embedding
+        self._session: InferenceSession = open_session(graph, gpu=False)
+
+    def run(self, pictures: Mapping[str, NDArray[np.uint8]], *, evidence: bool = False) -> Outputs:
+        """Compute the outputs of photos.
+
+        Args:
+            pictures: uint8 (n, size, size, channels) by the input's name, of the n photos that the graph
+                takes at once.
+            evidence: compute offset and evidence too, where the graph has them.
+
+        Returns:
+            The outputs.
+
+        Raises:
+            DataError: the graph fails, or gives numbers that aren't finite, or of another shape.
+        """
+        wanted = [
+            name for name in self._names if evidence or not (name == OFFSET or name.startswith(EVIDENCE))
+        ]
+        count = len(next(iter(pictures.values())))
+        try:
+            found = self._session.run(wanted, dict(pictures))
+        # onnxruntime raises different errors for different faults, all of them of its own.
+        except Exception as error:
+            raise DataError(f"the model can't be computed: {one_line(error)}") from None
+        arrays = {name: np.asarray(each) for name, each in zip(wanted, found, strict=True)}
+        for name, each in arrays.items():
+            rows = name == EMBEDDING and (self._length is None or each.shape == (count, self._length))
+            scored = name != EMBEDDING and each.shape[:2] == (count, self._classes)
+            if each.dtype != np.float32 or not (rows or scored) or not np.isfinite(each).all():
+                raise DataError(f"the model gives no usable numbers as {name}")
+        maps = {
+            each.name: arrays[EVIDENCE + each.name] for each in self.inputs if EVIDENCE + each.name in arrays
+        }
+        return Outputs(
+            embedding=arrays[EMBEDDING],
+            scores=arrays.get(SCORES, _EMPTY),
+            probabilities=arrays.get(PROBABILITIES, _EMPTY),
+            offset=arrays.get(OFFSET, _EMPTY),
+            evidence=maps,
+        )
+
+
+def _sides(value: ValueInfoProto) -> tuple[int, ...]:
+    """Return a tensor's shape after the number of photos."""
+    return tuple(side.dim_value for side in value.type.tensor_type.shape.dim[1:])
+
+
+def _first_side(value: ValueInfoProto) -> int:
+    """Return the number of photos that an input takes; 0 for any."""
+    return int(value.type.tensor_type.shape.dim[0].dim_value)
+
+
+def session_of(manifest: Manifest, graph: bytes, *, where: str) -> Session:
+    """Load a bundle's graph.
+
+    Args:
+        manifest: the bundle's manifest.
+        graph: the graph's content.
+        where: the bundle's name, for messages.
+
+    Returns:
+        The session.
+
+    Raises:
+        DataError: the graph isn't the manifest's, or it isn't usable.
+        MissingExtraError: onnx or onnxruntime isn't installed.
+    """
+    if hashlib.sha256(graph).hexdigest() != manifest.graph.sha256:
+        raise DataError(f"{where}: the graph isn't the one that the manifest names (its SHA-256 differs)")
+    try:
+        made = Session(
+            graph, inputs=manifest.inputs, classes=len(manifest.classes), embedding=manifest.embedding
+        )
+    except (ConfigError, DataError) as error:
+        raise DataError(f"{where}: {error}") from None
+    if made.has_evidence != (manifest.evidence == "exact"):
+        raise DataError(f"{where}: the graph's evidence isn't what the manifest says")
+    return made

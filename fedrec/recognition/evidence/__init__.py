@@ -1,0 +1,1 @@
+"""Show where in a photo the evidence for a class lies."""

@@ -1,0 +1,114 @@
+"""Compare a graph with the network that it was made from, by another path, before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedrec.errors import ConfigError
+from fedrec.recognition.bundle.photo_inputs import PhotoInput, prepared
+from fedrec.recognition.bundle.session import Session
+from fedrec.recognition.export.sources import Source
+from fedrec.vision.model_inputs import InputShape
+from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.normalisation import normalise
+from fedrec.vision.synthetic import merchant_style, photo
+from fedrec.vision.transforms import to_model_input
+
+PHOTOS: Final = 24
+LARGEST_DIFFERENCE: Final = 1e-4
+_SIDES: Final = (96, 192)
+_CLASSES: Final = 10
+
+
+class Comparison(NamedTuple):
+    """How much a graph differs from its network.
+
+    Attributes:
+        largest_difference: of a probability; of a coordinate of the embedding for a backbone alone.
+        same_class: share of photos with the same most probable class; 1 for a backbone alone.
+    """
+
+    largest_difference: float
+    same_class: float
+
+
+def public_photos(count: int = PHOTOS) -> list[Image.Image]:
+    """Make photos that nobody owns, to compare with: synthetic products, some of them out of proportion."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    made = []
+    for number in range(count):
+        style = merchant_style(0, number % 4)
+        pixels = photo(number % _CLASSES, style, size=_SIDES[number % len(_SIDES)], rng=rng)
+        picture = Image.fromarray(pixels)
+        made.append(picture if number % 3 else picture.resize((picture.width * 2, picture.height)))
+    return made
+
+
+def compared(source: Source, session: Session, photos: Sequence[Image.Image]) -> Comparison:
+    """Compare a graph with the network on photos.
+
+    The network takes the path of a training: features by the extractors, in float32, or pictures.
+
+    Args:
+        source: the network.
+        session: the graph.
+        photos: the photos.
+
+    Returns:
+        The differences.
+
+    Raises:
+        ConfigError: they differ by more than is allowed.
+    """
+    wanted = _as_trained(source, photos)
+    session_inputs: Sequence[PhotoInput] = session.inputs
+    outputs = [session.run(prepared(session_inputs, [each])) for each in photos]
+    if source.network is None:
+        found = np.concatenate([each.embedding for each in outputs])
+        same = 1.0
+    else:
+        found = np.concatenate([each.probabilities for each in outputs])
+        same = float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))
+    difference = float(np.abs(found - wanted).max())
+    if not difference <= LARGEST_DIFFERENCE:
+        raise ConfigError(
+            f"the graph doesn't compute what {source.spec.name} computes: its outputs differ by "
+            f"{difference:.2g}, and {LARGEST_DIFFERENCE:g} is allowed; nothing was written"
+        )
+    return Comparison(difference, same)
+
+
+def _as_trained(source: Source, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Compute probabilities at temperature 1, or vectors of a backbone alone."""
+    if source.spec.features is None:
+        inputs = _pictures(source.spec, source.shape, photos)
+    else:
+        extractors = source.spec.features.extractors(dtype=torch.float32)
+        features = {
+            place: np.stack([extractor(extractor.prepare(each)[None]) for each in photos])
+            for place, extractor in extractors.items()
+        }
+        vectors = source.spec.features.combine(features)[:, 0]
+        if source.network is None:
+            return vectors
+        inputs = torch.from_numpy(vectors)
+    if source.network is None:
+        raise ConfigError(f"model {source.spec.name} has no frozen networks")
+    run: Callable[[torch.Tensor], torch.Tensor] = source.network
+    with torch.inference_mode():
+        scores = torch.cat([run(inputs[i : i + 1]) for i in range(len(inputs))])
+        probabilities: NDArray[np.float32] = torch.softmax(scores.float(), dim=1).numpy()
+    return probabilities
+
+
+def _pictures(spec: ModelSpec, shape: InputShape, photos: Sequence[Image.Image]) -> torch.Tensor:
+    rows = [
+        to_model_input(each, size=shape.size, channels=shape.channels, margin=spec.margin) for each in photos
+    ]
+    return normalise(torch.from_numpy(np.stack(rows)), mean=spec.mean, std=spec.std)

@@ -1,0 +1,162 @@
+"""Exported graphs compute what their networks compute, whatever kind of model it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrec.api.user_model import user_model_spec
+from fedrec.errors import ConfigError
+from fedrec.recognition.bundle.photo_inputs import prepared
+from fedrec.recognition.bundle.session import Session
+from fedrec.recognition.export.bundles import Bundle, exported, make_bundle, write_bundle
+from fedrec.recognition.export.comparison import compared, public_photos
+from fedrec.recognition.export.pixel_graph import opened_last_layer
+from fedrec.recognition.export.sources import Source, backbone_source
+from fedrec.recognition.export.traced import CLASS_PART
+from fedrec.recognition.model import open_model
+from fedrec.vision import model_registry
+from fedrec.vision.backbones.adding import add_backbone
+from fedrec.vision.backbones.backbone_files import pictures_of
+from fedrec.vision.model_inputs import InputShape
+from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.normalisation import normalise
+from tests.support.bundles import tiny_manifest
+from tests.support.networks import ADD_OPTIONS, written
+from tests.vision.backbones.conftest import data_folder, no_process  # noqa: F401
+
+NAMES = ("a", "b", "c")
+
+
+class TwoHeads(nn.Module):
+    """Ends with something else than a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3, stride=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.log_softmax(self.first(images).mean(dim=(2, 3)), dim=1)
+
+
+def source_of(spec: ModelSpec, *, channels: int = 3, size: int = 16, seed: int = 1) -> Source:
+    network = spec.build(classes=len(NAMES), channels=channels, size=size, seed=seed).eval()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    known = tiny_manifest(b"graph")
+    return Source(
+        spec,
+        InputShape(channels, size),
+        network,
+        classes=NAMES,
+        training=known.training,
+        privacy=known.privacy,
+    )
+
+
+def independent(source: Source, graph: bytes, pictures: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Run a graph by onnxruntime alone, all photos at once."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    found = session.run(names, pictures)
+    return {name: np.asarray(each) for name, each in zip(names, found, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "channels", "method"),
+    [
+        (model_registry.get("cnn-tanh"), 1, "occlusion"),
+        (model_registry.get("resnet18"), 3, "exact"),
+        (user_model_spec(TwoHeads), 3, "occlusion"),
+    ],
+    ids=["cnn-tanh", "resnet18", "own"],
+)
+def test_a_network_on_pictures(spec: ModelSpec, channels: int, method: str) -> None:
+    source = source_of(spec, channels=channels)
+    made = make_bundle(source)
+    assert made.manifest.evidence == method and made.manifest.checked.largest_difference < 1e-5
+    pictures = prepared(made.manifest.inputs, public_photos(5))
+    found = independent(source, made.graph, pictures)
+
+    assert source.network is not None
+    images = normalise(torch.from_numpy(next(iter(pictures.values()))), mean=spec.mean, std=spec.std)
+    with torch.no_grad():
+        scores = source.network(images)
+    probabilities = torch.softmax(scores, dim=1).numpy()
+    assert found["scores"] == pytest.approx(scores.numpy(), abs=1e-4)
+    assert found["probabilities"] == pytest.approx(probabilities, abs=1e-5)
+    assert np.linalg.norm(found["embedding"], axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    # The class part of the embedding.
+    tail = found["embedding"][:, -len(NAMES) :] * np.sqrt(1 + CLASS_PART**2) / CLASS_PART
+    assert tail == pytest.approx(np.sqrt(probabilities), abs=1e-4)
+    if method == "exact":
+        maps = next(value for name, value in found.items() if name.startswith("evidence_"))
+        assert maps.mean(axis=(2, 3)) + found["offset"] == pytest.approx(found["scores"], abs=1e-4)
+
+
+def test_the_embedding_is_what_the_last_layer_takes() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3))
+    example = torch.rand(2, 3, 2, 2)
+    opened, length = opened_last_layer(network, example)
+    assert opened is not None and length == 5
+    assert torch.equal(opened(example)[:, :5], network[:3](example))
+    assert opened_last_layer(nn.Sequential(network, nn.Softmax(dim=1)), example) == (None, 0)
+
+
+@pytest.mark.usefixtures("data_folder", "no_process")
+@pytest.mark.parametrize("layer", ["map", "tokens"])
+def test_an_added_graph_becomes_a_part_of_the_graph(tmp_path: Path, layer: str) -> None:
+    options: dict[str, Any] = {"name": "tiny"} | ADD_OPTIONS | {"views": ("crop", "flip", "squash")}
+    add_backbone(written(tmp_path / "vit.onnx"), pictures_of(**options), layers=[layer])
+    made = make_bundle(source_of(model_registry.get("tiny-head")))
+    assert made.manifest.graph.one_photo
+    # Only a map has places.
+    assert made.manifest.evidence == ("exact" if layer == "map" else "occlusion")
+    model = open_model(stored(made, tmp_path / "bundle"))
+    if layer == "map":
+        outputs = model.outputs(public_photos(1)[0])
+        summed = outputs.offset + sum(maps.mean(axis=(2, 3)) for maps in outputs.evidence.values())
+        assert summed == pytest.approx(outputs.scores, abs=1e-4)
+    alone = make_bundle(backbone_source("tiny-head"))
+    assert not alone.manifest.classes and alone.manifest.embedding == model.dimension - len(NAMES)
+
+
+def stored(made: Bundle, folder: Path) -> Path:
+    write_bundle(made, folder)
+    return folder
+
+
+def test_one_model_makes_one_file_and_a_written_bundle_is_never_replaced(tmp_path: Path) -> None:
+    source = source_of(model_registry.get("cnn-tanh"), channels=1)
+    made = make_bundle(source)
+    assert exported(source, temperature=1.0)[0] == made.graph
+    folder = stored(made, tmp_path / "m")
+    with pytest.raises(ConfigError, match="exists"):
+        write_bundle(made, folder)
+    assert sorted(each.name for each in folder.iterdir()) == ["README.md", "model.json", "model.onnx"]
+    assert [each.name for each in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_graph_that_computes_something_else_is_not_written() -> None:
+    source = source_of(model_registry.get("cnn-tanh"), channels=1, seed=1)
+    graph, inputs = exported(source_of(model_registry.get("cnn-tanh"), channels=1, seed=2), temperature=1.0)
+    session = Session(graph, inputs=inputs, classes=len(NAMES))
+    with pytest.raises(ConfigError, match="differ"):
+        compared(source, session, public_photos(3))
+
+
+def test_the_temperature_changes_probabilities_alone() -> None:
+    source = source_of(model_registry.get("cnn-tanh"), channels=1)
+    graph, inputs = exported(source, temperature=4.0)
+    found = independent(source, graph, prepared(inputs, public_photos(3)))
+    expected = torch.softmax(torch.from_numpy(found["scores"]) / 4, dim=1).numpy()
+    assert found["probabilities"] == pytest.approx(expected, abs=1e-6)
