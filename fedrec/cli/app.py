@@ -38,7 +38,10 @@ class _Commands(LazyGroup):
             "fedrec.cli.predict:predict",
             "Name the most probable classes of photos, and show why.",
         ),
-        "catalogue": ("fedrec.cli.catalogue:app", "Check the photos of a catalogue."),
+        "catalogue": (
+            "fedrec.cli.catalogue:app",
+            "Keep a catalogue of products, search it by photos, and check its photos.",
+        ),
         "backbone": (
             "fedrec.cli.backbone:app",
             "Add networks from files, on which models are trained.",

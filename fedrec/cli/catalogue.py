@@ -21,6 +21,27 @@ from fedrec.vision.folders import decode
 
 class _Commands(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "import": (
+            "fedrec.cli.catalogue_changes:import_file",
+            "Import products and photos from a CSV file.",
+        ),
+        "search": ("fedrec.cli.catalogue_search:search", "Find the products that look most like a photo."),
+        "list": ("fedrec.cli.catalogue_search:list_products", "List the products."),
+        "info": ("fedrec.cli.catalogue_search:info", "Show what a catalogue holds, its model, and its size."),
+        "add": ("fedrec.cli.catalogue_changes:add", "Add photos to a product, and change its fields."),
+        "remove": ("fedrec.cli.catalogue_changes:remove", "Remove products, photos, or a merged merchant."),
+        "reindex": (
+            "fedrec.cli.catalogue_changes:reindex",
+            "Compute all vectors and classes again, with another model.",
+        ),
+        "publish": (
+            "fedrec.cli.catalogue_publishing:publish",
+            "Write the products to one signed file for a platform, and say what it reveals.",
+        ),
+        "merge": (
+            "fedrec.cli.catalogue_publishing:merge",
+            "Take merchants' published files into a platform's catalogue.",
+        ),
         "copies": (
             "fedrec.cli.catalogue_copies:copies",
             "Find photos that were made from each other: cropped, mirrored, framed, marked, in a collage.",
@@ -29,7 +50,7 @@ class _Commands(LazyGroup):
 
 
 app = typer.Typer(
-    help="Check the photos of a catalogue.",
+    help="Keep a catalogue of products, search it by photos, and check its photos.",
     no_args_is_help=True,
     cls=_Commands,
     **PLAIN,
@@ -38,7 +59,7 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Check the photos of a catalogue."""
+    """Keep a catalogue of products, search it by photos, and check its photos."""
 
 
 @app.command()

@@ -124,7 +124,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
     if quiet:
         yield lambda stage: None
     elif not stderr.is_terminal:
-        with Heartbeat(lambda line: stderr.print(line, soft_wrap=True)) as heartbeat:
+        with Heartbeat(lambda line: stderr.print(line, soft_wrap=True, markup=False)) as heartbeat:
             yield heartbeat.tell
     else:
         with Progress(*columns, console=stderr) as progress:

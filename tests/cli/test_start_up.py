@@ -45,13 +45,15 @@ def modules_of(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A server's folder, and a merchant's with one photo, which this process makes."""
+    """A server's folder, a merchant's with one photo, and an empty catalogue, which this process makes."""
     from fedrec.clients.merchant_home import MerchantHome
+    from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
     from fedrec.server.server_home import ServerHome
 
     root = tmp_path_factory.mktemp("start-up")
     ServerHome.create(root / "server", address="127.0.0.1:9443", listen=None)
     MerchantHome.create(root / "client", name="m0", data=root, units=10)
+    Catalogue.create(root / "catalogue", UsedModel("e", 8, None, None, "none"))
     return root
 
 
@@ -65,6 +67,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "client status --home CLIENT",
         "backbone list",
         "catalogue quality --help",
+        "catalogue --help",
+        "catalogue import --help",
+        "catalogue list CATALOGUE",
+        "catalogue info CATALOGUE",
         "model --help",
         "predict --help",
         "audit --help",
@@ -72,12 +78,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) -> None:
-    places = arguments.replace("SERVER", str(folders / "server")).replace("CLIENT", str(folders / "client"))
+    places = arguments
+    for name in ("SERVER", "CLIENT", "CATALOGUE"):
+        places = places.replace(name, str(folders / name.lower()))
     assert modules_of(*places.split()) == (0, "[]")
 
 
 @pytest.mark.parametrize(
-    "module", ["vision.backbones.fixed_views", "recognition.copies.finder", "recognition.copies.pictures"]
+    "module",
+    [
+        "vision.backbones.fixed_views",
+        "recognition.copies.finder",
+        "recognition.copies.pictures",
+        "recognition.catalogue.models",
+        "recognition.catalogue.opening",
+        "recognition.catalogue.publishing",
+    ],
 )
 def test_photos_are_prepared_and_compared_without_torch(module: str) -> None:
     code = f"import fedrec.{module}, sys; sys.exit(bool({{'torch', 'tenseal', 'flwr'}} & set(sys.modules)))"
@@ -96,7 +112,8 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 
     listed = {"": ["simulate", "server", "client", "data", "model", "predict", "catalogue"]}
     listed[""] += ["backbone", "audit"]
-    listed["catalogue"] = ["quality"]
+    listed["catalogue"] = ["quality", "import", "search", "list", "info", "add", "remove", "reindex"]
+    listed["catalogue"] += ["publish", "merge"]
     listed["model"] = ["export"]
     listed["backbone"] = ["add", "list", "remove", "check"]
     listed["audit"] = ["report", "verify", "empirical", "inversion", "membership"]

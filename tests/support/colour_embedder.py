@@ -42,7 +42,7 @@ def brightness(photo: Image.Image) -> tuple[str, float]:
     return ("bright", mean) if mean >= 0.5 else ("dark", 1 - mean)
 
 
-def colour_model(*, power: float = 0.5, classes: bool = False) -> PhotoModel:
+def colour_model(*, power: float = 0.5, classes: bool = False, path: str | None = None) -> PhotoModel:
     """A model of colours, with or without classes."""
     embedder = ColourEmbedder(power=power)
 
@@ -53,7 +53,7 @@ def colour_model(*, power: float = 0.5, classes: bool = False) -> PhotoModel:
     used = UsedModel(
         embedding_id=embedder.embedding_id,
         dimension=embedder.dimension,
-        path=None,
+        path=path,
         labels_of="brightness" if classes else None,
         description=f"colours to the power of {power}",
     )

@@ -146,17 +146,24 @@ class Catalogue:
         except (KeyError, ValueError):
             raise DataError(f"{self.folder}: the catalogue's settings are damaged") from None
 
-    def check_model(self, model: UsedModel) -> None:
+    def check_model(self, model: UsedModel, *, labels: bool) -> None:
         """Check that a model's vectors can be compared with the catalogue's.
+
+        Args:
+            model: the model.
+            labels: whether its classes have to be the catalogue's, too.
 
         Raises:
             ConfigError: they can't.
         """
-        if (model.embedding_id, model.dimension) != (self.model.embedding_id, self.model.dimension):
+        own = self.model
+        same = (model.embedding_id, model.dimension) == (own.embedding_id, own.dimension)
+        if not same or (labels and model.labels_of != own.labels_of):
+            what = "classes" if same else "vectors"
             raise ConfigError(
-                f"the vectors of {self.folder} are of another model ({self.model.description}) than this one "
-                f"({model.description}): compute them again with 'fedrec catalogue reindex {self.folder}'"
-                + ("" if model.path is None else f" --model {model.path}")
+                f"the {what} in {self.folder} are those of another model ({own.description}) than this one "
+                f"({model.description}): compute them again with 'fedrec catalogue reindex {self.folder}"
+                + ("'" if model.path is None else f" --model {model.path}'")
             )
 
     def _setting(self, name: str) -> str:

@@ -67,6 +67,31 @@ class StoredProduct:
     photos: tuple[StoredPhoto, ...]
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How much a catalogue holds.
+
+    Attributes:
+        own_products: products of its own.
+        foreign_products: products of merged merchants.
+        photos: all photos.
+        found: photos with a vector of the model in use.
+    """
+
+    own_products: int
+    foreign_products: int
+    photos: int
+    found: int
+
+
+def counts_of(catalogue: Catalogue) -> Counts:
+    """Count what a catalogue holds."""
+    own = catalogue.rows("SELECT count(*) FROM product WHERE merchant = ?", (OWN,))[0][0]
+    foreign = catalogue.rows("SELECT count(*) FROM product WHERE merchant != ?", (OWN,))[0][0]
+    photos = catalogue.rows("SELECT count(*) FROM photo")[0][0]
+    return Counts(own, foreign, photos, found=len(photo_keys(catalogue)))
+
+
 def find_product(catalogue: Catalogue, name: str, *, merchant: str = OWN) -> StoredProduct | None:
     """Find a product by its name.
 

@@ -88,7 +88,7 @@ def import_file(
         ConfigError: the catalogue's vectors are of another model.
         DataError: the file can't be read, or has no usable header.
     """
-    catalogue.check_model(model.used)
+    catalogue.check_model(model.used, labels=True)
     root = (photos or path.parent).resolve()
     total, done = max(count_lines(path), 1), Imported()
     batch = _Batch()

@@ -58,10 +58,8 @@ def save_index(path: Path, index: LocalIndex, origin: Origin) -> None:
     """
     if isinstance(index, ScanIndex):
         keys, rows = index.content
-        body = [
-            np.ascontiguousarray(keys, dtype="<i8").data.cast("B"),
-            np.ascontiguousarray(rows).data.cast("B"),
-        ]
+        parts = (keys.astype("<i8"), rows)
+        body = [np.ascontiguousarray(part).reshape(-1).view(np.uint8).data for part in parts]
     else:
         body = [memoryview(index.content)]
     checksum = 0
