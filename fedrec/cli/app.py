@@ -38,6 +38,10 @@ class _Commands(LazyGroup):
             "fedrec.cli.predict:predict",
             "Name the most probable classes of photos, and show why.",
         ),
+        "serve": (
+            "fedrec.cli.serve:serve",
+            "Serve a page and an API for a model and a catalogue.",
+        ),
         "catalogue": (
             "fedrec.cli.catalogue:app",
             "Keep a catalogue of products, search it by photos, and check its photos.",

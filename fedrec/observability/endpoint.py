@@ -35,6 +35,7 @@ from fedrec.errors import ConfigError, ServiceError
 _log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+OBSERVE = "--observe"
 LEAST_TOKEN = 32
 _MOST_TOKEN = 1024
 _REQUEST_SECONDS = 10.0
@@ -60,11 +61,22 @@ class Route:
     open: bool = False
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Parse ``PORT`` (on loopback) or ``HOST:PORT`` into host and port; ``ConfigError`` for anything else."""
+def parse_listen(text: str, *, option: str = OBSERVE) -> tuple[str, int]:
+    """Parse ``PORT`` (on loopback) or ``HOST:PORT``.
+
+    Args:
+        text: the option's value.
+        option: its name, for messages.
+
+    Returns:
+        Host and port.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ConfigError(f"--observe {text} is neither PORT nor HOST:PORT")
+        raise ConfigError(f"{option} {text} is neither PORT nor HOST:PORT")
     return host.strip("[]") or LOOPBACK, int(port)
 
 
@@ -76,17 +88,28 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def read_token(path: Path) -> bytes:
-    """Read a token from a file; ``ConfigError`` if others can read the file, or the token is too short."""
+def read_token(path: Path, *, option: str = f"{OBSERVE}-token") -> bytes:
+    """Read a token from a file.
+
+    Args:
+        path: the file.
+        option: name of the option that gave it, for messages.
+
+    Returns:
+        The token.
+
+    Raises:
+        ConfigError: others can read the file, or the token is too short.
+    """
     try:
         mode = path.stat().st_mode
         token = path.read_bytes()[: _MOST_TOKEN + 1].strip()
     except OSError as error:
-        raise ConfigError(f"--observe-token {path} can't be read: {error.strerror}") from None
+        raise ConfigError(f"{option} {path} can't be read: {error.strerror}") from None
     if mode & 0o077:
-        raise ConfigError(f"--observe-token {path} can be read by others: chmod 600 it")
+        raise ConfigError(f"{option} {path} can be read by others: chmod 600 it")
     if not LEAST_TOKEN <= len(token) <= _MOST_TOKEN:
-        raise ConfigError(f"--observe-token {path} needs {LEAST_TOKEN} to {_MOST_TOKEN} characters")
+        raise ConfigError(f"{option} {path} needs {LEAST_TOKEN} to {_MOST_TOKEN} characters")
     return token
 
 
@@ -117,7 +140,7 @@ class Endpoint:
             uvicorn.Config(
                 _application(host=host, token=token, routes=routes),
                 loop="asyncio",
-                http=_Protocol,
+                http=PromptProtocol,
                 ws="none",
                 lifespan="off",
                 limit_concurrency=_MOST_CONNECTIONS,
@@ -148,10 +171,11 @@ class Endpoint:
         self._thread.join()
 
 
-class _Protocol(H11Protocol):
+class PromptProtocol(H11Protocol):
     """Close a connection that sends no complete request in time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for a request."""
         super().connection_made(transport)
         self.loop.call_later(_REQUEST_SECONDS, self._end_without_request)
 
@@ -163,17 +187,27 @@ class _Protocol(H11Protocol):
 def _application(*, host: str, token: bytes | None, routes: Mapping[str, Route]) -> Starlette:
     middleware = [Middleware(_Headers)]
     if token is None:
-        # Prevents DNS rebinding: a web page whose name resolves to 127.0.0.1 must not read this endpoint. The
-        # middleware cuts a host at its first colon, so "[" stands for an IPv6 address; no page has that name.
-        names = ["[" if ":" in host else host, LOOPBACK, "localhost"]
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
+        middleware.append(own_names_alone(host))
     else:
         opened = frozenset(path for path, route in routes.items() if route.open)
-        middleware.append(Middleware(_Token, token=token, opened=opened))
+        middleware.append(Middleware(TokenRequired, token=token, opened=opened))
     return Starlette(
         routes=[routing.Route(path, _endpoint(route), methods=["GET"]) for path, route in routes.items()],
         middleware=middleware,
     )
+
+
+def own_names_alone(host: str) -> Middleware:
+    """Refuse requests to other names than those of an address on loopback.
+
+    It prevents DNS rebinding: a web page whose name resolves to 127.0.0.1 must not read what is served there.
+
+    Returns:
+        The middleware.
+    """
+    # The middleware cuts a host at its first colon, so "[" stands for an IPv6 address; no page has that name.
+    names = ["[" if ":" in host else host, LOOPBACK, "localhost"]
+    return Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
 
 
 def _endpoint(route: Route) -> Callable[[Request], Response]:
@@ -208,13 +242,20 @@ class _Headers:
         await self._app(scope, receive, with_headers)
 
 
-class _Token:
-    """Require the token before anything is revealed, even whether a path exists."""
+class TokenRequired:
+    """Require a token before anything is revealed, even whether a path exists.
+
+    Args:
+        app: what answers.
+        token: the token, which a request carries as ``Authorization: Bearer TOKEN``.
+        opened: paths that need none.
+    """
 
     def __init__(self, app: ASGIApp, *, token: bytes, opened: frozenset[str]) -> None:
         self._app, self._token, self._opened = app, token, opened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that has the token, or whose path needs none."""
         given = Headers(scope=scope).get("Authorization", "").encode("utf-8", "replace")
         allowed = hmac.compare_digest(given, b"Bearer " + self._token)
         if allowed or scope["path"] in self._opened:

@@ -85,7 +85,9 @@ class Listing:
     unusable: tuple[Unusable, ...]
 
 
-def decode(source: Path | BinaryIO, *, least_side: int | None = None) -> Image.Image:
+def decode(
+    source: Path | BinaryIO, *, least_side: int | None = None, most_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode one picture as people see it.
 
     EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit pictures
@@ -95,18 +97,21 @@ def decode(source: Path | BinaryIO, *, least_side: int | None = None) -> Image.I
         source: the file, or its content as a file that is open for reading.
         least_side: a short side in pixels that is enough: a JPEG may be decoded at a half, a quarter or an
             eighth of its size then, in a fraction of the time. None for all pixels.
+        most_pixels: a picture with more is refused before it is decoded.
 
     Returns:
         The picture in mode RGB.
 
     Raises:
-        DataError: the file is not a whole picture of a known format, or has over ``MAX_PIXELS`` pixels; the
-            text is a reason of one line, without the path.
+        DataError: the file is not a whole picture of a known format, or has too many pixels; the text is a
+            reason of one line, without the path.
     """
     try:
         with Image.open(source, formats=_FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {MAX_PIXELS}")
+            if opened.width * opened.height > most_pixels:
+                raise DataError(
+                    f"{opened.width} x {opened.height} pixels are over the limit of {most_pixels}"
+                )
             if least_side is not None:
                 opened.draft(None, (least_side, least_side))
             opened.load()

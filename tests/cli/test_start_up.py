@@ -110,8 +110,8 @@ def test_every_command_in_the_list_can_be_imported_and_shows_its_help() -> None:
 
     from fedrec.cli.app import app
 
-    listed = {"": ["simulate", "server", "client", "data", "model", "predict", "catalogue"]}
-    listed[""] += ["backbone", "audit"]
+    listed = {"": ["simulate", "server", "client", "data", "model", "predict", "serve"]}
+    listed[""] += ["catalogue", "backbone", "audit"]
     listed["catalogue"] = ["quality", "import", "search", "list", "info", "add", "remove", "reindex"]
     listed["catalogue"] += ["publish", "merge"]
     listed["model"] = ["export"]

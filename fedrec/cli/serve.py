@@ -1,0 +1,80 @@
+"""Implement ``fedrec serve``: a model and a catalogue over HTTP, with a page."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec._internal.text import counted
+from fedrec.cli.console import progress_bar
+from fedrec.errors import ConfigError
+from fedrec.observability.endpoint import is_loopback, parse_listen, read_token
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.extra import require_packages
+from fedrec.recognition.model import RecognitionModel, open_model
+from fedrec.recognition.zero_training import backbone_bundle
+
+
+def serve(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a model bundle; without it, the model of the catalogue."),
+    ] = None,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Catalogue to search; see 'fedrec catalogue import'.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="PORT on this machine alone, or HOST:PORT.")] = "8080",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a token that requests must carry; needed when others can reach HOST."),
+    ] = None,
+) -> None:
+    """Serve a page and an API that recognise products, find similar ones and copies, and judge photos."""
+    require_packages("fastapi", "uvicorn", purpose="the service")
+    from fedrec.recognition.catalogue.opening import open_searcher
+    from fedrec.recognition.service.application import make_application
+    from fedrec.recognition.service.desk import Desk
+    from fedrec.recognition.service.metrics import Metrics
+    from fedrec.recognition.service.running import bind, run
+    from fedrec.recognition.service.shelf import Shelf
+
+    host, port = parse_listen(listen, option="--listen")
+    token = None if token_file is None else read_token(token_file, option="--token-file")
+    if token is None and not is_loopback(host):
+        raise ConfigError(f"--listen on {host} needs --token-file: others can reach it")
+    with ExitStack() as opened:
+        stored = None if catalogue is None else opened.enter_context(Catalogue(catalogue))
+        loaded = open_model(_bundle(model, stored))
+        if stored is not None:
+            _check(stored, loaded)
+        shelf = None
+        if stored is not None:
+            with progress_bar(quiet=False) as tell:
+                shelf = Shelf(stored, open_searcher(stored, tell=tell), loaded)
+        metrics = Metrics(loaded.classes)
+        desk = Desk(loaded, shelf, seen=metrics.recognised)
+        bound = opened.enter_context(bind(host, port))
+        shown = f"[{host}]" if ":" in host else host
+        products = "" if shelf is None else f", {counted(shelf.products(), 'product')}"
+        typer.echo(f"http://{shown}:{bound.getsockname()[1]}/ ({loaded.title}{products})")
+        run(make_application(desk, metrics, host=host, token=token), bound)
+
+
+def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
+    """Return the folder of the model to use: the given one, the catalogue's, or the packaged backbone's."""
+    if model is not None:
+        return model
+    if catalogue is not None and catalogue.model.path is not None:
+        return Path(catalogue.model.path)
+    return backbone_bundle()
+
+
+def _check(catalogue: Catalogue, model: RecognitionModel) -> None:
+    if (catalogue.model.embedding_id, catalogue.model.dimension) != (model.embedding_id, model.dimension):
+        raise ConfigError(
+            f"the vectors of {catalogue.folder} are of another model ({catalogue.model.description}) than "
+            f"this one ({model.title}): run 'fedrec catalogue reindex {catalogue.folder}' with it"
+        )

@@ -1,0 +1,91 @@
+"""The photos of a catalogue as a collection among which copies are looked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedrec.errors import DataError
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.contents import photo_keys
+from fedrec.recognition.catalogue.photos import read_file
+from fedrec.recognition.catalogue.search import MOST_RESULTS, Query, Searcher
+from fedrec.vision.folders import decode
+
+
+class StoredPhotos:
+    """The photos that have a vector of the catalogue's model, as they are when the object is made.
+
+    It fulfils ``Collection`` and ``Nearest`` of :mod:`fedrec.recognition.copies.collection`. Photos of merged
+    catalogues have no file here, and can't be read.
+
+    Args:
+        catalogue: the catalogue.
+        searcher: searches it.
+    """
+
+    def __init__(self, catalogue: Catalogue, searcher: Searcher) -> None:
+        self._catalogue, self._searcher = catalogue, searcher
+        self.keys = photo_keys(catalogue)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The photos' numbers in the catalogue, as text."""
+        return [str(key) for key in self.keys]
+
+    def photo(self, number: int) -> Image.Image:
+        """Decode a photo; ``DataError`` if it is gone, has no file here, or can't be read."""
+        return decode(io.BytesIO(photo_file(self._catalogue, int(self.keys[number]))))
+
+    def nearest(
+        self, vectors: NDArray[np.float32], *, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the photos whose vectors are most similar.
+
+        Args:
+            vectors: float32 (n, dimension), each of length 1.
+            count: how many for each, at most 100; fewer where there are fewer photos.
+
+        Returns:
+            The photos' numbers, the most similar first, and their similarities: (n, count) each.
+        """
+        count = min(count, len(self.keys), MOST_RESULTS)
+        numbers = np.zeros((len(vectors), count), dtype=np.int64)
+        similarity = np.full((len(vectors), count), -1, dtype=np.float32)
+        for row, vector in enumerate(vectors):
+            found = self._searcher.search(Query(vector, top=count, all_photos=True)) if count else []
+            places = np.searchsorted(self.keys, [one.photo.key for one in found])
+            known = [
+                (int(place), one.score)
+                for place, one in zip(places, found, strict=True)
+                if place < len(self.keys) and self.keys[place] == one.photo.key
+            ]
+            for column, (place, score) in enumerate(known):
+                numbers[row, column], similarity[row, column] = place, score
+            # A photo that was added since has no number: the nearest one stands in its place.
+            numbers[row, len(known) :] = known[0][0] if known else 0
+        return numbers, similarity
+
+
+def photo_file(catalogue: Catalogue, key: int) -> bytes:
+    """Read the file of a stored photo.
+
+    Args:
+        catalogue: the catalogue.
+        key: the photo's number.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        DataError: there is no such photo, it has no file here, or the file can't be read.
+    """
+    rows = catalogue.rows("SELECT path FROM photo WHERE id = ?", (key,))
+    if not rows or rows[0][0] is None:
+        raise DataError("the photo is gone, or it is of another merchant's catalogue")
+    return read_file(Path(rows[0][0]))

@@ -1,0 +1,262 @@
+"""The HTTP application: routes for programs, and the page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Annotated, Any, Final, TypeVar
+
+import anyio
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedrec._internal.text import one_line
+from fedrec.observability.endpoint import TokenRequired, own_names_alone
+from fedrec.observability.prometheus import CONTENT_TYPE
+from fedrec.recognition.catalogue.search import MOST_RESULTS
+from fedrec.recognition.service import answers
+from fedrec.recognition.service.desk import MOST_CLASSES, Desk, SearchOptions
+from fedrec.recognition.service.metrics import Metrics
+from fedrec.recognition.service.refusals import RequestError
+from fedrec.recognition.service.uploads import BODY, Receiver
+
+T = TypeVar("T")
+
+_PAGE: Final = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/texts.js": ("texts.js", "text/javascript; charset=utf-8"),
+}
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self)",
+    "Cache-Control": "no-store",
+}
+_REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422)
+}
+_PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpeg": {}}}, **_REFUSED}
+_PHOTO: Final[dict[str, Any]] = {"openapi_extra": BODY, "responses": _REFUSED}
+
+ClassName = Annotated[
+    str | None, Query(max_length=200, description="A class; the most probable one without.")
+]
+
+
+def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        desk: answers.
+        metrics: counts.
+        host: address that it listens on.
+        token: what requests must carry, except for the page itself and health; None on loopback.
+
+    Returns:
+        The application.
+    """
+    # The page is the same for everybody; it asks for the token.
+    guard = (
+        own_names_alone(host)
+        if token is None
+        else Middleware(TokenRequired, token=token, opened=frozenset({*_PAGE, "/health"}))
+    )
+    application = FastAPI(
+        title="fedrec",
+        summary="Recognise products, find similar ones and copies, and judge photos.",
+        version=desk.model.manifest.made_by,
+        middleware=[Middleware(_Headers), guard],
+        docs_url=None,
+        redoc_url=None,
+    )
+    application.add_exception_handler(RequestError, _refused)
+    application.add_exception_handler(RequestValidationError, _wrong_value)
+    _add_photo_routes(application, _Counter(desk, metrics))
+    _add_fact_routes(application, desk, metrics)
+    for path, (name, kind) in _PAGE.items():
+        content = files("fedrec.recognition.service").joinpath("page", name).read_bytes()
+        application.add_api_route(
+            path, functools.partial(_static, content, kind), methods=["GET"], include_in_schema=False
+        )
+    return application
+
+
+class _Counter:
+    """Receives photos and works on them, so many at a time.
+
+    Args:
+        desk: answers.
+        metrics: counts.
+    """
+
+    def __init__(self, desk: Desk, metrics: Metrics) -> None:
+        self.desk, self._metrics = desk, metrics
+        self._receiver = Receiver(desk.limits)
+        self._workers: anyio.CapacityLimiter | None = None
+
+    async def answer(self, path: str, request: Request, work: Callable[[bytes], T]) -> T:
+        """Receive the photo of a request, and answer it in a thread.
+
+        Args:
+            path: the route.
+            request: the request.
+            work: makes the answer of the photo's file.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RequestError: the photo or an option can't be used.
+        """
+        with self._metrics.timing(path):
+            content = await self._receiver.receive(request)
+            if self._workers is None:
+                self._workers = anyio.CapacityLimiter(self.desk.limits.working)
+            return await anyio.to_thread.run_sync(work, content, limiter=self._workers)
+
+
+def _add_photo_routes(application: FastAPI, counter: _Counter) -> None:
+    desk = counter.desk
+
+    @application.post("/predict", **_PHOTO)
+    async def predict(
+        request: Request, top: Annotated[int, Query(ge=1, le=MOST_CLASSES)] = 5
+    ) -> answers.Classes:
+        """Name the most probable classes."""
+        return await counter.answer(
+            "/predict", request, lambda content: desk.classes(desk.recognise(desk.photo(content)), top=top)
+        )
+
+    @application.post("/evidence", **_PHOTO)
+    async def evidence(request: Request, name: ClassName = None) -> answers.Evidence:
+        """Show where the evidence for a class lies."""
+
+        def work(content: bytes) -> answers.Evidence:
+            photo = desk.photo(content)
+            return desk.evidence(photo, desk.recognise(photo), name=name)
+
+        return await counter.answer("/evidence", request, work)
+
+    @application.post("/search", **_PHOTO)
+    async def search(
+        request: Request,
+        top: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 12,
+        only: Annotated[
+            list[str] | None,
+            Query(max_length=20, description="Conditions such as price<50 or category=dress."),
+        ] = None,
+        at_least: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
+        all_photos: bool = False,
+        crop: Annotated[
+            str | None, Query(max_length=100, description="left,top,width,height in parts of the photo.")
+        ] = None,
+    ) -> answers.Products:
+        """Find similar products."""
+        options = SearchOptions(
+            top=top, filters=only or (), at_least=at_least, all_photos=all_photos, crop=_crop(crop)
+        )
+        return await counter.answer(
+            "/search", request, lambda content: desk.similar(desk.photo(content), options)
+        )
+
+    @application.post("/copies", **_PHOTO)
+    async def copies(request: Request) -> answers.Copies:
+        """Find copies in the catalogue."""
+        return await counter.answer("/copies", request, lambda content: desk.copies(desk.photo(content)))
+
+    @application.post("/quality", **_PHOTO)
+    async def quality(request: Request) -> answers.Quality:
+        """Judge a seller's photo."""
+        return await counter.answer("/quality", request, lambda content: desk.quality(desk.photo(content)))
+
+    @application.post("/look", **_PHOTO)
+    async def look(request: Request, name: ClassName = None) -> answers.Look:
+        """Tell everything about a photo at once, as the page shows it."""
+        return await counter.answer(
+            "/look", request, lambda content: desk.look(desk.photo(content), name=name)
+        )
+
+
+def _add_fact_routes(application: FastAPI, desk: Desk, metrics: Metrics) -> None:
+    @application.get("/model")
+    def model() -> answers.ModelFacts:
+        """Say what is in use."""
+        return desk.facts()
+
+    @application.get("/photos/{number}", responses=_PICTURE)
+    def photos(number: Annotated[int, Path(ge=0, lt=1 << 63)]) -> Response:
+        """Return a stored photo as a small picture."""
+        if desk.shelf is None:
+            raise RequestError("no-catalogue", "the service was started without a catalogue")
+        return Response(desk.shelf.picture(number), media_type="image/jpeg")
+
+    @application.get("/health")
+    def health() -> dict[str, str]:
+        """Say that the service answers."""
+        return {"status": "ok"}
+
+    @application.get("/metrics", include_in_schema=False)
+    def exposition() -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+def _static(content: bytes, kind: str) -> Response:
+    return Response(content, media_type=kind)
+
+
+def _crop(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        left, top, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise RequestError("wrong-value", "crop is left,top,width,height in parts of the photo") from None
+    return left, top, width, height
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    known = error if isinstance(error, RequestError) else RequestError("failed", "the request failed")
+    return _problem(known.error, str(known), known.status)
+
+
+async def _wrong_value(request: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    where = ".".join(str(part) for part in first.get("loc", ())[1:])
+    detail = one_line(f"{where}: {first.get('msg', 'it can not be used')}", most=200)
+    return _problem("wrong-value", detail, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _problem(error: str, detail: str, status: HTTPStatus) -> JSONResponse:
+    # The rest of a body that wasn't read would be taken for the next request.
+    headers = {"Connection": "close"}
+    return JSONResponse({"error": error, "detail": detail}, status_code=status, headers=headers)
+
+
+class _Headers:
+    """Add the common headers to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

@@ -1,0 +1,25 @@
+"""What one request may cost."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of time and memory.
+
+    Attributes:
+        body_bytes: most bytes of an uploaded photo.
+        pixels: most pixels of one, read from its header before anything is decoded.
+        seconds: time in which its bytes must have arrived.
+        receiving: uploads that are received at the same time; others wait.
+        working: photos that are worked on at the same time; others wait.
+    """
+
+    body_bytes: int = 20 << 20
+    pixels: int = 32_000_000
+    seconds: float = 30.0
+    receiving: int = 8
+    working: int = min(4, os.cpu_count() or 1)

@@ -1,0 +1,156 @@
+"""Whatever is sent, the service answers with a reason, keeps nothing, and goes on."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedrec.recognition.model import open_model
+from fedrec.recognition.service.desk import Desk
+from tests.recognition.service.conftest import JPEG, LIMITS, Service, client_of, encoded
+from tests.support.bundles import write_tiny_bundle
+
+TOKEN = b"t" * 40
+
+
+def png(width: int, height: int, pixels: bytes = b"") -> bytes:
+    """A PNG file of this size whose data unpacks to ``pixels``."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def hostile() -> Iterator[tuple[bytes, int, str]]:
+    good = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    yield b"", 422, "not-a-photo"
+    yield good[: len(good) // 2], 422, "not-a-photo"
+    yield png(60_000, 60_000, b"\0" * 1000), 422, "not-a-photo"
+    yield png(1200, 1000, bytes(1000 * 3601)), 422, "not-a-photo"
+    yield png(10, 10), 422, "not-a-photo"
+    yield b"GIF89a" + b"\xff" * 50, 422, "not-a-photo"
+    yield b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "not-a-photo"
+    yield b"%!PS-Adobe-3.0 EPSF-3.0\n", 422, "not-a-photo"
+    yield b"x" * (LIMITS.body_bytes + 1), 413, "too-large"
+    yield np.random.default_rng(1).bytes(5000), 422, "not-a-photo"
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_what_is_no_photo_is_refused_with_a_reason(service: Service, number: int) -> None:
+    content, status, error = list(hostile())[number]
+    for path in ("/predict", "/look", "/quality", "/search", "/copies"):
+        answer = service.client.post(path, content=content, headers=JPEG)
+        assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert service.client.get("/health").json() == {"status": "ok"}
+
+
+def test_a_body_that_hides_its_size_is_cut_off(service: Service) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+
+    answer = service.client.post("/predict", content=endless(), headers=JPEG)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "image/svg+xml", ""]
+)
+def test_another_type_is_refused(service: Service, kind: str) -> None:
+    answer = service.client.post("/predict", content=b"x", headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["error"]) == (415, "wrong-type")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "top=0",
+        "top=101",
+        "top=x",
+        "only=price",
+        "only=nothing=1",
+        "only=price<x",
+        "at_least=nan",
+        "crop=1",
+        "crop=0,0,2,1",
+        "crop=nan,0,1,1",
+        "crop=-1,0,1,1",
+        "crop=0,0,0,1",
+        f"only={'a' * 3000}",
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(service: Service, query: str) -> None:
+    answer = service.client.post(f"/search?{query}", content=encoded(Image.new("RGB", (9, 9))), headers=JPEG)
+    assert (answer.status_code, answer.json()["error"]) == (422, "wrong-value")
+    assert len(answer.json()["detail"]) < 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/photos/999999", "/photos/-1", "/photos/..%2F..%2Fetc%2Fpasswd", "/photos/x"]
+)
+def test_only_stored_photos_have_pictures(service: Service, path: str) -> None:
+    answer = service.client.get(path)
+    assert answer.status_code in (404, 422) and b"root:" not in answer.content
+
+
+@pytest.mark.parametrize(
+    "path", ["/page.js/..%2F..%2Frunning.py", "/../page/page.js", "/running.py", "/docs", "/redoc"]
+)
+def test_nothing_but_the_page_is_served(service: Service, path: str) -> None:
+    assert service.client.get(path).status_code == 404
+
+
+def test_every_answer_forbids_foreign_content_and_storing(service: Service) -> None:
+    for answer in (
+        service.client.get("/"),
+        service.client.get("/nothing"),
+        service.client.post("/predict", content=b"x", headers=JPEG),
+    ):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    page = service.client.get("/").text
+    assert "<style" not in page and "onclick" not in page and "http://" not in page and "https://" not in page
+
+
+def test_a_foreign_name_for_this_machine_is_refused(service: Service) -> None:
+    assert service.client.get("/model", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_with_a_token_nothing_but_page_and_health_is_open(tmp_path: Path) -> None:
+    client = client_of(Desk(open_model(write_tiny_bundle(tmp_path / "m"))), token=TOKEN)
+    for path in ("/", "/page.js", "/page.css", "/texts.js", "/health"):
+        assert client.get(path).status_code == 200
+    content = encoded(Image.new("RGB", (20, 20)))
+    for path in ("/model", "/metrics", "/openapi.json", "/photos/1", "/nothing"):
+        assert client.get(path).status_code == 401
+    assert client.post("/predict", content=content, headers=JPEG).status_code == 401
+    wrong = {"Authorization": f"Bearer {'u' * 40}"}
+    right = {"Authorization": f"Bearer {TOKEN.decode()}"}
+    assert client.post("/predict", content=content, headers=JPEG | wrong).status_code == 401
+    assert client.post("/predict", content=content, headers=JPEG | right).status_code == 200
+
+
+def test_no_photo_is_written_anywhere(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in service.catalogue.folder.rglob("*")}
+    for path in ("/look", "/evidence", "/copies"):
+        content = encoded(Image.effect_noise((200, 200), 80).convert("RGB"))
+        assert service.client.post(path, content=content, headers=JPEG).status_code == 200
+    assert not list(tmp_path.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in service.catalogue.folder.rglob("*")} == before

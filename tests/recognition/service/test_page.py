@@ -1,0 +1,113 @@
+"""The page in a browser: a photo's class, the reason, similar products, and what its seller should mend."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from fedrec.recognition.model import open_model
+from tests.recognition.catalogue.shop import import_shop, write_shop
+from tests.recognition.service.conftest import photo_model
+from tests.support.bundles import write_tiny_bundle
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("page")
+    model = open_model(write_tiny_bundle(root / "m"))
+    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model(model))
+    command = [sys.executable, "-m", "fedrec.cli", "serve", f"{root}/m", "--catalogue", f"{root}/catalogue"]
+    with subprocess.Popen([*command, "--listen", "0"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split(" ")[0]
+        finally:
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "red.jpg"
+    Image.new("RGB", (400, 300), (250, 10, 5)).save(path)
+    return path
+
+
+@pytest.fixture(params=[(375, "light"), (768, "dark"), (1280, "light")], ids=["phone", "tablet", "desk"])
+def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+    width, scheme = request.param
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, locale="en-US"
+        )
+        shown = context.new_page()
+        problems: list[str] = []
+        shown.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        shown.on("pageerror", lambda error: problems.append(str(error)))
+        shown.goto(address)
+        yield shown
+        browser.close()
+    # The browser reports an answer that refuses a photo by itself.
+    assert [text for text in problems if "status of 422" not in text] == []
+
+
+def test_a_photo_is_recognised_explained_and_compared(page: Page, photo: Path) -> None:
+    page.set_input_files("#file", photo)
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.locator("#classes button").first.inner_text().startswith("red")
+    assert page.locator("#similar li").count() == 6
+    assert (page.locator("#similar a").first.get_attribute("href") or "").startswith("https://shop.example/")
+    assert "The photo is blurred." in page.inner_text("#flaws")
+    # Nothing is wider than the window.
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    before = page.get_attribute("#photo", "src")
+    page.check("#why")
+    assert page.get_attribute("#photo", "src") != before
+    page.locator("#classes button", has_text="blue").click()
+    page.locator("#why-text", has_text="blue").wait_for()
+
+
+def test_the_keyboard_alone_is_enough(page: Page) -> None:
+    reached = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    assert {"language", "file", "camera"} <= set(reached)
+
+
+def test_chinese_is_the_whole_page(page: Page, photo: Path) -> None:
+    page.set_input_files("#file", photo)
+    page.wait_for_selector("#result:not([hidden])")
+    page.click("#language")
+    assert page.get_attribute("html", "lang") == "zh-Hans"
+    told = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3, label, #flaws, #status, .quiet')]"
+        ".filter(e => e.id !== 'model' && e.offsetParent && e.innerText.trim()).map(e => e.innerText)"
+    )
+    assert told and all(re.search("[\u4e00-\u9fff]", text) for text in told)
+
+
+def test_what_is_no_photo_is_said_so(page: Page, tmp_path: Path, photo: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(photo.read_bytes()[:100])
+    answers: list[int] = []
+    page.on("response", lambda response: answers.append(response.status))
+    page.set_input_files("#file", broken)
+    page.wait_for_selector("#status.bad")
+    assert "can't be read as a photo" in page.inner_text("#status")
+    assert 422 in answers
