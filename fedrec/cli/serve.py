@@ -13,8 +13,9 @@ from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
 from fedrec.observability.endpoint import is_loopback, parse_listen, read_token
 from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.extra import require_packages
-from fedrec.recognition.model import RecognitionModel, open_model
+from fedrec.recognition.model import open_model
 from fedrec.recognition.zero_training import backbone_bundle
 
 
@@ -49,7 +50,9 @@ def serve(
         stored = None if catalogue is None else opened.enter_context(Catalogue(catalogue))
         loaded = open_model(_bundle(model, stored))
         if stored is not None:
-            _check(stored, loaded)
+            stored.check_model(
+                photo_model_of(loaded, path=None if model is None else str(model)).used, labels=False
+            )
         shelf = None
         if stored is not None:
             with progress_bar(quiet=False) as tell:
@@ -70,11 +73,3 @@ def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
     if catalogue is not None and catalogue.model.path is not None:
         return Path(catalogue.model.path)
     return backbone_bundle()
-
-
-def _check(catalogue: Catalogue, model: RecognitionModel) -> None:
-    if (catalogue.model.embedding_id, catalogue.model.dimension) != (model.embedding_id, model.dimension):
-        raise ConfigError(
-            f"the vectors of {catalogue.folder} are of another model ({catalogue.model.description}) than "
-            f"this one ({model.title}): run 'fedrec catalogue reindex {catalogue.folder}' with it"
-        )

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.catalogue.opening import open_searcher
-from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
 from fedrec.recognition.model import RecognitionModel, open_model
 from fedrec.recognition.service.application import make_application
 from fedrec.recognition.service.desk import Desk
@@ -25,17 +25,6 @@ from tests.support.bundles import write_tiny_bundle
 
 JPEG = {"Content-Type": "image/jpeg"}
 LIMITS = Limits(body_bytes=1 << 20, pixels=1_000_000, seconds=1.0)
-
-
-def photo_model(model: RecognitionModel) -> PhotoModel:
-    used = UsedModel(
-        embedding_id=model.embedding_id,
-        dimension=model.dimension,
-        path=None,
-        labels_of=None,
-        description=model.title,
-    )
-    return PhotoModel(used, lambda photos: [Look(vector) for vector in model.embed(photos)])
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ def desk_metrics(desk: Desk) -> Metrics:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("service")
     model = open_model(write_tiny_bundle(root / "m"))
-    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model(model))
+    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model_of(model, path=None))
     with Catalogue(root / "catalogue") as catalogue:
         metrics = Metrics(model.classes)
         shelf = Shelf(catalogue, open_searcher(catalogue, tell=Told()), model)

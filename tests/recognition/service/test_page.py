@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.model import open_model
 from tests.recognition.catalogue.shop import import_shop, write_shop
-from tests.recognition.service.conftest import photo_model
 from tests.support.bundles import write_tiny_bundle
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -29,7 +29,7 @@ pytestmark = [
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("page")
     model = open_model(write_tiny_bundle(root / "m"))
-    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model(model))
+    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model_of(model, path=None))
     command = [sys.executable, "-m", "fedrec.cli", "serve", f"{root}/m", "--catalogue", f"{root}/catalogue"]
     with subprocess.Popen([*command, "--listen", "0"], stdout=subprocess.PIPE, text=True) as process:
         try:
