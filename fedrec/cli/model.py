@@ -16,6 +16,14 @@ class _Commands(LazyGroup):
             "fedrec.cli.model_export:export",
             "Make a bundle of a finished training's model, or of a backbone alone.",
         ),
+        "reference": (
+            "fedrec.cli.model_watch:reference",
+            "Note what photos usually look like to a model, for 'fedrec model watch'.",
+        ),
+        "watch": (
+            "fedrec.cli.model_watch:watch",
+            "Raise an alarm when photos are blurred, dark, of one class or foreign.",
+        ),
     }
 
 

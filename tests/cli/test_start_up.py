@@ -93,6 +93,7 @@ def test_a_light_command_imports_nothing_heavy(folders: Path, arguments: str) ->
         "recognition.catalogue.models",
         "recognition.catalogue.opening",
         "recognition.catalogue.publishing",
+        "recognition.drift.watch",
     ],
 )
 def test_photos_are_prepared_and_compared_without_torch(module: str) -> None:
