@@ -16,6 +16,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.extra import require_packages
+from fedrec.recognition.model import open_model
 from fedrec.recognition.photo_files import photo_files
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class CopiesOptions:
             help="A folder of photos to compare with; without it, the photos of PLACE with each other."
         ),
     ] = None
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a model bundle: more copies are found, above all in collages."),
+    ] = None
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for a picture of each pair: both, and one laid on the other.")
     ] = None
@@ -49,11 +54,12 @@ def copies(given: CopiesOptions) -> None:
     from fedrec.recognition.copies.collection import PhotoFiles
     from fedrec.recognition.copies.finder import Finder
 
+    embedder = None if given.model is None else open_model(given.model)
     asked = PhotoFiles(photo_files([given.place]))
     stored = asked if given.against is None else PhotoFiles(photo_files([given.against]))
     show = _Output(asked, stored, pictures=given.pictures, as_json=given.as_json)
     with progress_bar(quiet=given.as_json) as tell:
-        finder = Finder(stored, tell=tell)
+        finder = Finder(stored, embedder=embedder, tell=tell)
         unread = {stored.names[number]: reason for number, reason in finder.unread.items()}
         pairs = finder.pairs(tell) if stored is asked else _each(finder, asked, unread, tell=tell)
         for number, found in pairs:

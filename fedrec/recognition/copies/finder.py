@@ -74,6 +74,11 @@ class Finder:
         if own:
             self._search = AllVectors(self._vectors)
 
+    @property
+    def vectors(self) -> Nearest | None:
+        """Return the search among the collection's vectors; None without a model."""
+        return self._search
+
     def find(self, photo: Image.Image) -> list[Found]:
         """Find the photos that match a photo.
 
