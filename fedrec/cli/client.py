@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -27,8 +28,18 @@ from fedrec.protocol.enrolment import JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.vision.folders import Layout
 
+
+class _Commands(LazyGroup):
+    lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "model": (
+            "fedrec.cli.client_model:model",
+            "Fetch the model bundle of a finished training from the server, checked by hash and signature.",
+        ),
+    }
+
+
 app = typer.Typer(
-    help="Take part in a federation as a merchant.", cls=LazyGroup, no_args_is_help=True, **PLAIN
+    help="Take part in a federation as a merchant.", cls=_Commands, no_args_is_help=True, **PLAIN
 )
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]

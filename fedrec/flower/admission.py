@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import datetime
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_public_key,
+    public_key_to_bytes,
+    sign_message,
+    verify_signature,
+)
 
 Headers = Iterable[tuple[bytes, bytes]]
 Admitted = Callable[[bytes], int | None]
@@ -63,6 +68,17 @@ def caller_of(headers: Headers, *, admitted: Admitted) -> Caller | None:
     except (KeyError, ValueError, TypeError, OverflowError, binascii.Error):
         return None
     return Caller(key=key, node=node)
+
+
+def signed_headers(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """Return the headers that :func:`caller_of` accepts: the public key and a signed timestamp."""
+    timestamp = now().isoformat()
+    signature = sign_message(key, timestamp.encode("ascii"))
+    return {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode("ascii"),
+        TIMESTAMP_HEADER: timestamp,
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
+    }
 
 
 @lru_cache(maxsize=2048)

@@ -27,7 +27,6 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -47,21 +46,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
-from fedrec.flower.clock import clock_fault, seconds_ahead
+from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, FedrecConnectionError, explained
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.objects import check_tree, inflate_tree
-
-HEARTBEAT_SECONDS = 10.0
-"""Flower's shortest interval. After a hard stop the same key is locked out for two intervals."""
 
 LINGER_SECONDS = 2.0
 """How long a link stays open after its last reply: Flower discards replies of a node that has left."""
 
 _OBJECT_BACKOFF_SECONDS = 0.02
-_REFUSALS = (401, 403)
-_NOT_ADMITTED = 2004
-"""Flower's code for an unknown key, and for a key whose node it still considers active."""
-
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
 """Most bytes of an object, and of any other answer of the server."""
@@ -246,35 +238,7 @@ class FleetLink:
             yield
         except Exception as error:
             _log.debug("the exception that ended the connection:", exc_info=True)
-            raise self._explained(error) from None
-
-    def _explained(self, error: Exception) -> FedrecConnectionError:
-        """Convert an exception of the client library to an error with one line for a person."""
-        if isinstance(error, httpx.HTTPStatusError):
-            return self._refused(error.response)
-        said = one_line(error)
-        if "CERTIFICATE_VERIFY_FAILED" in said:
-            return ConnectionLostError(f"the certificate of {self._address} {_certificate_fault(said)}")
-        if isinstance(error, httpx.HTTPError | OSError):
-            return ConnectionLostError(f"the server at {self._address} can't be reached ({said})")
-        return ConnectionLostError(
-            f"the answer of the server at {self._address} can't be read ({type(error).__name__}: {said})"
-        )
-
-    def _refused(self, response: httpx.Response) -> FedrecConnectionError:
-        if response.status_code in _REFUSALS:
-            fault = clock_fault(seconds_ahead(response))
-            if fault is not None:
-                return NotAdmittedError(f"the server at {self._address} turns this merchant away: {fault}")
-        if _code(response) == _NOT_ADMITTED or response.status_code in _REFUSALS:
-            return NotAdmittedError(
-                f"the server at {self._address} doesn't admit this merchant's key: it isn't enrolled "
-                "there, was revoked, or its last connection is still held, for "
-                f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
-            )
-        return ConnectionLostError(
-            f"the server at {self._address} answered with status {response.status_code}"
-        )
+            raise explained(error, address=self._address) from None
 
 
 def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
@@ -311,28 +275,3 @@ def _check_size(response: httpx.Response) -> None:
     # A chunked body is not bound by its Content-Length.
     if "transfer-encoding" in response.headers:
         raise ValueError("it comes in chunks")
-
-
-def _code(response: httpx.Response) -> int | None:
-    """Return the code of Flower's error; None if the answer contains none."""
-    with suppress(ValueError, RecursionError):
-        found = FlowerError.from_json(response.text)
-        return None if found is None else found.code
-    return None
-
-
-def _certificate_fault(said: str) -> str:
-    """Describe the fault of a certificate from OpenSSL's error text."""
-    if "expired" in said or "not yet valid" in said:
-        return (
-            "isn't valid at the time of this machine's clock: set the clock if it is wrong, or else ask the "
-            "operator for a new certificate"
-        )
-    if "mismatch" in said:
-        return "is for another address than the join file's: ask the operator"
-    return (
-        "is not from the authority in the join file: somebody may be in between, or the server has a new one"
-    )
-
-
-FedrecConnectionError = ConnectionLostError | NotAdmittedError

@@ -18,7 +18,9 @@ from google.protobuf.message import DecodeError
 from fedrec._internal.text import one_line
 from fedrec.flower.admission import Admitted, Caller, caller_of
 from fedrec.flower.door import Door
+from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
 from fedrec.flower.objects import check_tree
+from fedrec.protocol.bundle_offer import MODELS
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -50,7 +52,8 @@ SECRET_HEADER = "x-fedrec-secret"  # noqa: S105 (the header's name)
 class Guard:
     """Pass Fleet requests of admitted keys and all health requests; report every refusal, also Flower's own.
 
-    A request to Fleet is refused before its body is read with status
+    Requests for a model are answered here, to admitted keys alone. A request to Fleet or for a model is
+    refused before its body is read with status
 
     - 401 if its headers contain no admitted key and no timestamp signed by it;
     - 411 if it has no Content-Length;
@@ -59,13 +62,14 @@ class Guard:
 
     It then waits until the limits on memory, of its key and of all, leave room for it. The status is 503 if
     there is no room in time, 408 if the body doesn't arrive in time. It is 403 for a pushed message that is
-    not a reply from the caller's own node, and for any other path.
+    not a reply from the caller's own node, and for any other path; 404 for a model that the key may not have.
 
     Args:
         app: Flower's app.
         admitted: looks up the node number of an admitted key.
         on_refusal: called with the address and the path of every refused request.
         door: counts the connections; by default a new one.
+        downloads: answers requests for models; by default there are none.
     """
 
     def __init__(
@@ -75,12 +79,15 @@ class Guard:
         admitted: Admitted,
         on_refusal: Callable[[str, str], None],
         door: Door | None = None,
+        downloads: Downloads = lambda key, path: None,
     ) -> None:
         self._app = app
         self._admitted = admitted
         self._on_refusal = on_refusal
         self._door = door or Door()
+        self._downloads = downloads
         self._requests: Counter[bytes] = Counter()
+        self._downloading: Counter[bytes] = Counter()
         self._held: Counter[bytes] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +100,7 @@ class Guard:
         path = one_line(scope.get("path", ""))
         if path == HEALTH:
             await self._app(scope, _replay([]), self._watched(scope, send, path))
-        elif path.startswith(FLEET):
+        elif path.startswith((FLEET, MODELS)):
             await self._fleet(scope, receive, send, path)
         else:
             await self._refuse(scope, send, 403, path)
@@ -139,9 +146,26 @@ class Guard:
             if status is not None:
                 await self._refuse(scope, send, status, f"{path} ({_TOLD[status]})")
                 return
+            if path.startswith(MODELS):
+                await self._download(scope, send, path, key=caller.key)
+                return
             await self._app(scope, _replay(parts, receive), self._watched(scope, send, path))
         finally:
             _less(self._held, caller.key, held)
+
+    async def _download(self, scope: Scope, send: Send, path: str, *, key: bytes) -> None:
+        if self._downloading[key] >= MOST_PER_KEY:
+            await self._refuse(scope, send, 429, f"{path} ({_TOLD[429]})")
+            return
+        self._downloading[key] += 1
+        try:
+            found = await asyncio.to_thread(self._downloads, key, path)
+            if found is None:
+                await self._refuse(scope, send, 404, f"{path} ({_TOLD[404]})")
+            else:
+                await send_download(send, found)
+        finally:
+            _less(self._downloading, key, 1)
 
     def _has_room(self, key: bytes, length: int) -> bool:
         """Test whether there is memory for a body of this length; unauthenticated clients use none of it."""
@@ -173,6 +197,7 @@ _TURNED_AWAY = dict.fromkeys((401, 403), "a key that is not admitted, or a clock
 }
 _TOLD = {
     403: "a message that is not a reply from the caller's node",
+    404: "no model that this key may have",
     408: "its body did not arrive",
     411: "it has no Content-Length",
     413: "too large",

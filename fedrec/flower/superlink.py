@@ -40,6 +40,7 @@ from flwr.superlink.main import create_app
 
 from fedrec.errors import ServiceError
 from fedrec.flower.door import Door
+from fedrec.flower.downloads import Downloads
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid, Secret
 from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret
@@ -75,6 +76,7 @@ class SuperLinkHost:
         host: address of the public listener.
         port: port of the public listener; 0 for any free one.
         on_refusal: called with the address and the path of every refused request.
+        downloads: answers requests for models.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class SuperLinkHost:
         host: str,
         port: int,
         on_refusal: Callable[[str, str], None] = lambda address, path: None,
+        downloads: Downloads = lambda key, path: None,
     ) -> None:
         authority = private.authority.read_bytes()
         config = SuperLinkLifespanConfig(
@@ -123,7 +126,7 @@ class SuperLinkHost:
         self._admitted: dict[bytes, int] = {}
         door = Door()
         self._public = Listener(
-            Guard(app, admitted=self._admitted.get, on_refusal=on_refusal, door=door),
+            Guard(app, admitted=self._admitted.get, on_refusal=on_refusal, door=door, downloads=downloads),
             host=host,
             port=port,
             certificates=certificates,

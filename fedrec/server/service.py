@@ -21,6 +21,7 @@ from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
+from fedrec.server.model_bundles import BundleOffers, export_bundle
 from fedrec.server.node_keys import flower_key
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
@@ -83,6 +84,7 @@ class Service:
             host=host,
             port=port,
             on_refusal=self._turned_away,
+            downloads=BundleOffers(home),
         )
 
     def stop(self) -> None:
@@ -213,6 +215,9 @@ class Service:
         elif not self._stop.is_set():
             training.set_status("done")
             _log.info("training %s is done", training.number)
+            warning = export_bundle(training)
+            if warning is not None:
+                training.set_status("done", warning)
 
     def _wait(self, training: Training, error: CohortIncompleteError, *, begun: bool) -> bool:
         """Record that merchants are missing.

@@ -26,6 +26,7 @@ from fedrec.flower.guard import MAX_REQUEST_BYTES
 from fedrec.privacy.accounting.ledger_entries import charges
 from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
+from fedrec.recognition.model import open_model
 from fedrec.server.certificates import make_authority
 from fedrec.simulations.federation import Federation, run_command
 from fedrec.simulations.harness import simulate
@@ -128,6 +129,20 @@ def test_a_deployment_ends_at_the_simulations_report(federation: Federation, sim
             assert ours[key] == theirs[key], key
     page = (federation.training() / "report.html").read_text("utf-8")
     assert "NOT PRIVATE" in page and "seed" in page  # the merchants' seeds were said at the join
+
+
+def test_a_merchant_fetches_the_model_that_the_server_exported(federation: Federation) -> None:
+    eventually((federation.training() / "bundle").is_dir, seconds=90)
+    assert (federation.training() / "state.json").read_text("utf-8").count("no model bundle") == 0
+    out = federation.folder / "model"
+    fedrec_here("client", "model", "--home", federation.home(MERCHANTS[1]), "--out", out)
+    model = open_model(out)
+    report = json.loads((federation.training() / "report.json").read_text("utf-8"))
+    training, privacy = model.manifest.training, model.manifest.privacy
+    assert training is not None and training.deployed and training.merchants == len(MERCHANTS)
+    assert privacy is not None and privacy.epsilon == report["privacy"]["epsilon"]
+    assert model.manifest.measured[0].value == report["metrics"]["accuracy"]
+    assert (out / "model.onnx").read_bytes() == (federation.training() / "bundle/model.onnx").read_bytes()
 
 
 def test_a_training_names_the_merchants_it_waits_for(federation: Federation) -> None:

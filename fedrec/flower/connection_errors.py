@@ -1,0 +1,80 @@
+"""Turn whatever ends a merchant's connection into one line for a person."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import httpx
+from flwr.supercore.error import FlowerError
+
+from fedrec._internal.text import one_line
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower.clock import clock_fault, seconds_ahead
+
+HEARTBEAT_SECONDS = 10.0
+"""Flower's shortest interval. After a hard stop the same key is locked out for two intervals."""
+
+_REFUSALS = (401, 403)
+_NOT_ADMITTED = 2004
+"""Flower's code for an unknown key, and for a key whose node it still considers active."""
+
+FedrecConnectionError = ConnectionLostError | NotAdmittedError
+
+
+def explained(error: Exception, *, address: str) -> FedrecConnectionError:
+    """Convert an exception of the HTTP client.
+
+    Args:
+        error: the exception.
+        address: host:port of the server.
+
+    Returns:
+        The error to raise instead.
+    """
+    if isinstance(error, httpx.HTTPStatusError):
+        return _refused(error.response, address)
+    said = one_line(error)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return ConnectionLostError(f"the certificate of {address} {_certificate_fault(said)}")
+    if isinstance(error, httpx.HTTPError | OSError):
+        return ConnectionLostError(f"the server at {address} can't be reached ({said})")
+    return ConnectionLostError(
+        f"the answer of the server at {address} can't be read ({type(error).__name__}: {said})"
+    )
+
+
+def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:
+    if response.status_code in _REFUSALS:
+        fault = clock_fault(seconds_ahead(response))
+        if fault is not None:
+            return NotAdmittedError(f"the server at {address} turns this merchant away: {fault}")
+    if _code(response) == _NOT_ADMITTED or response.status_code in _REFUSALS:
+        return NotAdmittedError(
+            f"the server at {address} doesn't admit this merchant's key: it isn't enrolled "
+            "there, was revoked, or its last connection is still held, for "
+            f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
+        )
+    return ConnectionLostError(f"the server at {address} answered with status {response.status_code}")
+
+
+def _code(response: httpx.Response) -> int | None:
+    """Return the code of Flower's error; None if the answer contains none."""
+    # Of an answer that is streamed, no body was read.
+    with suppress(ValueError, RecursionError, httpx.ResponseNotRead):
+        found = FlowerError.from_json(response.text)
+        return None if found is None else found.code
+    return None
+
+
+def _certificate_fault(said: str) -> str:
+    """Describe the fault of a certificate from OpenSSL's error text."""
+    if "expired" in said or "not yet valid" in said:
+        return (
+            "isn't valid at the time of this machine's clock: set the clock if it is wrong, or else ask the "
+            "operator for a new certificate"
+        )
+    if "mismatch" in said:
+        return "is for another address than the join file's: ask the operator"
+    return (
+        "is not from the authority in the join file: somebody may be in between, or the server has a new one"
+    )
