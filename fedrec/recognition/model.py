@@ -14,6 +14,7 @@ from PIL import Image
 from fedrec.errors import DataError
 from fedrec.recognition.bundle.manifest import GRAPH, LARGEST_MANIFEST, MANIFEST, Manifest, read_manifest
 from fedrec.recognition.bundle.photo_inputs import prepared
+from fedrec.recognition.bundle.places import bundle_folder
 from fedrec.recognition.bundle.session import Outputs, Session, session_of
 
 _TOGETHER: Final = 4
@@ -109,19 +110,21 @@ class RecognitionModel:
             yield self._session.run(prepared(self.manifest.inputs, photos[start : start + together]))
 
 
-def open_model(folder: Path) -> RecognitionModel:
+def open_model(place: Path) -> RecognitionModel:
     """Load a bundle.
 
     Args:
-        folder: the bundle's folder.
+        place: the bundle's folder, or that of a finished run, whose bundle is made there on first use.
 
     Returns:
         The model.
 
     Raises:
+        ConfigError: the run isn't finished, or its model can't be exported.
         DataError: the folder is no bundle, or its files don't fit each other.
         MissingExtraError: onnx or onnxruntime isn't installed.
     """
+    folder = bundle_folder(place)
     try:
         with (folder / MANIFEST).open("rb") as file:
             manifest = read_manifest(file.read(LARGEST_MANIFEST + 1), where=f"{folder}/{MANIFEST}")

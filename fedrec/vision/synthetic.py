@@ -8,6 +8,7 @@ nothing here may serve as a source of privacy noise.
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ CLASSES: Final[tuple[str, ...]] = tuple(sorted(SHAPES))
 
 _OVERSAMPLING: Final = 3
 _STYLE, _TRAIN, _VALIDATION, _TEST = 0, 1, 2, 3
+
+_SHOP: Final = "https://shop.example"
+_COLUMNS: Final = ("product", "photo", "title", "link", "price", "category")
 
 Backdrop = Literal["plain", "gradient", "patterned", "cluttered"]
 _BACKDROPS: Final[tuple[Backdrop, ...]] = ("plain", "gradient", "patterned", "cluttered")
@@ -270,14 +274,15 @@ def write(splits: DataSplits, folder: Path) -> int:
     """Write photos as PNG files in the layout that :func:`fedrec.vision.datasets.open_folder` reads.
 
     That is ``train/MERCHANT/CLASS/NUMBER.png`` (without merchants ``train/CLASS/NUMBER.png``), and the
-    same below ``validation/`` and ``test/``. A slash in a class name becomes a hyphen.
+    same below ``validation/`` and ``test/``. A slash in a class name becomes a hyphen. Beside them,
+    ``products.csv`` lists the training photos as products of a shop, for ``fedrec catalogue import``.
 
     Args:
         splits: the photos.
         folder: a new or an empty folder.
 
     Returns:
-        The number of files written.
+        The number of photos written.
 
     Raises:
         ConfigError: ``folder`` exists and is not an empty folder.
@@ -285,6 +290,7 @@ def write(splits: DataSplits, folder: Path) -> int:
     """
     root = Path(folder)
     check_target(root)
+    products: list[tuple[str, ...]] = []
     splits_present = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
     written = 0
     for name, images in splits_present:
@@ -302,4 +308,24 @@ def write(splits: DataSplits, folder: Path) -> int:
                     f"{target} cannot be written ({error.strerror or error}): check rights and free space"
                 ) from error
             written += 1
+            if images is splits.train:
+                products.append(_product(written, target.relative_to(root), label))
+    _write_products(root / "products.csv", products)
     return written
+
+
+def _product(number: int, photo: Path, label: str) -> tuple[str, ...]:
+    """Return a photo's row in the list of products; its price is made up."""
+    price = 5 + (number * 7919 % 9000) / 100
+    name = f"{number:06d}"
+    return name, photo.as_posix(), f"{label.capitalize()} {number}", f"{_SHOP}/{name}", f"{price:.2f}", label
+
+
+def _write_products(path: Path, rows: list[tuple[str, ...]]) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([_COLUMNS, *rows])
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): check rights and free space"
+        ) from error

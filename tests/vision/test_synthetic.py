@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,13 @@ def test_a_small_cnn_is_enough() -> None:
     with torch.no_grad():
         found = net(tensor(splits.test)).argmax(1).numpy()
     assert (found == splits.test.labels).mean() > 0.9
+
+
+def test_written_photos_come_with_a_list_of_products(tmp_path: Path) -> None:
+    splits = generate(merchants=2, per_merchant=6, seed=1, validation=3, test=0)
+    assert write(splits, tmp_path / "photos") == 15
+    rows = list(csv.DictReader((tmp_path / "photos" / "products.csv").open(encoding="utf-8")))
+    assert len(rows) == 12 and len({row["product"] for row in rows}) == 12
+    for row in rows:
+        photo = tmp_path / "photos" / row["photo"]
+        assert photo.is_file() and photo.parent.name == row["category"].replace("/", "-")

@@ -1,0 +1,39 @@
+"""Find the bundle that a person means: its own folder, or that of the training which it is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from fedrec.recognition.bundle.manifest import MANIFEST
+
+BUNDLE: Final = "bundle"
+"""The bundle's folder inside a run's, and inside a deployed training's on the server."""
+_PLAN: Final = "plan.json"
+
+
+def bundle_folder(place: Path) -> Path:
+    """Return the folder of a bundle.
+
+    Args:
+        place: the bundle, or the folder of a finished run or training. Its bundle is made there on first use,
+            which loads torch.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ConfigError: the training isn't finished, or its model can't be exported.
+        MissingExtraError: a package that this needs isn't installed.
+    """
+    if (place / MANIFEST).exists() or not (place / _PLAN).exists():
+        return place
+    folder = place / BUNDLE
+    if not (folder / MANIFEST).exists():
+        from fedrec.recognition.export.bundles import make_bundle, write_bundle
+        from fedrec.recognition.export.sources import trained_source
+
+        bundle = make_bundle(trained_source(place))
+        if not (folder / MANIFEST).exists():
+            write_bundle(bundle, folder)
+    return folder
