@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +17,9 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.extra import require_packages
-from fedrec.recognition.model import open_model
-from fedrec.recognition.photo_files import photo_files
 
 if TYPE_CHECKING:
-    from fedrec.recognition.copies.collection import Collection
+    from fedrec.cli.copies_places import Place
     from fedrec.recognition.copies.finder import Finder, Found
 
 Pair = tuple[int, "Found"]
@@ -30,16 +29,16 @@ Pair = tuple[int, "Found"]
 class CopiesOptions:
     """Options of the command."""
 
-    place: Annotated[Path, typer.Argument(help="A folder of photos, or one photo.")]
+    place: Annotated[Path, typer.Argument(help="A folder of photos, one photo, or a catalogue.")]
     against: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of photos to compare with; without it, the photos of PLACE with each other."
+            help="Photos or a catalogue to compare with; without it, the photos of PLACE with each other."
         ),
     ] = None
     model: Annotated[
         Path | None,
-        typer.Option(help="Folder of a model bundle: more copies are found, above all in collages."),
+        typer.Option(help="Folder of a model bundle: more copies are found. A catalogue has its own model."),
     ] = None
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for a picture of each pair: both, and one laid on the other.")
@@ -51,15 +50,18 @@ class CopiesOptions:
 def copies(given: CopiesOptions) -> None:
     """Find photos that were made from each other: cropped, mirrored, framed, marked, in a collage."""
     require_packages("cv2", "pdqhash", purpose="finding copies")
-    from fedrec.recognition.copies.collection import PhotoFiles
+    from fedrec.cli.copies_places import opened_place
     from fedrec.recognition.copies.finder import Finder
 
-    embedder = None if given.model is None else open_model(given.model)
-    asked = PhotoFiles(photo_files([given.place]))
-    stored = asked if given.against is None else PhotoFiles(photo_files([given.against]))
-    show = _Output(asked, stored, pictures=given.pictures, as_json=given.as_json)
-    with progress_bar(quiet=given.as_json) as tell:
-        finder = Finder(stored, embedder=embedder, tell=tell)
+    with ExitStack() as stack:
+        tell = stack.enter_context(progress_bar(quiet=given.as_json))
+        model = given.model if given.against is None else None
+        asked = stack.enter_context(opened_place(given.place, model=model, tell=tell))
+        stored = asked
+        if given.against is not None:
+            stored = stack.enter_context(opened_place(given.against, model=given.model, tell=tell))
+        show = _Output(asked, stored, pictures=given.pictures, as_json=given.as_json)
+        finder = Finder(stored.photos, embedder=stored.embedder, search=stored.search, tell=tell)
         unread = {stored.names[number]: reason for number, reason in finder.unread.items()}
         pairs = finder.pairs(tell) if stored is asked else _each(finder, asked, unread, tell=tell)
         for number, found in pairs:
@@ -67,10 +69,10 @@ def copies(given: CopiesOptions) -> None:
     show.end(unread)
 
 
-def _each(finder: Finder, asked: Collection, unread: dict[str, str], *, tell: Tell) -> Iterator[Pair]:
+def _each(finder: Finder, asked: Place, unread: dict[str, str], *, tell: Tell) -> Iterator[Pair]:
     for number, name in enumerate(asked.names):
         try:
-            matches = finder.find(asked.photo(number))
+            matches = finder.find(asked.photos.photo(number))
         except DataError as error:
             unread[name] = str(error)
             continue
@@ -79,9 +81,7 @@ def _each(finder: Finder, asked: Collection, unread: dict[str, str], *, tell: Te
 
 
 class _Output:
-    def __init__(
-        self, asked: Collection, stored: Collection, *, pictures: Path | None, as_json: bool
-    ) -> None:
+    def __init__(self, asked: Place, stored: Place, *, pictures: Path | None, as_json: bool) -> None:
         self._asked, self._stored, self._pictures, self._as_json = asked, stored, pictures, as_json
         self._pairs = 0
         self._photos: set[str] = set()
@@ -98,7 +98,7 @@ class _Output:
         if picture is not None:
             from fedrec.recognition.copies.pictures import comparison
 
-            photo, other = self._asked.photo(number), self._stored.photo(found.number)
+            photo, other = self._asked.photos.photo(number), self._stored.photos.photo(found.number)
             comparison(photo, other, found.match.matrix).save(picture, quality=90)
         if self._as_json:
             shown = {

@@ -53,11 +53,12 @@ class PhotoFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
+        self._names = [str(path) for path in self._paths]
 
     @property
     def names(self) -> Sequence[str]:
         """The files' paths."""
-        return [str(path) for path in self._paths]
+        return self._names
 
     def photo(self, number: int) -> Image.Image:
         """Decode a photo; ``DataError`` if it can't be read."""

@@ -66,7 +66,7 @@ class Finder:
         self.unread: dict[int, str] = {}
         self._collection, self._embedder, self._search = collection, embedder, search
         self._prints = Prints(self._make)
-        count = len(collection.names)
+        count = self._count = len(collection.names)
         self._hashes = np.zeros((count if read_all else 0, 4), dtype=np.uint64)
         own = read_all and search is None and embedder is not None
         self._vectors = np.zeros((count, embedder.dimension if own and embedder else 0), dtype=np.float32)
@@ -104,13 +104,12 @@ class Finder:
             A photo's number, and a match with a photo: each pair once.
         """
         compared: dict[int, set[int]] = {}
-        count = len(self._collection.names)
+        count = self._count
         for number in range(count):
             printed = self._prints[number]
             if printed is not None:
                 without = frozenset({number, *compared.pop(number, ())})
-                photo = None if self._embedder is None else reduced(self._collection.photo(number))
-                candidates = self._candidates(photo, printed, without=without)
+                candidates = self._candidates(self._again(number), printed, without=without)
                 for candidate in candidates:
                     if candidate > number:
                         compared.setdefault(candidate, set()).add(number)
@@ -126,6 +125,13 @@ class Finder:
             proposals += by_vectors(photo, self._embedder, self._search)
         return merged(proposals, without=without)
 
+    def _again(self, number: int) -> Image.Image | None:
+        """Read a photo once more, for vectors of its parts; None if none are wanted, or if it has gone."""
+        try:
+            return None if self._embedder is None else reduced(self._collection.photo(number))
+        except DataError:
+            return None
+
     def _compare(self, printed: Print, candidates: list[int]) -> list[Found]:
         found = []
         for number in candidates:
@@ -136,7 +142,7 @@ class Finder:
         return sorted(found, key=lambda one: -one.match.score)
 
     def _read_all(self, tell: Tell) -> Iterator[NDArray[np.uint8]]:
-        count = len(self._collection.names)
+        count = self._count
         for number in range(count):
             printed = self._prints[number]
             if printed is None:

@@ -51,12 +51,12 @@ class Transformation:
         if self.perspective > _PERSPECTIVE:
             found.append("seen at a slant")
         if self.strip:
-            found.append("a strip of it, as in a collage")
+            found.append("a strip, as in a collage")
         else:
             if self.of_other < _WHOLE:
-                found.append(f"{self.of_other:.0%} of the other photo")
+                found.append(f"shows {self.of_other:.0%} of the other photo")
             if self.of_photo < _WHOLE:
-                found.append(f"on {self.of_photo:.0%} of the photo, the rest is around it")
+                found.append(f"fills {self.of_photo:.0%} of the photo")
         return found
 
 

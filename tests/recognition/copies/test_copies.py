@@ -13,8 +13,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from typer.testing import CliRunner
 
+from fedrec.cli import copies_places
 from fedrec.cli.app import app
-from fedrec.errors import DataError
+from fedrec.errors import ConfigError, DataError
+from fedrec.recognition.catalogue import models
+from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
+from fedrec.recognition.catalogue.importing import import_file
+from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
 from fedrec.recognition.copies.collection import AllVectors
 from fedrec.recognition.copies.decision import match
 from fedrec.recognition.copies.finder import Finder
@@ -39,6 +44,15 @@ def beside(photo: Image.Image, other: Image.Image) -> Image.Image:
     done.paste(other.resize(photo.size), (0, 0))
     done.paste(photo, (photo.width, 0))
     return done
+
+
+def thumbnail_model() -> PhotoModel:
+    """The same embedder as catalogues use one."""
+    embedder = Thumbnails()
+    used = UsedModel(
+        embedder.embedding_id, embedder.dimension, path=None, labels_of=None, description="small"
+    )
+    return PhotoModel(used, lambda photos: [Look(vector, None, None) for vector in embedder.embed(photos)])
 
 
 EDITS: dict[str, Edit] = {
@@ -167,7 +181,7 @@ def test_the_command_shows_pairs_draws_them_and_goes_on_after_hostile_files(tmp_
     asked = ["catalogue", "copies", str(theirs), "--against", str(shop), "--pictures", str(drawn)]
     shown = CliRunner().invoke(app, asked, catch_exceptions=False)
     lines = shown.stdout.splitlines()
-    assert any("stolen.png" in line and "mug.png: mirrored, 6" in line for line in lines)
+    assert any("stolen.png" in line and "mug.png: mirrored, shows 6" in line for line in lines)
     assert sum("can't be read" in line for line in lines) == 2
     assert lines[-1] == "1 pair among 3 photos; 2 photos involved"
     with Image.open(drawn / "pair-0001.jpg") as picture:
@@ -183,3 +197,32 @@ def test_the_command_shows_pairs_draws_them_and_goes_on_after_hostile_files(tmp_
     assert shown.stdout == "0 pairs among 2 photos\n"
     shown = CliRunner().invoke(app, ["catalogue", "copies", str(theirs / "torn.jpg")])
     assert isinstance(shown.exception, DataError)
+
+
+class Bundle(Thumbnails):
+    """What opening a bundle gives."""
+
+    classes = ()
+
+
+def test_a_catalogue_is_compared_by_its_own_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [texture(seed, width=200, height=150) for seed in range(5)]
+    rows = ["product,photo,title"]
+    for number, photo in enumerate(photos):
+        photo.save(tmp_path / f"{number}.png")
+        rows.append(f"p{number},{number}.png,Thing {number}")
+    (tmp_path / "shop.csv").write_text("\n".join(rows) + "\n")
+    model = thumbnail_model()
+    Catalogue.create(tmp_path / "shop", model.used)
+    with Catalogue(tmp_path / "shop", write=True) as catalogue:
+        import_file(catalogue, model, tmp_path / "shop.csv", tell=lambda stage: None)
+    monkeypatch.setattr(copies_places, "open_model", lambda folder: Bundle())
+    monkeypatch.setattr(models, "photo_model_of", lambda bundle, path: thumbnail_model())
+    ImageOps.mirror(photos[2]).save(tmp_path / "theirs.png")
+    asked = ["catalogue", "copies", str(tmp_path / "theirs.png"), "--against", str(tmp_path / "shop")]
+    shown = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)
+    assert json.loads(shown.stdout)["other"] == "p2/2.png"
+    shown = CliRunner().invoke(app, [*asked, "--model", str(tmp_path)])
+    assert isinstance(shown.exception, ConfigError)
+    shown = CliRunner().invoke(app, ["catalogue", "copies", str(tmp_path / "shop")], catch_exceptions=False)
+    assert shown.stdout == "0 pairs among 5 photos\n"

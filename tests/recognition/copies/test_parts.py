@@ -156,7 +156,7 @@ def test_the_transformation_is_what_was_done() -> None:
     crop = photo.crop((80, 60, 240, 180))
     _, seen = made(crop, photo)
     assert seen.of_other == pytest.approx(0.25, abs=0.03) and seen.of_photo > 0.97 and not seen.mirrored
-    assert seen.words() == [f"{seen.of_other:.0%} of the other photo"]
+    assert seen.words() == [f"shows {seen.of_other:.0%} of the other photo"]
     _, seen = made(ImageOps.mirror(crop).rotate(10, expand=True), photo)
     assert seen.mirrored and seen.degrees == pytest.approx(10, abs=1) and seen.words()[0] == "mirrored"
     _, seen = made(photo.resize((480, 240)), photo)

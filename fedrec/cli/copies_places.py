@@ -1,0 +1,77 @@
+"""Open what ``fedrec catalogue copies`` compares: a folder of photos, or a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrec.errors import ConfigError
+from fedrec.observability.progress import Tell
+from fedrec.recognition.copies.collection import Collection, Nearest, PhotoFiles
+from fedrec.recognition.embedding import Embedder
+from fedrec.recognition.model import open_model
+from fedrec.recognition.photo_files import photo_files
+
+_DATABASE = "catalogue.sqlite"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Photos that are compared.
+
+    Attributes:
+        photos: the photos.
+        names: name of each photo.
+        embedder: the model that proposes candidates; None for none.
+        search: vectors that are known already; None for none.
+    """
+
+    photos: Collection
+    names: Sequence[str]
+    embedder: Embedder | None
+    search: Nearest | None = None
+
+
+@contextmanager
+def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Place]:
+    """Open a place.
+
+    Args:
+        path: a photo, a folder of photos, or a catalogue's folder.
+        model: a model's folder, for photos in files; a catalogue has its own.
+        tell: receives progress.
+
+    Yields:
+        The place.
+
+    Raises:
+        ConfigError: a model was named for a catalogue.
+        DataError: there is no photo, or the catalogue or the model is damaged.
+    """
+    if not (path / _DATABASE).is_file():
+        files = PhotoFiles(photo_files([path]))
+        yield Place(files, files.names, None if model is None else open_model(model))
+        return
+    if model is not None:
+        raise ConfigError(f"{path} is a catalogue, which has its own model: leave --model out")
+    # What a catalogue needs isn't imported for folders.
+    from fedrec.recognition.catalogue.catalogue import Catalogue
+    from fedrec.recognition.catalogue.models import photo_model_of
+    from fedrec.recognition.catalogue.opening import open_searcher
+    from fedrec.recognition.catalogue.stored_photos import StoredPhotos
+    from fedrec.recognition.zero_training import backbone_bundle
+
+    with Catalogue(path) as catalogue:
+        remembered = catalogue.model.path
+        embedder = open_model(backbone_bundle() if remembered is None else Path(remembered))
+        catalogue.check_model(photo_model_of(embedder, path=remembered).used, labels=False)
+        stored = StoredPhotos(catalogue, open_searcher(catalogue, tell=tell))
+        rows = catalogue.rows(
+            "SELECT photo.id, product.name, photo.name FROM photo"
+            " JOIN product ON product.id = photo.product_id"
+        )
+        names = {key: f"{product}/{photo}" for key, product, photo in rows}
+        shown = [names.get(int(key), str(key)) for key in stored.keys]
+        yield Place(stored, shown, embedder, stored)
