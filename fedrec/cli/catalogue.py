@@ -32,7 +32,7 @@ class _Commands(LazyGroup):
         "remove": ("fedrec.cli.catalogue_changes:remove", "Remove products, photos, or a merged merchant."),
         "reindex": (
             "fedrec.cli.catalogue_changes:reindex",
-            "Compute all vectors and classes again, with another model.",
+            "Compute all vectors and classes again, with another model; move the vectors to a server.",
         ),
         "publish": (
             "fedrec.cli.catalogue_publishing:publish",

@@ -25,7 +25,7 @@ from fedrec.recognition.catalogue.changes import (
 )
 from fedrec.recognition.catalogue.contents import StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import attribute_value
-from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of
+from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
 from fedrec.recognition.catalogue.products import Product
 
 if TYPE_CHECKING:
@@ -70,10 +70,18 @@ def import_file(
 def reindex(
     catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")],
     model: MODEL = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the vectors on the Qdrant server of this address; 'none' for on this machine."
+        ),
+    ] = None,
 ) -> None:
-    """Compute all vectors and classes again, with another model."""
+    """Compute all vectors and classes again, with another model; move the vectors to another server."""
     used = open_catalogues_model(catalogue, model)
     with Catalogue(catalogue, write=True) as opened, progress_bar(quiet=False) as tell:
+        if server is not None:
+            opened.server = _address(server)
         _reindex(opened, used, tell)
         _write_index(opened, tell)
     typer.echo(f"embedding: {used.used.description}")
@@ -108,9 +116,10 @@ def add(options: AddOptions) -> None:
             try:
                 data = read_file(path)
                 pictures.append(picture_of(data))
+                photo = PhotoFile(stored_text(path.name), stored_text(path.resolve()), sha256_of(data))
             except DataError as error:
-                raise DataError(f"{path}: {error}") from None
-            files.append(PhotoFile(path.name, str(path.resolve()), sha256_of(data)))
+                raise DataError(f"{one_line(path)}: {error}") from None
+            files.append(photo)
         vectors = used.describe(pictures)
         with opened.transaction() as connection:
             key = put_product(connection, product, merchant=OWN)
@@ -196,6 +205,15 @@ def _write_index(opened: Catalogue, tell: Tell) -> None:
     from fedrec.recognition.catalogue.opening import open_searcher
 
     open_searcher(opened, tell=tell)
+
+
+def _address(text: str) -> str | None:
+    if text == "none":
+        return None
+    from fedrec.recognition.catalogue.qdrant import check_address
+
+    check_address(text)
+    return text
 
 
 def _product(options: AddOptions, stored: StoredProduct | None) -> Product:

@@ -23,10 +23,10 @@ from fedrec.recognition.catalogue.contents import (
     counts_of,
     find_product,
     products,
-    vectors_of,
 )
 from fedrec.recognition.catalogue.filters import parse_filter, to_conditions
 from fedrec.recognition.catalogue.photos import parse_crop, picture_of, read_file
+from fedrec.recognition.catalogue.stored_vectors import vectors_of
 
 _FILTER = "Condition, such as 'price<50' or category=dress; repeat it for several."
 
@@ -144,6 +144,7 @@ def info(
         typer.echo(f"embedding  {model.description}")
         typer.echo(f"model      {model.path or 'the packaged backbone'}")
         typer.echo(f"vectors    {model.dimension:,} values, embedding {model.embedding_id[:16]}")
+        typer.echo(f"index      {opened.server or 'on this machine'}")
         typer.echo(f"size       {size / 2**20:.1f} MiB")
         for name, public, published in opened.rows(
             "SELECT name, public, published FROM merchant ORDER BY name"

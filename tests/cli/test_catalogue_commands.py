@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -173,5 +174,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(shop: Path) -> None:
     assert "has no photo" in refused("remove", "c", "p0", "--photo", "none")
     assert "link must be a web address" in refused("add", "c", "p", "photos/0-0.png", "--link", "ftp://x/y")
     assert "isn't NAME=VALUE" in refused("add", "c", "p", "photos/0-0.png", "--attribute", "size")
+    Path(os.fsdecode(b"\xff.png")).write_bytes(Path("photos/0-0.png").read_bytes())
+    assert "can't be shown" in refused("add", "c", "p", os.fsdecode(b"\xff.png"))
     assert "there is no file" in refused("import", "c", "none.csv")
     assert "6 products" in run("list", "c")

@@ -132,6 +132,19 @@ class Catalogue:
         return self._setting("content")
 
     @property
+    def server(self) -> str | None:
+        """The address of the server that has the vectors; None where an index on this machine has them."""
+        rows = self.rows("SELECT value FROM setting WHERE name = 'server'")
+        return str(rows[0][0]) if rows else None
+
+    @server.setter
+    def server(self, address: str | None) -> None:
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM setting WHERE name = 'server'")
+            if address is not None:
+                connection.execute("INSERT INTO setting VALUES ('server', ?)", (address,))
+
+    @property
     def model(self) -> UsedModel:
         """The model that its vectors are of."""
         found = dict(self.rows("SELECT name, value FROM setting"))
@@ -187,6 +200,23 @@ class Catalogue:
         """
         with self._mutex, self._reporting():
             return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let several queries of one thread see the same state.
+
+        Raises:
+            DataError: the file is damaged, or was locked for too long.
+        """
+        with self._mutex, self._reporting():
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("COMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedrec.errors import DataError
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
 from fedrec.recognition.catalogue.filters import Condition
 from fedrec.recognition.catalogue.products import Product
+from fedrec.recognition.catalogue.stored_vectors import photo_keys
 
 _PAGE: Final = 500
 # A photo without a vector of the model in use has no class, and isn't found by a photo.
@@ -118,28 +115,50 @@ def products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduct
         Those that exist, in the order of the numbers.
     """
     found = []
+    for start in range(0, len(keys), _PAGE):
+        found += _products_of(catalogue, keys[start : start + _PAGE])
+    return found
+
+
+def _products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduct]:
+    # The texts hold placeholders alone.
+    places = ",".join("?" * len(keys))
+    fields = {
+        key: rest
+        for key, *rest in catalogue.rows(
+            f"SELECT id, merchant, name, title, link, price, category FROM product WHERE id IN ({places})",  # noqa: S608
+            keys,
+        )
+    }
+    attributes: dict[int, dict[str, str | float]] = {key: {} for key in fields}
+    for key, name, text, number in catalogue.rows(
+        f"SELECT product_id, name, text, number FROM attribute WHERE product_id IN ({places})",  # noqa: S608
+        keys,
+    ):
+        if key in attributes:
+            attributes[key][name] = text if number is None else number
+    photos: dict[int, list[StoredPhoto]] = {key: [] for key in fields}
+    for key, *photo in catalogue.rows(
+        "SELECT product.id, photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
+        f" vector.photo_id IS NOT NULL, vector.labels_of {_ALL} WHERE product.id IN ({places})"
+        " ORDER BY photo.id",
+        keys,
+    ):
+        if key in photos:
+            photos[key].append(StoredPhoto(*photo))
+    found = []
     for key in keys:
-        rows = catalogue.rows(
-            "SELECT merchant, name, title, link, price, category FROM product WHERE id = ?", (key,)
-        )
-        if not rows:
-            continue
-        merchant, name, title, link, price, category = rows[0]
-        values = catalogue.rows("SELECT name, text, number FROM attribute WHERE product_id = ?", (key,))
-        photos = catalogue.rows(
-            "SELECT photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
-            f" vector.photo_id IS NOT NULL, vector.labels_of {_ALL} WHERE product.id = ? ORDER BY photo.id",
-            (key,),
-        )
-        product = Product.model_construct(
-            name=name,
-            title=title,
-            link=link,
-            price=price,
-            category=category,
-            attributes={name: text if number is None else number for name, text, number in values},
-        )
-        found.append(StoredProduct(key, merchant, product, tuple(StoredPhoto(*row) for row in photos)))
+        if key in fields:
+            merchant, name, title, link, price, category = fields[key]
+            product = Product.model_construct(
+                name=name,
+                title=title,
+                link=link,
+                price=price,
+                category=category,
+                attributes=attributes[key],
+            )
+            found.append(StoredProduct(key, merchant, product, tuple(photos[key])))
     return found
 
 
@@ -167,61 +186,3 @@ def products(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> Iter
         if len(rows) < _PAGE:
             return
         last = (rows[-1][1], rows[-1][2])
-
-
-def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
-    """List the photos that have a vector of the model in use.
-
-    Args:
-        catalogue: the catalogue.
-        conditions: what a photo or its product must fulfil.
-
-    Returns:
-        The photos' numbers, ascending.
-    """
-    where = " AND ".join(condition.text for condition in conditions)
-    values = [value for condition in conditions for value in condition.values]
-    source = (
-        _WITH_VECTOR
-        if conditions
-        else ("FROM vector WHERE embedding_id = (SELECT value FROM setting WHERE name = 'embedding_id')")
-    )
-    rows = catalogue.rows(
-        f"SELECT vector.photo_id {source}{' WHERE ' + where if where else ''} ORDER BY vector.photo_id",
-        values,
-    )
-    return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-
-
-def vectors_of(
-    catalogue: Catalogue, keys: NDArray[np.int64], *, dimension: int
-) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Read the vectors of photos.
-
-    Args:
-        catalogue: the catalogue.
-        keys: the photos' numbers.
-        dimension: length of a vector.
-
-    Returns:
-        The numbers of those photos that are still there, and their vectors.
-
-    Raises:
-        DataError: a vector is of another length.
-    """
-    found: list[tuple[int, bytes]] = []
-    for start in range(0, len(keys), _PAGE):
-        part = [int(key) for key in keys[start : start + _PAGE]]
-        places = ",".join("?" * len(part))
-        found += catalogue.rows(
-            # The text holds placeholders alone.
-            "SELECT photo_id, vector FROM vector WHERE embedding_id ="  # noqa: S608
-            " (SELECT value FROM setting WHERE name = 'embedding_id')"
-            f" AND photo_id IN ({places})",
-            part,
-        )
-    if any(len(vector) != 2 * dimension for _, vector in found):
-        raise DataError(f"{catalogue.folder}: a vector of the catalogue is damaged: run 'catalogue reindex'")
-    joined = b"".join(vector for _, vector in found)
-    there = np.fromiter((key for key, _ in found), dtype=np.int64, count=len(found))
-    return there, np.frombuffer(joined, dtype="<f2").reshape(len(found), dimension).astype(np.float16)

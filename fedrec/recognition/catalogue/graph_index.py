@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.recognition.catalogue.rounding import rounded
 from fedrec.recognition.catalogue.usearch_library import Index, MetricKind, search
 from fedrec.recognition.catalogue.vector_index import Keys
 
@@ -15,7 +16,7 @@ _FEW: Final = 20_000
 
 
 class GraphIndex:
-    """Vectors in float16, in a graph of neighbours.
+    """Vectors rounded to int8, in a graph of neighbours.
 
     Args:
         dimension: length of a vector.
@@ -32,7 +33,7 @@ class GraphIndex:
 
     def __init__(self, dimension: int, saved: bytes | memoryview | None = None) -> None:
         self._index = Index(
-            ndim=dimension, metric=MetricKind.Cos, dtype="f16", expansion_search=_BREADTH, expansion_add=128
+            ndim=dimension, metric=MetricKind.Cos, dtype="i8", expansion_search=_BREADTH, expansion_add=128
         )
         if saved is not None:
             self._index.load(saved)
@@ -57,7 +58,7 @@ class GraphIndex:
         """
         # Several threads that begin a graph together can leave vectors without a neighbour.
         threads = 1 if len(self._index) < _FEW else 0
-        self._index.add(keys.astype(np.uint64), vectors, threads=threads)
+        self._index.add(keys.astype(np.uint64), rounded(vectors.astype(np.float32)), threads=threads)
 
     def remove(self, keys: Keys) -> None:
         """Remove photos that it holds."""
@@ -74,14 +75,14 @@ class GraphIndex:
         Returns:
             At most ``count`` photos, the nearest first.
         """
-        held, half = len(self._index), query.astype(np.float16)
+        held, small = len(self._index), rounded(query[None])[0]
         if not held or (among is not None and not len(among)):
             return np.zeros(0, np.int64)
         if among is not None and len(among) <= max(_FEW, count):
-            return self._compare(half, count, among)
+            return self._compare(small, count, among)
         wanted = count
         while True:
-            found = self._index.search(half, min(wanted, held), threads=1)
+            found = self._index.search(small, min(wanted, held), threads=1)
             keys = np.asarray(found.keys).astype(np.int64)
             if among is not None:
                 keys = keys[np.isin(keys, among)]
@@ -89,11 +90,11 @@ class GraphIndex:
                 return keys[:count]
             wanted *= 4
 
-    def _compare(self, query: NDArray[np.float16], count: int, among: Keys) -> Keys:
+    def _compare(self, query: NDArray[np.int8], count: int, among: Keys) -> Keys:
         there: Keys = among[np.asarray(self._index.contains(among.astype(np.uint64)), dtype=bool)]
         if not len(there):
             return there
-        vectors = np.asarray(self._index.get(there.astype(np.uint64), dtype="f16"), dtype=np.float16)
+        vectors = np.asarray(self._index.get(there.astype(np.uint64), dtype="i8"), dtype=np.int8)
         found = search(vectors, query, min(count, len(there)), MetricKind.Cos, exact=True, threads=1)
         nearest: Keys = there[np.asarray(found.keys).astype(np.int64)]
         return nearest

@@ -17,7 +17,7 @@ from fedrec.recognition.catalogue.changes import PhotoFile, put_photo, put_produ
 from fedrec.recognition.catalogue.contents import StoredPhoto, StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import BadRow, Row, count_lines, read_rows
 from fedrec.recognition.catalogue.photo_model import PhotoModel
-from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of
+from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
 from fedrec.recognition.catalogue.products import Product
 
 BATCH: Final = 32
@@ -116,7 +116,7 @@ def _take(
     """Compare a row with what is there, and put what is to be done into the batch."""
     file = inside(root, row.photo)
     data = read_file(file)
-    photo = PhotoFile(row.photo, str(file), sha256_of(data))
+    photo = PhotoFile(row.photo, stored_text(file), sha256_of(data))
     product = row.product
     stored = find_product(catalogue, product.name)
     held = None if stored is None else _held(stored, photo.name)

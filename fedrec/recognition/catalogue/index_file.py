@@ -22,6 +22,8 @@ from fedrec.recognition.catalogue.scan_index import ScanIndex
 _MAGIC: Final = b"fedrec vectors 1"
 _LONGEST_HEADER: Final = 4096
 _ALIGNMENT: Final = 64
+_SCAN: Final = "scan int8"
+_GRAPH: Final = "graph int8"
 
 LocalIndex = ScanIndex | GraphIndex
 
@@ -67,7 +69,7 @@ def save_index(path: Path, index: LocalIndex, origin: Origin) -> None:
         checksum = zlib.crc32(part, checksum)
     header = {
         **asdict(origin),
-        "kind": "scan" if isinstance(index, ScanIndex) else "graph",
+        "kind": _SCAN if isinstance(index, ScanIndex) else _GRAPH,
         "count": len(index.keys()),
         "bytes": sum(len(part) for part in body),
         "checksum": checksum,
@@ -115,8 +117,10 @@ def load_index(path: Path, origin: Origin) -> tuple[LocalIndex, bool] | None:
 
 
 def _restored(kind: str, body: memoryview, count: int, dimension: int) -> LocalIndex:
-    if kind != "scan":
+    if kind == _GRAPH:
         return GraphIndex(dimension, body)
+    if kind != _SCAN:
+        raise ValueError("an index of another kind")
     keys = np.frombuffer(body, dtype="<i8", count=count)
     rows = np.frombuffer(body, dtype=np.int8, offset=8 * count)
     return ScanIndex(keys.astype(np.int64), rows.reshape(count, dimension))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fedrec.recognition.catalogue.catalogue import UsedModel
 from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
+from fedrec.recognition.catalogue.photos import stored_text
 from fedrec.recognition.model import RecognitionModel, open_model
 from fedrec.recognition.zero_training import backbone_bundle
 
@@ -27,7 +28,7 @@ def open_photo_model(folder: Path | None) -> PhotoModel:
         MissingExtraError: a package that it needs isn't installed.
     """
     model = open_model(backbone_bundle() if folder is None else folder)
-    return photo_model_of(model, path=None if folder is None else str(folder.resolve()))
+    return photo_model_of(model, path=None if folder is None else stored_text(folder.resolve()))
 
 
 def photo_model_of(model: RecognitionModel, *, path: str | None) -> PhotoModel:

@@ -69,6 +69,14 @@ def read_file(path: Path) -> bytes:
     return data
 
 
+def stored_text(path: Path | str) -> str:
+    """Return a path as a catalogue keeps it; ``DataError`` if it isn't text that can be shown."""
+    text = str(path)
+    if not text.isprintable():
+        raise DataError("its path holds a character that can't be shown: rename it")
+    return text
+
+
 def sha256_of(data: bytes) -> bytes:
     """Return the SHA-256 of a photo's file."""
     return hashlib.sha256(data).digest()

@@ -89,6 +89,6 @@ class Product(BaseModel):
     link: Link | None = None
     price: Price | None = None
     category: Name | None = None
-    attributes: Annotated[
-        Mapping[AttributeName, Number | Text], Field(max_length=MOST_ATTRIBUTES, default_factory=dict)
-    ]
+    attributes: Annotated[Mapping[AttributeName, Number | Text], Field(max_length=MOST_ATTRIBUTES)] = Field(
+        default_factory=dict
+    )

@@ -17,7 +17,7 @@ from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
 from fedrec.recognition.catalogue.changes import PhotoFile, Vector, put_photo, put_product, remove_product
-from fedrec.recognition.catalogue.contents import StoredProduct, products, vectors_of
+from fedrec.recognition.catalogue.contents import StoredProduct, products
 from fedrec.recognition.catalogue.filters import Condition, Filter, to_conditions
 from fedrec.recognition.catalogue.published import (
     MOST_PHOTOS,
@@ -28,6 +28,7 @@ from fedrec.recognition.catalogue.published import (
     write_published,
 )
 from fedrec.recognition.catalogue.signing import Signer
+from fedrec.recognition.catalogue.stored_vectors import vectors_of
 
 _AHEAD: Final = timedelta(days=1)
 _CHUNK: Final = 4096

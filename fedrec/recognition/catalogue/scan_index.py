@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.recognition.catalogue.rounding import rounded
 from fedrec.recognition.catalogue.usearch_library import MetricKind, search
 from fedrec.recognition.catalogue.vector_index import Keys
-
-_STEPS: Final = 127
 
 
 class ScanIndex:
@@ -24,7 +21,7 @@ class ScanIndex:
         margin: proposals for each result that is wanted; they make good what rounding changes in the order.
     """
 
-    margin = 20
+    margin = 8
 
     def __init__(self, keys: Keys, rows: NDArray[np.int8]) -> None:
         self._keys, self._rows = [keys], [rows]
@@ -55,7 +52,7 @@ class ScanIndex:
             vectors: float16 (n, dimension), each of length 1.
         """
         self._keys.append(keys)
-        self._rows.append(_rounded(vectors.astype(np.float32)))
+        self._rows.append(rounded(vectors.astype(np.float32)))
 
     def remove(self, keys: Keys) -> None:
         """Remove photos that it holds."""
@@ -81,12 +78,6 @@ class ScanIndex:
         if not len(keys):
             return keys
         found = search(
-            rows, _rounded(query[None])[0], min(count, len(keys)), MetricKind.Cos, exact=True, threads=1
+            rows, rounded(query[None])[0], min(count, len(keys)), MetricKind.Cos, exact=True, threads=1
         )
         return keys[np.asarray(found.keys).astype(np.int64)]
-
-
-def _rounded(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
-    largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    steps: NDArray[np.float32] = np.rint(vectors * (_STEPS / largest))
-    return steps.astype(np.int8)

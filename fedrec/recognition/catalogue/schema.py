@@ -14,6 +14,7 @@ from fedrec.errors import DataError
 _VERSION: Final = 1
 _APPLICATION: Final = 0x66656463
 _WAIT_SECONDS: Final = 30.0
+_MAPPED_BYTES: Final = 1 << 31
 _TABLES: Final = (
     "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     # Merchants whose published files a platform has merged; the catalogue's own products have merchant ''.
@@ -107,6 +108,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         # What is removed is overwritten: a vector is as telling as its photo.
         "secure_delete = ON",
         "trusted_schema = OFF",
+        # A search reads a few dozen vectors anywhere in the file.
+        f"mmap_size = {_MAPPED_BYTES}",
     ):
         connection.execute(f"PRAGMA {setting}")
     return connection

@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Tell
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.contents import (
-    StoredPhoto,
-    StoredProduct,
-    photo_keys,
-    products_of,
-    vectors_of,
-)
+from fedrec.recognition.catalogue.contents import StoredPhoto, StoredProduct, products_of
 from fedrec.recognition.catalogue.filters import Filter, to_conditions
+from fedrec.recognition.catalogue.stored_vectors import owners_of, photo_keys, vectors_of
 from fedrec.recognition.catalogue.vector_index import Keys, VectorIndex, bring_up_to_date
 
 MOST_RESULTS: Final = 100
@@ -72,10 +67,14 @@ class Searcher:
         index: proposes photos; it is brought up to date whenever the catalogue was changed.
         content: content key that the index is of; None if it isn't known.
         tell: receives progress of bringing it up to date.
+
+    Attributes:
+        index: proposes photos.
     """
 
     def __init__(self, catalogue: Catalogue, index: VectorIndex, *, content: str | None, tell: Tell) -> None:
-        self._catalogue, self._index, self._content, self._tell = catalogue, index, content, tell
+        self._catalogue, self.index, self._content, self._tell = catalogue, index, content, tell
+        self._dimension, self._count = catalogue.model.dimension, len(index.keys())
         self._mutex = threading.Lock()
 
     def refresh(self) -> str:
@@ -87,8 +86,8 @@ class Searcher:
         with self._mutex:
             content = self._catalogue.content_key
             if content != self._content:
-                bring_up_to_date(self._index, self._catalogue, tell=self._tell)
-                self._content = content
+                bring_up_to_date(self.index, self._catalogue, tell=self._tell)
+                self._content, self._count = content, len(self.index.keys())
             return content
 
     def search(self, query: Query) -> list[Result]:
@@ -106,19 +105,20 @@ class Searcher:
         """
         if not 1 <= query.top <= MOST_RESULTS:
             raise ConfigError(f"--top {query.top} must be 1 to {MOST_RESULTS}")
-        if query.vector.shape != (self._catalogue.model.dimension,) or not np.isfinite(query.vector).all():
+        if query.vector.shape != (self._dimension,) or not np.isfinite(query.vector).all():
             raise DataError("the query's vector is of another length than the catalogue's")
         self.refresh()
         conditions = to_conditions(self._catalogue, query.filters)
         among = photo_keys(self._catalogue, conditions) if conditions else None
-        count = (query.top + 1) * self._index.margin
+        count = (query.top + 1) * self.index.margin
         while True:
             with self._mutex:
-                everything = len(among) if among is not None else len(self._index.keys())
-                proposed = self._index.propose(query.vector, count, among=among)
+                everything = self._count if among is None else len(among)
+                proposed = self.index.propose(query.vector, count, among=among)
             # The proposals of a server on the network may be anything.
             keys = np.unique(proposed if among is None else proposed[np.isin(proposed, among)])
-            found, worst = self._decide(keys, query)
+            with self._catalogue.reading():
+                found, worst = self._decide(keys, query)
             enough = len(found) == query.top or (query.at_least is not None and worst < query.at_least)
             if enough or count >= everything:
                 return found
@@ -128,21 +128,28 @@ class Searcher:
         """Look the proposals up in the catalogue; return the results, and the lowest score of all."""
         there, vectors = vectors_of(self._catalogue, keys, dimension=len(query.vector))
         scores = vectors.astype(np.float32) @ query.vector
-        chosen: list[Result] = []
-        products: set[int] = set()
+        owners = owners_of(self._catalogue, there)
+        chosen: list[tuple[float, int, int]] = []
+        taken = {query.without_product}
         for position in np.lexsort((there, -scores)):
-            score = float(scores[position])
+            score, photo = float(scores[position]), int(there[position])
             if len(chosen) == query.top or (query.at_least is not None and score < query.at_least):
                 break
-            owner = self._catalogue.rows("SELECT product_id FROM photo WHERE id = ?", (int(there[position]),))
-            key = owner[0][0] if owner else None
-            if key is None or key == query.without_product or int(there[position]) == query.without_photo:
+            owner = owners.get(photo)
+            if owner is None or owner in taken or photo == query.without_photo:
                 continue
-            if key in products and not query.all_photos:
-                continue
-            for product in products_of(self._catalogue, [key]):
-                photo = next((one for one in product.photos if one.key == there[position]), None)
-                if photo is not None:
-                    chosen.append(Result(min(1.0, score), product, photo))
-                    products.add(key)
-        return chosen, float(scores.min()) if len(scores) else -1.0
+            chosen.append((min(1.0, score), owner, photo))
+            if not query.all_photos:
+                taken.add(owner)
+        return self._results(chosen), float(scores.min()) if len(scores) else -1.0
+
+    def _results(self, chosen: list[tuple[float, int, int]]) -> list[Result]:
+        keys = list(dict.fromkeys(owner for _, owner, _ in chosen))
+        held = {product.key: product for product in products_of(self._catalogue, keys)}
+        return [
+            Result(score, held[owner], photo)
+            for score, owner, key in chosen
+            if owner in held
+            for photo in held[owner].photos
+            if photo.key == key
+        ]

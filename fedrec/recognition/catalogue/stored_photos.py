@@ -12,9 +12,9 @@ from PIL import Image
 
 from fedrec.errors import DataError
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.contents import photo_keys
 from fedrec.recognition.catalogue.photos import read_file
 from fedrec.recognition.catalogue.search import MOST_RESULTS, Query, Searcher
+from fedrec.recognition.catalogue.stored_vectors import photo_keys
 from fedrec.vision.folders import decode
 
 

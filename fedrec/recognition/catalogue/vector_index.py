@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.contents import photo_keys, vectors_of
+from fedrec.recognition.catalogue.stored_vectors import photo_keys, vectors_of
 
 Keys = NDArray[np.int64]
 """Numbers of photos."""

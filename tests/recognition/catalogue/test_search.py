@@ -155,7 +155,7 @@ def test_what_is_deleted_is_never_found_even_by_an_index_that_still_holds_it(
     with Catalogue(tmp_path / "c", write=True) as catalogue:
         searcher = searcher_of(catalogue, graph=graph)
         index = GraphIndex if graph else ScanIndex  # the class, for what a crash leaves behind
-        assert isinstance(searcher._index, index)
+        assert isinstance(searcher.index, index)
         victim = naive(stored, stored["p3/1.jpg"], distinct=True)[0].split("/")[0]
         with catalogue.transaction() as connection:
             remove_product(
@@ -163,7 +163,7 @@ def test_what_is_deleted_is_never_found_even_by_an_index_that_still_holds_it(
             )
         left = {name: vector for name, vector in stored.items() if not name.startswith(f"{victim}/")}
         # The searcher brings its index up to date; one that can't still finds nothing that is gone.
-        stuck = Searcher(catalogue, searcher._index, content=catalogue.content_key, tell=Told())
+        stuck = Searcher(catalogue, searcher.index, content=catalogue.content_key, tell=Told())
         for one in (stuck, searcher, searcher_of(catalogue, graph=graph)):
             found = one.search(Query(stored["p3/1.jpg"], top=100, all_photos=True))
             assert named(found) == naive(left, stored["p3/1.jpg"], distinct=False)

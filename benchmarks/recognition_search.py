@@ -1,0 +1,175 @@
+"""How well and how fast a catalogue's vectors are searched, beside numpy's exact search of all of them.
+
+Run ``python benchmarks/recognition_search.py [--quick] [--json FILE]``, on one core. The vectors are drawn:
+20,000 products of 10 classes with 5 photos each, 1,280 values a vector; the queries are further photos of the
+products. A search is the catalogue's whole one: an index proposes, SQLite gives exact scores and products.
+numpy's is a product with a float32 matrix and the ten largest. ``--quick`` draws a tenth of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from measure import Options, finish, parse
+from numpy.typing import NDArray
+
+from fedrec.recognition.catalogue.catalogue import OWN, Catalogue, UsedModel
+from fedrec.recognition.catalogue.changes import PhotoFile, Vector, put_photo, put_product, remove_product
+from fedrec.recognition.catalogue.opening import INDEX_FILE, open_searcher
+from fedrec.recognition.catalogue.products import Product
+from fedrec.recognition.catalogue.search import Query, Searcher
+from fedrec.recognition.catalogue.vector_index import VectorIndex
+
+DIMENSION = 1280
+PHOTOS = 5
+CLASSES = 10
+TOP = 10
+QUERIES = 100
+MODEL = UsedModel("drawn", DIMENSION, None, None, "drawn vectors")
+Vectors = NDArray[np.float32]
+
+
+def drawn(products: int, seed: int = 0) -> tuple[Vectors, Vectors]:
+    """Draw photos' vectors of products of classes, and queries."""
+    rng = np.random.default_rng(seed)
+    classes = rng.standard_normal((CLASSES, DIMENSION), dtype=np.float32)
+    centres = 0.7 * classes[rng.integers(0, CLASSES, products)]
+    centres += rng.standard_normal((products, DIMENSION), dtype=np.float32)
+    owners = np.repeat(np.arange(products), PHOTOS)
+    return near(centres, owners, rng), near(centres, rng.integers(0, products, QUERIES), rng)
+
+
+def near(centres: Vectors, owners: NDArray[np.int64], rng: np.random.Generator) -> Vectors:
+    """Draw a photo of each named product."""
+    found = 0.7 * rng.standard_normal((len(owners), DIMENSION), dtype=np.float32)
+    found += centres[owners]
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
+
+
+def fill(folder: Path, vectors: Vectors) -> float:
+    """Write a catalogue; returns the CPU seconds."""
+    started = time.process_time()
+    Catalogue.create(folder, MODEL)
+    with Catalogue(folder, write=True) as catalogue:
+        for start in range(0, len(vectors), 1000):
+            with catalogue.transaction() as connection:
+                for number in range(start, start + 1000):
+                    name, photo = f"p{number // PHOTOS}", f"{number % PHOTOS}.jpg"
+                    product = Product(name=name, title=name, price=1.0, link=f"https://shop.example/{name}")
+                    key = put_product(connection, product, merchant=OWN)
+                    vector = Vector("drawn", vectors[number].astype(np.float16))
+                    put_photo(connection, key, PhotoFile(photo, photo, photo.encode()), vector)
+    return time.process_time() - started
+
+
+def by_numpy(vectors: Vectors, query: Vectors) -> list[int]:
+    """Find the nearest of all vectors."""
+    scores = vectors @ query
+    nearest = np.argpartition(-scores, TOP)[:TOP]
+    return [int(number) for number in nearest[np.argsort(-scores[nearest])]]
+
+
+def by_catalogue(searcher: Searcher, query: Vectors) -> list[int]:
+    """Find the nearest by the catalogue."""
+    found = searcher.search(Query(query, top=TOP, all_photos=True))
+    return [PHOTOS * int(one.product.product.name[1:]) + int(one.photo.name[0]) for one in found]
+
+
+def by_index(index: VectorIndex, query: Vectors) -> list[int]:
+    """Take the first proposals of an index; photos are numbered in the order of the vectors."""
+    proposed = index.propose(query, (TOP + 1) * index.margin, among=None)
+    return [int(key) - 1 for key in proposed[:TOP]]
+
+
+def timed(
+    search: Callable[[Vectors], list[int]], queries: Sequence[Vectors]
+) -> tuple[float, list[list[int]]]:
+    """Return the median CPU milliseconds of a search, and what was found."""
+    times, found = [], []
+    for query in queries:
+        started = time.process_time()
+        found.append(search(query))
+        times.append(1000 * (time.process_time() - started))
+    return float(np.median(times)), found
+
+
+def recall(found: list[list[int]], expected: list[list[int]]) -> float:
+    """Return the share of the nearest that were found."""
+    return float(np.mean([len(set(a) & set(b)) / TOP for a, b in zip(found, expected, strict=True)]))
+
+
+def opened(catalogue: Catalogue, *, graph: bool) -> Searcher:
+    """Open a catalogue's index of one kind, whatever the number of its vectors."""
+    return open_searcher(catalogue, tell=lambda stage: None, scanned_up_to=0 if graph else 10**9)
+
+
+def after_removal(catalogue: Catalogue, searcher: Searcher, query: Vectors) -> float:
+    """Remove the nearest product; return the CPU seconds of the next search, which must not find it."""
+    gone = searcher.search(Query(query, top=1))[0].product
+    with catalogue.transaction() as connection:
+        remove_product(connection, gone.key)
+    started = time.process_time()
+    found = searcher.search(Query(query, top=100))
+    taken = time.process_time() - started
+    if gone.key in {one.product.key for one in found}:
+        raise RuntimeError("a removed product was found")
+    return taken
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    options: Options = parse(__doc__ or "")
+    vectors, queries = drawn(2_000 if options.quick else 20_000)
+    exact_ms, expected = timed(lambda query: by_numpy(vectors, query), list(queries))
+    rows: list[dict[str, object]] = [
+        {
+            "search": "numpy, float32",
+            "ms": exact_ms,
+            "recall@10": 1.0,
+            "made_s": None,
+            "mib": _mib(vectors.nbytes),
+        }
+    ]
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "catalogue"
+        ratios["SQLite: written, CPU s"] = fill(folder, vectors)
+        ratios["SQLite: MiB"] = _mib((folder / "catalogue.sqlite").stat().st_size)
+        with Catalogue(folder, write=True) as catalogue:
+            searchers = {}
+            for name, graph in (("scan", False), ("graph", True)):
+                started = time.process_time()
+                opened(catalogue, graph=graph)
+                made = time.process_time() - started
+                started = time.process_time()
+                searchers[name] = searcher = opened(catalogue, graph=graph)
+                ratios[f"{name}: opened, CPU s"] = time.process_time() - started
+                each, found = timed(partial(by_catalogue, searcher), list(queries))
+                size = _mib((folder / INDEX_FILE).stat().st_size)
+                got = recall(found, expected)
+                alone, proposed = timed(partial(by_index, searcher.index), list(queries))
+                near = recall(proposed, expected)
+                index_row: dict[str, object] = {"search": f"{name}, the index alone", "ms": alone}
+                whole_row: dict[str, object] = {"search": f"{name}, with SQLite", "ms": each}
+                rows.append(index_row | {"recall@10": near, "made_s": made, "mib": size})
+                rows.append(whole_row | {"recall@10": got, "made_s": None, "mib": None})
+                ratios |= {f"{name}: recall@10": got, f"{name}: time beside numpy": each / exact_ms}
+                ratios[f"{name}: the index's time beside numpy"] = alone / exact_ms
+            for name, searcher in searchers.items():
+                taken = after_removal(catalogue, searcher, queries[0])
+                ratios[f"{name}: search after a removal, CPU s"] = taken
+    finish("recognition_search", options, rows=rows, ratios=ratios)
+
+
+def _mib(size: int) -> float:
+    return size / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Read the vectors that a catalogue holds: those of the model in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import DataError
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.filters import Condition
+
+_PAGE: Final = 500
+_IN_USE: Final = "vector.embedding_id = (SELECT value FROM setting WHERE name = 'embedding_id')"
+
+
+def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
+    """List the photos that have a vector of the model in use.
+
+    Args:
+        catalogue: the catalogue.
+        conditions: what a photo or its product must fulfil.
+
+    Returns:
+        The photos' numbers, ascending.
+    """
+    joined = (
+        " JOIN photo ON photo.id = vector.photo_id JOIN product ON product.id = photo.product_id"
+        if conditions
+        else ""
+    )
+    where = " AND ".join([_IN_USE, *(condition.text for condition in conditions)])
+    values = [value for condition in conditions for value in condition.values]
+    rows = catalogue.rows(
+        f"SELECT vector.photo_id FROM vector{joined} WHERE {where} ORDER BY vector.photo_id",  # noqa: S608
+        values,
+    )
+    return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+
+def owners_of(catalogue: Catalogue, keys: NDArray[np.int64]) -> dict[int, int]:
+    """Find the products of photos.
+
+    Args:
+        catalogue: the catalogue.
+        keys: the photos' numbers.
+
+    Returns:
+        The numbers of the products by those of their photos, for those that are still there.
+    """
+    found: dict[int, int] = {}
+    for start in range(0, len(keys), _PAGE):
+        part = keys[start : start + _PAGE].tolist()
+        places = ",".join("?" * len(part))
+        found |= dict(
+            catalogue.rows(f"SELECT id, product_id FROM photo WHERE id IN ({places})", part)  # noqa: S608
+        )
+    return found
+
+
+def vectors_of(
+    catalogue: Catalogue, keys: NDArray[np.int64], *, dimension: int
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Read the vectors of photos.
+
+    Args:
+        catalogue: the catalogue.
+        keys: the photos' numbers.
+        dimension: length of a vector.
+
+    Returns:
+        The numbers of those photos that are still there, and their vectors.
+
+    Raises:
+        DataError: a vector is of another length.
+    """
+    found: list[tuple[int, bytes]] = []
+    for start in range(0, len(keys), _PAGE):
+        part = [int(key) for key in keys[start : start + _PAGE]]
+        places = ",".join("?" * len(part))
+        found += catalogue.rows(
+            f"SELECT photo_id, vector FROM vector WHERE {_IN_USE} AND photo_id IN ({places})",  # noqa: S608
+            part,
+        )
+    if any(len(vector) != 2 * dimension for _, vector in found):
+        raise DataError(f"{catalogue.folder}: a vector of the catalogue is damaged: run 'catalogue reindex'")
+    joined = b"".join(vector for _, vector in found)
+    there = np.fromiter((key for key, _ in found), dtype=np.int64, count=len(found))
+    return there, np.frombuffer(joined, dtype="<f2").reshape(len(found), dimension).astype(np.float16)
