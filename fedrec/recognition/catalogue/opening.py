@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ INDEX_FILE: Final = "catalogue.vectors"
 
 
 def open_searcher(catalogue: Catalogue, *, tell: Tell, scanned_up_to: int = SCANNED_UP_TO) -> Searcher:
-    """Open a catalogue's index, and bring it and its file up to date.
+    """Open a catalogue's index, here or on its server, and bring it up to date.
 
     Args:
         catalogue: the catalogue.
@@ -31,6 +32,9 @@ def open_searcher(catalogue: Catalogue, *, tell: Tell, scanned_up_to: int = SCAN
         What searches the catalogue.
     """
     model = catalogue.model
+    server = catalogue.server
+    if server is not None:
+        return _on_server(catalogue, server, tell=tell)
     origin = Origin(
         catalogue=catalogue.identifier,
         embedding_id=model.embedding_id,
@@ -52,6 +56,22 @@ def open_searcher(catalogue: Catalogue, *, tell: Tell, scanned_up_to: int = SCAN
         except OSError as error:
             tell(message(f"{path} can't be written ({error.strerror}): the next search makes it again"))
     return Searcher(catalogue, index, content=origin.content, tell=tell)
+
+
+def _on_server(catalogue: Catalogue, address: str, *, tell: Tell) -> Searcher:
+    from fedrec.recognition.catalogue.qdrant import KEY_VARIABLE, QdrantIndex
+
+    model = catalogue.model
+    index = QdrantIndex(
+        address,
+        catalogue=catalogue.identifier,
+        embedding_id=model.embedding_id,
+        dimension=model.dimension,
+        key=os.environ.get(KEY_VARIABLE),
+    )
+    searcher = Searcher(catalogue, index, content=None, tell=tell)
+    searcher.refresh()
+    return searcher
 
 
 def _empty(*, graph: bool, dimension: int) -> LocalIndex:
