@@ -4,9 +4,9 @@
     result.accuracy, result.f1, result.epsilon, result.rounds, result.folder
 
 :func:`simulate` trains with simulated merchants, :func:`compare` compares runs, :func:`load_model` loads
-the model of a run, :func:`epsilon` and :func:`noise_for` compute what a training costs, :func:`add_optimizer`
-registers your own server optimizer, and :func:`verify` rechecks an audit bundle. Each name is imported
-on first use.
+the model of a run, and :func:`export_model` makes a bundle of it. :func:`epsilon` and :func:`noise_for`
+compute what a training costs, :func:`add_optimizer` registers your own server optimizer, and :func:`verify`
+rechecks an audit bundle. Each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedrec.api.accounting import epsilon, noise_for
     from fedrec.api.auditing import verify
     from fedrec.api.comparing import compare
+    from fedrec.api.exporting import export_model
     from fedrec.api.optimizers import add_optimizer
     from fedrec.api.results import Progress, Result, Round
     from fedrec.api.simulation import simulate
@@ -41,6 +42,7 @@ __all__ = [
     "add_optimizer",
     "compare",
     "epsilon",
+    "export_model",
     "load_model",
     "noise_for",
     "simulate",
@@ -60,6 +62,7 @@ _HOMES = {
     "add_optimizer": "fedrec.api.optimizers",
     "compare": "fedrec.api.comparing",
     "epsilon": "fedrec.api.accounting",
+    "export_model": "fedrec.api.exporting",
     "load_model": "fedrec.api.trained_model",
     "noise_for": "fedrec.api.accounting",
     "simulate": "fedrec.api.simulation",

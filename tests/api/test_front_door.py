@@ -13,6 +13,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import fedrec
@@ -32,6 +33,7 @@ OFFERED = {
     "add_optimizer",
     "compare",
     "epsilon",
+    "export_model",
     "load_model",
     "noise_for",
     "simulate",
@@ -134,6 +136,7 @@ def test_every_option_of_the_command_line_is_one_of_simulate_by_the_same_name() 
 SCRIPT = """
 import sys
 import torch
+from PIL import Image
 from torch import nn
 import fedrec
 
@@ -200,6 +203,11 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
         assert model.classes == ("0", "1")
         assert model.evaluate(TEST).accuracy == result.accuracy
         assert np.mean(np.array(model.predict(TEST[0])) == TEST[1].astype(str)) == result.accuracy
+    # The bundle of a model of one's own says what the model says.
+    bundle = fedrec.export_model(result, tmp_path / "bundle")
+    shown = [Image.fromarray(picture) for picture in TEST[0][:5]]
+    found = np.stack([each.probabilities for each in bundle.recognise(shown)])
+    assert found == pytest.approx(result.model.probabilities(TEST[0][:5]), abs=1e-5)
     # What a plan costs is what its report says.
     privacy = report["privacy"]
     found = fedrec.epsilon(privacy["noise_multiplier"], sample_rate=0.5, steps=2, delta=1e-3)

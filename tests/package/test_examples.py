@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def reports(folder: Path) -> list[dict[str, object]]:
 def test_there_is_a_test_for_every_example() -> None:
     tested = Path(__file__).read_text("utf-8")
     found = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
-    assert len(found) == 4
+    assert len(found) == 5
     assert [name for name in found if f'"{name}"' not in tested] == []
 
 
@@ -66,13 +67,26 @@ def test_a_server_optimizer_of_ones_own_takes_the_steps(tmp_path: Path) -> None:
     assert "lion" in json.dumps(ours) and "lion" not in json.dumps(sgd)
 
 
-@pytest.mark.slow
-def test_the_notebook_compares_budgets_and_plots(tmp_path: Path) -> None:
+def executed(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Run a notebook in a folder, and return its cells' outputs."""
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(EXAMPLES / "compare_budgets.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.slow
+def test_the_notebook_compares_budgets_and_plots(tmp_path: Path) -> None:
+    outputs = executed("compare_budgets.ipynb", tmp_path)
     assert any("image/png" in output.get("data", {}) for output in outputs)
     found = [report["privacy"]["epsilon"] for report in reports(tmp_path)]  # type: ignore[index]
     assert len(found) == 3 and found == sorted(found)
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_what_becomes_of_a_model(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    outputs = executed("recognise.ipynb", tmp_path)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert "UNCALIBRATED" in (tmp_path / "model" / "README.md").read_text("utf-8")
