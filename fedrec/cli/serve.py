@@ -12,10 +12,13 @@ from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
 from fedrec.observability.endpoint import is_loopback, parse_listen, read_token
+from fedrec.recognition.bundle.places import bundle_folder
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.models import photo_model_of
+from fedrec.recognition.drift.reference import REFERENCE, read_reference
+from fedrec.recognition.drift.watch import Watch
 from fedrec.recognition.extra import require_packages
-from fedrec.recognition.model import open_model
+from fedrec.recognition.model import RecognitionModel, open_model
 from fedrec.recognition.zero_training import backbone_bundle
 
 
@@ -26,6 +29,12 @@ def serve(
     ] = None,
     catalogue: Annotated[
         Path | None, typer.Option(help="Catalogue to search; see 'fedrec catalogue import'.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of 'fedrec model reference', for alarms; that of the bundle if there is one."
+        ),
     ] = None,
     listen: Annotated[str, typer.Option(help="PORT on this machine alone, or HOST:PORT.")] = "8080",
     token_file: Annotated[
@@ -39,6 +48,7 @@ def serve(
     from fedrec.recognition.service.application import make_application
     from fedrec.recognition.service.desk import Desk
     from fedrec.recognition.service.metrics import Metrics
+    from fedrec.recognition.service.observing import Observer
     from fedrec.recognition.service.running import bind, run
     from fedrec.recognition.service.shelf import Shelf
 
@@ -48,7 +58,8 @@ def serve(
         raise ConfigError(f"--listen on {host} needs --token-file: others can reach it")
     with ExitStack() as opened:
         stored = None if catalogue is None else opened.enter_context(Catalogue(catalogue))
-        loaded = open_model(_bundle(model, stored))
+        bundle = bundle_folder(_bundle(model, stored))
+        loaded = open_model(bundle)
         if stored is not None:
             stored.check_model(
                 photo_model_of(loaded, path=None if model is None else str(model)).used, labels=False
@@ -58,7 +69,8 @@ def serve(
             with progress_bar(quiet=False) as tell:
                 shelf = Shelf(stored, open_searcher(stored, tell=tell), loaded)
         metrics = Metrics(loaded.classes)
-        desk = Desk(loaded, shelf, seen=metrics.recognised)
+        observer = Observer(metrics, _watch(loaded, reference, bundle))
+        desk = Desk(loaded, shelf, seen=observer)
         bound = opened.enter_context(bind(host, port))
         shown = f"[{host}]" if ":" in host else host
         products = "" if shelf is None else f", {counted(shelf.products(), 'product')}"
@@ -73,3 +85,13 @@ def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
     if catalogue is not None and catalogue.model.path is not None:
         return Path(catalogue.model.path)
     return backbone_bundle()
+
+
+def _watch(model: RecognitionModel, given: Path | None, bundle: Path) -> Watch | None:
+    """Return the watch over the photos; None where there is no reference."""
+    path = given or bundle / REFERENCE
+    if given is None and not path.exists():
+        return None
+    usual = read_reference(path)
+    usual.check_model(model.embedding_id, model.classes)
+    return Watch(usual)

@@ -206,8 +206,8 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
     # The bundle of a model of one's own says what the model says.
     bundle = fedrec.export_model(result, tmp_path / "bundle")
     shown = [Image.fromarray(picture) for picture in TEST[0][:5]]
-    found = np.stack([each.probabilities for each in bundle.recognise(shown)])
-    assert found == pytest.approx(result.model.probabilities(TEST[0][:5]), abs=1e-5)
+    told = np.stack([each.probabilities for each in bundle.recognise(shown)])
+    assert told == pytest.approx(result.model.probabilities(TEST[0][:5]), abs=1e-5)
     # What a plan costs is what its report says.
     privacy = report["privacy"]
     found = fedrec.epsilon(privacy["noise_multiplier"], sample_rate=0.5, steps=2, delta=1e-3)

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from fedrec.cli import client, server
+from fedrec.cli.app import app
 from tests.support.layout import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -87,7 +89,8 @@ def compose() -> dict[str, Any]:
 
 def test_the_compose_file_is_a_server_and_three_merchants_with_little_to_lose() -> None:
     document = compose()
-    services = document["services"]
+    services = dict(document["services"])
+    del services["serve"]
     assert set(services) == {"server", "merchant-1", "merchant-2", "merchant-3"}
     assert document["networks"]["federation"]["internal"] is True
     volumes: list[str] = []
@@ -109,6 +112,17 @@ def test_the_compose_file_is_a_server_and_three_merchants_with_little_to_lose() 
     assert len(set(volumes)) == 4 and set(volumes) == set(document["volumes"]), (
         "no two share keys or a ledger"
     )
+
+
+def test_the_page_is_a_service_of_its_own_that_reaches_no_federation_and_needs_a_token() -> None:
+    service = compose()["services"]["serve"]
+    assert service["profiles"] == ["serve"] and service["networks"] == ["shop"]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert service["ports"] == ["127.0.0.1:8080:8080"]
+    command = [str(argument) for argument in service["command"]]
+    assert command[0] == "serve" and "--token-file" in command
+    shown = CliRunner().invoke(app, ["serve", "--help"]).output
+    assert all(option in shown for option in command if option.startswith("--"))
 
 
 def test_the_compose_file_fits_its_schema() -> None:

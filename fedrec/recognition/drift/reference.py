@@ -14,6 +14,8 @@ from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.drift.measures import MEASURES, Means
 from fedrec.recognition.drift.thresholds import Photos, limits
 
+REFERENCE: Final = "reference.json"
+"""The file's name in a bundle's folder."""
 SCHEMA: Final = "fedrec/drift-reference/1"
 _LARGEST_FILE: Final = 1 << 22
 _LONGEST_VECTOR: Final = 1 << 16

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from fedrec.recognition.drift.watch import Standing
 from fedrec.recognition.model import Recognition
 
 _SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -44,13 +44,13 @@ class Metrics:
         )
         self._alarm = Gauge(
             "fedrec_service_alarm",
-            "1 while the last window of photos differs from the reference in this way",
-            ["kind"],
+            "1 while a measure of the current window of photos is beyond its limit",
+            ["measure"],
             registry=self._registry,
         )
         self._drift = Gauge(
             "fedrec_service_drift",
-            "What was measured of the last window of photos",
+            "What was measured of the current window of photos",
             ["measure"],
             registry=self._registry,
         )
@@ -75,29 +75,19 @@ class Metrics:
         finally:
             self._seconds.labels(path, outcome).observe(time.perf_counter() - begun)
 
-    def recognised(self, photo: Image.Image, found: Recognition) -> None:
-        """Count a photo by its class and the class's probability.
-
-        Args:
-            photo: the photo, which isn't looked at.
-            found: what the model says of it.
-        """
+    def recognised(self, found: Recognition) -> None:
+        """Count a photo by its class and the class's probability."""
         if not self._names:
             return
         self._classes.labels(self._names[found.label]).inc()
         self._confidence.observe(float(found.probabilities[found.label]))
 
-    def window(self, *, alarms: dict[str, bool], measures: dict[str, float]) -> None:
-        """Show what a window of photos was like.
-
-        Args:
-            alarms: whether each kind of alarm is on.
-            measures: what was measured.
-        """
-        for kind, on in alarms.items():
-            self._alarm.labels(kind).set(float(on))
-        for measure, value in measures.items():
+    def watched(self, standing: Standing) -> None:
+        """Show what the current window of photos is like."""
+        raised = {alarm.measure for alarm in standing.alarms}
+        for measure, value in standing.values.items():
             self._drift.labels(measure).set(value)
+            self._alarm.labels(measure).set(float(measure in raised))
 
     def exposition(self) -> bytes:
         """Return the metrics as Prometheus text."""

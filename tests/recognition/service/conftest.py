@@ -19,6 +19,7 @@ from fedrec.recognition.service.application import make_application
 from fedrec.recognition.service.desk import Desk
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.metrics import Metrics
+from fedrec.recognition.service.observing import Observer
 from fedrec.recognition.service.shelf import Shelf
 from tests.recognition.catalogue.shop import Told, import_shop, write_shop
 from tests.support.bundles import write_tiny_bundle
@@ -67,7 +68,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Catalogue(root / "catalogue") as catalogue:
         metrics = Metrics(model.classes)
         shelf = Shelf(catalogue, open_searcher(catalogue, tell=Told()), model)
-        desk = Desk(model, shelf, limits=LIMITS, seen=metrics.recognised)
+        desk = Desk(model, shelf, limits=LIMITS, seen=Observer(metrics, None))
         application = make_application(desk, metrics, host="127.0.0.1", token=None)
         with TestClient(application, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield Service(client, model, catalogue, root / "shop")

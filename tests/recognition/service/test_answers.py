@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedrec.recognition.drift.look import look_of
+from fedrec.recognition.drift.reference import make_reference
+from fedrec.recognition.drift.thresholds import Photos
+from fedrec.recognition.drift.watch import Watch
 from fedrec.recognition.model import open_model
 from fedrec.recognition.service.desk import Desk
+from fedrec.recognition.service.metrics import Metrics
+from fedrec.recognition.service.observing import Observer
 from tests.recognition.service.conftest import JPEG, Service, client_of, encoded
 from tests.support.bundles import write_tiny_bundle
 
@@ -147,3 +153,29 @@ def test_fifty_at_once_are_all_answered(service: Service) -> None:
     assert [each.json()["classes"][0]["name"] for each in answers] == [
         service.model.classes[i] for i in expected
     ]
+
+
+def test_photos_that_differ_from_the_reference_raise_an_alarm(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(3)
+    usual = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(120)]
+    seen = service.model.recognise(usual)
+    reference = make_reference(
+        Photos(
+            embeddings=np.stack([each.embedding for each in seen]),
+            probabilities=np.stack([each.probabilities for each in seen]),
+            looks=[look_of(photo) for photo in usual],
+        ),
+        embedding_id=service.model.embedding_id,
+        classes=service.model.classes,
+    )
+    metrics = Metrics(service.model.classes)
+    observer = Observer(metrics, Watch(reference))
+    dark = [Image.fromarray(np.asarray(photo) // 4) for photo in usual[:100]]
+    for photo, found in zip(dark, service.model.recognise(dark), strict=True):
+        observer(photo, found)
+    assert any("dark" in line.message for line in caplog.records)
+    text = metrics.exposition().decode()
+    assert 'fedrec_service_alarm{measure="dark"} 1.0' in text
+    assert "fedrec_service_photos_total" in text
