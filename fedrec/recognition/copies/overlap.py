@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 _AREA: Final = 160.0 * 160.0
 _LONGEST: Final = 1024
 _OPAQUE: Final = 255
+_LEAST_DEPTH: Final = 1e-3
+"""Where a perspective map has less, it takes a corner beyond the horizon."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def overlap(
         The overlap; None where there is none to speak of.
     """
     height, width = second.shape
+    if (_corners(first) @ matrix[2, :2] + matrix[2, 2]).min() < _LEAST_DEPTH:
+        return None
     placed = cv2.perspectiveTransform(_corners(first)[None], matrix)[0]
     common, _ = cv2.intersectConvexConvex(placed, _corners(second))
     whole = cv2.contourArea(placed)

@@ -115,6 +115,28 @@ def test_overlap_shares_are_those_of_the_rectangles() -> None:
     assert overlap(picture, picture, away) is None
 
 
+def test_no_map_is_too_wild_for_the_comparison() -> None:
+    rng = np.random.default_rng(0)
+    first = np.asarray(texture(1, width=90, height=60).convert("L"))
+    second = np.asarray(texture(2, width=50, height=80).convert("L"))
+    compared = 0
+    for _ in range(300):
+        scale = 10.0 ** rng.uniform(-3, 3)
+        matrix = np.eye(3) * [scale, scale, 1] + rng.normal(size=(3, 3)) * [
+            [1, 1, 60],
+            [1, 1, 60],
+            [0.01, 0.01, 0],
+        ]
+        laid = overlap(first, second, matrix)
+        if laid is not None:
+            compared += 1
+            assert max(laid.first.shape) <= 1024 and np.isfinite(laid.first).all()
+            found = agreement(laid)
+            assert -1.001 <= found.mean <= 1.001 and 0 <= found.thick <= 1
+            assert 0 <= laid.of_first <= 1.01 and 0 <= laid.of_second <= 1.01
+    assert compared > 50
+
+
 def test_no_strip_is_found_where_nothing_counts() -> None:
     assert agreeing_strip(np.ones((50, 50), np.float32), np.zeros((50, 50), bool)) is None
 
