@@ -32,7 +32,10 @@ _STRIP_SHARE: Final = 0.2
 _STRIP_INLIERS: Final = 8
 """A strip agrees, and what is beside it is another picture."""
 _LEAST_OVERLAP: Final = 0.03
-"""Share of either photo."""
+"""Share of each photo."""
+_MOST_OF_ONE: Final = 0.5
+"""Share of one photo or the other: a crop lies wholly on the other photo, and a photo wholly in its collage.
+Where both share a margin alone, they may share a carpet alone."""
 _LEAST_TEXTURED: Final = 0.05
 _WORTH_A_LOOK: Final = 80
 """Bits up to which the whole photos are laid on each other where features don't tell how."""
@@ -79,7 +82,7 @@ def match(first: Print, second: Print) -> Match | None:
     best: Match | None = None
     for alignment in _proposed(first, second, whole=whole if bits[nearest] <= _WORTH_A_LOOK else None):
         laid = overlap(first.luminance, second.luminance, alignment.matrix)
-        if laid is None or min(laid.of_first, laid.of_second) < _LEAST_OVERLAP:
+        if laid is None or not _shares_enough(laid):
             continue
         found = _decide(alignment, laid)
         if found is not None and (best is None or found.score > best.score):
@@ -91,6 +94,11 @@ def _proposed(first: Print, second: Print, *, whole: NDArray[np.float64] | None)
     yield from alignments(first.features, second.features)[:_MOST_ALIGNMENTS]
     if whole is not None:
         yield Alignment(whole, inliers=0)
+
+
+def _shares_enough(laid: Overlap) -> bool:
+    shares = laid.of_first, laid.of_second
+    return min(shares) >= _LEAST_OVERLAP and max(shares) >= _MOST_OF_ONE
 
 
 def _decide(alignment: Alignment, laid: Overlap) -> Match | None:

@@ -117,6 +117,18 @@ def test_a_shared_floor_is_no_copy_though_most_features_match() -> None:
     assert match(prints[0], prints[3]) is not None  # type: ignore[arg-type]
 
 
+def test_a_shared_margin_is_no_copy() -> None:
+    """Two photos of one large carpet, which overlap at a side where no garment lies."""
+    carpet = texture(99, width=520, height=300)
+    left, right = carpet.crop((0, 0, 320, 300)), carpet.crop((200, 0, 520, 300))
+    for photo, garment, place in ((left, 1, (20, 30)), (right, 2, (140, 30))):
+        photo.paste(texture(garment, width=160, height=240), place)
+    first, second = make_print(left), make_print(right)
+    assert first is not None and second is not None and match(first, second) is None
+    crop = make_print(left.crop((120, 0, 320, 300)))
+    assert crop is not None and match(crop, first) is not None
+
+
 def test_one_watermark_on_two_photos_is_no_copy() -> None:
     first, second = (make_print(with_text(texture(seed, width=320, height=240))) for seed in (1, 2))
     assert first is not None and second is not None and match(first, second) is None
