@@ -48,7 +48,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422)
+    status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 503)
 }
 _PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpeg": {}}}, **_REFUSED}
 _PHOTO: Final[dict[str, Any]] = {"openapi_extra": BODY, "responses": _REFUSED}
@@ -124,10 +124,10 @@ class _Counter:
             RequestError: the photo or an option can't be used.
         """
         with self._metrics.timing(path):
-            content = await self._receiver.receive(request)
             if self._workers is None:
                 self._workers = anyio.CapacityLimiter(self.desk.limits.working)
-            return await anyio.to_thread.run_sync(work, content, limiter=self._workers)
+            async with self._receiver.received(request) as content:
+                return await anyio.to_thread.run_sync(work, content, limiter=self._workers)
 
 
 def _add_photo_routes(application: FastAPI, counter: _Counter) -> None:

@@ -14,12 +14,12 @@ class Limits:
         body_bytes: most bytes of an uploaded photo.
         pixels: most pixels of one, read from its header before anything is decoded.
         seconds: time in which its bytes must have arrived.
-        receiving: uploads that are received at the same time; others wait.
+        memory: most bytes of all uploads that are in memory at the same time; more are refused as too many.
         working: photos that are worked on at the same time; others wait.
     """
 
     body_bytes: int = 20 << 20
     pixels: int = 32_000_000
     seconds: float = 30.0
-    receiving: int = 8
+    memory: int = 256 << 20
     working: int = min(4, os.cpu_count() or 1)

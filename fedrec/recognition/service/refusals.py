@@ -10,6 +10,7 @@ from fedrec.errors import FedrecError
 STATUSES: Final = {
     "not-a-photo": HTTPStatus.UNPROCESSABLE_ENTITY,
     "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "busy": HTTPStatus.SERVICE_UNAVAILABLE,
     "too-slow": HTTPStatus.REQUEST_TIMEOUT,
     "wrong-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "wrong-value": HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,27 +25,31 @@ BODY: Final = {
 
 
 class Receiver:
-    """Receives photos, a few at a time.
+    """Receives photos, so many bytes at a time.
+
+    A client that sends slowly holds no more memory than it has sent, and keeps nobody else waiting.
 
     Args:
-        limits: bounds of size, time and number.
+        limits: bounds of size, time and memory.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._places = asyncio.Semaphore(limits.receiving)
+        self._held = 0
 
-    async def receive(self, request: Request) -> bytes:
-        """Read a request's body.
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[bytes]:
+        """Read a request's body, and hold its share of the memory until the block ends.
 
         Args:
             request: the request.
 
-        Returns:
+        Yields:
             The photo's file.
 
         Raises:
-            RequestError: its type isn't a photo's, it is too large or empty, or it takes too long.
+            RequestError: its type isn't a photo's, it is too large or empty, it takes too long, or too many
+                photos are in memory.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in TYPES:
@@ -52,26 +58,30 @@ class Receiver:
             )
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared[:20]) > self._limits.body_bytes:
-            raise RequestError("too-large", f"a photo may have {self._limits.body_bytes >> 20} MiB")
-        async with self._places:
-            try:
-                async with asyncio.timeout(self._limits.seconds):
-                    return await self._read(request)
-            except TimeoutError:
-                raise RequestError(
-                    "too-slow", f"the photo didn't arrive within {self._limits.seconds:g} s"
-                ) from None
-            except ClientDisconnect:
-                raise RequestError(
-                    "not-a-photo", "the connection ended before the photo had arrived"
-                ) from None
-
-    async def _read(self, request: Request) -> bytes:
+            raise self._too_large()
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > self._limits.body_bytes:
-                raise RequestError("too-large", f"a photo may have {self._limits.body_bytes >> 20} MiB")
+        try:
+            await self._read_in_time(request, body)
+            yield bytes(body)
+        finally:
+            self._held -= len(body)
+
+    async def _read_in_time(self, request: Request, body: bytearray) -> None:
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                async for part in request.stream():
+                    body += part
+                    self._held += len(part)
+                    if len(body) > self._limits.body_bytes:
+                        raise self._too_large()
+                    if self._held > self._limits.memory:
+                        raise RequestError("busy", "too many photos are being looked at: try again")
+        except TimeoutError:
+            raise RequestError("too-slow", f"the photo didn't arrive in {self._limits.seconds:g} s") from None
+        except ClientDisconnect:
+            raise RequestError("not-a-photo", "the connection ended before the photo had arrived") from None
         if not body:
             raise RequestError("not-a-photo", "the body is empty")
-        return bytes(body)
+
+    def _too_large(self) -> RequestError:
+        return RequestError("too-large", f"a photo may have {self._limits.body_bytes >> 20} MiB")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
+from starlette.types import Message
 
 from fedrec.recognition.model import open_model
 from fedrec.recognition.service.desk import Desk
+from fedrec.recognition.service.refusals import RequestError
+from fedrec.recognition.service.uploads import Receiver
 from tests.recognition.service.conftest import JPEG, LIMITS, Service, client_of, encoded
 from tests.support.bundles import write_tiny_bundle
 
@@ -154,3 +160,56 @@ def test_no_photo_is_written_anywhere(
         assert service.client.post(path, content=content, headers=JPEG).status_code == 200
     assert not list(tmp_path.iterdir())
     assert {path: path.stat().st_mtime_ns for path in service.catalogue.folder.rglob("*")} == before
+
+
+def request_of(parts: Iterator[bytes], *, pause: float = 0.0) -> Request:
+    """A request whose body arrives in parts."""
+
+    async def receive() -> Message:
+        await asyncio.sleep(pause)
+        part = next(parts, None)
+        return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"image/jpeg")]}
+    return Request(scope, receive)
+
+
+async def received(receiver: Receiver, request: Request) -> bytes:
+    async with receiver.received(request) as content:
+        return content
+
+
+def test_a_slow_client_is_ended_and_keeps_nobody_waiting() -> None:
+    receiver = Receiver(replace(LIMITS, seconds=0.3))
+
+    async def both() -> tuple[str, bytes]:
+        slow = [
+            asyncio.create_task(received(receiver, request_of(iter([b"x"] * 1000), pause=0.05)))
+            for _ in range(300)
+        ]
+        await asyncio.sleep(0.1)
+        quick = await received(receiver, request_of(iter([b"photo"])))
+        assert not any(task.done() for task in slow)
+        ended = await asyncio.gather(*slow, return_exceptions=True)
+        return {str(getattr(error, "error", error)) for error in ended}.pop(), quick
+
+    assert asyncio.run(both()) == ("too-slow", b"photo")
+
+
+def test_more_than_fits_in_memory_is_refused_and_what_has_ended_makes_room() -> None:
+    receiver = Receiver(replace(LIMITS, memory=2500))
+
+    async def several() -> list[str]:
+        answers = []
+        async with receiver.received(request_of(iter([b"x" * 1000]))):
+            async with receiver.received(request_of(iter([b"x" * 1000]))):
+                for _ in range(2):
+                    try:
+                        await received(receiver, request_of(iter([b"x" * 1000])))
+                    except RequestError as error:
+                        answers.append(error.error)
+            await received(receiver, request_of(iter([b"x" * 1000])))
+        await received(receiver, request_of(iter([b"x" * 2000])))
+        return answers
+
+    assert asyncio.run(several()) == ["busy", "busy"]
