@@ -11,7 +11,9 @@ from fedrec.recognition.catalogue.rounding import rounded
 from fedrec.recognition.catalogue.usearch_library import Index, MetricKind, search
 from fedrec.recognition.catalogue.vector_index import Keys
 
-_BREADTH: Final = 256
+_BREADTH: Final = 160
+"""Neighbours that a search keeps while it follows the graph."""
+_LINKS: Final = 32
 _FEW: Final = 20_000
 
 
@@ -33,7 +35,12 @@ class GraphIndex:
 
     def __init__(self, dimension: int, saved: bytes | memoryview | None = None) -> None:
         self._index = Index(
-            ndim=dimension, metric=MetricKind.Cos, dtype="i8", expansion_search=_BREADTH, expansion_add=128
+            ndim=dimension,
+            metric=MetricKind.Cos,
+            dtype="i8",
+            connectivity=_LINKS,
+            expansion_add=_BREADTH,
+            expansion_search=_BREADTH,
         )
         if saved is not None:
             self._index.load(saved)
