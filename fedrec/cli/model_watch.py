@@ -86,15 +86,17 @@ def watch(given: WatchOptions) -> None:
     model = open_model(given.model)
     usual = read_reference(given.reference or bundle_folder(given.model) / REFERENCE)
     usual.check_model(model.embedding_id, model.classes)
-    watched, count = Watch(usual), 0
+    watched, count, alarms = Watch(usual), 0, 0
     for path, recognition, look in _seen(model, photo_files(given.photos)):
         count += 1
         for alarm in watched.add(recognition.embedding, recognition.probabilities, look):
+            alarms += 1
             _show(alarm, path, count, as_json=given.as_json)
     standing = watched.standing
     if given.as_json:
         summary = {
             "photos": count,
+            "alarms": alarms,
             "windows": standing.windows,
             "windows_with_alarms": standing.alarmed,
             "latest": standing.values,
@@ -105,9 +107,7 @@ def watch(given: WatchOptions) -> None:
         typer.echo(f"{counted(count, 'photo')}: too few to tell, at least {min(usual.limits)} are needed")
     else:
         windows = counted(standing.windows, "window")
-        typer.echo(
-            f"{counted(count, 'photo')}, {windows} of {max(usual.limits)}: {standing.alarmed} with an alarm"
-        )
+        typer.echo(f"{counted(count, 'photo')}, {windows} of {max(usual.limits)}: {counted(alarms, 'alarm')}")
 
 
 def _seen(model: RecognitionModel, paths: Sequence[Path]) -> Iterator[tuple[Path, Recognition, Look]]:

@@ -244,7 +244,7 @@ def test_the_commands_make_a_reference_and_name_blur_and_darkness(
     assert "100 photos" in told.stdout and "torn.png: can't be read" in told.stderr
     asked = ["model", "watch", str(tmp_path)]
     assert run.invoke(app, [*asked, str(tmp_path / "usual")]).stdout == (
-        "100 photos, 1 window of 100: 0 with an alarm\n"
+        "100 photos, 1 window of 100: 0 alarms\n"
     )
     told = run.invoke(app, [*asked, str(tmp_path / "soft")], catch_exceptions=False)
     assert "ALARM blur after 50 photos: The photos are less sharp than usual. Look at: a lens" in told.stdout
