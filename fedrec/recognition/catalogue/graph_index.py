@@ -11,8 +11,9 @@ from fedrec.recognition.catalogue.rounding import rounded
 from fedrec.recognition.catalogue.usearch_library import Index, MetricKind, search
 from fedrec.recognition.catalogue.vector_index import Keys
 
-_BREADTH: Final = 160
+_BREADTH: Final = 320
 """Neighbours that a search keeps while it follows the graph."""
+_BREADTH_ADDING: Final = 160
 _LINKS: Final = 32
 _FEW: Final = 20_000
 
@@ -39,7 +40,7 @@ class GraphIndex:
             metric=MetricKind.Cos,
             dtype="i8",
             connectivity=_LINKS,
-            expansion_add=_BREADTH,
+            expansion_add=_BREADTH_ADDING,
             expansion_search=_BREADTH,
         )
         if saved is not None:
