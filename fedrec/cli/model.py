@@ -24,6 +24,10 @@ class _Commands(LazyGroup):
             "fedrec.cli.model_watch:watch",
             "Raise an alarm when photos are blurred, dark, of one class or foreign.",
         ),
+        "compress": (
+            "fedrec.cli.model_compress:compress",
+            "Make a smaller and faster bundle that agrees with the original, or none.",
+        ),
     }
 
 

@@ -134,6 +134,44 @@ class Calibration(Strict):
     photos: Annotated[int, Field(ge=1)] | None = None
 
 
+class CompressionRow(Strict):
+    """What was measured of one graph.
+
+    Attributes:
+        method: how it was made; the first row is the original.
+        bytes: size of its file.
+        milliseconds: processor time of one photo on one core of the machine that compressed it.
+        agreement: share of the photos to which it gives the original's class.
+        accuracy: on labelled public photos; None without any.
+        verdict: whether it was kept, or why not.
+    """
+
+    method: Line
+    bytes: Annotated[int, Field(ge=1, le=LARGEST_GRAPH)]
+    milliseconds: Annotated[float, Field(ge=0)]
+    agreement: Figure
+    accuracy: Figure | None
+    verdict: Line
+
+
+class Compression(Strict):
+    """How a graph was made smaller, and what was compared.
+
+    Attributes:
+        original: hash of the graph that it was made from.
+        calibrated_on: photos that gave the ranges of integers.
+        measured_on: photos that the agreement was measured on.
+        counted: number of these that count.
+        rows: the original and all candidates.
+    """
+
+    original: Hash
+    calibrated_on: Line
+    measured_on: Line
+    counted: Annotated[int, Field(ge=0)]
+    rows: Annotated[tuple[CompressionRow, ...], FailFast(), Field(min_length=2, max_length=20)]
+
+
 class Manifest(Strict):
     """The content of ``model.json``.
 
@@ -153,6 +191,7 @@ class Manifest(Strict):
         measured: figures.
         checked: the comparison with the network.
         warnings: what limits the model or its guarantee.
+        compression: how the graph was made smaller; None for a graph as it was exported.
     """
 
     version: Literal[1] = 1
@@ -170,6 +209,7 @@ class Manifest(Strict):
     measured: Annotated[tuple[Measured, ...], FailFast(), Field(max_length=100)] = ()
     checked: Checked
     warnings: Lines = ()
+    compression: Compression | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,0 +1,1 @@
+"""Make a bundle's model smaller and faster, and keep only what agrees with the original."""

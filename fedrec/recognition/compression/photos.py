@@ -1,0 +1,84 @@
+"""The public photos that a compression needs: synthetic ones, or a folder of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from fedrec._internal.text import counted
+from fedrec.errors import DataError
+from fedrec.recognition.compression.measuring import PhotoSample
+from fedrec.recognition.export.comparison import public_photos
+from fedrec.vision.folders import decode, list_pictures
+
+CALIBRATION: Final = 48
+TESTED: Final = 200
+LEAST_PHOTOS: Final = 100
+MOST_PHOTOS: Final = 2000
+
+
+@dataclass(frozen=True)
+class CompressionPhotos:
+    """Photos to calibrate on, and others to measure on.
+
+    Attributes:
+        calibration: photos that give the ranges of integers.
+        text: what these are.
+        tested: photos to measure on.
+    """
+
+    calibration: Sequence[Image.Image]
+    text: str
+    tested: PhotoSample
+
+
+def synthetic_photos() -> CompressionPhotos:
+    """Return synthetic product photos."""
+    made = public_photos(CALIBRATION + TESTED)
+    tested = PhotoSample(
+        made[CALIBRATION:],
+        [None] * TESTED,
+        text=f"{TESTED} synthetic photos, those of which the original is sure",
+        foreign=True,
+    )
+    return CompressionPhotos(made[:CALIBRATION], f"{CALIBRATION} synthetic photos", tested)
+
+
+def folder_photos(folder: Path, classes: Sequence[str]) -> CompressionPhotos:
+    """Read public photos, every other one to calibrate on, and the rest to measure on.
+
+    Args:
+        folder: folders of photos, each with a class's name where they are labelled.
+        classes: the model's classes.
+
+    Returns:
+        The photos.
+
+    Raises:
+        DataError: there are too few that can be read.
+    """
+    listed = list_pictures(folder).pictures
+    step = -(-len(listed) // MOST_PHOTOS)
+    photos: list[Image.Image] = []
+    labels: list[int | None] = []
+    for picture in listed[::step] if step else ():
+        try:
+            photos.append(decode(picture.path))
+        except DataError:
+            continue
+        labels.append(classes.index(picture.label) if picture.label in classes else None)
+    if len(photos) < LEAST_PHOTOS:
+        raise DataError(
+            f"{folder} has {counted(len(photos), 'readable photo')}, and {LEAST_PHOTOS} are needed: half to "
+            "calibrate on, half to measure on"
+        )
+    calibration = photos[::2]
+    spread = calibration[:: -(-len(calibration) // CALIBRATION)]
+    tested = PhotoSample(
+        photos[1::2], labels[1::2], text=f"{len(photos[1::2])} public photos of --calibrate", foreign=False
+    )
+    return CompressionPhotos(spread, f"{len(spread)} public photos of --calibrate", tested)

@@ -1,0 +1,231 @@
+"""A smaller model is kept only if it agrees with the original and no other is in nothing worse."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from fedrec.errors import ConfigError
+from fedrec.recognition.bundle.card import card
+from fedrec.recognition.bundle.manifest import CompressionRow, Manifest
+from fedrec.recognition.bundle.photo_inputs import prepared
+from fedrec.recognition.bundle.session import Session
+from fedrec.recognition.compression import compressing
+from fedrec.recognition.compression.choosing import best, judged
+from fedrec.recognition.compression.compressing import METHODS, compressed
+from fedrec.recognition.compression.measuring import Measurement, PhotoSample, agreement
+from fedrec.recognition.compression.photos import CompressionPhotos
+from fedrec.recognition.compression.pruning import pruned
+from fedrec.recognition.compression.quantisation import quantisable, quantised
+from fedrec.recognition.export.bundles import write_bundle
+from fedrec.recognition.export.canonical_graph import canonical_graph
+from fedrec.recognition.model import open_model
+from tests.support.bundles import INPUT, SIDE, tiny_graph, tiny_manifest
+
+CHANNELS = 48
+
+
+def network() -> bytes:
+    """The tiny model behind three convolutions: two that lose nothing of a colour, and their inverse."""
+    model, rng = tiny_graph(), np.random.default_rng(0)
+    orthogonal = np.linalg.qr(rng.normal(size=(CHANNELS, CHANNELS)))[0]
+    first = orthogonal[:, :3].reshape(CHANNELS, 3, 1, 1) * np.geomspace(0.5, 2, CHANNELS)[:, None, None, None]
+    middle = np.zeros((CHANNELS, CHANNELS, 3, 3))
+    middle[:, :, 1, 1] = np.diag(1 / np.geomspace(0.5, 2, CHANNELS))
+    last = orthogonal[:, :3].T.reshape(3, CHANNELS, 1, 1)
+    weights = {"first": first, "middle": middle, "last": last}
+    nodes = {node.output[0]: node for node in model.graph.node}
+    convolutions = [
+        helper.make_node("Conv", ["maps", "first"], ["one"]),
+        helper.make_node("Conv", ["one", "middle"], ["two"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["two", "last"], ["restored"]),
+    ]
+    nodes["means"].input[0] = "restored"
+    nodes["evidence_wide16"].input[0] = "restored"
+    ordered = list(model.graph.node)
+    at = next(i for i, node in enumerate(ordered) if node.output[0] == "maps") + 1
+    ordered[at:at] = convolutions
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    for name, values in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    return canonical_graph(model)
+
+
+GRAPH = network()
+
+
+def colours(count: int, seed: int) -> list[Image.Image]:
+    rng = np.random.default_rng(seed)
+    return [
+        Image.fromarray(
+            np.clip(rng.integers(0, 256, 3) + rng.integers(-9, 9, (20, 20, 3)), 0, 255).astype(np.uint8)
+        )
+        for _ in range(count)
+    ]
+
+
+def session(graph: bytes) -> Session:
+    return Session(graph, inputs=(INPUT,), classes=3, embedding=6)
+
+
+@pytest.fixture(scope="module")
+def int8() -> bytes:
+    return quantised(GRAPH, inputs=(INPUT,), photos=colours(16, seed=1))
+
+
+def stored(graph: bytes) -> dict[str, NDArray[Any]]:
+    model = onnx.load_model_from_string(graph)
+    return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+
+
+def test_weights_are_rounded_to_integers_with_a_scale_of_each_channel(int8: bytes) -> None:
+    """Against the definition: w = scale * integer, the largest of a channel being 127."""
+    before, after = stored(GRAPH), stored(int8)
+    for name in ("first", "middle", "last"):
+        integers, scales = after[f"{name}_quantized"], after[f"{name}_scale"]
+        assert integers.dtype == np.int8 and scales.shape == (len(before[name]),)
+        largest = np.abs(before[name].astype(np.float64)).reshape(len(scales), -1).max(axis=1)
+        np.testing.assert_allclose(scales, largest / 127, rtol=0.02)
+        rebuilt = integers * scales.reshape(-1, 1, 1, 1)
+        assert (np.abs(rebuilt - before[name]) <= 0.51 * scales.reshape(-1, 1, 1, 1)).all()
+
+
+def test_the_head_stays_in_float_and_its_evidence_sums_to_the_scores(int8: bytes) -> None:
+    model = onnx.load_model_from_string(int8)
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.op_type != "Conv" and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            weights = [producers[name] for name in node.input[1:] if name in producers]
+            assert not any(each.op_type == "DequantizeLinear" for each in weights), node.op_type
+    found = session(int8).run(prepared([INPUT], colours(4, seed=2)), evidence=True)
+    sums = found.evidence["wide16"].mean(axis=(2, 3)) + found.offset
+    np.testing.assert_allclose(sums, found.scores, atol=1e-4)
+    assert {each.domain for each in model.opset_import} == {""}
+
+
+def test_a_quantised_graph_is_smaller_and_says_nearly_the_same(int8: bytes) -> None:
+    assert len(int8) < 0.4 * len(GRAPH)
+    photos = colours(40, seed=3)
+    float_, integer = (
+        np.concatenate([session(graph).run(prepared([INPUT], [each])).probabilities for each in photos])
+        for graph in (GRAPH, int8)
+    )
+    assert np.abs(float_ - integer).max() < 0.1
+    assert not np.array_equal(float_, integer)
+
+
+def chain(*groups: int) -> onnx.ModelProto:
+    """Convolutions one after another, with so many groups."""
+    nodes = [
+        helper.make_node("Conv", [f"v{i}", f"w{i}"], [f"v{i + 1}"], name=f"conv{i}", group=count)
+        for i, count in enumerate(groups)
+    ]
+    value = helper.make_tensor_value_info
+    ends = [value(name, TensorProto.FLOAT, ["n", 8, SIDE, SIDE]) for name in ("v0", f"v{len(groups)}")]
+    return helper.make_model(helper.make_graph(nodes, "chain", ends[:1], ends[1:]))
+
+
+def test_a_depthwise_convolution_behind_the_first_stays_in_float_with_it() -> None:
+    assert quantisable(chain(1, 8, 1, 8).graph) == ["conv2", "conv3"]
+    assert quantisable(chain(1, 1, 8).graph) == ["conv0", "conv1", "conv2"]
+
+
+def test_pruning_zeroes_the_smallest_weights_of_each_tensor() -> None:
+    before, after = stored(GRAPH), stored(pruned(GRAPH, share=0.5))
+    for name in ("first", "last"):
+        order = np.sort(np.abs(before[name]).ravel())
+        expected = np.where(np.abs(before[name]) < order[len(order) // 2], 0, before[name])
+        np.testing.assert_array_equal(after[name], expected)
+    np.testing.assert_array_equal(after["scale"], before["scale"])
+
+
+def row(
+    method: str, size: int, time: float, agreement: float, accuracy: float | None = None
+) -> CompressionRow:
+    return CompressionRow(
+        method=method, bytes=size, milliseconds=time, agreement=agreement, accuracy=accuracy, verdict=""
+    )
+
+
+def test_only_sound_candidates_on_the_front_are_kept() -> None:
+    rows = judged(
+        [
+            row("original", 100, 10.0, 1.0),
+            row("same size, no faster", 100, 9.8, 0.99),
+            row("smaller", 50, 9.9, 0.98),
+            row("small and fast", 30, 5.0, 0.975),
+            row("worse than that", 30, 6.0, 0.975),
+            row("wrong", 10, 1.0, 0.9699),
+        ]
+    )
+    assert [each.verdict.split(":")[0] for each in rows] == [
+        "original", "not on the front", "kept", "kept", "not on the front", "refused",
+    ]  # fmt: skip
+    chosen = best(rows)
+    assert chosen is not None and chosen.method == "small and fast"
+    assert best(judged([row("original", 100, 10.0, 1.0), row("wrong", 1, 1.0, 0.5)])) is None
+
+
+def test_of_foreign_photos_only_those_count_of_which_the_original_is_sure() -> None:
+    first = Measurement(np.array([[0.6, 0.4], [0.45, 0.45], [0.1, 0.9]], np.float32), 1.0)
+    other = Measurement(np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]], np.float32), 1.0)
+    assert agreement(first, other, foreign=True) == (0.5, 2)
+    share, count = agreement(first, other, foreign=False)
+    assert share == pytest.approx(1 / 3) and count == 3
+    assert other.accuracy([0, 0, None]) == 0.5 and other.accuracy([None] * 3) is None
+
+
+def photos() -> CompressionPhotos:
+    made = colours(60, seed=5)
+    labels = [int(np.asarray(each).mean(axis=(0, 1)).argmax()) for each in made]
+    return CompressionPhotos(
+        colours(16, seed=4), "colours", PhotoSample(made, list(labels), "60 colours", False)
+    )
+
+
+def test_a_compressed_bundle_opens_and_tells_how_it_was_made(tmp_path: Path) -> None:
+    manifest = tiny_manifest(GRAPH)
+    made = compressed(manifest, GRAPH, photos=photos(), methods=["int8"])
+    assert made.bundle is not None and made.rows[0].method == "original"
+    write_bundle(made.bundle, tmp_path / "small")
+    found = open_model(tmp_path / "small")
+    told = found.manifest.compression
+    assert told is not None and told.original == manifest.graph.sha256 and told.counted == 60
+    assert found.manifest.graph.precision == "int8" and found.embedding_id != manifest.embedding_id
+    assert found.manifest.measured[-1].value == told.rows[1].accuracy
+    assert "int8, static, per channel" in card(found.manifest) and "60 colours" in card(found.manifest)
+    with pytest.raises(ConfigError, match="int8 already"):
+        compressed(found.manifest, made.bundle.graph, photos=photos())
+
+
+def test_a_graph_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a per-channel scale on the wrong axis would."""
+
+    def wrong(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> bytes:
+        model = onnx.load_model_from_string(graph)
+        for weight in model.graph.initializer:
+            if weight.name == "last":
+                values = numpy_helper.to_array(weight)[[1, 2, 0]]
+                weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), "last"))
+        return canonical_graph(model)
+
+    methods = {"int8": dataclasses.replace(METHODS["int8"], make=wrong)}
+    monkeypatch.setattr(compressing, "METHODS", methods)
+    made = compressed(tiny_manifest(GRAPH), GRAPH, photos=photos(), methods=["int8"])
+    assert made.bundle is None and made.rows[1].verdict.startswith("refused") and made.rows[1].agreement < 0.5
+
+
+def test_a_backbone_alone_and_an_unknown_method_are_refused() -> None:
+    with pytest.raises(ConfigError, match="backbone alone"):
+        compressed(tiny_manifest(GRAPH, classes=False), GRAPH, photos=photos())
+    with pytest.raises(ConfigError, match="not magic"):
+        compressed(tiny_manifest(GRAPH), GRAPH, photos=photos(), methods=["magic"])
