@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from pydantic import ValidationError
@@ -73,7 +73,7 @@ def reindex(
     server: Annotated[
         str | None,
         typer.Option(
-            help="Keep the vectors on the Qdrant server of this address; 'none' for on this machine."
+            help="Keep the vectors on the Qdrant server of this address; 'here' for on this machine."
         ),
     ] = None,
 ) -> None:
@@ -85,6 +85,10 @@ def reindex(
         _reindex(opened, used, tell)
         _write_index(opened, tell)
     typer.echo(f"embedding: {used.used.description}")
+
+
+_HERE: Final = "here"
+"""Instead of an address: vectors stay on this machine."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def _write_index(opened: Catalogue, tell: Tell) -> None:
 
 
 def _address(text: str) -> str | None:
-    if text == "none":
+    if text == _HERE:
         return None
     from fedrec.recognition.catalogue.qdrant import check_address
 

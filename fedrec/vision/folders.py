@@ -86,7 +86,7 @@ class Listing:
 
 
 def decode(
-    source: Path | BinaryIO, *, least_side: int | None = None, most_pixels: int = MAX_PIXELS
+    source: Path | BinaryIO, *, least_side: int | None = None, most_pixels: int | None = None
 ) -> Image.Image:
     """Decode one picture as people see it.
 
@@ -97,7 +97,7 @@ def decode(
         source: the file, or its content as a file that is open for reading.
         least_side: a short side in pixels that is enough: a JPEG may be decoded at a half, a quarter or an
             eighth of its size then, in a fraction of the time. None for all pixels.
-        most_pixels: a picture with more is refused before it is decoded.
+        most_pixels: a picture with more is refused before it is decoded; None for ``MAX_PIXELS``.
 
     Returns:
         The picture in mode RGB.
@@ -106,12 +106,11 @@ def decode(
         DataError: the file is not a whole picture of a known format, or has too many pixels; the text is a
             reason of one line, without the path.
     """
+    most = MAX_PIXELS if most_pixels is None else most_pixels
     try:
         with Image.open(source, formats=_FORMATS) as opened:
-            if opened.width * opened.height > most_pixels:
-                raise DataError(
-                    f"{opened.width} x {opened.height} pixels are over the limit of {most_pixels}"
-                )
+            if opened.width * opened.height > most:
+                raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {most}")
             if least_side is not None:
                 opened.draft(None, (least_side, least_side))
             opened.load()

@@ -130,7 +130,7 @@ class EfficientNetLite:
 
     def _network(self, size: int) -> Any:
         self.check()
-        package = importlib.import_module(_ARCHITECTURE)
+        package = importlib.import_module("efficientnet_lite_pytorch")
         state = self._state()
         with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced next
             # The package fixes the padding for one size of pictures.
