@@ -163,9 +163,25 @@ class _Fetching:
             raise ProtocolError("the model's manifest names another graph than the server has signed")
         if manifest.training is None or manifest.training.training_id != self._id:
             raise ProtocolError("the model's manifest is of another training")
-        if manifest.classes != self.plan.classes or manifest.model != self.plan.model:
+        if not self._fits_plan(manifest):
             raise ProtocolError("the model's manifest doesn't fit the plan of its training")
         return manifest
+
+    def _fits_plan(self, manifest: Manifest) -> bool:
+        """Tell whether what the plan says stands in the manifest; epsilon is the server's own statement."""
+        plan, training, privacy = self.plan, manifest.training, manifest.privacy
+        if training is None or privacy is None:
+            return False
+        private = plan.noise_multiplier is not None
+        return (
+            (manifest.model, manifest.model_code, manifest.classes)
+            == (plan.model, plan.model_code, plan.classes)
+            and (training.deployed, training.merchants) == (True, len(plan.roster))
+            and training.records == plan.records_total
+            and (privacy.mode, privacy.unit, privacy.scheme) == (plan.mode, plan.unit, plan.scheme)
+            and privacy.delta == (plan.delta if private else None)
+            and (privacy.epsilon is not None) == private
+        )
 
     def graph(self, offer: BundleOffer, path: Path) -> None:
         told = offer.graph

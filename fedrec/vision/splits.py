@@ -12,6 +12,8 @@ from fedrec.vision.imageset import ImageSet
 
 EVALUATION_SPLIT: Final = "eval-data"
 """Name of the split that is public photos of the operator's own."""
+VALIDATION_SPLIT: Final = "validation"
+"""Name of the split by which rounds are compared."""
 METRICS_SHARE: Final = 0.2
 """Share of the training records held out for the final metrics if there is no test or validation split."""
 VALIDATION_SHARE: Final = 0.1

@@ -75,9 +75,17 @@ class Federation:
 
     def manifest(self, graph: bytes, **changes: Any) -> Manifest:
         made = tiny_manifest(graph)
-        assert made.training is not None
-        training = made.training.model_copy(update={"training_id": self.plan.training_id})
-        values = {"model": self.plan.model, "classes": self.plan.classes, "training": training}
+        assert made.training is not None and made.privacy is not None
+        training = made.training.model_copy(
+            update={
+                "training_id": self.plan.training_id,
+                "merchants": len(self.plan.roster),
+                "records": self.plan.records_total,
+            }
+        )
+        privacy = made.privacy.model_copy(update={"delta": self.plan.delta})
+        values: dict[str, Any] = {"model": self.plan.model, "classes": self.plan.classes}
+        values |= {"training": training, "privacy": privacy}
         return made.model_copy(update=values | changes)
 
     def offers(
@@ -304,10 +312,16 @@ def test_what_the_server_signed_must_fit_the_plan_and_be_a_model(
     federation: Federation, tmp_path: Path
 ) -> None:
     graph = tiny_graph().SerializeToString()
+    privacy = federation.manifest(graph).privacy
+    assert privacy is not None
     wrong = [
         (tiny_manifest(graph), "of another training"),
         (federation.manifest(graph, classes=("a", "b", "x")), "doesn't fit the plan"),
         (federation.manifest(graph, model="other"), "doesn't fit the plan"),
+        *(
+            (federation.manifest(graph, privacy=privacy.model_copy(update=change)), "doesn't fit the plan")
+            for change in ({"delta": 1e-12}, {"mode": "local"}, {"unit": "product"}, {"epsilon": None})
+        ),
         (federation.manifest(tiny_graph(scale=2.0).SerializeToString()), "another graph"),
     ]
     for manifest, match in wrong:

@@ -7,14 +7,16 @@ from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
+from fedrec._internal.text import one_line
 from fedrec.recognition.bundle.manifest import GRAPH, Manifest
 
-_SPECIAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|#"})
+_LONGEST: Final = 2000
+_SPECIAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|#~&"})
 
 
 def _plain(value: object) -> object:
     """Escape what Markdown and HTML would read as markup."""
-    return value.translate(_SPECIAL) if isinstance(value, str) else value
+    return one_line(value, most=_LONGEST).translate(_SPECIAL) if isinstance(value, str) else value
 
 
 def card(manifest: Manifest) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 _UINT8: Final = 2
+_ROUNDING: Final = 0.01
 _EMPTY: Final = np.zeros((0, 0), dtype=np.float32)
 
 
@@ -108,9 +109,7 @@ class Session:
             raise DataError(f"the model can't be computed: {one_line(error)}") from None
         arrays = {name: np.asarray(each) for name, each in zip(wanted, found, strict=True)}
         for name, each in arrays.items():
-            rows = name == EMBEDDING and (self._length is None or each.shape == (count, self._length))
-            scored = name != EMBEDDING and each.shape[:2] == (count, self._classes)
-            if each.dtype != np.float32 or not (rows or scored) or not np.isfinite(each).all():
+            if not self._usable(name, each, count):
                 raise DataError(f"the model gives no usable numbers as {name}")
         maps = {
             each.name: arrays[EVIDENCE + each.name] for each in self.inputs if EVIDENCE + each.name in arrays
@@ -122,6 +121,23 @@ class Session:
             offset=arrays.get(OFFSET, _EMPTY),
             evidence=maps,
         )
+
+    def _usable(self, name: str, values: NDArray[Any], count: int) -> bool:
+        """Tell whether an output has its shape, and numbers that can be what its name says."""
+        if values.dtype != np.float32 or not np.isfinite(values).all():
+            return False
+        if name == EMBEDDING:
+            length = self._length or (values.shape[1] if values.ndim == 2 else 0)
+            right = values.shape == (count, length)
+            return right and bool((np.abs(np.linalg.norm(values, axis=1) - 1) < _ROUNDING).all())
+        if name.startswith(EVIDENCE):
+            return values.ndim == 4 and values.shape[:2] == (count, self._classes)
+        right = values.shape == (count, self._classes)
+        return right and (name != PROBABILITIES or _sums_to_one(values))
+
+
+def _sums_to_one(values: NDArray[Any]) -> bool:
+    return bool((values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < _ROUNDING).all())
 
 
 def _sides(value: ValueInfoProto) -> tuple[int, ...]:
@@ -159,4 +175,6 @@ def session_of(manifest: Manifest, graph: bytes, *, where: str) -> Session:
         raise DataError(f"{where}: {error}") from None
     if made.has_evidence != (manifest.evidence == "exact"):
         raise DataError(f"{where}: the graph's evidence isn't what the manifest says")
+    if (made.one_photo, made.opset) != (manifest.graph.one_photo, manifest.graph.opset):
+        raise DataError(f"{where}: the graph isn't of the kind that the manifest says")
     return made

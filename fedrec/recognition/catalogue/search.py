@@ -74,6 +74,7 @@ class Searcher:
 
     def __init__(self, catalogue: Catalogue, index: VectorIndex, *, content: str | None, tell: Tell) -> None:
         self._catalogue, self.index, self._content, self._tell = catalogue, index, content, tell
+        self._embedding_id = catalogue.model.embedding_id
         self._dimension, self._count = catalogue.model.dimension, len(index.keys())
         self._mutex = threading.Lock()
 
@@ -82,10 +83,17 @@ class Searcher:
 
         Returns:
             The content key that it is of now.
+
+        Raises:
+            ConfigError: the catalogue's vectors are of another model since it was opened.
         """
         with self._mutex:
             content = self._catalogue.content_key
             if content != self._content:
+                if self._catalogue.model.embedding_id != self._embedding_id:
+                    raise ConfigError(
+                        f"{self._catalogue.folder} has the vectors of another model now: open it again"
+                    )
                 bring_up_to_date(self.index, self._catalogue, tell=self._tell)
                 self._content, self._count = content, len(self.index.keys())
             return content

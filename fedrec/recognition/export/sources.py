@@ -19,7 +19,7 @@ from fedrec.recognition.bundle.manifest import Measured, Privacy, Training
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
-from fedrec.vision.splits import EVALUATION_SPLIT
+from fedrec.vision.splits import EVALUATION_SPLIT, VALIDATION_SPLIT
 from fedrec.vision.stored_parameters import load_parameters
 
 REPORT = "report.json"
@@ -89,7 +89,7 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
             classes=plan.classes,
             training=_training(plan, report),
             privacy=_privacy(report),
-            measured=_measured(report),
+            measured=_measured(report, chosen=plan.early_stopping is not None),
             warnings=tuple(one_line(text, most=_LONGEST_WARNING) for text in report["warnings"]),
         )
     # A report of another version lacks fields or has others in their place.
@@ -148,7 +148,7 @@ def _privacy(report: Mapping[str, Any]) -> Privacy:
     )
 
 
-def _measured(report: Mapping[str, Any]) -> tuple[Measured, ...]:
+def _measured(report: Mapping[str, Any], *, chosen: bool) -> tuple[Measured, ...]:
     told = report["metrics"]
     if told["accuracy"] is None:
         return ()
@@ -156,8 +156,10 @@ def _measured(report: Mapping[str, Any]) -> tuple[Measured, ...]:
     photos = (
         "public photos of the operator (--eval-data)"
         if public
-        else f"the {told['split']} split of the simulation's photos, which the training didn't use"
+        else f"the {told['split']} split of the simulation's photos, of which no gradient was taken"
     )
+    if chosen and told["split"] in (EVALUATION_SPLIT, VALIDATION_SPLIT):
+        photos += "; the best round was chosen by them, so that the figure is too high"
     interval = told.get("accuracy_interval")
     return (
         Measured(

@@ -36,7 +36,10 @@ def _along(picture: Luminance, direction: str) -> float:
     lines = _lines(picture, direction)
     last = lines.shape[1] - _WINDOW + 1
     # A running sum would carry NaN from outside a diagonal through all of it.
-    blurred = np.mean([lines[:, start : start + last] for start in range(_WINDOW)], axis=0)
+    blurred = lines[:, :last].copy()
+    for start in range(1, _WINDOW):
+        blurred += lines[:, start : start + last]
+    blurred /= _WINDOW
     half = _WINDOW // 2
     before = np.abs(np.diff(lines[:, half:-half], axis=1))
     after = np.abs(np.diff(blurred, axis=1))
@@ -55,6 +58,8 @@ def _lines(picture: Luminance, direction: str) -> Luminance:
     if direction == "down":
         return picture.T
     tall = picture if direction == "falling" else picture[:, ::-1]
+    # No diagonal is longer than the shorter side; turned over, it stays one.
+    tall = tall if tall.shape[0] <= tall.shape[1] else tall.T
     height, width = tall.shape
     sheared = np.full((height + width - 1, height), np.nan, dtype=np.float32)
     rows = np.arange(height)[:, None]

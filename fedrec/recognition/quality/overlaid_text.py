@@ -22,6 +22,10 @@ _GAP: Final = 1.2
 _SAME_LEVEL: Final = 3.0
 """Overlaid text has one colour, a print on cloth is lit unevenly."""
 
+_MOST_REGIONS: Final = 20_000
+_MOST_SHAPES: Final = 1000
+"""More are no line of text but a pattern, and would take minutes: only the first ones are looked at."""
+
 
 class _Shape(NamedTuple):
     """A connected region that may be a character; ``level`` is the luminance of its strokes."""
@@ -46,9 +50,11 @@ def text_characters(picture: Luminance) -> int:
 def _shapes(mask: NDArray[np.bool_], picture: Luminance, quantile: float) -> list[_Shape]:
     # The stubs leave open whether the regions or their number alone are returned.
     regions = cast("tuple[NDArray[np.int32], int]", label(mask, structure=np.ones((3, 3))))[0]
-    found = []
+    found: list[_Shape] = []
     boxes: list[tuple[slice, slice]] = find_objects(regions)
-    for number, box in enumerate(boxes, start=1):
+    for number, box in enumerate(boxes[:_MOST_REGIONS], start=1):
+        if len(found) == _MOST_SHAPES:
+            break
         height, width = (side.stop - side.start for side in box)
         if not _LOWEST <= height <= _HIGHEST * len(mask) or width > _WIDEST * height:
             continue

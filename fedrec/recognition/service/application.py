@@ -46,6 +46,8 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self)",
     "Cache-Control": "no-store",
+    # An idle connection would take a place of those that there are.
+    "Connection": "close",
 }
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 503)
@@ -242,9 +244,7 @@ async def _wrong_value(request: Request, error: Exception) -> JSONResponse:
 
 
 def _problem(error: str, detail: str, status: HTTPStatus) -> JSONResponse:
-    # The rest of a body that wasn't read would be taken for the next request.
-    headers = {"Connection": "close"}
-    return JSONResponse({"error": error, "detail": detail}, status_code=status, headers=headers)
+    return JSONResponse({"error": error, "detail": detail}, status_code=status)
 
 
 class _Headers:

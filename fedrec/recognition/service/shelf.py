@@ -124,11 +124,11 @@ class Shelf:
     def picture(self, key: int) -> bytes:
         """Return a stored photo as a small JPEG; ``RequestError`` if there is none."""
         try:
-            return self._picture(key)
+            return self._picture(self._catalogue.content_key, key)
         except DataError:
             raise RequestError("no-picture", "there is no such picture here") from None
 
-    def _thumbnail(self, key: int) -> bytes:
+    def _thumbnail(self, content: str, key: int) -> bytes:
         photo = decode(io.BytesIO(photo_file(self._catalogue, key)), least_side=_THUMBNAIL)
         photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
         file = io.BytesIO()
@@ -144,7 +144,6 @@ class Shelf:
                 stored = StoredPhotos(self._catalogue, self._searcher)
                 finder = Finder(stored, embedder=self._embedder, search=stored, read_all=False)
                 self._finder = (content, stored, finder)
-                self._picture.cache_clear()
             return self._finder[1], self._finder[2]
 
     def _owner(self, key: int) -> tuple[StoredProduct, StoredPhoto] | None:

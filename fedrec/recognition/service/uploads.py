@@ -60,11 +60,14 @@ class Receiver:
         if not declared.isdecimal() or int(declared[:20]) > self._limits.body_bytes:
             raise self._too_large()
         body = bytearray()
+        held = 0
         try:
             await self._read_in_time(request, body)
-            yield bytes(body)
+            content, held = bytes(body), len(body)
+            body.clear()
+            yield content
         finally:
-            self._held -= len(body)
+            self._held -= held or len(body)
 
     async def _read_in_time(self, request: Request, body: bytearray) -> None:
         try:

@@ -138,6 +138,19 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         model.recognise([photo((1, 2, 3))])
 
 
+@pytest.mark.parametrize("wrong", ["probabilities", "embedding"])
+def test_numbers_that_are_no_probabilities_or_no_direction_are_refused(tmp_path: Path, wrong: str) -> None:
+    graph = tiny_graph()
+    node = next(each for each in graph.graph.node if wrong in each.output)
+    node.output[0] = "before"
+    for each in graph.graph.node:
+        each.input[:] = ["before" if name == wrong else name for name in each.input]
+    graph.graph.node.append(helper.make_node("Add", ["before", "scale"], [wrong]))
+    model = open_model(_replaced(write_tiny_bundle(tmp_path / "m"), graph))
+    with pytest.raises(DataError, match=f"usable numbers as {wrong}"):
+        model.recognise([photo((1, 2, 3))])
+
+
 def test_a_missing_or_cut_off_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no model bundle"):
         open_model(tmp_path / "nothing")
@@ -150,7 +163,9 @@ def test_a_missing_or_cut_off_bundle_is_named(tmp_path: Path) -> None:
 
 def test_the_card_names_figures_and_guarantee_and_nobody_can_write_markup_into_it() -> None:
     made = tiny_manifest(b"graph").model_copy(update={"classes": ("<b>x</b>", "[a](http://b)", "c")})
+    made = made.model_copy(update={"warnings": ("one\n\n~~~~\nhidden",)})
     text = card(made)
+    assert "~~~~" not in text.replace("\\~", "")
     assert "epsilon | 2 |" in text and hashlib.sha256(b"graph").hexdigest() in text
     assert "<b>" not in text and "[a](" not in text and "UNCALIBRATED" in text
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from fedrec.recognition.quality import overlaid_text
 from fedrec.recognition.quality.blur import blur_effect
 from fedrec.recognition.quality.borders import border_share
 from fedrec.recognition.quality.clutter import clutter
 from fedrec.recognition.quality.exposure import exposure
-from fedrec.recognition.quality.luminance import LONGEST_SHORT_SIDE, luminance
+from fedrec.recognition.quality.luminance import LONGEST_SHORT_SIDE, LONGEST_SIDE, luminance
 from fedrec.recognition.quality.overlaid_text import text_characters
 
 
@@ -152,3 +153,22 @@ def test_large_photos_are_reduced_and_small_ones_are_not() -> None:
     assert luminance(large).shape == (3 * LONGEST_SHORT_SIDE // 2, LONGEST_SHORT_SIDE)
     assert luminance(texture(0)).shape == (90, 120)
     assert luminance(Image.new("RGB", (1, 4000))).shape == (4000, 1)
+
+
+def test_long_photos_and_patterns_take_bounded_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (2000, 40)).astype(np.float32)
+    # A photo has the same blur turned by a right angle; its diagonals aren't laid out by its long side.
+    assert blur_effect(tall) == pytest.approx(blur_effect(np.rot90(tall).copy()), abs=1e-4)
+    assert max(luminance(Image.new("L", (1024, 20_000))).shape) == LONGEST_SIDE
+    pattern = np.zeros((1000, 1000), np.float32)
+    for shift in range(7):
+        pattern[shift::9, ::9] = pattern[6::9, shift::9] = 255
+    compared: list[int] = []
+
+    def counted(shapes: list[object]) -> int:
+        compared.append(len(shapes))
+        return 0
+
+    monkeypatch.setattr(overlaid_text, "_longest_line", counted)
+    text_characters(pattern)
+    assert 900 < max(compared) <= 1000

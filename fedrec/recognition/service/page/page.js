@@ -3,7 +3,7 @@
 import { TEXTS } from "/texts.js";
 
 const at = (id) => document.getElementById(id);
-const state = { language: "en", facts: null, look: null, file: null, shown: null, seconds: 0, failed: null };
+const state = { language: "en", facts: null, look: null, file: null, shown: null, seconds: 0, failed: null, asked: 0 };
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -148,13 +148,18 @@ async function send(file, name) {
   show();
   at("status").textContent = texts().working;
   const begun = performance.now();
+  const mine = (state.asked += 1);
   try {
     const query = name ? `?name=${encodeURIComponent(name)}` : "";
     const headers = { "Content-Type": file.type || "application/octet-stream" };
     const response = await ask(`/look${query}`, { method: "POST", body: file, headers });
-    state.look = await response.json();
+    const look = await response.json();
+    // A later photo's answer must not be replaced by this one's.
+    if (mine !== state.asked) return;
+    state.look = look;
     state.seconds = (performance.now() - begun) / 1000;
   } catch (error) {
+    if (mine !== state.asked) return;
     state.failed = error.message;
   }
   show();
