@@ -49,7 +49,7 @@ def serve(
     from fedrec.recognition.service.desk import Desk
     from fedrec.recognition.service.metrics import Metrics
     from fedrec.recognition.service.observing import Observer
-    from fedrec.recognition.service.running import bind, run
+    from fedrec.recognition.service.running import listening, run
     from fedrec.recognition.service.shelf import Shelf
 
     host, port = parse_listen(listen, option="--listen")
@@ -71,7 +71,7 @@ def serve(
         metrics = Metrics(loaded.classes)
         observer = Observer(metrics, _watch(loaded, reference, bundle))
         desk = Desk(loaded, shelf, seen=observer)
-        bound = opened.enter_context(bind(host, port))
+        bound = opened.enter_context(listening(host, port))
         shown = f"[{host}]" if ":" in host else host
         products = "" if shelf is None else f", {counted(shelf.products(), 'product')}"
         typer.echo(f"http://{shown}:{bound.getsockname()[1]}/ ({loaded.title}{products})")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 from flwr.supercore.error import FlowerError
 
 from fedrec._internal.text import one_line
-from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 
 HEARTBEAT_SECONDS = 10.0
@@ -41,6 +42,19 @@ def explained(error: Exception, *, address: str) -> FedrecConnectionError:
     return ConnectionLostError(
         f"the answer of the server at {address} can't be read ({type(error).__name__}: {said})"
     )
+
+
+def authority_fault(ca: Path, error: Exception) -> ConfigError:
+    """Make the error of an authority's certificate that can't be used.
+
+    Args:
+        ca: its file.
+        error: why not.
+
+    Returns:
+        The error to raise.
+    """
+    return ConfigError(f"the authority's certificate {ca} can't be used ({one_line(error)}): join again")
 
 
 def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:

@@ -44,9 +44,13 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedrec._internal.text import one_line
-from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
-from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, FedrecConnectionError, explained
+from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.flower.connection_errors import (
+    HEARTBEAT_SECONDS,
+    FedrecConnectionError,
+    authority_fault,
+    explained,
+)
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.objects import check_tree, inflate_tree
 
@@ -93,9 +97,7 @@ class FleetLink:
                 ],
             )
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the authority's certificate {ca} can't be used ({one_line(error)}): join again"
-            ) from None
+            raise authority_fault(ca, error) from None
         # A merchant connects only to the server that it joined, never to another one by a redirect.
         self._client._client.follow_redirects = False
         self._client._client.event_hooks = {"response": [_check_size]}

@@ -15,10 +15,9 @@ from typing import BinaryIO, Self
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedrec._internal.text import one_line
-from fedrec.errors import ConfigError, ProtocolError
+from fedrec.errors import ProtocolError
 from fedrec.flower.admission import signed_headers
-from fedrec.flower.connection_errors import explained
+from fedrec.flower.connection_errors import authority_fault, explained
 
 SECONDS = 3600.0
 """Time limit of one file."""
@@ -47,9 +46,7 @@ class ModelLink:
         try:
             trusted = ssl.create_default_context(cafile=str(ca))
         except OSError as error:
-            raise ConfigError(
-                f"the authority's certificate {ca} can't be used ({one_line(error)}): join again"
-            ) from None
+            raise authority_fault(ca, error) from None
         # The server that the merchant joined, never another one by a redirect.
         self._client = httpx.Client(verify=trusted, timeout=_PAUSE_SECONDS, follow_redirects=False)
 

@@ -41,6 +41,8 @@ _MOST_TOKEN = 1024
 _REQUEST_SECONDS = 10.0
 _STOP_SECONDS = 3
 _MOST_CONNECTIONS = 64
+# Connections are few: each response closes its connection, so that no idle client holds one.
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -130,27 +132,12 @@ class Endpoint:
     def __init__(self, *, host: str, port: int, token: bytes | None, routes: Mapping[str, Route]) -> None:
         if token is None and not is_loopback(host):
             raise ConfigError(f"--observe on {host} needs --observe-token: it can be reached from outside")
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            bound = socket.create_server((host, port), family=family)
-        except OSError as error:
-            raise ServiceError(f"--observe can't listen on {host}:{port}: {error.strerror}") from None
+        bound = bind(host, port, what=OBSERVE)
         self._port = int(bound.getsockname()[1])
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                _application(host=host, token=token, routes=routes),
-                loop="asyncio",
-                http=PromptProtocol,
-                ws="none",
-                lifespan="off",
-                limit_concurrency=_MOST_CONNECTIONS,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-                server_header=False,
-                proxy_headers=False,
-                # A health check asks every few seconds: requests are not logged.
-                access_log=False,
-                log_config=None,
-            )
+        self._server = plain_server(
+            _application(host=host, token=token, routes=routes),
+            most_connections=_MOST_CONNECTIONS,
+            stop_seconds=_STOP_SECONDS,
         )
         self._thread = threading.Thread(
             target=self._server.run, args=([bound],), name="fedrec-observe", daemon=True
@@ -171,6 +158,57 @@ class Endpoint:
         self._thread.join()
 
 
+def bind(host: str, port: int, *, what: str, backlog: int | None = None) -> socket.socket:
+    """Listen on an address.
+
+    Args:
+        host: address or name.
+        port: the port; 0 for any free one.
+        what: what listens, for messages.
+        backlog: connections that may wait to be accepted; None for the system's default.
+
+    Returns:
+        The socket.
+
+    Raises:
+        ServiceError: the port is in use, or the address isn't this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except OSError as error:
+        raise ServiceError(f"{what} can't listen on {host}:{port}: {error.strerror}") from None
+
+
+def plain_server(application: ASGIApp, *, most_connections: int, stop_seconds: int) -> uvicorn.Server:
+    """Make an HTTP server that trusts no proxy and logs no request.
+
+    Args:
+        application: what answers.
+        most_connections: more are refused.
+        stop_seconds: time that requests have left once it is stopped.
+
+    Returns:
+        The server.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            loop="asyncio",
+            http=PromptProtocol,
+            ws="none",
+            lifespan="off",
+            limit_concurrency=most_connections,
+            timeout_graceful_shutdown=stop_seconds,
+            server_header=False,
+            proxy_headers=False,
+            # A health check asks every few seconds, and shoppers' addresses are nobody's business.
+            access_log=False,
+            log_config=None,
+        )
+    )
+
+
 class PromptProtocol(H11Protocol):
     """Close a connection that sends no complete request in time."""
 
@@ -185,7 +223,7 @@ class PromptProtocol(H11Protocol):
 
 
 def _application(*, host: str, token: bytes | None, routes: Mapping[str, Route]) -> Starlette:
-    middleware = [Middleware(_Headers)]
+    middleware = [Middleware(CommonHeaders, headers=_HEADERS)]
     if token is None:
         middleware.append(own_names_alone(host))
     else:
@@ -224,19 +262,23 @@ def _endpoint(route: Route) -> Callable[[Request], Response]:
     return answer
 
 
-class _Headers:
-    """Add the common headers to every response."""
+class CommonHeaders:
+    """Add headers to every response.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: what answers.
+        headers: the headers.
+    """
+
+    def __init__(self, app: ASGIApp, *, headers: Mapping[str, str]) -> None:
+        self._app, self._headers = app, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, with the headers."""
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Connections are few: each response closes its connection, so that no idle client holds one.
-                MutableHeaders(scope=message).update(
-                    {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
-                )
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         await self._app(scope, receive, with_headers)

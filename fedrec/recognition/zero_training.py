@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
-from fedrec.recognition.bundle.manifest import MANIFEST
+from fedrec.recognition.bundle.places import made_once
+
+if TYPE_CHECKING:
+    from fedrec.recognition.export.sources import Source
 
 BACKBONE: Final = "effnet-lite0-head"
 """The model whose frozen network is used: the smallest that comes as a package."""
@@ -28,11 +31,10 @@ def backbone_bundle(model: str = BACKBONE) -> Path:
         MissingExtraError: a package that it needs isn't installed.
     """
     folder = platformdirs.user_cache_path("fedrec") / "models" / f"{model}-{metadata.version('fedrec')}"
-    if not (folder / MANIFEST).exists():
-        from fedrec.recognition.export.bundles import make_bundle, write_bundle
+
+    def source() -> Source:
         from fedrec.recognition.export.sources import backbone_source
 
-        bundle = make_bundle(backbone_source(model))
-        if not (folder / MANIFEST).exists():
-            write_bundle(bundle, folder)
-    return folder
+        return backbone_source(model)
+
+    return made_once(folder, source)

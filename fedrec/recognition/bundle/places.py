@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fedrec.recognition.bundle.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    from fedrec.recognition.export.sources import Source
 
 BUNDLE: Final = "bundle"
 """The bundle's folder inside a run's, and inside a deployed training's on the server."""
@@ -28,12 +32,34 @@ def bundle_folder(place: Path) -> Path:
     """
     if (place / MANIFEST).exists() or not (place / _PLAN).exists():
         return place
-    folder = place / BUNDLE
-    if not (folder / MANIFEST).exists():
-        from fedrec.recognition.export.bundles import make_bundle, write_bundle
+
+    def source() -> Source:
         from fedrec.recognition.export.sources import trained_source
 
-        bundle = make_bundle(trained_source(place))
+        return trained_source(place)
+
+    return made_once(place / BUNDLE, source)
+
+
+def made_once(folder: Path, source: Callable[[], Source]) -> Path:
+    """Return the folder of a bundle that is made on first use, which loads torch.
+
+    Args:
+        folder: the bundle's folder.
+        source: what it is made from.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the model can't be exported.
+        MissingExtraError: a package that this needs isn't installed.
+    """
+    if not (folder / MANIFEST).exists():
+        from fedrec.recognition.export.bundles import make_bundle, write_bundle
+
+        bundle = make_bundle(source())
+        # Another process may have made it meanwhile.
         if not (folder / MANIFEST).exists():
             write_bundle(bundle, folder)
     return folder

@@ -40,9 +40,8 @@ def graph_files(graph: FeatureGraph) -> dict[str, ModelProto]:
     found: dict[str, ModelProto] = {}
     for each in graph.fed:
         backbone = each.block.backbone
-        content = backbone.graph() if isinstance(backbone, GraphFile) else None
-        if content is not None and backbone.name not in found:
-            found[backbone.name] = onnx.load_model_from_string(content)
+        if isinstance(backbone, GraphFile) and backbone.name not in found:
+            found[backbone.name] = onnx.load_model_from_string(backbone.graph())
     return found
 
 

@@ -273,7 +273,7 @@ def _slot(key: tuple[str, int]) -> str:
 
 def is_graph(block: Block) -> bool:
     """Tell whether a block's network is a graph already."""
-    return isinstance(block.backbone, GraphFile) and block.backbone.graph() is not None
+    return isinstance(block.backbone, GraphFile) and block.backbone.is_graph
 
 
 def _network(block: Block) -> nn.Module:

@@ -12,13 +12,11 @@ import anyio
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedrec._internal.text import one_line
-from fedrec.observability.endpoint import TokenRequired, own_names_alone
+from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
 from fedrec.observability.prometheus import CONTENT_TYPE
 from fedrec.recognition.catalogue.search import MOST_RESULTS
 from fedrec.recognition.service import answers
@@ -82,7 +80,7 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
         title="fedrec",
         summary="Recognise products, find similar ones and copies, and judge photos.",
         version=desk.model.manifest.made_by,
-        middleware=[Middleware(_Headers), guard],
+        middleware=[Middleware(CommonHeaders, headers=_HEADERS), guard],
         docs_url=None,
         redoc_url=None,
     )
@@ -245,18 +243,3 @@ async def _wrong_value(request: Request, error: Exception) -> JSONResponse:
 
 def _problem(error: str, detail: str, status: HTTPStatus) -> JSONResponse:
     return JSONResponse({"error": error, "detail": detail}, status_code=status)
-
-
-class _Headers:
-    """Add the common headers to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, with_headers)

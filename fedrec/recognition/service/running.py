@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from typing import Final
 
-import uvicorn
 from fastapi import FastAPI
 
-from fedrec.errors import ServiceError
-from fedrec.observability.endpoint import PromptProtocol
+from fedrec.observability.endpoint import bind, plain_server
 
-_MOST_CONNECTIONS = 256
-_STOP_SECONDS = 10
+_MOST_CONNECTIONS: Final = 256
+_STOP_SECONDS: Final = 10
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address.
+def listening(host: str, port: int) -> socket.socket:
+    """Listen for the service.
 
     Args:
         host: address or name.
@@ -28,12 +27,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ServiceError: the port is in use, or the address isn't this machine's.
     """
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_MOST_CONNECTIONS
-        )
-    except OSError as error:
-        raise ServiceError(f"the service can't listen on {host}:{port}: {error.strerror}") from None
+    return bind(host, port, what="the service", backlog=_MOST_CONNECTIONS)
 
 
 def run(application: FastAPI, bound: socket.socket) -> None:
@@ -43,22 +37,7 @@ def run(application: FastAPI, bound: socket.socket) -> None:
         application: the application.
         bound: the socket that it listens on.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application,
-            loop="asyncio",
-            http=PromptProtocol,
-            ws="none",
-            lifespan="off",
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-            server_header=False,
-            proxy_headers=False,
-            # Addresses of shoppers are nobody's business.
-            access_log=False,
-            log_config=None,
-        )
-    )
+    server = plain_server(application, most_connections=_MOST_CONNECTIONS, stop_seconds=_STOP_SECONDS)
     # uvicorn raises the signal again, once all requests are answered.
     with suppress(KeyboardInterrupt):
         server.run([bound])

@@ -113,10 +113,23 @@ class FileBackbone:
             load_network(checked_content(made), made.architecture, size=size), mean=made.mean, std=made.std
         )
 
-    def graph(self) -> bytes | None:
-        """Return the ONNX file's content, None for a network of weights; ``ConfigError`` if it is damaged."""
-        if self.preparation.architecture is not None:
-            return None
+    @property
+    def is_graph(self) -> bool:
+        """Whether its file is an ONNX graph, not the weights of an architecture."""
+        return self.preparation.architecture is None
+
+    def graph(self) -> bytes:
+        """Return the ONNX file's content.
+
+        Returns:
+            The content.
+
+        Raises:
+            ConfigError: the file is damaged, or holds weights.
+            MissingExtraError: onnx or onnxruntime isn't installed.
+        """
+        if not self.is_graph:
+            raise ConfigError(f"backbone '{self.name}' is no graph")
         self.check()
         return checked_content(self.preparation)
 

@@ -36,8 +36,13 @@ class Traceable(Protocol):
 class GraphFile(Protocol):
     """A backbone that may be a graph already, which becomes a part of an exported graph as it is."""
 
-    def graph(self) -> bytes | None:
-        """Return the ONNX file's content; None where the network isn't a graph."""
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is one; reads no file."""
+        ...
+
+    def graph(self) -> bytes:
+        """Return the ONNX file's content; ``ConfigError`` where it is damaged, or the network is no graph."""
         ...
 
     @property
