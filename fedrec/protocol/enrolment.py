@@ -1,4 +1,4 @@
-"""Define the files that a merchant and an operator exchange by hand: the enrolment file and the join file."""
+"""Define the files that merchants and the operator exchange by hand: enrolment, join and vouch files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import FailFast, Field, StringConstraints
 
 from fedrec.errors import ConfigError, ProtocolError
-from fedrec.protocol.plan import Peer, Unit
+from fedrec.protocol.plan import Unit
 from fedrec.protocol.reading import read_json
+from fedrec.protocol.roster_statements import (
+    MAX_OWN_ROTATIONS,
+    RosterUpdate,
+    SignedRotation,
+    SignedVouch,
+    federation_id,
+)
 from fedrec.protocol.schema import Hash, Name, Signature, Strict, sha256_hex
 from fedrec.protocol.shape import shape_of
 
@@ -37,13 +44,22 @@ class Statement(Strict):
 
 
 class Enrolment(Strict):
-    """A :class:`Statement` and its signature by the key that it names: proof of possession of that key."""
+    """A :class:`Statement` and its signature by the key that it names: proof of possession of that key.
+
+    ``rotations`` are the merchant's last exchanges of its identity key, the newest of which gave it this key.
+    """
 
     statement: Statement
     signature: Signature
+    rotations: Annotated[tuple[SignedRotation, ...], FailFast(), Field(max_length=MAX_OWN_ROTATIONS)] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the statement, 64 hexadecimal digits, which people compare before they vouch for it."""
+        return sha256_hex(b"fedrec/enrolment-file/1\n" + self.statement.canonical_bytes())
 
 
-class JoinFile(Strict):
+class JoinFile(RosterUpdate):
     """The server's address, the authority and the key to trust, and the roster of all merchants.
 
     People compare :attr:`fingerprint` out of band. The fingerprint of a plan's roster is another value,
@@ -54,7 +70,6 @@ class JoinFile(Strict):
     address: Address
     authority: Pem
     server_key: Hash
-    roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=1000)]
 
     @property
     def fingerprint(self) -> str:
@@ -63,6 +78,16 @@ class JoinFile(Strict):
         It covers the address too, because the operator's authority may issue certificates to other machines.
         """
         return sha256_hex(b"fedrec/join/1\n" + self.canonical_bytes())
+
+    @property
+    def federation(self) -> str:
+        """What identifies the federation in vouches, 64 hexadecimal digits."""
+        return federation_id(authority=self.authority, server_key=self.server_key)
+
+    @property
+    def update(self) -> RosterUpdate:
+        """The roster and its statements alone."""
+        return RosterUpdate(roster=self.roster, vouches=self.vouches, rotations=self.rotations)
 
 
 def grouped(digest: str) -> str:
@@ -74,11 +99,11 @@ Kind = TypeVar("Kind", bound=Strict)
 
 
 def read_file(path: Path, kind: type[Kind]) -> Kind:
-    """Read an enrolment or join file.
+    """Read an enrolment, join or vouch file.
 
     Args:
         path: the file.
-        kind: :class:`Enrolment` or :class:`JoinFile`.
+        kind: :class:`Enrolment`, :class:`JoinFile` or :class:`SignedVouch`.
 
     Returns:
         The content of the file.
@@ -93,5 +118,5 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except ProtocolError as error:
-        what = {"Enrolment": "enrolment file", "JoinFile": "join file"}[kind.__name__]
+        what = {Enrolment: "enrolment file", JoinFile: "join file", SignedVouch: "vouch file"}[kind]
         raise ConfigError(f"{path} is not a valid {what} of this version: {error}") from None

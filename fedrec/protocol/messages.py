@@ -12,6 +12,7 @@ from pydantic import FailFast, Field
 
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
+from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_PEERS,
@@ -31,9 +32,14 @@ from fedrec.protocol.statements import (
 
 
 class JoinRequest(Strict):
-    """The server proposes a plan."""
+    """The server proposes a plan.
+
+    ``update`` is the operator's roster, equal to the plan's, with the statements by which a merchant that
+    hasn't approved it may accept it. It is no part of the plan: merchants may get different statements.
+    """
 
     plan: TrainingPlan
+    update: RosterUpdate | None = None
 
     @property
     def subject(self) -> tuple[str, int]:

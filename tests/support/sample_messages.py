@@ -15,6 +15,7 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.refusals import Refusal
+from fedrec.protocol.roster_statements import RosterUpdate, Rotation, SignedRotation, SignedVouch, Vouch
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.statements import Commitment, SealingKey, SignedCommitment, SignedSealingKey
 from fedrec.protocol.transport import pack
@@ -75,8 +76,32 @@ SEALING = SignedSealingKey(
     statement=SealingKey(training_id=HASH, merchant="m0", public_key="ab" * 1216), signature="d" * 128
 )
 
+UPDATE = RosterUpdate(
+    roster=PEERS,
+    vouches=(
+        SignedVouch(
+            statement=Vouch(
+                federation=HASH,
+                peer=PEERS[3],
+                node_key_hash=OTHER_HASH,
+                voucher="m1",
+                voucher_key=PEERS[1].signing_key,
+                last_day="2026-12-31",
+            ),
+            signature="e" * 128,
+        ),
+    ),
+    rotations=(
+        SignedRotation(
+            statement=Rotation(merchant="m2", old_key=OTHER_HASH, new_key=PEERS[2].signing_key),
+            old_signature="c" * 128,
+            new_signature="d" * 128,
+        ),
+    ),
+)
+
 BODIES: tuple[Strict, ...] = (
-    JoinRequest(plan=PLAN),
+    JoinRequest(plan=PLAN, update=UPDATE),
     JoinReply(merchant="m0", sealing_key=SEALING),
     TrainRequest(training_id=HASH, round_number=2, model_hash=HASH, sealing_keys=(SEALING,)),
     TrainReply(merchant="m0", signed=SIGNED),
