@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate test test-slow test-examples test-install lint types clean
+.PHONY: install simulate dist test test-slow test-examples test-install lint types clean
 
 install: $(STAMP)
 
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml fedrec/__init__.py
 
 simulate: install
 	$(BIN)/fedrec simulate
+
+# A wheel and a source distribution, in dist/.
+dist: install
+	$(BIN)/python -m build --no-isolation
 
 # Some tests wait for processes and timers: a third worker keeps two cores busy.
 test: install

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -67,6 +67,7 @@ PATIENCE = 2.5
 class DataOptions(BaseModel):
     """Options of a simulation that choose the photos and their merchants."""
 
+    heading: ClassVar[str] = "Photos and merchants"
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: Path | None = Field(
@@ -86,6 +87,7 @@ class DataOptions(BaseModel):
 class LearningOptions(BaseModel):
     """What is learnt, and by which steps; None leaves the choice to the model."""
 
+    heading: ClassVar[str] = "Model and steps"
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(
@@ -162,6 +164,7 @@ class LearningOptions(BaseModel):
 class TrainingOptions(LearningOptions):
     """Options of any training, simulated or deployed; None leaves the choice to the model or the cohort."""
 
+    heading: ClassVar[str] = "Privacy and encryption"
     privacy: Mode = Field(default=modes.DISTRIBUTED.name, description="distributed (default), local or off.")
     epsilon: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Privacy budget of the run (8)."
@@ -232,6 +235,7 @@ class TrainingOptions(LearningOptions):
 class SimulationConfig(TrainingOptions, DataOptions):
     """Every option of ``fedrec simulate``; None leaves the choice to the model, the data or the cohort."""
 
+    heading: ClassVar[str] = "This run"
     crash: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Chance that a merchant crashes in its step of a round."
     )

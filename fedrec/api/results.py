@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.api.trained_model import TrainedModel, load_model
 from fedrec.errors import MissingExtraError
 
@@ -144,7 +145,7 @@ class Result:
         try:
             import pandas
         except ImportError:
-            raise MissingExtraError("a table of the rounds needs pandas: pip install pandas") from None
+            raise MissingExtraError(f"a table of the rounds needs pandas: {pip_command('pandas')}") from None
         return pandas.DataFrame([asdict(line) for line in self.rounds]).set_index("number")
 
     def __repr__(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 import click
 import typer
@@ -57,12 +58,15 @@ class _Commands(LazyGroup):
     }
 
 
+_PROGRAM: Final = "fedrec"
+_COMPLETING: Final = "_FEDREC_COMPLETE"
+
 app = typer.Typer(
-    name="fedrec",
+    name=_PROGRAM,
     cls=_Commands,
     help="Federated product recognition with record-level privacy under encrypted aggregation.",
     no_args_is_help=True,
-    **PLAIN,
+    **{**PLAIN, "add_completion": True},
 )
 
 
@@ -97,9 +101,12 @@ def main() -> None:
 def _run() -> int:
     require_supported_system()
     command = typer.main.get_command(app)
+    if _COMPLETING in os.environ:
+        # A shell asks for what may come next: Typer answers and ends the program.
+        command.main(prog_name=_PROGRAM)
     try:
         # The command isn't called directly: Click would give a broken pipe and Ctrl-C its own exit codes.
-        with command.make_context("fedrec", sys.argv[1:]) as invoked:
+        with command.make_context(_PROGRAM, sys.argv[1:]) as invoked:
             command.invoke(invoked)
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -110,6 +117,6 @@ def _run() -> int:
             sys.stderr.write(f"{error.format_message()}\n")
             return ConfigError.exit_code
         context = error.ctx if isinstance(error, click.UsageError) else None
-        path = "fedrec" if context is None else context.command_path
+        path = _PROGRAM if context is None else context.command_path
         raise ConfigError(f"{error.format_message()} (see '{path} --help')") from None
     return 0

@@ -12,6 +12,7 @@ import typer
 
 from fedrec._internal.files import write_atomically
 from fedrec._internal.json_files import read_document
+from fedrec._internal.pip_command import pip_command
 from fedrec._internal.text import counted
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
@@ -110,7 +111,7 @@ def report(given: ReportOptions) -> None:
     if can_render_pdf():
         pages[PRINT] = render_pdf(document)
     else:
-        typer.echo(f"{PRINT} was not made: it needs pip install 'fedrec[pdf]'", err=True)
+        typer.echo(f"{PRINT} was not made: it needs {pip_command('fedrec[pdf]')}", err=True)
     bundle = seal(body, signer=signer, pages=pages)
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out / BUNDLE, json.dumps(bundle, indent=1, allow_nan=False).encode())

@@ -20,7 +20,8 @@ def options_of(schema: type[BaseModel]) -> Callable[[Command], Command]:
     """Give a command an option for each field of a schema, with the field's description as help.
 
     The command's first parameter receives a mapping of the given options by field name. The schema checks
-    their values. The command's other parameters stay options of their own, listed first in the help.
+    their values. The command's other parameters stay options of their own, listed first in the help. A schema
+    that has a ``heading`` gives it to the options of the fields that it declares.
 
     Args:
         schema: the schema; each field has a type that one option can hold.
@@ -32,7 +33,8 @@ def options_of(schema: type[BaseModel]) -> Callable[[Command], Command]:
         TypeError: a field has a type that no option can hold.
     """
     generated = [
-        _parameter(name, field.annotation, field.description) for name, field in schema.model_fields.items()
+        _parameter(name, field.annotation, field.description, heading=_heading(schema, name))
+        for name, field in schema.model_fields.items()
     ]
 
     def decorate(command: Command) -> Command:
@@ -93,11 +95,19 @@ def _with_parameters(run: Command, parameters: Iterable[inspect.Parameter], *, l
     return run
 
 
-def _parameter(name: str, annotation: Any, description: str | None) -> inspect.Parameter:
+def _heading(schema: type[BaseModel], field: str) -> str | None:
+    """Return the heading of the class that declares a field."""
+    declaring = next(each for each in schema.__mro__ if field in inspect.get_annotations(each))
+    return getattr(declaring, "heading", None)
+
+
+def _parameter(
+    name: str, annotation: Any, description: str | None, *, heading: str | None
+) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     kind = _kind(annotation, name)
     flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-    option: Any = Annotated[Optional[kind], typer.Option(*flags, help=description)]  # noqa: UP045 - a value
+    option: Any = Annotated[Optional[kind], typer.Option(*flags, help=description, rich_help_panel=heading)]  # noqa: UP045 - a value
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
 
 

@@ -11,6 +11,8 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from fedrec.cli.grouped_help import GroupedCommand
+
 PLAIN: Mapping[str, Any] = {
     "add_completion": False,
     "pretty_exceptions_enable": False,
@@ -50,7 +52,7 @@ class LazyGroup(TyperGroup):
         if isinstance(found, typer.Typer):
             return typer.main.get_group(found)
         alone = typer.Typer(**PLAIN)
-        alone.command(cmd_name)(found)
+        alone.command(cmd_name, cls=GroupedCommand)(found)
         return typer.main.get_command(alone)
 
     def resolve_command(

@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedrec.cli.comparison_table import print_comparison
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import options_of
 from fedrec.config import SimulationConfig, load_config
-from fedrec.simulations.comparison.output import PAGE
-from fedrec.simulations.harness import SimulationResult
-from fedrec.simulations.harness import resume as resume_simulation
-from fedrec.simulations.harness import simulate as run_simulation
-from fedrec.simulations.run_summary import summarise
-from fedrec.simulations.sweep import SweepResult, resume_sweep, run_sweep
-from fedrec.simulations.sweep_folder import is_sweep
-from fedrec.simulations.sweep_points import read_sweep
+
+if TYPE_CHECKING:
+    from fedrec.simulations.harness import SimulationResult
+    from fedrec.simulations.sweep import SweepResult
 
 
 @options_of(SimulationConfig)
@@ -42,6 +37,14 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a whole federated training on this machine: real noise, real encryption, real ledgers."""
+    # Imported here: the help needs nothing that trains.
+    from fedrec.simulations.harness import resume as resume_simulation
+    from fedrec.simulations.harness import simulate as run_simulation
+    from fedrec.simulations.run_summary import summarise
+    from fedrec.simulations.sweep import SweepResult, resume_sweep, run_sweep
+    from fedrec.simulations.sweep_folder import is_sweep
+    from fedrec.simulations.sweep_points import read_sweep
+
     given = {"config": config, "sweep": sweep or None, "repeat": None if repeat == 1 else repeat, **flags}
     changed = {name: value for name, value in given.items() if value is not None}
     with progress_bar(quiet=as_json) as tell:
@@ -65,6 +68,9 @@ def simulate(
 
 def _show_sweep(swept: SweepResult, *, as_json: bool) -> None:
     """Print the comparison of a sweep; raise the error of the runs that failed, if there are any."""
+    from fedrec.cli.comparison_table import print_comparison
+    from fedrec.simulations.comparison.output import PAGE
+
     if swept.comparison is not None and as_json:
         typer.echo(json.dumps(swept.comparison.to_dict(), indent=2, default=str))
     elif swept.comparison is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def require_ray() -> type[RayBackend]:
         from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
     except ImportError:
         raise MissingExtraError(
-            "--engine ray needs Ray, which is not installed: pip install 'fedrec[ray]'"
+            f"--engine ray needs Ray, which is not installed: {pip_command('fedrec[ray]')}"
         ) from None
     return RayBackend
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.errors import MissingExtraError
 
 
@@ -21,5 +22,5 @@ def require_packages(*modules: str, purpose: str) -> None:
         if find_spec(module) is None:
             raise MissingExtraError(
                 f"{purpose} needs the package {module}, which is not installed: "
-                "pip install 'fedrec[recognition]'"
+                f"{pip_command('fedrec[recognition]')}"
             )

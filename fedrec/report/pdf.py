@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.errors import ConfigError
 from fedrec.report.charts import Chart, draw
 from fedrec.report.document import Document
@@ -38,7 +39,7 @@ def render_pdf(document: Document) -> bytes:
 
     """
     if not can_render_pdf():
-        raise ConfigError("a PDF needs the extra 'pdf': pip install 'fedrec[pdf]'")
+        raise ConfigError(f"a PDF needs the extra 'pdf': {pip_command('fedrec[pdf]')}")
     import typst
 
     template = files("fedrec.report").joinpath("templates", "document.typ").read_bytes()

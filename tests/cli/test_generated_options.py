@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
-from fedrec.cli.app import app
+from fedrec.cli.app import app, main
 from fedrec.cli.generated_options import fields_as_options, options_of
 from fedrec.cli.lazy_group import PLAIN
 from fedrec.config import DataOptions, SimulationConfig, TrainingOptions
@@ -114,3 +114,36 @@ def test_the_docs_table_of_the_training_file_has_its_keys_and_no_other() -> None
     rows = [line for line in (DOCS / "training-file.md").read_text().splitlines() if line.startswith("| `")]
     told = [key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(told) == sorted(TrainingFile.model_fields)
+
+
+def test_a_long_help_lists_each_option_once_below_the_heading_of_its_schema() -> None:
+    shown = CliRunner().invoke(app, ["simulate", "--help"], env={"COLUMNS": "100"}).output
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in shown.splitlines():
+        if re.fullmatch(r"\S.*:", line):
+            heading = line.removesuffix(":")
+        elif option := re.match(r"  --([a-z0-9-]+)", line):
+            found.setdefault(heading, []).append(option[1].replace("-", "_"))
+    listed = [name for names in found.values() for name in names]
+    assert len(listed) == len(set(listed)) and set(SimulationConfig.model_fields) <= set(listed)
+    assert found["Photos and merchants"] == list(DataOptions.model_fields)
+    assert "epsilon" in found["Privacy and encryption"] and "seed" in found["This run"]
+    assert "config" in found["Options"] and len(found) >= 5
+
+
+def test_a_shell_that_completes_is_answered_with_commands_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answers(line: str) -> set[str]:
+        environment = {"_FEDREC_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        for name, value in (environment | {"COMP_CWORD": str(line.count(" "))}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["fedrec"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return set(capsys.readouterr().out.split())
+
+    assert answers("fedrec cat") == {"catalogue"}
+    assert answers("fedrec simulate --me") == {"--method", "--merchants"}

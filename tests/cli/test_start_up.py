@@ -62,6 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         "--version",
         "--help",
+        "simulate --help",
         "server status --home SERVER",
         "client budget --home CLIENT",
         "client status --home CLIENT",

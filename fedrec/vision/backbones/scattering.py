@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedrec._internal.pip_command import pip_command
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.dead_leaves import dead_leaves
 from fedrec.vision.backbones.kronecker_scaling import KroneckerScaling
@@ -67,7 +68,7 @@ class Scattering:
         if find_spec("kymatio") is None:
             raise MissingExtraError(
                 "scattering needs the package kymatio, which is not installed: "
-                "pip install 'fedrec[pretrained]'"
+                f"{pip_command('fedrec[pretrained]')}"
             )
 
     def weights_hash(self) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from fedrec._internal.pip_command import pip_command
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.backbone_files import LARGEST_FILE
@@ -65,7 +66,7 @@ def require_extra() -> None:
         if find_spec(package) is None:
             raise MissingExtraError(
                 f"a backbone from a file needs the package {package}, which is not installed: "
-                "pip install 'fedrec[onnx]'"
+                f"{pip_command('fedrec[onnx]')}"
             )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from fedrec._internal.pip_command import pip_command
 from fedrec._internal.text import counted, listed, one_line
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.weights_files.header import FLOATS, StoredTensor, read_header
@@ -35,7 +36,7 @@ def require_extra() -> None:
     if find_spec("timm") is None:
         raise MissingExtraError(
             "a network given as architecture and safetensors file needs the package timm, which is not "
-            "installed: pip install 'fedrec[fine-tuning]'"
+            f"installed: {pip_command('fedrec[fine-tuning]')}"
         )
 
 
