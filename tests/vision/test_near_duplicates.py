@@ -6,10 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
+from fedrec.vision import hamming_components
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.near_duplicates import NEAR_BITS, near_duplicates, perceptual_hashes
 
@@ -87,6 +90,49 @@ def test_groups_are_those_of_a_naive_loop(hashes: list[int], bits: int) -> None:
     assert [
         tuple(group) for group in near_duplicates([h.to_bytes(32) for h in hashes], bits=bits)
     ] == expected
+
+
+def _flipped(codes: NDArray[np.uint8], count: int, *, seed: int) -> NDArray[np.uint8]:
+    """Change ``count`` bits of each code, at random."""
+    bits = np.unpackbits(codes, axis=1)
+    places = np.argsort(np.random.default_rng(seed).random(bits.shape), axis=1)[:, :count]
+    np.put_along_axis(bits, places, 1 - np.take_along_axis(bits, places, axis=1), axis=1)
+    return np.packbits(bits, axis=1)
+
+
+def _codes(kind: str) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(7)
+    random = rng.integers(0, 256, (600, 32), dtype=np.uint8)
+    if kind == "just linked, and just not":
+        return np.concatenate(
+            [random, _flipped(random[:300], 20, seed=1), _flipped(random[300:], 21, seed=2)]
+        )
+    if kind == "one photo a thousand times":
+        return _flipped(random[:1].repeat(1000, axis=0), 15, seed=3)
+    if kind == "groups":
+        return _flipped(random[:20].repeat(60, axis=0), 14, seed=4)
+    return np.packbits(rng.random((1200, 256)) < 0.07, axis=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e9], ids=["all pairs", "runs"])
+@pytest.mark.parametrize(
+    "kind", ["just linked, and just not", "one photo a thousand times", "groups", "nearly blank"]
+)
+def test_no_link_is_missed_and_none_is_invented(
+    kind: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hamming_components, "_FEW", 0)
+    monkeypatch.setattr(hamming_components, "_MOST_IN_RUNS", share)
+    codes = _codes(kind)
+    found = hamming_components.hamming_components(codes, bits=20)
+    bits = np.unpackbits(codes, axis=1).astype(np.float32)
+    linked = bits @ (1 - bits).T + (1 - bits) @ bits.T <= 20
+    # Every code takes the least number that is linked to it, until nothing changes.
+    expected, before = np.arange(len(codes)), np.array([])
+    while not np.array_equal(expected, before):
+        before, expected = expected, np.where(linked, expected, len(codes)).min(axis=1)
+    assert 1 < len(set(expected)) < len(codes)
+    assert np.array_equal(found, expected)
 
 
 def test_a_folder_keeps_photos_that_look_alike(tmp_path: Path) -> None:
