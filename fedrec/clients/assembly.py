@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from fedrec.clients.context import LocalResources, MerchantContext
@@ -9,10 +11,10 @@ from fedrec.clients.merchant import PAUSED, Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.record_tags import RecordTags, record_filter
 from fedrec.clients.records import TrainingData
 from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.training_set import RecordTags, record_filter
 from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
@@ -20,13 +22,20 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 
 
-def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None = None) -> Merchant:
+def open_merchant(
+    home: MerchantHome,
+    *,
+    device: torch.device,
+    seed: int | None = None,
+    tell: Callable[..., None] = lambda doing, done=0, total=0: None,
+) -> Merchant:
     """Build the merchant of a daemon from its folder.
 
     Args:
         home: the merchant's folder.
         device: the device on which models are trained.
         seed: makes noise, sampling and keys repeatable. Seeded noise protects nothing: use it in tests only.
+        tell: told what is done, as by :meth:`fedrec.clients.activity.ActivityLog.tell`.
 
     Returns:
         The merchant. Its ledger and its store are open, and usable by the calling thread only.
@@ -44,13 +53,16 @@ def open_merchant(home: MerchantHome, *, device: torch.device, seed: int | None 
 
     def data_for(plan: TrainingPlan) -> TrainingData:
         forgotten, tags = context.store.forgotten(), RecordTags(context.identity)
+        fixed = context.store.fixed_set(plan.training_id)
+        tell("photos")
         return load_photos(
             plan,
             settings.data,
             layout=settings.layout,
             device=device,
             leave_out=lambda digest: tags.tag(digest) in forgotten,
-            keep=record_filter(plan, tags, declared=context.ledger.declared(plan.unit)),
+            keep=record_filter(plan, tags, declared=context.ledger.declared(plan.unit), fixed=fixed),
+            progress=lambda done, total: tell("features", done, total),
         )
 
     context = open_context(

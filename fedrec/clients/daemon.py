@@ -13,13 +13,14 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec._internal.text import one_line
+from fedrec.clients.activity import ActivityLog
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.client_app import build_client_app
 from fedrec.clients.merchant import PAUSED
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.merchant_observer import MerchantObserver
 from fedrec.clients.watchdog import Watchdog
-from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
+from fedrec.errors import ConfigError, ConnectionLostError, FedrecError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
 from fedrec.observability.deduplicated_log import DeduplicatedLog
@@ -70,6 +71,7 @@ class Daemon:
     Args:
         home: the merchant's folder.
         options: the options.
+        activity: told what the daemon does; by default one that begins now.
 
     Raises:
         ConfigError: the settings, the policy, the join file or a key can't be used.
@@ -77,14 +79,19 @@ class Daemon:
 
     """
 
-    def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:
+    def __init__(
+        self, home: MerchantHome, options: DaemonOptions, *, activity: ActivityLog | None = None
+    ) -> None:
         self._home = home
         self._options = options
         self._stamp = home.rules_stamp()
         self._join = home.joined()
         self._with_next_key = False
         home.node_key()
-        self._merchant = open_merchant(home, device=options.device, seed=options.seed)
+        self._activity = activity or ActivityLog(home.folder)
+        self._merchant = open_merchant(
+            home, device=options.device, seed=options.seed, tell=self._activity.tell
+        )
         self._deduplicated = DeduplicatedLog(_log)
         self._app: ClientApp = build_client_app(lambda context: self._merchant, log=self._deduplicated)
         self._stop = threading.Event()
@@ -106,9 +113,11 @@ class Daemon:
         """Connect and answer messages until stopped; reconnect after growing pauses."""
         pause = _FIRST_RETRY
         try:
+            self._load_records()
             while not self._stop.is_set():
                 self._expire()
                 self._follow_rules()
+                self._activity.tell("connecting")
                 try:
                     with self.connection() as link:
                         self._connected()
@@ -129,6 +138,15 @@ class Daemon:
             self._deduplicated.end()
             _log.info("stopped")
 
+    def _load_records(self) -> None:
+        """Load the records of the open training, if there is one, before the server asks for a round."""
+        try:
+            with Watchdog(self._options.step_seconds):
+                self._merchant.load_records()
+        except (FedrecError, ValueError) as error:
+            # The round that needs them says what is wrong.
+            _log.debug("the open training's records were not loaded: %s", error)
+
     def _expire(self) -> None:
         if time.monotonic() >= self._next_expiry:
             self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
@@ -139,6 +157,7 @@ class Daemon:
         _log.info("connected to %s", self._join.address)
         self.observer.connection(up=True)
         self._home.note_connection(connected=True)
+        self._activity.tell("waiting")
         if self._with_next_key and self._home.next_node_key_file.exists():
             self._home.adopt_next_node_key()
             _log.info("the server has admitted the new node key; the old one is deleted")
@@ -197,6 +216,7 @@ class Daemon:
         if message is None:
             return False
         started = time.monotonic()
+        self._activity.tell("answering")
         with Watchdog(self._options.step_seconds):
             reply = self._reply(message, node_id=link.node_id)
         self.observer.answered(message, reply, seconds=time.monotonic() - started)
@@ -206,6 +226,7 @@ class Daemon:
         with Watchdog(self._options.step_seconds):
             # After the reply, because the time that this takes depends on the number of photos.
             self._merchant.fix_records()
+        self._activity.tell("waiting")
         return True
 
     def _most_bytes(self) -> int:

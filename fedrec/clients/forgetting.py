@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.training_set import RecordTags
 from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.feature_cache import default_cache_dir, drop_features

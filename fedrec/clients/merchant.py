@@ -90,6 +90,15 @@ class Merchant:
         if plan is not None:
             self.context.sets.fix(plan, policy=self.policy)
 
+    def load_records(self) -> None:
+        """Load the records of a training that is open since before a restart and still has rounds to come."""
+        still_open = self.store.open_trainings()
+        if not still_open:
+            return
+        plan = TrainingPlan.model_validate_json(self.store.training(still_open[-1]).plan)
+        if not self.ledger.has_charge(plan.training_id, plan.rounds):
+            self.context.sets.load(plan, self.context.sets.fix(plan, policy=self.policy))
+
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
         """Take the step of a round; see :func:`fedrec.clients.training_step.train`.
 

@@ -15,6 +15,7 @@ from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
+from fedrec.vision.features import Progress
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
@@ -91,6 +92,7 @@ def load_photos(
     device: torch.device,
     leave_out: Callable[[bytes], bool] = lambda digest: False,
     keep: Callable[[bytes], bool] = lambda digest: True,
+    progress: Progress = lambda done, total: None,
 ) -> TrainingData:
     """Load a folder of photos as inputs of the plan's model. Photos of other classes are left out.
 
@@ -102,6 +104,7 @@ def load_photos(
         leave_out: returns, for a photo's digest, whether the merchant has forgotten the photo.
         keep: returns, for a record's digest, whether the training uses the record. Only the digest of an
             unused record is kept in memory.
+        progress: called as (done, total) while inputs are computed.
 
     Returns:
         The records.
@@ -126,7 +129,7 @@ def load_photos(
             none = Records.none(device)
             return TrainingData(inputs=none.inputs, labels=none.labels, digests=(), held=splits.held)
         try:
-            return _read(plan, splits.train.subset(kept), held=splits.held, device=device)
+            return _read(plan, splits.train.subset(kept), held=splits.held, device=device, progress=progress)
         except DataError:
             # A photo was removed or changed during reading; the next attempt reads the rest.
             if attempt + 1 == _ATTEMPTS:
@@ -135,7 +138,12 @@ def load_photos(
 
 
 def _read(
-    plan: TrainingPlan, images: ImageSet, *, held: tuple[bytes, ...], device: torch.device
+    plan: TrainingPlan,
+    images: ImageSet,
+    *,
+    held: tuple[bytes, ...],
+    device: torch.device,
+    progress: Progress,
 ) -> TrainingData:
     spec = model_registry.get_exact(plan.model, plan.model_code)
     inputs = model_inputs(
@@ -143,7 +151,7 @@ def _read(
         spec,
         InputShape(channels=plan.channels, size=plan.image_size),
         views=plan.views,
-        progress=lambda done, total: None,
+        progress=progress,
     )
     return TrainingData(
         inputs=to_inputs(inputs, spec).to(device),

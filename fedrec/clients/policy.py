@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.durations import duration_text
 from fedrec._internal.validation_messages import first_problem
+from fedrec.clients.photo_counts import ChangedData
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.budget_rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
@@ -82,7 +83,7 @@ class MerchantPolicy(Strict):
     largest_lost_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     reply_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
     training_expires_days: Annotated[int, Field(ge=1, le=36500)] = 30
-    changed_data: Literal["refuse", "count_together"] = "refuse"
+    changed_data: ChangedData = "count_together"
 
     @model_validator(mode="after")
     def _require_both_cap_values(self) -> Self:

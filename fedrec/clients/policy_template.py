@@ -99,9 +99,9 @@ largest_lost_share = 0.5
 # the committee, refuse a plan whose upload window isn't shorter.
 training_expires_days = 30
 
-# Photos that were added since the last charge. "refuse" leaves them out of every training and continues with
-# the others; 'fedrec client check' and 'status' report this, and the server is not told. "count_together"
-# uses them, and charges them as if they had been there from the start. A deleted photo needs no rule: no step
-# uses it.
-changed_data = "refuse"
+# Photos that were added since the last charge. A training goes on with the photos that it began with; the
+# next one uses the new photos too ("count_together"): the ledger counts all photos together, so what was
+# spent holds for the new ones as if they had been there from the start. "refuse" leaves new photos out of
+# every training. The server is told neither. A deleted photo needs no rule: no step uses it.
+changed_data = "count_together"
 """

@@ -13,9 +13,9 @@ from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store
-from fedrec.clients.training_set import RecordTags
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.ledger_head import check_head, head_path, read_head
 from fedrec.privacy.accounting.ledger_reader import in_use

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from fedrec.clients.charging import round_charge
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.photo_counts import photo_text
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.status_types import (
     Budget,
@@ -195,6 +196,10 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
         return RefusedRequest(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
 
+    photos = view.photo_summary
+    if view.photo_counts is not None:
+        rule = MerchantPolicy.model_fields["changed_data"].default if policy is None else policy.changed_data
+        photos = photo_text(view.photo_counts, changed_data=rule)
     public = home.identity().public
     return MerchantStatus(
         merchant=home.settings().name,
@@ -208,7 +213,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         new_key_waits=home.next_node_key_file.exists(),
         policy_problem=problem,
         training=summary(view.open_plan),
-        photos=view.photo_summary,
+        photos=photos,
         paused=home.paused,
         budget=budget,
         ledger_entries=len(entries),

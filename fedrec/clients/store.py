@@ -14,13 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from fedrec.clients.photo_counts import PhotoCounts
 from fedrec.clients.store_types import (
+    SCHEMA,
     CountedSet,
     FixedSet,
     StoredTraining,
     TrainingSecrets,
     pack_tags,
     read_counted,
+    read_photo_counts,
     unpack_tags,
 )
 from fedrec.errors import LedgerError, RefusedError
@@ -28,30 +31,6 @@ from fedrec.protocol.schema import sha256_hex
 
 Kind = Literal["upload", "answer"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS policy (hash TEXT PRIMARY KEY, rules TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS training (
-    training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, decryption_private BLOB,
-    encryption_public BLOB, seeded INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TABLE IF NOT EXISTS reply (
-    kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
-    request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
-) STRICT;
-CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS fixed_set (
-    training_id TEXT PRIMARY KEY, tags BLOB NOT NULL, held BLOB NOT NULL, version TEXT NOT NULL, told TEXT
-    NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS counted (
-    number INTEGER PRIMARY KEY CHECK (number = 1), held BLOB NOT NULL, version TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS forgotten (tag BLOB PRIMARY KEY) STRICT;
-CREATE TABLE IF NOT EXISTS refusal (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, times INTEGER NOT NULL DEFAULT 1,
-    kind TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB
-) STRICT;
-"""
 _KEPT_REFUSALS = 20
 _LARGEST_KEPT_PLAN = 2**20
 _SEEN_SECONDS = 3600.0
@@ -80,7 +59,7 @@ class MerchantStore:
             # EXTRA also syncs the folder: a journal that reappears after a crash would undo a stored reply.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
 
@@ -222,6 +201,22 @@ class MerchantStore:
             tags=unpack_tags(tags), held=unpack_tags(held), version=version, photo_summary=photo_summary
         )
 
+    def put_photo_counts(self, training_id: str, counts: PhotoCounts) -> None:
+        """Store what became of the photos in a training.
+
+        Args:
+            training_id: the training.
+            counts: the numbers.
+
+        """
+        self._db.execute(
+            "INSERT OR REPLACE INTO photo_counts VALUES (?, ?)", (training_id, counts.model_dump_json())
+        )
+
+    def photo_counts(self, training_id: str) -> PhotoCounts | None:
+        """Return what became of the photos in a training; None before its set is fixed."""
+        return read_photo_counts(self._db, training_id)
+
     def counted(self) -> CountedSet | None:
         """Return the records that count as charged; None before the first charge of a dataset version."""
         return read_counted(self._db)
@@ -300,6 +295,7 @@ class MerchantStore:
             )
             self._db.execute("UPDATE reply SET body = NULL WHERE training_id = ?", (training_id,))
             self._db.execute("DELETE FROM fixed_set WHERE training_id = ?", (training_id,))
+            self._db.execute("DELETE FROM photo_counts WHERE training_id = ?", (training_id,))
 
     def reply(self, kind: Kind, training_id: str, round_number: int, *, request_hash: str) -> bytes | None:
         """Return the reply that was stored for a request.

@@ -1,4 +1,4 @@
-"""Define the types of a merchant's store: a training's keys, its fixed records, and the counted records."""
+"""Define the tables of a merchant's store and the types that it keeps and returns."""
 
 from __future__ import annotations
 
@@ -6,8 +6,35 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fedrec.clients.photo_counts import PhotoCounts
+
 TAG_BYTES = 16
 """Length of the tag that identifies a record or a photo in the store."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS policy (hash TEXT PRIMARY KEY, rules TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS training (
+    training_id TEXT PRIMARY KEY, plan BLOB NOT NULL, sealing_private BLOB, decryption_private BLOB,
+    encryption_public BLOB, seeded INTEGER NOT NULL DEFAULT 0, closed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS reply (
+    kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
+    request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
+) STRICT;
+CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS fixed_set (
+    training_id TEXT PRIMARY KEY, tags BLOB NOT NULL, held BLOB NOT NULL, version TEXT NOT NULL, told TEXT
+    NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS photo_counts (training_id TEXT PRIMARY KEY, counts TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS counted (
+    number INTEGER PRIMARY KEY CHECK (number = 1), held BLOB NOT NULL, version TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS forgotten (tag BLOB PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS refusal (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, times INTEGER NOT NULL DEFAULT 1,
+    kind TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB
+) STRICT;
+"""
 
 
 @dataclass(frozen=True)
@@ -84,3 +111,18 @@ def read_counted(db: sqlite3.Connection) -> CountedSet | None:
     """Read the records that count as charged; None before the first charge."""
     row = db.execute("SELECT held, version FROM counted").fetchone()
     return None if row is None else CountedSet(held=unpack_tags(row[0]), version=row[1])
+
+
+def read_photo_counts(db: sqlite3.Connection, training_id: str) -> PhotoCounts | None:
+    """Read what became of the photos in a training; None before its set is fixed.
+
+    Args:
+        db: the store's file.
+        training_id: the training.
+
+    Returns:
+        The counts.
+
+    """
+    row = db.execute("SELECT counts FROM photo_counts WHERE training_id = ?", (training_id,)).fetchone()
+    return None if row is None else PhotoCounts.model_validate_json(row[0])

@@ -6,7 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrec.clients.store_types import CountedSet, read_counted
+from fedrec.clients.photo_counts import PhotoCounts
+from fedrec.clients.store_types import CountedSet, read_counted, read_photo_counts
 from fedrec.errors import LedgerError
 from fedrec.protocol.schema import sha256_hex
 
@@ -39,7 +40,8 @@ class StoreView:
         plans: canonical plans of all trainings that were joined, the oldest first.
         open_plan: plan of the open training, if there is one.
         refusals: the last refusals, the oldest first.
-        photo_summary: which photos the open training uses; None before its records are fixed.
+        photo_summary: which photos the open training used when they were fixed; None before that.
+        photo_counts: what became of the photos since; None before that, and of a store of an older version.
         counted: the records that count as charged; None before the first charge.
         forgotten: number of photos that the merchant leaves out of every step.
 
@@ -49,6 +51,7 @@ class StoreView:
     open_plan: bytes | None = None
     refusals: tuple[StoredRefusal, ...] = ()
     photo_summary: str | None = None
+    photo_counts: PhotoCounts | None = None
     counted: CountedSet | None = None
     forgotten: int = 0
 
@@ -78,11 +81,14 @@ def read_store(path: Path) -> StoreView:
                     "SELECT told FROM fixed_set WHERE training_id = ?", (sha256_hex(open_plan),)
                 ).fetchone()
             )
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            has_counts = open_plan is not None and "photo_counts" in tables
             return StoreView(
                 plans=tuple(plan for plan, _ in trainings),
                 open_plan=open_plan,
                 refusals=tuple(StoredRefusal(*row) for row in rows),
                 photo_summary=None if row is None else row[0],
+                photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
                 counted=read_counted(db),
                 forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
             )

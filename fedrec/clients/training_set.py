@@ -14,88 +14,28 @@ the k smallest hashes instead would change the set by two records when one recor
 
 from __future__ import annotations
 
-import hmac
 import logging
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from fedrec._internal.text import one_line
 from fedrec.clients.charging import dataset_version
+from fedrec.clients.photo_counts import SET_CHANGED, PhotoCounts, photo_text
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.record_tags import RecordTags, record_filter
 from fedrec.clients.records import Records, TrainingData
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.store_types import TAG_BYTES, FixedSet
+from fedrec.clients.store_types import FixedSet
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.imageset import hash_of_digests
 
 _log = logging.getLogger(__name__)
-
-
-class RecordTags:
-    """Identifies records by a keyed hash, which reveals nothing without the merchant's key.
-
-    Args:
-        identity: the merchant's signing identity, from which the key is derived.
-
-    """
-
-    def __init__(self, identity: SigningIdentity) -> None:
-        self._key = identity.own_secret(context=b"fedrec/record-tag/1")
-
-    def tag(self, digest: bytes) -> bytes:
-        """Return the tag of a record or photo, 16 bytes."""
-        return hmac.digest(self._key, digest, "sha256")[:TAG_BYTES]
-
-    def selection_value(self, digest: bytes, *, training_id: str) -> float:
-        """Return the pseudorandom number of a record in a training, which decides whether it is used.
-
-        Args:
-            digest: the record's digest, 32 bytes.
-            training_id: the training.
-
-        Returns:
-            A multiple of 2**-53 in [0, 1).
-
-        """
-        code = hmac.digest(self._key, b"keep\0" + training_id.encode() + b"\0" + digest, "sha256")
-        return (int.from_bytes(code[:8], "big") >> 11) * 2.0**-53
-
-
-def used_share(plan: TrainingPlan, *, declared: int) -> float:
-    """Compute the share of its records that a merchant uses in a training.
-
-    Args:
-        plan: the training's plan.
-        declared: the noised number of units that the merchant declared.
-
-    Returns:
-        The share, at most 1.
-
-    """
-    return min(1.0, plan.records_largest / max(1, declared))
-
-
-def record_filter(plan: TrainingPlan, tags: RecordTags, *, declared: int | None) -> Callable[[bytes], bool]:
-    """Make the predicate that decides, by a record's digest, whether a training uses the record.
-
-    It is applied before pixels are read. Otherwise a plan for small merchants, whose memory is checked for
-    their sizes, would make a large merchant load all its photos.
-
-    Args:
-        plan: the training's plan.
-        tags: the keyed hash of the merchant's records.
-        declared: the noised number of units that the merchant declared; None if it declared none.
-
-    Returns:
-        The predicate.
-
-    """
-    share = 1.0 if declared is None else used_share(plan, declared=declared)
-    return lambda digest: tags.selection_value(digest, training_id=plan.training_id) < share
 
 
 @dataclass
@@ -135,6 +75,7 @@ class TrainingSets:
         self._device = device
         self._loaded: _Loaded | None = None
         self._problem = ""
+        self._failures = DeduplicatedLog(_log)
 
     def fix(self, plan: TrainingPlan, *, policy: MerchantPolicy) -> FixedSet:
         """Fix the set of a training, once: the records in the folder that plan and policy allow.
@@ -152,43 +93,103 @@ class TrainingSets:
             return found
         loaded = self._load(plan)
         if loaded is None:
-            fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", photo_summary=self._problem)
+            counts = PhotoCounts(unit=plan.unit, problem=self._problem)
+            fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", photo_summary="")
         else:
-            fixed = self._choose(plan, loaded, policy=policy)
-        return self._store.put_fixed_set(plan.training_id, fixed)
+            fixed, added = self._choose(plan, loaded, policy=policy)
+            counts = self._count(plan, loaded, fixed).model_copy(update={"added": added})
+        summary = photo_text(counts, changed_data=policy.changed_data)
+        stored = self._store.put_fixed_set(plan.training_id, replace(fixed, photo_summary=summary))
+        self._store.put_photo_counts(plan.training_id, counts)
+        if counts.added:
+            _log.info(
+                "training %s: %ss were added since the last charge and are used from now on; %s",
+                plan.training_id[:16],
+                plan.unit,
+                SET_CHANGED.format(unit=plan.unit),
+            )
+        elif counts.new:
+            _log.info(
+                "training %s: %ss that were added since the last charge are left out, as policy "
+                "'changed_data' says",
+                plan.training_id[:16],
+                plan.unit,
+            )
+        return stored
 
-    def _choose(self, plan: TrainingPlan, loaded: _Loaded, *, policy: MerchantPolicy) -> FixedSet:
+    def load(self, plan: TrainingPlan, fixed: FixedSet) -> None:
+        """Load the records of a training that goes on after a restart, so that its next round needn't wait.
+
+        Args:
+            plan: the training's plan.
+            fixed: its fixed set.
+
+        """
+        if not fixed.tags or (self._loaded is not None and self._loaded.training_id == plan.training_id):
+            return
+        loaded = self._load(plan)
+        before = self._store.photo_counts(plan.training_id) or PhotoCounts(unit=plan.unit)
+        if loaded is None:
+            counts = before.model_copy(update={"problem": self._problem, "used": 0})
+        else:
+            counts = self._count(plan, loaded, fixed).model_copy(update={"added": before.added})
+            if counts.new:
+                _log.info(
+                    "training %s goes on with its own %ss; those that were added since wait for the next "
+                    "training",
+                    plan.training_id[:16],
+                    plan.unit,
+                )
+        self._note(plan, counts)
+
+    def _note(self, plan: TrainingPlan, counts: PhotoCounts) -> None:
+        """Store counts if they have changed."""
+        if counts != self._store.photo_counts(plan.training_id):
+            self._store.put_photo_counts(plan.training_id, counts)
+
+    def _choose(self, plan: TrainingPlan, loaded: _Loaded, *, policy: MerchantPolicy) -> tuple[FixedSet, int]:
+        """Return a training's set, and how many of its records no earlier charge counted."""
         data = loaded.data
         held = frozenset(map(self._tags.tag, data.held))
         version = dataset_version(self._identity, hash_of_digests(data.held))
-        counted, new = self._store.counted(), 0
+        counted, fresh = self._store.counted(), frozenset[bytes]()
         if counted is not None and (held <= counted.held or policy.changed_data == "refuse"):
             # A missing record is no change: every record that is used was counted before.
-            new = len(held - counted.held)
             held, version = counted.held, counted.version
         elif counted is not None:
+            fresh = held - counted.held
             # A missing record may come back, and whether others were added meanwhile must not affect it.
             held |= counted.held
-        declared = self._declared(plan.unit)
-        share = 1.0 if declared is None else used_share(plan, declared=declared)
-        keeps = record_filter(plan, self._tags, declared=declared)
+        keeps = self._keeps(plan)
         tags = frozenset(
             tag
             for tag, digest in zip(loaded.tags, data.digests, strict=True)
             if tag in held and keeps(digest)
         )
-        few = "" if share == 1.0 else f" (about {share:.0%}, because the plan is for smaller merchants)"
-        summary = (
-            f"{len(tags)} of {len(data.held)} {plan.unit}s are used{few}"
-            if tags
-            else f"noise alone is sent: none of {len(data.held)} {plan.unit}s has a class of the training"
+        return FixedSet(tags=tags, held=held, version=version, photo_summary=""), len(fresh & tags)
+
+    def _keeps(self, plan: TrainingPlan) -> Callable[[bytes], bool]:
+        return record_filter(plan, self._tags, declared=self._declared(plan.unit))
+
+    def _count(self, plan: TrainingPlan, loaded: _Loaded, fixed: FixedSet) -> PhotoCounts:
+        """Count the records in the folder by what became of them."""
+        keeps, there = self._keeps(plan), frozenset(loaded.tags)
+        numbers = Counter(
+            "new" if tag not in fixed.held else "other_class" if keeps(digest) else "beyond_share"
+            for digest, tag in ((digest, self._tags.tag(digest)) for digest in loaded.data.held)
+            if tag not in fixed.tags
         )
-        if new:
-            summary += (
-                f"; {new} added since the last charge are left out: policy 'changed_data' is 'refuse', "
-                "'count_together' would include them"
-            )
-        return FixedSet(tags=tags, held=held, version=version, photo_summary=summary)
+        gone, forgotten = fixed.tags - there, self._store.forgotten()
+        return PhotoCounts(
+            unit=plan.unit,
+            held=len(loaded.data.held),
+            used=len(fixed.tags & there),
+            missing=len(gone - forgotten),
+            forgotten=len(gone & forgotten),
+            new=numbers["new"],
+            other_class=numbers["other_class"],
+            beyond_share=numbers["beyond_share"],
+        )
 
     def records(self, plan: TrainingPlan, fixed: FixedSet) -> Records:
         """Return the records of a training's set that are in the folder now.
@@ -201,11 +202,10 @@ class TrainingSets:
             The records; none if the folder can't be read.
 
         """
+        self.load(plan, fixed)
         loaded = self._loaded
         if loaded is None or loaded.training_id != plan.training_id:
-            loaded = self._load(plan) if fixed.tags else None
-            if loaded is None:
-                return Records.none(self._device)
+            return Records.none(self._device)
         forgotten = self._store.forgotten()
         data = loaded.data
         left = [
@@ -215,10 +215,21 @@ class TrainingSets:
             and not (forgotten and forgotten.intersection(map(self._tags.tag, data.photos_of(index))))
             and data.holds(index)
         ]
+        self._note_used(plan, fixed, used=len(left))
         if len(left) == len(loaded.tags):
             return Records(data.inputs, data.labels)
         chosen = torch.from_numpy(np.array(left, dtype=np.int64))
         return Records(data.inputs[chosen.to(data.inputs.device)], data.labels[chosen.to(data.labels.device)])
+
+    def _note_used(self, plan: TrainingPlan, fixed: FixedSet, *, used: int) -> None:
+        """Store that records of the set have gone or come back since they were counted."""
+        counts = self._store.photo_counts(plan.training_id)
+        if counts is None or counts.used == used:
+            return
+        forgotten = len(fixed.tags & self._store.forgotten())
+        missing = max(0, len(fixed.tags) - used - forgotten)
+        change = {"used": used, "missing": missing, "forgotten": forgotten}
+        self._store.put_photo_counts(plan.training_id, counts.model_copy(update=change))
 
     def close(self, training_id: str) -> None:
         """Drop a training's records from memory."""
@@ -230,15 +241,16 @@ class TrainingSets:
             data = self._data_for(plan)
         # Every exception is caught: the server must not see that the photos cause a failure.
         except Exception as error:
-            self._problem = f"noise alone is sent: {one_line(error)}"
+            self._problem = one_line(error)
             # Names of photos must not be kept in a log.
-            _log.warning(
-                "training %s: noise alone is sent (%s); 'fedrec client status' says why",
-                plan.training_id[:16],
-                type(error).__name__,
+            self._failures.write(
+                plan.training_id,
+                f"training {plan.training_id[:16]}: noise alone is sent ({type(error).__name__}); "
+                "'fedrec client status' says why",
             )
             _log.debug("details: %s", error)
             return None
+        self._failures.end(plan.training_id)
         self._loaded = _Loaded(
             training_id=plan.training_id, data=data, tags=tuple(map(self._tags.tag, data.digests))
         )

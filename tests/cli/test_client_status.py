@@ -23,11 +23,11 @@ from fedrec.clients.charging import round_charge
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import load_photos
 from fedrec.clients.preflight_checks import run_checks
+from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import read_status, summarise_plan
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import CountedSet, TrainingSecrets
 from fedrec.clients.store_view import read_store
-from fedrec.clients.training_set import RecordTags
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.count_release import count_event
@@ -148,13 +148,13 @@ def test_changed_photos_are_reported_before_the_next_training(
     assert ok and text.startswith("1 record is missing since the last charge")
     picture(photos / own[0] / "new.png", 77)
     ok, text = findings(home)["changes"]
-    assert ok and "1 record added" in text and "left out" in text and "count_together" in text
+    assert ok and "counts all of them together; 1 record is missing since the last charge" in text
     rules = (home.folder / "policy.toml").read_text("utf-8")
     (home.folder / "policy.toml").write_text(
-        rules.replace('changed_data = "refuse"', 'changed_data = "count_together"')
+        rules.replace('changed_data = "count_together"', 'changed_data = "refuse"')
     )
     ok, text = findings(home)["changes"]
-    assert ok and "counts all of them together; 1 record is missing since the last charge" in text
+    assert ok and "1 record added" in text and "left out" in text and "count_together" in text
     (photos / own[0] / "new.png").unlink()
     gone.write_bytes(kept)
     assert findings(home)["changes"] == (True, "the records are those of the last charge")
