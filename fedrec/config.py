@@ -37,6 +37,7 @@ _ASKED, _DERIVED = "simulate", "derived"
 _PATHS = ("data", "data_root", "eval_data")
 _SOURCE = frozenset({"data", "dataset", "data_root", "partition"})
 _COHORT = _SOURCE | {"merchants"}
+_SEATS = _COHORT | {"witnesses", "corrupt_witnesses", "secure_aggregation", "colluders"}
 _MODEL = frozenset({"model", "method"})
 _STEPS = _MODEL | {"optimizer", "privacy", "local_steps"}
 _FOLLOWS: Mapping[str, frozenset[str]] = {
@@ -52,9 +53,10 @@ _FOLLOWS: Mapping[str, frozenset[str]] = {
     "delta": _COHORT | {"privacy", "unit", "eval_data"},
     "colluders": _COHORT,
     "min_contributors": _COHORT | {"drop", "crash", "colluders"},
-    "committee": _COHORT | {"secure_aggregation", "colluders", "corrupt_members"},
-    "corrupt_members": _COHORT | {"secure_aggregation", "colluders", "committee", "threshold"},
-    "threshold": _COHORT | {"secure_aggregation", "colluders", "committee", "corrupt_members"},
+    "committee": _SEATS | {"corrupt_members"},
+    "corrupt_members": _SEATS | {"committee", "threshold"},
+    "corrupt_witnesses": frozenset({"witnesses", "secure_aggregation"}),
+    "threshold": _SEATS | {"committee", "corrupt_members"},
 }
 """Options that can be derived, and the options that each follows from."""
 AUGMENTED_VIEWS = 4
@@ -183,13 +185,16 @@ class TrainingOptions(LearningOptions):
     )
     secure_aggregation: str = Field(default=DEFAULT_SCHEME, description="kahe (default), ckks or none.")
     committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
-        default=None, description="Merchants that hold key shares."
+        default=None, description="Merchants and witnesses that hold key shares."
     )
     threshold: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
         default=None, description="Committee members needed to open a sum."
     )
     corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
         default=None, description="Committee members, at most, that are withstood if corrupt."
+    )
+    corrupt_witnesses: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] | None = Field(
+        default=None, description="Witnesses among them (half of all, at least 1)."
     )
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = Field(
         default=None, description="Fewest merchants in an opened sum."
@@ -236,6 +241,9 @@ class SimulationConfig(TrainingOptions, DataOptions):
     """Every option of ``fedrec simulate``; None leaves the choice to the model, the data or the cohort."""
 
     heading: ClassVar[str] = "This run"
+    witnesses: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] = Field(
+        default=0, description="Committee members without photos, beside the merchants."
+    )
     crash: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Chance that a merchant crashes in its step of a round."
     )

@@ -155,8 +155,10 @@ def join(
     typer.echo(
         f"server      {found.address}\n"
         f"roster      {', '.join(peer.name for peer in found.roster)}\n"
+        f"{_witnesses(found)}"
         f"fingerprint {grouped(found.fingerprint)}\n"
-        f"roster_fingerprint for policy.toml, of the roster alone: {roster_fingerprint(found.roster)}"
+        "roster_fingerprint for policy.toml, of the roster alone: "
+        f"{roster_fingerprint(found.roster, found.witnesses)}"
     )
     if confirm is None:
         _confirm("Did you get this fingerprint from somebody you trust, by another channel?")
@@ -173,6 +175,12 @@ def join(
             _confirm("Did the operator announce that change?")
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
+
+
+def _witnesses(found: JoinFile) -> str:
+    """Return a line with the witnesses of a join file; nothing if it has none."""
+    names = ", ".join(peer.name for peer in found.witnesses)
+    return f"witnesses   {names} (no photos; they help to open sums)\n" if names else ""
 
 
 def _confirm(question: str) -> None:

@@ -78,10 +78,13 @@ def _committee(made: TrainingPlan) -> str:
     if not made.corrupt_members:
         return f", the key at {made.committee[0]}" if made.committee else ""
     absent = members - made.threshold
+    witnesses = len(made.seated_witnesses)
+    seated = f", {counted(witnesses, 'witness', plural='witnesses')} on it" if witnesses else ""
+    among = f", {made.corrupt_witnesses} of them witnesses" if witnesses else ""
     rest = f", except with probability {made.seat_risk:.2g} in the draw of seats" if made.seat_risk else ""
     return (
-        f", threshold {made.threshold} of {members}: {absent or 'none'} may be absent, "
-        f"{made.corrupt_members} may be corrupt{rest}"
+        f", threshold {made.threshold} of {members}{seated}: {absent or 'none'} may be absent, "
+        f"{made.corrupt_members} may be corrupt{among}{rest}"
     )
 
 

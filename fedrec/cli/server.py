@@ -64,17 +64,20 @@ def renew(home: Home = _HOME) -> None:
 
 @app.command()
 def enroll(
-    file: Annotated[Path, typer.Argument(help="The merchant's enrolment file.")], home: Home = _HOME
+    file: Annotated[Path, typer.Argument(help="The enrolment file of a merchant or witness.")],
+    home: Home = _HOME,
 ) -> None:
-    """Add a merchant to the roster and rewrite the join file."""
+    """Add a merchant or a witness to the roster and rewrite the join file."""
     opened = ServerHome.open(home)
     opened.enroll(read_file(file, Enrolment))
     _print_roster(opened)
 
 
 @app.command()
-def revoke(name: Annotated[str, typer.Argument(help="The merchant's name.")], home: Home = _HOME) -> None:
-    """Remove a merchant from the roster; a running server locks it out within a second."""
+def revoke(
+    name: Annotated[str, typer.Argument(help="The name of the merchant or witness.")], home: Home = _HOME
+) -> None:
+    """Remove a merchant or a witness from the roster; a running server locks it out within a second."""
     opened = ServerHome.open(home)
     opened.revoke(name)
     _print_roster(opened)
@@ -83,6 +86,8 @@ def revoke(name: Annotated[str, typer.Argument(help="The merchant's name.")], ho
 def _print_roster(home: ServerHome) -> None:
     names = ", ".join(peer.name for peer in home.roster())
     typer.echo(f"roster      {names or 'nobody'}")
+    if home.witnesses():
+        typer.echo(f"witnesses   {', '.join(peer.name for peer in home.witnesses())}")
     if names:
         typer.echo(
             f"fingerprint {_join_fingerprint(home)}\n"
@@ -111,6 +116,7 @@ def plan(
         server_key=opened.identity().public.hex(),
         roster=opened.roster(),
         sizes=opened.sizes(options.unit),
+        witnesses=opened.witnesses(),
     )
     typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
 
@@ -179,6 +185,8 @@ def status(home: Home = _HOME) -> None:
     opened = ServerHome.open(home)
     roster = opened.roster()
     typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
+    if opened.witnesses():
+        typer.echo(f"witnesses   {', '.join(peer.name for peer in opened.witnesses())}")
     if roster:
         typer.echo(f"fingerprint {_join_fingerprint(opened)}")
     for training in all_trainings(opened.trainings):
@@ -197,6 +205,8 @@ def _training_lines(training: Training) -> Iterator[str]:
         yield f"  alarm     NOT PRIVATE: {alarm}"
     cohort = ", ".join(peer.name for peer in made.roster)
     yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
+    if made.seated_witnesses:
+        yield f"  witnesses {', '.join(peer.name for peer in made.seated_witnesses)}"
     if progress is not None:
         yield f"  window    {progress.text}"
     elif not rounds:

@@ -374,7 +374,7 @@ class MerchantHome:
         """
         policy = MerchantPolicy.load(self.folder / "policy.toml")
         join = self.joined()
-        approved = roster_fingerprint(join.roster)
+        approved = roster_fingerprint(join.roster, join.witnesses)
         if policy.roster_fingerprint not in (None, approved):
             raise ConfigError(
                 "policy.toml: roster_fingerprint differs from that of the join file; correct or remove it"

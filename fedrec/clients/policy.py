@@ -201,7 +201,8 @@ class MerchantPolicy(Strict):
             _at_least("least_committee", len(plan.committee), self.least_committee)
             _at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
             _at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
-        if self.roster_fingerprint is not None and roster_fingerprint(plan.roster) != self.roster_fingerprint:
+        approved = self.roster_fingerprint
+        if approved is not None and roster_fingerprint(plan.roster, plan.witnesses) != approved:
             raise RefusedError(
                 "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
             )

@@ -1,14 +1,14 @@
-"""Define the files that merchants and the operator exchange by hand: enrolment, join and vouch files."""
+"""Define the files that a party and the operator exchange: enrolment, join and vouch files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import FailFast, Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from fedrec.errors import ConfigError, ProtocolError
-from fedrec.protocol.plan import Unit
+from fedrec.protocol.plan import Peer, Unit
 from fedrec.protocol.reading import read_json
 from fedrec.protocol.roster_statements import (
     MAX_OWN_ROTATIONS,
@@ -28,19 +28,36 @@ Address = Annotated[
 ]
 
 
-class Statement(Strict):
-    """A merchant's application: its two public keys and the noisy number of its units; no secrets.
+Role = Literal["merchant", "witness"]
+"""What a party does: a merchant trains on its photos; a witness, without any, helps to open sums."""
 
-    ``size`` is a differentially private count of the merchant's distinct units, released once and charged to
-    its ledger. ``unit`` is what it counts, the same unit as the ledger's.
+
+class Statement(Strict):
+    """A party's application: its role, its two public keys and a merchant's size; no secrets.
+
+    ``size`` is a differentially private count of a merchant's distinct units, released once and charged to
+    its ledger. ``unit`` is what it counts, the same unit as the ledger's. A witness has neither.
     """
 
     version: Literal[1] = 1
     name: Name
     signing_key: Hash
     node_key: Pem
-    unit: Unit
-    size: Annotated[int, Field(ge=1, le=10**9)]
+    role: Role = "merchant"
+    unit: Unit | None = None
+    size: Annotated[int, Field(ge=1, le=10**9)] | None = None
+
+    @model_validator(mode="after")
+    def _only_merchants_have_a_size(self) -> Self:
+        counted = (self.unit is not None, self.size is not None)
+        if counted != ((self.role == "merchant"),) * 2:
+            raise ValueError("a merchant states its unit and its size, a witness neither")
+        return self
+
+    @property
+    def peer(self) -> Peer:
+        """The party's name and signing key, as in plans."""
+        return Peer(name=self.name, signing_key=self.signing_key)
 
 
 class Enrolment(Strict):
@@ -60,7 +77,7 @@ class Enrolment(Strict):
 
 
 class JoinFile(RosterUpdate):
-    """The server's address, the authority and the key to trust, and the roster of all merchants.
+    """The server's address, the authority and the key to trust, the roster of all merchants, and witnesses.
 
     People compare :attr:`fingerprint` out of band. The fingerprint of a plan's roster is another value,
     :func:`fedrec.protocol.plan.roster_fingerprint`.

@@ -57,12 +57,13 @@ def _harmless(text: str) -> str:
 
 
 class Peer(Strict):
-    """A merchant on the roster: its name and its Ed25519 public key."""
+    """A merchant or a witness: its name and its Ed25519 public key."""
 
     name: Name
     signing_key: Hash
 
 
+Witnesses = Annotated[tuple[Peer, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
 Penalty = Annotated[float, Field(ge=0, le=1e6)]
 
 
@@ -193,9 +194,13 @@ class TrainingPlan(Strict):
     after it. None for a training whose merchants are all connected during a round.
 
     ``colluders`` of the roster's merchants are assumed to collude with the server; their noise is not
-    counted. The committee tolerates ``corrupt_members`` corrupt seats; ``seat_risk`` is the probability that
-    the draw seats more colluders. Both are 0 if no committee opens sums. ``committee`` is in the order of the
-    draw. ``trust`` is the scheme's trust model; each merchant compares it with that of its own installation.
+    counted. The committee tolerates ``corrupt_members`` corrupt seats, ``corrupt_witnesses`` of them held by
+    witnesses; ``seat_risk`` is the probability that the draw seats more colluders than the others. All are 0
+    if no committee opens sums. ``committee`` is in the order of the draw.
+
+    ``witnesses`` have no photos: they sit on the committee and do nothing else. They aren't on the roster, so
+    that nothing that counts merchants counts them. ``trust`` is the scheme's trust model; each merchant
+    compares it with that of its own installation.
     """
 
     version: Literal[1] = 1
@@ -231,29 +236,31 @@ class TrainingPlan(Strict):
     records_total: Annotated[int, Field(ge=1, le=10**12)]
     records_largest: Annotated[int, Field(ge=1, le=10**9)]
     roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=MAX_PEERS)]
+    witnesses: Witnesses = ()
     committee: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     corrupt_members: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)]
+    corrupt_witnesses: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] = 0
     seat_risk: Annotated[float, Field(ge=0, le=1)]
     scheme: Name
     trust: TrustModel
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [peer.name for peer in self.roster]
-        if len(set(names)) != len(names) or len({peer.signing_key for peer in self.roster}) != len(names):
-            raise ValueError("the roster names a merchant or a key twice")
+        names = [peer.name for peer in self.parties]
+        if len(set(names)) != len(names) or len({peer.signing_key for peer in self.parties}) != len(names):
+            raise ValueError("the roster and the witnesses name a party or a key twice")
         if len(set(self.committee)) != len(self.committee) or not set(self.committee) <= set(names):
-            raise ValueError("the committee is not a set of merchants of the roster")
+            raise ValueError("the committee is not a set of merchants of the roster and of witnesses")
         if (self.noise_multiplier is not None) != self.privacy_mode.private:
             raise ValueError("a noise multiplier is given exactly where the mode is private")
         if self.local_steps != 1 and not self.privacy_mode.several_steps:
             raise ValueError(f"'{self.mode}' takes one step per round")
         if self.objective.class_prior and len(self.objective.class_prior) != len(self.classes):
             raise ValueError("the class prior has not one share for each class")
-        if self.min_contributors > len(names):
+        if self.min_contributors > self.cohort:
             raise ValueError("more contributors are required than the roster has")
         return self
 
@@ -267,10 +274,25 @@ class TrainingPlan(Strict):
         """Each merchant's Ed25519 public key, 64 hexadecimal digits, by its name."""
         return {peer.name: peer.signing_key for peer in self.roster}
 
+    @cached_property
+    def witness_keys(self) -> dict[str, str]:
+        """Each witness's Ed25519 public key, 64 hexadecimal digits, by its name."""
+        return {peer.name: peer.signing_key for peer in self.witnesses}
+
+    @property
+    def parties(self) -> tuple[Peer, ...]:
+        """The merchants of the roster, and the witnesses."""
+        return self.roster + self.witnesses
+
+    @property
+    def seated_witnesses(self) -> tuple[Peer, ...]:
+        """The witnesses where a committee opens sums; nobody where none does."""
+        return self.witnesses if self.trust.opened_by == "committee" else ()
+
     def __copy__(self) -> Self:
         """Return a copy without the derived values, since ``model_copy`` changes the fields of one."""
         copied = super().__copy__()
-        for derived in ("training_id", "signing_keys"):
+        for derived in ("training_id", "signing_keys", "witness_keys"):
             vars(copied).pop(derived, None)
         return copied
 
@@ -304,8 +326,27 @@ class TrainingPlan(Strict):
             raise ProtocolError(f"'{name}' is not on the roster of this training")
         return bytes.fromhex(self.signing_keys[name])
 
+    def party_key(self, name: str) -> bytes:
+        """Return the Ed25519 public key of a merchant or of a witness, 32 bytes.
 
-def roster_fingerprint(roster: Sequence[Peer]) -> str:
-    """Return the SHA-256 of all names and keys, sorted by name; people compare it out of band."""
-    entries = sorted([peer.name, peer.signing_key] for peer in roster)
-    return sha256_hex(json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode())
+        Raises:
+            ProtocolError: it is neither on the roster nor a witness of this training.
+        """
+        return bytes.fromhex(self.witness_keys[name]) if name in self.witness_keys else self.key_of(name)
+
+
+def roster_fingerprint(roster: Sequence[Peer], witnesses: Sequence[Peer] = ()) -> str:
+    """Compute the fingerprint of a roster and its witnesses, which people compare out of band.
+
+    Args:
+        roster: the merchants.
+        witnesses: the witnesses.
+
+    Returns:
+        SHA-256 of all names and keys with their roles, sorted by name; 64 hexadecimal digits.
+    """
+    merchants, others = (
+        sorted([peer.name, peer.signing_key] for peer in peers) for peers in (roster, witnesses)
+    )
+    named = ["fedrec/roster/2", merchants, others] if others else ["fedrec/roster/1", merchants]
+    return sha256_hex(json.dumps(named, separators=(",", ":")).encode())

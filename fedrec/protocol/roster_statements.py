@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
-from fedrec.protocol.plan import Peer
+from fedrec.protocol.plan import Peer, Witnesses
 from fedrec.protocol.schema import MAX_PEERS, Hash, Name, Signature, Strict, sha256_hex
 
 VOUCH_CONTEXT = b"fedrec/vouch/1"
@@ -76,17 +76,23 @@ class SignedRotation(Strict):
 
 
 class RosterUpdate(Strict):
-    """The roster of all merchants, with the statements by which a merchant can accept what is new in it."""
+    """The roster of all merchants, with the statements by which a merchant can accept what is new in it.
+
+    ``witnesses`` sit on the committee beside the merchants. No statement makes a witness acceptable: people
+    approve them by hand.
+    """
 
     roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=MAX_PEERS)]
+    witnesses: Witnesses = ()
     vouches: Annotated[tuple[SignedVouch, ...], FailFast(), Field(max_length=MAX_VOUCHES)] = ()
     rotations: Annotated[tuple[SignedRotation, ...], FailFast(), Field(max_length=MAX_ROTATIONS)] = ()
 
     @model_validator(mode="after")
     def _nobody_twice(self) -> Self:
-        names, keys = {peer.name for peer in self.roster}, {peer.signing_key for peer in self.roster}
-        if len(names) != len(self.roster) or len(keys) != len(self.roster):
-            raise ValueError("the roster names a merchant or a key twice")
+        parties = self.roster + self.witnesses
+        names, keys = {peer.name for peer in parties}, {peer.signing_key for peer in parties}
+        if len(names) != len(parties) or len(keys) != len(parties):
+            raise ValueError("the roster names a party or a key twice")
         return self
 
 

@@ -1,6 +1,7 @@
-"""Track which merchants of the cohort have joined a training, from which node and with which keys.
+"""Track which merchants and witnesses have joined a training, from which node and with which keys.
 
-A merchant that goes away keeps its place and may come back.
+A party that goes away keeps its place and may come back. Witnesses sit on the committee; nothing that counts
+merchants counts them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class CohortIncompleteError(TrainingError):
 
 @dataclass
 class Attendance:
-    """The merchants of one training that are connected now.
+    """The merchants and witnesses of one training that are connected now.
 
     Args:
         grid: the Flower Grid that messages go over.
@@ -54,7 +55,8 @@ class Attendance:
         patient: whether the start waits for the whole cohort, up to ``timeout``.
 
     Attributes:
-        nodes: node ids of the merchants that have joined, by name; a merchant stays here while it is away.
+        nodes: node ids of the merchants and witnesses that have joined, by name; one stays here while it is
+            away.
         seeded: whether any merchant said, when it joined, that its noise comes from a seed.
         closed_by: merchants that have closed the training on their side; they never join it again.
         encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
@@ -81,6 +83,11 @@ class Attendance:
     _open: list[Exchange[JoinReply]] = field(default_factory=list)
 
     @property
+    def merchant_nodes(self) -> dict[str, int]:
+        """Node ids of the merchants that have joined, by name, without the witnesses."""
+        return {name: node for name, node in self.nodes.items() if name in self.plan.signing_keys}
+
+    @property
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
         """The sealing keys of the committee that are known, in the committee's order."""
         return tuple(self._keys[name] for name in self.plan.committee if name in self._keys)
@@ -99,11 +106,11 @@ class Attendance:
         self.use_sealing_keys(kept)
         present = self.present()
         failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
-        if len(self.nodes) < self.plan.min_contributors:
+        if len(self.merchant_nodes) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
             silent = sorted({peer.name for peer in self.plan.roster} - {*self.nodes, *self.refusals})
             raise CohortIncompleteError(
-                f"{len(self.nodes)} of {self.plan.cohort} merchants joined, "
+                f"{len(self.merchant_nodes)} of {self.plan.cohort} merchants joined, "
                 f"{self.plan.min_contributors} are needed"
                 + (f" ({told[0]})" if told else "")
                 + (f"; not there: {listed(silent)}" if silent else "")
@@ -137,7 +144,7 @@ class Attendance:
 
     def _can_begin(self) -> bool:
         """Return whether a training could begin with the merchants that have joined."""
-        return self.missing_keys() is None and len(self.nodes) >= self.plan.min_contributors
+        return self.missing_keys() is None and len(self.merchant_nodes) >= self.plan.min_contributors
 
     def admit(self, names: Collection[str]) -> set[str]:
         """Let merchants in that come and go, without waiting for any: an answer is taken by a later call.
@@ -146,10 +153,10 @@ class Attendance:
         away.
 
         Args:
-            names: the merchants that are asked.
+            names: the merchants and witnesses that are asked.
 
         Returns:
-            The names of the merchants that have joined and are connected.
+            The names of those that have joined and are connected.
 
         """
         present = self.present()
@@ -162,7 +169,7 @@ class Attendance:
         return self._connected(present)
 
     def refresh(self, *, excluded: Collection[str]) -> set[str]:
-        """Let in the merchants that have come since the last round, and check that enough are connected.
+        """Let in who has come since the last round, and check that enough are connected.
 
         A node that didn't join when it was asked (it was killed just then, or its rules refused) is asked
         again, after pauses that grow from 10 s to 10 minutes. A round doesn't wait long for it.
@@ -171,16 +178,19 @@ class Attendance:
             The names of the merchants that are connected, those of ``excluded`` among them.
 
         Raises:
-            CohortIncompleteError: the next round can't have enough contributors; it is not charged then.
+            CohortIncompleteError: the next round can't have enough contributors, or its sum not enough
+                members that answer; it is not charged then.
 
         """
         present = self.present()
         self._take_answers(present)
-        if len(self._connected(present)) < self.plan.cohort:
+        if len(self._connected(present)) < len(self._expected):
             due = self._due(present)
             if due:
                 self._ask(due, present=present, seconds=LATE_SECONDS, most=LATE_SECONDS)
-        connected = self._connected(present)
+        everybody = self._connected(present)
+        self._check_members(everybody)
+        connected = everybody.intersection(self.plan.signing_keys)
         if len(connected - set(excluded)) < self.plan.min_contributors:
             away = sorted({peer.name for peer in self.plan.roster} - connected)
             raise CohortIncompleteError(
@@ -190,6 +200,21 @@ class Attendance:
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
             )
         return connected
+
+    def _check_members(self, connected: set[str]) -> None:
+        """Raise ``CohortIncompleteError`` if too few of the committee are connected to open a sum."""
+        members = self.plan.committee if self.plan.trust.opened_by == "committee" else ()
+        away = [name for name in members if name not in connected]
+        if len(members) - len(away) < self.plan.threshold and members:
+            raise CohortIncompleteError(
+                f"{counted(len(members) - len(away), 'committee member is', plural='committee members are')} "
+                f"connected, {self.plan.threshold} are needed to open a sum; away: {listed(away)}"
+            )
+
+    @property
+    def _expected(self) -> frozenset[str]:
+        """The names of all merchants, and of the witnesses with a seat."""
+        return frozenset(peer.name for peer in self.plan.roster + self.plan.seated_witnesses)
 
     def _due(self, present: set[int]) -> list[int]:
         """Return the nodes that haven't joined and are to be asked now."""
@@ -209,7 +234,7 @@ class Attendance:
 
         """
         names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
-        roster = {peer.name for peer in self.plan.roster}
+        expected = self._expected
         now = time.monotonic()
         for node in asked:
             self._pauses.asked(node)
@@ -223,7 +248,7 @@ class Attendance:
                     recipient=names[node],
                 )
                 for node in asked
-                if names.get(node) in roster
+                if names.get(node) in expected
             },
             ExchangeSettings(
                 message_type="query.join",
@@ -263,7 +288,7 @@ class Attendance:
         """
         reply = answer.body
         name = reply.merchant
-        if name not in {peer.name for peer in self.plan.roster} or self.nodes.get(name) in present:
+        if name not in self._expected or self.nodes.get(name) in present:
             return
         if reply.refused is not None:
             self.refusals[name] = str(reply.refused)
@@ -302,8 +327,11 @@ class Attendance:
         self._keys[reply.merchant] = key
 
     def _keep_first_receipt(self, reply: JoinReply) -> None:
-        """Countersign the join's ledger head, if there is no receipt yet; never replace a newer receipt."""
-        if self.receipts.last(reply.merchant) is None:
+        """Countersign the join's ledger head, if there is no receipt yet; never replace a newer receipt.
+
+        A witness has no ledger.
+        """
+        if reply.merchant in self.plan.signing_keys and self.receipts.last(reply.merchant) is None:
             receipt = self.receipts.sign(
                 reply.head, plan=self.plan, merchant=reply.merchant, round_number=0, moment="joined"
             )
@@ -313,7 +341,7 @@ class Attendance:
         """Return whether a join reply is signed by the merchant that it names."""
         joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
         return reply.signature is not None and verify(
-            self.plan.key_of(reply.merchant),
+            self.plan.party_key(reply.merchant),
             joined.canonical_bytes(),
             bytes.fromhex(reply.signature),
             context=JOINED_CONTEXT,

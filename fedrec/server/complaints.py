@@ -1,9 +1,10 @@
 """Decide which dealers the server leaves out after committee members complained about dealt shares.
 
 A complaint shows that its member or its dealer is at fault, but not which, and no share may be disclosed to
-find out. At most ``colluders`` merchants are assumed to be at fault. So a dealer is at fault if more than
-that many members complain about it. A member is at fault if it complains about more than that many dealers;
-its complaints are then ignored. All other dealers that are complained about are suspects. After a round lost
+find out. At most ``colluders`` merchants are assumed to be at fault, and so many witnesses as the plan takes
+to be corrupt. So a dealer is at fault if more members complain about it than both together. A member is at
+fault if it complains about more than ``colluders`` dealers, which are merchants; its complaints are then
+ignored. All other dealers that are complained about are suspects. After a round lost
 to complaints, the next rounds leave suspects out: all of them if the minimum of contributors allows it, else
 some of them in turn.
 """
@@ -21,6 +22,7 @@ class Complaints:
 
     Attributes:
         colluders: how many merchants are assumed to be at fault at most.
+        corrupt_witnesses: how many witnesses are, beside them.
         complaints: names of the members that complained, by dealer.
         aside: the suspects that the next round leaves out.
         turn: how many rounds were lost to complaints.
@@ -28,26 +30,31 @@ class Complaints:
     """
 
     colluders: int
+    corrupt_witnesses: int = 0
     complaints: dict[str, set[str]] = field(default_factory=dict)
     aside: frozenset[str] = frozenset()
     turn: int = 0
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any] | None, *, colluders: int) -> Complaints:
+    def from_state(
+        cls, state: Mapping[str, Any] | None, *, colluders: int, corrupt_witnesses: int = 0
+    ) -> Complaints:
         """Restore what :meth:`state` returned.
 
         Args:
             state: the JSON values, or None for a training without complaints so far.
             colluders: how many merchants are assumed to be at fault at most.
+            corrupt_witnesses: how many witnesses are, beside them.
 
         Returns:
             The complaints as they were, or none.
 
         """
         if state is None:
-            return cls(colluders=colluders)
+            return cls(colluders=colluders, corrupt_witnesses=corrupt_witnesses)
         return cls(
             colluders=colluders,
+            corrupt_witnesses=corrupt_witnesses,
             complaints={dealer: set(by) for dealer, by in state["complaints"].items()},
             aside=frozenset(state["aside"]),
             turn=int(state["turn"]),
@@ -76,7 +83,8 @@ class Complaints:
     @property
     def excluded(self) -> frozenset[str]:
         """The dealers at fault: more members complain about each than may be at fault themselves."""
-        return frozenset(dealer for dealer, by in self._believable().items() if len(by) > self.colluders)
+        most = self.colluders + self.corrupt_witnesses
+        return frozenset(dealer for dealer, by in self._believable().items() if len(by) > most)
 
     @property
     def suspects(self) -> frozenset[str]:

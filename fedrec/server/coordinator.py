@@ -159,7 +159,7 @@ class Coordinator(TrainingRunner):
             self._conduct.lost_for_contributors()
             told = [
                 f"{name}: {self.refusals[where]}"
-                for name in self._cohort.nodes
+                for name in self._cohort.merchant_nodes
                 if (where := f"round {round_number}, {name}") in self.refusals
             ]
             raise _LostRoundError(
@@ -187,7 +187,7 @@ class Coordinator(TrainingRunner):
             plan=self.plan,
             round_number=round_number,
             model_hash=sha256_hex(model),
-            nodes=self._cohort.nodes,
+            nodes=self._cohort.merchant_nodes,
             receipts=self.receipts,
             note=lambda merchant, reason: self._note(round_number, merchant, reason),
         )
@@ -218,12 +218,12 @@ class Coordinator(TrainingRunner):
         traffic.count(answers)
         traffic.seconds_train = time.monotonic() - started
         traffic.upload_bytes = collector.largest
-        late = [name for name, node in self._cohort.nodes.items() if node in answers.late]
+        late = [name for name, node in self._cohort.merchant_nodes.items() if node in answers.late]
         if late:
             _log.warning("round %d goes on without %s: no reply in time", round_number, listed(late))
         replied = [
             name
-            for name, node in self._cohort.nodes.items()
+            for name, node in self._cohort.merchant_nodes.items()
             if name not in left_out.all and node not in answers.failed
         ]
         self._conduct.lateness.note(round_number, late=late, replied=replied)

@@ -58,7 +58,9 @@ class Conduct:
         found: Mapping[str, Any] = state or {}
         names = [peer.name for peer in plan.roster]
         self._plan = plan
-        self.complaints = Complaints.from_state(found.get("complaints"), colluders=plan.colluders)
+        self.complaints = Complaints.from_state(
+            found.get("complaints"), colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
+        )
         # Each training has its own order, so that no merchant is always the first to be left out.
         self.rotation = Rotation.from_state(
             found.get("rotation"), order=sorted(names, key=lambda name: _drawn(plan, name))

@@ -92,18 +92,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The merchants of a training and their server.
+    """The merchants of a training, its witnesses, and their server.
 
     Attributes:
         server_key: public key that verifies the server's requests and receipts, 64 hexadecimal digits.
         roster: the merchants.
         sizes: the noised number of units that each of them declared.
+        witnesses: the witnesses, which have a seat where a committee opens sums.
 
     """
 
     server_key: str
     roster: tuple[Peer, ...]
     sizes: tuple[int, ...]
+    witnesses: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def plan_training(
     """
     check_solved(options, task.spec)
     defaults = training_defaults(options, task.spec, sizes=enrolled.sizes)
-    settings = settle(options, defaults, merchants=len(enrolled.roster))
+    settings = settle(options, defaults, merchants=len(enrolled.roster), witnesses=len(enrolled.witnesses))
     objective = settle_objective(options, task.classes)
     _check_model_size(task)
     note = check_model(task)
@@ -218,6 +220,8 @@ def _make_plan(
 ) -> TrainingPlan:
     """Calibrate the noise and make the plan; the cost of the declared sizes is part of its epsilon."""
     roster, sizes, shape = enrolled.roster, enrolled.sizes, task.shape
+    trust = schemes.get(options.secure_aggregation).trust
+    seated = enrolled.witnesses if trust.opened_by == "committee" else ()
     delta = planned_delta(options, sizes)
     steps = settings.rounds * options.local_steps
     private = modes.get(options.privacy).private
@@ -270,14 +274,16 @@ def _make_plan(
             records_total=sum(sizes),
             records_largest=max(sizes),
             roster=roster,
-            committee=seat_order(roster)[: settings.committee],
+            witnesses=enrolled.witnesses,
+            committee=seat_order(roster, seated)[: settings.committee],
             threshold=settings.threshold,
             min_contributors=settings.min_contributors,
             colluders=settings.colluders,
             corrupt_members=settings.corrupt_members,
+            corrupt_witnesses=settings.corrupt_witnesses,
             seat_risk=settings.seat_risk,
             scheme=options.secure_aggregation,
-            trust=schemes.get(options.secure_aggregation).trust,
+            trust=trust,
             clipping=options.clipping,
             objective=objective,
         )

@@ -190,20 +190,32 @@ class ServerHome:
             ConfigError: a merchant's ledger is of another unit: an epsilon holds for one unit only.
 
         """
+        sizes: list[int] = []
         for entry in self.enrolled():
+            if entry.size is None:
+                continue
             if entry.unit != unit:
                 raise ConfigError(
                     f"unit = '{unit}' can't be planned: the ledger of '{entry.name}' is of the unit "
                     f"'{entry.unit}', chosen by 'fedrec client init'"
                 )
-        return tuple(entry.size for entry in self.enrolled())
+            sizes.append(entry.size)
+        return tuple(sizes)
 
     def roster(self) -> tuple[Peer, ...]:
         """Return the enrolled merchants as entries of a plan's roster."""
-        return tuple(Peer(name=entry.name, signing_key=entry.signing_key) for entry in self.enrolled())
+        return tuple(entry.peer for entry in self.enrolled() if entry.role == "merchant")
+
+    def witnesses(self) -> tuple[Peer, ...]:
+        """Return the enrolled witnesses as entries of a plan."""
+        return tuple(entry.peer for entry in self.enrolled() if entry.role == "witness")
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the roster and its witnesses, as plans have it."""
+        return roster_fingerprint(self.roster(), self.witnesses())
 
     def enroll(self, enrolment: Enrolment) -> str:
-        """Add a merchant, or renew one under its own signing key.
+        """Add a merchant or a witness, or renew one under its own signing key.
 
         Returns:
             The roster's new fingerprint.
@@ -227,6 +239,11 @@ class ServerHome:
             raise ConfigError(
                 f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
             )
+        if before and before[0].role != statement.role:
+            raise ConfigError(
+                f"'{statement.name}' is enrolled as a {before[0].role}: revoke it first, to enrol it as a "
+                f"{statement.role}"
+            )
         node_key = flower_key(statement.node_key)
         # A crash between retiring a key and writing the roster leaves the key in both; it stays enrolled.
         kept = any(flower_key(entry.node_key) == node_key for entry in before)
@@ -241,7 +258,7 @@ class ServerHome:
         return self._write_roster([*others, statement])
 
     def revoke(self, name: str) -> str:
-        """Remove a merchant from the roster.
+        """Remove a merchant or a witness from the roster.
 
         Returns:
             The roster's new fingerprint.
@@ -252,7 +269,7 @@ class ServerHome:
         """
         left = [entry for entry in self.enrolled() if entry.name != name]
         if len(left) == len(self.enrolled()):
-            raise ConfigError(f"no merchant '{name}' is enrolled here")
+            raise ConfigError(f"no merchant or witness '{name}' is enrolled here")
         return self._write_roster(left)
 
     def _retired(self) -> frozenset[str]:
@@ -289,9 +306,10 @@ class ServerHome:
                 authority=self.authority.read_text("ascii"),
                 server_key=self.identity().public.hex(),
                 roster=roster,
+                witnesses=self.witnesses(),
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
-        return roster_fingerprint(roster)
+        return self.fingerprint()
 
 
 def _digest(node_key: str) -> str:

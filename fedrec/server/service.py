@@ -230,7 +230,8 @@ class Service:
         """
         self._deduplicated.write(training.number, f"training {training.number} waits for merchants: {error}")
         reason = f"waits for merchants: {error}"
-        if roster_fingerprint(training.plan().roster) != roster_fingerprint(self._home.roster()):
+        plan = training.plan()
+        if roster_fingerprint(plan.roster, plan.witnesses) != self._home.fingerprint():
             reason += "; the roster has changed since it was planned: cancel it, and plan it anew"
         training.set_status("running" if begun else "filed", reason)
         if begun:
@@ -244,12 +245,14 @@ class Service:
         if training.number in self._gathered or plan.upload_window is not None:
             return
         status = training.status()[0]
-        said: set[int] | None = None
-        while len(there := set(grid.get_node_ids())) < plan.cohort and time.monotonic() < deadline:
-            if there != said:
-                said = there
-                absent = listed(self._absent(plan, there))
-                reason = f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: {absent}"
+        said: list[str] = []
+        while (absent := self._absent(plan, set(grid.get_node_ids()))) and time.monotonic() < deadline:
+            if absent != said:
+                said = absent
+                reason = (
+                    f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: "
+                    f"{listed(absent)}"
+                )
                 _log.info("training %s %s", training.number, reason)
                 training.set_status(status, reason)
             if self._stop.wait(0.2) or training.is_cancelled():
@@ -265,4 +268,5 @@ class Service:
 
     def _absent(self, plan: TrainingPlan, there: set[int]) -> list[str]:
         known = {self._names.get(key): node for key, node in self._host.nodes().items()}
-        return sorted(peer.name for peer in plan.roster if known.get(peer.name) not in there)
+        expected = plan.roster + plan.seated_witnesses
+        return sorted(peer.name for peer in expected if known.get(peer.name) not in there)

@@ -10,7 +10,7 @@ from fedrec.privacy.accounting.budget_rating import check_budget
 from fedrec.privacy.accounting.privacy_spend import least_multiplier
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.committee import check_contributors, check_quorum
-from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, choose_seats
+from fedrec.privacy.aggregation.seats import NOBODY, ONE_HOLDER, Seats, WitnessSeats, choose_seats
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.protocol import modes
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
@@ -132,13 +132,16 @@ def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
         )
 
 
-def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: int) -> Settings:
+def settle(
+    options: TrainingOptions, defaults: TrainingDefaults, *, merchants: int, witnesses: int = 0
+) -> Settings:
     """Settle the defaults that depend on model and cohort, and check the quorum.
 
     Args:
         options: the operator's options.
         defaults: settings that hold where the operator gives none.
         merchants: size of the cohort.
+        witnesses: witnesses, which have a seat where a committee opens sums.
 
     Returns:
         The settled options.
@@ -163,7 +166,9 @@ def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: i
     if minimum is None:
         drop = options.planned_dropouts
         minimum = max(1, default_min_contributors(merchants=merchants, colluders=colluders, drop=drop))
-    seats = _settle_seats(options, merchants=merchants, colluders=colluders, minimum=minimum)
+    seats = _settle_seats(
+        options, merchants=merchants, witnesses=witnesses, colluders=colluders, minimum=minimum
+    )
     optimizer, chosen = read_choice(options.optimizer)
     return Settings(
         rounds=options.rounds or defaults.rounds,
@@ -174,6 +179,7 @@ def settle(options: TrainingOptions, defaults: TrainingDefaults, *, merchants: i
         committee=seats.members,
         threshold=seats.threshold,
         corrupt_members=seats.corrupt,
+        corrupt_witnesses=seats.corrupt_witnesses,
         seat_risk=seats.risk,
         min_contributors=minimum,
         colluders=colluders,
@@ -230,7 +236,9 @@ def _check_decay(options: TrainingOptions, optimizer: OptimizerSpec, *, rate: fl
         )
 
 
-def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, minimum: int) -> Seats:
+def _settle_seats(
+    options: TrainingOptions, *, merchants: int, witnesses: int, colluders: int, minimum: int
+) -> Seats:
     """Settle who opens sums, and check the quorum; raise ``ConfigError`` if the options can't go together."""
     opened_by = schemes.get(options.secure_aggregation).trust.opened_by
     if opened_by == "committee":
@@ -240,6 +248,8 @@ def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, m
             members=options.committee,
             threshold=options.threshold,
             corrupt=options.corrupt_members,
+            witnesses=witnesses,
+            corrupt_witnesses=options.corrupt_witnesses,
         )
         check_quorum(
             cohort=merchants,
@@ -248,12 +258,14 @@ def _settle_seats(options: TrainingOptions, *, merchants: int, colluders: int, m
             min_contributors=minimum,
             colluders=colluders,
             corrupt_members=seats.corrupt,
+            witnesses=WitnessSeats(count=witnesses, corrupt=seats.corrupt_witnesses),
         )
         return seats
-    if (options.committee, options.threshold, options.corrupt_members) != (None, None, None):
+    chosen = (options.committee, options.threshold, options.corrupt_members, options.corrupt_witnesses)
+    if any(number is not None for number in chosen):
         raise ConfigError(
-            "--committee, --threshold and --corrupt-members have no meaning with --secure-aggregation "
-            f"{options.secure_aggregation}"
+            "--committee, --threshold, --corrupt-members and --corrupt-witnesses have no meaning with "
+            f"--secure-aggregation {options.secure_aggregation}"
         )
     if opened_by == "holder" or modes.get(options.privacy).shares_noise:
         check_contributors(cohort=merchants, min_contributors=minimum, colluders=colluders)

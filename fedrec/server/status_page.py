@@ -147,7 +147,7 @@ def _seconds(training: Mapping[str, Any]) -> Plot:
 
 def _cohort(training: Mapping[str, Any]) -> Table:
     heads = {head["merchant"]: head for head in training["heads"]}
-    rows = []
+    rows: list[tuple[str | Code, ...]] = []
     for name in training["cohort"]:
         head = heads.get(name)
         rows.append(
@@ -159,8 +159,12 @@ def _cohort(training: Mapping[str, Any]) -> Table:
                 training["noted"].get(name, ""),
             )
         )
+    rows += [
+        (name, "witness", number_format.MISSING, number_format.MISSING, training["noted"].get(name, ""))
+        for name in training["witnesses"]
+    ]
     columns = (
-        Column("merchant"),
+        Column("merchant or witness"),
         Column("committee"),
         Column("last ledger head"),
         Column("of round", "number"),

@@ -137,10 +137,8 @@ class Opening:
         names = {self.nodes[name]: name for name in self.plan.committee if name in self.nodes}
 
         def take(answer: Answer[UnmaskReply]) -> None:
-            receipt = self.take(names[answer.node_id], answer.body, answer.blobs)
-            if receipt is not None:
-                # It reveals a ledger that was put back.
-                self._signed.append(receipt)
+            # Receipts reveal a ledger that was put back.
+            self._signed += self.take(names[answer.node_id], answer.body, answer.blobs) or ()
 
         with waiting(self.grace, asked=len(requests), needed=self.plan.threshold) as ends:
 
@@ -160,7 +158,7 @@ class Opening:
             self.try_to_open()
         return answers
 
-    def take(self, member: str, reply: UnmaskReply, blobs: Mapping[str, bytes]) -> Receipt | None:
+    def take(self, member: str, reply: UnmaskReply, blobs: Mapping[str, bytes]) -> list[Receipt] | None:
         """Check a member's reply, and count its answer.
 
         Args:
@@ -169,14 +167,15 @@ class Opening:
             blobs: its blobs by name.
 
         Returns:
-            The receipt for the reply, which isn't kept yet; None if the reply isn't valid.
+            The receipts for the reply, which aren't kept yet: one of a merchant's, none of a witness's. None
+            if the reply isn't valid.
 
         """
         dealers = {upload.merchant for upload in self.uploads}
         for dealer in dealers.intersection(reply.complaints):
             self.complaints[dealer].add(member)
         try:
-            receipt = self._receipt(member, reply)
+            receipts = self._receipts(member, reply)
         except FedrecError as error:
             self.refused[member] = str(error)
             return None
@@ -186,19 +185,22 @@ class Opening:
                 self._answers[self.plan.committee.index(member) + 1] = take_blob(blobs, "answer")
             except FedrecError as error:
                 self.refused[member] = str(error)
-        return receipt
+        return receipts
 
-    def _receipt(self, member: str, reply: UnmaskReply) -> Receipt:
-        """Sign the receipt for a reply; every answer is in its member's ledger, complaints too."""
+    def _receipts(self, member: str, reply: UnmaskReply) -> list[Receipt]:
+        """Sign the receipt for a merchant's reply: every answer is in its ledger, complaints too."""
         if reply.refused is not None:
             raise ProtocolError(str(reply.refused))
-        return self.receipts.sign(
+        if member not in self.plan.signing_keys:
+            return []
+        receipt = self.receipts.sign(
             reply.head,
             plan=self.plan,
             merchant=member,
             round_number=self.round_number,
             moment="answered",
         )
+        return [receipt]
 
     def try_to_open(self) -> None:
         """Open the sum from the answers so far, unless just these were tried before."""

@@ -94,6 +94,7 @@ def add_training(
     server_key: str,
     roster: tuple[Peer, ...],
     sizes: tuple[int, ...],
+    witnesses: tuple[Peer, ...] = (),
 ) -> Training:
     """Make the plan for the enrolled merchants, and write it to a new training's folder.
 
@@ -103,6 +104,7 @@ def add_training(
         server_key: the server's public key, 64 hexadecimal digits.
         roster: the enrolled merchants.
         sizes: the noised number of units that each of them declared.
+        witnesses: the enrolled witnesses.
 
     Returns:
         The new training.
@@ -132,7 +134,7 @@ def add_training(
         if options.start_from is not None:
             task = replace(task, start=starting_point(find_training(folder, options.start_from), task))
         planned = plan_training(
-            options, task, Enrolled(server_key, roster, sizes), upload_window=options.window
+            options, task, Enrolled(server_key, roster, sizes, witnesses), upload_window=options.window
         )
     except ConfigError as error:
         # Messages name options of 'fedrec simulate'; the file's keys have the same names.

@@ -177,7 +177,7 @@ class TrainingRun:
             result,
             training=self.training,
             rounds_reserved=session.reserved,
-            sizes={entry.name: entry.size for entry in self.home.enrolled()},
+            sizes={entry.name: entry.size for entry in self.home.enrolled() if entry.size is not None},
             receipts=rounds_with_receipt(self.home.receipts, training_id=self._plan.training_id),
             seeded=seeded,
         )

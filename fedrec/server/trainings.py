@@ -36,6 +36,7 @@ class Settings:
     committee: int
     threshold: int
     corrupt_members: int
+    corrupt_witnesses: int
     seat_risk: float
     min_contributors: int
     colluders: int

@@ -85,7 +85,7 @@ def train_requests(
             recipient=name,
             blob_hashes=hashes,
         )
-        for name, node in cohort.nodes.items()
+        for name, node in cohort.merchant_nodes.items()
         if name not in without
     }
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
-from fedrec.errors import DataError
+from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.accounting.budget_rating import check_budget
 from fedrec.privacy.accounting.privacy_spend import delta_left, least_multiplier
+from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
@@ -44,7 +45,13 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         spec.features.extractors()
     by_folder = parse_partition(config.partition).follows_folders
     if not by_folder or chosen_dataset(config)[0].any_cohort:
-        settle(config, spec.defaults, merchants=config.merchants or DEFAULT_MERCHANTS)
+        settle(
+            config,
+            spec.defaults,
+            merchants=config.merchants or DEFAULT_MERCHANTS,
+            witnesses=config.witnesses,
+        )
+    check_witnesses(config)
     if config.eval_data is not None and not config.eval_data.is_dir():
         raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
     if not modes.get(config.privacy).private:
@@ -106,7 +113,18 @@ def derived_options(
             "threshold": plan.threshold,
             "corrupt_members": plan.corrupt_members,
         }
+    if plan.seated_witnesses:
+        found["corrupt_witnesses"] = plan.corrupt_witnesses
     return {name: value for name, value in found.items() if getattr(config, name) is None}
+
+
+def check_witnesses(config: SimulationConfig) -> None:
+    """Raise ``ConfigError`` for witnesses where no committee opens sums."""
+    opened_by = schemes.get(config.secure_aggregation).trust.opened_by
+    if config.witnesses and opened_by != "committee":
+        raise ConfigError(
+            f"--witnesses sit on a committee, and --secure-aggregation {config.secure_aggregation} has none"
+        )
 
 
 def check_classes(classes: Sequence[str]) -> None:

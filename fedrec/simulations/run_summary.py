@@ -60,12 +60,18 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"noise multiplier {number_format.ratio(privacy['noise_multiplier'])}, "
         f"colluders {privacy['colluders']}",
         f"encryption {scheme['scheme']}, threshold {scheme['threshold']} of {scheme['committee']} "
-        f"({scheme['corrupt_members']} may be corrupt), "
+        f"({_witnesses(scheme)}{scheme['corrupt_members']} may be corrupt), "
         f"{scheme['upload_bytes_per_parameter']:.2f} bytes per parameter, "
         f"{number_format.size(cost['bytes_up'])} up, {number_format.size(cost['bytes_down'])} down",
         f"report     {folder / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def _witnesses(scheme: Mapping[str, Any]) -> str:
+    """Say how many of the committee are witnesses; nothing where there are none."""
+    count = len(scheme.get("witnesses", ()))
+    return f"{counted(count, 'witness', plural='witnesses')} on it, " if count else ""
 
 
 def _interval(metrics: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from fedrec.clients.client_app import build_client_app
 from fedrec.errors import RefusedError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.deduplicated_log import DeduplicatedLog
+from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
 
@@ -96,10 +97,12 @@ def test_a_server_logs_what_a_training_waits_for_once(
     kept: list[str] = []
     training = SimpleNamespace(
         number="0001",
-        plan=lambda: SimpleNamespace(roster=()),
+        plan=lambda: SimpleNamespace(roster=(), witnesses=()),
         set_status=lambda status, reason: kept.append(reason),
     )
-    server = SimpleNamespace(_deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(roster=lambda: ()))
+    server = SimpleNamespace(
+        _deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(fingerprint=lambda: roster_fingerprint(()))
+    )
     for missing in (2, 2, 2, 1):
         error = CohortIncompleteError(f"{3 - missing} of 3 merchants joined")
         service.Service._wait(server, training, error, begun=False)  # type: ignore[arg-type]

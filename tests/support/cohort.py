@@ -234,16 +234,13 @@ class Cohort:
         values.setdefault("committee", seat_order(roster)[:members])
         if values["scheme"] != "kahe":
             values |= {"corrupt_members": 0} | changes
-        values.setdefault(
-            "seat_risk",
-            values["corrupt_members"]
-            and seat_risk(
+        if "seat_risk" not in values:
+            values["seat_risk"] = values["corrupt_members"] and seat_risk(
                 cohort=len(roster),
                 colluders=values["colluders"],  # type: ignore[arg-type]
                 members=len(values["committee"]),  # type: ignore[arg-type]
                 corrupt=values["corrupt_members"],  # type: ignore[arg-type]
-            ),
-        )
+            )
         values["seat_risk"] = float(values["seat_risk"])  # type: ignore[arg-type]
         return TrainingPlan(**values)  # type: ignore[arg-type]
 

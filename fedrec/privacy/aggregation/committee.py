@@ -11,7 +11,13 @@ from functools import lru_cache
 from fedrec._internal.text import counted
 from fedrec.errors import AggregationError, ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.scheme_registry import check_trust
-from fedrec.privacy.aggregation.seats import least_threshold, seat_order, seat_risk
+from fedrec.privacy.aggregation.seats import (
+    NO_WITNESSES,
+    WitnessSeats,
+    least_threshold,
+    seat_order,
+    seat_risk,
+)
 from fedrec.privacy.identity import check_sealing_public, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import MAX_COMMITTEE, sha256_hex
@@ -38,6 +44,7 @@ def check_quorum(
     min_contributors: int,
     colluders: int,
     corrupt_members: int,
+    witnesses: WitnessSeats = NO_WITNESSES,
 ) -> None:
     """Check that no party can open a single update under these numbers.
 
@@ -47,14 +54,24 @@ def check_quorum(
         threshold: members whose answers open a sum.
         min_contributors: fewest merchants in an opened sum.
         colluders: merchants that may collude with the server.
-        corrupt_members: corrupt seats that the committee must tolerate.
+        corrupt_members: corrupt seats that the committee must tolerate, witnesses' included.
+        witnesses: the witnesses, each of which has a seat.
 
     Raises:
         ConfigError: a condition is violated; the message says which, and what to change.
     """
-    if members > cohort:
+    count = witnesses.count
+    drawn = members - count
+    if drawn > cohort:
+        beside = f" and {counted(count, 'witness', plural='witnesses')}" if count else ""
         raise ConfigError(
-            f"a committee of {members} is more than the {cohort} merchants there are: lower --committee"
+            f"a committee of {members} is more than the {cohort} merchants{beside} there are: lower "
+            "--committee"
+        )
+    if drawn < 0:
+        raise ConfigError(
+            f"a committee of {members} has no seat for each of {count} witnesses: raise --committee, or "
+            "take fewer witnesses"
         )
     if members > MAX_COMMITTEE:
         raise ConfigError(f"a committee of {members} is too large: --committee is at most {MAX_COMMITTEE}")
@@ -65,12 +82,31 @@ def check_quorum(
         )
     check_contributors(cohort=cohort, min_contributors=min_contributors, colluders=colluders)
     _check_corrupt(members=members, threshold=threshold, corrupt=corrupt_members)
-    risk = seat_risk(cohort=cohort, colluders=colluders, members=members, corrupt=corrupt_members)
+    _check_witnesses(witnesses, corrupt_members=corrupt_members)
+    among = corrupt_members - witnesses.corrupt
+    risk = seat_risk(cohort=cohort, colluders=colluders, members=drawn, corrupt=among)
     if risk > LARGEST_SEAT_RISK:
         raise ConfigError(
-            f"{members} seats drawn among {cohort} merchants hold more than {corrupt_members} of the "
+            f"{drawn} seats drawn among {cohort} merchants hold more than {among} of the "
             f"{colluders} colluders with a chance of {risk:.2g}, over {LARGEST_SEAT_RISK:g}: raise "
             "--corrupt-members (and --committee with it), or lower --colluders"
+        )
+
+
+def _check_witnesses(witnesses: WitnessSeats, *, corrupt_members: int) -> None:
+    corrupt = witnesses.corrupt
+    if corrupt > witnesses.count:
+        raise ConfigError(f"{corrupt} corrupt witnesses are more than the {witnesses.count} there are")
+    if witnesses.count and corrupt < 1:
+        raise ConfigError(
+            "0 corrupt witnesses would trust every one of them: --corrupt-witnesses must be at least 1 where "
+            "there are any"
+        )
+    if corrupt > corrupt_members:
+        raise ConfigError(
+            f"{counted(corrupt_members, 'corrupt member')} can't include "
+            f"{counted(corrupt, 'corrupt witness', plural='corrupt witnesses')}: raise --corrupt-members, or "
+            "lower --corrupt-witnesses"
         )
 
 
@@ -139,6 +175,7 @@ def check_plan(plan: TrainingPlan) -> None:
                 min_contributors=plan.min_contributors,
                 colluders=plan.colluders,
                 corrupt_members=plan.corrupt_members,
+                witnesses=WitnessSeats(count=len(plan.witnesses), corrupt=plan.corrupt_witnesses),
             )
         else:
             _check_no_committee(plan, expected=1 if opened_by == "holder" else 0)
@@ -157,7 +194,7 @@ def _check_no_committee(plan: TrainingPlan, *, expected: int) -> None:
             f"scheme '{plan.scheme}' needs a committee of {expected}, not {len(plan.committee)}",
             code="plan",
         )
-    if plan.corrupt_members or plan.seat_risk:
+    if plan.corrupt_members or plan.corrupt_witnesses or plan.seat_risk:
         raise RefusedError(
             f"scheme '{plan.scheme}' has no committee: the plan's corrupt members and seat risk must be 0",
             code="plan",
@@ -166,7 +203,7 @@ def _check_no_committee(plan: TrainingPlan, *, expected: int) -> None:
 
 def _check_draw(plan: TrainingPlan) -> None:
     """Check the seats against the draw from the roster, and the stated risk against its probability."""
-    if plan.committee != seat_order(plan.roster)[: len(plan.committee)]:
+    if plan.committee != seat_order(plan.roster, plan.seated_witnesses)[: len(plan.committee)]:
         raise RefusedError(
             "the committee is not the one that the roster's fingerprint draws: make a new plan",
             code="plan",
@@ -176,8 +213,8 @@ def _check_draw(plan: TrainingPlan) -> None:
     risk = seat_risk(
         cohort=plan.cohort,
         colluders=plan.colluders,
-        members=len(plan.committee),
-        corrupt=plan.corrupt_members,
+        members=len(plan.committee) - len(plan.witnesses),
+        corrupt=plan.corrupt_members - plan.corrupt_witnesses,
     )
     if plan.seat_risk != risk:
         raise RefusedError(
@@ -204,7 +241,7 @@ def check_sealing_key(key: SignedSealingKey, *, plan: TrainingPlan) -> bytes:
     statement = key.statement
     if statement.training_id != plan.training_id or statement.merchant not in plan.committee:
         raise ProtocolError("a sealing key is of another training, or not of a committee member")
-    return _usable_key(key.model_dump_json(), plan.key_of(statement.merchant))
+    return _usable_key(key.model_dump_json(), plan.party_key(statement.merchant))
 
 
 @lru_cache(maxsize=_KEPT_KEYS)

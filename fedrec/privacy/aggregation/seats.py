@@ -10,6 +10,10 @@ absent, about a third, and tolerates f = 2t - m - 1 corrupt members, also about 
 them, f is their number, and the guarantee doesn't depend on the draw. If that would take too many seats, f is
 what m and t tolerate. A fair draw then seats more than f colluders with a probability that the plan states,
 the tail of a hypergeometric distribution.
+
+Witnesses are members without photos. All of a plan's witnesses are seated, before the merchants that are
+drawn. They come in addition: the number of merchants' seats doesn't shrink for them. f counts them too: half
+of them, rounded down and at least one, are taken to be corrupt beside the merchants' colluders.
 """
 
 from __future__ import annotations
@@ -34,36 +38,60 @@ PLANNED_SEAT_RISK = 1e-8
 
 @dataclass(frozen=True)
 class Seats:
-    """A committee's numbers: m, t, f, and the probability that a fair draw seats more than f colluders."""
+    """A committee's numbers: m, t, f, how many of the f are witnesses, and the risk.
+
+    ``risk`` is the probability that a fair draw of the merchants' seats gives more of them to colluders than
+    the f seats that aren't corrupt witnesses'.
+    """
 
     members: int
     threshold: int
     corrupt: int
     risk: float
+    corrupt_witnesses: int = 0
 
 
+@dataclass(frozen=True)
+class WitnessSeats:
+    """How many witnesses are on a committee, and how many of them may be corrupt."""
+
+    count: int
+    corrupt: int
+
+
+NO_WITNESSES = WitnessSeats(count=0, corrupt=0)
+"""The committee has merchants only."""
 ONE_HOLDER = Seats(members=1, threshold=1, corrupt=0, risk=0.0)
 """The numbers if one merchant holds the key: with the server it opens everything, so there is no risk."""
 NOBODY = Seats(members=0, threshold=0, corrupt=0, risk=0.0)
 """The numbers if updates are not encrypted."""
 
 
-def seat_order(roster: Sequence[Peer]) -> tuple[str, ...]:
-    """Draw the order in which a roster's merchants take the seats of the committee.
+def seat_order(roster: Sequence[Peer], witnesses: Sequence[Peer] = ()) -> tuple[str, ...]:
+    """Draw the order in which witnesses and merchants take the seats of the committee, witnesses first.
 
-    The order is ascending by SHA-256(context, the roster's fingerprint, signing key). Nobody can choose it
-    for a fixed roster, and it can't be drawn again. But a merchant that enrols can try keys until the draw
-    suits it.
+    The order is ascending by SHA-256(context, fingerprint of roster and witnesses, signing key). Nobody can
+    choose it for a fixed roster, and it can't be drawn again. But a merchant that enrols can try keys until
+    the draw suits it.
+
+    Args:
+        roster: the merchants.
+        witnesses: the witnesses that sit on the committee.
 
     Returns:
         All names, in that order.
     """
-    fingerprint = bytes.fromhex(roster_fingerprint(roster))
+    fingerprint = bytes.fromhex(roster_fingerprint(roster, witnesses))
 
     def place(peer: Peer) -> bytes:
         return hashlib.sha256(SEATS_CONTEXT + fingerprint + bytes.fromhex(peer.signing_key)).digest()
 
-    return tuple(peer.name for peer in sorted(roster, key=place))
+    return tuple(peer.name for peers in (witnesses, roster) for peer in sorted(peers, key=place))
+
+
+def default_corrupt_witnesses(witnesses: int) -> int:
+    """Return how many witnesses are taken to be corrupt: half of them rounded down, at least one if any."""
+    return max(1, witnesses // 2) if witnesses else 0
 
 
 def seat_risk(*, cohort: int, colluders: int, members: int, corrupt: int) -> float:
@@ -74,8 +102,8 @@ def seat_risk(*, cohort: int, colluders: int, members: int, corrupt: int) -> flo
     Args:
         cohort: merchants of the training.
         colluders: corrupt merchants among them.
-        members: seats of the committee.
-        corrupt: corrupt seats that are tolerated.
+        members: seats of the committee that are drawn among merchants.
+        corrupt: corrupt ones of these seats that are tolerated.
 
     Returns:
         The probability of more than ``corrupt`` corrupt seats.
@@ -83,7 +111,7 @@ def seat_risk(*, cohort: int, colluders: int, members: int, corrupt: int) -> flo
     bad = min(colluders, cohort)
     more = sum(
         math.comb(bad, seated) * math.comb(cohort - bad, members - seated)
-        for seated in range(corrupt + 1, min(bad, members) + 1)
+        for seated in range(max(0, corrupt + 1), min(bad, members) + 1)
     )
     return more / math.comb(cohort, members)
 
@@ -134,35 +162,70 @@ def choose_seats(
     members: int | None = None,
     threshold: int | None = None,
     corrupt: int | None = None,
+    witnesses: int = 0,
+    corrupt_witnesses: int | None = None,
 ) -> Seats:
     """Choose the numbers of a committee that are not given.
 
-    The committee is the smallest of at least ten seats that tolerates ``corrupt`` seats, or all colluders if
-    that is not given, at t = floor(2m/3) + 1. If that takes more than 40 seats, it is the smallest of at
-    least 40 whose draw has a risk of at most 1e-8. If the cohort is too small for either, all merchants sit
-    on the committee, with a higher threshold. :func:`fedrec.privacy.aggregation.committee.check_quorum`
-    checks the result.
+    The committee is the smallest of all witnesses and at least ten merchants that tolerates ``corrupt``
+    seats, or all colluders and corrupt witnesses if that is not given, at t = floor(2m/3) + 1. If that takes
+    more than 40 seats, it is the smallest of at least 40 whose draw has a risk of at most 1e-8. If the cohort
+    is too small for either, all merchants sit on the committee, with a higher threshold.
+    :func:`fedrec.privacy.aggregation.committee.check_quorum` checks the result.
 
     Args:
         cohort: merchants of the training.
         colluders: merchants that may collude with the server.
         members: seats, if given.
         threshold: threshold, if given.
-        corrupt: corrupt seats to tolerate, if given.
+        corrupt: corrupt seats to tolerate, witnesses' included, if given.
+        witnesses: witnesses, which all have a seat.
+        corrupt_witnesses: how many of them may be corrupt, if given.
 
     Returns:
         The numbers; given ones are unchanged.
     """
+    if corrupt_witnesses is None:
+        corrupt_witnesses = default_corrupt_witnesses(witnesses)
+    asked = _Asked(cohort, colluders, witnesses, corrupt_witnesses)
     if members is None:
-        members = _default_members(cohort, colluders=colluders, corrupt=corrupt)
+        members = _default_members(asked, corrupt=corrupt)
     if corrupt is None:
-        corrupt = _default_corrupt(cohort, colluders=colluders, members=members, threshold=threshold)
+        corrupt = _default_corrupt(asked, members=members, threshold=threshold)
     if threshold is None:
         threshold = default_threshold(members=members, corrupt=corrupt)
-    # There is no draw of more seats than merchants; ``check_quorum`` reports it.
-    seated = min(members, cohort)
-    risk = seat_risk(cohort=cohort, colluders=colluders, members=seated, corrupt=corrupt)
-    return Seats(members=members, threshold=threshold, corrupt=corrupt, risk=risk)
+    return Seats(
+        members=members,
+        threshold=threshold,
+        corrupt=corrupt,
+        risk=asked.risk(members=members, corrupt=corrupt),
+        corrupt_witnesses=corrupt_witnesses,
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a committee is chosen for."""
+
+    cohort: int
+    colluders: int
+    witnesses: int
+    corrupt_witnesses: int
+
+    def worst(self, members: int) -> int:
+        """Return how many of ``members`` seats are corrupt if each colluder that can has one."""
+        return min(self.colluders, max(0, members - self.witnesses)) + self.corrupt_witnesses
+
+    def risk(self, *, members: int, corrupt: int) -> float:
+        """Return the probability that the draw gives colluders more seats than are tolerated."""
+        # There is no draw of more seats than merchants; ``check_quorum`` reports it.
+        drawn = min(max(0, members - self.witnesses), self.cohort)
+        return seat_risk(
+            cohort=self.cohort,
+            colluders=self.colluders,
+            members=drawn,
+            corrupt=corrupt - self.corrupt_witnesses,
+        )
 
 
 def seats_for(opened_by: OpenedBy, *, cohort: int, colluders: int) -> Seats:
@@ -185,25 +248,25 @@ def _two_thirds(members: int) -> int:
     return 2 * members // 3 + 1
 
 
-def _default_members(cohort: int, *, colluders: int, corrupt: int | None) -> int:
-    largest = min(cohort, LARGEST_FOR_CERTAIN if corrupt is None else MAX_COMMITTEE)
-    for members in range(min(cohort, SMALLEST_DEFAULT), largest + 1):
-        needed = min(colluders, members) if corrupt is None else corrupt
+def _default_members(asked: _Asked, *, corrupt: int | None) -> int:
+    smallest = asked.witnesses + min(asked.cohort, SMALLEST_DEFAULT)
+    most_seats = min(asked.witnesses + asked.cohort, MAX_COMMITTEE)
+    largest = min(most_seats, max(smallest, LARGEST_FOR_CERTAIN)) if corrupt is None else most_seats
+    for members in range(smallest, largest + 1):
+        needed = asked.worst(members) if corrupt is None else corrupt
         if withstood(members=members, threshold=_two_thirds(members)) >= needed:
             return members
     if corrupt is None:
-        for members in range(largest, min(cohort, MAX_COMMITTEE) + 1):
+        for members in range(largest, most_seats + 1):
             most = withstood(members=members, threshold=_two_thirds(members))
-            risk = seat_risk(cohort=cohort, colluders=colluders, members=members, corrupt=most)
-            if risk <= PLANNED_SEAT_RISK:
+            if asked.risk(members=members, corrupt=most) <= PLANNED_SEAT_RISK:
                 return members
     return largest
 
 
-def _default_corrupt(cohort: int, *, colluders: int, members: int, threshold: int | None) -> int:
-    worst = max(1, min(colluders, members))
+def _default_corrupt(asked: _Asked, *, members: int, threshold: int | None) -> int:
+    worst = max(1, asked.worst(members))
     most = withstood(members=members, threshold=threshold or _two_thirds(members))
-    if not 1 <= most < worst or members > cohort:
+    if not max(1, asked.corrupt_witnesses) <= most < worst or members > asked.witnesses + asked.cohort:
         return worst
-    risk = seat_risk(cohort=cohort, colluders=colluders, members=members, corrupt=most)
-    return most if risk <= PLANNED_SEAT_RISK else worst
+    return most if asked.risk(members=members, corrupt=most) <= PLANNED_SEAT_RISK else worst

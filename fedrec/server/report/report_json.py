@@ -287,6 +287,8 @@ def build_report(
             "threshold": plan.threshold,
             "committee": len(plan.committee),
             "corrupt_members": plan.corrupt_members,
+            "witnesses": [peer.name for peer in plan.seated_witnesses],
+            "corrupt_witnesses": plan.corrupt_witnesses,
             "seat_risk": plan.seat_risk,
             "min_contributors": plan.min_contributors,
             "value_bits": derived.scheme.parameters.field_bits,

@@ -101,7 +101,7 @@ class Campaign(TrainingRunner):
         self.on_round(record)
         for _ in range(_LOOKS_AT_THE_END):
             # After a restart, whoever is connected joins again, to be told the end.
-            self._cohort.admit([peer.name for peer in self.plan.roster])
+            self._cohort.admit([peer.name for peer in self.plan.parties])
             self.pause()
         self.close()
 

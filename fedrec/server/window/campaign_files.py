@@ -66,8 +66,8 @@ class CampaignFiles:
     def __init__(self, training: Path, *, plan: TrainingPlan) -> None:
         self.folder = training / FOLDER
         self.plan = plan
-        # A merchant's file has the number of its place on the roster: names may differ in case alone.
-        self._places = {peer.name: place for place, peer in enumerate(plan.roster)}
+        # A party's file has the number of its place on the roster: names may differ in case alone.
+        self._places = {peer.name: place for place, peer in enumerate(plan.parties)}
 
     def path(self, kind: ReplyKind, merchant: str) -> Path:
         """Return the path of a merchant's stored reply.

@@ -188,7 +188,7 @@ class CampaignUploads:
         """Ask each merchant for its upload while it is connected, until all have come or the window ends."""
         everybody = [peer.name for peer in self.plan.roster]
         while len(self.collector) < self.plan.cohort and self.now() < window.ends:
-            connected = self.cohort.admit(everybody)
+            connected = self.cohort.admit(everybody).intersection(everybody)
             due = [name for name in self._requests.due(connected) if name not in self.collector]
             if due:
                 # Not delivered later: it would charge a merchant whose upload can't be in the sum any more.

@@ -91,9 +91,8 @@ class LateOpening:
             except ProtocolError as error:
                 self.note(member, f"its stored answer can't be used: {error}")
                 continue
-            if stored is not None and (receipt := self.opening.take(member, *stored)) is not None:
-                if not self.receipts.has(receipt):
-                    self.receipts.keep([receipt])
+            if stored is not None and (receipts := self.opening.take(member, *stored)) is not None:
+                self.receipts.keep([receipt for receipt in receipts if not self.receipts.has(receipt)])
                 self._count(member, *stored)
 
     def _check_possible(self) -> None:
@@ -119,7 +118,7 @@ class LateOpening:
     def _ask(self) -> None:
         """Ask the members that are connected and haven't answered; the others join, to be told the end."""
         opening = self.opening
-        connected = self.cohort.admit([peer.name for peer in opening.plan.roster])
+        connected = self.cohort.admit([peer.name for peer in opening.plan.parties])
         awaited = set(opening.members) - self._final
         due = self._requests.due(connected & awaited)
         if due:
@@ -134,10 +133,10 @@ class LateOpening:
         for member, answer in self._requests.pull():
             if member in self._final:
                 continue
-            receipt = self.opening.take(member, answer.body, answer.blobs)
-            if receipt is not None and member not in self.opening.refused:
+            receipts = self.opening.take(member, answer.body, answer.blobs)
+            if receipts is not None and member not in self.opening.refused:
                 self.replies.keep(member, answer.body, answer.blobs)
-                self.receipts.keep([receipt])
+                self.receipts.keep(receipts)
                 self._count(member, answer.body, answer.blobs)
                 taken = True
                 continue

@@ -39,15 +39,16 @@ def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[
         Each rule that the plan breaks.
     """
     here = f"the plan of nonce {str(plan['nonce'])[:32]}"
-    names = [peer["name"] for peer in plan["roster"]]
-    keys = {peer["signing_key"] for peer in plan["roster"]}
+    parties = [*plan["roster"], *plan.get("witnesses", ())]
+    names = [peer["name"] for peer in parties]
+    keys, cohort = {peer["signing_key"] for peer in parties}, len(plan["roster"])
     least, colluders = plan["min_contributors"], plan["colluders"]
     if plan["server_key"] not in servers:
         yield Problem(None, f"{here} is another server's than the bundle says")
     if len(set(names)) != len(names) or len(keys) != len(names):
         yield Problem(None, f"{here} has a merchant or a key twice on its roster")
-    if not 1 <= least <= len(names) or not 0 <= colluders <= len(names):
-        yield Problem(None, f"{here} asks for {least} contributors of {len(names)}, {colluders} colluding")
+    if not 1 <= least <= cohort or not 0 <= colluders <= cohort:
+        yield Problem(None, f"{here} asks for {least} contributors of {cohort}, {colluders} colluding")
     if MODES[plan["mode"]].shared and (colluders < 1 or least - colluders < 2):
         yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
     most = min(LARGEST_DELTA, 1 / max(1, plan["records_total"]))

@@ -132,7 +132,8 @@ def _broken_by_plan(
             rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]
         ),
         "model_code": plan["model_code"] is not None and plan["model_code"] not in rules["model_code"],
-        "roster_fingerprint": rules["roster_fingerprint"] not in (None, fingerprint(plan["roster"])),
+        "roster_fingerprint": rules["roster_fingerprint"]
+        not in (None, fingerprint(plan["roster"], plan.get("witnesses", ()))),
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
         and checked_pld_epsilon(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),

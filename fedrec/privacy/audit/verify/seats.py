@@ -18,30 +18,46 @@ LARGEST_RISK = 1e-6
 """Largest seat risk with which a merchant joins; its policy can't raise it."""
 
 
-def fingerprint(roster: Sequence[Mapping[str, Any]]) -> str:
-    """Return the SHA-256 hash of a roster's names and keys, in the order of names."""
-    entries = sorted([peer["name"], peer["signing_key"]] for peer in roster)
-    return hashlib.sha256(
-        json.dumps(["fedrec/roster/1", entries], separators=(",", ":")).encode()
-    ).hexdigest()
+Peers = Sequence[Mapping[str, Any]]
 
 
-def draw_seats(roster: Sequence[Mapping[str, Any]], seats: int) -> list[str]:
-    """Draw a committee: the merchants with the smallest hashes of the roster's fingerprint and their key.
+def fingerprint(roster: Peers, witnesses: Peers = ()) -> str:
+    """Compute the fingerprint of a roster and its witnesses.
+
+    Args:
+        roster: the plan's roster.
+        witnesses: the plan's witnesses.
+
+    Returns:
+        The SHA-256 hash of all names and keys, in the order of names, merchants first.
+    """
+    named: list[Any] = ["fedrec/roster/1", sorted([peer["name"], peer["signing_key"]] for peer in roster)]
+    if witnesses:
+        named[0] = "fedrec/roster/2"
+        named.append(sorted([peer["name"], peer["signing_key"]] for peer in witnesses))
+    return hashlib.sha256(json.dumps(named, separators=(",", ":")).encode()).hexdigest()
+
+
+def draw_seats(roster: Peers, seats: int, witnesses: Peers = ()) -> list[str]:
+    """Draw a committee: all witnesses, then merchants, those with the smallest hashes first.
+
+    What is hashed is the fingerprint and the party's key.
 
     Args:
         roster: the plan's roster.
         seats: number of seats.
+        witnesses: the witnesses that have a seat.
 
     Returns:
         The members' names, in the order of the draw.
     """
-    start = b"fedrec/seats/1" + bytes.fromhex(fingerprint(roster))
+    start = b"fedrec/seats/1" + bytes.fromhex(fingerprint(roster, witnesses))
     places = [
-        (hashlib.sha256(start + bytes.fromhex(peer["signing_key"])).hexdigest(), peer["name"])
-        for peer in roster
+        (role, hashlib.sha256(start + bytes.fromhex(peer["signing_key"])).hexdigest(), peer["name"])
+        for role, peers in enumerate((witnesses, roster))
+        for peer in peers
     ]
-    return [name for _, name in sorted(places)[:seats]]
+    return [name for _, _, name in sorted(places)[:seats]]
 
 
 def seat_risk(*, cohort: int, colluders: int, seats: int, corrupt: int) -> float:
@@ -50,8 +66,8 @@ def seat_risk(*, cohort: int, colluders: int, seats: int, corrupt: int) -> float
     Args:
         cohort: number of merchants on the roster.
         colluders: number of them that collude.
-        seats: number of seats.
-        corrupt: number of corrupt seats that the committee tolerates.
+        seats: number of seats that are drawn among them.
+        corrupt: number of corrupt ones among these seats that the committee tolerates.
 
     Returns:
         The upper tail of the hypergeometric distribution, computed exactly and rounded once.
@@ -73,14 +89,20 @@ def check_committee(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
     """
     roster, committee, threshold = plan["roster"], list(plan["committee"]), plan["threshold"]
     corrupt, members = plan["corrupt_members"], len(committee)
-    if len(roster) > LARGEST_COHORT or members > LARGEST_COMMITTEE or members > len(roster):
-        yield Problem(None, f"{here} has a committee of {members} among {len(roster)} merchants")
+    witnesses = plan.get("witnesses", ())
+    too_large = len(roster) > LARGEST_COHORT or max(members, len(witnesses)) > LARGEST_COMMITTEE
+    if too_large or members > len(roster) + len(witnesses):
+        beside = f" and {len(witnesses)} witnesses" if witnesses else ""
+        yield Problem(None, f"{here} has a committee of {members} among {len(roster)} merchants{beside}")
         return
-    if committee != draw_seats(roster, members):
+    witnesses = witnesses if has_committee(plan) else ()
+    bad_witnesses, drawn = plan.get("corrupt_witnesses", 0), members - len(witnesses)
+    if committee != draw_seats(roster, members, witnesses):
         yield Problem(None, f"{here} has a committee that its roster doesn't draw")
     if not has_committee(plan):
         expected = MEMBERS[plan["trust"]["opened_by"]]
-        if (members, threshold) != (expected, expected) or corrupt or plan["seat_risk"]:
+        counted = corrupt or bad_witnesses or plan["seat_risk"]
+        if (members, threshold) != (expected, expected) or counted:
             yield Problem(None, f"{here} counts a committee that scheme {plan['scheme']} doesn't have")
         return
     if not 1 <= threshold <= members:
@@ -89,7 +111,15 @@ def check_committee(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
         yield Problem(None, f"{here} lets {corrupt} corrupt members reach the threshold of {threshold}")
     if 2 * threshold - members <= corrupt:
         yield Problem(None, f"{here} lets two overlapping sets of a round be opened")
-    found = seat_risk(cohort=len(roster), colluders=plan["colluders"], seats=members, corrupt=corrupt)
+    if not 0 <= drawn <= len(roster):
+        yield Problem(None, f"{here} has a committee without a seat for each witness")
+        return
+    if not min(1, len(witnesses)) <= bad_witnesses <= min(corrupt, len(witnesses)):
+        yield Problem(None, f"{here} takes {bad_witnesses} of {len(witnesses)} witnesses to be corrupt")
+        return
+    found = seat_risk(
+        cohort=len(roster), colluders=plan["colluders"], seats=drawn, corrupt=corrupt - bad_witnesses
+    )
     if not close(plan["seat_risk"], found):
         yield Problem(None, f"{here} states a seat risk of {plan['seat_risk']:.3g}, not {found:.3g}")
     if found > LARGEST_RISK:
