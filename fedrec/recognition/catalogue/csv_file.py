@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import normpath
-from typing import BinaryIO, Final
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedrec._internal.csv_lines import CsvLines, csv_reason, delimiter_of, header_cells, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import DataError
@@ -26,11 +27,8 @@ from fedrec.recognition.catalogue.products import (
 
 _COLUMNS: Final = ("product", "photo", "title", "link", "price", "category")
 _RESERVED: Final = frozenset({*_COLUMNS, "merchant", "class", "probability"})
-_LONGEST_LINE: Final = 1 << 20
-_DELIMITERS: Final = (",", ";", "\t")
 # No leading zero and no exponent: 007 and 1e5 are names of things as often as numbers.
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,9})?")
-_OTHER_ENCODINGS: Final = (b"\xff\xfe", b"\xfe\xff")
 _NAME: Final = TypeAdapter(Name)
 _PATH: Final = TypeAdapter(PathText)
 _ATTRIBUTE: Final = TypeAdapter(AttributeName)
@@ -74,7 +72,7 @@ class _Seen:
 
 def count_lines(path: Path) -> int:
     """Return about how many rows a file has, for a progress bar; ``DataError`` if it can't be read."""
-    with _opened(path) as file:
+    with open_csv(path) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
@@ -93,14 +91,11 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: the file can't be read, or its header can't be used.
     """
-    with _opened(path) as file:
-        if file.peek(2)[:2] in _OTHER_ENCODINGS:  # type: ignore[attr-defined]
-            raise DataError(f"{path} is in UTF-16: save it as CSV UTF-8")
-        lines = _Lines(file)
+    with open_csv(path) as file:
+        lines = CsvLines(file)
         first = next(lines, "")
-        delimiter = max(_DELIMITERS, key=first.count)
-        header = _header(path, first, delimiter=delimiter)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header = _header(path, first)
+        reader = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
         seen = _Seen()
         while True:
             line = lines.number + 1
@@ -109,61 +104,15 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield BadRow(line, _csv_reason(error))
+                yield BadRow(line, csv_reason(error))
                 continue
             if any(cell.strip() for cell in cells):
                 yield _row(line, cells, header, seen)
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        if not path.is_file():
-            raise DataError(f"there is no file {path}")
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from None
-
-
-class _Lines:
-    """The lines of a file as text, counted; an endless one is cut off, and then no row of it is usable."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        data = self._file.readline(_LONGEST_LINE)
-        if not data:
-            raise StopIteration
-        if self.number == 0:
-            data = data.removeprefix(b"\xef\xbb\xbf")
-        self.number += 1
-        rest = data
-        while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
-            rest = self._file.readline(_LONGEST_LINE)
-        # Bytes that are not UTF-8 become lone surrogates, which no field may hold.
-        return data.decode("utf-8", "surrogateescape")
-
-
-def _csv_reason(error: csv.Error) -> str:
-    text = str(error)
-    if "field larger" in text:
-        return "a field is far too long: is a quotation mark missing?"
-    if "unexpected end" in text:
-        return "a quotation mark is never closed"
-    return f"this is no row of a CSV file ({one_line(text)})"
-
-
-def _header(path: Path, line: str, *, delimiter: str) -> list[str]:
-    try:
-        cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        raise DataError(f"{path}: the header: {_csv_reason(error)}") from None
+def _header(path: Path, line: str) -> list[str]:
     names = []
-    for position, cell in enumerate(cells, start=1):
+    for position, cell in enumerate(header_cells(path, line), start=1):
         lowered = cell.strip().lower()
         try:
             names.append(lowered if lowered in _COLUMNS else _ATTRIBUTE.validate_python(cell))
