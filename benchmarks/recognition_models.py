@@ -28,7 +28,8 @@ from fedrec.recognition.export.bundles import exported
 from fedrec.recognition.export.comparison import compared, public_photos
 from fedrec.recognition.export.sources import Source, trained_source
 from fedrec.vision import model_registry
-from fedrec.vision.folders import decode, list_pictures
+from fedrec.vision.folders import decode
+from fedrec.vision.listing.photo_places import list_photos
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.normalisation import normalise
 
@@ -85,7 +86,7 @@ def random_source(model: str) -> Source:
 
 def labelled(split: str, step: int) -> list[tuple[Image.Image, str]]:
     """Return photos of a split and their classes."""
-    return [(decode(each.path), each.label) for each in list_pictures(DATA / split).pictures[::step]]
+    return [(decode(each.path), each.label) for each in list_photos(DATA / split).pictures[::step]]
 
 
 def trained(model: str, folder: Path) -> Source:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedrec._internal.text import counted
+from fedrec._internal.look_alikes import shown
+from fedrec._internal.text import counted, listed
 from fedrec.cli.console import stdout
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout
@@ -18,6 +19,8 @@ from fedrec.errors import DataError
 from fedrec.vision.datasets import open_torchvision
 from fedrec.vision.inspection import FolderSummary
 from fedrec.vision.inspection import inspect as inspect_folder
+from fedrec.vision.listing.legacy_text import checked_encoding
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.synthetic import check_target, generate, write
 
 _SHOWN_SKIPS, _SHOWN_GROUPS = 20, 5
@@ -32,14 +35,20 @@ app = typer.Typer(
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder of class folders, or of merchant folders.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of class folders, or of merchant folders; or a CSV file.")
+    ],
     layout: Annotated[
         str, typer.Option(help="class, or product: class folders that hold a folder per product.")
     ] = "class",
+    names_encoding: Annotated[
+        str | None, typer.Option(help="Encoding of names that are not in UTF-8, e.g. gbk (found by itself).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Count photos by class and merchant, and list those that can't be used or look alike."""
-    found = inspect_folder(folder, layout=check_layout(layout))
+    """Account for every entry: photos by class and merchant, and what is left out or looks alike."""
+    encoding = None if names_encoding is None else checked_encoding(names_encoding)
+    found = inspect_folder(PhotoPlace(folder, encoding), layout=check_layout(layout))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -105,9 +114,31 @@ def _show(found: FolderSummary) -> None:
     for group in found.in_several_products[:_SHOWN_GROUPS]:
         typer.echo("shared  " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     for skip in found.skipped[:_SHOWN_SKIPS]:
-        stdout.print(f"skipped {skip.name}: {skip.reason}", markup=False)
+        typer.echo(f"skipped {skip.name}: {skip.reason}")
     if len(found.skipped) > _SHOWN_SKIPS:
-        stdout.print(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json lists all")
+        typer.echo(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json lists all")
+    _show_account(found)
+
+
+def _show_account(found: FolderSummary) -> None:
+    """Say what became of every entry, and what was decided about names and folders."""
+    ignored: dict[str, list[str]] = {}
+    for entry in found.ignored:
+        ignored.setdefault(entry.reason, []).append(entry.name)
+    for reason, names in ignored.items():
+        typer.echo(f"ignored {len(names)}, {reason}: {listed(names, most=_SHOWN_GROUPS)}")
+    used = found.entries - found.folders - len(found.skipped) - len(found.ignored)
+    typer.echo(
+        f"{counted(found.entries, 'entry', plural='entries')} in all: {counted(used, 'photo')}, "
+        f"{counted(found.folders, 'folder')}, {len(found.skipped)} skipped, {len(found.ignored)} ignored"
+    )
+    for note in found.notes:
+        typer.echo(f"note    {note}")
+    for group in found.look_alikes:
+        typer.echo(
+            f"warning: these names look alike, and a training refuses them side by side: "
+            f"{', '.join(map(shown, group))}; rename the folders, or put them together"
+        )
 
 
 def _show_alike(found: FolderSummary) -> None:

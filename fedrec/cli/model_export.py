@@ -16,7 +16,8 @@ from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.bundles import make_bundle, write_bundle
 from fedrec.recognition.export.calibration import fitted
 from fedrec.recognition.export.sources import Source, backbone_source, trained_source
-from fedrec.vision.folders import decode, list_pictures
+from fedrec.vision.folders import decode
+from fedrec.vision.listing.photo_places import list_photos
 
 
 def export(
@@ -59,7 +60,7 @@ def export(
 
 def _calibration(source: Source, session: Session, folder: Path) -> Calibration:
     scores, labels, unread = [], [], 0
-    for picture in list_pictures(folder).pictures:
+    for picture in list_photos(folder).pictures:
         if picture.label not in source.classes:
             continue
         try:

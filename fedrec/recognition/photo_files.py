@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedrec.errors import DataError
-from fedrec.vision.folders import SUFFIXES, children
+from fedrec.vision.listing.file_contents import unread
+from fedrec.vision.listing.folder_tree import read_tree
 
 
 def photo_files(places: Sequence[Path]) -> list[Path]:
@@ -36,8 +37,9 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    files, folders = children(folder)
-    yield from (file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
-    for inner in folders:
-        if not inner.is_symlink():
-            yield from _below(inner)
+    for inner in read_tree(folder, follow_folders=False).root.walk():
+        for file in (inner.path / name for name in inner.files):
+            left_out = unread(file)
+            # One that looks like a photo is named to the user when it can't be decoded.
+            if left_out is None or left_out.photo:
+                yield file

@@ -13,7 +13,7 @@ import numpy as np
 
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import Unit
-from fedrec.vision.folders import Layout, Picture, decode, list_pictures
+from fedrec.vision.folders import Layout, decode
 from fedrec.vision.imageset import (
     FileSource,
     ImageSet,
@@ -25,9 +25,13 @@ from fedrec.vision.imageset import (
     exclude_digests,
     stamp_of,
 )
+from fedrec.vision.listing.folder_tree import LeftOut
+from fedrec.vision.listing.photo_listing import PhotoListing, Picture
+from fedrec.vision.listing.photo_places import PhotoPlace, list_photos
+from fedrec.vision.listing.photo_table import HOSTILE
 from fedrec.vision.near_duplicates import perceptual_hashes
 from fedrec.vision.products import group_by_product
-from fedrec.vision.splits import DataSplits, ResolvedSplits, resolve_splits
+from fedrec.vision.splits import DataSplits, FolderAccount, ResolvedSplits, resolve_splits
 
 __all__ = [
     "TORCHVISION_DATASETS",
@@ -47,10 +51,11 @@ __all__ = [
 TORCHVISION_DATASETS: Final = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 """Maps names on the command line to classes in ``torchvision.datasets``."""
 _DECODING_THREADS: Final = 2
+_PIECE: Final = 1000
 
 
 def open_folder(
-    path: Path,
+    path: Path | PhotoPlace,
     *,
     classes: Sequence[str] | None = None,
     layout: Layout = "class",
@@ -61,12 +66,13 @@ def open_folder(
 ) -> DataSplits:
     """Load a folder of photos.
 
-    ``path`` holds ``train/`` and, optionally, ``validation/`` and ``test/``, or is itself the training
-    split. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture`` (see
-    :func:`fedrec.vision.folders.list_pictures`). Files stay on disk and are decoded again on use.
+    ``path`` holds split folders (``train``, ``validation`` and ``test``, in any usual spelling), or is itself
+    the training split. A split is ``CLASS/picture`` or ``MERCHANT/CLASS/picture``: see
+    :func:`fedrec.vision.listing.photo_listing.list_folder`. It may also be a CSV file:
+    :func:`fedrec.vision.listing.photo_table.list_table`. Files stay on disk and are decoded again on use.
 
     Args:
-        path: the folder.
+        path: the folder, or the CSV file.
         classes: class names in label order, as a training's plan gives them. Pictures of other classes are
             then skipped, after they were read for ``held``, and the folder may hold one class only. None for
             the sorted union of the classes in all splits.
@@ -81,35 +87,26 @@ def open_folder(
 
     Raises:
         ConfigError: ``unit`` is "product" and ``layout`` isn't.
-        DataError: the folder is missing or is a file; or it holds no readable picture, or one class only, and
-            ``may_be_empty`` is False.
+        DataError: the place is missing, or has no training split; or, unless ``may_be_empty``, it holds no
+            readable picture or one class only, or a table's path leads out of its folder.
     """
     if unit == "product" and layout != "product":
         raise ConfigError("the unit is the product, but the photos lie in no folders of products")
-    root = Path(path)
-    if not root.exists():
-        raise DataError(f"{root} does not exist: give a folder that holds one folder of pictures per class")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: give a folder that holds one folder of pictures per class")
-    split = (root / "train").is_dir()
-    folders = {name: root / name if split else root for name in ("train", "validation", "test")}
-    listings = {
-        name: list_pictures(folder, layout=layout, one_merchant=one_merchant)
-        for name, folder in folders.items()
-        if name == "train" or (split and folder.is_dir())
-    }
-    found = sorted({picture.label for listing in listings.values() for picture in listing.pictures})
-    if not listings["train"].pictures and not may_be_empty:
-        where = "one folder per class" if layout == "class" else "class folders with a folder per product"
-        first_bad = next(iter(listings["train"].unusable), None)
-        shown = "" if first_bad is None else f" (e.g. {_shown(first_bad.path, root)}: {first_bad.reason})"
-        raise DataError(f"{folders['train']} holds no pictures: put them in {where}{shown}")
+    listed = list_photos(path, layout=layout, one_merchant=one_merchant)
+    root = path.path if isinstance(path, PhotoPlace) else path
+    if not may_be_empty:
+        _check_listing(root, listed, layout=layout)
+    found = sorted({picture.label for picture in listed.pictures})
     names = tuple(found if classes is None else classes)
     held: tuple[bytes, ...] = ()
     loaded: dict[str, ImageSet] = {}
-    for name, listing in listings.items():
-        unusable = [Skipped(_shown(file.path, root), file.reason, file.merchant) for file in listing.unusable]
-        photos = exclude_digests(_load(root, tuple(found), listing.pictures, unusable), leave_out)
+    for name, listing in listed.splits.items():
+        unusable = [
+            _skipped(listed, file.entry, file.merchant) for file in listing.unusable if file.entry.photo
+        ]
+        if name == "train":
+            unusable += [_skipped(listed, entry) for entry in listed.left_out if entry.photo]
+        photos = exclude_digests(_load(listed, tuple(found), listing.pictures, unusable), leave_out)
         if name == "train":
             units = group_by_product(photos) if unit == "product" else drop_duplicates(photos)
             held = tuple(record.digest for record in units.records)
@@ -122,23 +119,44 @@ def open_folder(
         raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
     if classes is None and not may_be_empty and len(np.unique(train.labels)) < 2:
         only = names[train.records[0].label]
-        raise DataError(f"{folders['train']} holds readable pictures of one class only ({only}): add another")
+        raise DataError(f"{root} holds readable pictures of one class only ({only}): add another")
     # A split whose folder is empty counts as absent.
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
-    return DataSplits(train, rest.get("validation"), rest.get("test"), held)
+    account = FolderAccount(
+        folders=listed.folders,
+        unread=tuple(_skipped(listed, entry) for entry in listed.unused if not entry.photo),
+        notes=listed.notes,
+    )
+    return DataSplits(train, rest.get("validation"), rest.get("test"), held, account=account)
 
 
-def _shown(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix().encode("utf-8", "replace").decode("utf-8")
+def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
+    """Raise ``DataError`` if there is nothing to train on, or a table asks for files elsewhere."""
+    for entry in listed.unused:
+        if HOSTILE in entry.reason:
+            raise DataError(f"{listed.shown(entry.path)}: {entry.reason}, so {root} is not read")
+    if listed.splits["train"].pictures:
+        return
+    where = "one folder per class" if layout == "class" else "class folders with a folder per product"
+    first = next(
+        iter(file.entry for file in listed.splits["train"].unusable if file.entry.photo),
+        next((entry for entry in listed.left_out if entry.photo), None),
+    )
+    shown = "" if first is None else f" (e.g. {listed.shown(first.path)}: {first.reason})"
+    raise DataError(f"{root} holds no pictures: put them in {where}{shown}")
+
+
+def _skipped(listed: PhotoListing, entry: LeftOut, merchant: str | None = None) -> Skipped:
+    return Skipped(listed.shown(entry.path), entry.reason, merchant)
 
 
 def _load(
-    root: Path, classes: tuple[str, ...], pictures: Sequence[Picture], skipped: list[Skipped]
+    listed: PhotoListing, classes: tuple[str, ...], pictures: Sequence[Picture], skipped: list[Skipped]
 ) -> ImageSet:
     numbers = {name: number for number, name in enumerate(classes)}
 
     def read(picture: Picture) -> tuple[Record, Stamp | None] | Skipped:
-        name = _shown(picture.path, root)
+        name = listed.shown(picture.path)
         # Taken before reading: a change during reading then shows at the next check.
         stamp = stamp_of(picture.path)
         try:
@@ -149,20 +167,22 @@ def _load(
         digest = digest_of(image, picture.label)
         return Record(name, numbers[picture.label], digest, picture.merchant, alike, picture.product), stamp
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        # Pillow warns about odd metadata and large pictures; the limit on pixels is our own.
-        warnings.simplefilter("ignore")
-        results = list(pool.map(read, pictures))
     records: list[Record] = []
     paths: list[Path] = []
     stamps: dict[int, Stamp | None] = {}
-    for picture, result in zip(pictures, results, strict=True):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-            continue
-        record, stamps[len(paths)] = result
-        records.append(record)
-        paths.append(picture.path)
+    with warnings.catch_warnings(), ThreadPoolExecutor(_DECODING_THREADS) as pool:
+        # Pillow warns about odd metadata and large pictures; the limit on pixels is our own.
+        warnings.simplefilter("ignore")
+        # In pieces, so that not every photo has a task in memory at once.
+        for start in range(0, len(pictures), _PIECE):
+            piece = pictures[start : start + _PIECE]
+            for picture, result in zip(piece, pool.map(read, piece), strict=True):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
+                    continue
+                record, stamps[len(paths)] = result
+                records.append(record)
+                paths.append(picture.path)
     return ImageSet(classes, records, FileSource(tuple(paths), stamps), skipped=skipped)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrec._internal.look_alikes import look_alikes
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.products import ProductSet
 
@@ -45,6 +48,13 @@ class FolderSummary:
         in_several_products: names of copies of one photo in several products of a merchant, by group. Where
             the product is the unit, they are kept, and the photo counts in each.
         skipped: every photo that can't be used.
+        ignored: every other entry that isn't used.
+        folders: number of folders that were read.
+        entries: number of all entries of the folder, or rows of a table: folders, photos and copies that are
+            used, and all that is skipped or ignored.
+        left_out: number of entries that are not used, by the reason.
+        notes: what was decided on names and folders where it isn't plain.
+        look_alikes: groups of names of classes, merchants or a class's products that people can't tell apart.
     """
 
     splits: tuple[SplitSummary, ...]
@@ -53,13 +63,21 @@ class FolderSummary:
     near_duplicates: tuple[tuple[str, ...], ...]
     in_several_products: tuple[tuple[str, ...], ...]
     skipped: tuple[Skipped, ...]
+    ignored: tuple[Skipped, ...]
+    folders: int
+    entries: int
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+    look_alikes: tuple[tuple[str, ...], ...]
 
 
-def inspect(folder: Path, *, layout: Layout = "class", one_merchant: bool = False) -> FolderSummary:
+def inspect(
+    folder: Path | PhotoPlace, *, layout: Layout = "class", one_merchant: bool = False
+) -> FolderSummary:
     """Read every photo below a folder as a training would.
 
     Args:
-        folder: the folder.
+        folder: the folder, or a CSV file.
         layout: "class", or "product" where each class holds a folder per product.
         one_merchant: all photos belong to one merchant.
 
@@ -83,6 +101,9 @@ def inspect(folder: Path, *, layout: Layout = "class", one_merchant: bool = Fals
     ]
     train = _photos(splits.train)
     distinct = drop_duplicates(train)
+    skipped = tuple(skip for _, images in loaded for skip in images.skipped)
+    ignored = splits.account.unread
+    read = sum(len(photos) + len(photos.dropped) for photos in (_photos(images) for _, images in loaded))
     products_dropped = splits.train.duplicates_dropped if isinstance(splits.train, ProductSet) else 0
     return FolderSummary(
         splits=tuple(
@@ -93,8 +114,27 @@ def inspect(folder: Path, *, layout: Layout = "class", one_merchant: bool = Fals
         products_dropped=products_dropped,
         near_duplicates=_alike(distinct),
         in_several_products=_shared(train),
-        skipped=tuple(skip for _, images in loaded for skip in images.skipped),
+        skipped=skipped,
+        ignored=ignored,
+        folders=splits.account.folders,
+        entries=splits.account.folders + read + len(skipped) + len(ignored),
+        left_out=dict(Counter(skip.reason for skip in (*skipped, *ignored)).most_common()),
+        notes=splits.account.notes,
+        look_alikes=_look_alikes([_photos(images) for _, images in loaded]),
     )
+
+
+def _look_alikes(parts: Sequence[ImageSet]) -> tuple[tuple[str, ...], ...]:
+    groups = look_alikes(name for images in parts for name in images.classes)
+    records = [record for images in parts for record in images.records]
+    groups += look_alikes(record.merchant for record in records if record.merchant is not None)
+    products: dict[tuple[str | None, int], set[str]] = {}
+    for record in records:
+        if record.product is not None:
+            products.setdefault((record.merchant, record.label), set()).add(record.product)
+    for names in products.values():
+        groups += look_alikes(names)
+    return tuple(groups)
 
 
 def _photos(images: ImageSet) -> ImageSet:

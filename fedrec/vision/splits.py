@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fedrec.errors import DataError
-from fedrec.vision.imageset import ImageSet
+from fedrec.vision.imageset import ImageSet, Skipped
 
 EVALUATION_SPLIT: Final = "eval-data"
 """Name of the split that is public photos of the operator's own."""
@@ -21,6 +21,22 @@ VALIDATION_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
+class FolderAccount:
+    """What became of the entries of a folder, or of the rows of a table.
+
+    Attributes:
+        folders: how many folders were read.
+        unread: entries that are no photos, with the reasons. Photos that can't be used stand in their
+            split's ``skipped``.
+        notes: what was decided on names and folders where it isn't plain, in one line each.
+    """
+
+    folders: int = 0
+    unread: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DataSplits:
     """The splits that the data came with.
 
@@ -30,6 +46,7 @@ class DataSplits:
         test: for the final metrics; None without such a split.
         held: digests of all training records in a folder, whatever their classes; empty for other data.
         test_name: name of ``test`` in reports.
+        account: what became of the other entries of a folder; empty for other data.
     """
 
     train: ImageSet
@@ -37,6 +54,7 @@ class DataSplits:
     test: ImageSet | None = None
     held: tuple[bytes, ...] = ()
     test_name: str = "test"
+    account: FolderAccount = field(default_factory=FolderAccount)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
-from fedrec.errors import ConfigError, DataError
+from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.ledger_entries import charges
 from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.dp.clipping import RecordClipper
@@ -141,7 +141,7 @@ def test_copies_count_once_within_a_product_and_whole_products_once_within_a_mer
     assert {len(members) for members in products.members} == {1, 2, 3, 7}
 
 
-def test_layouts_are_told_apart_and_never_guessed(shop: Path, tmp_path: Path) -> None:
+def test_layouts_are_told_apart_and_the_rest_is_named(shop: Path, tmp_path: Path) -> None:
     for name in ("m1", "m2"):
         shutil.copytree(shop, tmp_path / "sellers" / name)
     sellers = products_of(tmp_path / "sellers")
@@ -150,8 +150,11 @@ def test_layouts_are_told_apart_and_never_guessed(shop: Path, tmp_path: Path) ->
     assert [s.reason for s in products_of(shop).skipped] == ["not in a product folder"]
     shutil.copytree(shop, tmp_path / "sellers" / "mug")
     picture(tmp_path / "sellers" / "mug" / "flat" / "x.png", 1)
-    with pytest.raises(DataError, match="mixes pictures in CLASS/PRODUCT/"):
-        products_of(tmp_path / "sellers")
+    mixed = products_of(tmp_path / "sellers")
+    assert {record.merchant for record in mixed.records} == {"m1", "m2", "mug"}
+    assert [(s.name, s.reason) for s in mixed.skipped if "flat" in s.name] == [
+        ("mug/flat/x.png", "not in a product folder, and most photos are in MERCHANT/CLASS/")
+    ]
     with pytest.raises(ConfigError, match="no folders of products"):
         open_folder(shop, unit="product")
     # Photos in folders of products can be single records, too.

@@ -13,7 +13,8 @@ from fedrec._internal.text import counted
 from fedrec.errors import DataError
 from fedrec.recognition.compression.measuring import PhotoSample
 from fedrec.recognition.export.comparison import public_photos
-from fedrec.vision.folders import decode, list_pictures
+from fedrec.vision.folders import decode
+from fedrec.vision.listing.photo_places import list_photos
 
 CALIBRATION: Final = 48
 TESTED: Final = 200
@@ -61,7 +62,7 @@ def folder_photos(folder: Path, classes: Sequence[str]) -> CompressionPhotos:
     Raises:
         DataError: there are too few that can be read.
     """
-    listed = list_pictures(folder).pictures
+    listed = list_photos(folder).pictures
     step = -(-len(listed) // MOST_PHOTOS)
     photos: list[Image.Image] = []
     labels: list[int | None] = []

@@ -1,0 +1,66 @@
+"""Find names that people can't tell apart, or take for the same word: Hat, hat, and hat with a space."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+# Letters of other scripts that are drawn like a Latin one. Names all of one script stay apart: only a name
+# that equals another one after this step looks like it.
+_DRAWN_ALIKE: Final = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухѵԁԛԝ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧανορυχ" "ı",
+    "ABESIJKMHOPCTYXaesijopcyxvdqw" "ABEZHIKMNOPTYXavopux" "i",
+)  # fmt: skip
+_QUOTES: Final = str.maketrans("‘’‛`´ʼ“”„‟", "''''''\"\"\"\"")
+
+
+def skeleton(name: str) -> str:
+    """Return the form that names which look alike have in common.
+
+    Case, kinds and numbers of spaces, invisible characters, full-width and other compatibility forms, kinds
+    of dashes and quotes, and letters of other scripts that are drawn like Latin ones make no difference.
+    Accents do.
+
+    Args:
+        name: any text.
+    """
+    plain = unicodedata.normalize("NFKC", name).translate(_DRAWN_ALIKE).translate(_QUOTES).casefold()
+    plain = unicodedata.normalize("NFKC", plain).translate(_DRAWN_ALIKE)
+    kept = []
+    for sign in plain:
+        category = unicodedata.category(sign)
+        if category == "Pd":
+            kept.append("-")
+        elif sign.isspace():
+            kept.append(" ")
+        elif category[0] not in "ZC" and not _invisible(sign):
+            kept.append(sign)
+    return " ".join("".join(kept).split()).rstrip(". ")
+
+
+def _invisible(sign: str) -> bool:
+    """Return whether a character that counts as a letter or mark is drawn as nothing."""
+    return sign in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u3164\uffa0\u2800" or (
+        "\ufe00" <= sign <= "\ufe0f" or "\U000e0100" <= sign <= "\U000e01ef"
+    )
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Group distinct names that look alike.
+
+    Args:
+        names: any names; repeated ones count once.
+
+    Returns:
+        Groups of two or more, each sorted, in the order of their first names.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(skeleton(name), []).append(name)
+    return sorted(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def shown(name: str) -> str:
+    r"""Quote a name so that spaces and invisible characters in it are seen, as in 'hat\\xa0'."""
+    return repr(name)

@@ -1,0 +1,1 @@
+"""List the photos of a folder or table, and account for everything else in it."""

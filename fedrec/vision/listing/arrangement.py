@@ -1,0 +1,132 @@
+"""Decide what the folders of a data set mean: splits, a wrapper around all, classes or merchants.
+
+The decision looks at folders and their names alone, never at photos. A photo that is added or removed
+therefore changes nothing for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fedrec._internal.text import listed
+from fedrec.errors import DataError
+from fedrec.vision.listing.folder_tree import Folder
+from fedrec.vision.listing.split_names import SPLITS, Split, split_of
+
+NOT_UNDERSTOOD: Final = "in a folder that is neither training, validation nor test"
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where a data set's class or merchant folders are.
+
+    Attributes:
+        splits: the folders that hold them, by split; without split folders only the training split.
+        not_understood: folders beside the splits' that are none.
+        passed: folders that hold these folders; files directly in them are in no class folder.
+        notes: what was decided, in one line each, where it isn't plain.
+    """
+
+    splits: Mapping[Split, tuple[Folder, ...]]
+    not_understood: tuple[Folder, ...]
+    passed: tuple[Folder, ...]
+    notes: tuple[str, ...]
+
+
+def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> Arrangement:
+    """Decide what the folders below ``root`` mean.
+
+    Folders at the top are splits if their names say so and they hold class folders: a class may be called
+    "train". A single folder at the top that holds class folders is a wrapper, such as an archive has.
+
+    Args:
+        root: the data set's folder.
+        least: levels of folders above a photo, without splits and merchants: 1, or 2 with products.
+        one_merchant: there is no level of merchants.
+        text_of: returns a folder's name as text.
+
+    Returns:
+        The arrangement.
+
+    Raises:
+        DataError: there are folders for validation or test, but none for training.
+    """
+    passed: list[Folder] = []
+    notes: list[str] = []
+    base = root
+    while not _are_splits(base, least=least, one_merchant=one_merchant, text_of=text_of):
+        if not _is_wrapped(base, least=least):
+            return Arrangement({"train": (base,)}, (), tuple(passed), tuple(notes))
+        passed.append(base)
+        base = base.folders[0]
+        notes.append(f"the folder {text_of(base)} holds all the others, and is taken for the data's folder")
+    passed.append(base)
+    found: dict[Split, list[Folder]] = {}
+    others: list[Folder] = []
+    for folder in base.folders:
+        split = split_of(text_of(folder))
+        if split is None:
+            others.append(folder)
+            continue
+        found.setdefault(split, []).append(folder)
+        if text_of(folder) != split:
+            notes.append(f"the folder {text_of(folder)} is read as the {split} split")
+    if "train" not in found:
+        raise DataError(
+            f"{base.path} has a folder for {listed(sorted(found))} ({_names(base.folders, text_of)}), but "
+            "none called train: rename the one to train on"
+        )
+    if others:
+        notes.append(
+            f"next to the splits, these folders are not understood and not used: {_names(others, text_of)}"
+        )
+    splits: dict[Split, tuple[Folder, ...]] = {}
+    for split in SPLITS:
+        for folder in found.get(split, ()):
+            top = _unwrapped(folder, least=least, passed=passed) if one_merchant else folder
+            splits[split] = (*splits.get(split, ()), top)
+    return Arrangement(splits, tuple(others), tuple(passed), tuple(notes))
+
+
+def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> bool:
+    """Return whether the folders in ``base`` are splits, or too much like splits to be anything else."""
+    named = [(folder, split_of(text_of(folder))) for folder in base.folders]
+    high = {split: folder for folder, split in named if split is not None and folder.height >= least}
+    others = [folder for folder, split in named if split is None]
+    if not high:
+        return False
+    if not others:
+        return True
+    if "train" in high and len(high) > 1:
+        return True
+    if "train" not in high and one_merchant:
+        # Classes, one of which has a name such as "test" and a folder in it.
+        return False
+    # Splits have the same classes or merchants in them; folders in several classes have names of their own.
+    inside = {text_of(inner) for folder in high.values() for inner in folder.folders}
+    return any(text_of(inner) in inside for folder in others for inner in folder.folders)
+
+
+def _is_wrapped(base: Folder, *, least: int) -> bool:
+    """Return whether the only folder in ``base`` holds class folders, perhaps in another such folder."""
+    if len(base.folders) != 1:
+        return False
+    inner = base.folders[0]
+    while len(inner.folders) == 1:
+        inner = inner.folders[0]
+    # The only folder of a shop that sells hats alone is a class, even with a folder in it.
+    return len(inner.folders) > 1 and inner.height >= least
+
+
+def _unwrapped(folder: Folder, *, least: int, passed: list[Folder]) -> Folder:
+    # Where there are merchants, a single folder in a split is one.
+    while _is_wrapped(folder, least=least):
+        passed.append(folder)
+        folder = folder.folders[0]
+    return folder
+
+
+def _names(folders: list[Folder], text_of: Callable[[Folder], str]) -> str:
+    return listed([text_of(folder) for folder in folders])

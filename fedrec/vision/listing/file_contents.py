@@ -1,0 +1,61 @@
+"""Open a file just far enough to tell whether it is a photo."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut, looks_like_photo
+from fedrec.vision.photo_signatures import HEAD_BYTES, PICTURE_FORMATS, READ_FORMATS, format_of
+
+EMPTY: Final = "an empty file"
+NOT_A_PHOTO: Final = "not a photo"
+NO_PHOTO_INSIDE: Final = "called a photo, but its content is none"
+_OTHERS: Final = {
+    "PDF": "a PDF document, not a photo",
+    "archive": "an archive: unpack it if it holds photos",
+    "video": "a film, not a photo",
+}
+# A pipe that takes a file's place in between would block, and Windows would change line ends.
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def unread(path: Path) -> LeftOut | None:
+    """Tell by a file's first bytes whether it is a photo that can be read.
+
+    Args:
+        path: a regular file.
+
+    Returns:
+        None for a photo of a format that is read; for any other file why it is left out.
+    """
+    named = looks_like_photo(path.name)
+    try:
+        head = _head(path)
+    except OSError as error:
+        return LeftOut(path, f"can't be opened ({error.strerror or error})", True)
+    if head is None:
+        return LeftOut(path, NOT_REGULAR, named)
+    if not head:
+        return LeftOut(path, EMPTY, named)
+    found = format_of(head, name=path.name)
+    if found in READ_FORMATS:
+        return None
+    if found in PICTURE_FORMATS:
+        return LeftOut(path, f"{found} pictures are not read: save it as JPEG or PNG", True)
+    if found is not None:
+        return LeftOut(path, _OTHERS[found], named or found == "archive")
+    return LeftOut(path, NO_PHOTO_INSIDE if named else NOT_A_PHOTO, named)
+
+
+def _head(path: Path) -> bytes | None:
+    """Return the first bytes of a file; None if it is no regular file any more."""
+    handle = os.open(path, _FLAGS)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        return os.read(handle, HEAD_BYTES)
+    finally:
+        os.close(handle)

@@ -1,0 +1,86 @@
+"""Names of folders as people read them: decoded without loss, and in one Unicode form."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrec._internal.text import counted, listed
+from fedrec.errors import DataError
+from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, raw_name
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """Texts of names in a data set.
+
+    Attributes:
+        texts: the text of each name that is not in UTF-8, by the name as the operating system gives it.
+        notes: which encodings were found, in one line each.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def text(self, name: str) -> str:
+        """Return a name as text, in NFC; bytes that mean nothing are written as numbers."""
+        found = self.texts.get(name)
+        if found is None:
+            raw = raw_name(name)
+            found = name if raw is None else raw.decode("utf-8", "backslashreplace")
+        return unicodedata.normalize("NFC", found)
+
+    def shown(self, path: Path, root: Path) -> str:
+        """Join the texts of the names on the way to a path with slashes.
+
+        Args:
+            path: a path below it.
+            root: a folder.
+
+        Returns:
+            The text, relative to ``root``.
+        """
+        return "/".join(self.text(part) for part in path.relative_to(root).parts)
+
+
+def folder_names(names: Iterable[str], *, encoding: str | None = None) -> FolderNames:
+    """Decode the names of a data set's folders that are not in UTF-8.
+
+    Args:
+        names: the folders' names, as the operating system gives them.
+        encoding: their encoding; None to find it by the names themselves.
+
+    Returns:
+        The texts.
+
+    Raises:
+        DataError: a name isn't in the given encoding.
+    """
+    raws = {name: raw for name in names if (raw := raw_name(name)) is not None}
+    if not raws:
+        return FolderNames()
+    if encoding is not None:
+        texts = {name: _decoded(raw, encoding) for name, raw in raws.items()}
+        return FolderNames(texts, (f"{counted(len(raws), 'folder name')} read as {encoding}",))
+    found = decode_all(raws.values())
+    notes = []
+    for used, count in Counter(found.encodings.values()).most_common():
+        examples = sorted(text for raw, text in found.texts.items() if found.encodings[raw] == used)
+        notes.append(
+            f"{counted(count, 'folder name is', plural='folder names are')} not in UTF-8, and read as "
+            f"{SHOWN_AS[used]}: {listed(examples, most=5)}; if that is wrong, give --names-encoding"
+        )
+    return FolderNames({name: found.texts[raw] for name, raw in raws.items()}, tuple(notes))
+
+
+def _decoded(raw: bytes, encoding: str) -> str:
+    try:
+        return raw.decode(encoding)
+    except ValueError:
+        shown = raw.decode("utf-8", "backslashreplace")
+        raise DataError(
+            f"the folder name {shown} is not in {encoding}: give another --names-encoding"
+        ) from None

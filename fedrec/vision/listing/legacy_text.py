@@ -1,0 +1,233 @@
+"""Decode names and tables that are not in UTF-8: find the encoding, or take the one that is given.
+
+An archive made on a Chinese Windows names its files in GBK, one made on a German one in CP850 or CP1252. On
+Linux such names are bytes that are no UTF-8. They are decoded without any loss, so that different names stay
+different, and by a rule that gives the same names on every machine.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fedrec.errors import ConfigError
+
+SHOWN_AS: Final = {
+    "gbk": "GBK (simplified Chinese)",
+    "cp932": "Shift-JIS (Japanese)",
+    "cp1252": "CP1252, Latin-1 (western European)",
+    "cp850": "CP850 (western European DOS)",
+    "big5": "Big5 (traditional Chinese)",
+    "euc_kr": "EUC-KR (Korean)",
+    "cp1251": "CP1251 (Cyrillic)",
+    "latin-1": "Latin-1, for want of a better guess",
+}
+"""Encodings that are tried, in this order where two fit equally well, with their names for people."""
+
+_HANGUL_SIGNS: Final = 10
+"""Korean text consists of byte pairs that are frequent Chinese characters, too; but only of one half of them,
+which so many Chinese characters in a row hardly ever are."""
+
+
+def checked_encoding(name: str) -> str:
+    """Return the codec's own name for ``--names-encoding``; ``ConfigError`` if there is no such encoding."""
+    try:
+        codec = codecs.lookup(name)
+        b"a".decode(codec.name)
+    except (LookupError, ValueError):
+        codec = None
+    if codec is None:
+        raise ConfigError(
+            f"--names-encoding {name} is no encoding: give one such as gbk, big5, shift-jis, euc-kr, cp1252, "
+            "cp850 or cp1251"
+        )
+    return codec.name
+
+
+def raw_name(name: str) -> bytes | None:
+    """Return the bytes of a file's name that is not in UTF-8; None for any other name."""
+    if any("\udc80" <= sign <= "\udcff" for sign in name):
+        return name.encode("utf-8", "surrogateescape")
+    return None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Texts of bytes that are not in UTF-8.
+
+    Attributes:
+        texts: the text of each.
+        encodings: the encoding of each.
+    """
+
+    texts: Mapping[bytes, str]
+    encodings: Mapping[bytes, str]
+
+
+def decode_all(raws: Iterable[bytes]) -> Decoded:
+    """Decode names of one folder, or fields of one file, whose encoding is not known.
+
+    The encoding that fits all of them best is tried first for each, then the next one: names of several
+    sources may lie next to each other.
+
+    Args:
+        raws: the names; their order doesn't matter.
+
+    Returns:
+        A text for each; different bytes in one encoding have different texts.
+    """
+    distinct = sorted(set(raws))
+    order = _ranking(distinct)
+    texts: dict[bytes, str] = {}
+    encodings: dict[bytes, str] = {}
+    seen: set[str] = set()
+    for raw in distinct:
+        encodings[raw] = next((name for name in order if _score(raw, name) > 0), "latin-1")
+        # Control characters can't be shown; their numbers can.
+        text = raw.decode(encodings[raw])
+        texts[raw] = "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
+        if texts[raw] in seen:
+            # Some encodings have two codes for one character.
+            texts[raw] = raw.decode("utf-8", "backslashreplace")
+        seen.add(texts[raw])
+    return Decoded(texts, encodings)
+
+
+def _ranking(raws: list[bytes]) -> list[str]:
+    totals = {name: sum(max(_score(raw, name), -6.0) for raw in raws) for name in _SCORES}
+    hangul = sum(sign >= "\uac00" for raw in raws for sign in _decoded(raw, "euc_kr") or "")
+    if hangul >= _HANGUL_SIGNS and totals["euc_kr"] >= totals["gbk"] - 1e-9:
+        totals["euc_kr"] += 1
+    return sorted(totals, key=lambda name: -totals[name])
+
+
+def _decoded(raw: bytes, encoding: str) -> str | None:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _score(raw: bytes, encoding: str) -> float:
+    """Say how much a name looks like text of an encoding: above 0 for a fit, far below 0 if it is invalid."""
+    text = _decoded(raw, encoding)
+    if text is None or not any(sign >= "\x80" for sign in text):
+        return -6.0
+    return _SCORES[encoding](text, encoding)
+
+
+def _by_pairs(frequent: Callable[[int, int], float]) -> Callable[[str, str], float]:
+    def score(text: str, encoding: str) -> float:
+        total = 0.0
+        for before, sign, after in _neighbours(text):
+            code = sign.encode(encoding)
+            if len(code) == 2 and _letter(chr(code[1])) and (_letter(before) or _letter(after)):
+                total -= 1.0  # an accented letter and the letter after it, in the middle of a word
+            elif len(code) == 2:
+                total += frequent(*code)
+            elif code[0] >= 0x80:
+                total -= 1
+        return total
+
+    return score
+
+
+def _neighbours(text: str) -> Iterator[tuple[str, str, str]]:
+    return zip(" " + text, text, text[1:] + " ", strict=False)
+
+
+def _letter(sign: str) -> bool:
+    return sign.isascii() and sign.isalpha()
+
+
+def _gbk(lead: int, trail: int) -> float:
+    if trail < 0xA1 or lead < 0xA1:
+        return -1.5  # the extension: rare characters
+    if lead <= 0xA9:
+        return 1.0 if lead == 0xA3 else 0.0  # full-width letters; symbols
+    if lead < 0xB0:
+        return -1.5
+    return 2.0 if lead <= 0xD7 else 0.3  # the 3,755 frequent characters; the others
+
+
+def _big5(lead: int, trail: int) -> float:
+    if lead < 0xA4:
+        return 0.5 if lead == 0xA2 else 0.0
+    return 1.9 if lead <= 0xC6 else 0.3 if 0xC9 <= lead <= 0xF9 else -1.5
+
+
+def _euc_kr(lead: int, trail: int) -> float:
+    if 0xB0 <= lead <= 0xC8:
+        return 2.0
+    return 0.0 if lead < 0xB0 else -1.0
+
+
+def _shift_jis(text: str, encoding: str) -> float:
+    total = 0.0
+    for sign in text:
+        code = sign.encode(encoding)
+        lead = code[0]
+        if "\u3041" <= sign <= "\u30ff":
+            total += 2.0
+        elif len(code) == 1:
+            total -= 1.0 if lead >= 0x80 else 0.0  # half-width katakana: seldom in names
+        elif 0x88 <= lead <= 0x98:
+            total += 1.9
+        elif lead >= 0xF0:
+            total -= 2.0
+        else:
+            total += 0.2 if lead >= 0x99 else 0.0
+    return total
+
+
+def _western(text: str, encoding: str) -> float:
+    """Score single accented letters among plain ones of the same case."""
+    total = 0.0
+    plain = sum(map(_letter, text))
+    accented = sum(sign >= "\x80" and sign.isalpha() for sign in text)
+    for before, sign, after in _neighbours(text):
+        if sign < "\x80":
+            continue
+        if not sign.isalpha() or sign in "ªºµƒˆıˉ":
+            total -= 0.0 if sign in "®™°€£–—·´" else 2.0
+        elif (sign.isupper() and before.islower() and before.isascii()) or (
+            sign.islower() and before.isupper() and after.isupper()
+        ):
+            total -= 1.5
+        else:
+            total += 1.0
+    # Words have more plain letters than accented ones, but for a few such as "été".
+    if accented > plain + 1:
+        return min(total, 0.0) - accented
+    return total * (0.95 if encoding == "cp850" else 1.0) * (0.8 if accented > plain else 1.0)
+
+
+def _cyrillic(text: str, encoding: str) -> float:
+    total = 0.0
+    if 2 * sum(sign >= "\x80" for sign in text) < sum(map(_letter, text)):
+        return -1.0
+    for before, sign, _ in _neighbours(text):
+        if sign < "\x80":
+            continue
+        if not "\u0400" <= sign <= "\u045f":
+            total -= 2.0
+        elif _letter(before):
+            total -= 2.0  # scripts are not mixed within a word
+        elif before.isalpha() and sign.isupper() and not before.isupper():
+            total -= 2.0
+        else:
+            total += 0.8 if sign.isupper() and before.isalpha() else 1.2
+    return total
+
+
+_SCORES: Final[Mapping[str, Callable[[str, str], float]]] = {
+    "gbk": _by_pairs(_gbk),
+    "cp932": _shift_jis,
+    "cp1252": _western,
+    "cp850": _western,
+    "big5": _by_pairs(_big5),
+    "euc_kr": _by_pairs(_euc_kr),
+    "cp1251": _cyrillic,
+}

@@ -1,0 +1,225 @@
+"""List the photos of a folder with split, class, merchant and product, and everything else with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrec.vision.folders import Layout
+from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, arrange
+from fedrec.vision.listing.file_contents import unread
+from fedrec.vision.listing.folder_names import FolderNames, folder_names
+from fedrec.vision.listing.folder_tree import Folder, LeftOut, looks_like_photo, read_tree
+from fedrec.vision.listing.split_names import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file that should hold a picture.
+
+    Attributes:
+        path: the file.
+        label: name of its class.
+        merchant: name of its merchant, None without merchant folders.
+        product: name of its product, None without product folders.
+    """
+
+    path: Path
+    label: str
+    merchant: str | None
+    product: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An entry that isn't used.
+
+    Attributes:
+        entry: the entry, and why.
+        merchant: name of its merchant, None without merchant folders.
+    """
+
+    entry: LeftOut
+    merchant: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of one split, each sorted by path."""
+
+    pictures: tuple[Picture, ...]
+    unusable: tuple[Unusable, ...]
+
+
+@dataclass(frozen=True)
+class PhotoListing:
+    """All entries of a data set.
+
+    Attributes:
+        root: the folder that paths are shown relative to.
+        splits: by split; the training split is always there.
+        left_out: entries of no split.
+        folders: how many folders were read.
+        names: the folders' names as text.
+        notes: what was decided where it isn't plain, in one line each.
+    """
+
+    root: Path
+    splits: dict[Split, Listing]
+    left_out: tuple[LeftOut, ...]
+    folders: int
+    names: FolderNames
+    notes: tuple[str, ...]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The photos of all splits."""
+        return tuple(picture for listing in self.splits.values() for picture in listing.pictures)
+
+    @property
+    def unused(self) -> tuple[LeftOut, ...]:
+        """Everything that isn't used, of all splits and of none."""
+        own = (file.entry for listing in self.splits.values() for file in listing.unusable)
+        return (*self.left_out, *own)
+
+    def shown(self, path: Path) -> str:
+        """Return a path as text, relative to the data set."""
+        return self.names.shown(path, self.root)
+
+
+def list_folder(
+    root: Path, *, layout: Layout = "class", one_merchant: bool = False, names_encoding: str | None = None
+) -> PhotoListing:
+    """Find the photos below ``root``: ``CLASS/photo``, or ``MERCHANT/CLASS/photo``, perhaps in splits.
+
+    In layout "product" each class holds a folder per product: ``CLASS/PRODUCT/photo``, or
+    ``MERCHANT/CLASS/PRODUCT/photo``. The first level is merchants where most photos lie one level deeper.
+    A folder's name in NFC form is its class. What is a photo is told by its first bytes.
+
+    Args:
+        root: the folder.
+        layout: "class" or "product".
+        one_merchant: all photos belong to one merchant: there is no merchant level.
+        names_encoding: encoding of folder names that are not in UTF-8; None to find it.
+
+    Returns:
+        The photos, and every other entry with the reason why it isn't used.
+
+    Raises:
+        DataError: ``root`` can't be listed, or has no folder to train on.
+    """
+    tree = read_tree(root)
+    walked = list(tree.root.walk())
+    names = folder_names((folder.path.name for folder in walked[1:]), encoding=names_encoding)
+    least = 1 if layout == "class" else 2
+    plan = arrange(
+        tree.root, least=least, one_merchant=one_merchant, text_of=lambda folder: names.text(folder.path.name)
+    )
+    reader = _Reader(layout, least, one_merchant, names)
+    owned: dict[Split, Listing] = {
+        split: reader.read(folders, [entry for entry in tree.left_out if _within(entry.path, folders)])
+        for split, folders in plan.splits.items()
+    }
+    left_out = [
+        entry
+        for entry in tree.left_out
+        if not any(_within(entry.path, folders) for folders in plan.splits.values())
+    ]
+    for folder in plan.passed:
+        left_out += [_misplaced(folder.path / name, reader.outside) for name in folder.files]
+    for top in plan.not_understood:
+        left_out += [
+            LeftOut(folder.path / name, NOT_UNDERSTOOD, looks_like_photo(name))
+            for folder in top.walk()
+            for name in folder.files
+        ]
+    return PhotoListing(
+        root=root,
+        splits=owned,
+        left_out=tuple(sorted(left_out, key=lambda entry: entry.path)),
+        folders=len(walked) - 1,
+        names=names,
+        notes=(*names.notes, *plan.notes),
+    )
+
+
+def _within(path: Path, folders: tuple[Folder, ...]) -> bool:
+    return any(path.is_relative_to(folder.path) for folder in folders)
+
+
+def _misplaced(path: Path, place: str) -> LeftOut:
+    """Return a file that is in no class folder: as a photo, or as what else it is."""
+    found = unread(path)
+    return LeftOut(path, place, True) if found is None else found
+
+
+@dataclass(frozen=True)
+class _Reader:
+    layout: Layout
+    least: int
+    one_merchant: bool
+    names: FolderNames
+
+    @property
+    def outside(self) -> str:
+        return f"not in a {self.layout} folder"
+
+    def read(self, folders: tuple[Folder, ...], left_out: list[LeftOut]) -> Listing:
+        """List one split."""
+        found: list[tuple[tuple[str, ...], Path]] = []
+        wrong: list[tuple[tuple[str, ...], LeftOut]] = []
+        for folder in folders:
+            for chain, path in _files(folder):
+                problem = unread(path)
+                if problem is None:
+                    found.append((chain, path))
+                else:
+                    wrong.append((chain, problem))
+            for entry in left_out:
+                if entry.path.is_relative_to(folder.path):
+                    wrong.append((entry.path.parent.relative_to(folder.path).parts, entry))
+        depth = self._depth(found, wrong)
+        pictures = []
+        for chain, path in found:
+            if len(chain) == depth:
+                label = self.names.text(chain[depth - self.least])
+                product = self.names.text(chain[-1]) if self.layout == "product" else None
+                pictures.append(Picture(path, label, self._merchant(chain, depth), product))
+            else:
+                wrong.append((chain, LeftOut(path, self._misplaced(chain, depth), True)))
+        unusable = [Unusable(entry, self._merchant(chain, depth)) for chain, entry in wrong]
+        return Listing(
+            tuple(sorted(pictures, key=lambda picture: picture.path.as_posix())),
+            tuple(sorted(unusable, key=lambda file: file.entry.path)),
+        )
+
+    def _depth(
+        self, found: list[tuple[tuple[str, ...], Path]], wrong: list[tuple[tuple[str, ...], LeftOut]]
+    ) -> int:
+        """Return how many folders lie above a photo: with a level of merchants where most photos have one."""
+        if self.one_merchant:
+            return self.least
+        counts = Counter(len(chain) for chain, _ in found)
+        if not counts[self.least] and not counts[self.least + 1]:
+            counts = Counter(len(chain) for chain, entry in wrong if entry.photo)
+        return self.least + (counts[self.least + 1] > counts[self.least])
+
+    def _merchant(self, chain: tuple[str, ...], depth: int) -> str | None:
+        return self.names.text(chain[0]) if depth > self.least and chain else None
+
+    def _misplaced(self, chain: tuple[str, ...], depth: int) -> str:
+        if len(chain) < depth:
+            most = (
+                "" if depth == self.least or len(chain) < self.least else ", and most photos are in MERCHANT/"
+            )
+            return self.outside + (f"{most}CLASS/" if most else "")
+        return f"deeper than the {self.layout} folders"
+
+
+def _files(top: Folder) -> Iterator[tuple[tuple[str, ...], Path]]:
+    for folder in top.walk():
+        chain = folder.path.relative_to(top.path).parts
+        for name in folder.files:
+            yield chain, folder.path / name

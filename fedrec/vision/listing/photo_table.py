@@ -1,0 +1,256 @@
+"""List the photos that a CSV file names, with their class, product, merchant and split."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import normpath
+from typing import Final
+
+from fedrec._internal.csv_lines import CsvLines, csv_reason, delimiter_of, header_cells, open_csv
+from fedrec._internal.text import listed, one_line
+from fedrec.errors import DataError
+from fedrec.vision.folders import Layout
+from fedrec.vision.listing.file_contents import unread
+from fedrec.vision.listing.folder_names import FolderNames, folder_names
+from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut
+from fedrec.vision.listing.photo_listing import Listing, PhotoListing, Picture, Unusable
+from fedrec.vision.listing.split_names import Split, split_of
+
+HOSTILE: Final = "leads out of the table's folder"
+MISSING: Final = "there is no such file"
+
+_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "path": (
+        "path",
+        "file",
+        "filename",
+        "filepath",
+        "image",
+        "imagepath",
+        "photo",
+        "picture",
+        "路径",
+        "文件",
+    ),
+    "label": ("label", "class", "classname", "category", "类别", "标签"),
+    "product": ("product", "productid", "sku", "产品", "商品"),
+    "split": ("split", "set", "subset", "partition"),
+    "merchant": ("merchant", "seller", "shop", "vendor", "商家"),
+}
+_ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:|~/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    product: str
+    split: str
+    merchant: str
+
+
+def is_table(place: Path) -> bool:
+    """Return whether a path names a CSV file rather than a folder."""
+    return place.suffix.lower() in (".csv", ".tsv") and not place.is_dir()
+
+
+def list_table(
+    table: Path,
+    *,
+    layout: Layout = "class",
+    one_merchant: bool = False,
+    names_encoding: str | None = None,
+) -> PhotoListing:
+    """Find the photos that a CSV file names in columns path and label, and perhaps product, split, merchant.
+
+    Paths are relative to the file's folder, with slashes or backslashes. A row without a split is to be
+    trained on. Text that is not in UTF-8 is decoded as folder names are.
+
+    Args:
+        table: the file: a header, separated by commas, semicolons or tabs.
+        layout: "product" to read the products.
+        one_merchant: all photos belong to one merchant.
+        names_encoding: encoding of text that is not in UTF-8; None to find it.
+
+    Returns:
+        The photos, and every other row with the reason why it isn't used.
+
+    Raises:
+        DataError: the file can't be read, or lacks a column.
+    """
+    rows, wrong, header, unused = _read(table)
+    texts = (text for row in rows for text in (row.path, row.label, row.product, row.merchant))
+    names = folder_names(texts, encoding=names_encoding)
+    if layout == "product" and "product" not in header:
+        raise DataError(f"{table} has no column 'product', which products as the unit need")
+    notes = list(names.notes)
+    if unused:
+        notes.append(f"columns of {table.name} that are not used: {listed(unused)}")
+    if "merchant" in header and one_merchant:
+        notes.append(f"the column of merchants in {table.name} is not used: all photos are yours")
+    reader = _Reader(table, layout, one_merchant, names)
+    splits = reader.read(rows)
+    return PhotoListing(
+        root=table.parent,
+        splits=splits,
+        left_out=tuple(LeftOut(table.parent / f"{table.name} line {line}", why, True) for line, why in wrong),
+        folders=0,
+        names=names,
+        notes=tuple(notes),
+    )
+
+
+def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str], list[str]]:
+    """Return the rows, those that are none with the reason, the known columns, and the names of others."""
+    rows: list[_Row] = []
+    wrong: list[tuple[int, str]] = []
+    with open_csv(table) as file:
+        lines = CsvLines(file)
+        first = next(lines, "")
+        cells = header_cells(table, first)
+        header, unused = _header(table, cells)
+        reader = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
+        while True:
+            line = lines.number + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                return rows, wrong, tuple(filter(None, header)), unused
+            except csv.Error as error:
+                wrong.append((line, csv_reason(error)))
+                continue
+            if not any(value.strip() for value in values):
+                continue
+            if len(values) != len(header):
+                wrong.append((line, f"has {len(values)} columns, and the header {len(header)}"))
+                continue
+            found = {name: value.strip(" \t\r\n") for name, value in zip(header, values, strict=True)}
+            rows.append(_Row(line, **{name: found.get(name, "") for name in _COLUMNS}))
+
+
+def _header(table: Path, cells: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the known name of each column, empty for others, and the names of the others."""
+    known = {spelling: name for name, spellings in _COLUMNS.items() for spelling in spellings}
+    names, unused = [], []
+    for cell in cells:
+        plain = re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", cell)).casefold()
+        names.append(known.get(plain, ""))
+        if not names[-1] and plain:
+            unused.append(one_line(cell.strip(), most=40))
+    for needed in ("path", "label"):
+        if needed not in names:
+            shown = one_line(listed([cell.strip() for cell in cells]) or "nothing")
+            raise DataError(
+                f"{table} has no column {needed!r}; its header names {shown}; path and label are needed, "
+                "product, split and merchant are read"
+            )
+    twice = [name for name in _COLUMNS if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{table} has two columns for {twice[0]!r}: leave one")
+    return names, unused
+
+
+@dataclass(frozen=True)
+class _Reader:
+    table: Path
+    layout: Layout
+    one_merchant: bool
+    names: FolderNames
+
+    def read(self, rows: list[_Row]) -> dict[Split, Listing]:
+        """List the rows by split."""
+        said: dict[str, set[tuple[str, Split | None]]] = {}
+        for row in rows:
+            said.setdefault(self._path(row), set()).add((self._text(row.label), _split(row)))
+        first: dict[tuple[str, str, str], int] = {}
+        pictures: dict[Split, list[Picture]] = {"train": []}
+        unusable: dict[Split, list[Unusable]] = {}
+        for row in rows:
+            merchant = None if self.one_merchant else self._text(row.merchant) or None
+            product = self._text(row.product) if self.layout == "product" else None
+            path, split = self._path(row), _split(row)
+            earlier = first.setdefault((path, product or "", merchant or ""), row.line)
+            reason = self._wrong(row, path, product=product, split=split)
+            if reason is None and len(said[path]) > 1:
+                reason = "other rows give it another class or split"
+            elif reason is None and earlier != row.line:
+                reason = f"repeats line {earlier}"
+            file = self._file(row, path) if reason is None else self._line(row)
+            entry = _unread(file) if reason is None else LeftOut(file, reason, True)
+            if entry is None and split is not None:
+                label = self._text(row.label)
+                pictures.setdefault(split, []).append(Picture(file, label, merchant, product))
+            elif entry is not None:
+                unusable.setdefault(split or "train", []).append(Unusable(entry, merchant))
+        return {
+            split: Listing(
+                tuple(sorted(pictures.get(split, ()), key=lambda picture: picture.path.as_posix())),
+                tuple(sorted(unusable.get(split, ()), key=lambda file: file.entry.path)),
+            )
+            for split in dict.fromkeys((*pictures, *unusable))
+        }
+
+    def _text(self, cell: str) -> str:
+        return self.names.text(cell)
+
+    def _path(self, row: _Row) -> str:
+        """Return a row's path with slashes; empty if there is none."""
+        text = self._text(row.path).replace("\\", "/")
+        return normpath(text) if text else ""
+
+    def _wrong(self, row: _Row, path: str, *, product: str | None, split: Split | None) -> str | None:
+        """Return why a row can't be used whatever its file holds."""
+        if not path or path == ".":
+            return "names no photo"
+        if _ABSOLUTE.match(path) or path.split("/")[0] == "..":
+            return f"its path {one_line(path, most=80)!r} {HOSTILE}"
+        if any(unicodedata.category(sign) == "Cc" for sign in path):
+            return "its path has a control character"
+        if not row.label:
+            return "names no class"
+        if product == "":
+            return "names no product"
+        if split is None:
+            return f"its split {one_line(row.split, most=40)!r} is not understood"
+        return None
+
+    def _line(self, row: _Row) -> Path:
+        return self.table.parent / f"{self.table.name} line {row.line}"
+
+    def _file(self, row: _Row, path: str) -> Path:
+        """Return the file of a row: its name may be in another Unicode form, or in the table's encoding."""
+        spellings = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+        raw = normpath(row.path.replace("\\", "/"))
+        for spelling in dict.fromkeys((*spellings, row.path, raw)):
+            file = self.table.parent / spelling
+            if spelling.split("/")[0] != ".." and not _ABSOLUTE.match(spelling) and _exists(file):
+                return file
+        return self.table.parent / path
+
+
+def _split(row: _Row) -> Split | None:
+    return split_of(row.split) if row.split else "train"
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _unread(file: Path) -> LeftOut | None:
+    try:
+        if not file.exists():
+            return LeftOut(file, MISSING, True)
+        if not file.is_file():
+            return LeftOut(file, NOT_REGULAR, True)
+    except OSError as error:
+        return LeftOut(file, f"can't be opened ({error.strerror})", True)
+    return unread(file)

@@ -1,0 +1,141 @@
+"""What the folders of a data set mean: splits, wrappers, classes, merchants."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fedrec.errors import DataError
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.inspection import inspect
+from fedrec.vision.listing.split_names import split_of
+from tests.support.pictures import picture
+
+_shade = 0
+
+
+def classes(folder: Path, *names: str, many: int = 2) -> Path:
+    """Make class folders of different photos."""
+    global _shade
+    for name in names:
+        for number in range(many):
+            _shade = (_shade + 1) % 255
+            picture(folder / name / f"{number}.png", _shade)
+    return folder
+
+
+def counts(root: Path, *, one_merchant: bool = False) -> dict[str, dict[str, int]]:
+    found = inspect(root, one_merchant=one_merchant)
+    assert found.entries == sum(len(folders) + len(files) for _, folders, files in os.walk(root))
+    return {split.name: {k: v for k, v in split.classes.items() if v} for split in found.splits}
+
+
+@pytest.mark.parametrize(
+    ("split", "spellings"),
+    [
+        ("train", "train Train TRAINING train_set training-data train2017 01_train 训练集"),
+        ("validation", "val Valid VALIDATION dev dev_set eval val2017 images_val 验证集"),
+        ("test", "test Testing TEST_SET test-images X_test hold-out 测试集 テスト"),
+        (None, "hat trainers tester devices valves value fit contest training_shoes"),
+    ],
+)
+def test_splits_are_told_by_any_usual_name(split: str | None, spellings: str) -> None:
+    names = spellings.split()
+    assert {name: split_of(name) for name in names} == dict.fromkeys(names, split)
+
+
+@pytest.mark.parametrize("one_merchant", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    ["train valid test", "Train Validation Test", "training dev testing", "TRAIN eval"],
+)
+def test_no_split_is_dropped_or_becomes_a_merchant(tmp_path: Path, names: str, one_merchant: bool) -> None:
+    for name in names.split():
+        classes(tmp_path / name, "hat", "mug")
+    expected = ("train", "validation", "test")[: len(names.split())]
+    assert counts(tmp_path, one_merchant=one_merchant) == {name: {"hat": 2, "mug": 2} for name in expected}
+    splits = open_folder(tmp_path, one_merchant=one_merchant)
+    assert {record.merchant for record in splits.train.records} == {None}
+
+
+def test_a_folder_beside_the_splits_is_named_and_never_trained_on(tmp_path: Path) -> None:
+    for name in ("train", "tset"):
+        classes(tmp_path / name, "hat", "mug")
+    assert counts(tmp_path) == {"train": {"hat": 2, "mug": 2}}
+    found = inspect(tmp_path)
+    assert len(found.skipped) == 4 and all(skip.name.startswith("tset/") for skip in found.skipped)
+    assert any("not understood and not used: tset" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("names", [("test", "trian"), ("val", "test"), ("Test",)])
+def test_evaluation_splits_without_a_training_split_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        classes(tmp_path / name, "hat", "mug")
+    with pytest.raises(DataError, match="none called train") as caught:
+        open_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("one_merchant", [False, True])
+def test_a_class_may_be_called_train(tmp_path: Path, one_merchant: bool) -> None:
+    classes(tmp_path, "train", "bus", "test")
+    classes(tmp_path / "train", "thumbs")
+    assert counts(tmp_path, one_merchant=one_merchant) == {"train": {"bus": 2, "test": 2, "train": 2}}
+    classes(tmp_path / "train", "from the front")  # a folder in a class makes it no split
+    classes(tmp_path / "bus", "from the side")
+    assert counts(tmp_path, one_merchant=one_merchant) == {"train": {"bus": 2, "test": 2, "train": 2}}
+
+
+@pytest.mark.parametrize("one_merchant", [False, True])
+def test_an_archives_wrapper_is_no_merchant(tmp_path: Path, one_merchant: bool) -> None:
+    classes(tmp_path / "a" / "products", "hat", "mug")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "README.txt").write_text("photos")
+    assert counts(tmp_path, one_merchant=one_merchant) == {"train": {"hat": 2, "mug": 2}}
+    assert {r.merchant for r in open_folder(tmp_path, one_merchant=one_merchant).train.records} == {None}
+
+
+def test_a_wrapper_may_hold_splits_or_merchants(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for merchant in ("m1", "m2"):
+            classes(tmp_path / "data" / split / merchant, "hat", "mug")
+    splits = open_folder(tmp_path)
+    assert splits.validation is not None and len(splits.validation) == 8
+    assert {record.merchant for record in splits.train.records} == {"m1", "m2"}
+
+
+def test_the_only_class_of_a_shop_is_no_wrapper(tmp_path: Path) -> None:
+    classes(classes(tmp_path, "hat") / "hat", "old")
+    train = open_folder(tmp_path, one_merchant=True, may_be_empty=True).train
+    assert train.classes == ("hat",) and len(train) == 2
+
+
+def test_photos_at_several_depths_end_nothing(tmp_path: Path) -> None:
+    for merchant in ("m1", "m2"):
+        classes(tmp_path / merchant, "hat", "mug")
+    classes(tmp_path, "loose", many=1)
+    classes(tmp_path / "m1" / "hat", "deep", many=1)
+    splits = open_folder(tmp_path)
+    assert {record.merchant for record in splits.train.records} == {"m1", "m2"}
+    assert {skip.name: skip.reason for skip in splits.train.skipped} == {
+        "loose/0.png": "not in a class folder, and most photos are in MERCHANT/CLASS/",
+        "m1/hat/deep/0.png": "deeper than the class folders",
+    }
+
+
+def test_the_layout_follows_from_folders_alone(tmp_path: Path) -> None:
+    """A photo more or less in a merchant's folder changes nothing for the other photos."""
+    for split in ("train", "test"):
+        classes(tmp_path / split, "hat", "mug")
+    before = open_folder(tmp_path, one_merchant=True).train.records
+    for extra in (tmp_path / "x.png", tmp_path / "train" / "x.png", tmp_path / "test" / "x.png"):
+        picture(extra, 250)
+        after = open_folder(tmp_path, one_merchant=True).train.records
+        assert after == before
+    for photo in (tmp_path / "test").rglob("*.png"):
+        photo.unlink()
+    assert open_folder(tmp_path, one_merchant=True).train.records == before

@@ -1,0 +1,121 @@
+"""Folder names are identities: decoded without loss, in any encoding of the machines that made them."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec.errors import ConfigError, DataError
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.inspection import inspect
+from fedrec.vision.listing.legacy_text import checked_encoding, decode_all
+from fedrec.vision.listing.photo_places import PhotoPlace
+from tests.support.pictures import picture
+
+MADE_BY = {
+    "gbk": "杯子 裤子 帽子 鞋子 裙子 袜子 手表 外套 T恤 POLO衫 童装 女士连衣裙 男士衬衫2024 瑜伽裤 耳环",
+    "shift_jis": "帽子 靴 財布 時計 カップ シャツ スカート かばん T-シャツ 眼鏡 靴下 食器",
+    "latin-1": "Hüte Größe Gürtel Schuhe-für-Kinder Übergrößen MÜTZEN Ärmel",
+    "cp1252": "café écharpe vêtements_d’été sacs_à_main niño ÉTÉ été pâté–terrine",
+    "cp850": "Hüte Gürtel Mäntel Röcke",
+    "big5": "帽子 杯子 褲子 鞋子 手錶 裙子",
+    "euc_kr": "모자 바지 신발 치마 시계 가방 양말",
+    "cp1251": "Шапка Обувь Сумки Куртка ПЛАТЬЯ обувь Платья_для_девочек",
+}
+
+
+def encoded(names: str, encoding: str) -> dict[bytes, str]:
+    found = {name.encode(encoding): name for name in (word.replace("_", " ") for word in names.split())}
+    return {raw: name for raw, name in found.items() if max(raw) >= 128}
+
+
+@pytest.mark.parametrize("encoding", MADE_BY)
+def test_names_of_one_machine_are_read_as_they_were_written(encoding: str) -> None:
+    names = encoded(MADE_BY[encoding], encoding)
+    assert decode_all(names).texts == names
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "cp1252"])
+def test_most_names_are_read_rightly_alone(encoding: str) -> None:
+    """A merchant may have one class; its name must be that of the others."""
+    names = encoded(MADE_BY[encoding], encoding)
+    wrong = [name for raw, name in names.items() if decode_all([raw]).texts[raw] != name]
+    assert wrong in ([], ["POLO衫"])
+
+
+def test_names_of_two_machines_lie_next_to_each_other() -> None:
+    names = encoded("杯子 POLO衫", "gbk") | encoded("Hüte", "cp1252")
+    assert decode_all(names).texts == names
+
+
+def test_any_bytes_stay_apart_and_can_be_shown() -> None:
+    rng = random.Random(5)
+    names = {bytes(rng.randrange(128, 256) for _ in range(rng.randrange(1, 5))) for _ in range(3000)}
+    found = decode_all(names)
+    assert len(set(found.texts.values())) == len(names)
+    assert all(text.isprintable() and text.encode("utf-8") for text in found.texts.values())
+    assert decode_all(sorted(names, reverse=True)) == found
+
+
+def folder(root: Path, *names: bytes) -> Path:
+    for number, name in enumerate(names):
+        made = Path(os.fsdecode(os.fsencode(root) + b"/" + name))
+        for shade in range(2):
+            picture(made / f"{shade}.png", 20 * number + shade)
+    return root
+
+
+def test_classes_in_gbk_stay_as_many_and_the_guess_is_said(tmp_path: Path) -> None:
+    names = ["杯子", "裤子", "帽子", "鞋子"]
+    root = folder(tmp_path, *(name.encode("gbk") for name in names))
+    found = inspect(root)
+    assert found.splits[0].classes == dict.fromkeys(sorted(names), 2)
+    assert any("GBK" in note and "--names-encoding" in note for note in found.notes)
+    assert {skip.name for skip in open_folder(root).train.records} == {
+        f"{n}/{i}.png" for n in names for i in (0, 1)
+    }
+    # The same name in UTF-8 is the same class.
+    picture(root / "杯子" / "third.png", 200)
+    assert inspect(root).splits[0].classes == dict.fromkeys(sorted(names), 2) | {"杯子": 3}
+
+
+def test_a_given_encoding_decides_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, "모자".encode("euc_kr"), "바지".encode("euc_kr"))
+    assert set(open_folder(PhotoPlace(root, "euc_kr")).train.classes) == {"모자", "바지"}
+    with pytest.raises(DataError, match="is not in ascii: give another") as caught:
+        open_folder(PhotoPlace(root, "ascii"))
+    assert "\n" not in str(caught.value)
+    assert checked_encoding("EUC-KR") == "euc_kr" and checked_encoding("Shift-JIS") == "shift_jis"
+    for wrong in ("klingon", "base64", "rot13", ""):
+        with pytest.raises(ConfigError, match="give one such as gbk"):
+            checked_encoding(wrong)
+
+
+ALIKE = ["Hat", "HAT", "hat ", " hat", "hat\u00a0", "hat\u3000", "h\u200bat", "ｈａｔ", "hat\u00ad", "hаt"]
+
+
+@pytest.mark.parametrize("other", [*ALIKE, "hat\ufe0f", "hat."])
+def test_names_that_look_alike_are_told(other: str) -> None:
+    assert look_alikes(["mug", other, "hat", "cap"]) == [tuple(sorted((other, "hat")))]
+    if other.strip() != other or not other.isprintable():
+        assert shown(other) != f"'{other}'" or other.strip(" ") != other
+
+
+def test_names_that_differ_are_left_alone() -> None:
+    different = "hat hats h_a_t cat été ete T-Shirt T-Shirts 1 2 10 杯子 杯 帽子 か が шапка"
+    assert look_alikes(different.replace("_", "\t").split(" ")) == []
+    assert look_alikes(["t-shirt", "t–shirt", "o’hat", "o'hat"]) == [
+        ("o'hat", "o’hat"),
+        ("t-shirt", "t–shirt"),
+    ]
+
+
+def test_look_alikes_are_warned_of(tmp_path: Path) -> None:
+    root = folder(tmp_path, b"Hat", b"hat", b"hat ", b"mug")
+    found = inspect(root)
+    assert len(found.splits[0].classes) == 4
+    assert found.look_alikes == (("Hat", "hat", "hat "),)

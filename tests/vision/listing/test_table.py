@@ -1,0 +1,124 @@
+"""A CSV file says where the photos are, and what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedrec.errors import DataError
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.inspection import inspect
+from fedrec.vision.products import ProductSet
+from tests.support.pictures import picture
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(8):
+        picture(tmp_path / "pics" / f"{number}.png", 20 * number)
+    return tmp_path
+
+
+def table(folder: Path, *lines: str, encoding: str = "utf-8", name: str = "photos.csv") -> Path:
+    (folder / name).write_bytes("\r\n".join(lines).encode(encoding))
+    return folder / name
+
+
+def test_rows_are_photos_with_class_product_and_split(photos: Path) -> None:
+    made = table(
+        photos,
+        "path;label;product;split;price",
+        "pics/0.png;hat;felt;train;1",
+        r"pics\1.png;hat;felt;Train;2",
+        "./pics/2.png;mug;tall;;3",
+        "pics/3.png;mug;wide;val;4",
+        "pics/4.png;hat;wool;Testing;5",
+        encoding="utf-8-sig",
+    )
+    splits = open_folder(made, layout="product")
+    assert [record.name for record in splits.train.records] == [f"pics/{n}.png" for n in range(3)]
+    assert [(splits.train.classes[r.label], r.product) for r in splits.train.records] == [
+        ("hat", "felt"),
+        ("hat", "felt"),
+        ("mug", "tall"),
+    ]
+    assert splits.validation is not None and splits.validation.records[0].name == "pics/3.png"
+    assert splits.test is not None and splits.test.records[0].name == "pics/4.png"
+    assert any("price" in note for note in splits.account.notes)
+    units = open_folder(made, layout="product", unit="product").train
+    assert isinstance(units, ProductSet) and len(units) == 2
+
+
+def test_every_row_is_accounted_for(photos: Path) -> None:
+    (photos / "pics" / "text.png").write_text("hello")
+    rows = {
+        "pics/0.png,hat,": None,
+        "pics/1.png,mug,": None,
+        "pics/1.png,mug,train": "repeats line 3",
+        "pics/2.png,hat,": "other rows give it another class or split",
+        "pics/2.png,mug,": "other rows give it another class or split",
+        "pics/none.png,hat,": "there is no such file",
+        "pics/text.png,hat,": "called a photo, but its content is none",
+        "pics,hat,": "not a regular file",
+        "pics/3.png,,": "names no class",
+        ",hat,": "names no photo",
+        "pics/4.png,hat,sometime": "its split 'sometime' is not understood",
+        "pics/5.png,hat": "has 2 columns, and the header 3",
+    }
+    found = inspect(table(photos, "path,label,split", *rows, ""))
+    assert found.splits[0].classes == {"hat": 1, "mug": 1}
+    expected = sorted(reason for reason in rows.values() if reason is not None)
+    assert sorted(skip.reason for skip in found.skipped) == expected
+    assert found.entries == len(rows)
+
+
+ELSEWHERE = ["../x.png", "/etc/passwd", "pics/../../x.png", r"..\x.png", r"C:\x.png", "c:/x.png", "~/x.png"]
+
+
+@pytest.mark.parametrize("path", [*ELSEWHERE, r"\\host\share\x.png"])
+def test_paths_that_lead_elsewhere_are_refused_in_one_line(photos: Path, path: str) -> None:
+    picture(photos.parent / "x.png", 99)
+    made = table(photos, "path,label", "pics/0.png,hat", "pics/1.png,mug", f"{path},mug")
+    with pytest.raises(DataError, match=r"photos.csv line 4: .*leads out of the table's folder") as caught:
+        inspect(made)
+    assert "\n" not in str(caught.value)
+    # A daemon that is at work leaves out the row alone.
+    train = open_folder(made, may_be_empty=True, one_merchant=True).train
+    assert len(train) == 2 and len(train.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["photo,name", "pics/0.png,hat"], "no column 'label'"),
+        (["pics/0.png,hat"], "no column 'path'"),
+        ([""], "no column 'path'"),
+        (["path,label,class", "a,b,c"], "two columns for 'label'"),
+        (["path,label"], "holds no pictures"),
+    ],
+)
+def test_tables_that_are_none_say_what_is_missing(photos: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_folder(table(photos, *lines))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_in_gbk_names_classes_and_files_in_utf8(photos: Path) -> None:
+    picture(photos / "杯子" / "蓝色.png", 3)
+    made = table(photos, "path,label", r"杯子\蓝色.png,杯子", "pics/1.png,帽子", encoding="gbk")
+    splits = open_folder(made)
+    assert splits.train.classes == ("帽子", "杯子") and len(splits.train) == 2
+    assert any("GBK" in note for note in splits.account.notes)
+
+
+def test_merchants_of_a_table_and_products_without_a_column(photos: Path) -> None:
+    made = table(
+        photos, "Image Path\tClass\tSeller", *(f"pics/{n}.png\t{n % 2}\tm{n // 4}" for n in range(8))
+    )
+    assert {record.merchant for record in open_folder(made).train.records} == {"m0", "m1"}
+    alone = open_folder(made, one_merchant=True)
+    assert {record.merchant for record in alone.train.records} == {None}
+    assert any("merchants" in note for note in alone.account.notes)
+    with pytest.raises(DataError, match="no column 'product'"):
+        open_folder(made, layout="product", unit="product")
