@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate dist test test-slow test-examples test-install lint types clean
+.PHONY: install simulate dist test test-slow test-examples test-install lint types docs clean
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+
+# The documentation site, in build/docs-site; a link that leads nowhere is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/docs-site/mkdocs.yml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.layout import DOCS, PACKAGE, ROOT
 
-PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 FOLDERS = ("fedrec", "tests", "benchmarks", "examples")
 FILES = [
     path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 ]
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def files_named(name: str) -> list[str]:
