@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import logging.handlers
 import os
+import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,6 +21,25 @@ LogFormat = Literal["text", "json"]
 _BYTES, _FILES = 10 * 2**20, 5
 _PRIVATE = 0o600
 _LONGEST = 4000
+_PEM = re.compile(
+    r"-----BEGIN (?P<label>[A-Z0-9 ]{1,40})-----"
+    r"(?:(?P<body>(?:(?!-----)[\s\S]){0,20000})-----END (?P=label)-----(?:\s|\\[nr])?"
+    r"|(?P<cut>(?:[A-Za-z0-9+/=\s]|\\[nr])*))"
+)
+"""A key or certificate as text, also as ``repr`` writes it, and also one whose end is cut off."""
+
+
+def without_pem(text: str) -> str:
+    """Replace every PEM block by what it is and the beginning of its SHA-256, which still tells two apart."""
+
+    def told(found: re.Match[str]) -> str:
+        label = found["label"].lower()
+        if "private" in label:
+            return f"[{label} left out]"
+        body = re.sub(r"\s|\\[nr]", "", found["body"] or found["cut"] or "")
+        return f"[{label} {hashlib.sha256(body.encode()).hexdigest()[:16]}]"
+
+    return _PEM.sub(told, text)
 
 
 class _Json(logging.Formatter):
@@ -27,10 +48,10 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_pem(record.getMessage()),
         }
         if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
+            entry["error"] = without_pem(self.formatException(record.exc_info))
         return json.dumps(entry)
 
 
@@ -41,20 +62,21 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
-        record.message = one_line(record.message, most=_LONGEST)
+        record.message = one_line(without_pem(record.message), most=_LONGEST)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (the base class's name)
-        lines = super().formatException(ei).splitlines()
+        lines = without_pem(super().formatException(ei)).splitlines()
         return "\n".join(f"  {one_line(line, most=_LONGEST)}" for line in lines)
 
 
 def _shorten(record: logging.LogRecord) -> bool:
-    """Shorten long messages of Flower, which logs the whole PEM of a key that it refuses."""
+    """Shorten long messages of Flower, whose text may come from others."""
     if record.name.split(".")[0] == "flwr":
         # A message that can't be formatted is left to the handler, which reports it without raising.
         with suppress(TypeError, ValueError):
-            record.msg, record.args = one_line(record.getMessage()), ()
+            # Before the cut, so that no part of a key is left.
+            record.msg, record.args = one_line(without_pem(record.getMessage())), ()
     return True
 
 

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
-from fedrec.privacy.audit import claims
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import Training, all_trainings, find_training
-from fedrec.server.window.campaign_files import delete_cancelled, shown_progress
+from fedrec.server.trainings import find_training
+from fedrec.server.window.campaign_files import delete_cancelled
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
 Home = Annotated[Path, typer.Option(help="The server's folder.")]
 _HOME = Path("fedrec-server")
-_SHOWN_REFUSALS = 10
 
 
 @app.command()
@@ -180,59 +177,22 @@ def start(given: StartOptions) -> None:
 
 
 @app.command()
-def status(home: Home = _HOME) -> None:
-    """Show the roster and all trainings: cohort, round, epsilon, refusals."""
+def status(
+    home: Home = _HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole status as JSON.")] = False,
+) -> None:
+    """Show who is connected, what is waited for, and all trainings: rounds, accuracy, epsilon, time left."""
+    from fedrec.cli.server_status import status_lines
+    from fedrec.server.live_state import read_live
+    from fedrec.server.status_document import server_status
+
     opened = ServerHome.open(home)
-    roster = opened.roster()
-    typer.echo(f"merchants   {', '.join(peer.name for peer in roster) or 'nobody is enrolled'}")
-    if opened.witnesses():
-        typer.echo(f"witnesses   {', '.join(peer.name for peer in opened.witnesses())}")
-    if roster:
-        typer.echo(f"fingerprint {_join_fingerprint(opened)}")
-    for training in all_trainings(opened.trainings):
-        typer.echo("\n".join(_training_lines(training)))
-
-
-def _training_lines(training: Training) -> Iterator[str]:
-    """Describe the status of a training."""
-    state, why = training.status()
-    made, rounds = training.plan(), training.rounds()
-    progress = shown_progress(training.folder, made)
-    if progress is not None and why == progress.text:
-        why = ""
-    yield f"training    {training.number} {state}" + (f" ({why})" if why else "")
-    for alarm in claims.alarms({"mode": made.mode}, made.trust):
-        yield f"  alarm     NOT PRIVATE: {alarm}"
-    cohort = ", ".join(peer.name for peer in made.roster)
-    yield f"  cohort    {cohort}; at least {made.min_contributors} in a sum"
-    if made.seated_witnesses:
-        yield f"  witnesses {', '.join(peer.name for peer in made.seated_witnesses)}"
-    if progress is not None:
-        yield f"  window    {progress.text}"
-    elif not rounds:
-        yield f"  round     0 of {made.rounds}"
-    else:
-        last = rounds[-1]
-        lost = sum(not line.record.opened for line in rounds)
-        shown = "" if last.accuracy is None else f", accuracy {last.accuracy:.1%}"
-        yield (
-            f"  round     {last.record.round} of {made.rounds}: "
-            f"{counted(last.record.contributors, 'contributor')}, {counted(lost, 'round')} lost so far{shown}"
-        )
-        if last.record.reason is not None:
-            yield f"  lost      round {last.record.round}: {last.record.reason}"
-        if not made.privacy_mode.private:
-            yield "  epsilon   none: privacy is off"
-        else:
-            epsilon, delta = number_format.epsilon(last.epsilon), number_format.delta(made.delta)
-            yield f"  epsilon   {epsilon} at delta {delta}"
-    refusals = training.refusals()
-    for where, reason in list(refusals.items())[-_SHOWN_REFUSALS:]:
-        yield f"  refused   {where}: {reason}"
-    if len(refusals) > _SHOWN_REFUSALS:
-        yield f"  refused   {len(refusals)} times in all; all are in {training.folder / 'refusals.json'}"
-    if (training.folder / "report.html").exists():
-        yield f"  report    {training.folder / 'report.html'}"
+    document = server_status(opened, read_live(opened.folder))
+    fingerprint = read_file(opened.folder / JOIN_FILE, JoinFile).fingerprint if document["enrolled"] else None
+    if as_json:
+        typer.echo(json.dumps(document | {"fingerprint": fingerprint}, indent=2, allow_nan=False))
+        return
+    typer.echo("\n".join(status_lines(document, fingerprint=fingerprint, folder=opened.trainings)))
 
 
 @app.command()

@@ -8,6 +8,8 @@ presented a key, are not affected.
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -29,6 +31,9 @@ PER_ADDRESS = (256.0, 50.0)
 PER_KEY = (64.0, 4.0)
 """New connections with one key: burst, and rate per second."""
 _MOST_BUCKETS = 4096
+_TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_ROUND_TRIP_AT = 68
+"""Offset in Linux's ``struct tcp_info`` of the smoothed round trip, in microseconds."""
 
 Client = tuple[str, int]
 
@@ -126,6 +131,24 @@ class Door:
         if client in self._open:
             self._open[client].busy -= 1
             self._open[client].quiet = self.now()
+
+    def round_trip(self, client: Client) -> float | None:
+        """Return how long a packet to a client and back takes, as the system's TCP measures it.
+
+        Args:
+            client: address and port of its peer.
+
+        Returns:
+            Seconds; None where the system doesn't tell, or the connection isn't known.
+        """
+        found = self._open.get(client)
+        if found is None or _TCP_INFO is None:
+            return None
+        try:
+            told = found.socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ROUND_TRIP_AT + 4)
+            return float(struct.unpack_from("=I", told, _ROUND_TRIP_AT)[0]) / 1e6
+        except (OSError, struct.error):
+            return None
 
     def sweep(self) -> None:
         """Close connections that are idle for too long, drop closed ones; call it about once a second."""

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -27,7 +28,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-FLEET, HEALTH, PUSH, OBJECT = "/v1/fleet/", "/health", "/v1/fleet/push-messages", "/v1/fleet/push-object"
+FLEET, HEALTH, LEAVE = "/v1/fleet/", "/health", "/v1/fleet/deactivate-node"
+PUSH, OBJECT = "/v1/fleet/push-messages", "/v1/fleet/push-object"
 MAX_REQUEST_BYTES = 32 * 2**20
 """Most bytes of an object; the largest is a body with its small blobs. Arrays come in pieces of 5 MiB."""
 MAX_PUSH_BYTES = 128 * 2**10
@@ -47,6 +49,21 @@ _SUPERLINK = 1
 _ROOM_PAUSE = 0.02
 
 SECRET_HEADER = "x-fedrec-secret"  # noqa: S105 (the header's name)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An authenticated request to Fleet.
+
+    Attributes:
+        key: the key that it shows.
+        leaves: whether its sender disconnects with it.
+        round_trip: seconds that a packet to the sender and back takes, None where that isn't known.
+    """
+
+    key: bytes
+    leaves: bool
+    round_trip: float | None
 
 
 class Guard:
@@ -70,6 +87,7 @@ class Guard:
         on_refusal: called with the address and the path of every refused request.
         door: counts the connections; by default a new one.
         downloads: answers requests for models; by default there are none.
+        on_seen: called with every request to Fleet that is let through.
     """
 
     def __init__(
@@ -80,12 +98,14 @@ class Guard:
         on_refusal: Callable[[str, str], None],
         door: Door | None = None,
         downloads: Downloads = lambda key, path: None,
+        on_seen: Callable[[Sighting], None] = lambda sighting: None,
     ) -> None:
         self._app = app
         self._admitted = admitted
         self._on_refusal = on_refusal
         self._door = door or Door()
         self._downloads = downloads
+        self._on_seen = on_seen
         self._requests: Counter[bytes] = Counter()
         self._downloading: Counter[bytes] = Counter()
         self._held: Counter[bytes] = Counter()
@@ -119,6 +139,9 @@ class Guard:
         if status is not None:
             await self._refuse(scope, send, status, f"{path} ({_TOLD[status]})")
             return
+        if path.startswith(FLEET):
+            trip = self._door.round_trip(client)
+            self._on_seen(Sighting(key=caller.key, leaves=path == LEAVE, round_trip=trip))
         self._door.begin(client)
         self._requests[caller.key] += 1
         try:

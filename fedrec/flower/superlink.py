@@ -43,7 +43,7 @@ from fedrec.flower.door import Door
 from fedrec.flower.downloads import Downloads
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid, Secret
-from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret
+from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret, Sighting
 from fedrec.flower.listener import Listener
 from fedrec.protocol.tls import Certificates
 
@@ -77,6 +77,7 @@ class SuperLinkHost:
         port: port of the public listener; 0 for any free one.
         on_refusal: called with the address and the path of every refused request.
         downloads: answers requests for models.
+        on_seen: called with every request of a merchant that is let through.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class SuperLinkHost:
         port: int,
         on_refusal: Callable[[str, str], None] = lambda address, path: None,
         downloads: Downloads = lambda key, path: None,
+        on_seen: Callable[[Sighting], None] = lambda sighting: None,
     ) -> None:
         authority = private.authority.read_bytes()
         config = SuperLinkLifespanConfig(
@@ -126,7 +128,14 @@ class SuperLinkHost:
         self._admitted: dict[bytes, int] = {}
         door = Door()
         self._public = Listener(
-            Guard(app, admitted=self._admitted.get, on_refusal=on_refusal, door=door, downloads=downloads),
+            Guard(
+                app,
+                admitted=self._admitted.get,
+                on_refusal=on_refusal,
+                door=door,
+                downloads=downloads,
+                on_seen=on_seen,
+            ),
             host=host,
             port=port,
             certificates=certificates,

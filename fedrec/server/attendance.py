@@ -28,6 +28,7 @@ from fedrec.protocol.transport import pack
 from fedrec.server.message_exchange import Answer, Exchange, ExchangeSettings
 from fedrec.server.pauses import Pauses
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
 
 OPENING_SECONDS, LATE_SECONDS = 30.0, 2.0
@@ -53,6 +54,7 @@ class Attendance:
         refusals: collects why a merchant didn't join, by name.
         receipts: the server's book of receipts.
         patient: whether the start waits for the whole cohort, up to ``timeout``.
+        board: shows whose answers are waited for.
 
     Attributes:
         nodes: node ids of the merchants and witnesses that have joined, by name; one stays here while it is
@@ -73,6 +75,7 @@ class Attendance:
     refusals: dict[str, str]
     receipts: ReceiptBook
     patient: bool = True
+    board: ReplyBoard = field(default_factory=ReplyBoard)
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
     closed_by: set[str] = field(default_factory=set)
@@ -256,6 +259,7 @@ class Attendance:
                 max_blob_bytes=self.scheme.public_key_bytes if isinstance(self.scheme, HolderScheme) else 0,
                 timeout=self.timeout,
                 group_id="join",
+                board=self.board,
             ),
         )
         # An older request to the same nodes is given up: the answer would be the same.
@@ -263,13 +267,14 @@ class Attendance:
             other.give_up(asked)
         self._open = [other for other in self._open if other.waiting] + [exchange]
         waited = 0.0
-        while exchange.waiting and waited < most:
-            self._take_answers(present)
-            waited = time.monotonic() - now
-            if waited >= seconds and not self.patient and self._can_begin():
-                break
-            if exchange.waiting:
-                time.sleep(_PAUSE)
+        with self.board.waiting("query.join", "join", lambda: exchange.waiting):
+            while exchange.waiting and waited < most:
+                self._take_answers(present)
+                waited = time.monotonic() - now
+                if waited >= seconds and not self.patient and self._can_begin():
+                    break
+                if exchange.waiting:
+                    time.sleep(_PAUSE)
         silent = dict.fromkeys(exchange.waiting, f"no reply within {waited:.0f} s")
         return list((exchange.failed | silent).values())
 

@@ -211,6 +211,7 @@ class Coordinator(TrainingRunner):
                     max_blob_bytes=self._derived.upload_bytes,
                     timeout=self.timeout,
                     group_id=str(round_number),
+                    board=self.board,
                 ),
                 take=collector.take,
                 end=lambda seconds: end(len(collector), seconds),
@@ -252,6 +253,7 @@ class Coordinator(TrainingRunner):
             distrusted=conduct.distrusted(left_out),
             timeout=self.timeout,
             grace=self.grace,
+            board=self.board,
         )
         opening.run(traffic.count)
         for member, reason in opening.refused.items():

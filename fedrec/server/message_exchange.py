@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedrec._internal.text import one_line
+from fedrec._internal import number_format
+from fedrec._internal.text import listed, one_line
 from fedrec.errors import ProtocolError
+from fedrec.flower import NODE_GONE
 from fedrec.protocol.schema import MAX_REASON, Strict
 from fedrec.protocol.transport import content_bytes, unpack
+from fedrec.server.reply_board import ReplyBoard, in_words
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class ExchangeSettings(Generic[Reply]):
         max_blob_bytes: largest blob that a reply may hold.
         timeout: in seconds, how long the grid keeps the requests.
         group_id: Flower's group id.
+        board: is told of replies, and names the merchants in log lines.
     """
 
     message_type: str
@@ -70,6 +74,7 @@ class ExchangeSettings(Generic[Reply]):
     max_blob_bytes: int
     timeout: float
     group_id: str
+    board: ReplyBoard = field(default_factory=ReplyBoard)
 
 
 class Exchange(Generic[Reply]):
@@ -104,11 +109,13 @@ class Exchange(Generic[Reply]):
             for node_id, content in requests.items()
         ]
         self._node_of = dict(zip(grid.push_messages(messages), requests, strict=True))
+        self._asked = time.monotonic()
 
     @property
     def waiting(self) -> frozenset[int]:
         """The nodes that haven't answered yet."""
-        return frozenset(self._node_of.values())
+        # The status is read from another thread while replies come: a copy is made in one step.
+        return frozenset(self._node_of.copy().values())
 
     def give_up(self, nodes: Collection[int]) -> None:
         """Wait no longer for the replies of some nodes; they are never read."""
@@ -123,6 +130,7 @@ class Exchange(Generic[Reply]):
             # Replies are matched by request, since the node id of an error reply is not the node's.
             node_id = self._node_of.pop(message.metadata.reply_to_message_id, None)
             if node_id is not None:
+                self._settings.board.came(node_id, seconds=time.monotonic() - self._asked)
                 yield self._read(message, node_id)
                 if forget and message.has_content():
                     # Flower's records form cycles: large arrays would wait for the garbage collector.
@@ -132,6 +140,9 @@ class Exchange(Generic[Reply]):
 
     def _read(self, message: Message, node_id: int) -> Answer[Reply] | None:
         if message.has_error():
+            if message.error.code == NODE_GONE:
+                self.failed[node_id] = "no longer connected"
+                return None
             told = one_line(message.error.reason or "", most=MAX_REASON)
             self.failed[node_id] = told or f"error {message.error.code}"
             return None
@@ -179,24 +190,24 @@ def ask(
     replies: list[Answer[Reply]] = []
     started = time.monotonic()
     waited, last = 0.0, settings.timeout
-    while exchange.waiting and waited < last:
-        received = False
-        for answer in exchange.pull(forget=take is not None):
-            received = True
-            if answer is not None:
-                (replies.append if take is None else take)(answer)
-            del answer
-        waited = time.monotonic() - started
-        ends = end(waited)
-        last = settings.timeout if ends is None else min(settings.timeout, ends)
-        if exchange.waiting and not received and waited < last:
-            pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited))
-            time.sleep(min(pause, last - waited))
+    with settings.board.waiting(settings.message_type, settings.group_id, lambda: exchange.waiting):
+        while exchange.waiting and waited < last:
+            received = False
+            for answer in exchange.pull(forget=take is not None):
+                received = True
+                if answer is not None:
+                    (replies.append if take is None else take)(answer)
+                del answer
             waited = time.monotonic() - started
+            ends = end(waited)
+            last = settings.timeout if ends is None else min(settings.timeout, ends)
+            if exchange.waiting and not received and waited < last:
+                pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_PART * waited))
+                time.sleep(min(pause, last - waited))
+                waited = time.monotonic() - started
     late = exchange.waiting
-    failed = exchange.failed | dict.fromkeys(late, f"no reply within {waited:.0f} s")
-    for node_id, reason in failed.items():
-        _log.info("%s of %s: node %d failed (%s)", settings.message_type, settings.group_id, node_id, reason)
+    failed = exchange.failed | dict.fromkeys(late, f"no reply within {number_format.duration(waited)}")
+    _log_failures(failed, settings)
     replies.sort(key=lambda answer: order[answer.node_id])
     return Answers(
         replies=tuple(replies),
@@ -205,3 +216,13 @@ def ask(
         bytes_down=exchange.bytes_down,
         bytes_up=exchange.bytes_up,
     )
+
+
+def _log_failures(failed: Mapping[int, str], settings: ExchangeSettings[Reply]) -> None:
+    """Log whose replies are missing, in one line for each reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in zip(settings.board.named(failed), failed.values(), strict=True):
+        names.setdefault(reason, []).append(name)
+    what = in_words(settings.message_type, settings.group_id)
+    for reason, missing in names.items():
+        _log.info("%s: none from %s (%s)", what, listed(sorted(missing)), reason)

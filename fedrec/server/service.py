@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedrec._internal.text import listed
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
+from fedrec.flower.guard import Sighting
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
@@ -23,6 +24,7 @@ from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
 from fedrec.server.model_bundles import BundleOffers, export_bundle
 from fedrec.server.node_keys import flower_key
+from fedrec.server.presence import Presence
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_run import TrainingRun
@@ -73,8 +75,10 @@ class Service:
         self._stop, self._over = threading.Event(), threading.Event()
         self._gathered: set[str] = set()
         self._names: dict[bytes, str] = {}
+        self._enrolled: frozenset[str] = frozenset()
         self._deduplicated = DeduplicatedLog(_log)
-        self.observer = ServerObserver(home)
+        self._presence = Presence()
+        self.observer = ServerObserver(home, self._presence)
         _, host, port = home.settings()
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
         self._host = SuperLinkHost(
@@ -85,6 +89,7 @@ class Service:
             port=port,
             on_refusal=self._turned_away,
             downloads=BundleOffers(home),
+            on_seen=self._saw,
         )
 
     def stop(self) -> None:
@@ -95,6 +100,11 @@ class Service:
         self._deduplicated.write(f"refused {address}", f"refused {path} from {address}")
         self.observer.turned_away(address, path)
 
+    def _saw(self, sighting: Sighting) -> None:
+        name = self._names.get(sighting.key)
+        if name is not None:
+            self._presence.seen(name, leaves=sighting.leaves, round_trip=sighting.round_trip)
+
     def run(self) -> None:
         """Serve; raise ``ServiceError`` if the port is taken."""
         give_memory_back()
@@ -103,6 +113,7 @@ class Service:
             self._host.start()
             _log.info("listening on port %d", self._host.port)
             self._admit()
+            _log.info("on the roster: %s", listed(sorted(self._enrolled)) or "nobody")
             watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
             watch.start()
             try:
@@ -111,6 +122,7 @@ class Service:
                 self._over.set()
                 watch.join()
                 self._host.stop()
+                self._publish(running=False)
                 self._deduplicated.end()
                 _log.info("stopped")
         finally:
@@ -134,8 +146,10 @@ class Service:
                 yield training
 
     def _watch_roster(self) -> None:
-        """Admit and lock out merchants as the roster changes, also while a training runs."""
+        """Admit and lock out merchants as the roster changes, and tell who comes and goes."""
         while not self._over.wait(_LOOK_SECONDS):
+            self._tell_changes()
+            self._publish()
             try:
                 self._admit()
                 self._deduplicated.end("roster")
@@ -147,22 +161,37 @@ class Service:
                     level=logging.ERROR,
                 )
 
+    def _tell_changes(self) -> None:
+        """Log who has connected, and who has gone, since the last look."""
+        came, gone = self._presence.changes()
+        here = f"{self._presence.connected()} of {len(self._enrolled)}"
+        for name in came:
+            _log.info("%s is connected (%s are)", name, here)
+        for name in gone:
+            _log.info("%s has disconnected (%s are connected)", name, here)
+
+    def _publish(self, *, running: bool = True) -> None:
+        try:
+            self.observer.publish(running=running)
+            self._deduplicated.end("live")
+        except (FedrecError, OSError) as error:
+            text = f"what 'fedrec server status' shows could not be written; it is tried again: {error}"
+            self._deduplicated.write("live", text)
+
     def _admit(self) -> None:
         """Update Flower's list of node keys to the roster."""
         wanted = {flower_key(entry.node_key): entry.name for entry in self._home.enrolled()}
         known = self._host.nodes()
         self._names |= wanted
+        self._enrolled = frozenset(wanted.values())
         for key, node_id in known.items():
             if key not in wanted:
                 self._host.revoke(node_id)
-                _log.info(
-                    "locked out %s: this node key is not on the roster",
-                    self._names.get(key, f"node {node_id}"),
-                )
+                _log.info("locked out %s: this node key is not on the roster", self._names[key])
         for key, name in wanted.items():
             if key not in known:
                 self._host.admit(key)
-                _log.info("admitted %s", name)
+                _log.debug("the node key of %s is let in from now on", name)
 
     def _train(self, training: Training) -> bool:
         """Run one training to its end, over new Flower runs if one fails; return whether it could begin."""

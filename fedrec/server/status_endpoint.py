@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, get_args
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
+from typing import Any
 
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
-from fedrec.privacy.accounting.count_release import count_event
-from fedrec.privacy.accounting.ledger_entries import finite
-from fedrec.privacy.audit import claims
-from fedrec.privacy.derived_parameters import derive
-from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
-from fedrec.server.report.report_json import epsilon_after
+from fedrec.server.live_state import (
+    WRITE_SECONDS,
+    AwaitedReplies,
+    Connection,
+    LiveState,
+    TurnedAway,
+    read_live,
+)
+from fedrec.server.presence import Presence
 from fedrec.server.server_home import ServerHome
+from fedrec.server.status_document import server_status
+from fedrec.server.status_metrics import status_metrics
 from fedrec.server.status_page import TITLE, status_blocks
 from fedrec.server.training_runner import TrainingRunner
-from fedrec.server.trainings import Status, Training, all_trainings
-from fedrec.server.window.campaign_files import shown_progress
+from fedrec.server.trainings import Training
 
 _LAST_REQUESTS = 20
 _LONGEST_PATH = 120
-_SHOWN = (
-    "round", "opened", "contributors", "dropouts", "seconds", "seconds_train", "seconds_unmask",
-    "bytes_up", "bytes_down", "reason", "accuracy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,20 +40,33 @@ class _Followed:
     """The training that this process runs, or the last one that it ran."""
 
     number: str
+    cohort: tuple[str, ...]
     runner: TrainingRunner
 
 
 class ServerObserver:
-    """Report the server's status from its folder, and what only this process knows. Thread-safe."""
+    """Report the server's status from its folder, and what only this process knows. Thread-safe.
 
-    def __init__(self, home: ServerHome) -> None:
+    Args:
+        home: the server's folder.
+        presence: who is connected.
+
+    """
+
+    def __init__(self, home: ServerHome, presence: Presence | None = None) -> None:
         self._home = home
+        self._presence = presence or Presence()
         self._mutex = threading.Lock()
-        self._accounting = threading.Lock()
+        self._composing = threading.Lock()
         self._started = _now()
         self._followed: _Followed | None = None
         self._turned_away = 0
-        self._requests: deque[dict[str, str]] = deque(maxlen=_LAST_REQUESTS)
+        self._requests: deque[TurnedAway] = deque(maxlen=_LAST_REQUESTS)
+        self._written: LiveState | None = None
+        earlier = read_live(home.folder)
+        if earlier is not None:
+            seen = {name: found.last_seen for name, found in earlier.connections.items()}
+            self._presence.restore({name: at.timestamp() for name, at in seen.items() if at is not None})
 
     def turned_away(self, address: str, path: str) -> None:
         """Record a request that the guard of the public listener refused.
@@ -69,7 +78,8 @@ class ServerObserver:
         """
         with self._mutex:
             self._turned_away += 1
-            self._requests.append({"time": _now(), "address": address, "path": path[:_LONGEST_PATH]})
+            time = _now().isoformat(timespec="seconds")
+            self._requests.append(TurnedAway(time=time, address=address, path=path[:_LONGEST_PATH]))
 
     def follow(self, training: Training, runner: TrainingRunner) -> None:
         """Record which training is run now.
@@ -79,189 +89,137 @@ class ServerObserver:
             runner: runs its rounds.
 
         """
+        cohort = tuple(peer.name for peer in training.plan().roster)
         with self._mutex:
-            self._followed = _Followed(number=training.number, runner=runner)
+            self._followed = _Followed(number=training.number, cohort=cohort, runner=runner)
 
     def routes(self) -> Mapping[str, Route]:
         """Return the endpoint's routes, by path."""
         return {
             "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
-            "/metrics": Route(lambda: Answer(prometheus.exposition(self._collect), prometheus.CONTENT_TYPE)),
+            "/metrics": Route(self._metrics),
             "/status.json": Route(lambda: _json(self.status())),
             "/status.html": Route(lambda: _html(render_blocks(status_blocks(self.status())))),
             # The page itself holds no figures: it fetches them, with the token that its reader enters.
             "/": Route(_page, open=True),
         }
 
+    def live(self, *, running: bool = True) -> LiveState:
+        """Return what only this process knows.
+
+        Args:
+            running: False once the server has stopped.
+
+        Returns:
+            The state.
+
+        """
+        with self._mutex:
+            followed, turned_away, requests = self._followed, self._turned_away, tuple(self._requests)
+        board = None if followed is None else followed.runner.board
+        awaited, replies = (None, {}) if board is None else (board.awaited(), board.seconds())
+        names = [peer.name for peer in (*self._home.roster(), *self._home.witnesses())]
+        return LiveState(
+            time=_now(),
+            started=self._started,
+            running=running,
+            connections={name: self._connection(name, replies.get(name)) for name in names},
+            training=None if followed is None else followed.number,
+            in_flight=None if followed is None else followed.runner.checkpoint.last_reserved(),
+            awaited=None
+            if awaited is None
+            else AwaitedReplies(what=awaited.what, merchants=awaited.merchants, since=_moment(awaited.since)),
+            noted={} if followed is None else followed.runner.notes(),
+            turned_away=turned_away,
+            last_turned_away=requests,
+        )
+
+    def _connection(self, name: str, reply_seconds: float | None) -> Connection:
+        seen = self._presence.of(name)
+        if seen is None:
+            return Connection(reply_seconds=reply_seconds)
+        return Connection(
+            connected=seen.connected,
+            since=None if seen.since is None else _moment(seen.since),
+            last_seen=_moment(seen.last),
+            round_trip_seconds=seen.round_trip,
+            reply_seconds=reply_seconds,
+        )
+
+    def publish(self, *, running: bool = True) -> None:
+        """Write what only this process knows to a file, for ``fedrec server status``, if it has changed.
+
+        Args:
+            running: False once the server has stopped.
+
+        Raises:
+            OSError: the file can't be written.
+
+        """
+        state, last = self.live(running=running), self._written
+        recent = last is not None and (state.time - last.time).total_seconds() < WRITE_SECONDS
+        if recent and state.same_but_for_times(last):
+            return
+        state.write(self._home.folder)
+        self._written = state
+
     def status(self) -> dict[str, Any]:
         """Return everything that the status page shows, as a JSON document."""
-        trainings = list(all_trainings(self._home.trainings))
-        statuses = {training.number: training.status()[0] for training in trainings}
-        shown = next((t for t in trainings if statuses[t.number] == "running"), None)
-        # Next choices: one that was tried and waits for merchants, then the last one that ran.
-        shown = shown or next((t for t in trainings if statuses[t.number] == "filed" and t.status()[1]), None)
-        shown = shown or next((t for t in reversed(trainings) if statuses[t.number] != "filed"), None)
         with self._mutex:
-            followed, turned_away, requests = self._followed, self._turned_away, list(self._requests)
-        return {
-            "schema": "fedrec.status/1",
-            "time": _now(),
-            "started": self._started,
-            "enrolled": [peer.name for peer in self._home.roster()],
-            "witnesses": [peer.name for peer in self._home.witnesses()],
-            "waiting": sum(state == "filed" for state in statuses.values()),
-            "turned_away": {"count": turned_away, "last": requests},
-            "training": None if shown is None else self._training(shown, followed),
-        }
+            followed = self._followed
+        # One at a time: the first status of a training composes its epsilons.
+        with self._composing:
+            status = server_status(self._home, self.live())
+        training = status["training"]
+        if followed is not None and training is not None and followed.number == training["number"]:
+            training |= _of_runner(followed)
+        return status
 
-    def _training(self, training: Training, followed: _Followed | None) -> dict[str, Any]:
-        plan, rounds = training.plan(), [line.to_dict() for line in training.rounds()]
-        state, reason = training.status()
-        done = rounds[-1]["round"] if rounds else 0
-        progress = shown_progress(training.folder, plan)
-        with self._accounting:
-            # A frozen pydantic model has a hash, which pyright doesn't see.
-            epsilons = _epsilons(plan)  # pyright: ignore[reportArgumentType]
-            broken = _epsilon_if_broken(plan, rounds=done)  # pyright: ignore[reportArgumentType]
-        shown: dict[str, Any] = {
-            "number": training.number,
-            "training_id": plan.training_id,
-            "state": state,
-            "reason": reason,
-            "model": plan.model,
-            "mode": plan.mode,
-            "unit": plan.unit,
-            "scheme": plan.scheme,
-            "alarms": list(claims.alarms({"mode": plan.mode}, plan.trust)),
-            "cohort": [peer.name for peer in plan.roster],
-            "witnesses": [peer.name for peer in plan.seated_witnesses],
-            "committee": list(plan.committee),
-            "threshold": plan.threshold,
-            "min_contributors": plan.min_contributors,
-            "rounds_planned": plan.rounds,
-            "delta": plan.delta,
-            "epsilon_planned": epsilons[-1],
-            "epsilon": epsilons[done],
-            "epsilon_aggregation_broken": broken,
-            "in_flight": None,
-            "window": None if progress is None else progress.to_dict(),
-            "refusals": [],
-            "noted": {},
-            "heads": [],
-            "rounds": [
-                {key: line.get(key) for key in _SHOWN} | {"epsilon": epsilons[line["round"]]}
-                for line in rounds
-            ],
-        }
-        if followed is not None and followed.number == training.number:
-            runner = followed.runner
-            reserved = runner.checkpoint.last_reserved()
-            receipts = [(name, runner.receipts.last(name)) for name in shown["cohort"]]
-            shown |= {
-                "in_flight": reserved if state == "running" and reserved > done else None,
-                "refusals": [
-                    {"where": where, "reason": told} for where, told in runner.refusals.copy().items()
-                ],
-                "noted": runner.notes(),
-                "heads": [
-                    {
-                        "merchant": name,
-                        "round": receipt.head.statement.round_number,
-                        "head": receipt.head.statement.head_hash[: 2 * prometheus.HEAD_BYTES],
-                    }
-                    for name, receipt in receipts
-                    if receipt is not None
-                ],
-            }
-        return shown
-
-    def _collect(self) -> Iterator[Metric]:
+    def _metrics(self) -> Answer:
+        ends = _certificate_ends(self._home)
         status = self.status()
-        yield GaugeMetricFamily(prometheus.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
-        refused = CounterMetricFamily(
-            prometheus.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
-        )
-        refused.add_metric(("listener",), status["turned_away"]["count"])
-        if status["training"] is not None:
-            refused.add_metric(("training",), len(status["training"]["refusals"]))
-            yield from _training_metrics(status["training"])
-        yield refused
+        text = prometheus.exposition(lambda: status_metrics(status, certificate_ends=ends))
+        return Answer(text, prometheus.CONTENT_TYPE)
 
 
-def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
-    number, rounds = training["number"], training["rounds"]
-    last = rounds[-1] if rounds else None
+def _of_runner(followed: _Followed) -> dict[str, Any]:
+    """Return what is newer in the process than in the files of the training that it runs."""
+    runner = followed.runner
+    receipts = [(name, runner.receipts.last(name)) for name in followed.cohort]
+    return {
+        "refusals": [{"where": where, "reason": told} for where, told in runner.refusals.copy().items()],
+        "heads": [
+            {
+                "merchant": name,
+                "round": receipt.head.statement.round_number,
+                "head": receipt.head.statement.head_hash[: 2 * prometheus.HEAD_BYTES],
+            }
+            for name, receipt in receipts
+            if receipt is not None
+        ],
+    }
 
-    def gauge(name: str, what: str, value: float) -> Metric:
-        family = GaugeMetricFamily(name, what, labels=("training",))
-        family.add_metric((number,), value)
-        return family
 
-    def counter(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
-        family = CounterMetricFamily(name, what, labels=("training", label))
-        for key, value in values.items():
-            family.add_metric((number, key), value)
-        return family
-
-    state = GaugeMetricFamily(
-        prometheus.TRAINING_STATE, "1 for the training's current state.", labels=("training", "state")
-    )
-    for name in get_args(Status):
-        state.add_metric((number, name), float(name == training["state"]))
-    yield state
-    yield gauge(prometheus.ROUNDS_PLANNED, "Rounds that the plan has.", training["rounds_planned"])
-    yield gauge(prometheus.ROUND, "The last finished round.", last["round"] if last else 0)
-    contributors, dropouts = (last["contributors"], last["dropouts"]) if last else (0, 0)
-    yield gauge(prometheus.CONTRIBUTORS, "Contributors of the last round.", contributors)
-    yield gauge(prometheus.DROPOUTS, "Dropouts of the last round.", dropouts)
-    opened = sum(bool(line["opened"]) for line in rounds)
-    outcomes = {"opened": opened, "lost": len(rounds) - opened}
-    yield counter(prometheus.ROUNDS, "Finished rounds.", "outcome", outcomes)
-    phases = {phase: math.fsum(line[f"seconds_{phase}"] for line in rounds) for phase in ("train", "unmask")}
-    yield counter(prometheus.PHASE_SECONDS, "Seconds spent in each phase.", "phase", phases)
-    moved = {way: sum(line[f"bytes_{way}"] for line in rounds) for way in ("up", "down")}
-    yield counter(prometheus.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
-    spent, planned = (_number(training[key]) for key in ("epsilon", "epsilon_planned"))
-    yield gauge(prometheus.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
-    broken = _number(training["epsilon_aggregation_broken"])
-    yield gauge(prometheus.EPSILON_BROKEN, "Epsilon (PLD) if every upload were seen in clear.", broken)
-    left = planned - spent if math.isfinite(spent) else 0.0
-    yield gauge(prometheus.EPSILON_LEFT, "Epsilon that the plan has left.", left)
-    head = GaugeMetricFamily(
-        prometheus.LEDGER_HEAD, "Round of the last head that a merchant signed.", labels=("merchant", "head")
-    )
-    for entry in training["heads"]:
-        head.add_metric((entry["merchant"], entry["head"]), entry["round"])
-    yield head
+def _certificate_ends(home: ServerHome) -> datetime | None:
+    try:
+        return _not_after(home.certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @lru_cache(maxsize=1)
-def _epsilon_if_broken(plan: TrainingPlan, *, rounds: int) -> float | None:
-    """Return epsilon by PLD if every upload were seen in clear, after so many rounds.
+def _not_after(pem: bytes) -> datetime:
+    from cryptography.x509 import load_pem_x509_certificate
 
-    None without a guarantee.
-    """
-    return epsilon_after(plan, derive(plan), steps=rounds * plan.local_steps, broken=True)
+    return load_pem_x509_certificate(pem).not_valid_after_utc
 
 
-@lru_cache(maxsize=4)
-def _epsilons(plan: TrainingPlan) -> tuple[float | None, ...]:
-    """Return epsilon by PLD, in the server's view, of the declared count and 0, 1, ... rounds.
-
-    Each is None without a guarantee.
-    """
-    if not plan.privacy_mode.private:
-        return (None,) * (plan.rounds + 1)
-    spend = derive(plan).spend.with_releases(count_event())
-    return tuple(finite(epsilon) for epsilon in spend.schedule(every=plan.local_steps))
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
-def _number(epsilon: float | None) -> float:
-    return math.inf if epsilon is None else epsilon
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _json(document: Mapping[str, Any]) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
-from fedrec._internal.text import counted
+from fedrec._internal.text import counted, listed
 from fedrec.report.charts import Bars, Chart, Line, round_axis, y_axis
 from fedrec.report.document import (
     Alert,
@@ -23,39 +23,68 @@ from fedrec.report.document import (
     Table,
     Tag,
 )
+from fedrec.server.status_words import ago, moment, seconds_between, waiting_text
 
 TITLE = "fedrec server"
 _SHOWN = 50
+_WORTH_SECONDS = 10.0
 _MOODS: Mapping[str, Any] = {"failed": "bad", "done": "good"}
+_TONES: Mapping[str, Any] = {"failed": "bad", "done": "good", "running": "good"}
 
 
 def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
     """Lay out a status from :meth:`ServerObserver.status`."""
     training = status["training"]
-    enrolled, waiting = len(status["enrolled"]), status["waiting"]
+    enrolled, witnesses = counted(len(status["enrolled"]), "merchant"), status["witnesses"]
+    if witnesses:
+        enrolled += f" and {counted(len(witnesses), 'witness', plural='witnesses')}"
     standing = (
-        f"{counted(enrolled, 'merchant')} enrolled, {counted(waiting, 'training')} waiting; up since "
-        f"{status['started']}"
+        f"{enrolled} enrolled, {counted(status['waiting'], 'training')} waiting; up since "
+        f"{moment(status['started'])}"
     )
+    merchants = Section("Merchants", (_merchants(status),))
+    refusals = _refusals(status)
     if training is None:
-        tiles = Figures((Figure("Training", "none", "nothing has been run yet"),))
-        return Paragraph(standing, "note"), tiles, Section("Refusals", (_turned_away(status),))
+        tiles = Figures((_connected(status), Figure("Training", "none", "nothing has been run yet")))
+        return Paragraph(standing, "note"), tiles, merchants, *refusals
+    plots = [*([_accuracy(training)] if training["accuracy"] is not None else ()), _epsilon(training)]
     return (
         *_alarms(training["alarms"]),
         Paragraph(standing, "note"),
-        Figures(_tiles(training)),
-        Section("Epsilon and seconds by round", (Plots((_epsilon(training), _seconds(training))),)),
-        Section("Cohort", (_cohort(training),)),
-        Section("Refusals", (_refusals(training), _turned_away(status))),
+        *_waits(status),
+        Figures(_tiles(status, training)),
+        Section("By round", (Plots((*plots, _seconds(training))),)),
+        merchants,
+        *refusals,
         Section("Rounds", (_rounds(training["rounds"]),)),
+        *_earlier(status["trainings"], shown=training["number"]),
     )
+
+
+def _waits(status: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Say what the training waits for; a wait of a moment, as in every round, is left out."""
+    waiting = status["waiting_for"]
+    if waiting is None or waiting["since"] is None:
+        return ()
+    if seconds_between(waiting["since"], status["time"]) < _WORTH_SECONDS:
+        return ()
+    return (Alert((waiting_text(waiting, now=status["time"]),), tone="warn"),)
 
 
 def _alarms(reasons: Sequence[str]) -> tuple[Block, ...]:
     return (Alert(tuple(reasons), label="NOT PRIVATE"),) if reasons else ()
 
 
-def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
+def _connected(status: Mapping[str, Any]) -> Figure:
+    away = [merchant["name"] for merchant in status["merchants"] if not merchant["connected"]]
+    return Figure(
+        "Connected",
+        f"{len(status['merchants']) - len(away)} of {len(status['merchants'])}",
+        f"away: {listed(away, most=5)}" if away else "all are",
+    )
+
+
+def _tiles(status: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[Figure, ...]:
     rounds = training["rounds"]
     last = rounds[-1] if rounds else None
     lost = sum(not line["opened"] for line in rounds)
@@ -69,6 +98,7 @@ def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
             training["reason"] or kind,
             _MOODS.get(training["state"], "plain"),
         ),
+        _connected(status),
         Figure(
             "Round",
             f"{last['round'] if last else 0} of {training['rounds_planned']}",
@@ -79,6 +109,7 @@ def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
             f"{last['contributors']} of {len(training['cohort'])}" if last else number_format.MISSING,
             f"at least {training['min_contributors']} needed",
         ),
+        *_time_left(training),
         *_window(training["window"]),
         Figure(
             "Epsilon",
@@ -92,8 +123,22 @@ def _tiles(training: Mapping[str, Any]) -> tuple[Figure, ...]:
             number_format.size(sum(line["bytes_up"] for line in rounds)),
             f"{number_format.size(sum(line['bytes_down'] for line in rounds))} to them",
         ),
-        Figure("Accuracy", number_format.percent(accuracy), "on the operator's own photos", "accuracy"),
+        *([] if accuracy is None else [_accuracy_figure(training)]),
     )
+
+
+def _accuracy_figure(training: Mapping[str, Any]) -> Figure:
+    best = training["best_round"]
+    highest = next(line["accuracy"] for line in training["rounds"] if line["round"] == best)
+    note = f"on the operator's own photos; {number_format.percent(highest)} at best, in round {best}"
+    return Figure("Accuracy", number_format.percent(training["accuracy"]), note, "accuracy")
+
+
+def _time_left(training: Mapping[str, Any]) -> tuple[Figure, ...]:
+    left = training["seconds_left"]
+    if left is None:
+        return ()
+    return (Figure("Time left", number_format.duration(left), "at the pace of the last rounds"),)
 
 
 def _window(window: Mapping[str, Any] | None) -> tuple[Figure, ...]:
@@ -101,6 +146,25 @@ def _window(window: Mapping[str, Any] | None) -> tuple[Figure, ...]:
         return ()
     uploaded = len(window["uploaded"])
     return (Figure("Uploads", f"{uploaded} of {uploaded + len(window['missing'])}", window["text"]),)
+
+
+def _accuracy(training: Mapping[str, Any]) -> Plot:
+    points = tuple(
+        (float(line["round"]), line["accuracy"])
+        for line in training["rounds"]
+        if line["accuracy"] is not None
+    )
+    end = number_format.percent(training["accuracy"])
+    chart = Chart(
+        describes=f"accuracy by round on the operator's own photos: {end} after the last one",
+        x_range=(0, training["rounds_planned"]),
+        x_ticks=round_axis(0, training["rounds_planned"]),
+        x_title="round",
+        y_ticks=y_axis(1.0, percent=True),
+        lines=(Line(points),),
+        end_text=end,
+    )
+    return Plot(chart, "Accuracy", "on the operator's own photos")
 
 
 def _epsilon(training: Mapping[str, Any]) -> Plot:
@@ -145,37 +209,93 @@ def _seconds(training: Mapping[str, Any]) -> Plot:
     return Plot(chart, "Seconds", "of each round", key=(("train", "blue"), ("unmask", "orange")))
 
 
-def _cohort(training: Mapping[str, Any]) -> Table:
-    heads = {head["merchant"]: head for head in training["heads"]}
-    rows: list[tuple[str | Code, ...]] = []
-    for name in training["cohort"]:
-        head = heads.get(name)
+def _merchants(status: Mapping[str, Any]) -> Table:
+    training = status["training"]
+    heads = {} if training is None else {head["merchant"]: head for head in training["heads"]}
+    rows = []
+    for merchant in status["merchants"]:
+        head = heads.get(merchant["name"])
+        rounds = merchant["rounds_contributed"]
+        last = number_format.MISSING if head is None else f"{head['head']} (round {head['round']})"
         rows.append(
             (
-                name,
-                "member" if name in training["committee"] else "",
-                number_format.MISSING if head is None else Code(head["head"]),
-                number_format.MISSING if head is None else str(head["round"]),
-                training["noted"].get(name, ""),
+                Named(merchant["name"], _role(merchant)),
+                _connection(merchant, now=status["time"]),
+                _latency(merchant["round_trip_seconds"]),
+                number_format.duration(merchant["reply_seconds"]),
+                number_format.count(rounds),
+                number_format.MISSING if head is None else Code(last),
+                merchant["noted"],
             )
         )
-    rows += [
-        (name, "witness", number_format.MISSING, number_format.MISSING, training["noted"].get(name, ""))
-        for name in training["witnesses"]
-    ]
     columns = (
         Column("merchant or witness"),
-        Column("committee"),
+        Column("connection"),
+        Column("there and back", "number"),
+        Column("last reply", "number"),
+        Column("rounds", "number"),
         Column("last ledger head"),
-        Column("of round", "number"),
         Column("noted"),
     )
-    return Table(columns, tuple(rows), empty="nobody")
+    return Table(columns, tuple(rows), empty="nobody is enrolled")
 
 
-def _refusals(training: Mapping[str, Any]) -> Table:
-    rows = tuple((line["where"], line["reason"]) for line in training["refusals"])
-    return Table((Column("where"), Column("reason")), rows, empty="none", stacks=True)
+def _role(merchant: Mapping[str, Any]) -> str:
+    if merchant["role"] == "witness":
+        return "witness, on the committee" if merchant["on_committee"] else "witness"
+    return "on the committee" if merchant["on_committee"] else ""
+
+
+def _connection(merchant: Mapping[str, Any], *, now: str) -> Named:
+    if merchant["connected"]:
+        return Named("connected", f"since {moment(merchant['since'])}", "good")
+    if merchant["last_seen"] is None:
+        return Named("away", "not seen since the server was set up", "warn")
+    return Named("away", f"last seen {ago(merchant['last_seen'], now=now)}", "warn")
+
+
+def _latency(seconds: float | None) -> str:
+    return number_format.MISSING if seconds is None else f"{1000 * seconds:.3g} ms"
+
+
+def _refusals(status: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Return the section of refusals; none where nothing was refused."""
+    training, count = status["training"], status["turned_away"]["count"]
+    rows = () if training is None else tuple((line["where"], line["reason"]) for line in training["refusals"])
+    table = (Table((Column("where"), Column("reason")), rows, stacks=True),) if rows else ()
+    blocks = (*table, *((_turned_away(status),) if count else ()))
+    return (Section("Refusals", blocks),) if blocks else ()
+
+
+def _earlier(trainings: Sequence[Mapping[str, Any]], *, shown: str) -> tuple[Block, ...]:
+    """Return the section of all other trainings, the newest first; none where there is no other."""
+    rows = tuple(
+        (
+            training["number"],
+            Named(training["state"], training["reason"], _TONES.get(training["state"], "plain")),
+            number_format.MISSING if training["started"] is None else moment(training["started"]),
+            training["model"],
+            f"{training['rounds']} of {training['rounds_planned']}",
+            number_format.count(training["lost"]),
+            number_format.percent(training["best_accuracy"]),
+            _shown_epsilon(training["epsilon"]),
+        )
+        for training in reversed(trainings)
+        if training["number"] != shown
+    )
+    if not rows:
+        return ()
+    columns = (
+        Column("training"),
+        Column("state"),
+        Column("began"),
+        Column("model"),
+        Column("rounds", "number"),
+        Column("lost", "number"),
+        Column("best accuracy", "number"),
+        Column("epsilon", "number"),
+    )
+    return (Section("Other trainings", (Table(columns, rows),)),)
 
 
 def _turned_away(status: Mapping[str, Any]) -> Paragraph:

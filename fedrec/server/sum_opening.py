@@ -18,6 +18,7 @@ from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
 from fedrec.server.message_exchange import Answer, Answers, ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.uploads import Upload
@@ -43,6 +44,7 @@ class Opening:
         distrusted: members that are asked only where the others' answers aren't enough.
         timeout: in seconds, how long each exchange waits.
         grace: when to go on without late members; None waits for all of them.
+        board: shows whose answers are waited for.
 
     Attributes:
         opened: the sum, and the members that answered wrongly; None while it isn't opened.
@@ -64,6 +66,7 @@ class Opening:
     distrusted: Collection[str]
     timeout: float
     grace: GracePeriod | None
+    board: ReplyBoard = field(default_factory=ReplyBoard)
     opened: Opened | None = None
     failure: AggregationError | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class Opening:
             max_blob_bytes=self.scheme.answer_bytes,
             timeout=self.timeout,
             group_id=str(self.round_number),
+            board=self.board,
         )
 
     def request(self, member: str) -> RecordDict:

@@ -19,6 +19,7 @@ from fedrec.server.attendance import Attendance
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.stragglers import GracePeriod, waiting
@@ -44,6 +45,9 @@ class TrainingRunner:
         grace: how long it then waits for the other replies; None waits for them up to ``timeout``.
         refusals: collects refusals: where, and why.
 
+    Attributes:
+        board: whose replies are waited for now.
+
     """
 
     grid: Grid
@@ -56,9 +60,11 @@ class TrainingRunner:
     timeout: float = 3600.0
     grace: GracePeriod | None = None
     refusals: dict[str, str] = field(default_factory=dict)
+    board: ReplyBoard = field(init=False)
 
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
+        self.board = ReplyBoard(self.signer.names)
         self._cohort = Attendance(
             self.grid,
             self.plan,
@@ -68,6 +74,7 @@ class TrainingRunner:
             refusals=self.refusals,
             receipts=self.receipts,
             patient=self.grace is None,
+            board=self.board,
         )
 
     @property
@@ -106,6 +113,7 @@ class TrainingRunner:
                     max_blob_bytes=0,
                     timeout=self.timeout,
                     group_id="close",
+                    board=self.board,
                 ),
                 take=lambda answer: heard.append(answer.node_id),
                 end=lambda seconds: end(len(heard), seconds),

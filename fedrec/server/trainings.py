@@ -111,7 +111,8 @@ class Training:
     def set_status(self, status: Status, reason: str = "") -> None:
         """Record the training's status durably, and the time when it first runs.
 
-        A cancelled training stays cancelled.
+        A cancelled training stays cancelled. How long it has had its status, or has waited, counts from when
+        the status changed, or a reason first stood there; a reason that is worded anew counts on.
 
         Args:
             status: the new status.
@@ -122,12 +123,14 @@ class Training:
             # Cancelling is final, even if a server was about to write another status.
             return
         started = None if status == "filed" else self.started()
-        if started is None and status == "running":
-            started = datetime.now(UTC)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        before = self._state() if (self.folder / "state.json").exists() else {}
+        same = (before.get("status"), bool(before.get("reason"))) == (status, bool(reason))
         body = {
             "status": status,
             "reason": reason,
-            "started": None if started is None else started.isoformat(timespec="seconds"),
+            "started": now if started is None and status == "running" else _iso(started),
+            "since": before.get("since", now) if same else now,
         }
         write_atomically(self.folder / "state.json", json.dumps(body).encode())
 
@@ -140,6 +143,11 @@ class Training:
         if not (self.folder / "state.json").exists():
             return None
         found = self._state().get("started")
+        return None if found is None else datetime.fromisoformat(found)
+
+    def since(self) -> datetime | None:
+        """Return since when the training has its status, or waits (UTC); None where that wasn't recorded."""
+        found = self._state().get("since")
         return None if found is None else datetime.fromisoformat(found)
 
     def _state(self) -> dict[str, Any]:
@@ -170,6 +178,10 @@ class Training:
         """Record the refusals of the training, durably."""
         if dict(refusals) != self.refusals():
             write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:

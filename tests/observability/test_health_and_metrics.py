@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedrec._internal import number_format
 from fedrec.cli.plan_summary import plan_lines
-from fedrec.cli.server import _training_lines
+from fedrec.cli.server_status import status_lines
 from fedrec.clients.merchant_observer import MerchantObserver
 from fedrec.clients.status import summarise_plan
 from fedrec.errors import ConfigError, ServiceError
@@ -35,21 +33,19 @@ from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol.enrolment import Enrolment, Statement
 from fedrec.protocol.messages import JoinReply, TrainReply
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack
+from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
-from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
-from tests.support.daemons import public_pem
 from tests.support.ledgers import COUNT
 from tests.support.pages import Outline
+from tests.support.server_homes import NAMES, enrolled_home, filed, round_line, write_rounds
 
 TOKEN = b"t" * 32
-NAMES = ("anna", "bert", "cleo")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -215,47 +211,16 @@ def test_any_other_text_is_refused_in_one_line(text: str) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> ServerHome:
-    made = ServerHome.create(tmp_path / "server", address="127.0.0.1:8443", listen=None)
-    for name in NAMES:
-        identity = SigningIdentity.generate()
-        statement = Statement(
-            name=name,
-            signing_key=identity.public.hex(),
-            node_key=public_pem(ec.generate_private_key(ec.SECP384R1())).decode("ascii"),
-            unit="record",
-            size=100,
-        )
-        signature = identity.sign(statement.canonical_bytes(), context=b"fedrec/enrolment/1").hex()
-        made.enroll(Enrolment(statement=statement, signature=signature))
-    return made
+    return enrolled_home(tmp_path / "server")
 
 
 @pytest.fixture
 def training(home: ServerHome) -> Training:
-    options = TrainingFile.model_validate(
-        {"model": "cnn", "rounds": 5, "sample_rate": 0.1, "epsilon": 8.0, "delta": 1e-4}
-        | {"classes": ["a", "b"], "image_size": 16}
-    )
-    sizes = home.sizes("record")
-    key = home.identity().public.hex()
-    made = add_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
+    made = filed(home, epsilon=8.0)
     made.set_status("running")
-    lines = [line(1, contributors=3), line(2, contributors=2, opened=False), line(4, contributors=3)]
-    (made.folder / "rounds.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    lost = round_line(2, contributors=2, opened=False)
+    write_rounds(made, round_line(1, contributors=3), lost, round_line(4, contributors=3))
     return made
-
-
-def line(number: int, *, contributors: int, opened: bool = True) -> dict[str, Any]:
-    spent = {"seconds": 3.0, "seconds_train": 1.5, "seconds_unmask": 0.5, "bytes_up": 1000, "bytes_down": 10}
-    counts = {"contributors": contributors, "dropouts": 3 - contributors, "upload_bytes": 400}
-    reason = None if opened else "too few"
-    told: dict[str, Any] = {
-        "accuracy": 0.5,
-        "f1_macro": 0.4,
-        "epsilon": 1.0,
-        "merchants": ["anna", "bert", "carl"][:contributors],
-    }
-    return {"round": number, "opened": opened, "reason": reason, **told, **spent, **counts}
 
 
 def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: Training) -> None:
@@ -301,18 +266,14 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
 
 
 def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: ServerHome) -> None:
-    options = TrainingFile.model_validate(
-        {"model": "cnn", "rounds": 5, "sample_rate": 0.1, "delta": 1e-4, "privacy": "local"}
-        | {"secure_aggregation": "none", "classes": ["a", "b"], "image_size": 16}
-    )
-    key, sizes = home.identity().public.hex(), home.sizes("record")
-    made = add_training(home.trainings, options, server_key=key, roster=home.roster(), sizes=sizes)
+    made = filed(home, privacy="local", secure_aggregation="none")
     made.set_status("running")
     with served(dict(ServerObserver(home).routes())) as client:
         status, page = client.get("/status.json").json(), client.get("/status.html").text
     (alarm,) = status["training"]["alarms"]
     assert "not encrypted" in alarm and "NOT PRIVATE" in page and alarm in Outline(page).text
-    assert any(f"NOT PRIVATE: {alarm}" in told for told in _training_lines(made))
+    lines = status_lines(status, fingerprint=None, folder=home.trainings)
+    assert any(f"NOT PRIVATE: {alarm}" in told for told in lines)
     warned = [told for told in plan_lines(made, fingerprint="f") if told.startswith("warning")]
     assert any("NOT ENCRYPTED" in told for told in warned)
     seen = summarise_plan(made.plan(), (), lifetime_delta=1e-5)
@@ -326,6 +287,7 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
         checkpoint=SimpleNamespace(last_reserved=lambda: 5),
         refusals={"round 2, bert": '<script>alert("no")</script>'},
         notes=lambda: {"bert": "late 2 times in a row"},
+        board=ReplyBoard(),
         receipts=SimpleNamespace(last=lambda name: SimpleNamespace(head=head) if name == "anna" else None),
     )
     observer = ServerObserver(home)
@@ -337,7 +299,8 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
         text = client.get("/metrics").text
         shown = Outline(client.get("/status.html").text)
     assert ["round 2, bert", '<script>alert("no")</script>'] in shown.rows
-    assert ["anna", "member", "ab" * prometheus.HEAD_BYTES, "4", ""] in shown.rows
+    (anna,) = [row for row in shown.rows if row[:1] == ["annaon the committee"]]
+    assert anna[-2:] == ["ab" * prometheus.HEAD_BYTES + " (round 4)", ""]
     assert "script" not in shown.tags and "round 5 under way" in shown.text
     samples = parsed(text)
     assert at(samples, "fedrec_refusals_total", where="training") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import logging.config
@@ -11,6 +12,13 @@ from pathlib import Path
 
 import pytest
 import uvicorn.config
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from flwr.app import Message, RecordDict
 
 from fedrec._internal.text import listed, one_line
@@ -26,6 +34,7 @@ from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.transport import unpack
 from tests.support.cohort import Cohort, InProcessGrid, change_means
+from tests.support.daemons import public_pem
 
 LOGGERS = ("fedrec", "flwr", "uvicorn")
 PHOTO = "shoe/holiday in Rome.jpg"
@@ -158,3 +167,42 @@ def test_a_long_list_of_names_is_cut_and_counted() -> None:
     names = [f"m{number}" for number in range(12)]
     assert listed(names[:10]) == ", ".join(names[:10]) and listed([]) == ""
     assert listed(names) == ", ".join(names[:10]) + " and 2 more"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_no_log_holds_a_key_or_a_certificate_as_text(tmp_path: Path, style: logs.LogFormat) -> None:
+    logs.start_logging(tmp_path, name="client", style=style)
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = public_pem(key).decode("ascii")
+    plain, locked = (
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, how).decode("ascii")
+        for how in (NoEncryption(), BestAvailableEncryption(b"password"))
+    )
+    whole = (public, plain, locked)
+    forms = [
+        form
+        for pem in whole
+        for form in (
+            pem,
+            repr(pem),
+            repr(pem.encode()),
+            pem.replace("\n", "\r\n"),
+            pem.replace("\n", " "),
+            pem * 2,
+        )
+    ]
+    for form in [*forms, public[:90], public[:-30]]:
+        for logger in LOGGERS:
+            logging.getLogger(logger).error("refused %s, and on", form)
+        try:
+            raise ValueError(form)
+        except ValueError:
+            logging.getLogger("fedrec").exception("broken")
+    shown = (tmp_path / "client.log").read_text("utf-8")
+    assert "-----" not in shown
+    bodies = [line for pem in whole for line in pem.splitlines() if len(line) > 20 and line.isascii()]
+    assert not any(line in shown for line in bodies if "-----" not in line and ":" not in line)
+    # One key is told from another, and the rest of the line is kept.
+    digest = hashlib.sha256("".join(public.splitlines()[1:-1]).encode()).hexdigest()
+    assert f"refused [public key {digest[:16]}], and on" in shown
+    assert "refused [ec private key left out], and on" in shown

@@ -81,6 +81,7 @@ class Campaign(TrainingRunner):
             note=self._note_merchant,
             look=self._look,
             now=self.now,
+            board=self.board,
         )
 
     def run(self) -> None:
@@ -208,6 +209,7 @@ class Campaign(TrainingRunner):
                 distrusted=(),
                 timeout=self.timeout,
                 grace=self.grace,
+                board=self.board,
             ),
             replies=self._replies,
             cohort=self._cohort,

@@ -18,6 +18,7 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import Attendance
 from fedrec.server.message_exchange import ExchangeSettings
 from fedrec.server.receipts import ReceiptBook
+from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.uploads import Upload, UploadCollector, reply_bytes, train_requests
 from fedrec.server.window.campaign_files import CampaignFiles, Survivor, SurvivorSet, Window
@@ -75,6 +76,7 @@ class CampaignUploads:
     note: Callable[[str, str], None]
     look: Callable[[], None]
     now: Callable[[], float]
+    board: ReplyBoard = field(default_factory=ReplyBoard)
     bytes_up: int = 0
     _restored: int = 0
     collector: UploadCollector = field(init=False)
@@ -98,6 +100,7 @@ class CampaignUploads:
                 max_blob_bytes=self.upload_bytes,
                 timeout=self.timeout,
                 group_id=str(ROUND),
+                board=self.board,
             ),
         )
 

@@ -1,0 +1,251 @@
+"""Put together everything that a server's status shows, from its folder and from what its process knows."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedrec.privacy.audit import claims
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.live_state import AwaitedReplies, Connection, LiveState
+from fedrec.server.plan_epsilons import epsilon_if_broken, epsilons_by_round
+from fedrec.server.server_home import ServerHome
+from fedrec.server.trainings import Training, all_trainings
+from fedrec.server.window.campaign_files import CampaignProgress, shown_progress
+
+SCHEMA = "fedrec.status/1"
+_EARLIER = 50
+_RECENT = 9
+_SHOWN = (
+    "round", "opened", "contributors", "dropouts", "seconds", "seconds_train", "seconds_unmask",
+    "bytes_up", "bytes_down", "reason", "accuracy",
+)  # fmt: skip
+
+
+def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
+    """Return everything that the status shows, as JSON values.
+
+    Args:
+        home: the server's folder.
+        live: what its process knows; None where none has ever run.
+
+    Returns:
+        The status.
+
+    """
+    now = _iso(datetime.now(UTC))
+    trainings = list(all_trainings(home.trainings))
+    statuses = {training.number: training.status()[0] for training in trainings}
+    shown = next((t for t in trainings if statuses[t.number] == "running"), None)
+    # Next choices: one that was tried and waits for merchants, then the last one that ran.
+    shown = shown or next((t for t in trainings if statuses[t.number] == "filed" and t.status()[1]), None)
+    shown = shown or next((t for t in reversed(trainings) if statuses[t.number] != "filed"), None)
+    enrolled: list[str] = [peer.name for peer in home.roster()]
+    witnesses: list[str] = [peer.name for peer in home.witnesses()]
+    running = live is not None and live.is_fresh
+    training = None if shown is None else _training(shown, live if running else None)
+    return {
+        "schema": SCHEMA,
+        "time": now,
+        "running": running,
+        "started": _iso(live.started) if live is not None and running else None,
+        "stopped": _iso(live.time) if live is not None and not running else None,
+        "enrolled": enrolled,
+        "witnesses": witnesses,
+        "merchants": [
+            _merchant(name, live, running=running, training=training, witness=name in witnesses)
+            for name in _in_order([*enrolled, *witnesses], [] if training is None else training["cohort"])
+        ],
+        "waiting": sum(state == "filed" for state in statuses.values()),
+        "waiting_for": None if shown is None else _waiting_for(shown, live if running else None),
+        "turned_away": {
+            "count": 0 if live is None else live.turned_away,
+            "last": [] if live is None else [refused.model_dump() for refused in live.last_turned_away],
+        },
+        "training": training,
+        "trainings": [_summary(training) for training in trainings[-_EARLIER:]],
+    }
+
+
+def _in_order(enrolled: Sequence[str], cohort: Sequence[str]) -> list[str]:
+    """Return the roster's names, and those of a cohort that have left it since."""
+    return [*enrolled, *(name for name in cohort if name not in enrolled)]
+
+
+def _merchant(
+    name: str, live: LiveState | None, *, running: bool, training: Mapping[str, Any] | None, witness: bool
+) -> dict[str, Any]:
+    """Describe one merchant or witness: its connection, and its part in the training that is shown."""
+    found = Connection() if live is None else live.connections.get(name, Connection())
+    there = training is not None and name in training["cohort"]
+    seated = there or (training is not None and name in training["committee"])
+    return {
+        "name": name,
+        "role": "witness" if witness else "merchant",
+        "connected": found.connected if running else None,
+        "since": _iso(found.since) if running else None,
+        "last_seen": _iso(found.last_seen),
+        "round_trip_seconds": found.round_trip_seconds if running and found.connected else None,
+        "reply_seconds": found.reply_seconds if seated else None,
+        "in_cohort": there,
+        "on_committee": training is not None and name in training["committee"],
+        "rounds_contributed": training["contributed"].get(name, 0)
+        if training is not None and there
+        else None,
+        "noted": "" if training is None else training["noted"].get(name, ""),
+    }
+
+
+def _training(training: Training, live: LiveState | None) -> dict[str, Any]:
+    plan, lines = training.plan(), training.rounds()
+    rounds = [line.to_dict() for line in lines]
+    state, reason = training.status()
+    done = rounds[-1]["round"] if rounds else 0
+    progress = shown_progress(training.folder, plan)
+    epsilons = epsilons_by_round(plan)
+    own = live if live is not None and live.training == training.number else None
+    in_flight = None if own is None or state != "running" else own.in_flight
+    names = [peer.name for peer in plan.roster]
+    return {
+        "number": training.number,
+        "training_id": plan.training_id,
+        "state": state,
+        "reason": reason,
+        "since": _iso(training.since()),
+        "started": _iso(training.started()),
+        "model": plan.model,
+        "mode": plan.mode,
+        "unit": plan.unit,
+        "scheme": plan.scheme,
+        "alarms": list(claims.alarms({"mode": plan.mode}, plan.trust)),
+        "cohort": names,
+        "witnesses": [peer.name for peer in plan.seated_witnesses],
+        "committee": list(plan.committee),
+        "threshold": plan.threshold,
+        "min_contributors": plan.min_contributors,
+        "rounds_planned": plan.rounds,
+        "seconds_left": seconds_left(plan, rounds) if state == "running" and live is not None else None,
+        "accuracy": rounds[-1]["accuracy"] if rounds else None,
+        "best_round": _best(rounds),
+        "delta": plan.delta,
+        "epsilon_planned": epsilons[-1],
+        "epsilon": epsilons[done],
+        "epsilon_aggregation_broken": epsilon_if_broken(plan, rounds=done),
+        "in_flight": in_flight if in_flight is not None and in_flight > done else None,
+        "window": None if progress is None else progress.to_dict(),
+        "refusals": [{"where": where, "reason": told} for where, told in training.refusals().items()],
+        "noted": {} if own is None else dict(own.noted),
+        "heads": [],
+        "contributed": dict(Counter(name for line in lines for name in line.record.merchants)),
+        "rounds": [
+            {key: line.get(key) for key in _SHOWN} | {"epsilon": epsilons[line["round"]]} for line in rounds
+        ],
+    }
+
+
+def seconds_left(plan: TrainingPlan, rounds: Sequence[Mapping[str, Any]]) -> float | None:
+    """Estimate how long the rounds that are left take, from the median of the last ones.
+
+    Args:
+        plan: the training's plan.
+        rounds: the finished rounds.
+
+    Returns:
+        Seconds; None before the first round, and for a campaign, whose window says when it ends.
+
+    """
+    if not rounds or plan.upload_window is not None:
+        return None
+    pace = statistics.median(float(line["seconds"]) for line in rounds[-_RECENT:])
+    return pace * (plan.rounds - int(rounds[-1]["round"]))
+
+
+def _best(rounds: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the number of the round with the highest accuracy, the first of equals; None without any."""
+    known = [line for line in rounds if line["accuracy"] is not None]
+    return max(known, key=lambda line: (line["accuracy"], -line["round"]))["round"] if known else None
+
+
+def _waiting_for(training: Training, live: LiveState | None) -> dict[str, Any] | None:
+    """Return what a training waits for, from whom and since when; None if it doesn't wait."""
+    state, reason = training.status()
+    if state not in ("filed", "running"):
+        return None
+    own = live if live is not None and live.training == training.number else None
+    plan = training.plan()
+    progress = shown_progress(training.folder, plan)
+    if own is not None and own.awaited is not None:
+        return _waits(own.awaited)
+    if not reason or live is None:
+        return None
+    since = _iso(training.since())
+    if progress is not None and state == "running":
+        return {"what": _campaign_step(progress), "merchants": _campaign_absent(progress), "since": since}
+    names = [peer.name for peer in plan.roster + plan.seated_witnesses]
+    absent = [name for name in names if not live.connections.get(name, Connection()).connected]
+    if absent:
+        return {"what": "merchants to connect", "merchants": absent, "since": since}
+    refused = [name for name in training.refusals() if name in names]
+    return {"what": "merchants to accept the plan", "merchants": refused, "since": since}
+
+
+def _waits(awaited: AwaitedReplies) -> dict[str, Any]:
+    return {"what": awaited.what, "merchants": list(awaited.merchants), "since": _iso(awaited.since)}
+
+
+def _campaign_step(progress: CampaignProgress) -> str:
+    if progress.ends is None:
+        return "the committee's keys"
+    return "answers that open the sum" if progress.closed else "uploads"
+
+
+def _campaign_absent(progress: CampaignProgress) -> list[str]:
+    return list(progress.awaited if progress.closed or progress.ends is None else progress.missing)
+
+
+def _summary(training: Training) -> dict[str, Any]:
+    """Describe a training in a line; what has been read of its files is kept while they stay the same."""
+    stamps = tuple(_stamp(training.folder / name) for name in ("state.json", "rounds.jsonl"))
+    return _read_summary(training, stamps)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4 * _EARLIER)
+def _read_summary(training: Training, stamps: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    plan, lines = training.plan(), training.rounds()
+    rounds = [line.to_dict() for line in lines]
+    state, reason = training.status()
+    best = _best(rounds)
+    return {
+        "number": training.number,
+        "training_id": plan.training_id,
+        "state": state,
+        "reason": reason,
+        "started": _iso(training.started()),
+        "since": _iso(training.since()),
+        "model": plan.model,
+        "merchants": plan.cohort,
+        "rounds": rounds[-1]["round"] if rounds else 0,
+        "rounds_planned": plan.rounds,
+        "lost": sum(not line["opened"] for line in rounds),
+        "accuracy": rounds[-1]["accuracy"] if rounds else None,
+        "best_accuracy": next((line["accuracy"] for line in rounds if line["round"] == best), None),
+        "epsilon": rounds[-1]["epsilon"] if rounds else None,
+        "delta": plan.delta,
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
