@@ -17,6 +17,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format, check_layout, check_unit
 from fedrec.cli.status_lines import budget_lines, status_lines
+from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
@@ -254,6 +255,9 @@ def start(given: StartOptions) -> None:
     """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
     opened = MerchantHome.open(given.home)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    activity = ActivityLog(opened.folder)
+    activity.tell("loading")
+    typer.echo("loading libraries", err=True)
     # Flower reads its environment at import.
     import torch
 
@@ -270,7 +274,7 @@ def start(given: StartOptions) -> None:
     options = DaemonOptions(
         device=pick_device(given.device), seed=given.insecure_seed, step_seconds=given.step_seconds
     )
-    daemon = Daemon(opened, options)
+    daemon = Daemon(opened, options, activity=activity)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):

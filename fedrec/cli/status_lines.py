@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fedrec._internal import number_format
 from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
-from fedrec.clients.status_types import Budget, MerchantStatus, PlanSummary
+from fedrec.clients.status_types import Budget, MerchantStatus, PlanSummary, TrainingHistory
 from fedrec.protocol.enrolment import grouped
 
-_SHOWN_DIGITS = 16
+_SHOWN_DIGITS, _GAUGE = 16, 20
 
 
 def budget_lines(budget: Budget) -> Iterator[str]:
@@ -58,16 +59,20 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
         yield f"  cost      {_cost(status.training)}"
         yield from _window(status.training, merchant=status.merchant)
         yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in status.training.alarms)
+        yield from _next_round(status)
         yield f"  photos    {status.photos or 'are inspected after the join is answered'}"
     if status.paused:
         yield "paused      new rounds are refused until 'fedrec client resume'"
     budget = status.budget
-    yield f"budget      epsilon {_epsilon(budget.spent)} spent{_left(budget)}"
+    yield f"budget      {_gauge(budget)}epsilon {_epsilon(budget.spent)} spent{_left(budget)}"
     yield f"  rating    {budget.sentence}"
     yield f"  broken    epsilon {_epsilon(budget.spent_broken)} against anyone who breaks the encryption"
     entries = counted(status.ledger_entries, "entry", plural="entries")
     yield f"ledger      {entries}, head {status.ledger_head[:_SHOWN_DIGITS]}"
-    for refused in status.refusals:
+    yield from _sent(status)
+    yield from (f"history     {_history(each)}" for each in status.history)
+    # What would be granted by now is of no use to anybody but an auditor, who has it from the bundle.
+    for refused in (each for each in status.refusals if each.standing):
         times = f"{refused.times} times, the last " if refused.times > 1 else ""
         yield f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"
         if refused.plan is not None:
@@ -75,6 +80,55 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
             yield f"  cost now  {_cost(refused.plan)}"
             yield from _window(refused.plan, merchant=status.merchant)
             yield from (f"  alarm     NOT PRIVATE: {alarm}" for alarm in refused.plan.alarms)
+
+
+def _next_round(status: MerchantStatus) -> Iterator[str]:
+    found = status.next_round
+    if found is None:
+        yield "  next      no round is left"
+        return
+    pace = "" if found.seconds_between is None else f", {number_format.duration(found.seconds_between)} apart"
+    hours = "" if status.hours is None else f"; rounds are answered in {', '.join(status.hours)}"
+    yield f"  next      round {found.number} of {found.rounds}{pace}{hours}"
+
+
+def _sent(status: MerchantStatus) -> Iterator[str]:
+    """Say what left this machine, apart from short messages without anything of the photos."""
+    uploads, answers = (
+        sum(getattr(each, name) for each in status.history) for name in ("uploads", "answers")
+    )
+    size = number_format.size(sum(each.bytes_sent for each in status.history))
+    yield (
+        f"sent        {size} in {counted(uploads, 'encrypted upload')} and "
+        f"{counted(answers, 'answer')} that opened sums; no photo"
+    )
+
+
+def _history(training: TrainingHistory) -> str:
+    state = "open" if training.open else "ended"
+    when = (
+        "" if training.first_at is None else f", {training.first_at[:10]} to {(training.last_at or '')[:10]}"
+    )
+    lost = f", {training.lost} of them came to nothing" if training.lost else ""
+    cost = "nothing" if not training.charged else f"epsilon {_epsilon(training.epsilon)}"
+    gave = (
+        ""
+        if training.accuracy is None
+        else f"; its model is right on {number_format.percent(training.accuracy)}"
+    )
+    return (
+        f"{training.training_id[:_SHOWN_DIGITS]}, {training.model}, {state}{when}: "
+        f"{training.charged} of {counted(training.rounds, 'round')}{lost}; cost {cost}{gave}"
+    )
+
+
+def _gauge(budget: Budget) -> str:
+    """Draw the spent part of the cap, where there is one."""
+    if budget.cap is None:
+        return ""
+    share = 1.0 if budget.spent is None else min(1.0, budget.spent / budget.cap)
+    full = math.ceil(_GAUGE * share)
+    return f"[{'#' * full}{'-' * (_GAUGE - full)}] "
 
 
 def _of_cap(budget: Budget) -> str:
@@ -89,10 +143,12 @@ def _left(budget: Budget) -> str:
 
 def _daemon(status: MerchantStatus) -> str:
     if not status.running:
-        return "doesn't run"
+        return "doesn't run" + (f" since {status.connection_at}" if status.connection_at else "")
+    since = "" if status.started is None else f" since {status.started}"
     if status.connected:
-        return f"runs, connected since {status.connection_at}"
-    return f"runs, not connected: {status.connection_reason or 'it is starting'}"
+        return f"runs{since}, connected since {status.connection_at}"
+    doing = f"; it is {status.doing_text}" if status.doing_text else ""
+    return f"runs{since}, not connected: {status.connection_reason or 'it is starting'}{doing}"
 
 
 def _plan(plan: PlanSummary) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import torch
 
 from fedrec.clients.context import LocalResources, MerchantContext
-from fedrec.clients.merchant import PAUSED, Merchant
+from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags, record_filter
 from fedrec.clients.records import TrainingData
+from fedrec.clients.refusals import PAUSED
 from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.code_hash import code_hash

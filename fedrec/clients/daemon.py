@@ -16,9 +16,11 @@ from fedrec._internal.text import one_line
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.client_app import build_client_app
-from fedrec.clients.merchant import PAUSED
+from fedrec.clients.event_hook import EventHook
+from fedrec.clients.event_watch import EventWatch
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.merchant_observer import MerchantObserver
+from fedrec.clients.refusals import PAUSED, UNUSABLE
 from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import ConfigError, ConnectionLostError, FedrecError, NotAdmittedError, RefusedError
 from fedrec.flower import APP_FAILED, error_reply
@@ -92,6 +94,8 @@ class Daemon:
         self._merchant = open_merchant(
             home, device=options.device, seed=options.seed, tell=self._activity.tell
         )
+        self._hook = EventHook(lambda: self._merchant.policy.hook, folder=home.folder)
+        self._watch = EventWatch(self._merchant.store, self._hook, merchant=self._merchant.name)
         self._deduplicated = DeduplicatedLog(_log)
         self._app: ClientApp = build_client_app(lambda context: self._merchant, log=self._deduplicated)
         self._stop = threading.Event()
@@ -134,6 +138,7 @@ class Daemon:
                     pause = min(_LONGEST_RETRY, 2 * pause)
         finally:
             self._lost("the daemon has stopped")
+            self._hook.close()
             self._merchant.close()
             self._deduplicated.end()
             _log.info("stopped")
@@ -151,6 +156,7 @@ class Daemon:
         if time.monotonic() >= self._next_expiry:
             self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
             self._merchant.expire()
+            self._watch.look()
 
     def _connected(self) -> None:
         self._deduplicated.end("connection")
@@ -177,7 +183,8 @@ class Daemon:
             policy, join = self._home.policy(), self._home.joined()
         except ConfigError as error:
             _log.error("%s; plans and rounds are refused until that is fixed", error)
-            self._merchant.suspend("the merchant's policy can't be used; its own log says why")
+            self._merchant.suspend(UNUSABLE)
+            self._watch.decision(str(error))
             return False
         self._merchant.use_policy(policy)
         if self._home.paused:
@@ -226,6 +233,7 @@ class Daemon:
         with Watchdog(self._options.step_seconds):
             # After the reply, because the time that this takes depends on the number of photos.
             self._merchant.fix_records()
+        self._watch.look()
         self._activity.tell("waiting")
         return True
 

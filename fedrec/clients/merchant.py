@@ -25,7 +25,6 @@ from fedrec.protocol.messages import (
 from fedrec.protocol.plan import TrainingPlan
 
 Blobs = Mapping[str, bytes]
-PAUSED = "the merchant has paused: it takes part in no new round until it resumes"
 
 
 class Merchant:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.durations import duration_text
 from fedrec._internal.validation_messages import first_problem
+from fedrec.clients.event_hook import HookCommand
 from fedrec.clients.photo_counts import ChangedData
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.budget_rating import largest_delta
@@ -42,6 +43,7 @@ Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(ge=1)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Span = Annotated[str, AfterValidator(_span)]
+Argument = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 
 
 class MerchantPolicy(Strict):
@@ -84,6 +86,9 @@ class MerchantPolicy(Strict):
     reply_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
     training_expires_days: Annotated[int, Field(ge=1, le=36500)] = 30
     changed_data: ChangedData = "count_together"
+    # No rules, and none of an auditor's business: left out of `rules` and of the hash.
+    on_event: Annotated[tuple[Argument, ...] | None, Field(min_length=1, max_length=50, exclude=True)] = None
+    on_event_seconds: Annotated[float, Field(gt=0, le=600, exclude=True)] = 30.0
 
     @model_validator(mode="after")
     def _require_both_cap_values(self) -> Self:
@@ -160,6 +165,11 @@ class MerchantPolicy(Strict):
         if policy.lifetime_epsilon is None:
             raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; set the lifetime cap.")
         return policy
+
+    @property
+    def hook(self) -> HookCommand | None:
+        """The command to run for events; None for none."""
+        return None if self.on_event is None else HookCommand(self.on_event, self.on_event_seconds)
 
     @property
     def rules(self) -> str:

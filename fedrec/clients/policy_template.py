@@ -104,4 +104,11 @@ training_expires_days = 30
 # spent holds for the new ones as if they had been there from the start. "refuse" leaves new photos out of
 # every training. The server is told neither. A deleted photo needs no rule: no step uses it.
 changed_data = "count_together"
+
+# A command to run when a training starts ("training-started") or ends ("training-ended"), or when something
+# needs your decision, such as a training that a rule refuses ("decision-needed"). It is run as it stands
+# here, never through a shell, with that word as its last argument and a JSON object on its standard input,
+# and is killed after on_event_seconds. It is told no key and nothing of your photos.
+# on_event = ["/usr/bin/notify-send", "fedrec"]
+# on_event_seconds = 30.0
 """

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from fedrec.clients.activity import read_activity
 from fedrec.clients.charging import round_charge
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.photo_counts import photo_text
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.refusals import Standing
 from fedrec.clients.status_types import (
     Budget,
     MerchantStatus,
@@ -20,6 +23,7 @@ from fedrec.clients.status_types import (
     TrainingCharges,
 )
 from fedrec.clients.store_view import StoredRefusal, read_store
+from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.budget_rating import rate_budget, unit_in_words
 from fedrec.privacy.accounting.ledger_entries import (
@@ -192,18 +196,30 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     joined = {entry.charge.training_id for entry in charges(entries)}
     joined |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
 
+    standing = Standing(
+        policy=_in_force(home, policy), paused=home.paused, entries=entries, now=datetime.now(UTC)
+    )
+
     def refused(refusal: StoredRefusal) -> RefusedRequest:
         plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
-        return RefusedRequest(refusal.at, refusal.times, refusal.kind, refusal.reason, summary(plan))
+        summed = summary(plan)
+        return RefusedRequest(
+            refusal.at, refusal.times, refusal.kind, refusal.reason, summed, standing.holds(refusal, summed)
+        )
 
-    photos = view.photo_summary
-    if view.photo_counts is not None:
-        rule = MerchantPolicy.model_fields["changed_data"].default if policy is None else policy.changed_data
-        photos = photo_text(view.photo_counts, changed_data=rule)
+    rule = MerchantPolicy.model_fields["changed_data"].default if policy is None else policy.changed_data
+    counts, photos = view.photo_counts, view.photo_summary
+    if counts is not None:
+        photos = photo_text(counts, changed_data=rule)
+    activity = read_activity(home.folder) if running else None
+    open_plan = None if view.open_plan is None else TrainingPlan.model_validate_json(view.open_plan)
     public = home.identity().public
     return MerchantStatus(
         merchant=home.settings().name,
         running=running,
+        started=None if activity is None else activity.started,
+        doing=None if activity is None else activity.model_dump(),
+        doing_text="" if activity is None else activity.text,
         connected=running and last is not None and last.connected,
         connection_at=None if last is None else last.at,
         connection_reason="" if last is None else last.reason,
@@ -213,13 +229,29 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         new_key_waits=home.next_node_key_file.exists(),
         policy_problem=problem,
         training=summary(view.open_plan),
+        next_round=None if open_plan is None else next_round(open_plan, entries),
         photos=photos,
+        photo_counts=None if counts is None else counts.model_dump(),
+        changed_data=rule,
         paused=home.paused,
         budget=budget,
         ledger_entries=len(entries),
         ledger_head=(entries[-1].hash if entries else genesis(public)).hex(),
         refusals=tuple(refused(refusal) for refusal in view.refusals[-_SHOWN_REFUSALS:]),
+        history=histories(view, entries, budget, home=home.folder),
+        hours=None if policy is None else policy.hours,
+        forgotten=view.forgotten,
     )
+
+
+def _in_force(home: MerchantHome, policy: MerchantPolicy | None) -> MerchantPolicy | None:
+    """Return the rules with the roster and the server of the join file, if they can be used."""
+    if policy is None or not home.has_joined:
+        return policy
+    try:
+        return home.policy()
+    except ConfigError:
+        return None
 
 
 def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> TrainingPlan | None:

@@ -123,6 +123,7 @@ class RefusedRequest:
         kind: Flower's type of the request.
         reason: the reason.
         plan: the refused plan; None for other requests, and if the plan was joined since.
+        standing: whether it would be refused still.
 
     """
 
@@ -131,6 +132,69 @@ class RefusedRequest:
     kind: str
     reason: str
     plan: PlanSummary | None
+    standing: bool
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """The round that an open training asks for next.
+
+    Attributes:
+        number: the round.
+        rounds: number of rounds of the training.
+        seconds_between: seconds that lay between the last rounds; None before the second.
+
+    """
+
+    number: int
+    rounds: int
+    seconds_between: float | None
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """A training that this merchant joined: what it cost, and what came of it.
+
+    Attributes:
+        training_id: the training.
+        model: name of its model.
+        mode: its privacy mode.
+        merchants: size of its cohort.
+        open: whether it goes on.
+        rounds: its number of rounds.
+        charged: rounds that this merchant was charged for.
+        lost: charged rounds that came to nothing, as far as the models show it.
+        first_at: time of the first charge, UTC; None if there is none.
+        last_at: time of the last charge, UTC.
+        epsilon: proved epsilon of the charges and the declared counts, at ``delta``; None if it is infinite.
+        delta: the training's delta.
+        seeded: number of charges whose noise came from a seed.
+        uploads: uploads that were made.
+        answers: answers that helped to open sums.
+        bytes_sent: bytes of both.
+        model_fetched: folder of the model that the page fetched; None if it wasn't.
+        accuracy: accuracy that this model states.
+
+    """
+
+    training_id: str
+    model: str
+    mode: str
+    merchants: int
+    open: bool
+    rounds: int
+    charged: int
+    lost: int
+    first_at: str | None
+    last_at: str | None
+    epsilon: float | None
+    delta: float
+    seeded: int
+    uploads: int
+    answers: int
+    bytes_sent: int
+    model_fetched: str | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -140,6 +204,10 @@ class MerchantStatus:
     Attributes:
         merchant: its name.
         running: whether its daemon runs.
+        started: since when the daemon runs; None if it doesn't.
+        doing: what the daemon is doing, as :class:`fedrec.clients.activity.Activity` has it; None if it
+            doesn't run.
+        doing_text: the same in words.
         connected: whether the daemon is connected to the server.
         connection_at: time of the last change of the connection; None if there was none.
         connection_reason: why there is no connection.
@@ -149,17 +217,26 @@ class MerchantStatus:
         new_key_waits: whether a new node key waits to be enrolled.
         policy_problem: why the policy can't be used; None if it can.
         training: the open training's plan and cost.
+        next_round: the round that is asked for next; None without an open training.
         photos: which photos the open training uses; None before its records are fixed.
+        photo_counts: the same as numbers, as :class:`fedrec.clients.photo_counts.PhotoCounts` has them.
+        changed_data: the policy's rule about photos that were added.
         paused: whether the merchant is paused.
         budget: its lifetime budget.
         ledger_entries: number of entries of its ledger.
         ledger_head: hash of the last entry, 64 hexadecimal digits.
         refusals: the last refused requests, the oldest first.
+        history: the trainings that were joined, the newest first.
+        hours: hours in which rounds are answered; None for any.
+        forgotten: number of photos that the merchant has forgotten.
 
     """
 
     merchant: str
     running: bool
+    started: str | None
+    doing: dict[str, str | int] | None
+    doing_text: str
     connected: bool
     connection_at: str | None
     connection_reason: str
@@ -169,9 +246,15 @@ class MerchantStatus:
     new_key_waits: bool
     policy_problem: str | None
     training: PlanSummary | None
+    next_round: NextRound | None
     photos: str | None
+    photo_counts: dict[str, str | int] | None
+    changed_data: str
     paused: bool
     budget: Budget
     ledger_entries: int
     ledger_head: str
     refusals: tuple[RefusedRequest, ...]
+    history: tuple[TrainingHistory, ...]
+    hours: tuple[str, ...] | None
+    forgotten: int

@@ -154,6 +154,13 @@ class MerchantStore:
                 "DELETE FROM refusal WHERE number <= ?", ((added.lastrowid or 0) - _KEPT_REFUSALS,)
             )
 
+    def last_refusal(self) -> tuple[int, str, str, bytes | None] | None:
+        """Return number, kind, reason and plan of the last refusal that differs from the one before it."""
+        row: tuple[int, str, str, bytes | None] | None = self._db.execute(
+            "SELECT number, kind, reason, plan FROM refusal ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return row
+
     def plans(self) -> list[bytes]:
         """Return the canonical plans of all joined trainings, the oldest first."""
         return [row[0] for row in self._db.execute("SELECT plan FROM training ORDER BY rowid")]
@@ -376,6 +383,11 @@ class MerchantStore:
                 self._db.execute(
                     "INSERT INTO reply VALUES (?, ?, ?, ?, ?)",
                     (kind, training_id, round_number, request_hash, body),
+                )
+                self._db.execute(
+                    "INSERT INTO sent VALUES (?, ?, 1, ?) ON CONFLICT (training_id, kind)"
+                    " DO UPDATE SET times = times + 1, bytes = bytes + excluded.bytes",
+                    (training_id, kind, len(body)),
                 )
         except sqlite3.IntegrityError:
             raise RefusedError(f"round {round_number} already has an {kind}") from None

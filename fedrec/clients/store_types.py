@@ -20,6 +20,10 @@ CREATE TABLE IF NOT EXISTS reply (
     kind TEXT NOT NULL, training_id TEXT NOT NULL, round_number INTEGER NOT NULL,
     request_hash TEXT NOT NULL, body BLOB, PRIMARY KEY (kind, training_id, round_number)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS sent (
+    training_id TEXT NOT NULL, kind TEXT NOT NULL, times INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (training_id, kind)
+) STRICT;
 CREATE TABLE IF NOT EXISTS seen (training_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS fixed_set (
     training_id TEXT PRIMARY KEY, tags BLOB NOT NULL, held BLOB NOT NULL, version TEXT NOT NULL, told TEXT

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.clients.photo_counts import PhotoCounts
@@ -44,6 +45,7 @@ class StoreView:
         photo_counts: what became of the photos since; None before that, and of a store of an older version.
         counted: the records that count as charged; None before the first charge.
         forgotten: number of photos that the merchant leaves out of every step.
+        sent: by training and by kind (upload, answer), how many were made and their bytes.
 
     """
 
@@ -54,6 +56,7 @@ class StoreView:
     photo_counts: PhotoCounts | None = None
     counted: CountedSet | None = None
     forgotten: int = 0
+    sent: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
 
 def read_store(path: Path) -> StoreView:
@@ -90,9 +93,17 @@ def read_store(path: Path) -> StoreView:
                 photo_summary=None if row is None else row[0],
                 photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
                 counted=read_counted(db),
+                sent=_sent(db) if "sent" in tables else {},
                 forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
             )
         finally:
             db.close()
     except sqlite3.Error as error:
         raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
+
+
+def _sent(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for training_id, kind, times, size in db.execute("SELECT training_id, kind, times, bytes FROM sent"):
+        found.setdefault(training_id, {})[kind] = (times, size)
+    return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 import uuid
-from collections import namedtuple
+from collections import Counter, namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,12 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.plan_resources import load_photos
 from fedrec.clients.preflight_checks import run_checks
 from fedrec.clients.record_tags import RecordTags
-from fedrec.clients.status import read_status, summarise_plan
-from fedrec.clients.store import MerchantStore
+from fedrec.clients.refusals import PAUSED
+from fedrec.clients.status import read_budget, read_status, summarise_plan
+from fedrec.clients.store import Kind, MerchantStore
 from fedrec.clients.store_types import CountedSet, TrainingSecrets
 from fedrec.clients.store_view import read_store
+from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.count_release import count_event
@@ -329,6 +333,77 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     (home.folder / "policy.toml").write_text("= =")
     assert read_status(home).policy_problem is not None
     assert "can't be used" in told(home, "status")
+
+
+def test_refusals_that_are_no_longer_true_fade(home: MerchantHome, tmp_path: Path) -> None:
+    """Each is examined again: by the rules, the pause, the budget and the charges of now."""
+    plan = a_plan(tmp_path, min_contributors=3)
+    policy = home.folder / "policy.toml"
+    rules = policy.read_text("utf-8").replace("largest_steps = 2000", "largest_steps = 1")
+    policy.write_text(rules)
+    peers = tuple(plan.roster)
+    known = home.joined().model_copy(update={"roster": peers, "server_key": plan.server_key})
+    (home.folder / "join.json").write_bytes(known.canonical_bytes())
+
+    def note(reason: str, *, with_plan: bool = True, kind: str = "query.join") -> None:
+        store = MerchantStore(home.store)
+        store.note_refusal(kind=kind, reason=reason, plan=plan.canonical_bytes() if with_plan else None)
+        store.close()
+
+    def standing() -> list[str]:
+        return [each.reason.partition(":")[0] for each in read_status(home).refusals if each.standing]
+
+    note("policy 'largest_steps': 3 > 1")
+    note(PAUSED)
+    note("policy 'hours': rounds are not answered at this time of day", with_plan=False, kind="train")
+    assert standing() == ["policy 'largest_steps'"]
+    home.pause()
+    assert standing()[1:] == [PAUSED.partition(":")[0]]
+    home.resume()
+    policy.write_text(rules.replace("largest_steps = 1", "largest_steps = 2000"))
+    assert standing() == []
+    policy.write_text(rules.replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 0.5"))
+    assert standing() == ["policy 'largest_steps'"]
+    assert told(home, "status").count("refused ") == 1
+    # A round that was charged since: the server has gone on.
+    charge(home, CHARGE)
+    later = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+    with sqlite3.connect(home.store) as db:
+        db.execute("UPDATE refusal SET at = ?", (later,))
+    db.close()
+    assert standing() == [] and "refused " not in told(home, "status")
+
+
+def test_status_tells_what_left_what_it_cost_and_what_comes_next(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    merchant, made = cohort.merchants["m0"], []
+    kept = merchant.store._insert
+
+    def insert(kind: Kind, training_id: str, round_number: int, *, request_hash: str, body: bytes) -> None:
+        made.append((kind, len(body)))
+        kept(kind, training_id, round_number, request_hash=request_hash, body=body)
+
+    merchant.store._insert = insert  # type: ignore[method-assign]
+    plan = cohort.plan(rounds=3)
+    cohort.train(plan)
+    home = MerchantHome(cohort.folder / "m0")
+    entries = merchant.ledger.entries()
+    view = read_store(home.store)
+    kinds = Counter(kind for kind, _ in made)
+    assert kinds["upload"] == 3 and kinds["answer"] > 0
+    assert {kind: pair[0] for kind, pair in view.sent[plan.training_id].items()} == dict(kinds)
+    assert sum(pair[1] for pair in view.sent[plan.training_id].values()) == sum(size for _, size in made)
+    budget = read_budget(home, None)[0]
+    (found,) = histories(view, entries, budget, home=home.folder)
+    assert (found.charged, found.lost, found.rounds, found.uploads) == (3, 0, 3, 3)
+    assert found.bytes_sent == sum(size for _, size in made) and found.epsilon == budget.trainings[0].epsilon
+    assert next_round(plan, entries) is None
+    coming = next_round(plan, charges(entries)[:2])
+    assert coming is not None and (coming.number, coming.rounds) == (3, 3)
+    assert coming.seconds_between is not None and coming.seconds_between >= 0
+    # A round that starts from the model of the one before shows that the one before came to nothing.
+    again = [replace(entry, charge=replace(entry.charge, model_hash="ab" * 32)) for entry in charges(entries)]
+    assert histories(view, again, budget, home=home.folder)[0].lost == 2
 
 
 def test_a_new_folder_has_a_status(tmp_path: Path, photos: Path) -> None:
