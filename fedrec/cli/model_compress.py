@@ -10,7 +10,8 @@ import typer
 
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.manifest import GRAPH, CompressionRow
-from fedrec.recognition.compression.compressing import METHODS, compressed
+from fedrec.recognition.compression.compressing import compressed
+from fedrec.recognition.compression.methods import METHODS
 from fedrec.recognition.compression.photos import folder_photos, synthetic_photos
 from fedrec.recognition.export.bundles import write_bundle
 from fedrec.recognition.model import open_model
@@ -27,8 +28,11 @@ def compress(
         ),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help=f"Candidates to try, joined by commas: {', '.join(METHODS)}.")
-    ] = ",".join(METHODS),
+        str | None,
+        typer.Option(
+            help=f"Candidates to try, joined by commas: {', '.join(METHODS)}. Default: all that work for it."
+        ),
+    ] = None,
 ) -> None:
     """Make a smaller and faster bundle that agrees with the original, or none."""
     if out.exists():
@@ -39,11 +43,11 @@ def compress(
         manifest,
         (model / GRAPH).read_bytes(),
         photos=photos,
-        methods=methods.split(","),
+        methods=None if methods is None else methods.split(","),
         step=lambda text: typer.echo(text, err=True),
     )
     typer.echo("\n".join(_table(made.rows)))
-    typer.echo(f"calibrated on {photos.text}; agreement on {photos.tested.text}")
+    typer.echo(f"made with {photos.kind}; agreement on {photos.tested.text}")
     if made.bundle is None:
         raise ConfigError("none of the smaller models is worth keeping: nothing was written")
     write_bundle(made.bundle, out)

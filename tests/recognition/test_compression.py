@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,20 @@ from fedrec.recognition.bundle.card import card
 from fedrec.recognition.bundle.manifest import CompressionRow, Manifest
 from fedrec.recognition.bundle.photo_inputs import prepared
 from fedrec.recognition.bundle.session import Session
-from fedrec.recognition.compression import compressing
+from fedrec.recognition.compression import compressing, distillation
 from fedrec.recognition.compression.choosing import best, judged
-from fedrec.recognition.compression.compressing import METHODS, compressed
+from fedrec.recognition.compression.compressing import compressed
+from fedrec.recognition.compression.distillation import WEIGHT_DECAY, distilled, fitted_head, student_of
 from fedrec.recognition.compression.measuring import Measurement, PhotoSample, agreement
+from fedrec.recognition.compression.methods import Candidate
 from fedrec.recognition.compression.photos import CompressionPhotos
 from fedrec.recognition.compression.pruning import pruned
 from fedrec.recognition.compression.quantisation import quantisable, quantised
-from fedrec.recognition.export.bundles import write_bundle
+from fedrec.recognition.export.bundles import Bundle, write_bundle
 from fedrec.recognition.export.canonical_graph import canonical_graph
+from fedrec.recognition.export.sources import Source
 from fedrec.recognition.model import open_model
+from fedrec.vision.models.centred_head import CentredHead
 from tests.support.bundles import INPUT, SIDE, tiny_graph, tiny_manifest
 
 CHANNELS = 48
@@ -187,8 +190,9 @@ def test_of_foreign_photos_only_those_count_of_which_the_original_is_sure() -> N
 def photos() -> CompressionPhotos:
     made = colours(60, seed=5)
     labels = [int(np.asarray(each).mean(axis=(0, 1)).argmax()) for each in made]
+    given = colours(40, seed=4)
     return CompressionPhotos(
-        colours(16, seed=4), "colours", PhotoSample(made, list(labels), "60 colours", False)
+        given[:16], given, "colours", PhotoSample(made, list(labels), "60 colours", False)
     )
 
 
@@ -210,16 +214,15 @@ def test_a_compressed_bundle_opens_and_tells_how_it_was_made(tmp_path: Path) -> 
 def test_a_graph_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a per-channel scale on the wrong axis would."""
 
-    def wrong(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> bytes:
+    def wrong(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> Candidate:
         model = onnx.load_model_from_string(graph)
         for weight in model.graph.initializer:
             if weight.name == "last":
                 values = numpy_helper.to_array(weight)[[1, 2, 0]]
                 weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), "last"))
-        return canonical_graph(model)
+        return Candidate("wrong", manifest, canonical_graph(model), "none")
 
-    methods = {"int8": dataclasses.replace(METHODS["int8"], make=wrong)}
-    monkeypatch.setattr(compressing, "METHODS", methods)
+    monkeypatch.setattr(compressing, "METHODS", {"int8": wrong})
     made = compressed(tiny_manifest(GRAPH), GRAPH, photos=photos(), methods=["int8"])
     assert made.bundle is None and made.rows[1].verdict.startswith("refused") and made.rows[1].agreement < 0.5
 
@@ -229,3 +232,67 @@ def test_a_backbone_alone_and_an_unknown_method_are_refused() -> None:
         compressed(tiny_manifest(GRAPH, classes=False), GRAPH, photos=photos())
     with pytest.raises(ConfigError, match="not magic"):
         compressed(tiny_manifest(GRAPH), GRAPH, photos=photos(), methods=["magic"])
+
+
+def test_a_student_s_head_is_the_minimum_of_the_stated_loss() -> None:
+    """The gradient by numpy, from the definition, is zero there."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 6)).astype(np.float32)
+    targets = rng.dirichlet(np.ones(3), size=50).astype(np.float32)
+    head = fitted_head(vectors, targets, weight_decay=0.01)
+    centred = vectors - vectors.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    weights = head.scores.weight.detach().numpy().astype(np.float64)
+    scores = np.exp(centred @ weights.T)
+    answers = scores / scores.sum(axis=1, keepdims=True)
+    gradient = (answers - targets).T @ centred / len(vectors) + 2 * 0.01 * weights
+    assert np.abs(gradient).max() < 1e-4 < np.abs(weights).max()
+    assert WEIGHT_DECAY > 0
+
+
+def test_a_student_is_the_next_smaller_model_and_the_smallest_has_none() -> None:
+    manifest = tiny_manifest(GRAPH)
+    assert student_of(manifest).name == "effnet-lite0-head"
+    smaller = student_of(manifest.model_copy(update={"model": "effnet-lite0-head"}))
+    assert smaller.name == "lite0-small-head"
+    smallest = manifest.model_copy(update={"model": "scattering-head"})
+    with pytest.raises(ConfigError, match="no packaged model is smaller than scattering-head"):
+        student_of(smallest)
+    left_out: list[str] = []
+    made = compressed(smallest, GRAPH, photos=photos(), step=left_out.append)
+    assert [each.method.split(",")[0] for each in made.rows[1:]] == ["int8", "30% of the weights zero"]
+    assert any(text.startswith("distil is left out: no packaged model") for text in left_out)
+    with pytest.raises(ConfigError, match="no packaged model"):
+        compressed(smallest, GRAPH, photos=photos(), methods=["distil"])
+
+
+def test_a_student_is_exported_with_the_classes_and_the_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources: list[Source] = []
+
+    def exported(source: Source) -> Bundle:
+        sources.append(source)
+        return Bundle(tiny_manifest(GRAPH), GRAPH)
+
+    def noted(vectors: NDArray[np.float32], targets: NDArray[np.float32]) -> CentredHead:
+        head = fitted_head(vectors, targets)
+        given_to.append(((vectors, targets), head))
+        return head
+
+    given_to: list[tuple[tuple[NDArray[np.float32], NDArray[np.float32]], CentredHead]] = []
+    monkeypatch.setattr(distillation, "fitted_head", noted)
+    monkeypatch.setattr(distillation, "make_bundle", exported)
+    manifest = tiny_manifest(GRAPH).model_copy(update={"model": "lite0-small-head"})
+    given = colours(6, seed=6)
+    distilled(manifest, GRAPH, given)
+    source = sources[0]
+    assert source.spec.name == "scattering-head" and source.network is not None
+    kept = ("classes", "training", "privacy", "warnings", "measured")
+    assert all(getattr(source, name) == getattr(manifest, name) for name in kept)
+    # Fitted to what the model answers about these photos.
+    answers = np.concatenate(
+        [session(GRAPH).run(prepared([INPUT], [photo])).probabilities for photo in given]
+    )
+    (vectors, targets), head = given_to[0]
+    np.testing.assert_array_equal(targets, answers)
+    assert head is source.network and source.spec.features is not None
+    assert vectors.shape == (len(given), source.spec.features.dimension)

@@ -159,7 +159,7 @@ class Compression(Strict):
 
     Attributes:
         original: hash of the graph that it was made from.
-        calibrated_on: photos that gave the ranges of integers.
+        calibrated_on: photos that gave the ranges of integers, or that a student was fitted to.
         measured_on: photos that the agreement was measured on.
         counted: number of these that count.
         rows: the original and all candidates.

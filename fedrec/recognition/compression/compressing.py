@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -15,48 +13,17 @@ from fedrec.recognition.bundle.manifest import (
     Checked,
     Compression,
     CompressionRow,
-    GraphFile,
     Manifest,
     Measured,
-    Precision,
 )
 from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.compression.choosing import LEAST_AGREEMENT, best, judged
 from fedrec.recognition.compression.measuring import Measurement, PhotoSample, agreement, measured
+from fedrec.recognition.compression.methods import METHODS, Candidate
 from fedrec.recognition.compression.photos import CompressionPhotos
-from fedrec.recognition.compression.pruning import SHARE, pruned
-from fedrec.recognition.compression.quantisation import quantised
 from fedrec.recognition.export.bundles import Bundle
 
 Step = Callable[[str], None]
-Make = Callable[[Manifest, bytes, CompressionPhotos], bytes]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to make a graph smaller.
-
-    Attributes:
-        text: what it does, for the table.
-        precision: number format of the weights afterwards.
-        make: makes the graph.
-    """
-
-    text: str
-    precision: Precision
-    make: Make
-
-
-METHODS: Final[Mapping[str, Method]] = {
-    "int8": Method(
-        "int8, static, per channel",
-        "int8",
-        lambda manifest, graph, photos: quantised(graph, inputs=manifest.inputs, photos=photos.calibration),
-    ),
-    "prune": Method(
-        f"{SHARE:.0%} of the weights zero", "float32", lambda manifest, graph, photos: pruned(graph)
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +44,7 @@ def compressed(
     graph: bytes,
     *,
     photos: CompressionPhotos,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     step: Step = lambda text: None,
 ) -> Compressed:
     """Compress a bundle.
@@ -85,52 +52,61 @@ def compressed(
     Args:
         manifest: its manifest.
         graph: its graph's file.
-        photos: public photos, to calibrate and to measure on.
-        methods: names of :data:`METHODS`.
+        photos: public photos, to make smaller models with and to measure on.
+        methods: names of :data:`METHODS`; None for all that work for this bundle.
         step: told what is done next.
 
     Returns:
         All candidates' rows, and the bundle of the one that was chosen.
 
     Raises:
-        ConfigError: the bundle is a backbone alone or compressed already, a method is unknown, or fails.
+        ConfigError: the bundle is a backbone alone or compressed already, a method is unknown, one that was
+            named fails, or all fail.
         MissingExtraError: onnx or onnxruntime isn't installed.
     """
     if not manifest.classes:
         raise ConfigError("a backbone alone has no classes in which a smaller one could agree with it")
     if manifest.graph.precision != "float32":
         raise ConfigError(f"the model is {manifest.graph.precision} already: compress the one it came from")
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
+    names = tuple(METHODS if methods is None else dict.fromkeys(methods))
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
         raise ConfigError(f"--methods takes {listed(list(METHODS))}, not {listed(unknown) or 'nothing'}")
     tested = photos.tested
     original_session = _session(manifest, graph)
     step(f"measuring the original on {len(tested.photos)} photos")
     original = measured(original_session, tested.photos, beside=original_session)
     rows = [_row("original", graph, original, original, tested)]
-    made: dict[str, tuple[Method, bytes, Measurement]] = {}
-    for name in dict.fromkeys(methods):
-        method = METHODS[name]
-        step(f"making and measuring: {method.text}")
-        candidate = method.make(manifest, graph, photos)
-        found = measured(_session(manifest, candidate), tested.photos, beside=original_session)
-        made[method.text] = method, candidate, found
-        rows.append(_row(method.text, candidate, found, original, tested))
+    made: dict[str, tuple[Candidate, Measurement]] = {}
+    for name in names:
+        step(f"making and measuring: {name}")
+        try:
+            candidate = METHODS[name](manifest, graph, photos)
+        except ConfigError as error:
+            if methods is not None:
+                raise
+            step(f"{name} is left out: {error}")
+            continue
+        session = _session(candidate.manifest, candidate.graph)
+        found = measured(session, tested.photos, beside=original_session)
+        made[candidate.method] = candidate, found
+        rows.append(_row(candidate.method, candidate.graph, found, original, tested))
+    if not made:
+        raise ConfigError("no method can make this model smaller")
     verdicts = judged(rows)
     chosen = best(verdicts)
     if chosen is None:
         return Compressed(verdicts, None)
-    method, candidate, found = made[chosen.method]
+    candidate, found = made[chosen.method]
     compression = Compression(
         original=manifest.graph.sha256,
-        calibrated_on=photos.text,
+        calibrated_on=candidate.made_with,
         measured_on=tested.text,
         counted=agreement(original, found, foreign=tested.foreign)[1],
         rows=verdicts,
     )
-    values = _changed(manifest, candidate, method, chosen, compression)
-    checked = _checked(original, found)
-    return Compressed(verdicts, Bundle(manifest.model_copy(update=values | {"checked": checked}), candidate))
+    values = _changed(candidate.manifest, chosen, compression) | {"checked": _checked(original, found)}
+    return Compressed(verdicts, Bundle(candidate.manifest.model_copy(update=values), candidate.graph))
 
 
 def _session(manifest: Manifest, graph: bytes) -> Session:
@@ -159,10 +135,8 @@ def _checked(original: Measurement, found: Measurement) -> Checked:
     )
 
 
-def _changed(
-    manifest: Manifest, graph: bytes, method: Method, row: CompressionRow, compression: Compression
-) -> dict[str, object]:
-    """Return the fields of the manifest that a compressed graph changes."""
+def _changed(manifest: Manifest, row: CompressionRow, compression: Compression) -> dict[str, object]:
+    """Return the figures and warnings of a compressed model's manifest."""
     earlier = tuple(
         each.model_copy(update={"name": f"{each.name}, before compression"}) for each in manifest.measured
     )
@@ -172,13 +146,6 @@ def _changed(
             Measured(name="accuracy", value=row.accuracy, photos=compression.measured_on, covered=None),
         )
     return {
-        "graph": GraphFile(
-            sha256=hashlib.sha256(graph).hexdigest(),
-            bytes=len(graph),
-            opset=manifest.graph.opset,
-            precision=method.precision,
-            one_photo=manifest.graph.one_photo,
-        ),
         "measured": earlier,
         "compression": compression,
         "warnings": (

@@ -18,35 +18,38 @@ from fedrec.vision.listing.photo_places import list_photos
 
 CALIBRATION: Final = 48
 TESTED: Final = 200
+FITTED: Final = 600
 LEAST_PHOTOS: Final = 100
 MOST_PHOTOS: Final = 2000
 
 
 @dataclass(frozen=True)
 class CompressionPhotos:
-    """Photos to calibrate on, and others to measure on.
+    """Photos to make smaller models with, and others to measure on.
 
     Attributes:
         calibration: photos that give the ranges of integers.
-        text: what these are.
+        fitted: photos that a student is fitted to.
+        kind: what these are.
         tested: photos to measure on.
     """
 
     calibration: Sequence[Image.Image]
-    text: str
+    fitted: Sequence[Image.Image]
+    kind: str
     tested: PhotoSample
 
 
 def synthetic_photos() -> CompressionPhotos:
     """Return synthetic product photos."""
-    made = public_photos(CALIBRATION + TESTED)
+    made = public_photos(FITTED + TESTED)
     tested = PhotoSample(
-        made[CALIBRATION:],
+        made[FITTED:],
         [None] * TESTED,
         text=f"{TESTED} synthetic photos, those of which the original is sure",
         foreign=True,
     )
-    return CompressionPhotos(made[:CALIBRATION], f"{CALIBRATION} synthetic photos", tested)
+    return CompressionPhotos(made[:CALIBRATION], made[:FITTED], "synthetic photos", tested)
 
 
 def folder_photos(folder: Path, classes: Sequence[str]) -> CompressionPhotos:
@@ -82,4 +85,4 @@ def folder_photos(folder: Path, classes: Sequence[str]) -> CompressionPhotos:
     tested = PhotoSample(
         photos[1::2], labels[1::2], text=f"{len(photos[1::2])} public photos of --calibrate", foreign=False
     )
-    return CompressionPhotos(spread, f"{len(spread)} public photos of --calibrate", tested)
+    return CompressionPhotos(spread, calibration, "public photos of --calibrate", tested)

@@ -29,7 +29,7 @@ from fedrec.recognition.bundle.manifest import (
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.canonical_graph import canonical_graph
-from fedrec.recognition.export.comparison import compared, public_photos
+from fedrec.recognition.export.comparison import check_temperature, compared, public_photos
 from fedrec.recognition.export.composed import composed, examples, graph_files, opset_of
 from fedrec.recognition.export.feature_graph import FeatureGraph
 from fedrec.recognition.export.pixel_graph import PixelGraph
@@ -84,7 +84,11 @@ def make_bundle(
     photos = public_photos()
     difference = compared(source, session, photos)
     chosen = calibrate(session)
-    graph = plain if chosen.temperature == 1.0 else exported(source, temperature=chosen.temperature)[0]
+    graph = plain
+    if chosen.temperature != 1.0:
+        graph = exported(source, temperature=chosen.temperature)[0]
+        changed = Session(graph, inputs=inputs, classes=len(source.classes))
+        check_temperature(session, changed, photos, temperature=chosen.temperature)
     length = session.run({each.name: each.picture(photos[0])[None] for each in inputs}).embedding.shape[1]
     method: EvidenceMethod = "exact" if session.has_evidence else "occlusion"
     manifest = Manifest(

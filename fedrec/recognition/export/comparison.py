@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import softmax
 
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.photo_inputs import PhotoInput, prepared
@@ -112,3 +113,34 @@ def _pictures(spec: ModelSpec, shape: InputShape, photos: Sequence[Image.Image])
         to_model_input(each, size=shape.size, channels=shape.channels, margin=spec.margin) for each in photos
     ]
     return normalise(torch.from_numpy(np.stack(rows)), mean=spec.mean, std=spec.std)
+
+
+def check_temperature(
+    plain: Session, changed: Session, photos: Sequence[Image.Image], *, temperature: float
+) -> None:
+    """Compare a graph of another temperature with the one that was compared with the network.
+
+    Args:
+        plain: the graph of temperature 1.
+        changed: the graph of the other temperature.
+        photos: the photos.
+        temperature: which one.
+
+    Raises:
+        ConfigError: scores differ, or probabilities aren't those of the scores at the temperature.
+    """
+    pairs = [
+        (plain.run(prepared(plain.inputs, [each])), changed.run(prepared(changed.inputs, [each])))
+        for each in photos
+    ]
+    first = np.concatenate([one.scores for one, _ in pairs])
+    second = np.concatenate([other.scores for _, other in pairs])
+    found = np.concatenate([other.probabilities for _, other in pairs])
+    wanted = softmax(first.astype(np.float64) / temperature, axis=1)
+    largest = float(np.abs(first).max()) or 1.0
+    differs = np.abs(first - second).max() > LARGEST_DIFFERENCE * largest
+    if differs or not np.abs(found - wanted).max() <= LARGEST_DIFFERENCE:
+        raise ConfigError(
+            f"the graph of temperature {temperature:.3g} doesn't compute what that of temperature 1 does: "
+            "nothing was written"
+        )

@@ -17,7 +17,7 @@ from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.photo_inputs import prepared
 from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.bundles import Bundle, exported, make_bundle, write_bundle
-from fedrec.recognition.export.comparison import compared, public_photos
+from fedrec.recognition.export.comparison import check_temperature, compared, public_photos
 from fedrec.recognition.export.pixel_graph import opened_last_layer
 from fedrec.recognition.export.sources import Source, backbone_source
 from fedrec.recognition.export.traced import CLASS_PART
@@ -170,3 +170,8 @@ def test_the_temperature_changes_probabilities_alone(tanh: tuple[Source, Bundle]
     found = independent(source, graph, prepared(inputs, public_photos(3)))
     expected = torch.softmax(torch.from_numpy(found["scores"]) / 4, dim=1).numpy()
     assert found["probabilities"] == pytest.approx(expected, abs=1e-6)
+    plain, changed = (Session(each, inputs=inputs, classes=len(NAMES)) for each in (tanh[1].graph, graph))
+    check_temperature(plain, changed, public_photos(3), temperature=4.0)
+    for one, temperature in ((changed, 3.0), (plain, 4.0)):
+        with pytest.raises(ConfigError, match="doesn't compute"):
+            check_temperature(plain, one, public_photos(3), temperature=temperature)
