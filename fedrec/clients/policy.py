@@ -6,30 +6,26 @@ sensitivity is neither a rule nor part of a plan: the merchant derives it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import tomllib
 from collections.abc import Collection
 from datetime import UTC, datetime, time
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedrec._internal.durations import duration_text
-from fedrec._internal.validation_messages import first_problem
 from fedrec.clients.event_hook import HookCommand
 from fedrec.clients.photo_counts import ChangedData
+from fedrec.clients.policy_file import PolicyFile, check_at_least, check_at_most, check_one_of
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.budget_rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan, Unit, roster_fingerprint
-from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Strict, sha256_hex
+from fedrec.protocol.schema import MAX_COMMITTEE, Hash
 
-_MAX_BYTES = 1 << 20
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
@@ -46,7 +42,7 @@ Span = Annotated[str, AfterValidator(_span)]
 Argument = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 
 
-class MerchantPolicy(Strict):
+class MerchantPolicy(PolicyFile):
     """A merchant's rules; :mod:`fedrec.clients.policy_template` explains each of them.
 
     ``lifetime_epsilon`` at ``lifetime_delta`` caps all trainings together; the lifetime filter enforces it.
@@ -129,39 +125,9 @@ class MerchantPolicy(Strict):
         )
 
     @classmethod
-    def load(cls, path: Path) -> MerchantPolicy:
-        """Read a merchant's policy file.
-
-        Returns:
-            The rules.
-
-        Raises:
-            ConfigError: the file can't be read, isn't TOML, has an unknown rule or a value out of range, or
-                no lifetime cap. The message is one line that names the rule.
-
-        """
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"policy {path}: it cannot be read ({error.strerror}).") from error
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(f"policy {path}: it is larger than {_MAX_BYTES} bytes.")
-        try:
-            return cls.parse(data.decode())
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise ConfigError(f"policy {path}: {error}") from error
-
-    @classmethod
-    def parse(cls, text: str) -> MerchantPolicy:
-        """Parse the text of a policy file; raise ``ConfigError`` as :meth:`load` does."""
-        try:
-            # Validated as JSON: there an array is accepted for a set, and no other type is converted.
-            policy = cls.model_validate_json(json.dumps(tomllib.loads(text)))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"this is not TOML: {error}.") from error
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(_first_problem(error)) from error
+    def parse(cls, text: str) -> Self:
+        """Parse the text of a policy file; raise ``ConfigError`` also if it has no lifetime cap."""
+        policy = super().parse(text)
         if policy.lifetime_epsilon is None:
             raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; set the lifetime cap.")
         return policy
@@ -170,16 +136,6 @@ class MerchantPolicy(Strict):
     def hook(self) -> HookCommand | None:
         """The command to run for events; None for none."""
         return None if self.on_event is None else HookCommand(self.on_event, self.on_event_seconds)
-
-    @property
-    def rules(self) -> str:
-        """All rules as JSON text, for auditors."""
-        return json.dumps(_sorted(self.model_dump(mode="json")), sort_keys=True)
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of :attr:`rules`; ledger entries identify their policy by it."""
-        return sha256_hex(self.rules.encode())
 
     def check(self, plan: TrainingPlan) -> None:
         """Check a plan against the rules.
@@ -192,25 +148,25 @@ class MerchantPolicy(Strict):
         """
         self._check_size(plan)
         check_delta(plan)
-        _one_of("modes", plan.mode, self.modes, what="privacy mode")
-        _one_of("units", plan.unit, self.units, what="unit")
-        _one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
-        _one_of("models", plan.model, self.models, what="model")
+        check_one_of("modes", plan.mode, self.modes, what="privacy mode")
+        check_one_of("units", plan.unit, self.units, what="unit")
+        check_one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
+        check_one_of("models", plan.model, self.models, what="model")
         if plan.model_code is not None and plan.model_code not in self.model_code:
             raise RefusedError(
                 f"policy 'model_code': model '{plan.model}' with the code {plan.model_code} is not allowed",
                 code="policy",
             )
-        _one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
-        _at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
-        _at_most("largest_training_delta", plan.delta, self.largest_training_delta)
-        _at_least("least_contributors", plan.min_contributors, self.least_contributors)
+        check_one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
+        check_at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
+        check_at_most("largest_training_delta", plan.delta, self.largest_training_delta)
+        check_at_least("least_contributors", plan.min_contributors, self.least_contributors)
         if plan.privacy_mode.shares_noise or plan.trust.opened_by != "nobody":
-            _at_least("least_colluders", plan.colluders, self.least_colluders)
+            check_at_least("least_colluders", plan.colluders, self.least_colluders)
         if plan.trust.opened_by == "committee":
-            _at_least("least_committee", len(plan.committee), self.least_committee)
-            _at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
-            _at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
+            check_at_least("least_committee", len(plan.committee), self.least_committee)
+            check_at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
+            check_at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
         approved = self.roster_fingerprint
         if approved is not None and roster_fingerprint(plan.roster, plan.witnesses) != approved:
             raise RefusedError(
@@ -220,11 +176,11 @@ class MerchantPolicy(Strict):
             raise RefusedError("policy 'server_key': the plan is from another server", code="policy")
 
     def _check_size(self, plan: TrainingPlan) -> None:
-        _at_most("largest_steps", plan.rounds * plan.local_steps, self.largest_steps)
-        _at_most("largest_parameters", plan.dimension, self.largest_parameters)
-        _at_most("largest_classes", len(plan.classes), self.largest_classes)
-        _at_most("largest_image_size", plan.image_size, self.largest_image_size)
-        _at_most("largest_input_mib", plan.input_bytes / 2**20, self.largest_input_mib)
+        check_at_most("largest_steps", plan.rounds * plan.local_steps, self.largest_steps)
+        check_at_most("largest_parameters", plan.dimension, self.largest_parameters)
+        check_at_most("largest_classes", len(plan.classes), self.largest_classes)
+        check_at_most("largest_image_size", plan.image_size, self.largest_image_size)
+        check_at_most("largest_input_mib", plan.input_bytes / 2**20, self.largest_input_mib)
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
         """Check a plan's noise multiplier and its whole epsilon against the rules.
@@ -242,7 +198,7 @@ class MerchantPolicy(Strict):
 
         """
         spend = derived.spend
-        _at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
+        check_at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
         if self.largest_training_epsilon is None:
             return
         epsilon = spend.with_delta(
@@ -252,7 +208,7 @@ class MerchantPolicy(Strict):
             raise RefusedError(
                 "policy 'largest_training_epsilon': the plan has no privacy guarantee", code="policy"
             )
-        _at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
+        check_at_most("largest_training_epsilon", epsilon, self.largest_training_epsilon)
 
     def check_window(self, plan: TrainingPlan) -> None:
         """Check that this merchant keeps its key of a campaign until the sum is opened.
@@ -312,7 +268,7 @@ class MerchantPolicy(Strict):
             RefusedError: too many rounds were lost.
 
         """
-        _at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
+        check_at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
 
     def _by_clock(self, now: datetime) -> datetime:
         return now.astimezone(UTC if self.clock == "utc" else None)
@@ -333,39 +289,3 @@ def _within(here: time, span: str) -> bool:
     """Return whether a time is in a span such as 08:00-12:30 or 22:00-06:00; the end is excluded."""
     start, end = (time.fromisoformat(part) for part in span.split("-"))
     return start <= here < end if start < end else here >= start or here < end
-
-
-def _one_of(
-    rule: str, value: str, allowed: frozenset[str] | frozenset[Mode] | frozenset[Unit] | None, *, what: str
-) -> None:
-    if allowed is not None and value not in allowed:
-        raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed", code="policy")
-
-
-def _at_most(rule: str, value: float, limit: float | None) -> None:
-    if limit is not None and not value <= limit:
-        raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}", code="policy")
-
-
-def _at_least(rule: str, value: float, limit: float) -> None:
-    if not value >= limit:
-        raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}", code="policy")
-
-
-def _sorted(values: dict[str, object]) -> dict[str, object]:
-    """Sort the values of sets, which are dumped in any order."""
-    unordered = {"modes", "units", "schemes", "models", "initial_models", "model_code"}
-    return {
-        name: sorted(value) if name in unordered and isinstance(value, list) else value
-        for name, value in values.items()
-    }
-
-
-def _first_problem(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return "a value has a type that no rule accepts; use strings, numbers and arrays of strings."
-    problem = first_problem(error)
-    where = ".".join(problem.where)
-    if problem.kind == "extra_forbidden":
-        return f"there is no rule '{where}'."
-    return f"'{where}' {problem.text}." if where else f"{problem.text}."

@@ -1,0 +1,129 @@
+"""Read the rules of a merchant or a witness from TOML, and refuse plans that break one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from fedrec._internal.validation_messages import first_problem
+from fedrec.errors import ConfigError, RefusedError
+from fedrec.protocol.schema import Strict, sha256_hex
+
+_MAX_BYTES = 1 << 20
+
+
+class PolicyFile(Strict):
+    """A party's rules. Only the party writes the file; no message of a server can change a rule."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a policy file.
+
+        Returns:
+            The rules.
+
+        Raises:
+            ConfigError: the file can't be read, isn't TOML, has an unknown rule or a value out of range, or
+                lacks a required rule. The message is one line that names the rule.
+
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"policy {path}: it cannot be read ({error.strerror}).") from error
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"policy {path}: it is larger than {_MAX_BYTES} bytes.")
+        try:
+            return cls.parse(data.decode())
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"policy {path}: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse the text of a policy file; raise ``ConfigError`` as :meth:`load` does."""
+        try:
+            # Validated as JSON: there an array is accepted for a set, and no other type is converted.
+            return cls.model_validate_json(json.dumps(tomllib.loads(text)))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"this is not TOML: {error}.") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(_first_problem(error)) from error
+
+    @property
+    def rules(self) -> str:
+        """All rules as JSON text, for auditors."""
+        values = {
+            # The values of a set are dumped in any order.
+            name: sorted(value) if isinstance(getattr(self, name), frozenset) else value
+            for name, value in self.model_dump(mode="json").items()
+        }
+        return json.dumps(values, sort_keys=True)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of :attr:`rules`; ledger entries identify their policy by it."""
+        return sha256_hex(self.rules.encode())
+
+
+def check_one_of(rule: str, value: str, allowed: frozenset[str] | None, *, what: str) -> None:
+    """Check a value against a rule that lists the allowed ones.
+
+    Args:
+        rule: the rule.
+        value: the plan's value.
+        allowed: the allowed values; None for any.
+        what: what the value is, in words.
+
+    Raises:
+        RefusedError: the value is not allowed.
+
+    """
+    if allowed is not None and value not in allowed:
+        raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed", code="policy")
+
+
+def check_at_most(rule: str, value: float, limit: float | None) -> None:
+    """Check a number against a rule.
+
+    Args:
+        rule: the rule.
+        value: the plan's number.
+        limit: the largest that is allowed; None for any.
+
+    Raises:
+        RefusedError: the number is above the limit, or not a number.
+
+    """
+    if limit is not None and not value <= limit:
+        raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}", code="policy")
+
+
+def check_at_least(rule: str, value: float, limit: float) -> None:
+    """Check a number against a rule.
+
+    Args:
+        rule: the rule.
+        value: the plan's number.
+        limit: the smallest that is allowed.
+
+    Raises:
+        RefusedError: the number is below the limit, or not a number.
+
+    """
+    if not value >= limit:
+        raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}", code="policy")
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return "a value has a type that no rule accepts; use strings, numbers and arrays of strings."
+    problem = first_problem(error)
+    where = ".".join(problem.where)
+    if problem.kind == "extra_forbidden":
+        return f"there is no rule '{where}'."
+    return f"'{where}' {problem.text}." if where else f"{problem.text}."
