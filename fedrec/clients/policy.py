@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from fedrec._internal.durations import duration_text
+from fedrec._internal.text import counted
 from fedrec.clients.event_hook import HookCommand
 from fedrec.clients.photo_counts import ChangedData
 from fedrec.clients.policy_file import PolicyFile, check_at_least, check_at_most, check_one_of
@@ -65,6 +66,8 @@ class MerchantPolicy(PolicyFile):
     least_committee: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 3
     least_corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 1
     largest_seat_risk: Annotated[float, Field(ge=0, lt=1)] = 1e-8
+    least_witnesses: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] = 0
+    witness_keys: frozenset[Hash] | None = None
     largest_steps: Size | None = 2000
     largest_parameters: Size | None = 30_000_000
     largest_image_size: Size | None = 320
@@ -167,6 +170,7 @@ class MerchantPolicy(PolicyFile):
             check_at_least("least_committee", len(plan.committee), self.least_committee)
             check_at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
             check_at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
+            self._check_witnesses(plan)
         approved = self.roster_fingerprint
         if approved is not None and roster_fingerprint(plan.roster, plan.witnesses) != approved:
             raise RefusedError(
@@ -174,6 +178,19 @@ class MerchantPolicy(PolicyFile):
             )
         if self.server_key is not None and plan.server_key != self.server_key:
             raise RefusedError("policy 'server_key': the plan is from another server", code="policy")
+
+    def _check_witnesses(self, plan: TrainingPlan) -> None:
+        """Check the seats of named witnesses; the plan must take all others to be corrupt."""
+        keys = [witness.signing_key for witness in plan.witnesses]
+        named = sum(self.witness_keys is None or key in self.witness_keys for key in keys)
+        check_at_least("least_witnesses", named, self.least_witnesses)
+        if plan.corrupt_witnesses < len(keys) - named:
+            raise RefusedError(
+                f"policy 'witness_keys': {counted(len(keys) - named, 'witness', plural='witnesses')} of the "
+                f"plan aren't named, and it takes only {plan.corrupt_witnesses} to be corrupt: the operator "
+                "must raise corrupt_witnesses, or plan without them",
+                code="policy",
+            )
 
     def _check_size(self, plan: TrainingPlan) -> None:
         check_at_most("largest_steps", plan.rounds * plan.local_steps, self.largest_steps)

@@ -63,6 +63,13 @@ least_committee = 3
 least_corrupt_members = 1
 largest_seat_risk = 1e-8
 
+# Witnesses are members of the committee without photos, such as an auditor or an association of merchants.
+# The fewest seats that witnesses must hold; and the witnesses that this merchant knows, by their signing
+# keys, which their owners tell by another channel than the operator. If any are named, only those count, and
+# a plan must take all others to be corrupt. If none are, every witness of the approved roster counts.
+least_witnesses = 0
+# witness_keys = ["<64 hexadecimal digits>"]
+
 # The allowed models by name, and their initial parameters by SHA-256 (any by default).
 # models = ["cnn"]
 # initial_models = ["<64 hexadecimal digits>"]

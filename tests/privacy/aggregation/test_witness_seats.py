@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.committee import check_plan, check_quorum
 from fedrec.privacy.aggregation.seats import WitnessSeats, choose_seats, seat_order, seat_risk
 from fedrec.privacy.audit.verify import seats as outsider
 from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
+from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
@@ -219,3 +221,46 @@ def test_the_risk_is_that_of_the_merchants_seats_alone() -> None:
     )
     assert found.risk == seat_risk(cohort=1000, colluders=50, members=35, corrupt=11) > 0
     assert outsider.seat_risk(cohort=1000, colluders=50, seats=35, corrupt=11) == pytest.approx(found.risk)
+
+
+def broken(policy: MerchantPolicy, plan: TrainingPlan) -> set[str]:
+    """The rules that the verifier finds broken."""
+    charge = {"sample_rate": 1.0, "guaranteed_noise_multiplier": 1.0, "beta": 0.0}
+    found = _broken_by_plan(policy.model_dump(mode="json"), plan.model_dump(mode="json"), charge)
+    return {rule for rule, breaks in found.items() if breaks}
+
+
+def test_a_merchant_demands_seats_for_witnesses_that_it_names(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = witnessed(cohort)
+    keys = [witness.signing_key for witness in plan.witnesses]
+    cases: list[tuple[int, list[str] | None, str | None]] = [
+        (0, None, None),
+        (5, None, None),
+        (6, None, "least_witnesses"),
+        (3, keys[:3], None),
+        (4, [*keys[:3], "0" * 64], "least_witnesses"),
+        # The plan takes 2 to be corrupt, so that 2 may be anybody's.
+        (0, keys[:3], None),
+        (0, keys[:2], "witness_keys"),
+        (0, [], "witness_keys"),
+    ]
+    for least, named, rule in cases:
+        policy = MerchantPolicy(
+            largest_training_epsilon=None,
+            least_witnesses=least,
+            witness_keys=None if named is None else frozenset(named),
+        )
+        if rule is None:
+            policy.check(plan)
+        else:
+            with pytest.raises(RefusedError, match=f"policy '{rule}'"):
+                policy.check(plan)
+        assert broken(policy, plan) == ({rule} if rule else set())
+    # All strangers, and a plan that withstands them all.
+    strict = witnessed(cohort, threshold=8, corrupt_members=6, corrupt_witnesses=5)
+    check_plan(strict)
+    MerchantPolicy(largest_training_epsilon=None, witness_keys=frozenset()).check(strict)
+    # Without a committee there is nobody to witness anything.
+    clear = cohort.plan(scheme="none", committee=(), threshold=0)
+    MerchantPolicy(schemes=frozenset({"none"}), least_witnesses=3).check(clear)

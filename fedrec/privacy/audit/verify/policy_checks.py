@@ -126,6 +126,7 @@ def _broken_by_plan(
         ),
         "least_committee": committed and len(plan["committee"]) < rules["least_committee"],
         "least_corrupt_members": committed and plan["corrupt_members"] < rules["least_corrupt_members"],
+        **(_broken_by_witnesses(rules, plan) if committed else {}),
         "largest_seat_risk": committed and plan["seat_risk"] > rules["largest_seat_risk"],
         "schemes": plan["scheme"] not in rules["schemes"],
         "initial_models": (
@@ -137,6 +138,16 @@ def _broken_by_plan(
         "server_key": rules["server_key"] not in (None, plan["server_key"]),
         "largest_training_epsilon": largest is not None
         and checked_pld_epsilon(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),
+    }
+
+
+def _broken_by_witnesses(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
+    """Return which rules on witnesses are broken; an older policy has none."""
+    keys, approved = [peer["signing_key"] for peer in plan.get("witnesses", ())], rules.get("witness_keys")
+    strangers = 0 if approved is None else sum(key not in approved for key in keys)
+    return {
+        "least_witnesses": len(keys) - strangers < rules.get("least_witnesses", 0),
+        "witness_keys": plan.get("corrupt_witnesses", 0) < strangers,
     }
 
 
