@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Annotated, Any, Final, TypeVar
 
 import anyio
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from fedrec._internal.text import one_line
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
 from fedrec.observability.prometheus import CONTENT_TYPE
+from fedrec.observability.web_pages import PAGE_HEADERS, PageFile, page_files
 from fedrec.recognition.catalogue.search import MOST_RESULTS
 from fedrec.recognition.service import answers
 from fedrec.recognition.service.desk import MOST_CLASSES, Desk, SearchOptions
@@ -27,26 +27,6 @@ from fedrec.recognition.service.uploads import BODY, Receiver
 
 T = TypeVar("T")
 
-_PAGE: Final = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/texts.js": ("texts.js", "text/javascript; charset=utf-8"),
-}
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS: Final = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self)",
-    "Cache-Control": "no-store",
-    # An idle connection would take a place of those that there are.
-    "Connection": "close",
-}
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 503)
 }
@@ -70,17 +50,18 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     Returns:
         The application.
     """
+    page = page_files("fedrec.recognition.service", "page")
     # The page is the same for everybody; it asks for the token.
     guard = (
         own_names_alone(host)
         if token is None
-        else Middleware(TokenRequired, token=token, opened=frozenset({*_PAGE, "/health"}))
+        else Middleware(TokenRequired, token=token, opened=frozenset({*page, "/health"}))
     )
     application = FastAPI(
         title="fedrec",
         summary="Recognise products, find similar ones and copies, and judge photos.",
         version=desk.model.manifest.made_by,
-        middleware=[Middleware(CommonHeaders, headers=_HEADERS), guard],
+        middleware=[Middleware(CommonHeaders, headers=PAGE_HEADERS), guard],
         docs_url=None,
         redoc_url=None,
     )
@@ -88,10 +69,9 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     application.add_exception_handler(RequestValidationError, _wrong_value)
     _add_photo_routes(application, _Counter(desk, metrics))
     _add_fact_routes(application, desk, metrics)
-    for path, (name, kind) in _PAGE.items():
-        content = files("fedrec.recognition.service").joinpath("page", name).read_bytes()
+    for path, file in page.items():
         application.add_api_route(
-            path, functools.partial(_static, content, kind), methods=["GET"], include_in_schema=False
+            path, functools.partial(_static, file), methods=["GET"], include_in_schema=False
         )
     return application
 
@@ -215,8 +195,8 @@ def _add_fact_routes(application: FastAPI, desk: Desk, metrics: Metrics) -> None
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
 
-def _static(content: bytes, kind: str) -> Response:
-    return Response(content, media_type=kind)
+def _static(file: PageFile) -> Response:
+    return Response(file.content, media_type=file.kind)
 
 
 def _crop(text: str | None) -> tuple[float, float, float, float] | None:

@@ -1,63 +1,27 @@
 // The page: sends one photo, and shows what the service says of it. Whatever comes from the service is set as
 // text, never as markup.
+import {
+  ask as request, at, firstLanguage, make, onLanguage, onToken, percent as shownPercent, picture, showTexts,
+} from "/base.js";
 import { TEXTS } from "/texts.js";
 
-const at = (id) => document.getElementById(id);
 const state = { language: "en", facts: null, look: null, file: null, shown: null, seconds: 0, failed: null, asked: 0 };
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
 
 const texts = () => TEXTS[state.language];
 
-async function ask(path, options = {}) {
-  const token = sessionStorage.getItem("token");
-  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch {
-    throw new Error("unreachable");
-  }
-  if (response.status === 401) {
-    at("ask-token").hidden = false;
-    at("token").focus();
-    throw new Error("token");
-  }
-  if (!response.ok) {
-    const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.error in texts().errors ? problem.error : "failed");
-  }
-  return response;
-}
-
-async function picture(number, image) {
-  // With a token, a picture can't be an image's plain address.
-  try {
-    const response = await ask(`/photos/${number}`);
-    image.src = URL.createObjectURL(await response.blob());
-  } catch {
-    image.replaceWith(make("span", { className: "blank" }));
-  }
-}
+const ask = (path, options = {}) => request(path, options, texts().errors);
+const percent = (share) => shownPercent(state.language, share);
 
 function stored(item, title) {
   const image = make("img", { alt: title, loading: "lazy" });
   if (!item.has_picture) return make("span", { className: "blank" });
-  picture(item.photo, image);
+  picture(`/photos/${item.photo}`, image);
   return image;
 }
 
 function titled(item, text) {
   if (!item.link || !/^https?:/.test(item.link)) return make("span", { textContent: text });
   return make("a", { href: item.link, rel: "noopener noreferrer nofollow", target: "_blank", textContent: text });
-}
-
-function percent(share) {
-  return new Intl.NumberFormat(state.language, { style: "percent", maximumFractionDigits: 1 }).format(share);
 }
 
 function showClasses(look) {
@@ -119,11 +83,7 @@ function showSeller(quality, copies) {
 }
 
 function show() {
-  document.documentElement.lang = state.language === "zh" ? "zh-Hans" : "en";
-  document.title = texts().heading;
-  for (const element of document.querySelectorAll("[data-text]")) element.textContent = texts()[element.dataset.text];
-  const other = state.language === "zh" ? "en" : "zh";
-  Object.assign(at("language"), { textContent: other === "zh" ? "中文" : "English", lang: other });
+  showTexts(state.language, texts());
   if (state.facts) at("model").textContent = texts().facts(state.facts.title, state.facts.products);
   at("status").classList.toggle("bad", Boolean(state.failed));
   if (state.failed) at("status").textContent = texts().errors[state.failed] ?? "";
@@ -178,16 +138,8 @@ async function start() {
 at("file").addEventListener("change", (event) => send(event.target.files[0]));
 at("camera").addEventListener("change", (event) => send(event.target.files[0]));
 at("why").addEventListener("change", showPhoto);
-at("language").addEventListener("click", () => {
-  state.language = state.language === "zh" ? "en" : "zh";
-  localStorage.setItem("language", state.language);
-  show();
-});
-at("ask-token").addEventListener("submit", (event) => {
-  event.preventDefault();
-  sessionStorage.setItem("token", at("token").value.trim());
-  start();
-});
+onLanguage(state, show);
+onToken(start);
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -197,6 +149,5 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("paste", (event) => send(event.clipboardData.files[0]));
 
-const preferred = localStorage.getItem("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
-state.language = preferred === "zh" ? "zh" : "en";
+state.language = firstLanguage();
 start();

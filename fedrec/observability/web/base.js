@@ -1,0 +1,89 @@
+// What the pages of the product have in common: elements, languages, and requests that carry the token.
+// Whatever comes from a server is set as text, never as markup.
+
+export const at = (id) => document.getElementById(id);
+
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// A link may bring the token behind its "#", which a browser sends to nobody. It is kept for this tab alone.
+export function takeToken() {
+  const found = /^#token=([\w-]+)$/.exec(location.hash);
+  if (!found) return;
+  sessionStorage.setItem("token", found[1]);
+  history.replaceState(null, "", location.pathname);
+}
+
+// Ask the server; the error's message is a name of `known`, or "token", "unreachable" or "failed".
+export async function ask(path, options = {}, known = {}) {
+  const token = sessionStorage.getItem("token");
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch {
+    throw new Error("unreachable");
+  }
+  if (response.status === 401) {
+    if (at("ask-token").hidden) {
+      at("ask-token").hidden = false;
+      at("token").focus();
+    }
+    throw new Error("token");
+  }
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    const error = new Error(problem.error in known ? problem.error : "failed");
+    error.detail = problem.detail;
+    throw error;
+  }
+  return response;
+}
+
+// With a token, a picture can't be an image's plain address.
+export async function picture(path, image) {
+  try {
+    const response = await ask(path);
+    image.src = URL.createObjectURL(await response.blob());
+  } catch {
+    image.replaceWith(make("span", { className: "blank" }));
+  }
+}
+
+export function onToken(start) {
+  at("ask-token").addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("token", at("token").value.trim());
+    at("token").value = "";
+    start();
+  });
+}
+
+export function firstLanguage() {
+  const preferred = localStorage.getItem("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
+  return preferred === "zh" ? "zh" : "en";
+}
+
+// Put a language's fixed texts in place, and the other language's name on its button.
+export function showTexts(language, texts) {
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  document.title = texts.heading;
+  for (const element of document.querySelectorAll("[data-text]")) element.textContent = texts[element.dataset.text];
+  const other = language === "zh" ? "en" : "zh";
+  Object.assign(at("language"), { textContent: other === "zh" ? "中文" : "English", lang: other });
+}
+
+export function onLanguage(state, show) {
+  at("language").addEventListener("click", () => {
+    state.language = state.language === "zh" ? "en" : "zh";
+    localStorage.setItem("language", state.language);
+    show();
+  });
+}
+
+export function percent(language, share) {
+  return new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 1 }).format(share);
+}
