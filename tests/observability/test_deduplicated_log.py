@@ -12,7 +12,6 @@ from fedrec.clients.client_app import build_client_app
 from fedrec.errors import RefusedError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.deduplicated_log import DeduplicatedLog
-from fedrec.protocol.plan import roster_fingerprint
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
 
@@ -93,7 +92,7 @@ def test_a_merchant_logs_a_repeated_refusal_once(caplog: pytest.LogCaptureFixtur
 def test_a_server_logs_what_a_training_waits_for_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "roster_fingerprint", lambda roster: "")
+    monkeypatch.setattr(service, "roster_fingerprint", lambda roster, witnesses: "")
     kept: list[str] = []
     training = SimpleNamespace(
         number="0001",
@@ -101,7 +100,7 @@ def test_a_server_logs_what_a_training_waits_for_once(
         set_status=lambda status, reason: kept.append(reason),
     )
     server = SimpleNamespace(
-        _deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(fingerprint=lambda: roster_fingerprint(()))
+        _deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(fingerprint=lambda: "")
     )
     for missing in (2, 2, 2, 1):
         error = CohortIncompleteError(f"{3 - missing} of 3 merchants joined")
