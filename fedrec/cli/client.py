@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar
 import typer
 
 from fedrec._internal.text import counted
+from fedrec.cli.client_keys import rotate, vouch
+from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format, check_layout, check_unit
@@ -25,7 +27,7 @@ from fedrec.clients.status import read_budget, read_status
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entry_contents import Count
-from fedrec.protocol.enrolment import JoinFile, grouped, read_file
+from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.vision.folders import Layout
 
@@ -45,6 +47,10 @@ app = typer.Typer(
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
+_NOT_JOINED = (
+    "not confirmed, so nothing was joined: get the fingerprint from the operator by another channel, "
+    "and run the command again (or give it with --fingerprint)"
+)
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
@@ -88,8 +94,13 @@ def init(
     )
     typer.echo(
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name, two public keys, that "
-        "noisy count and its unit, signed, and nothing else."
+        "noisy count and its unit, signed, and nothing else.\n"
+        f"fingerprint of the file, for merchants that vouch for you: {_enrolment_fingerprint(made)}"
     )
+
+
+def _enrolment_fingerprint(home: MerchantHome) -> str:
+    return grouped(read_file(home.folder / ENROLMENT_FILE, Enrolment).fingerprint)
 
 
 def _counted(data: Path, *, layout: Layout, unit: Unit) -> int:
@@ -122,21 +133,11 @@ def recount(home: Home = _HOME) -> None:
     units = _counted(settings.data, layout=settings.layout, unit=unit)
     typer.echo(_describe_count(units, opened.recount(units)))
     typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
+    typer.echo(f"fingerprint of the file: {_enrolment_fingerprint(opened)}")
 
 
-@app.command()
-def rotate(home: Home = _HOME) -> None:
-    """Create a new node key and enrolment file; the old key stays valid until the new one is enrolled."""
-    opened = MerchantHome.open(home)
-    waiting = opened.next_node_key() is not None
-    opened.rotate()
-    if waiting:
-        typer.echo(
-            "The enrolment file made before is void: the operator must enrol this one, "
-            "even if the other was enrolled."
-        )
-    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
-    typer.echo("The daemon switches to the new key by itself once the server accepts it.")
+app.command()(rotate)
+app.command()(vouch)
 
 
 @app.command()
@@ -162,7 +163,9 @@ def join(
         f"{roster_fingerprint(found.roster, found.witnesses)}"
     )
     if confirm is None:
-        _confirm("Did you get this fingerprint from somebody you trust, by another channel?")
+        confirm_by_hand(
+            "Did you get this fingerprint from somebody you trust, by another channel?", otherwise=_NOT_JOINED
+        )
     elif confirm.replace(" ", "").lower() != found.fingerprint:
         raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
     changed = opened.changed_server_identity(found)
@@ -173,7 +176,7 @@ def join(
             err=True,
         )
         if not new_server:
-            _confirm("Did the operator announce that change?")
+            confirm_by_hand("Did the operator announce that change?", otherwise=_NOT_JOINED)
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
 
@@ -182,22 +185,6 @@ def _witnesses(found: JoinFile) -> str:
     """Return a line with the witnesses of a join file; nothing if it has none."""
     names = ", ".join(peer.name for peer in found.witnesses)
     return f"witnesses   {names} (no photos; they help to open sums)\n" if names else ""
-
-
-def _confirm(question: str) -> None:
-    """Ask a person; ``ConfigError`` unless the answer is yes."""
-    try:
-        confirmed = typer.confirm(question)
-    except typer.Abort as abort:
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            raise
-        # There is no input to read an answer from.
-        confirmed = False
-    if not confirmed:
-        raise ConfigError(
-            "not confirmed, so nothing was joined: get the fingerprint from the operator by another channel, "
-            "and run the command again (or give it with --fingerprint)"
-        )
 
 
 @app.command()

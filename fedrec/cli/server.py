@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from fedrec._internal.text import counted
+from fedrec._internal.text import counted, listed
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
+from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import find_training
@@ -63,10 +64,39 @@ def renew(home: Home = _HOME) -> None:
 def enroll(
     file: Annotated[Path, typer.Argument(help="The enrolment file of a merchant or witness.")],
     home: Home = _HOME,
+    new_key: Annotated[
+        bool,
+        typer.Option(
+            "--new-key", help="Confirm that its owner itself said that it exchanged its identity key."
+        ),
+    ] = False,
 ) -> None:
-    """Add a merchant or a witness to the roster and rewrite the join file."""
-    opened = ServerHome.open(home)
-    opened.enroll(read_file(file, Enrolment))
+    """Add a merchant or a witness to the roster, or renew its keys, and rewrite the join file."""
+    opened, enrolment = ServerHome.open(home), read_file(file, Enrolment)
+    name = enrolment.statement.name
+    opened.enroll(enrolment, new_key=new_key)
+    typer.echo(f"enrolled    {name}; fingerprint of its file: {grouped(enrolment.fingerprint)}")
+    _print_roster(opened)
+
+
+@app.command()
+def vouch(
+    file: Annotated[Path, typer.Argument(help="The file that a merchant's 'fedrec client vouch' wrote.")],
+    home: Home = _HOME,
+) -> None:
+    """Add a merchant's word for another one to the roster, so that others may accept that one by it."""
+    opened, signed = ServerHome.open(home), read_file(file, SignedVouch)
+    opened.vouch(signed)
+    peer, update = signed.statement.peer, opened.update()
+    vouchers = [
+        other.statement.voucher
+        for other in (() if update is None else update.vouches)
+        if other.statement.peer == peer
+    ]
+    typer.echo(
+        f"{peer.name} is vouched for by {listed(vouchers)}; the last day of this vouch is "
+        f"{signed.statement.last_day}"
+    )
     _print_roster(opened)
 
 
@@ -88,7 +118,9 @@ def _print_roster(home: ServerHome) -> None:
     if names:
         typer.echo(
             f"fingerprint {_join_fingerprint(home)}\n"
-            f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another channel."
+            f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another "
+            "channel.\nA merchant that accepts this roster by vouches (policy 'least_vouchers') needs "
+            "neither: the next training brings it."
         )
 
 

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Iterable
 from itertools import pairwise
 
+from fedrec.clients.identity_file import DATASET_VERSION_CONTEXT
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.code_hash import code_name
@@ -30,7 +31,7 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
         The dataset version, 64 hexadecimal digits.
 
     """
-    key = identity.own_secret(context=b"fedrec/dataset-version/1")
+    key = identity.own_secret(context=DATASET_VERSION_CONTEXT)
     return hmac.digest(key, content_hash, "sha256").hex()
 
 

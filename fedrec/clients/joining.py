@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedrec.clients.context import MerchantContext
 from fedrec.clients.store_types import TrainingSecrets
 from fedrec.errors import RefusedError
+from fedrec.privacy.accounting.ledger_entries import rotations
 from fedrec.privacy.aggregation.committee import check_plan
 from fedrec.privacy.aggregation.scheme import HolderScheme, Scheme
 from fedrec.privacy.identity import SealingKey, SigningIdentity
@@ -56,7 +57,14 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         )
     check_plan(plan)
     if plan.key_of(context.name) != context.identity.public:
-        raise RefusedError("the roster has another key under this merchant's name", code="plan")
+        earlier = {rotation.old_key for rotation in rotations(context.ledger.entries())}
+        raise RefusedError(
+            "this merchant exchanged its key: its newest enrolment file must be enrolled, and the training "
+            "planned anew"
+            if plan.key_of(context.name).hex() in earlier
+            else "the roster has another key under this merchant's name",
+            code="plan",
+        )
     joined = context.prepare_training(plan)
     context.policy.check_cost(plan, joined.derived)
     if context.name in plan.committee:

@@ -13,6 +13,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
+from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Name
 from fedrec.vision.folders import Layout
 
@@ -49,7 +50,12 @@ def check_merchant_name(name: str) -> None:
 
 
 def make_enrolment(
-    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
+    name: str,
+    identity: SigningIdentity,
+    node: ec.EllipticCurvePrivateKey,
+    count: Count,
+    *,
+    rotations: tuple[SignedRotation, ...] = (),
 ) -> Enrolment:
     """Make the signed enrolment of a merchant, for the operator.
 
@@ -58,6 +64,7 @@ def make_enrolment(
         identity: its signing identity.
         node: its node key, of which the enrolment contains the public half.
         count: the noised count of its units.
+        rotations: its last exchanges of the identity key.
 
     Returns:
         The enrolment.
@@ -74,7 +81,7 @@ def make_enrolment(
         size=count.size,
     )
     signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
-    return Enrolment(statement=statement, signature=signature)
+    return Enrolment(statement=statement, signature=signature, rotations=rotations)
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

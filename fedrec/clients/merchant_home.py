@@ -13,6 +13,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
     ClientSettings,
     Connection,
@@ -28,11 +29,12 @@ from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
-from fedrec.privacy.accounting.ledger_entries import last_count
+from fedrec.privacy.accounting.ledger_entries import last_count, rotations
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import JoinFile, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
+from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
 from fedrec.vision.folders import Layout
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
@@ -51,6 +53,11 @@ class MerchantHome:
     def identity_file(self) -> Path:
         """The signing key, mode 0600."""
         return self.folder / "identity.key"
+
+    @property
+    def next_identity_file(self) -> Path:
+        """The signing key that replaces the current one once the ledger has the exchange, mode 0600."""
+        return self.folder / "identity.key.next"
 
     @property
     def ledger(self) -> Path:
@@ -184,11 +191,7 @@ class MerchantHome:
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""
-        path = self.identity_file
-        try:
-            return SigningIdentity.from_private_bytes(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} can't be used: {error}; restore it from a backup") from None
+        return current_identity(self.identity_file, waiting=self.next_identity_file, ledger=self.ledger)
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
         """Read the node key; raise ``ConfigError`` if it can't be used."""
@@ -273,7 +276,9 @@ class MerchantHome:
     def _write_enrolment(
         self, name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
     ) -> None:
-        enrolment = make_enrolment(name, identity, node, count)
+        _, entries = read_entries(self.ledger, public=identity.public, verify=verify)
+        exchanged = tuple(rotation.signed for rotation in rotations(entries))
+        enrolment = make_enrolment(name, identity, node, count, rotations=exchanged[-MAX_OWN_ROTATIONS:])
         write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
 
     def adopt_next_node_key(self) -> None:

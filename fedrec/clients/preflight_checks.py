@@ -17,8 +17,8 @@ from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store
 from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
-from fedrec.privacy.accounting.ledger_head import check_head, head_path, read_head
-from fedrec.privacy.accounting.ledger_reader import in_use
+from fedrec.privacy.accounting.ledger_head import check_head
+from fedrec.privacy.accounting.ledger_reader import in_use, read_checked_head
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
@@ -249,7 +249,7 @@ class _Checks:
         ledger, public = self._home.ledger, self._home.identity().public
         # The head is read first: a running daemon may add an entry in between, and only a head that is older
         # than the ledger is accepted.
-        head = read_head(head_path(ledger), public=public, verify=verify)
+        head = read_checked_head(ledger, public=public, verify=verify)
         _, entries = read_budget(self._home, None)
         check_head(ledger, head, entries, public=public)
         return f"{counted(len(entries), 'entry', plural='entries')}, the hash chain is valid, none is missing"

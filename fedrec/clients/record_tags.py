@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
+from fedrec.clients.identity_file import RECORD_TAG_CONTEXT
 from fedrec.clients.store_types import TAG_BYTES, FixedSet
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
@@ -19,7 +20,7 @@ class RecordTags:
     """
 
     def __init__(self, identity: SigningIdentity) -> None:
-        self._key = identity.own_secret(context=b"fedrec/record-tag/1")
+        self._key = identity.own_secret(context=RECORD_TAG_CONTEXT)
 
     def tag(self, digest: bytes) -> bytes:
         """Return the tag of a record or photo, 16 bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from fedrec.privacy.accounting import key_rotation
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.roster_statements import (
     ROTATION_CONTEXT,
@@ -79,12 +80,4 @@ def sign_rotation(merchant: str, *, old: SigningIdentity, new: SigningIdentity) 
 
 def rotation_holds(signed: SignedRotation) -> bool:
     """Return whether an exchange of keys is signed by both keys, which differ."""
-    statement = signed.statement
-    body = statement.canonical_bytes()
-    return statement.old_key != statement.new_key and all(
-        verify(bytes.fromhex(key), body, bytes.fromhex(signature), context=ROTATION_CONTEXT)
-        for key, signature in (
-            (statement.old_key, signed.old_signature),
-            (statement.new_key, signed.new_signature),
-        )
-    )
+    return key_rotation.rotation_holds(signed, verify=verify)

@@ -8,6 +8,7 @@ Combiners") prove secure while one of the two is.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -46,10 +47,16 @@ _NONCE = bytes(12)
 
 
 class SigningIdentity:
-    """An Ed25519 key pair (RFC 8032) that identifies a merchant for its lifetime."""
+    """An Ed25519 key pair (RFC 8032) that identifies a merchant until it exchanges the key.
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    Args:
+        key: the private key.
+        kept_secrets: an earlier key's :meth:`own_secret` by purpose, which outlive the exchange.
+    """
+
+    def __init__(self, key: Ed25519PrivateKey, *, kept_secrets: Mapping[bytes, bytes] | None = None) -> None:
         self._key = key
+        self._kept_secrets = dict(kept_secrets or {})
         self._public = key.public_key().public_bytes_raw()
 
     @classmethod
@@ -58,9 +65,22 @@ class SigningIdentity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_private_bytes(cls, data: bytes) -> SigningIdentity:
-        """Read a private key of 32 raw bytes; ``ValueError`` for another length."""
-        return cls(Ed25519PrivateKey.from_private_bytes(data))
+    def from_private_bytes(
+        cls, data: bytes, *, kept_secrets: Mapping[bytes, bytes] | None = None
+    ) -> SigningIdentity:
+        """Read a private key.
+
+        Args:
+            data: 32 raw bytes.
+            kept_secrets: an earlier key's :meth:`own_secret` by purpose.
+
+        Returns:
+            The identity.
+
+        Raises:
+            ValueError: the key has another length.
+        """
+        return cls(Ed25519PrivateKey.from_private_bytes(data), kept_secrets=kept_secrets)
 
     def private_bytes(self) -> bytes:
         """Return the private key, 32 raw bytes, for the merchant's own disk."""
@@ -94,6 +114,8 @@ class SigningIdentity:
         Returns:
             64 bytes that only the holder of the private key can compute.
         """
+        if context in self._kept_secrets:
+            return self._kept_secrets[context]
         return self.sign(b"", context=context)
 
     def __repr__(self) -> str:

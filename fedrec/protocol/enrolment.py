@@ -104,7 +104,12 @@ class JoinFile(RosterUpdate):
     @property
     def update(self) -> RosterUpdate:
         """The roster and its statements alone."""
-        return RosterUpdate(roster=self.roster, vouches=self.vouches, rotations=self.rotations)
+        return RosterUpdate(
+            roster=self.roster,
+            witnesses=self.witnesses,
+            vouches=self.vouches,
+            rotations=self.rotations,
+        )
 
 
 def grouped(digest: str) -> str:

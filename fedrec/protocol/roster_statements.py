@@ -15,7 +15,7 @@ VOUCH_CONTEXT = b"fedrec/vouch/1"
 ROTATION_CONTEXT = b"fedrec/key-rotation/1"
 MAX_VOUCHES = MAX_PEERS
 MAX_ROTATIONS = MAX_PEERS // 4
-"""Most statements beside a roster. With more, the newest go along; older ones need an approval by hand."""
+"""Most statements beside a roster; of more exchanges of keys, the newest go with it."""
 MAX_OWN_ROTATIONS = 32
 """Most exchanges of keys in one merchant's enrolment file: the last ones."""
 

@@ -7,7 +7,7 @@ merchants counts them.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
@@ -23,6 +23,7 @@ from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Sch
 from fedrec.privacy.identity import verify
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
 from fedrec.server.message_exchange import Answer, Exchange, ExchangeSettings
@@ -55,6 +56,7 @@ class Attendance:
         receipts: the server's book of receipts.
         patient: whether the start waits for the whole cohort, up to ``timeout``.
         board: shows whose answers are waited for.
+        roster_update: returns the operator's roster and the merchants' statements; None without one.
 
     Attributes:
         nodes: node ids of the merchants and witnesses that have joined, by name; one stays here while it is
@@ -76,6 +78,7 @@ class Attendance:
     receipts: ReceiptBook
     patient: bool = True
     board: ReplyBoard = field(default_factory=ReplyBoard)
+    roster_update: Callable[[], RosterUpdate | None] = lambda: None
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
     closed_by: set[str] = field(default_factory=set)
@@ -219,6 +222,16 @@ class Attendance:
         """The names of all merchants, and of the witnesses with a seat."""
         return frozenset(peer.name for peer in self.plan.roster + self.plan.seated_witnesses)
 
+    def _request(self) -> JoinRequest:
+        """Return the request to join, with the operator's roster if that is still the plan's."""
+        update = self.roster_update()
+        if update is not None and (update.roster, update.witnesses) != (
+            self.plan.roster,
+            self.plan.witnesses,
+        ):
+            update = None
+        return JoinRequest(plan=self.plan, update=update)
+
     def _due(self, present: set[int]) -> list[int]:
         """Return the nodes that haven't joined and are to be asked now."""
         return [node for node in sorted(present - set(self.nodes.values())) if self._pauses.is_due(node)]
@@ -236,7 +249,7 @@ class Attendance:
             The reasons why the others didn't answer.
 
         """
-        names, shared = self.signer.names(), pack(JoinRequest(plan=self.plan))
+        names, shared = self.signer.names(), pack(self._request())
         expected = self._expected
         now = time.monotonic()
         for node in asked:

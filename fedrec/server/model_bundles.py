@@ -129,7 +129,12 @@ class BundleOffers:
     def _may_have(self, key: bytes, training: Training) -> bool:
         mine = [entry for entry in self._home.enrolled() if flower_key(entry.node_key) == key]
         roster = {(peer.name, peer.signing_key) for peer in training.plan().roster}
-        return any((entry.name, entry.signing_key) in roster for entry in mine)
+        book = self._home.statements()
+        return any(
+            (entry.name, key) in roster
+            for entry in mine
+            for key in (entry.signing_key, *book.earlier_keys(entry.signing_key))
+        )
 
     def _offer(self, training_id: str, folder: Path) -> SignedBundleOffer:
         # One at a time: a large graph is hashed once, not by each who waits for it.

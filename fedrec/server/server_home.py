@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
@@ -16,6 +17,7 @@ from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
 from fedrec.protocol.plan import Peer, Unit, roster_fingerprint
+from fedrec.protocol.roster_statements import RosterUpdate, SignedVouch, federation_id
 from fedrec.protocol.tls import Certificates
 from fedrec.server.certificates import (
     check_certificates,
@@ -24,6 +26,7 @@ from fedrec.server.certificates import (
     renew_server_certificate,
 )
 from fedrec.server.node_keys import flower_key
+from fedrec.server.statement_book import StatementBook
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
 JOIN_FILE = "join.json"
@@ -214,18 +217,58 @@ class ServerHome:
         """Return the fingerprint of the roster and its witnesses, as plans have it."""
         return roster_fingerprint(self.roster(), self.witnesses())
 
-    def enroll(self, enrolment: Enrolment) -> str:
-        """Add a merchant or a witness, or renew one under its own signing key.
+    @property
+    def statements_file(self) -> Path:
+        """What merchants state about keys: vouches, and exchanges of their own."""
+        return self.folder / "roster-statements.json"
+
+    def statements(self) -> StatementBook:
+        """Read what merchants state about keys; ``ServiceError`` if the file can't be used."""
+        return StatementBook.read(self.statements_file)
+
+    def update(self) -> RosterUpdate | None:
+        """Return the roster with the merchants' statements; None if nobody is enrolled."""
+        if not (self.folder / "roster.json").exists() or not self.enrolled():
+            return None
+        return self.statements().update(self.roster(), self.witnesses())
+
+    def vouch(self, signed: SignedVouch) -> None:
+        """Add a merchant's vouch for another one to the roster; raise ``ConfigError`` if it can't count."""
+        book = self.statements().with_vouch(
+            signed,
+            enrolled=self.enrolled(),
+            roster=self.roster(),
+            federation=federation_id(
+                authority=self.authority.read_text("ascii"), server_key=self.identity().public.hex()
+            ),
+            today=datetime.now(UTC).date(),
+        )
+        book.write(self.statements_file)
+        self._write_roster(list(self.enrolled()))
+
+    def exchanges_key(self, enrolment: Enrolment) -> bool:
+        """Return whether an enrolment file has another identity key than the one enrolled by its name."""
+        stated = enrolment.statement
+        return any(
+            entry.name == stated.name and entry.signing_key != stated.signing_key for entry in self.enrolled()
+        )
+
+    def enroll(self, enrolment: Enrolment, *, new_key: bool = False) -> str:
+        """Add a merchant or a witness, or renew one under its key or one that it was exchanged for.
+
+        Args:
+            enrolment: the merchant's enrolment.
+            new_key: whether the merchant confirmed, by another channel, that it exchanged its identity key.
 
         Returns:
             The roster's new fingerprint.
 
         Raises:
-            ConfigError: the signature doesn't verify, Flower can't use the node key, the node key was
-                replaced or revoked before, or the name or a key is taken.
+            ConfigError: a signature doesn't verify, Flower can't use the node key, a key was replaced or
+                revoked before, or the name or a key is taken; or an exchange of keys isn't confirmed.
 
         """
-        statement = enrolment.statement
+        statement, book = enrolment.statement, self.statements()
         if not verify(
             bytes.fromhex(statement.signing_key),
             statement.canonical_bytes(),
@@ -235,10 +278,14 @@ class ServerHome:
             raise ConfigError(f"the enrolment of '{statement.name}' is not signed with the key that it names")
         others = [entry for entry in self.enrolled() if entry.name != statement.name]
         before = [entry for entry in self.enrolled() if entry.name == statement.name]
-        if before and before[0].signing_key != statement.signing_key:
-            raise ConfigError(
-                f"'{statement.name}' is enrolled with another key: revoke it first, if the merchant says so"
-            )
+        book.check_key(enrolment)
+        if self.exchanges_key(enrolment):
+            book = book.exchange(enrolment, before[0])
+            if not new_key:
+                raise ConfigError(
+                    f"'{statement.name}' has a new identity key, signed by the enrolled one: ask the "
+                    "merchant by another channel whether it exchanged its key, then confirm with --new-key"
+                )
         if before and before[0].role != statement.role:
             raise ConfigError(
                 f"'{statement.name}' is enrolled as a {before[0].role}: revoke it first, to enrol it as a "
@@ -255,6 +302,7 @@ class ServerHome:
         for entry in others:
             if statement.signing_key == entry.signing_key or node_key == flower_key(entry.node_key):
                 raise ConfigError(f"a key of '{statement.name}' is enrolled as '{entry.name}' already")
+        book.write(self.statements_file)
         return self._write_roster([*others, statement])
 
     def revoke(self, name: str) -> str:
@@ -270,6 +318,7 @@ class ServerHome:
         left = [entry for entry in self.enrolled() if entry.name != name]
         if len(left) == len(self.enrolled()):
             raise ConfigError(f"no merchant or witness '{name}' is enrolled here")
+        self.statements().without(name).write(self.statements_file)
         return self._write_roster(left)
 
     def _retired(self) -> frozenset[str]:
@@ -305,8 +354,7 @@ class ServerHome:
                 address=self.settings()[0],
                 authority=self.authority.read_text("ascii"),
                 server_key=self.identity().public.hex(),
-                roster=roster,
-                witnesses=self.witnesses(),
+                **dict(self.statements().update(roster, self.witnesses())),
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
         return self.fingerprint()

@@ -167,6 +167,7 @@ class Session:
             timeout=self.pace.timeout,
             grace=self.pace.grace,
             refusals=self.refusals,
+            roster_update=self.home.update,
         )
 
     def run(self, runner: TrainingRunner, context: Context) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance
 from fedrec.server.checkpoint import Checkpoint
@@ -44,6 +45,7 @@ class TrainingRunner:
         timeout: in seconds, how long each exchange waits for the minimum of replies.
         grace: how long it then waits for the other replies; None waits for them up to ``timeout``.
         refusals: collects refusals: where, and why.
+        roster_update: returns the operator's roster and the merchants' statements; None without one.
 
     Attributes:
         board: whose replies are waited for now.
@@ -61,6 +63,7 @@ class TrainingRunner:
     grace: GracePeriod | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     board: ReplyBoard = field(init=False)
+    roster_update: Callable[[], RosterUpdate | None] = lambda: None
 
     def __post_init__(self) -> None:
         self._derived = derive(self.plan)
@@ -75,6 +78,7 @@ class TrainingRunner:
             receipts=self.receipts,
             patient=self.grace is None,
             board=self.board,
+            roster_update=self.roster_update,
         )
 
     @property

@@ -12,7 +12,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import StoredRefusal, read_store
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.privacy.accounting.ledger_head import head_path, read_head
+from fedrec.privacy.accounting.ledger_reader import read_checked_head
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
@@ -94,7 +94,7 @@ def evidence_of_client(folder: Path, *, discloses_data: bool = False) -> tuple[E
     finally:
         store.close()
     refused = read_store(home.store).refusals
-    head = read_head(head_path(home.ledger), public=identity.public, verify=verify)
+    head = read_checked_head(home.ledger, public=identity.public, verify=verify)
     receipts: tuple[Receipt, ...] = () if head is None or head.receipt is None else (head.receipt,)
     record = MerchantRecord(
         name=home.settings().name,

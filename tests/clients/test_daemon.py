@@ -210,7 +210,7 @@ def test_a_server_of_another_authority_is_named_in_the_log_and_told_nothing(
 
 
 def rotate(home: MerchantHome, *options: str) -> str:
-    shown = CliRunner().invoke(client.app, ["rotate", "--home", str(home.folder), *options])
+    shown = CliRunner().invoke(client.app, ["rotate", "--node-key", "--home", str(home.folder), *options])
     assert shown.exit_code == 0, shown.exception
     return shown.output
 

@@ -18,6 +18,7 @@ from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.accounting import ledger_receipts
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count
+from fedrec.privacy.accounting.key_rotation import KeyRotation, rotation_holds
 from fedrec.privacy.accounting.ledger_chain import LedgerChain
 from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import (
@@ -25,13 +26,16 @@ from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     CountEntry,
     Epsilons,
+    RotationEntry,
     Signer,
     Verification,
     Verifier,
+    rotations,
 )
 from fedrec.privacy.accounting.ledger_reader import read_entries, verify_file
 from fedrec.privacy.accounting.ledger_view import LedgerView
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
+from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.statements import HeadMoment, Receipt, SignedLedgerHead
 
 __all__ = [
@@ -209,6 +213,33 @@ class Ledger(LedgerView):
             if self._chain.history.has_answer(answer.training_id, answer.round_number):
                 raise RefusedError(f"round {answer.round_number} already has an answer: it isn't tried again")
             return self._chain.append(self._chain.history.new_answer(answer))
+
+    def rotate(self, signed: SignedRotation, *, signer: Signer) -> RotationEntry:
+        """Record the exchange of the merchant's identity key; what was spent stays spent.
+
+        Args:
+            signed: the exchange, signed by both keys.
+            signer: the merchant's identity from now on.
+
+        Returns:
+            The exchange's entry, which is on disk.
+
+        Raises:
+            LedgerError: the exchange doesn't lead from the present key to the new one or was made before, the
+                ledger is closed, or the disk fails.
+        """
+        with self._chain.mutex:
+            self._chain.check_open()
+            stated, entries = signed.statement, self._chain.history.entries
+            used = {rotation.old_key for rotation in rotations(entries)}
+            if (
+                (stated.old_key, stated.new_key) != (self._chain.signer.public.hex(), signer.public.hex())
+                or stated.new_key in used
+                or not rotation_holds(signed, verify=self._chain.verify)
+            ):
+                raise LedgerError("ledger: this exchange of keys doesn't follow from the present key.")
+            entry = self._chain.history.new_rotation(KeyRotation.of(signed))
+            return self._chain.rotate(entry, signer=signer)
 
     def _check_unit(self, charge: Charge) -> None:
         # An epsilon holds for one unit. A bound for photos doesn't bound a product with several photos, and

@@ -12,6 +12,7 @@ from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     NewEntry,
+    RotationEntry,
     Row,
     Signer,
     Verification,
@@ -85,7 +86,7 @@ class LedgerChain:
         if not outcome.ok:
             raise LedgerError(f"ledger: {self.path} is broken or of another merchant: {outcome.reason}.")
         openings = self._file.openings()
-        head = read_head(head_path(self.path), public=public, verify=self.verify)
+        head = read_head(head_path(self.path), public=public, verify=self.verify, entries=entries)
         history = History()
         for entry in entries:
             version = None
@@ -138,15 +139,34 @@ class LedgerChain:
         Raises:
             LedgerError: the disk fails; the entry may have been written.
         """
+        return self._append(entry, opening, signer=self.signer)
+
+    def rotate(self, entry: RotationEntry, *, signer: Signer) -> RotationEntry:
+        """Write an exchange of keys, signed by the old key; the new one signs the head and what follows.
+
+        Args:
+            entry: the unsigned entry, next in the chain.
+            signer: the merchant's identity from now on.
+
+        Returns:
+            The signed entry; it and its head are on disk.
+
+        Raises:
+            LedgerError: the disk fails; the entry may have been written.
+        """
+        return self._append(entry, None, signer=signer)
+
+    def _append(self, entry: NewEntry, opening: Opening | None, *, signer: Signer) -> NewEntry:
         written, row = to_row(entry, previous=self.head()[1], signer=self.signer)
-        self._write(row, opening)
+        self._write(row, opening, exchanges_keys=signer is not self.signer)
+        self.signer = signer
         self.history.add(written, version=None if opening is None else opening.version)
         self._write_head()
         return written
 
-    def _write(self, row: Row, opening: Opening | None) -> None:
+    def _write(self, row: Row, opening: Opening | None, *, exchanges_keys: bool) -> None:
         try:
-            self._file.append(row, opening)
+            self._file.append(row, opening, exchanges_keys=exchanges_keys)
         except sqlite3.Error as error:
             self._recover()
             raise LedgerError(f"ledger: {self.path} cannot be written ({error}).") from error

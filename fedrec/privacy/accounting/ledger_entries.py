@@ -1,7 +1,7 @@
 """Encode, parse and check the entries of a ledger and their chain of hashes and signatures.
 
 An entry's hash is SHA-256 over the previous hash and the entry's canonical JSON. The chain starts from the
-merchant's public key, and every hash is signed. Nothing here writes to disk.
+merchant's first public key, and every hash is signed by the key of that time. Nothing here writes to disk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,34 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count
+from fedrec.privacy.accounting.key_rotation import KeyRotation, Verifier, first_key, rotation_fault
+
+__all__ = [
+    "SELECT",
+    "SIGNING_CONTEXT",
+    "AnswerEntry",
+    "ChargeEntry",
+    "CountEntry",
+    "Entry",
+    "Epsilons",
+    "NewEntry",
+    "RotationEntry",
+    "Row",
+    "Signer",
+    "SpendingEntry",
+    "Verification",
+    "Verifier",
+    "charges",
+    "check_rows",
+    "finite",
+    "genesis",
+    "key_after",
+    "last_count",
+    "payload_of",
+    "rotations",
+    "spending",
+    "to_row",
+]
 
 SIGNING_CONTEXT = b"fedrec/ledger/1"
 SELECT = "SELECT sequence, key, payload, hash, signature FROM entries ORDER BY sequence"
@@ -39,24 +67,6 @@ class Signer(Protocol):
 
         Returns:
             The signature.
-        """
-        ...
-
-
-class Verifier(Protocol):
-    """Interface of a function that checks a signature, such as ``fedrec.privacy.identity.verify``."""
-
-    def __call__(self, public: bytes, message: bytes, signature: bytes, *, context: bytes) -> bool:
-        """Check a signature.
-
-        Args:
-            public: the public key, 32 bytes.
-            message: the signed bytes.
-            signature: the signature.
-            context: domain separation: what the signature is for.
-
-        Returns:
-            Whether the key signed the message for the context.
         """
         ...
 
@@ -143,9 +153,16 @@ class AnswerEntry(_Link):
     answer: Answer
 
 
-Entry: TypeAlias = ChargeEntry | CountEntry | AnswerEntry
+@dataclass(frozen=True)
+class RotationEntry(_Link):
+    """Entry of an exchange of the merchant's key, the last one that the old key signs."""
+
+    rotation: KeyRotation
+
+
+Entry: TypeAlias = ChargeEntry | CountEntry | AnswerEntry | RotationEntry
 SpendingEntry: TypeAlias = ChargeEntry | CountEntry
-NewEntry = TypeVar("NewEntry", ChargeEntry, CountEntry, AnswerEntry)
+NewEntry = TypeVar("NewEntry", ChargeEntry, CountEntry, AnswerEntry, RotationEntry)
 
 
 def charges(entries: Iterable[Entry]) -> list[ChargeEntry]:
@@ -155,7 +172,27 @@ def charges(entries: Iterable[Entry]) -> list[ChargeEntry]:
 
 def spending(entries: Iterable[Entry]) -> list[SpendingEntry]:
     """Return the entries that cost privacy, in order."""
-    return [entry for entry in entries if not isinstance(entry, AnswerEntry)]
+    return [entry for entry in entries if isinstance(entry, ChargeEntry | CountEntry)]
+
+
+def rotations(entries: Iterable[Entry]) -> list[KeyRotation]:
+    """Return the exchanges of the merchant's key, in order."""
+    return [entry.rotation for entry in entries if isinstance(entry, RotationEntry)]
+
+
+def key_after(entries: Sequence[Entry], count: int, *, public: bytes) -> bytes:
+    """Return the merchant's key after the first entries of a checked chain, which signs what comes next.
+
+    Args:
+        entries: the chain.
+        count: number of entries.
+        public: the merchant's key after all entries, 32 bytes.
+
+    Returns:
+        The public key, 32 bytes.
+    """
+    later = rotations(entries[count:])
+    return bytes.fromhex(later[0].old_key) if later else public
 
 
 def last_count(entries: Sequence[Entry]) -> Count | None:
@@ -195,7 +232,9 @@ def _chain(previous: bytes, payload: str) -> bytes:
 
 
 def _key(entry: Entry) -> str:
-    return entry.answer.key if isinstance(entry, AnswerEntry) else entry.cost.key
+    if isinstance(entry, AnswerEntry):
+        return entry.answer.key
+    return entry.rotation.key if isinstance(entry, RotationEntry) else entry.cost.key
 
 
 def payload_of(entry: Entry) -> str:
@@ -213,6 +252,8 @@ def payload_of(entry: Entry) -> str:
     body: dict[str, Any] = {"sequence": entry.sequence, "created_at": entry.created_at}
     if isinstance(entry, AnswerEntry):
         body |= {"kind": "answer", "answer": asdict(entry.answer)}
+    elif isinstance(entry, RotationEntry):
+        body |= {"kind": "rotation", "rotation": asdict(entry.rotation)}
     else:
         body |= {"accountants": entry.accountants, "epsilons": asdict(entry.epsilons)}
         if isinstance(entry, CountEntry):
@@ -279,6 +320,8 @@ def _from_row(row: Row) -> Entry:
     entry: Entry
     if kind == "answer":
         entry = AnswerEntry(*position, answer=_parsed(Answer, body.get("answer")))
+    elif kind == "rotation":
+        entry = RotationEntry(*position, rotation=_parsed(KeyRotation, body.get("rotation")))
     elif kind in ("charge", "count"):
         accountants = str(body.get("accountants"))
         epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
@@ -304,13 +347,15 @@ def check_rows(rows: Iterable[Row], *, public: bytes, verify: Verifier) -> tuple
 
     Args:
         rows: the database rows, in order.
-        public: the merchant's public key, 32 bytes.
+        public: the merchant's public key now, 32 bytes.
         verify: function that checks a signature.
 
     Returns:
         The outcome, and the entries before the first invalid one.
     """
-    previous = genesis(public)
+    rows = list(rows)
+    key = first_key(rows, public=public)
+    previous, seen = genesis(key), {key}
     entries: list[Entry] = []
     for number, row in enumerate(rows, start=1):
         entry, reason = None, ""
@@ -320,12 +365,20 @@ def check_rows(rows: Iterable[Row], *, public: bytes, verify: Verifier) -> tuple
                 reason = f"an entry is missing before number {entry.sequence}"
             elif _chain(previous, row[2]) != entry.hash:
                 reason = "its hash doesn't follow from the entry before it"
-            elif not verify(public, entry.hash, entry.signature, context=SIGNING_CONTEXT):
+            elif not verify(key, entry.hash, entry.signature, context=SIGNING_CONTEXT):
                 reason = "its signature is not this merchant's"
+            elif isinstance(entry, RotationEntry):
+                reason = rotation_fault(entry.rotation, key=key, seen=seen, verify=verify)
+                key = bytes.fromhex(entry.rotation.new_key)
+                seen.add(key)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = f"it cannot be read: {error}"
         if entry is None or reason:
             return Verification(False, len(entries), number, f"entry {number}: {reason}"), entries
         entries.append(entry)
         previous = entry.hash
+    if key != public:
+        number = len(entries) + 1
+        reason = "the ledger ends with another key than this merchant's: one of the two is an older copy"
+        return Verification(False, len(entries), number, f"entry {number}: {reason}"), entries
     return Verification(True, len(entries), None, "every entry follows and is signed"), entries

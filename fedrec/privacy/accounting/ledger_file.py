@@ -15,7 +15,8 @@ from fedrec.privacy.accounting.ledger_entries import SELECT, Row
 from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, head_path
 
 SELECT_OPENINGS = "SELECT sequence, salt, version FROM opening ORDER BY sequence"
-_VERSION = 2
+_VERSION, _WITH_ROTATIONS = 2, 3
+"""The format, and that of a ledger with an exchange of keys, which earlier versions can't read."""
 _SCHEMA = (
     "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL,"
     " hash BLOB NOT NULL, signature BLOB NOT NULL)",
@@ -79,9 +80,10 @@ class LedgerFile:
         version = self._connect().execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             raise LedgerError(f"ledger: {self.path} is empty: it is not a ledger. {LOST_LEDGER_HELP}")
-        if version != _VERSION:
+        if version not in (_VERSION, _WITH_ROTATIONS):
             raise LedgerError(
-                f"ledger: {self.path} has format {version}, but this version of fedrec reads {_VERSION}; "
+                f"ledger: {self.path} has format {version}, but this version of fedrec reads {_VERSION} and "
+                f"{_WITH_ROTATIONS}; "
                 "use the version that wrote it."
             )
 
@@ -112,12 +114,13 @@ class LedgerFile:
         rows = self._opened().execute(SELECT_OPENINGS)
         return {sequence: Opening(bytes(salt), version) for sequence, salt, version in rows}
 
-    def append(self, row: Row, opening: Opening | None) -> None:
+    def append(self, row: Row, opening: Opening | None, *, exchanges_keys: bool = False) -> None:
         """Append an entry; it is on disk when this returns.
 
         Args:
             row: the entry's columns.
             opening: the opening of its data commitment; None for an entry without one.
+            exchanges_keys: whether later entries are signed by another key.
         """
         connection = self._opened()
         connection.execute("BEGIN IMMEDIATE")
@@ -127,6 +130,8 @@ class LedgerFile:
             connection.execute(
                 "INSERT INTO opening VALUES (?, ?, ?)", (row[0], opening.salt, opening.version)
             )
+        if exchanges_keys:
+            connection.execute(f"PRAGMA user_version = {_WITH_ROTATIONS}")
         self._on_event("inserted")
         connection.execute("COMMIT")
         self._on_event("committed")

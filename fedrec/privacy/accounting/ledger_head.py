@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.ledger_entries import Entry, Signer, Verifier, genesis
+from fedrec.privacy.accounting.ledger_entries import Entry, Signer, Verifier, genesis, key_after
 from fedrec.protocol.schema import Hash, Signature, Strict
 from fedrec.protocol.statements import Receipt
 
@@ -107,13 +107,14 @@ def write_head(
         raise LedgerError(f"ledger: {path} cannot be written ({error.strerror}).") from error
 
 
-def read_head(path: Path, *, public: bytes, verify: Verifier) -> Head | None:
-    """Read a head file and check its signature.
+def read_head(path: Path, *, public: bytes, verify: Verifier, entries: Sequence[Entry] = ()) -> Head | None:
+    """Read a head file and check its signature, by the merchant's key after the last entry of the head.
 
     Args:
         path: the head file.
-        public: the merchant's public key, 32 bytes.
+        public: the merchant's public key now, 32 bytes.
         verify: function that checks a signature.
+        entries: the ledger's entries, with the merchant's earlier keys.
 
     Returns:
         The head; None if there is no file.
@@ -129,9 +130,8 @@ def read_head(path: Path, *, public: bytes, verify: Verifier) -> Head | None:
         return None
     except (OSError, ValidationError) as error:
         raise LedgerError(f"ledger: the head file {path} cannot be read ({type(error).__name__}).") from error
-    if not verify(
-        public, signed.head.canonical_bytes(), bytes.fromhex(signed.signature), context=HEAD_CONTEXT
-    ):
+    key = key_after(entries, signed.head.entries, public=public)
+    if not verify(key, signed.head.canonical_bytes(), bytes.fromhex(signed.signature), context=HEAD_CONTEXT):
         raise LedgerError(f"ledger: the head file {path} is not signed by this merchant.")
     return signed.head
 

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 from fedrec.privacy.accounting.accountant_registry import ledger_accountants
 from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count, answer_key
+from fedrec.privacy.accounting.key_rotation import KeyRotation
 from fedrec.privacy.accounting.ledger_entries import (
     AnswerEntry,
     ChargeEntry,
     CountEntry,
     Entry,
     Epsilons,
+    RotationEntry,
     charges,
     last_count,
 )
@@ -53,8 +55,10 @@ class History:
         if isinstance(entry, ChargeEntry):
             self._charges[entry.charge.key] = entry
             self._version = version
-        elif not isinstance(entry, CountEntry):
+        elif isinstance(entry, AnswerEntry):
             self._answers.add(entry.answer.key)
+            return
+        elif isinstance(entry, RotationEntry):
             return
         self.lifetime.add(entry.cost)
 
@@ -136,6 +140,10 @@ class History:
     def new_answer(self, answer: Answer) -> AnswerEntry:
         """Build the unsigned entry of an answer."""
         return AnswerEntry(*self._next_position(), answer=answer)
+
+    def new_rotation(self, rotation: KeyRotation) -> RotationEntry:
+        """Build the unsigned entry of an exchange of keys."""
+        return RotationEntry(*self._next_position(), rotation=rotation)
 
     def _next_position(self) -> tuple[int, str, bytes, bytes]:
         """Return the next position in the chain, dated no earlier than the last entry.

@@ -10,7 +10,7 @@ from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.ledger_entries import SELECT, Entry, Row, Verification, Verifier, check_rows
 from fedrec.privacy.accounting.ledger_file import SELECT_OPENINGS
-from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP
+from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, Head, head_path, read_head
 
 
 def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verification, list[Entry]]:
@@ -35,6 +35,24 @@ def read_entries(path: Path, *, public: bytes, verify: Verifier) -> tuple[Verifi
     if outcome.ok and not entries:
         raise LedgerError(f"ledger: {path} holds no entry: it is not a ledger. {LOST_LEDGER_HELP}")
     return outcome, entries
+
+
+def read_checked_head(path: Path, *, public: bytes, verify: Verifier) -> Head | None:
+    """Read the head file of a ledger file and check its signature.
+
+    Args:
+        path: the SQLite file.
+        public: the merchant's public key, 32 bytes.
+        verify: function that checks a signature.
+
+    Returns:
+        The head; None if there is no head file.
+
+    Raises:
+        LedgerError: a file can't be read, or this merchant didn't sign the head.
+    """
+    _, entries = read_entries(path, public=public, verify=verify)
+    return read_head(head_path(path), public=public, verify=verify, entries=entries)
 
 
 def read_openings(path: Path) -> dict[int, Opening]:
@@ -62,6 +80,22 @@ def _select(path: Path, query: str) -> list[Row]:
             connection.close()
     except sqlite3.Error as error:
         raise LedgerError(f"ledger: {path} cannot be read as a ledger ({error}).") from error
+
+
+def ends_with_key(path: Path, public: bytes) -> bool:
+    """Tell whether a ledger's last exchange of keys led to a key; the chain isn't checked.
+
+    Args:
+        path: the SQLite file.
+        public: the public key, 32 bytes.
+
+    Returns:
+        Whether it did; False if there is no such file or no exchange.
+    """
+    if not path.is_file():
+        return False
+    rows = _select(path, "SELECT key FROM entries WHERE key LIKE 'rotation/%' ORDER BY sequence")
+    return bool(rows) and rows[-1][0] == f"rotation/{public.hex()}"
 
 
 def in_use(path: Path) -> bool:

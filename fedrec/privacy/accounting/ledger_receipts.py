@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedrec.errors import LedgerError, ProtocolError
 from fedrec.privacy.accounting.ledger_chain import LedgerChain
+from fedrec.privacy.accounting.ledger_entries import key_after
 from fedrec.privacy.accounting.ledger_head import check_receipt
 from fedrec.protocol.statements import (
     LEDGER_HEAD_CONTEXT,
@@ -58,8 +59,11 @@ def accept_receipt(chain: LedgerChain, receipt: Receipt) -> None:
     """
     chain.check_open()
     head = receipt.head
+    # A head is signed by the key after its entry. One that this ledger lacks may be of the present key alone:
+    # whoever has an earlier key could otherwise make up a receipt that stops this ledger.
+    after = _position(chain, receipt) or len(chain.history.entries)
     if not chain.verify(
-        chain.signer.public,
+        key_after(chain.history.entries, after, public=chain.signer.public),
         head.statement.canonical_bytes(),
         bytes.fromhex(head.signature),
         context=LEDGER_HEAD_CONTEXT,

@@ -73,7 +73,7 @@ class BundledLedger:
             costs=tuple(
                 entry
                 for row in merchant["entries"]
-                if (entry := json.loads(row["payload"]))["kind"] != "answer"
+                if (entry := json.loads(row["payload"]))["kind"] in ("charge", "count")
             ),
             policies={sha256_hex(text.encode()): json.loads(text) for text in merchant["policies"]},
             receipts=len(merchant["receipts"]),

@@ -12,6 +12,8 @@ runs these checks:
   payload, and is signed by the merchant's key. Numbers have no gap, no (training, round, step) occurs twice,
   and dates don't decrease. All receipts (ledger heads that the merchant signed and the server countersigned)
   must match an entry, which detects a ledger restored from an older state and entries cut from its end.
+- ``keys.py``, the exchanges of the merchant's key: both keys signed each, and the entries after it are signed
+  by the new one. No key is in two merchants' ledgers.
 - ``charge_checks.py``, each charge: its sensitivity follows from grid, dimension and beta, its noise from the
   planned noise multiplier, and all of it from its training's plan.
 - ``policy_checks.py``, the merchant's policies: no charge breaks a rule that was in force.

@@ -203,7 +203,7 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
         if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
             yield Problem(number, "the first round's model is not the one that the plan names")
         keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
-        if keys.get(merchant.name) != merchant.public:
+        if keys.get(merchant.name) != merchant.key_of(number):
             yield Problem(number, "the plan's roster has another key for this merchant")
     if without:
         merchant.gaps.append(

@@ -12,6 +12,7 @@ from .bundle_statements import STATEMENTS
 from .charge_checks import check_against_plans, check_charges, check_plan
 from .encoding import canonical, parsed, signed, utc
 from .epsilon_checks import check_epsilons
+from .keys import check_last_key, check_shared_keys
 from .ledger import charges_of, check_chain, check_openings, check_receipts, costs_of
 from .outcome import (
     NAME,
@@ -135,12 +136,14 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     for merchant in merchants:
         outcome.keys[f"merchant {merchant.name}"] = merchant.public[:64]
         found = _merchant(merchant, plans=plans, servers=servers, made_at=made_at)
-        if merchant.public != anchors.merchants.get(merchant.name, merchant.public):
+        # The keys of a valid chain follow from each other: the exchanges between them are signed.
+        if anchors.merchants.get(merchant.name, merchant.public) not in {key for _, key in merchant.keys}:
             found.append(Problem(None, "its key is not the one that was given"))
         if not outcome.fail(merchant.name, found):
             outcome.lines.append(f"{merchant.name}: {_summary_line(merchant)}")
         outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
         outcome.alarms += _alarms(merchant)
+    problems += problems_of(check_shared_keys(merchants))
     problems += problems_of(_check_model(merchants))
     outcome.exposures += _exposures(plans)
     report = body["attachments"].get("report")
@@ -215,6 +218,8 @@ def _merchant(
     """Run all checks of one merchant, and return all problems, so that the first entry can be named."""
     problems = problems_of(check_chain(merchant, made_at=made_at))
     whole = not problems
+    if whole:
+        problems += problems_of(check_last_key(merchant))
     problems += problems_of(check_receipts(merchant, servers=servers, plans=plans))
     problems += problems_of(check_openings(merchant))
     problems += problems_of(check_charges(merchant.entries))
@@ -243,6 +248,9 @@ def _summary_line(merchant: Merchant) -> str:
         said.append(f"that delta alone allows a whole {count['unit']} of {count['size']} to be shown")
     if charged and not merchant.versions:
         said.append("photos' versions are not disclosed, so the rule 'changed_data' was not checked")
+    if len(merchant.keys) > 1:
+        exchanges = len(merchant.keys) - 1
+        said.append(f"its key was exchanged {exchanges} time{'' if exchanges == 1 else 's'}, each signed")
     if merchant.covered:
         beyond = len(entries) - merchant.covered
         said.append(

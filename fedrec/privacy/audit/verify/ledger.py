@@ -11,6 +11,7 @@ from typing import Any
 
 from .encoding import canonical, parsed, signed, utc
 from .epsilons import MOST_STEPS
+from .keys import FIELDS, first_key, rotation_fault
 from .modes import CLIPPINGS, MODES
 from .outcome import UNREADABLE, Merchant, Problem
 
@@ -58,7 +59,10 @@ _FIELDS = {
     "charge": {"sequence", "created_at", "kind", "accountants", "epsilons", "charge", "data"},
     "count": {"sequence", "created_at", "kind", "accountants", "epsilons", "count"},
     "answer": {"sequence", "created_at", "kind", "answer"},
+    "rotation": {"sequence", "created_at", "kind", "rotation"},
 }
+_CONTENTS = {"charge": _CHARGE, "count": _COUNT, "answer": _ANSWER, "rotation": FIELDS}
+_COSTS = ("charge", "count")
 ROUNDING_VARIANCE = 9.0
 """With this subtracted from a discrete Gaussian's variance, a continuous Gaussian's PLD bounds its own."""
 _DIGITS = re.compile(r"[0-9a-f]{64}")
@@ -71,7 +75,7 @@ def check_chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
     """Check the chain, and parse the entries into ``merchant.entries`` up to the first that isn't valid.
 
     Args:
-        merchant: the merchant.
+        merchant: the merchant; gets its entries and its keys.
         made_at: when the bundle was made.
 
     Yields:
@@ -80,7 +84,8 @@ def check_chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
     Raises:
         ValueError: the merchant's public key is not hexadecimal.
     """
-    public = bytes.fromhex(merchant.public)
+    merchant.keys.append((1, first_key(merchant)))
+    public = bytes.fromhex(merchant.keys[-1][1])
     previous = hashlib.sha256(b"fedrec/ledger/genesis/1" + public).digest()
     keys: set[tuple[Any, ...]] = set()
     before, unit, counts = datetime.min.replace(tzinfo=UTC), "", 0
@@ -115,10 +120,14 @@ def check_chain(merchant: Merchant, *, made_at: datetime) -> Iterator[Problem]:
             f"it is dated {written}, before the entry before it": moment < before,
             f"it is dated {written}, after the bundle was made": moment > made_at,
             f"it protects a {about.get('unit')}, those before it a {unit}: their epsilons don't add up": (
-                kind != "answer" and unit not in ("", about["unit"])
+                kind in _COSTS and unit not in ("", about["unit"])
             ),
         }
         reason = next((reason for reason, holds in wrong.items() if holds), None)
+        if kind == "rotation" and reason is None:
+            reason = rotation_fault(merchant, about)
+            merchant.keys.append((number + 1, about["new_key"]))
+            public = bytes.fromhex(about["new_key"])
         if reason is not None:
             yield Problem(number, reason)
             return
@@ -133,6 +142,8 @@ def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     about = entry[entry["kind"]]
     if entry["kind"] == "count":
         return ("count", about["number"])
+    if entry["kind"] == "rotation":
+        return ("rotation", about["new_key"])
     return (entry["kind"], *round_of(about), about.get("step"))
 
 
@@ -143,7 +154,7 @@ def charges_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def costs_of(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the entries that spend privacy: charges and counts."""
-    return [entry for entry in entries if entry["kind"] != "answer"]
+    return [entry for entry in entries if entry["kind"] in _COSTS]
 
 
 def cost(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -197,7 +208,7 @@ def _check_form(entry: Any) -> None:
     kind = entry["kind"]
     if set(entry) != _FIELDS[kind]:
         raise ValueError("it has other fields")
-    about, fields = entry[kind], {"charge": _CHARGE, "count": _COUNT, "answer": _ANSWER}[kind]
+    about, fields = entry[kind], _CONTENTS[kind]
     if set(about) != set(fields):
         raise ValueError(f"its {kind} has other fields")
     for name, kinds in fields.items():
@@ -205,6 +216,8 @@ def _check_form(entry: Any) -> None:
             raise ValueError(f"{name} has a wrong type")
     if kind == "answer":
         ranges = {"round_number": about["round_number"] >= 1}
+    elif kind == "rotation":
+        ranges = {name: bool(_DIGITS.fullmatch(about[name])) for name in ("old_key", "new_key")}
     else:
         _check_epsilons_form(entry["epsilons"])
         ranges = _count_ranges(about) if kind == "count" else _charge_ranges(about)
@@ -285,9 +298,11 @@ def check_receipts(
         where = f"the receipt of round {stated['round_number']} of training {stated['training_id'][:16]}"
         at = places.get((_KINDS.get(stated["moment"]), *round_of(stated)))
         plan = plans.get(stated["training_id"])
+        confirmed = hashes.get(stated["head_hash"])
+        key = merchant.public if confirmed is None else merchant.key_of(confirmed["sequence"] + 1)
         signers = servers if plan is None else (plan["server_key"],)
         if stated["merchant"] != merchant.name or not signed(
-            bytes.fromhex(merchant.public),
+            bytes.fromhex(key),
             canonical(stated),
             head["signature"],
             context=b"fedrec/ledger-head/1",
@@ -300,18 +315,16 @@ def check_receipts(
             context=b"fedrec/ledger-receipt/1",
         ):
             yield Problem(at, f"{where} is not signed by the server's key")
-        elif stated["head_hash"] not in hashes:
+        elif confirmed is None:
             yield Problem(
                 at or len(merchant.entries) + 1,
                 f"the ledger lacks an entry that {where} is for: it was restored to an older state, changed, "
                 "or cut",
             )
-        elif not _is_of(hashes[stated["head_hash"]], stated):
-            yield Problem(
-                hashes[stated["head_hash"]]["sequence"], f"{where} is for an entry of another round"
-            )
+        elif not _is_of(confirmed, stated):
+            yield Problem(confirmed["sequence"], f"{where} is for an entry of another round")
         else:
-            merchant.covered = max(merchant.covered, hashes[stated["head_hash"]]["sequence"])
+            merchant.covered = max(merchant.covered, confirmed["sequence"])
 
 
 _KINDS = {"charged": "charge", "answered": "answer"}

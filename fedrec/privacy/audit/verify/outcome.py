@@ -108,11 +108,12 @@ class Merchant:
 
     Attributes:
         name: the merchant's name.
-        public: its public key, 64 hexadecimal digits.
+        public: its public key now, 64 hexadecimal digits.
         raw: its part of the bundle, as parsed from JSON.
         entries: its ledger entries, up to the first that isn't valid.
         covered: number of the last entry that a receipt is for; 0 for none.
         versions: disclosed version of the photos, by number of the entry.
+        keys: its keys, each with the number of the first entry that it signs.
         gaps: what could not be checked since parts are missing.
     """
 
@@ -123,6 +124,11 @@ class Merchant:
     covered: int = 0
     versions: dict[int, str] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
+    keys: list[tuple[int, str]] = field(default_factory=list)
+
+    def key_of(self, number: int) -> str:
+        """Return the key that signs an entry, by its number; for one that isn't there, the last key."""
+        return next((key for start, key in reversed(self.keys) if start <= number), self.public)
 
 
 def problems_of(check: Iterator[Problem]) -> list[Problem]:

@@ -1,0 +1,103 @@
+"""Implement ``fedrec client rotate`` and ``fedrec client vouch``: a merchant's own keys, and its word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.cli.confirmation import confirm_by_hand
+from fedrec.clients.identity_rotation import rotate_identity
+from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
+from fedrec.clients.vouching import LONGEST_DAYS, check_enrolment, vouch_for
+from fedrec.errors import ConfigError
+from fedrec.protocol.enrolment import Enrolment, grouped, read_file
+
+Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
+_HOME = Path("fedrec-client")
+
+
+def rotate(
+    home: Home = _HOME,
+    node_key_only: Annotated[
+        bool,
+        typer.Option(
+            "--node-key", help="Exchange the node key alone: the daemon may run, and a training may be open."
+        ),
+    ] = False,
+) -> None:
+    """Exchange the keys: the identity key (the ledger and its budget go on) and the node key.
+
+    Stop the daemon first, and between trainings. The old identity key signs the new one. The operator enrols
+    the new enrolment file, and the other merchants accept the new key by that signature. The node key stays
+    valid until the new one is enrolled.
+    """
+    opened = MerchantHome.open(home)
+    waiting = opened.next_node_key() is not None
+    if not node_key_only:
+        rotate_identity(opened)
+        typer.echo(f"The identity key is now {opened.identity().public.hex()}; the ledger goes on with it.")
+    opened.rotate()
+    if waiting:
+        typer.echo(
+            "The enrolment file made before is void: the operator must enrol this one, "
+            "even if the other was enrolled."
+        )
+    made = opened.folder / ENROLMENT_FILE
+    typer.echo(
+        f"Send {made} to the operator, who enrols it like the first one.\n"
+        f"fingerprint of the file: {grouped(read_file(made, Enrolment).fingerprint)}"
+    )
+    if not node_key_only:
+        typer.echo(
+            "Tell the operator by another channel that you exchanged the key: it confirms that with "
+            "'fedrec server enroll FILE --new-key'. Trainings that were planned before name the old key and "
+            "are refused."
+        )
+    typer.echo("The daemon switches to the new node key by itself once the server accepts it.")
+
+
+def vouch(
+    file: Annotated[Path, typer.Argument(help="The new merchant's enrolment file.")],
+    home: Home = _HOME,
+    confirm: Annotated[
+        str | None,
+        typer.Option("--fingerprint", help="The enrolment file's fingerprint, from the new merchant itself."),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, max=LONGEST_DAYS, help="Days after which the vouch no longer counts.")
+    ] = 30,
+) -> None:
+    """Vouch for a new merchant that you know, so that others may accept it without a meeting.
+
+    Compare the fingerprint with the new merchant itself, by another channel than the operator. Your word is a
+    signature; give the file that this writes to the operator.
+
+    Raises:
+        ConfigError: the fingerprint is another one or isn't confirmed, or this merchant can't vouch for it.
+    """
+    opened = MerchantHome.open(home)
+    enrolment = read_file(file, Enrolment)
+    check_enrolment(opened, enrolment)
+    stated = enrolment.statement
+    typer.echo(
+        f"merchant    {stated.name}\n"
+        f"key         {stated.signing_key}\n"
+        f"fingerprint {grouped(enrolment.fingerprint)}"
+    )
+    if confirm is None:
+        confirm_by_hand(
+            f"Did {stated.name} itself tell you this fingerprint, in person or by another channel?",
+            otherwise="not confirmed, so nothing was signed: ask the new merchant itself for the fingerprint "
+            "that 'fedrec client init' showed, and run the command again (or give it with --fingerprint)",
+        )
+    elif confirm.replace(" ", "").lower() != enrolment.fingerprint:
+        raise ConfigError(
+            "--fingerprint is not that of the enrolment file: don't vouch for it, ask the new merchant itself"
+        )
+    written, signed = vouch_for(opened, enrolment, days=days)
+    typer.echo(
+        f"You vouch for {stated.name} until {signed.statement.last_day}. Give {written} to the operator "
+        "('fedrec server vouch FILE')."
+    )
