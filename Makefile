@@ -29,6 +29,7 @@ test-slow: install
 
 test-examples: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/package/test_examples.py \
+	  tests/package/test_merchant_guide.py \
 	  tests/api tests/privacy/audit/test_audit_report.py
 
 test-install: install
