@@ -28,7 +28,7 @@ from fedrec.recognition.export.bundles import exported
 from fedrec.recognition.export.comparison import compared, public_photos
 from fedrec.recognition.export.sources import Source, trained_source
 from fedrec.vision import model_registry
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 from fedrec.vision.listing.photo_places import list_photos
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.normalisation import normalise

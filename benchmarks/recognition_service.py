@@ -25,7 +25,7 @@ from PIL import Image
 
 from fedrec.recognition.model import open_model
 from fedrec.recognition.photo_files import photo_files
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 _MEBI = 1 << 20
 _SIDE = 1024

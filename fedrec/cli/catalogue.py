@@ -16,7 +16,7 @@ from fedrec.errors import DataError
 from fedrec.recognition.photo_files import photo_files
 from fedrec.recognition.quality.thresholds import default_thresholds, read_thresholds
 from fedrec.recognition.quality.verdict import FLAWS, Verdict, judge
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 
 class _Commands(LazyGroup):

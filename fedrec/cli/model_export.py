@@ -16,7 +16,7 @@ from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.bundles import make_bundle, write_bundle
 from fedrec.recognition.export.calibration import fitted
 from fedrec.recognition.export.sources import Source, backbone_source, trained_source
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 from fedrec.vision.listing.photo_places import list_photos
 
 

@@ -23,7 +23,7 @@ from fedrec.recognition.drift.thresholds import Photos
 from fedrec.recognition.drift.watch import Alarm, Watch
 from fedrec.recognition.model import Recognition, RecognitionModel, open_model
 from fedrec.recognition.photo_files import photo_files
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 Bundle = Annotated[Path, typer.Argument(help="Folder of a model bundle ('fedrec model export').")]
 

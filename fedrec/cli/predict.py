@@ -20,7 +20,7 @@ from fedrec.recognition.evidence.heat import evidence_of
 from fedrec.recognition.evidence.picture import evidence_picture
 from fedrec.recognition.model import Recognition, RecognitionModel, open_model
 from fedrec.recognition.photo_files import photo_files
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 _STDIN: Final = Path("-")
 _LARGEST_PHOTO: Final = 64 << 20

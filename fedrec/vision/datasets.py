@@ -13,7 +13,8 @@ import numpy as np
 
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import Unit
-from fedrec.vision.folders import Layout, decode
+from fedrec.vision.decoding import decode
+from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import (
     FileSource,
     ImageSet,

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from fedrec.errors import DataError
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 from fedrec.vision.near_duplicates import perceptual_hashes
 
 

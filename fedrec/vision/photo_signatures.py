@@ -12,12 +12,10 @@ from typing import Final
 HEAD_BYTES: Final = 512
 """How many bytes of a file :func:`format_of` needs; fewer are fine where the file is shorter."""
 
-READ_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF"})
-"""Formats of photos that are decoded, by their names in Pillow."""
+READ_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIC"})
+"""Formats of photos that are decoded; of some, only with a package that may be missing (see `decoders`)."""
 
-PICTURE_FORMATS: Final = frozenset(
-    {*READ_FORMATS, "TIFF", "HEIC", "AVIF", "JPEG XL", "JPEG 2000", "PSD", "RAW", "SVG", "ICO"}
-)
+PICTURE_FORMATS: Final = frozenset({*READ_FORMATS, "JPEG XL", "JPEG 2000", "PSD", "RAW", "SVG", "ICO"})
 """All formats of pictures that are recognised. Those that aren't read are named to their owner."""
 
 # A JPEG with several pictures (MPO) begins like any other JPEG.

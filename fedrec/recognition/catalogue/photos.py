@@ -13,7 +13,7 @@ from typing import Final
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 LARGEST_FILE: Final = 1 << 26
 _WORKING_SIDE: Final = 512
@@ -96,7 +96,9 @@ def picture_of(data: bytes, crop: Crop | None = None) -> Image.Image:
         DataError: it is no whole picture of a known format, or has too many pixels.
         ConfigError: the region isn't inside the photo.
     """
-    picture = decode(io.BytesIO(data), least_side=_WORKING_SIDE if crop is None else None)
+    picture = decode(
+        io.BytesIO(data), least_side=_WORKING_SIDE if crop is None else None, whole=crop is not None
+    )
     if crop is not None:
         right, bottom = crop.left + crop.width, crop.top + crop.height
         if right > picture.width or bottom > picture.height:

@@ -15,7 +15,7 @@ from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.photos import read_file
 from fedrec.recognition.catalogue.search import MOST_RESULTS, Query, Searcher
 from fedrec.recognition.catalogue.stored_vectors import photo_keys
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 
 class StoredPhotos:

@@ -13,7 +13,7 @@ from fedrec._internal.text import counted
 from fedrec.errors import DataError
 from fedrec.recognition.compression.measuring import PhotoSample
 from fedrec.recognition.export.comparison import public_photos
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 from fedrec.vision.listing.photo_places import list_photos
 
 CALIBRATION: Final = 48

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 
 class Collection(Protocol):

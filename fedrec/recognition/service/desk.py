@@ -22,7 +22,7 @@ from fedrec.recognition.service import answers
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.refusals import RequestError
 from fedrec.recognition.service.shelf import Shelf
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 _SIDE: Final = 1024
 """Pixels on the short side that are enough for all parts, the check of blur included."""

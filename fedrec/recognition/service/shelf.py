@@ -18,7 +18,7 @@ from fedrec.recognition.catalogue.stored_photos import StoredPhotos, photo_file
 from fedrec.recognition.embedding import Embedder
 from fedrec.recognition.service import answers
 from fedrec.recognition.service.refusals import RequestError
-from fedrec.vision.folders import decode
+from fedrec.vision.decoding import decode
 
 if TYPE_CHECKING:
     from fedrec.recognition.copies.finder import Finder

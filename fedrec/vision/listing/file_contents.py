@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from fedrec.vision.decoders import why_not_read
 from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut, looks_like_photo
-from fedrec.vision.photo_signatures import HEAD_BYTES, PICTURE_FORMATS, READ_FORMATS, format_of
+from fedrec.vision.photo_signatures import HEAD_BYTES, PICTURE_FORMATS, format_of
 
 EMPTY: Final = "an empty file"
 NOT_A_PHOTO: Final = "not a photo"
@@ -41,10 +42,9 @@ def unread(path: Path) -> LeftOut | None:
     if not head:
         return LeftOut(path, EMPTY, named)
     found = format_of(head, name=path.name)
-    if found in READ_FORMATS:
-        return None
     if found in PICTURE_FORMATS:
-        return LeftOut(path, f"{found} pictures are not read: save it as JPEG or PNG", True)
+        reason = why_not_read(found)
+        return None if reason is None else LeftOut(path, reason, True)
     if found is not None:
         return LeftOut(path, _OTHERS[found], named or found == "archive")
     return LeftOut(path, NO_PHOTO_INSIDE if named else NOT_A_PHOTO, named)

@@ -1,0 +1,181 @@
+"""Decode one photo as people see it; training and serving decode alike, here.
+
+What becomes of a photo depends on that photo alone. Photos of more than ``MAX_PIXELS`` pixels are reduced
+while they are decoded, or in strips afterwards where their format can't be decoded at a smaller size. One
+of them is decoded at a time, in at most about ``MOST_BYTES`` of memory; what needs more is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
+
+from fedrec.errors import DataError
+from fedrec.vision.colour_modes import scale_transparent_colour, to_rgb
+from fedrec.vision.decoders import open_photo
+from fedrec.vision.photo_signatures import HEAD_BYTES, format_of
+
+MAX_PIXELS: Final = 64_000_000
+"""Photos with more pixels than this are reduced, to at most half as many."""
+MOST_PIXELS: Final = 1 << 29
+"""Photos with more pixels than this are refused whatever their format: even skipping pixels takes time."""
+MOST_BYTES: Final = 1 << 30
+"""Photos of more than ``MAX_PIXELS`` pixels that take more memory to decode are refused: a small file can
+unpack to gigabytes."""
+
+_STRIP_PIXELS: Final = 1 << 22
+_ORDINARY_BYTES: Final = {"WEBP": 12, "AVIF": 9, "HEIC": 10}
+"""Bytes for a pixel, where a library holds more than Pillow, as measured."""
+_ROWS_PER_STRIP: Final = 278
+"""The TIFF tag."""
+_ONE_BYTE_MODES: Final = frozenset({"1", "L", "P"})
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What shows a picture upright, by its EXIF orientation."""
+
+_one_large_photo = threading.Lock()
+
+
+def decode(
+    source: Path | BinaryIO,
+    *,
+    least_side: int | None = None,
+    most_pixels: int | None = None,
+    whole: bool = False,
+) -> Image.Image:
+    """Decode one photo as people see it.
+
+    EXIF orientation is applied, transparency is laid on white, and grey, palette, CMYK and 16-bit pictures
+    become 8-bit RGB. The first frame of an animation, and the first picture of several, is taken. Colour
+    profiles are ignored.
+
+    Args:
+        source: the file, or its content as a file that is open for reading.
+        least_side: a short side in pixels that is enough: a JPEG may be decoded at a half, a quarter or an
+            eighth of its size then, in a fraction of the time. None for all pixels.
+        most_pixels: a photo with more is refused before it is decoded; None reads what there is memory for.
+        whole: refuse a photo of more than ``MAX_PIXELS`` pixels in place of reducing it.
+
+    Returns:
+        The photo in mode RGB.
+
+    Raises:
+        DataError: the file is not a whole picture of a known format, or has too many pixels; the text is a
+            reason of one line, without the path.
+    """
+    most = MOST_PIXELS if most_pixels is None else most_pixels
+    if whole:
+        most = min(most, MAX_PIXELS)
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+            file.seek(0)
+            kind = format_of(file.read(HEAD_BYTES), name=source.name if isinstance(source, Path) else "")
+            file.seek(0)
+            opened = stack.enter_context(open_photo(file, kind))
+            pixels = opened.width * opened.height
+            if pixels > most:
+                raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {most}")
+            if pixels > MAX_PIXELS:
+                stack.enter_context(_one_large_photo)
+            return _decoded(opened, kind or "", least_side=least_side)
+    except DataError:
+        raise
+    # Decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
+def _decoded(opened: ImageFile, kind: str, *, least_side: int | None) -> Image.Image:
+    size, factor = opened.size, _factor(opened.width * opened.height)
+    raw = opened.tile[0].args if opened.tile else None
+    if kind == "JPEG" and (factor > 1 or least_side is not None):
+        enough = max(size) if least_side is None else least_side
+        opened.draft(None, (min(enough, size[0] // factor), min(enough, size[1] // factor)))
+    if factor > 1:
+        needed = _bytes_needed(opened, kind, full_size=size)
+        if needed > MOST_BYTES:
+            raise DataError(
+                f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
+                f"over the limit of {MOST_BYTES >> 20}: save it smaller, or as a plain JPEG"
+            )
+    opened.load()
+    if kind == "PNG":
+        scale_transparent_colour(opened, raw=str(raw[0] if isinstance(raw, tuple) else raw))
+    # A JPEG is already reduced, by the factor or by what of it is possible.
+    left = factor * opened.width // size[0]
+    found = to_rgb(opened) if left <= 1 else _reduced(opened, left)
+    turn = _TURNS.get(_orientation(opened))
+    return found if turn is None else found.transpose(turn)
+
+
+def _factor(pixels: int) -> int:
+    """Return how many times smaller each side of a photo is made."""
+    factor = 1
+    while pixels > MAX_PIXELS and pixels > MAX_PIXELS // 2 * factor**2:
+        factor *= 2
+    return factor
+
+
+def _bytes_needed(opened: ImageFile, kind: str, *, full_size: tuple[int, int]) -> int:
+    """Estimate the memory that decoding takes."""
+    pixels = opened.width * opened.height
+    if kind == "JPEG":
+        needed = 4 * pixels
+        if "progressive" in opened.info or "progression" in opened.info:
+            # All coefficients of all components are held, two bytes each.
+            layers = cast("list[tuple[int, int, int, int]]", getattr(opened, "layer", []))
+            blocks = [layer[1] * layer[2] for layer in layers] or [1, 1, 1]
+            needed += 2 * full_size[0] * full_size[1] * sum(blocks) // max(blocks)
+        return needed
+    held = 1 if opened.mode in _ONE_BYTE_MODES else 4
+    if kind == "TIFF":
+        # Pillow turns it upright itself, in a copy. A strip, of all rows at worst, is unpacked as a whole.
+        rows = int(getattr(opened, "tag_v2", {}).get(_ROWS_PER_STRIP, opened.height))
+        stored_plainly = bool(opened.tile) and opened.tile[0].codec_name == "raw"
+        strip = 0 if stored_plainly else opened.width * min(rows, opened.height)
+        return held * (pixels * (1 if _orientation(opened) == 1 else 2) + strip)
+    return pixels * max(held, _ORDINARY_BYTES.get(kind, 0))
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Convert and reduce a large picture strip by strip, so that it isn't held twice."""
+    width, height = image.size
+    result = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    step = max(1, _STRIP_PIXELS // (width * factor)) * factor
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(height, top + step)))
+        result.paste(to_rgb(strip).reduce(factor), (0, top // factor))
+    return result
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1, upright, where there is none or it can't be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # Damaged metadata is no reason to drop a photo.
+    except Exception:
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more than {MOST_PIXELS} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "there is too little memory to decode it"
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'cannot be decoded'}"
