@@ -15,6 +15,7 @@ import typer
 from fedrec._internal.systems import require_supported_system
 from fedrec.cli.console import run_reporting_errors, sigterm_interrupts
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.cli.streams import accept_any_text
 from fedrec.errors import ConfigError
 
 
@@ -91,6 +92,7 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    accept_any_text()
     with sigterm_interrupts():
         code = run_reporting_errors(_run)
     # The interpreter's end would search torch's objects for cycles, for a second, before memory is freed.

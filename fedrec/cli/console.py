@@ -15,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedrec.cli.heartbeat import Heartbeat
-from fedrec.errors import FedrecError, InterruptedRunError, OperatingSystemError
+from fedrec.errors import DataError, FedrecError, InterruptedRunError, OperatingSystemError
 from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
 """Exit code that shells use for a program ended by SIGPIPE, when the reader of its output is gone."""
+_AROUND = 20
+"""Characters that are shown on each side of one that can't be encoded."""
 _WIDE = 500
 """Width in characters of a table that nothing has to fit."""
 
@@ -74,6 +76,11 @@ def run_reporting_errors(action: Callable[[], int]) -> int:
         code = InterruptedRunError.exit_code
     except BrokenPipeError:
         code = BROKEN_PIPE
+    except UnicodeEncodeError as error:
+        # A path that an option named, and that a file has to keep: names of photos are never kept so.
+        around = ascii(error.object[max(0, error.start - _AROUND) : error.end + _AROUND])
+        _print_error(f"a name holds bytes that are no text, and a file has to keep it ({around}): rename it")
+        code = DataError.exit_code
     except OSError as error:
         _print_error(f"{_reason(error)}: free or permit it, and run the command again")
         code = OperatingSystemError.exit_code

@@ -88,7 +88,7 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
             self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _PRIVATE
         )
         os.fchmod(descriptor, _PRIVATE)
-        return os.fdopen(descriptor, "a", encoding="utf-8")
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:

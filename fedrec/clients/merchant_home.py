@@ -158,6 +158,8 @@ class MerchantHome:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
         check_merchant_name(name)
+        # Encoded before anything is made: the photos' path may hold bytes that are no text.
+        settings = tomli_w.dumps({"name": name, "data": str(data.resolve()), "layout": layout}).encode()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         home = cls(folder)
@@ -170,8 +172,7 @@ class MerchantHome:
         cls.create_keys_and_ledger(folder, identity=identity, count=count, policy=policy)
         # The count may be published only after its charge is on disk.
         home._write_enrolment(name, identity, node, count)
-        config = {"name": name, "data": str(data.resolve()), "layout": layout}
-        write_atomically(folder / "client.toml", tomli_w.dumps(config).encode())
+        write_atomically(folder / "client.toml", settings)
         return home
 
     @classmethod
