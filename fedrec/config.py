@@ -73,13 +73,14 @@ class DataOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: Path | None = Field(
-        default=None, description="Folder of class folders, or of merchant folders with class folders."
+        default=None, description="Class folders, or merchant folders with class folders; or a CSV file."
     )
+    names_encoding: str | None = Field(default=None, description="Encoding of names not in UTF-8 (found).")
     dataset: str = Field(
         default="synthetic", description="synthetic (default), fashion-mnist or cifar10, or an installed one."
     )
     data_root: Path | None = Field(default=None, description="Where the named data set is kept.")
-    eval_data: Path | None = Field(default=None, description="Public class folders to evaluate on instead.")
+    eval_data: Path | None = Field(default=None, description="Public photos to evaluate on instead.")
     merchants: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = Field(
         default=None, description="Virtual merchants (8, or the folders there are)."
     )

@@ -96,7 +96,9 @@ def simulate(
 
 def _check_alone(options: Mapping[str, object]) -> None:
     """Raise ``ConfigError`` for an option that names data, where data is given as objects."""
-    named = sorted(options.keys() & {"data", "dataset", "data_root", "partition", "eval_data"})
+    named = sorted(
+        options.keys() & {"data", "names_encoding", "dataset", "data_root", "partition", "eval_data"}
+    )
     if named:
         raise ConfigError(f"{named[0]} has no meaning where merchants' own photos are given")
 

@@ -18,6 +18,7 @@ class SimulationOptions(TypedDict, total=False):
     progress: bool
 
     data: str | Path
+    names_encoding: str
     dataset: str
     data_root: str | Path
     eval_data: str | Path

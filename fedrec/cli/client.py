@@ -30,6 +30,8 @@ from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.legacy_text import checked_encoding
+from fedrec.vision.listing.photo_places import PhotoPlace
 
 
 class _Commands(LazyGroup):
@@ -57,7 +59,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 @app.command()
 def init(
     name: Annotated[str, typer.Option(help="The merchant's name on the roster.")],
-    data: Annotated[Path, typer.Option(help="Folder of class folders with photos.")],
+    data: Annotated[Path, typer.Option(help="Folder of class folders with photos, or a CSV file.")],
     home: Home = _HOME,
     layout: Annotated[
         str, typer.Option(help="class, or product: class folders that hold a folder per product.")
@@ -68,6 +70,10 @@ def init(
             help="Unit that the ledger protects, fixed once: record (a photo) or product (all its photos). "
             "Default: by the layout."
         ),
+    ] = None,
+    names_encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of folder names that are not in UTF-8, e.g. gbk (found by itself)."),
     ] = None,
     insecure_seed: Annotated[
         int | None,
@@ -80,13 +86,14 @@ def init(
     """Create keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
     protected = check_unit(unit, layout=chosen)
-    units = _counted(data, layout=chosen, unit=protected)
+    place = PhotoPlace(data, None if names_encoding is None else checked_encoding(names_encoding))
+    units = _counted(place, layout=chosen, unit=protected)
     rng = None
     if insecure_seed is not None:
         typer.echo("INSECURE: the noise of the count comes from a seed; it protects nothing", err=True)
         rng = count_randomness(insecure_seed, name)
     made = MerchantHome.create(
-        home, name=name, data=data, layout=chosen, unit=protected, units=units, rng=rng
+        home, name=name, data=place, layout=chosen, unit=protected, units=units, rng=rng
     )
     typer.echo(
         f"{_describe_count(units, made.declared_count())}\n"
@@ -103,12 +110,16 @@ def _enrolment_fingerprint(home: MerchantHome) -> str:
     return grouped(read_file(home.folder / ENROLMENT_FILE, Enrolment).fingerprint)
 
 
-def _counted(data: Path, *, layout: Layout, unit: Unit) -> int:
-    """Return the exact number of distinct units in a folder."""
+def _counted(data: PhotoPlace, *, layout: Layout, unit: Unit) -> int:
+    """Say what was found in a folder, and return the exact number of distinct units to train on."""
     from fedrec.vision.inspection import inspect
 
-    found = inspect(data, layout=layout, one_merchant=True).splits[0]
-    return found.products if unit == "product" else found.photos
+    found = inspect(data, layout=layout, one_merchant=True)
+    left = "" if not found.left_out else "; 'fedrec client check' says why"
+    for line in (f"{found.totals}{left}", *found.notes, *found.warnings):
+        typer.echo(line)
+    train = found.splits[0]
+    return train.products if unit == "product" else train.photos
 
 
 def _describe_count(units: int, count: Count) -> str:
@@ -130,7 +141,7 @@ def recount(home: Home = _HOME) -> None:
     opened = MerchantHome.open(home)
     settings, before = opened.settings(), opened.declared_count()
     unit = check_unit(before.unit, layout=settings.layout)
-    units = _counted(settings.data, layout=settings.layout, unit=unit)
+    units = _counted(settings.place, layout=settings.layout, unit=unit)
     typer.echo(_describe_count(units, opened.recount(units)))
     typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
     typer.echo(f"fingerprint of the file: {_enrolment_fingerprint(opened)}")

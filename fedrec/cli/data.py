@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedrec._internal.look_alikes import shown
 from fedrec._internal.text import counted, listed
 from fedrec.cli.console import stdout
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
@@ -122,23 +121,13 @@ def _show(found: FolderSummary) -> None:
 
 def _show_account(found: FolderSummary) -> None:
     """Say what became of every entry, and what was decided about names and folders."""
-    ignored: dict[str, list[str]] = {}
-    for entry in found.ignored:
-        ignored.setdefault(entry.reason, []).append(entry.name)
-    for reason, names in ignored.items():
+    for reason, names in found.ignored_by_reason.items():
         typer.echo(f"ignored {len(names)}, {reason}: {listed(names, most=_SHOWN_GROUPS)}")
-    used = found.entries - found.folders - len(found.skipped) - len(found.ignored)
-    typer.echo(
-        f"{counted(found.entries, 'entry', plural='entries')} in all: {counted(used, 'photo')}, "
-        f"{counted(found.folders, 'folder')}, {len(found.skipped)} skipped, {len(found.ignored)} ignored"
-    )
+    typer.echo(found.totals)
     for note in found.notes:
         typer.echo(f"note    {note}")
-    for group in found.look_alikes:
-        typer.echo(
-            f"warning: these names look alike, and a training refuses them side by side: "
-            f"{', '.join(map(shown, group))}; rename the folders, or put them together"
-        )
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}")
 
 
 def _show_alike(found: FolderSummary) -> None:

@@ -58,7 +58,7 @@ def open_merchant(
         tell("photos")
         return load_photos(
             plan,
-            settings.data,
+            settings.place,
             layout=settings.layout,
             device=device,
             leave_out=lambda digest: tags.tag(digest) in forgotten,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fedrec.clients.merchant_files import ClientSettings
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.store import MerchantStore
@@ -12,6 +13,7 @@ from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.feature_cache import default_cache_dir, drop_features
 from fedrec.vision.imageset import ImageSet
+from fedrec.vision.listing.photo_places import list_photos
 from fedrec.vision.products import ProductSet
 
 
@@ -34,32 +36,41 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
 
     """
     settings = home.settings()
-    splits = open_folder(settings.data, layout=settings.layout, may_be_empty=True, one_merchant=True)
-    names = _digests_by_name(splits.train)
-    root = settings.data.resolve()
-    wanted: dict[str, bytes] = {}
+    splits = open_folder(settings.place, layout=settings.layout, may_be_empty=True, one_merchant=True)
+    digests = _digests_by_name(splits.train)
+    names = _names_by_file(settings)
+    wanted: dict[str, set[bytes]] = {}
     for path in paths:
-        name = _name(path, root)
-        if name is None or name not in names:
-            raise ConfigError(f"--photo {path}: this is no readable photo below {root}")
-        wanted[name] = names[name]
+        name = names.get(path.parent.resolve() / path.name)
+        if name is None or name not in digests:
+            raise ConfigError(f"--photo {path}: this is no readable photo of {settings.data}")
+        wanted[name] = digests[name]
+    gone = {digest for found in wanted.values() for digest in found}
     tags = RecordTags(home.identity())
     store = MerchantStore(home.store)
     try:
-        store.forget_photos(map(tags.tag, wanted.values()))
+        store.forget_photos(map(tags.tag, sorted(gone)))
     finally:
         store.close()
-    drop_features(set(wanted.values()), cache_dir=default_cache_dir())
-    for name, digest in wanted.items():
-        yield name, sum(other == digest for other in names.values()) - 1
+    drop_features(gone, cache_dir=default_cache_dir())
+    for name, found in wanted.items():
+        yield name, sum(bool(other & found) for other in digests.values()) - 1
 
 
-def _name(path: Path, root: Path) -> str | None:
-    """Return a photo's path relative to the folder of photos; None if it is outside."""
-    resolved = path.parent.resolve() / path.name
-    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else None
+def _names_by_file(settings: ClientSettings) -> dict[Path, str]:
+    """Return the name of each photo by its file, however its path is spelled."""
+    listed = list_photos(settings.place, layout=settings.layout, one_merchant=True)
+    folders = {folder: folder.resolve() for folder in {picture.path.parent for picture in listed.pictures}}
+    return {
+        folders[picture.path.parent] / picture.path.name: listed.shown(picture.path)
+        for picture in listed.pictures
+    }
 
 
-def _digests_by_name(train: ImageSet) -> dict[str, bytes]:
+def _digests_by_name(train: ImageSet) -> dict[str, set[bytes]]:
+    """Return digests by name; a table may give a photo to several products, and names may be shown alike."""
     photos = train.photos if isinstance(train, ProductSet) else train
-    return {record.name: record.digest for record in (*photos.records, *photos.dropped)}
+    found: dict[str, set[bytes]] = {}
+    for record in (*photos.records, *photos.dropped):
+        found.setdefault(record.name, set()).add(record.digest)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tomli_w
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,16 +17,40 @@ from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
 from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Name
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.photo_places import PhotoPlace
 
 
 class ClientSettings(BaseModel):
-    """The content of ``client.toml``: the merchant's name, its folder of photos, and the folder's layout."""
+    """The content of ``client.toml``: the merchant's name, and its photos: where and how they lie."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     data: Path
     layout: Layout = "class"
+    names_encoding: str | None = None
+
+    @property
+    def place(self) -> PhotoPlace:
+        """The folder of photos, or the CSV file that names them."""
+        return PhotoPlace(self.data, self.names_encoding)
+
+
+def settings_toml(name: str, place: PhotoPlace, layout: Layout) -> bytes:
+    """Write a new ``client.toml``.
+
+    Args:
+        name: the merchant's name.
+        place: its photos.
+        layout: the layout of their folder.
+
+    Returns:
+        The file's content.
+    """
+    values = {"name": name, "data": str(place.path.resolve()), "layout": layout}
+    if place.names_encoding is not None:
+        values["names_encoding"] = place.names_encoding
+    return tomli_w.dumps(values).encode()
 
 
 class Connection(BaseModel):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
@@ -21,6 +20,7 @@ from fedrec.clients.merchant_files import (
     make_enrolment,
     private_pem,
     read_node_key,
+    settings_toml,
 )
 from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
@@ -36,6 +36,7 @@ from fedrec.protocol.enrolment import JoinFile, read_file
 from fedrec.protocol.plan import Unit, roster_fingerprint
 from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.photo_places import PhotoPlace
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
 _CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
@@ -128,7 +129,7 @@ class MerchantHome:
         folder: Path,
         *,
         name: str,
-        data: Path,
+        data: Path | PhotoPlace,
         layout: Layout = "class",
         unit: Unit = "record",
         units: int,
@@ -142,7 +143,7 @@ class MerchantHome:
         Args:
             folder: the folder; it must be empty or absent.
             name: the merchant's name.
-            data: its folder of photos.
+            data: its folder of photos, or a CSV file.
             layout: the layout of that folder.
             unit: the unit of differential privacy: one photo or one product.
             units: the exact number of distinct units.
@@ -159,7 +160,7 @@ class MerchantHome:
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
         check_merchant_name(name)
         # Encoded before anything is made: the photos' path may hold bytes that are no text.
-        settings = tomli_w.dumps({"name": name, "data": str(data.resolve()), "layout": layout}).encode()
+        settings = settings_toml(name, data if isinstance(data, PhotoPlace) else PhotoPlace(data), layout)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         home = cls(folder)

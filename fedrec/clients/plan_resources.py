@@ -18,6 +18,7 @@ from fedrec.vision.datasets import open_folder
 from fedrec.vision.features import Progress
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
@@ -86,7 +87,7 @@ def check_plan_model(plan: TrainingPlan) -> None:
 
 def load_photos(
     plan: TrainingPlan,
-    folder: Path,
+    folder: Path | PhotoPlace,
     *,
     layout: Layout,
     device: torch.device,
@@ -98,7 +99,7 @@ def load_photos(
 
     Args:
         plan: the training's plan.
-        folder: the folder of photos.
+        folder: the folder of photos, or a CSV file.
         layout: its layout.
         device: the device of the tensors.
         leave_out: returns, for a photo's digest, whether the merchant has forgotten the photo.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fedrec._internal import number_format
+from fedrec._internal.look_alikes import shown, skeleton
 from fedrec._internal.text import counted
+from fedrec._internal.text import listed as shorten
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
@@ -73,6 +75,7 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
     checks = _Checks(home)
     steps: list[tuple[str, Callable[[], str]]] = [
         ("photos", checks.photos),
+        ("names", checks.names),
         ("store", checks.store),
         ("classes", checks.classes),
         ("device", checks.device),
@@ -111,7 +114,7 @@ class _Checks:
         self._found: FolderSummary | None = None
 
     def photos(self) -> str:
-        self._found = found = inspect(self._settings.data, layout=self._settings.layout, one_merchant=True)
+        self._found = found = inspect(self._settings.place, layout=self._settings.layout, one_merchant=True)
         train = found.splits[0]
         named = [f"{skip.name} ({skip.reason})" for skip in found.skipped[:_SHOWN]]
         more = len(found.skipped) - len(named)
@@ -123,11 +126,25 @@ class _Checks:
             f"{counted(sum(map(len, found.near_duplicates)), 'near duplicate')}"
             + (f", {len(found.in_several_products)} in several products" if train.products else "")
             + f", {len(found.skipped)} unusable{listed}"
+            + f"; {found.totals}"
+            + "".join(
+                f"; ignored {len(names)}, {reason}: {shorten(names, most=_SHOWN)}"
+                for reason, names in found.ignored_by_reason.items()
+            )
             + (
                 f"; {forgotten} forgotten: used in no step, but counted here while the file exists"
                 if forgotten
                 else ""
             )
+        )
+
+    def names(self) -> str:
+        """Say how names and folders were read, and which can be taken for each other."""
+        if self._found is None:
+            raise _NotCheckedError("not checked: see photos")
+        return (
+            "; ".join((*self._found.notes, *self._found.warnings))
+            or "all in UTF-8, and none looks like another"
         )
 
     def store(self) -> str:
@@ -137,19 +154,20 @@ class _Checks:
         if self._found is None:
             raise _NotCheckedError("not checked: see photos")
         own = {name: count for name, count in self._found.splits[0].classes.items() if count}
-        shown = ", ".join(f"{name} {count}" for name, count in own.items())
+        counts = ", ".join(f"{name} {count}" for name, count in own.items())
         plan = self._plan()
         if plan is None:
-            return shown
+            return counts
         if not set(own) & set(plan.classes):
+            meant = ", ".join(f"{name} {count}{_meant(name, plan.classes)}" for name, count in own.items())
             raise ConfigError(
-                f"none of these ({shown}) is a class of the training ({', '.join(plan.classes)}), and the "
+                f"none of these ({meant}) is a class of the training ({', '.join(plan.classes)}), and the "
                 "uploads would be noise alone: give the folders the names of the training's classes"
             )
-        others = [name for name in own if name not in plan.classes]
+        others = [name + _meant(name, plan.classes) for name in own if name not in plan.classes]
         none = [name for name in plan.classes if name not in own]
         return (
-            shown
+            counts
             + (f"; not in the training, and left out: {', '.join(others)}" if others else "")
             + (f"; in the training, without a photo here: {', '.join(none)}" if none else "")
         )
@@ -169,7 +187,7 @@ class _Checks:
         if plan is None:
             raise _NotCheckedError("not compared: the plan of the last charge is no longer stored")
         splits = open_folder(
-            self._settings.data,
+            self._settings.place,
             classes=plan.classes,
             layout=self._settings.layout,
             unit=plan.unit,
@@ -299,3 +317,9 @@ class _Checks:
                 raise
         with FleetLink(address=joined.address, ca=self._home.authority, key=waiting):
             return f"{joined.address} answers and knows this merchant's new node key"
+
+
+def _meant(name: str, classes: Sequence[str]) -> str:
+    """Return a hint at the training's class that a folder's name looks like; empty if there is none."""
+    alike = next((own for own in classes if skeleton(own) == skeleton(name)), None)
+    return "" if alike is None else f" (looks like the training's class {shown(alike)}: rename the folder)"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
+from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec._internal.text import counted
 from fedrec.errors import ProtocolError
 from fedrec.protocol import modes
@@ -254,6 +255,8 @@ class TrainingPlan(Strict):
             raise ValueError("the roster and the witnesses name a party or a key twice")
         if len(set(self.committee)) != len(self.committee) or not set(self.committee) <= set(names):
             raise ValueError("the committee is not a set of merchants of the roster and of witnesses")
+        if alike := look_alikes(self.classes):
+            raise ValueError(f"classes {', '.join(map(shown, alike[0]))} look alike")
         if (self.noise_multiplier is not None) != self.privacy_mode.private:
             raise ValueError("a noise multiplier is given exactly where the mode is private")
         if self.local_steps != 1 and not self.privacy_mode.several_steps:

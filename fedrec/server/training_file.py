@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.durations import duration_text, parse_duration
 from fedrec._internal.files import write_atomically
+from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
@@ -24,6 +25,7 @@ from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.starting_points import starting_point
 from fedrec.server.trainings import START, Training, find_training, training_folders
 from fedrec.vision import model_registry
+from fedrec.vision.listing.photo_places import is_place
 from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import InputShape
 
@@ -110,15 +112,20 @@ def add_training(
         The new training.
 
     Raises:
-        ConfigError: nobody is enrolled, ``eval_data`` is no folder or is missing, or no plan can hold the
+        ConfigError: nobody is enrolled, ``eval_data`` is missing, classes look alike, or no plan can hold the
             options.
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
 
     """
     if not roster:
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
-    if options.eval_data is not None and not options.eval_data.is_dir():
-        raise ConfigError(f"eval_data: there is no folder {options.eval_data}")
+    if options.eval_data is not None and not is_place(options.eval_data):
+        raise ConfigError(f"eval_data: there is no folder and no CSV file {options.eval_data}")
+    for alike in look_alikes(options.classes):
+        raise ConfigError(
+            f"classes: {', '.join(map(shown, alike))} look alike, and merchants would take them for each "
+            "other: keep one"
+        )
     if options.patience is not None and options.eval_data is None:
         raise ConfigError("patience compares models on public photos: name their folder as eval_data")
     try:

@@ -15,9 +15,10 @@ from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetReque
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
-from fedrec.vision.splits import EVALUATION_SPLIT, ResolvedSplits, resolve_splits
+from fedrec.vision.splits import EVALUATION_SPLIT, FolderAccount, ResolvedSplits, resolve_splits
 
 DEFAULT_MERCHANTS = 8
 _SPLIT_KEY = b"fedrec/simulation/split/1"
@@ -34,6 +35,7 @@ class MerchantData:
         merchant: its name.
         records: how many records it trains on.
         skipped: files that could not be used, with the reasons.
+        ignored: entries that are no photos, with the reasons.
         duplicates_dropped: files that are copies of another.
         near_duplicates: groups of photos that look alike. All of them are kept, and each counts as a record.
 
@@ -42,6 +44,7 @@ class MerchantData:
     merchant: str
     records: int
     skipped: tuple[Skipped, ...]
+    ignored: tuple[Skipped, ...]
     duplicates_dropped: tuple[str, ...]
     near_duplicates: tuple[tuple[str, ...], ...]
 
@@ -56,6 +59,7 @@ class Source:
         shares: the records of each merchant.
         merchants: what each merchant is told of its own photos.
         skipped: files that could not be used.
+        account: what became of everything else in the folder.
         duplicates_dropped: number of records dropped as copies.
         absent: merchants whose folders hold nothing to train on.
 
@@ -66,6 +70,7 @@ class Source:
     shares: tuple[MerchantShare, ...]
     merchants: tuple[MerchantData, ...]
     skipped: tuple[Skipped, ...]
+    account: FolderAccount
     duplicates_dropped: int
     absent: tuple[str, ...]
 
@@ -104,6 +109,7 @@ class DataReader:
             merchants=0 if spec.fixed else config.merchants or DEFAULT_MERCHANTS,
             seed=0 if spec.fixed else config.seed or 0,
             unit=config.unit,
+            names_encoding=config.names_encoding,
         )
         if self._splits is None or self._asked != (spec, request):
             # Dropped first, so that two sets are never held at once.
@@ -139,7 +145,8 @@ def open_source(
         name = chosen_dataset(config)[0].name if config.data is None else str(config.data)
         splits = (reader or DataReader()).read(config)
     if config.eval_data is not None:
-        public = open_folder(config.eval_data, classes=splits.train.classes, layout=layout, unit=config.unit)
+        place = PhotoPlace(config.eval_data, config.names_encoding)
+        public = open_folder(place, classes=splits.train.classes, layout=layout, unit=config.unit)
         # It replaces the test split: no photo is held out of training, and copies are left out.
         splits = replace(splits, test=public.train, test_name=EVALUATION_SPLIT)
     resolved = resolve_splits(splits, key=_SPLIT_KEY)
@@ -153,8 +160,9 @@ def open_source(
         name=name,
         splits=resolved,
         shares=shares,
-        merchants=tuple(_own_data(share, resolved.train, splits.train) for share in shares),
+        merchants=tuple(_own_data(share, resolved.train, splits) for share in shares),
         skipped=_skipped(splits),
+        account=splits.account,
         duplicates_dropped=splits.train.duplicates_dropped
         + sum(share.duplicates_dropped for share in shares),
         absent=absent,
@@ -170,14 +178,15 @@ def _by_folder(given: ImageSet, kept: ImageSet, *, wanted: int | None) -> tuple[
     return None if wanted == len(named) else wanted, tuple(sorted(absent))
 
 
-def _own_data(share: MerchantShare, train: ImageSet, given: ImageSet) -> MerchantData:
-    mine = train.subset(share.indices).records
+def _own_data(share: MerchantShare, train: ImageSet, splits: DataSplits) -> MerchantData:
+    mine, given = train.subset(share.indices).records, splits.train
     copies = [record.name for record in given.dropped if record.merchant == share.name]
     copies += [train.records[index].name for index in share.dropped]
     return MerchantData(
         merchant=share.name,
         records=len(mine),
         skipped=tuple(skip for skip in given.skipped if skip.merchant == share.name),
+        ignored=tuple(skip for skip in splits.account.unread if skip.merchant == share.name),
         duplicates_dropped=tuple(sorted(copies)),
         near_duplicates=tuple(
             tuple(mine[position].name for position in group)

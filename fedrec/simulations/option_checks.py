@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
+from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.accounting.budget_rating import check_budget
@@ -20,6 +21,8 @@ from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, check_solved, settle
 from fedrec.server.trainings import Settings
 from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
+from fedrec.vision.listing.legacy_text import checked_encoding
+from fedrec.vision.listing.photo_places import is_place
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.partition import parse_partition
 
@@ -34,7 +37,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     Raises:
         ConfigError: the options can't go together.
         UnreachableBudgetError: no noise reaches the budget.
-        DataError: ``--eval-data`` is no folder.
+        DataError: ``--eval-data`` is no folder and no CSV file.
         MissingExtraError: the model needs a package that is not installed.
 
     """
@@ -52,8 +55,12 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
             witnesses=config.witnesses,
         )
     check_witnesses(config)
-    if config.eval_data is not None and not config.eval_data.is_dir():
-        raise DataError(f"--eval-data {config.eval_data} is not a folder: give a folder of class folders")
+    if config.eval_data is not None and not is_place(config.eval_data):
+        raise DataError(f"--eval-data {config.eval_data} is no folder of class folders and no CSV file")
+    if config.names_encoding is not None:
+        checked_encoding(config.names_encoding)
+        if config.data is None and config.eval_data is None:
+            raise ConfigError("--names-encoding is about the folders of --data or --eval-data: give one")
     if not modes.get(config.privacy).private:
         return
     check_budget(
@@ -128,9 +135,14 @@ def check_witnesses(config: SimulationConfig) -> None:
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise ``DataError`` if no plan can hold these classes: too many, or a name that is too long."""
+    """Raise ``DataError`` if no plan can hold these classes: too many, look-alikes, or a long name."""
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{len(classes)} classes are more than the {MAX_CLASSES} that a model can tell apart")
+    for alike in look_alikes(classes):
+        raise DataError(
+            f"classes {', '.join(map(shown, alike))} look alike, and would be taken for each other: rename "
+            "their folders, or put them together"
+        )
     longest = max(classes, key=len)
     if len(longest) > MAX_CLASS_NAME:
         raise DataError(

@@ -91,6 +91,9 @@ def data_section(source: Source) -> dict[str, Any]:
     return {
         "records": sum(len(share.indices) for share in source.shares),
         "skipped": [asdict(skip) for skip in source.skipped],
+        "ignored": [asdict(skip) for skip in source.account.unread],
+        "folders": source.account.folders,
+        "notes": list(source.account.notes),
         "duplicates_dropped": source.duplicates_dropped,
         "near_duplicates": source.near_duplicates,
         "evaluation_copies_dropped": source.splits.leaked_dropped,

@@ -12,6 +12,7 @@ from fedrec.errors import ConfigError
 from fedrec.protocol.plan import Unit
 from fedrec.vision.datasets import open_folder, open_torchvision
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.splits import DataSplits
 from fedrec.vision.synthetic import generate
 
@@ -28,12 +29,14 @@ class DatasetRequest:
         merchants: number of merchants, for a data set that makes photos for each.
         seed: seed of every random draw.
         unit: unit of privacy, "record" or "product".
+        names_encoding: encoding of a folder's names that are not in UTF-8; None to find it.
     """
 
     root: Path | None
     merchants: int
     seed: int
     unit: Unit
+    names_encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _torchvision(name: str) -> DatasetSpec:
 
 def _folder(request: DatasetRequest) -> DataSplits:
     layout: Layout = "product" if request.unit == "product" else "class"
-    return open_folder(_root(request), layout=layout, unit=request.unit)
+    return open_folder(PhotoPlace(_root(request), request.names_encoding), layout=layout, unit=request.unit)
 
 
 def _root(request: DatasetRequest) -> Path:

@@ -125,7 +125,9 @@ def open_folder(
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
     account = FolderAccount(
         folders=listed.folders,
-        unread=tuple(_skipped(listed, entry) for entry in listed.unused if not entry.photo),
+        unread=tuple(
+            _skipped(listed, file.entry, file.merchant) for file in listed.unused if not file.entry.photo
+        ),
         notes=listed.notes,
     )
     return DataSplits(train, rest.get("validation"), rest.get("test"), held, account=account)
@@ -133,9 +135,9 @@ def open_folder(
 
 def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
     """Raise ``DataError`` if there is nothing to train on, or a table asks for files elsewhere."""
-    for entry in listed.unused:
-        if HOSTILE in entry.reason:
-            raise DataError(f"{listed.shown(entry.path)}: {entry.reason}, so {root} is not read")
+    for file in listed.unused:
+        if HOSTILE in file.entry.reason:
+            raise DataError(f"{listed.shown(file.entry.path)}: {file.entry.reason}, so {root} is not read")
     if listed.splits["train"].pictures:
         return
     where = "one folder per class" if layout == "class" else "class folders with a folder per product"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrec._internal.look_alikes import look_alikes
+from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.text import counted
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
@@ -69,6 +70,32 @@ class FolderSummary:
     left_out: dict[str, int]
     notes: tuple[str, ...]
     look_alikes: tuple[tuple[str, ...], ...]
+
+    @property
+    def ignored_by_reason(self) -> dict[str, tuple[str, ...]]:
+        """The names of what is ignored, by the reason."""
+        found: dict[str, list[str]] = {}
+        for entry in self.ignored:
+            found.setdefault(entry.reason, []).append(entry.name)
+        return {reason: tuple(names) for reason, names in found.items()}
+
+    @property
+    def totals(self) -> str:
+        """What became of all entries, in one line."""
+        used = self.entries - self.folders - len(self.skipped) - len(self.ignored)
+        return (
+            f"{counted(self.entries, 'entry', plural='entries')} in all: {counted(used, 'photo')}, "
+            f"{counted(self.folders, 'folder')}, {len(self.skipped):,} skipped, {len(self.ignored):,} ignored"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Names that a training would refuse, in one line each."""
+        return tuple(
+            f"these names look alike: {', '.join(map(shown, group))}; a training refuses classes like that: "
+            "rename the folders, or put them together"
+            for group in self.look_alikes
+        )
 
 
 def inspect(

@@ -115,7 +115,7 @@ def test_unusable_files_are_named_with_their_reasons(home: MerchantHome, photos:
         (folder / f"broken-{number}.png").write_bytes(b"no picture")
     ok, text = findings(home)["photos"]
     assert ok and "5 unusable" in text and "and 2 more" in text
-    assert f"{folder.name}/broken-0.png (not a picture of a known format)" in text
+    assert f"{folder.name}/broken-0.png (called a photo, but its content is none)" in text
 
 
 def test_classes_are_compared_with_those_of_the_training(
@@ -192,7 +192,7 @@ def test_a_broken_file_fails_its_check_and_the_others_still_run(home: MerchantHo
     assert wrong == {cause[file]}, "one fault is one line"
     left = {text for ok, text in found.values() if ok is None}
     assert left == ({f"not checked: see {cause[file]}"} if file != "node.key" else set())
-    assert found["photos"][0] and found["disk"][0] and len(found) == 12
+    assert found["photos"][0] and found["disk"][0] and len(found) == 13
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "failed for" in str(shown.exception)
 

@@ -34,3 +34,13 @@ def test_no_plan_has_a_clip_at_which_floats_fail(tmp_path: Path, clip: float) ->
                 records_per_merchant=100,
             )
         )
+
+
+@pytest.mark.parametrize(
+    "classes", [("hat", "Hat"), ("hat", "mug", "hat\u00a0"), ("a", "\u0430"), ("ｈat", "hat")]
+)
+def test_no_plan_has_classes_that_merchants_would_take_for_each_other(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError, match="look alike"):
+        Cohort(tmp_path).plan(classes=classes)

@@ -438,6 +438,10 @@ def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Pat
     with pytest.raises(ConfigError, match="raise min_contributors or merchants"):
         filed()
     del written["min_contributors"]
+    written["classes"] = ["hat", "mug", "Hat "]
+    with pytest.raises(ConfigError, match="classes: 'Hat ', 'hat' look alike"):
+        filed()
+    written["classes"] = ["a", "b"]
     number = filed().number
     for spelt in ("1", "0001"):
         assert find_training(tmp_path / "trainings", spelt).number == number

@@ -5,6 +5,7 @@ Where a report holds something else in place of a table (null, ragged rows, othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
     run, data, privacy, scheme = (
         section(report, name) for name in ("run", "data", "privacy", "secure_aggregation")
     )
-    skipped = items(data, "skipped")
+    skipped, ignored = items(data, "skipped"), items(data, "ignored")
     left_out = None if data.get("duplicates_dropped") is None else len(skipped)
     # A seed is a name, not an amount: no thousands separators.
     seed = number_format.MISSING if run.get("seed") is None else str(run.get("seed"))
@@ -150,6 +151,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
             (
                 ("Records", number_format.count(data.get("records"))),
                 ("Skipped", number_format.count(left_out)),
+                *((("Ignored", number_format.count(len(ignored))),) if "ignored" in data else ()),
                 ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
             ),
             title="Data",
@@ -167,7 +169,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
             title="Differential privacy",
         ),
     )
-    return [FactGroups(groups), *_skipped(skipped)]
+    return [FactGroups(groups), *_skipped(skipped), *_account(ignored, data.get("notes"))]
 
 
 def _named(values: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -188,6 +190,14 @@ def _skipped(files: Sequence[Mapping[str, Any]]) -> list[Block]:
     if more > 0:
         lines.append(f"and {more:,} more, in report.json")
     return [Bullets(tuple(lines), title="Skipped files")]
+
+
+def _account(ignored: Sequence[Mapping[str, Any]], notes: object) -> list[Block]:
+    """Say what else lay in the folder by the reason, and how names and folders were read."""
+    reasons = Counter(str(item.get("reason")) for item in ignored)
+    lines = [f"{number:,} ignored: {reason}" for reason, number in reasons.most_common(_SHOWN_SKIPPED)]
+    lines += [isolated(str(note)) for note in notes] if isinstance(notes, list) else []
+    return [Bullets(tuple(lines), title="The folder")] if lines else []
 
 
 def _mistakes(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> list[Block]:

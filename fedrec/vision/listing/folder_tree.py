@@ -64,11 +64,13 @@ class Folder:
         path: the folder.
         folders: the folders in it that are read, by name.
         files: the regular files in it, by name; not opened yet.
+        unlistable: whether it can't be listed; it is left out then, but stays where it is among the others.
     """
 
     path: Path
     folders: list[Folder] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    unlistable: bool = False
 
     @property
     def height(self) -> int:
@@ -194,6 +196,7 @@ class _Walk:
             entries = self.listed(Path(entry.path))
         except OSError:
             self.skip(entry, UNLISTABLE, photo=True)
+            folder.folders.append(Folder(Path(entry.path), unlistable=True))
             return
         if link:
             self.linked.add(own)

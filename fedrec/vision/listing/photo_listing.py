@@ -79,10 +79,10 @@ class PhotoListing:
         return tuple(picture for listing in self.splits.values() for picture in listing.pictures)
 
     @property
-    def unused(self) -> tuple[LeftOut, ...]:
+    def unused(self) -> tuple[Unusable, ...]:
         """Everything that isn't used, of all splits and of none."""
-        own = (file.entry for listing in self.splits.values() for file in listing.unusable)
-        return (*self.left_out, *own)
+        own = (file for listing in self.splits.values() for file in listing.unusable)
+        return (*own, *map(Unusable, self.left_out))
 
     def shown(self, path: Path) -> str:
         """Return a path as text, relative to the data set."""
@@ -139,7 +139,7 @@ def list_folder(
         root=root,
         splits=owned,
         left_out=tuple(sorted(left_out, key=lambda entry: entry.path)),
-        folders=len(walked) - 1,
+        folders=sum(not folder.unlistable for folder in walked[1:]),
         names=names,
         notes=(*names.notes, *plan.notes),
     )

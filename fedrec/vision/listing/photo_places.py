@@ -31,6 +31,11 @@ class _List(Protocol):
     ) -> PhotoListing: ...
 
 
+def is_place(path: Path) -> bool:
+    """Return whether a path is a folder or a CSV file, so that photos may be there."""
+    return path.is_dir() or (is_table(path) and path.is_file())
+
+
 def list_photos(
     place: Path | PhotoPlace, *, layout: Layout = "class", one_merchant: bool = False
 ) -> PhotoListing:
