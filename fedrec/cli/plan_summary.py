@@ -31,15 +31,30 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
         The lines.
     """
     made = training.plan()
-    derived = derive(made)
     yield f"training    {training.number} ({made.training_id[:16]})"
+    yield from describe_plan(made, start_from=training.start_from())
+    yield f"merchants   with the default policy and a new ledger {_by_default_policy(made, derive(made))}"
+    yield f"fingerprint {fingerprint}"
+
+
+def describe_plan(made: TrainingPlan, *, start_from: str | None) -> Iterator[str]:
+    """Describe a plan.
+
+    Args:
+        made: the plan.
+        start_from: number of the training whose result it starts from, if any.
+
+    Yields:
+        The lines.
+    """
+    derived = derive(made)
     code = "" if made.model_code is None else f" with the code {made.model_code}"
     yield f"model       {made.model}{code}, {made.dimension:,} parameters, {counted(made.rounds, 'round')}"
     note = check_model(Task.of_plan(made, model_registry.get_exact(made.model, made.model_code), seed=0))
     if note is not None:
         yield f"            {note}"
-    if training.start_from() is not None:
-        yield f"start       the result of training {training.start_from()}, as the plan's initial model"
+    if start_from is not None:
+        yield f"start       the result of training {start_from}, as the plan's initial model"
     yield f"optimizer   {describe_update(made)}"
     yield f"loss        {describe_objective(made)}"
     if made.early_stopping is not None:
@@ -60,8 +75,6 @@ def plan_lines(training: Training, *, fingerprint: str) -> Iterator[str]:
     exposed = claims.scheme_warning(made.trust, trust_limit=schemes.get(made.scheme).trust_limit)
     if exposed is not None:
         yield f"warning     {exposed}"
-    yield f"merchants   with the default policy and a new ledger {_by_default_policy(made, derived)}"
-    yield f"fingerprint {fingerprint}"
 
 
 def _by_default_policy(made: TrainingPlan, derived: Derived) -> str:

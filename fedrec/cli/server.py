@@ -7,7 +7,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import find_training
 from fedrec.server.window.campaign_files import delete_cancelled
+
+if TYPE_CHECKING:
+    from fedrec.server.training_file import TrainingFile
 
 app = typer.Typer(help="Run the server of a federation.", cls=LazyGroup, no_args_is_help=True, **PLAIN)
 
@@ -131,14 +134,27 @@ def _join_fingerprint(home: ServerHome) -> str:
 
 @app.command()
 def plan(
-    file: Annotated[Path, typer.Argument(help="TOML file with a [training] table.")], home: Home = _HOME
+    file: Annotated[Path, typer.Argument(help="TOML file with a [training] table.")],
+    home: Home = _HOME,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="File nothing: predict epsilon, time, bytes, refusals and spare merchants."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --explain: print it as JSON.")] = False,
 ) -> None:
     """Plan a training for the enrolled merchants and file it to be run."""
     from fedrec.cli.plan_summary import plan_lines
     from fedrec.server.training_file import add_training, read_training_file
 
+    if as_json and not explain:
+        raise ConfigError("--json goes with --explain")
     opened = ServerHome.open(home)
     options = read_training_file(file)
+    if explain:
+        _explain(options, opened, as_json=as_json)
+        return
     training = add_training(
         opened.trainings,
         options,
@@ -148,6 +164,25 @@ def plan(
         witnesses=opened.witnesses(),
     )
     typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
+
+
+def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> None:
+    """Print what a plan would cost and what could stop it; nothing is filed."""
+    from fedrec.cli.plan_explanation import explain, explanation_lines
+    from fedrec.cli.plan_summary import describe_plan
+    from fedrec.server.planning import Enrolled
+    from fedrec.server.training_file import make_plan
+
+    enrolled = Enrolled(
+        opened.identity().public.hex(), opened.roster(), opened.sizes(options.unit), opened.witnesses()
+    )
+    made, task = make_plan(opened.trainings, options, enrolled)
+    told = explain(made, task, opened)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2, allow_nan=False))
+        return
+    lines = [*describe_plan(made, start_from=options.start_from), *explanation_lines(told)]
+    typer.echo("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)

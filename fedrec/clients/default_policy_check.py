@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from fedrec.clients.charging import round_charge
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.policy_template import TEMPLATE
 from fedrec.errors import BudgetExceededError, RefusedError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
-from fedrec.privacy.accounting.entry_contents import Count
+from fedrec.privacy.accounting.entry_contents import Charge, Count
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
+
+_RULE = re.compile(r"policy '(\w+)'")
 
 
 def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
@@ -29,6 +34,41 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
 
     """
     policy = MerchantPolicy.parse(TEMPLATE)
+    return _refusal_by_rules(policy, plan, derived) or _refusal_by_cap(policy, plan, derived, earlier=())
+
+
+def refusals_by_defaults(
+    plan: TrainingPlan, derived: Derived, *, earlier: Iterable[Charge] = ()
+) -> tuple[str, ...]:
+    """Return every reason for which a merchant with the default policy refuses a plan.
+
+    Args:
+        plan: the plan.
+        derived: the parameters derived from it.
+        earlier: what is known to be in the merchant's ledger already, beside one noised count.
+
+    Returns:
+        The reasons, one for each rule that is broken; empty if the merchant would join.
+
+    """
+    default, policy = MerchantPolicy.parse(TEMPLATE), MerchantPolicy.parse(TEMPLATE)
+    code = () if plan.model_code is None else (plan.model_code,)
+    open_to_all = MerchantPolicy.without_limits(modes={plan.mode}, schemes={plan.scheme}, model_code=code)
+    reasons: list[str] = []
+    while (reason := _refusal_by_rules(policy, plan, derived)) is not None:
+        reasons.append(reason)
+        broken = _RULE.match(reason)
+        if broken is None or getattr(policy, broken[1]) == getattr(open_to_all, broken[1]):
+            break
+        # The others are found once this rule is out of the way.
+        policy = policy.model_copy(update={broken[1]: getattr(open_to_all, broken[1])})
+    if plan.privacy_mode.private and derived.spend.multiplier > 0:
+        cap = _refusal_by_cap(default, plan, derived, earlier=earlier)
+        reasons += [] if cap is None else [cap]
+    return tuple(reasons)
+
+
+def _refusal_by_rules(policy: MerchantPolicy, plan: TrainingPlan, derived: Derived) -> str | None:
     try:
         policy.check(plan)
         policy.check_cost(plan, derived)
@@ -36,6 +76,12 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
             policy.check_window(plan)
     except RefusedError as error:
         return str(error)
+    return None
+
+
+def _refusal_by_cap(
+    policy: MerchantPolicy, plan: TrainingPlan, derived: Derived, *, earlier: Iterable[Charge]
+) -> str | None:
     lifetime = Lifetime()
     lifetime.add(
         Count(
@@ -49,6 +95,8 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
             seeded=False,
         )
     )
+    for charged in earlier:
+        lifetime.add(charged)
     charge = round_charge(
         plan,
         derived,

@@ -89,6 +89,52 @@ def read_training_file(path: Path) -> TrainingFile:
         raise ConfigError(f"{path}: {where}{problem.text}") from None
 
 
+def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[TrainingPlan, Task]:
+    """Make the plan for the enrolled merchants; nothing is written.
+
+    Args:
+        folder: the folder of all trainings, where one that this one starts from lies.
+        options: the training file.
+        enrolled: the merchants and their server.
+
+    Returns:
+        The plan, and what is learnt.
+
+    Raises:
+        ConfigError: nobody is enrolled, ``eval_data`` is missing, classes look alike, or no plan can hold the
+            options.
+        UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
+
+    """
+    if not enrolled.roster:
+        raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
+    if options.eval_data is not None and not is_place(options.eval_data):
+        raise ConfigError(f"eval_data: there is no folder and no CSV file {options.eval_data}")
+    for alike in look_alikes(options.classes):
+        raise ConfigError(
+            f"classes: {', '.join(map(shown, alike))} look alike, and merchants would take them for each "
+            "other: keep one"
+        )
+    if options.patience is not None and options.eval_data is None:
+        raise ConfigError("patience compares models on public photos: name their folder as eval_data")
+    try:
+        spec = model_registry.get(chosen_model(options.model, method=options.method))
+        task = Task(
+            spec=spec,
+            classes=tuple(sorted(options.classes)),
+            shape=InputShape(
+                channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
+            ),
+            seed=options.initial_seed,
+        )
+        if options.start_from is not None:
+            task = replace(task, start=starting_point(find_training(folder, options.start_from), task))
+        return plan_training(options, task, enrolled, upload_window=options.window).plan, task
+    except ConfigError as error:
+        # Messages name options of 'fedrec simulate'; the file's keys have the same names.
+        raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
+
+
 def add_training(
     folder: Path,
     options: TrainingFile,
@@ -112,47 +158,18 @@ def add_training(
         The new training.
 
     Raises:
-        ConfigError: nobody is enrolled, ``eval_data`` is missing, classes look alike, or no plan can hold the
-            options.
-        UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
+        ConfigError: as :func:`make_plan` raises.
+        UnreachableBudgetError: as :func:`make_plan` raises.
 
     """
-    if not roster:
-        raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
-    if options.eval_data is not None and not is_place(options.eval_data):
-        raise ConfigError(f"eval_data: there is no folder and no CSV file {options.eval_data}")
-    for alike in look_alikes(options.classes):
-        raise ConfigError(
-            f"classes: {', '.join(map(shown, alike))} look alike, and merchants would take them for each "
-            "other: keep one"
-        )
-    if options.patience is not None and options.eval_data is None:
-        raise ConfigError("patience compares models on public photos: name their folder as eval_data")
-    try:
-        spec = model_registry.get(chosen_model(options.model, method=options.method))
-        task = Task(
-            spec=spec,
-            classes=tuple(sorted(options.classes)),
-            shape=InputShape(
-                channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
-            ),
-            seed=options.initial_seed,
-        )
-        if options.start_from is not None:
-            task = replace(task, start=starting_point(find_training(folder, options.start_from), task))
-        planned = plan_training(
-            options, task, Enrolled(server_key, roster, sizes, witnesses), upload_window=options.window
-        )
-    except ConfigError as error:
-        # Messages name options of 'fedrec simulate'; the file's keys have the same names.
-        raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
+    plan, task = make_plan(folder, options, Enrolled(server_key, roster, sizes, witnesses))
     number = f"{1 + max((int(path.name) for path in training_folders(folder)), default=0):04d}"
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
         made = Training(Path(scratch) / number)
         made.folder.mkdir()
         write_plan(
             made,
-            planned.plan,
+            plan,
             seed=options.initial_seed,
             eval_data=options.eval_data,
             start=task.start,

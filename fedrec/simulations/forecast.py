@@ -21,7 +21,8 @@ from fedrec.observability.progress import Tell, message
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.randomness import Randomness
-from fedrec.server.planning import starting_parameters
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.report.report_json import epsilon_after
 from fedrec.simulations.run_setup import SimulationRun, worker_count
 from fedrec.vision.models.centred_head import mean_coordinates
@@ -58,6 +59,36 @@ class Forecast:
     epsilon: float | None
 
 
+@dataclass(frozen=True)
+class RoundBytes:
+    """The bytes of a round: those of every merchant, and what a member of the committee has beside them."""
+
+    up: float
+    down: float
+    member_up: float
+    member_down: float
+
+
+def estimated_bytes(plan: TrainingPlan, derived: Derived) -> RoundBytes:
+    """Estimate the bytes of a round from the sizes of its large parts.
+
+    Args:
+        plan: the plan.
+        derived: the parameters derived from it.
+
+    Returns:
+        The bytes.
+
+    """
+    texts = len(plan.committee) * _KEY_TEXT_BYTES * isinstance(derived.scheme, CommitteeScheme)
+    return RoundBytes(
+        up=derived.upload_bytes,
+        down=derived.train_bytes + texts,
+        member_up=derived.scheme.answer_bytes,
+        member_down=derived.unmask_bytes + plan.cohort * _COMMITMENT_TEXT_BYTES,
+    )
+
+
 class Forecaster:
     """Forecasts runs; a step is measured once for all runs in which it is the same."""
 
@@ -71,21 +102,20 @@ class Forecaster:
         # Budgets, rounds and rates, in which runs of a sweep differ, hardly change the time of a record.
         same = f"{plan.model_dump_json(include=_DECIDES_TIME)} {len(plan.committee)} {run.device}"
         if same not in self._steps:
-            self._steps[same] = _measured_step(run, derived)
+            self._steps[same] = measured_step(plan, run.task, derived, device=run.device)
         fixed, each = self._steps[same]
         at_once = min(worker_count(run.config, merchants=plan.cohort), os.cpu_count() or 1)
         rounds = plan.rounds - len(run.training.rounds())
         seconds = math.ceil(plan.cohort / at_once) * (
             fixed + each * records * plan.local_steps + _SECONDS_BESIDE_THE_STEP
         )
-        members = len(plan.committee)
-        texts = members * _KEY_TEXT_BYTES * isinstance(derived.scheme, CommitteeScheme)
-        for_members = derived.unmask_bytes + plan.cohort * _COMMITMENT_TEXT_BYTES
+        moved = estimated_bytes(plan, derived)
+        share = len(plan.committee) / plan.cohort
         return Forecast(
             rounds=rounds,
             seconds=rounds * seconds,
-            bytes_up=rounds * (derived.upload_bytes + derived.scheme.answer_bytes * members / plan.cohort),
-            bytes_down=rounds * (derived.train_bytes + texts + for_members * members / plan.cohort),
+            bytes_up=rounds * (moved.up + share * moved.member_up),
+            bytes_down=rounds * (moved.down + share * moved.member_down),
             epsilon=epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps),
         )
 
@@ -124,28 +154,36 @@ def in_words(forecasts: Iterable[Forecast]) -> str:
     )
 
 
-def _measured_step(run: SimulationRun, derived: Derived) -> tuple[float, float]:
+def measured_step(
+    plan: TrainingPlan, task: Task, derived: Derived, *, device: torch.device
+) -> tuple[float, float]:
     """Measure a merchant's step on one thread, as workers take it, on made-up records.
 
     Nothing of it is sent or kept.
+
+    Args:
+        plan: the plan.
+        task: what is learnt.
+        derived: the parameters derived from the plan.
+        device: where the step is taken.
 
     Returns:
         The seconds of noise and encryption, and those of each record that a step takes.
 
     """
-    plan, scheme, rng = run.plan, derived.scheme, Randomness.from_os()
-    model = run.task.model().to(run.device)
+    scheme, rng = derived.scheme, Randomness.from_os()
+    model = task.model().to(device)
     parameters = starting_parameters(model).astype(np.float32)
     if (mean := mean_coordinates(model)) is not None:
         # As after the first round, which releases the mean and takes no gradient.
         parameters[mean] = 1.0
-    record = run.task.spec.record_shape(plan.channels, plan.image_size)
+    record = task.spec.record_shape(plan.channels, plan.image_size)
     count = math.ceil(_MEASURED_RECORDS / plan.sample_rate)
     records = Records(
-        inputs=torch.linspace(0, 1, math.prod(record), device=run.device).reshape(record).expand(
+        inputs=torch.linspace(0, 1, math.prod(record), device=device).reshape(record).expand(
             count, plan.views, *record
         ),
-        labels=torch.zeros(count, dtype=torch.int64, device=run.device),
+        labels=torch.zeros(count, dtype=torch.int64, device=device),
     )  # fmt: skip
     key = scheme.make_keys().public if isinstance(scheme, HolderScheme) else None
 
@@ -157,11 +195,11 @@ def _measured_step(run: SimulationRun, derived: Derived) -> tuple[float, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        contribute(Records.none(run.device), "warm")
+        contribute(Records.none(device), "warm")
         begun = time.perf_counter()
         contribute(records, "records")
         taken = time.perf_counter()
-        values = contribute(Records.none(run.device), "none")
+        values = contribute(Records.none(device), "none")
         noised = time.perf_counter()
         encrypted = scheme.encrypt(
             values, training_id=plan.training_id, round_number=1, rng=rng.child("encrypt"), public_key=key

@@ -11,9 +11,14 @@ from torch import nn
 
 from fedrec.config import load_config
 from fedrec.observability.progress import Stage
-from fedrec.simulations import forecast, local_grid
+from fedrec.privacy.derived_parameters import derive
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.server.planning import Task
+from fedrec.server.trainings import Training
+from fedrec.simulations import forecast, local_grid, plan_trial
 from fedrec.simulations.forecast import Forecast, Forecaster, in_words
 from fedrec.simulations.harness import simulate
+from fedrec.simulations.plan_trial import cost_of_rounds
 from fedrec.simulations.run_setup import SimulationRun, prepare
 from fedrec.vision import model_registry
 from fedrec.vision.synthetic import generate, write
@@ -62,7 +67,8 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Forecaster, "forecast", kept)
-        report = simulate(load_config(None, options(photos, tmp_path / "run")), tell=told.append).report
+        result = simulate(load_config(None, options(photos, tmp_path / "run")), tell=told.append)
+    report = result.report
     assert len(made) == 1
     assert made[0].bytes_up == pytest.approx(report["cost"]["bytes_up"] / MERCHANTS, rel=0.1)
     assert made[0].bytes_down == pytest.approx(report["cost"]["bytes_down"] / MERCHANTS, rel=0.1)
@@ -74,6 +80,49 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
         r"forecast: 2 rounds in about .*, by a measured step; each merchant sends .*; epsilon", said[0]
     )
     assert said[1].startswith("training: 4 merchants")
+    # An operator's plan is tried before it is filed: the bytes are counted, and are the same.
+    plan = Training(result.folder).plan()
+    trial = cost_of_rounds(plan, Task.of_plan(plan, LINEAR, seed=0))
+    members = len(plan.committee)
+    for way, each, member in (("up", trial.up, trial.member_up), ("down", trial.down, trial.member_down)):
+        counted = ROUNDS * (MERCHANTS * each + members * member)
+        assert counted == pytest.approx(report["cost"][f"bytes_{way}"], rel=0.005)
+    assert trial.counted and min(trial.seconds_step, trial.seconds_answer, trial.seconds_server) > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secure_aggregation": "ckks"},
+        {"secure_aggregation": "none"},
+        {"privacy": "local", "local_steps": 2},
+        {"privacy": "off"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_plan_can_be_tried(
+    changes: dict[str, object], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(photos, tmp_path / "run", **changes)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    trial = cost_of_rounds(run.plan, run.task)
+    assert trial.up >= derive(run.plan).upload_bytes and trial.down >= 4 * run.plan.dimension
+    assert (trial.member_up > 0) == bool(run.plan.committee)
+    assert list(scratch.iterdir()) == [], "nothing of a trial is left"
+
+
+def test_a_plan_that_is_too_large_to_try_is_estimated(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(photos, tmp_path / "run")
+    tried = cost_of_rounds(run.plan, run.task)
+    monkeypatch.setattr(plan_trial, "MOST_MERCHANTS", MERCHANTS - 1)
+    estimated = cost_of_rounds(run.plan, run.task)
+    assert not estimated.counted
+    assert estimated.up == pytest.approx(tried.up, rel=0.1)
+    assert estimated.down == pytest.approx(tried.down, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +145,13 @@ def test_every_kind_of_run_has_a_forecast(changes: dict[str, object], photos: Pa
 def test_time_grows_with_rounds_and_with_merchants_a_worker(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[SimulationRun] = []
+    measured: list[TrainingPlan] = []
 
-    def step(run: SimulationRun, derived: object) -> tuple[float, float]:
-        measured.append(run)
+    def step(plan: TrainingPlan, *given: object, **named: object) -> tuple[float, float]:
+        measured.append(plan)
         return 1.0, 0.0
 
-    monkeypatch.setattr(forecast, "_measured_step", step)
+    monkeypatch.setattr(forecast, "measured_step", step)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     forecaster = Forecaster()
     runs = [
