@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrec._internal.text import one_line
-from fedrec.clients.merchant import Merchant
+from fedrec.clients.participant import Participant
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import DataError, FedrecError, ProtocolError, RefusedError
 from fedrec.observability.deduplicated_log import DeduplicatedLog
@@ -53,14 +53,14 @@ def _refusal_for_server(error: FedrecError, *, log: DeduplicatedLog, subject: st
 
 
 def build_client_app(
-    merchant_of: Callable[[Context], Merchant], *, log: DeduplicatedLog | None = None
+    merchant_of: Callable[[Context], Participant], *, log: DeduplicatedLog | None = None
 ) -> ClientApp:
-    """Build a ClientApp that passes each message to the merchant of the message's context.
+    """Build a ClientApp that passes each message to the merchant or witness of the message's context.
 
     A refusal is sent as a reply with its reason. Any other failure becomes Flower's error reply.
 
     Args:
-        merchant_of: returns the merchant of a context.
+        merchant_of: returns the merchant or witness of a context.
         log: logs refusals, and a repeated one only once.
 
     Returns:
@@ -154,7 +154,7 @@ def build_client_app(
 
 
 def _reply(
-    merchant: Merchant,
+    merchant: Participant,
     message: Message,
     kind: type[Request],
     *,

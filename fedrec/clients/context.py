@@ -20,7 +20,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import StoredTraining
 from fedrec.clients.training_set import TrainingSets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.entry_contents import Charge
+from fedrec.privacy.accounting.entry_contents import Answer, Charge
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import count_from_shapes
@@ -280,6 +280,39 @@ class MerchantContext:
         """
         return self.ledger.signed_head(
             training_id=plan.training_id, round_number=round_number, merchant=self.name, moment=moment
+        )
+
+    def answered_head(self, plan: TrainingPlan, round_number: int) -> SignedLedgerHead:
+        """Sign the ledger's head after an answer.
+
+        Args:
+            plan: the training's plan.
+            round_number: the round.
+
+        Returns:
+            The signed head.
+
+        """
+        return self.signed_head(plan, round_number, "answered")
+
+    def mark_answer(
+        self, plan: TrainingPlan, *, round_number: int, request_hash: str, receipt: Receipt | None
+    ) -> None:
+        """Write an entry into the ledger that a request is answered, before any key is used.
+
+        Args:
+            plan: the training's plan.
+            round_number: the round.
+            request_hash: hash of the request.
+            receipt: the receipt that came with it.
+
+        Raises:
+            FedrecError: the receipt is refused, or the ledger has an answer of this round.
+
+        """
+        self.accept_receipt(plan, receipt)
+        self.ledger.answer(
+            Answer(training_id=plan.training_id, round_number=round_number, request_hash=request_hash)
         )
 
     def accept_receipt(self, plan: TrainingPlan, receipt: Receipt | None) -> None:

@@ -50,12 +50,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         context.check_not_suspended()
     context.check_server(plan)
     context.policy.check(plan)
-    least = plan.privacy_mode.least_merchants
-    if plan.cohort < least:
-        raise RefusedError(
-            f"'{plan.mode}' needs at least {least} merchants, the plan has {plan.cohort}", code="plan"
-        )
-    check_plan(plan)
+    check_terms(plan)
     if plan.key_of(context.name) != context.identity.public:
         earlier = {rotation.old_key for rotation in rotations(context.ledger.entries())}
         raise RefusedError(
@@ -94,16 +89,26 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     )
 
 
+def check_terms(plan: TrainingPlan) -> None:
+    """Check the rules that hold for every party; raise ``RefusedError`` for a plan that breaks one."""
+    least = plan.privacy_mode.least_merchants
+    if plan.cohort < least:
+        raise RefusedError(
+            f"'{plan.mode}' needs at least {least} merchants, the plan has {plan.cohort}", code="plan"
+        )
+    check_plan(plan)
+
+
 def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> TrainingSecrets:
-    """Make the merchant's keys of a training.
+    """Make a party's keys of a training.
 
     Args:
         plan: the training's plan.
         scheme: its aggregation scheme.
-        merchant: the merchant's name.
+        merchant: the name of the merchant or witness.
 
     Returns:
-        The keys; none if the merchant isn't on the committee.
+        The keys; none if it isn't on the committee.
 
     """
     if merchant not in plan.committee:
@@ -121,7 +126,7 @@ def join_reply(
     merchant: str,
     identity: SigningIdentity,
     seeded: bool,
-    head: SignedLedgerHead,
+    head: SignedLedgerHead | None,
 ) -> tuple[JoinReply, dict[str, bytes]]:
     """Build and sign the reply to a join request.
 
@@ -131,7 +136,7 @@ def join_reply(
         merchant: the merchant's name.
         identity: its signing identity.
         seeded: whether its noise comes from a seed.
-        head: the signed head of its ledger.
+        head: the signed head of its ledger; None of a witness, which has none.
 
     Returns:
         The reply, and the blob ``encryption-key`` if the merchant holds the training's key.

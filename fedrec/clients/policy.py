@@ -14,17 +14,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
 from fedrec.clients.event_hook import HookCommand
 from fedrec.clients.photo_counts import ChangedData
-from fedrec.clients.policy_file import PolicyFile, check_at_least, check_at_most, check_one_of
+from fedrec.clients.policy_file import (
+    PolicyFile,
+    check_approved,
+    check_at_least,
+    check_at_most,
+    check_keeps_key,
+    check_one_of,
+)
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.accounting.budget_rating import largest_delta
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.modes import Mode
-from fedrec.protocol.plan import TrainingPlan, Unit, roster_fingerprint
+from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.protocol.schema import MAX_COMMITTEE, Hash
 
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -171,13 +177,7 @@ class MerchantPolicy(PolicyFile):
             check_at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)
             check_at_most("largest_seat_risk", plan.seat_risk, self.largest_seat_risk)
             self._check_witnesses(plan)
-        approved = self.roster_fingerprint
-        if approved is not None and roster_fingerprint(plan.roster, plan.witnesses) != approved:
-            raise RefusedError(
-                "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
-            )
-        if self.server_key is not None and plan.server_key != self.server_key:
-            raise RefusedError("policy 'server_key': the plan is from another server", code="policy")
+        check_approved(plan, roster_fingerprint=self.roster_fingerprint, server_key=self.server_key)
 
     def _check_witnesses(self, plan: TrainingPlan) -> None:
         """Check the seats of named witnesses; the plan must take all others to be corrupt."""
@@ -239,13 +239,7 @@ class MerchantPolicy(PolicyFile):
             RefusedError: the plan's window is as long as the time after which the key is deleted, or longer.
 
         """
-        days = self.training_expires_days
-        if plan.upload_window is not None and plan.upload_window >= days * 86400:
-            raise RefusedError(
-                f"policy 'training_expires_days': the plan's upload window of "
-                f"{duration_text(plan.upload_window)} isn't over before a key is deleted, after {days} days",
-                code="policy",
-            )
+        check_keeps_key(plan, days=self.training_expires_days)
 
     def day_start(self, now: datetime) -> datetime:
         """Return the start of the day of ``now`` (with a time zone) by the policy's clock."""

@@ -9,8 +9,11 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from fedrec._internal.durations import duration_text
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.plan import roster_fingerprint as fingerprint_of
 from fedrec.protocol.schema import Strict, sha256_hex
 
 _MAX_BYTES = 1 << 20
@@ -117,6 +120,45 @@ def check_at_least(rule: str, value: float, limit: float) -> None:
     """
     if not value >= limit:
         raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}", code="policy")
+
+
+def check_approved(plan: TrainingPlan, *, roster_fingerprint: str | None, server_key: str | None) -> None:
+    """Check that a plan has the approved roster and comes from the approved server.
+
+    Args:
+        plan: the plan.
+        roster_fingerprint: the fingerprint of the approved roster and its witnesses; None for any.
+        server_key: the server's key; None for any.
+
+    Raises:
+        RefusedError: it has another roster, or another server's key.
+
+    """
+    if roster_fingerprint is not None and fingerprint_of(plan.roster, plan.witnesses) != roster_fingerprint:
+        raise RefusedError(
+            "policy 'roster_fingerprint': the plan has a roster that was not approved", code="policy"
+        )
+    if server_key is not None and plan.server_key != server_key:
+        raise RefusedError("policy 'server_key': the plan is from another server", code="policy")
+
+
+def check_keeps_key(plan: TrainingPlan, *, days: int) -> None:
+    """Check that a member of the committee keeps its key of a campaign until the sum is opened.
+
+    Args:
+        plan: the plan.
+        days: the policy's ``training_expires_days``.
+
+    Raises:
+        RefusedError: the plan's window is as long as the time after which the key is deleted, or longer.
+
+    """
+    if plan.upload_window is not None and plan.upload_window >= days * 86400:
+        raise RefusedError(
+            f"policy 'training_expires_days': the plan's upload window of "
+            f"{duration_text(plan.upload_window)} isn't over before a key is deleted, after {days} days",
+            code="policy",
+        )
 
 
 def _first_problem(error: Exception) -> str:

@@ -3,31 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from fedrec.clients.context import MerchantContext, OpenTraining
+from fedrec.clients.store import MerchantStore
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
-from fedrec.privacy.accounting.entry_contents import Answer
 from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.privacy.identity import SealingKey
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import Commitment, box_binding, dealing_statement
+from fedrec.protocol.statements import (
+    Commitment,
+    Receipt,
+    SignedLedgerHead,
+    box_binding,
+    dealing_statement,
+)
 from fedrec.protocol.transport import request_hash, take_blob
 
 Blobs = Mapping[str, bytes]
 
 
-def unmask(
-    context: MerchantContext, request: UnmaskRequest, blobs: Blobs
-) -> tuple[UnmaskReply, dict[str, bytes]]:
+class JoinedTraining(Protocol):
+    """A training that a party joined."""
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """Its plan."""
+        ...
+
+    @property
+    def derived(self) -> Derived:
+        """The parameters derived from the plan."""
+        ...
+
+
+class Opener(Protocol):
+    """The state of a party that helps to open sums: a merchant or a witness."""
+
+    @property
+    def name(self) -> str:
+        """The party's name."""
+        ...
+
+    @property
+    def store(self) -> MerchantStore:
+        """Its open store."""
+        ...
+
+    def training(self, training_id: str) -> JoinedTraining:
+        """Return a training that was joined and is open; ``RefusedError`` for any other."""
+        ...
+
+    def mark_answer(
+        self, plan: TrainingPlan, *, round_number: int, request_hash: str, receipt: Receipt | None
+    ) -> None:
+        """Record durably that a request is answered, before any key is used.
+
+        Args:
+            plan: the training's plan.
+            round_number: the round.
+            request_hash: hash of the request.
+            receipt: the receipt that came with it.
+
+        Raises:
+            FedrecError: a request of the round was recorded before, or the party refuses.
+
+        """
+        ...
+
+    def answered_head(self, plan: TrainingPlan, round_number: int) -> SignedLedgerHead | None:
+        """Sign the head of the ledger after :meth:`mark_answer`.
+
+        Args:
+            plan: the training's plan.
+            round_number: the round.
+
+        Returns:
+            The signed head; None of a party without a ledger.
+
+        """
+        ...
+
+    def on_event(self, event: str, /) -> None:
+        """Note a durable step."""
+        ...
+
+
+def unmask(context: Opener, request: UnmaskRequest, blobs: Blobs) -> tuple[UnmaskReply, dict[str, bytes]]:
     """Answer an unmask request about the sum of one survivor set; refuse every other set of the round.
 
     Args:
-        context: the merchant's state.
+        context: the state of the merchant or witness.
         request: the server's request.
         blobs: its blobs by name: one per survivor.
 
@@ -35,7 +106,7 @@ def unmask(
         The reply and its blobs.
 
     Raises:
-        RefusedError: this merchant can't open sums of the training, or another set was answered before.
+        RefusedError: this party can't open sums of the training, or another set was answered before.
         ProtocolError: the survivor set or a blob is wrong.
         AggregationError: the key holder's sum doesn't decrypt.
 
@@ -43,7 +114,7 @@ def unmask(
     joined = context.training(request.training_id)
     plan, number = joined.plan, request.round_number
     if context.name not in plan.committee:
-        raise RefusedError("this merchant is not on the committee")
+        raise RefusedError("this merchant or witness is not on the committee")
     if number > plan.rounds:
         raise RefusedError(f"round {number} is beyond the plan's {plan.rounds}")
     # Hashed without the receipt, which may differ when the same set is asked again.
@@ -53,20 +124,19 @@ def unmask(
         return decode_reply(stored, UnmaskReply)
     survivors = check_survivors(request.survivors, plan=plan, round_number=number)
     parts = request_parts(survivors, blobs, scheme=joined.derived.scheme)
-    context.accept_receipt(plan, request.receipt)
     # The key is used only after the entry is on disk: if anything fails below, no other set can be answered.
-    context.ledger.answer(Answer(training_id=plan.training_id, round_number=number, request_hash=hashed))
+    context.mark_answer(plan, round_number=number, request_hash=hashed, receipt=request.receipt)
     context.on_event("marked")
     answered, sent = _answer(context, joined, survivors, parts, round_number=number)
-    reply = answered.model_copy(update={"head": context.signed_head(plan, number, "answered")})
+    reply = answered.model_copy(update={"head": context.answered_head(plan, number)})
     context.store.put_answer(plan.training_id, number, request_hash=hashed, body=encode_reply(reply, sent))
     context.on_event("answered")
     return reply, sent
 
 
 def _answer(
-    context: MerchantContext,
-    joined: OpenTraining,
+    context: Opener,
+    joined: JoinedTraining,
     survivors: Sequence[Commitment],
     parts: Sequence[bytes],
     *,
@@ -86,7 +156,7 @@ def _answer(
         )
     if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
         return answer_as_holder(scheme, parts, merchant=context.name, private_key=secrets.decryption_private)
-    raise RefusedError("this merchant has no key of this training")
+    raise RefusedError("this merchant or witness has no key of this training")
 
 
 def request_parts(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Scheme) -> list[bytes]:
@@ -133,7 +203,7 @@ def answer_as_member(
         boxes: the sealed box of each survivor for this member, in the survivors' order.
         plan: the training's plan.
         round_number: the round.
-        member: this merchant's name.
+        member: the name of this merchant or witness.
         sealing_key: its private key for the boxes.
 
     Returns:

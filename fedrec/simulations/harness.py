@@ -328,9 +328,9 @@ def _train(
         import_module("sklearn.metrics")
         grid = ENGINES[config.engine].make_grid(
             simulated_merchants(run, arrays=inputs.arrays),
-            merchants=cohort,
+            merchants=len(run.party_names),
             workers=workers,
-            dropouts=Dropouts(config.drop, config.seed or 0) if config.drop else None,
+            dropouts=Dropouts(config.drop, config.seed or 0, cohort=cohort) if config.drop else None,
         )
         opened.callback(grid.close)
         observers.tell(Stage("starting workers", workers, workers))

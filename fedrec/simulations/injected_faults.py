@@ -16,11 +16,13 @@ _POINTS: tuple[CrashPoint, ...] = ("charged", "stored", "sent")
 class Dropouts:
     """Each merchant drops out of each round with ``probability``, before or after its upload by a fair coin.
 
-    Decisions are a hash of (seed, round, merchant), so that they don't depend on the order of events.
+    Decisions are a hash of (seed, round, merchant), so that they don't depend on the order of events. Only
+    the first ``cohort`` parties are merchants; None for all. Witnesses don't drop out.
     """
 
     probability: float
     seed: int
+    cohort: int | None = None
 
     def drops(self, *, merchant: int, round_number: int, phase: Phase) -> bool:
         """Decide whether a merchant leaves a request unanswered.
@@ -34,6 +36,8 @@ class Dropouts:
             Whether it drops out.
 
         """
+        if self.cohort is not None and merchant >= self.cohort:
+            return False
         drawn, digest = _draw(f"fedrec/dropout/1:{self.seed}:{round_number}:{merchant}")
         when: Phase = "train" if digest[8] & 1 else "unmask"
         return drawn < self.probability and phase == when

@@ -18,9 +18,13 @@ from fedrec.clients.client_app import build_client_app
 from fedrec.clients.context import LocalResources, MerchantContext
 from fedrec.clients.merchant import Blobs, Merchant
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.participant import Participant
 from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.witness.home import WitnessHome
+from fedrec.clients.witness.policy import WitnessPolicy
+from fedrec.clients.witness.witness import Witness
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
 from fedrec.simulations.data_sources import read_digests
 from fedrec.simulations.injected_faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
@@ -119,6 +123,38 @@ class VirtualMerchant(Merchant):
 
 
 @dataclass(frozen=True)
+class SimulatedWitnesses:
+    """Make the witnesses of a simulation; picklable.
+
+    Attributes:
+        homes: holds a folder per witness.
+        names: their names.
+        policy: the rules of every witness.
+
+    """
+
+    homes: Path
+    names: tuple[str, ...]
+    policy: WitnessPolicy
+
+    def witness(self, index: int, *, server_key: str) -> Witness:
+        """Make one witness from its folder.
+
+        Args:
+            index: its index among the witnesses.
+            server_key: public key of the server whose requests it accepts, 64 hexadecimal digits.
+
+        Returns:
+            The witness.
+
+        """
+        name = self.names[index]
+        return WitnessHome(self.homes / name).open_witness(
+            name=name, server_key=server_key, policy=self.policy
+        )
+
+
+@dataclass(frozen=True)
 class SimulatedMerchants:
     """Make the ClientApp of a worker process; picklable.
 
@@ -128,7 +164,7 @@ class SimulatedMerchants:
     Args:
         homes: holds a folder per merchant.
         arrays: holds the model inputs of each merchant.
-        names: the merchants' names.
+        names: the merchants' names; in the order of node ids, and before those of the witnesses.
         server_key: public key of the server whose requests they accept, 64 hexadecimal digits.
         policy: the rules of every merchant.
         model: the model.
@@ -138,6 +174,7 @@ class SimulatedMerchants:
             are closed after it, so that any process may answer for it next.
         crashes: crashes to inject, if any.
         saboteur: a merchant that cheats, if any.
+        witnesses: the simulated witnesses, if any.
 
     """
 
@@ -152,19 +189,20 @@ class SimulatedMerchants:
     keep_open: bool = True
     crashes: Crashes | None = None
     saboteur: Saboteur | None = None
+    witnesses: SimulatedWitnesses | None = None
 
     def __call__(self) -> ClientApp:
-        """Return a ClientApp that answers for every merchant of the simulation; each is made on first use."""
-        alive: dict[int, Merchant] = {}
+        """Return a ClientApp that answers for every merchant and witness; each is made on first use."""
+        alive: dict[int, Merchant | Witness] = {}
         SHARED.share(SHARED_BYTES)
 
         def drop(index: int) -> None:
             alive.pop(index).close()
 
-        def merchant_of(context: Context) -> Merchant:
+        def merchant_of(context: Context) -> Participant:
             index = int(context.node_config["partition-id"])
             if index not in alive:
-                alive[index] = self.merchant(index, drop=lambda: drop(index))
+                alive[index] = self.party(index, drop=lambda: drop(index))
             return alive[index]
 
         app = build_client_app(merchant_of)
@@ -179,6 +217,21 @@ class SimulatedMerchants:
                         drop(index)
 
         return app
+
+    def party(self, index: int, *, drop: Callable[[], None]) -> Merchant | Witness:
+        """Make a merchant, or a witness: those come after the merchants.
+
+        Args:
+            index: its index among all.
+            drop: carries out a crash of a merchant.
+
+        Returns:
+            The merchant or witness.
+
+        """
+        if index < len(self.names) or self.witnesses is None:
+            return self.merchant(index, drop=drop)
+        return self.witnesses.witness(index - len(self.names), server_key=self.server_key)
 
     def merchant(self, index: int, *, drop: Callable[[], None] = lambda: None) -> VirtualMerchant:
         """Make one merchant from its folder.

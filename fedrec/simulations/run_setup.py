@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.noised_count import count_randomness, draw_count
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.witness.home import WitnessHome
+from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage, Tell
@@ -32,7 +35,7 @@ from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import DataReader, Source, open_source
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.injected_faults import Crashes
-from fedrec.simulations.merchants import SimulatedMerchants
+from fedrec.simulations.merchants import SimulatedMerchants, SimulatedWitnesses
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
 from fedrec.simulations.run_folder import check_run_folder, make_run_folder
 from fedrec.simulations.simulation_report import write_own_reports
@@ -101,6 +104,19 @@ class SimulationRun:
         """The folder that holds a folder per merchant."""
         return self.folder / "merchants"
 
+    @property
+    def witness_homes(self) -> Path:
+        """The folder that holds a folder per witness."""
+        return self.folder / "witnesses"
+
+    @property
+    def party_names(self) -> tuple[str, ...]:
+        """The names of the merchants and then of the witnesses with a seat, in the order of node ids."""
+        return (
+            *(share.name for share in self.source.shares),
+            *(witness.name for witness in self.plan.seated_witnesses),
+        )
+
     def session(self) -> Session:
         """Return the server's session, at the initial weights or where the last session ended."""
         return Session(home=self.home, training=self.training, model=self.task.model().to(self.device))
@@ -138,6 +154,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         shape = (task.shape.channels, task.shape.size, task.shape.size)
         check_foreign_model(lambda seed: replace(task, seed=seed).model(), shape, classes=len(task.classes))
     identities = {share.name: SigningIdentity.generate() for share in source.shares}
+    witnesses = make_witnesses(config.witnesses, taken=identities)
     server = SigningIdentity.generate()
     counts = _draw_counts(config, source)
     tell(Stage("planning", 0, 1))
@@ -148,6 +165,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
             server_key=server.public.hex(),
             roster=make_roster(identities),
             sizes=tuple(count.size for count in counts.values()),
+            witnesses=make_roster(witnesses),
         ),
     )
     if planned.note is not None:
@@ -170,6 +188,8 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
         MerchantHome.create_keys_and_ledger(
             run.homes / name, identity=identity, count=count, policy=merchant_policy(config)
         )
+    for name, identity in witnesses.items():
+        WitnessHome.create_key(run.witness_homes / name, identity=identity)
     tell(Stage("merchants' folders", len(identities), len(identities)))
     write_own_reports(source, run.homes)
     # The plan holds the declared sizes, which are charged first. The status comes last: a run without it was
@@ -305,21 +325,41 @@ def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchan
         seed=config.seed,
         keep_open=ENGINES[config.engine].keeps_merchants,
         crashes=Crashes(config.crash, config.seed or 0) if config.crash else None,
+        witnesses=SimulatedWitnesses(
+            homes=run.witness_homes.resolve(),
+            names=tuple(witness.name for witness in run.plan.seated_witnesses),
+            policy=WitnessPolicy.without_limits(modes={config.privacy}),
+        ),
     )
 
 
+def make_witnesses(count: int, *, taken: Collection[str]) -> dict[str, SigningIdentity]:
+    """Make the identities of the simulated witnesses.
+
+    Args:
+        count: how many.
+        taken: the merchants' names, which no witness may have.
+
+    Returns:
+        The identities, by name.
+
+    """
+    free = (name for number in itertools.count(1) if (name := f"witness-{number}") not in taken)
+    return {name: SigningIdentity.generate() for name in itertools.islice(free, count)}
+
+
 def node_names(run: SimulationRun, grid: Grid) -> dict[int, str]:
-    """Return which merchant is at which node.
+    """Return which merchant or witness is at which node.
 
     Args:
         run: the run.
-        grid: a grid whose nodes are the merchants in their order.
+        grid: a grid whose nodes are the merchants in their order, and then the witnesses.
 
     Returns:
         Names, by node id.
 
     """
-    return dict(zip(grid.get_node_ids(), (share.name for share in run.source.shares), strict=True))
+    return dict(zip(grid.get_node_ids(), run.party_names, strict=True))
 
 
 def merchant_policy(config: SimulationConfig) -> MerchantPolicy:

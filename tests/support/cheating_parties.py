@@ -71,7 +71,7 @@ def deal_badly(monkeypatch: pytest.MonkeyPatch, dealers: set[str], targets: set[
 
 def unmask_requests(cohort: Cohort, plan: TrainingPlan) -> tuple[list[UnmaskRequest], list[dict[str, bytes]]]:
     """What the server asks each member after a round's uploads, caught before it is delivered."""
-    grid = InProcessGrid(cohort.app(), cohort.size, drop=lambda kind, group, index: kind == "query.unmask")
+    grid = cohort.grid(drop=lambda kind, group, index: kind == "query.unmask")
     coordinator, _ = cohort.coordinator(plan, grid)
     coordinator.close = lambda: None  # type: ignore[method-assign]
     coordinator.run()

@@ -25,15 +25,19 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.witness.home import WitnessHome
+from fedrec.clients.witness.policy import WitnessPolicy
+from fedrec.clients.witness.witness import Witness
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger_entries import ChargeEntry, charges
 from fedrec.privacy.aggregation import scheme_registry as schemes
-from fedrec.privacy.aggregation.seats import seat_order, seat_risk
+from fedrec.privacy.aggregation.seats import choose_seats, seat_order, seat_risk
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, TrainRequest, UnmaskRequest
+from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.schema import Strict, sha256_hex
 from fedrec.protocol.statements import Receipt, RequestKind
@@ -106,10 +110,11 @@ def change_means(merchant: Merchant, **changes: Any) -> None:
 
 @dataclass
 class Cohort:
-    """Merchants m0, m1, ... on disk below ``folder``."""
+    """Merchants m0, m1, ... on disk below ``folder``, and witnesses w0, w1, ... after them."""
 
     folder: Path
     size: int = 4
+    witnesses: int = 0
     seed: int | None = 7
     seats: tuple[str, ...] = ()
     on_event: Callable[[str, str], None] = lambda name, event: None
@@ -139,6 +144,45 @@ class Cohort:
         self.identities, self.roster = seated(self.names, seats)
         self.server = SigningIdentity.generate()
         self.merchants = {name: self.start(name) for name in self.names}
+        self.watchers = {f"w{index}": self.start_witness(f"w{index}") for index in range(self.witnesses)}
+
+    @property
+    def parties(self) -> list[str]:
+        """The names of merchants and witnesses, in the order of node ids from 1."""
+        return [*self.names, *self.watchers]
+
+    def start_witness(self, name: str) -> Witness:
+        """Bring a witness up from its folder, as a restarted daemon would."""
+        home = WitnessHome(self.folder / name)
+        if not home.folder.exists():
+            WitnessHome.create_key(home.folder, identity=SigningIdentity.generate())
+        modes: tuple[Mode, ...] = ("distributed", "local", "off")
+        witness = home.open_witness(
+            name=name, server_key=self.server.public.hex(), policy=WitnessPolicy.without_limits(modes=modes)
+        )
+        witness.on_event = lambda event: self.on_event(name, event)
+        return witness
+
+    def restart_witness(self, name: str) -> None:
+        """Stop a witness and bring it up again from disk."""
+        self.watchers[name].close()
+        self.watchers[name] = self.start_witness(name)
+
+    def _witnessed(self) -> dict[str, object]:
+        """The default numbers of a plan with all witnesses."""
+        peers = tuple(
+            Peer(name=name, signing_key=witness.identity.public.hex())
+            for name, witness in self.watchers.items()
+        )
+        found = choose_seats(cohort=self.size, colluders=1, witnesses=len(peers))
+        return {
+            "witnesses": peers,
+            "committee": seat_order(self.roster, peers)[: found.members],
+            "threshold": found.threshold,
+            "corrupt_members": found.corrupt,
+            "corrupt_witnesses": found.corrupt_witnesses,
+            "seat_risk": found.risk,
+        }
 
     def start(self, name: str) -> Merchant:
         """Bring a merchant up from its folder, as a restarted daemon would."""
@@ -224,6 +268,8 @@ class Cohort:
             "corrupt_members": 1,
             "scheme": "kahe",
         }
+        if self.watchers:
+            values |= self._witnessed()
         values |= changes
         values.setdefault("record_values", values["channels"] * values["image_size"] ** 2)  # type: ignore[operator]
         if values["scheme"] in schemes.names():
@@ -245,14 +291,22 @@ class Cohort:
         return TrainingPlan(**values)  # type: ignore[arg-type]
 
     def app(self) -> ClientApp:
-        return build_client_app(lambda context: self.merchants[self.names[int(context.node_id) - 1]])
+        def party(context: Context) -> Merchant | Witness:
+            name = self.parties[int(context.node_id) - 1]
+            return self.watchers[name] if name in self.watchers else self.merchants[name]
+
+        return build_client_app(party)
+
+    def grid(self, **faults: Any) -> InProcessGrid:
+        """A grid of all merchants and witnesses, with injected faults."""
+        return InProcessGrid(self.app(), len(self.parties), **faults)
 
     def signer(self) -> RequestSigner:
         """What signs the server's requests; node 1 is the first merchant's."""
         return RequestSigner(
             self.folder / "requests.json",
             identity=self.server,
-            names=lambda: dict(enumerate(self.names, start=1)),
+            names=lambda: dict(enumerate(self.parties, start=1)),
         )
 
     def signed(
@@ -275,7 +329,7 @@ class Cohort:
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
-            grid=grid or InProcessGrid(self.app(), self.size),
+            grid=grid or self.grid(),
             plan=plan,
             weights=Weights.start(
                 np.zeros(DIMENSION) if parameters is None else parameters,

@@ -1,0 +1,97 @@
+"""Record durably which sum a witness opens in each round, before it uses a key: a witness has no ledger.
+
+A round has one row, for one request, for ever. A row is written and synced before an answer is computed, so
+that after a crash or a failure no other set of the round can be answered, and neither can the same one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, time
+from pathlib import Path
+
+from fedrec.errors import LedgerError, RefusedError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS opening (
+    training_id TEXT NOT NULL, round_number INTEGER NOT NULL, request_hash TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (training_id, round_number)
+) STRICT;
+"""
+
+
+class Openings:
+    """One SQLite file, mode 0600, which only grows. Every write is durable when its method returns.
+
+    Args:
+        path: the file; created if it doesn't exist.
+
+    Raises:
+        LedgerError: the file can't be read.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600, exist_ok=True)
+        path.chmod(0o600)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            # EXTRA also syncs the folder: a journal that reappears after a crash would undo a row.
+            self._db.execute("PRAGMA synchronous=EXTRA")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"the witness's record of openings {path} can't be read: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def mark(self, training_id: str, round_number: int, *, request_hash: str, now: datetime) -> None:
+        """Record that the sum of a request is opened.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+            request_hash: hash of the request.
+            now: the time, with a time zone.
+
+        Raises:
+            RefusedError: a request of this round was recorded before, be it the same one.
+
+        """
+        try:
+            self._db.execute(
+                "INSERT INTO opening VALUES (?, ?, ?, ?)",
+                (training_id, round_number, request_hash, now.timestamp()),
+            )
+        except sqlite3.IntegrityError:
+            raise RefusedError(
+                f"an answer of round {round_number} was begun before; none is given a second time"
+            ) from None
+
+    def has(self, training_id: str, round_number: int) -> bool:
+        """Return whether a round has a row.
+
+        Args:
+            training_id: the training.
+            round_number: the round.
+
+        Returns:
+            Whether there is one.
+
+        """
+        found = self._db.execute(
+            "SELECT 1 FROM opening WHERE training_id = ? AND round_number = ?", (training_id, round_number)
+        )
+        return found.fetchone() is not None
+
+    def of_training(self, training_id: str) -> int:
+        """Count the openings of a training."""
+        found = self._db.execute("SELECT count(*) FROM opening WHERE training_id = ?", (training_id,))
+        return int(found.fetchone()[0])
+
+    def on_day(self, now: datetime) -> int:
+        """Count the openings of all trainings since the start of the day of ``now``, in its time zone."""
+        start = datetime.combine(now.date(), time(), tzinfo=now.tzinfo)
+        found = self._db.execute("SELECT count(*) FROM opening WHERE at >= ?", (start.timestamp(),))
+        return int(found.fetchone()[0])

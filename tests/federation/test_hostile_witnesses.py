@@ -1,0 +1,364 @@
+"""Attacks by and on witnesses: second answers, foreign sets, slander, and pooled shares."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrec.clients.unmasking import answer_as_member
+from fedrec.clients.witness.witness import Witness
+from fedrec.errors import AggregationError, LedgerError, ProtocolError, RefusedError
+from fedrec.privacy.aggregation import dealing, degree, shamir
+from fedrec.privacy.aggregation.committee import check_survivors
+from fedrec.privacy.aggregation.scheme import CommitteeScheme
+from fedrec.privacy.derived_parameters import derive
+from fedrec.privacy.identity import SealingKey
+from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.messages import CloseRequest, JoinRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
+from fedrec.protocol.transport import pack, unpack
+from fedrec.server.complaints import Complaints
+from tests.support.cheating_parties import keep, lying, unmask_requests
+from tests.support.cohort import Cohort
+
+PRIME = 2**31 - 1
+Caught = dict[str, tuple[UnmaskRequest, dict[str, bytes]]]
+
+
+def caught(cohort: Cohort, plan: TrainingPlan) -> Caught:
+    """The request of the first round to every member of the committee, none of which was delivered."""
+    requests, blobs = unmask_requests(cohort, plan)
+    return dict(zip(plan.committee, zip(requests, blobs, strict=True), strict=False))
+
+
+class PowerCutError(Exception):
+    """The process ends here."""
+
+
+def test_a_witness_opens_one_set_of_a_round_across_restarts(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan = cohort.plan(rounds=1)
+    request, blobs = caught(cohort, plan)["w0"]
+    first = cohort.watchers["w0"].unmask(request, blobs)
+    assert set(first[1]) == {"answer"} and first[0].head is None
+    for _ in range(2):
+        # The same request gets the same bytes; any other set of the round is refused.
+        assert cohort.watchers["w0"].unmask(request, blobs) == first
+        for chosen in ([0, 1, 2], [1, 2, 3], [3, 2, 1, 0]):
+            with pytest.raises(RefusedError, match="for a different request"):
+                cohort.watchers["w0"].unmask(*keep(request, blobs, chosen))
+        cohort.restart_witness("w0")
+    # The answer is erased with the training, and nothing is answered any more.
+    cohort.watchers["w0"].close_training(CloseRequest(training_id=plan.training_id))
+    with pytest.raises(RefusedError, match="closed"):
+        cohort.watchers["w0"].unmask(request, blobs)
+    with pytest.raises(RefusedError, match="closed"):
+        cohort.watchers["w0"].join(JoinRequest(plan=plan))
+
+
+def test_a_witness_that_is_killed_after_its_mark_answers_nothing_in_that_round(tmp_path: Path) -> None:
+    """Nobody can know whether its answer left: neither the other set nor the same is answered again."""
+
+    def cut(name: str, event: str) -> None:
+        if (name, event) == ("w0", "marked"):
+            raise PowerCutError
+
+    cohort = Cohort(tmp_path, witnesses=5, on_event=cut)
+    plan = cohort.plan(rounds=1)
+    request, blobs = caught(cohort, plan)["w0"]
+    with pytest.raises(PowerCutError):
+        cohort.watchers["w0"].unmask(request, blobs)
+    cohort.on_event = lambda name, event: None
+    cohort.restart_witness("w0")
+    for again in ((request, blobs), keep(request, blobs, [0, 1, 2])):
+        with pytest.raises(RefusedError, match="was begun before"):
+            cohort.watchers["w0"].unmask(*again)
+
+
+def test_a_witness_whose_record_of_openings_is_gone_or_old_opens_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    request, blobs = caught(cohort, cohort.plan(rounds=1))["w0"]
+    folder = tmp_path / "w0"
+    cohort.watchers["w0"].unmask(request, blobs)
+    cohort.watchers["w0"].close()
+    kept = (folder / "openings.sqlite").read_bytes()
+    (folder / "openings.sqlite").unlink()
+    with pytest.raises(LedgerError, match="lacks round 1"):
+        cohort.start_witness("w0")
+    (folder / "openings.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    with pytest.raises(LedgerError, match="can't be read"):
+        cohort.start_witness("w0")
+    # The store alone put back: the mark still stands, and the store has no key without its training.
+    (folder / "openings.sqlite").write_bytes(kept)
+    (folder / "store.sqlite").unlink()
+    cohort.watchers["w0"] = cohort.start_witness("w0")
+    with pytest.raises(RefusedError, match="has not joined"):
+        cohort.watchers["w0"].unmask(*keep(request, blobs, [0, 1, 2]))
+
+
+def test_a_witness_checks_a_survivor_set_as_a_merchant_does(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "a", witnesses=5)
+    plan = cohort.plan(rounds=2)
+    requests = caught(cohort, plan)
+    request, blobs = requests["w0"]
+    witness, other = cohort.watchers["w0"], Cohort(tmp_path / "b", witnesses=5)
+    foreign, foreign_blobs = caught(other, other.plan(rounds=1))["w0"]
+
+    def resigned(index: int, *, context: bytes = COMMITMENT_CONTEXT, **changes: object) -> UnmaskRequest:
+        """The set with one commitment changed, and signed by the merchant that it names or by a witness."""
+        commitment = request.survivors[index].commitment.model_copy(update=changes)
+        name = commitment.merchant
+        signer = cohort.watchers[name].identity if name in cohort.watchers else cohort.identities[name]
+        signature = signer.sign(commitment.canonical_bytes(), context=context).hex()
+        survivors = list(request.survivors)
+        survivors[index] = SignedCommitment(commitment=commitment, signature=signature)
+        return request.model_copy(update={"survivors": tuple(survivors)})
+
+    forged = request.survivors[0].model_copy(update={"signature": "0" * 128})
+    twice = (*request.survivors[:3], request.survivors[0])
+    attempts: list[tuple[UnmaskRequest, Mapping[str, bytes], str]] = [
+        (foreign, foreign_blobs, "has not joined that training"),
+        (foreign.model_copy(update={"training_id": plan.training_id}), foreign_blobs, "another training"),
+        (request.model_copy(update={"round_number": 2}), blobs, "another training or round"),
+        (request.model_copy(update={"round_number": 3}), blobs, "beyond the plan"),
+        (*keep(request, blobs, [0, 1]), "2 merchants, 3 are required"),
+        (*keep(request, blobs, []), "0 merchants, 3 are required"),
+        (request.model_copy(update={"survivors": twice}), blobs, "names a merchant twice"),
+        (request.model_copy(update={"survivors": (forged, *request.survivors[1:])}), blobs, "not signed"),
+        (resigned(0, model_hash="0" * 64), blobs, "different models"),
+        (resigned(0, round_number=2), blobs, "another training or round"),
+        (resigned(0, context=b"fedrec/joined/1"), blobs, "not signed"),
+        # A witness is no contributor, whatever it signs.
+        (resigned(0, merchant="w1"), blobs, "'w1' is not on the roster"),
+        (request, {}, "box-1"),
+    ]
+    for attempt, boxes, reason in attempts:
+        with pytest.raises((RefusedError, ProtocolError), match=reason):
+            witness.unmask(attempt, boxes)
+    assert witness.openings.of_training(plan.training_id) == 0
+    # Boxes of another member: its dealers are complained about, and nothing is opened.
+    reply, sent = witness.unmask(request, requests["w1"][1])
+    assert reply.complaints == tuple(s.commitment.merchant for s in request.survivors) and not sent
+
+
+def test_a_request_that_its_server_did_not_sign_for_it_never_reaches_a_witness(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    request, blobs = caught(cohort, cohort.plan(rounds=1))["w0"]
+    gate = cohort.watchers["w0"].gate
+    for content, reason in (
+        (cohort.signed(request, blobs, recipient="w1"), "another merchant"),
+        (Cohort(tmp_path / "b", size=3).signed(request, blobs, recipient="w0"), "not signed by the server"),
+        (pack(request, blobs), "sign"),
+    ):
+        with pytest.raises((RefusedError, ProtocolError), match=reason):
+            gate.check(content, kind="query.unmask")
+    assert gate.check(cohort.signed(request, blobs, recipient="w0"), kind="query.unmask")
+
+
+def rules(witness: Witness, **changes: object) -> None:
+    """Put other rules into force, as an edited policy.toml does."""
+    witness.use_policy(witness.policy.model_copy(update=changes))
+
+
+def test_a_witness_opens_for_whom_and_as_often_as_its_policy_says(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan = cohort.plan(rounds=2)
+    requests, blobs = unmask_requests(cohort, plan)
+    one, two = (index for index, name in enumerate(plan.committee * 2) if name == "w0")
+    first, second, boxes, more = requests[one], requests[two], blobs[one], blobs[two]
+    witness, now = cohort.watchers["w0"], datetime(2026, 11, 29, 12, tzinfo=UTC)
+    witness.now = lambda: now
+    free = witness.policy
+    for changes, reason in (
+        ({"merchants": frozenset({"m0", "m1", "m2"})}, "policy 'merchants': merchant 'm3'"),
+        ({"roster_fingerprint": "0" * 64}, "roster that was not approved"),
+        ({"server_key": "0" * 64}, "another server"),
+        ({"modes": frozenset({"local"})}, "policy 'modes'"),
+        ({"schemes": frozenset({"other"})}, "policy 'schemes'"),
+        ({"least_contributors": 4}, "policy 'least_contributors'"),
+        ({"least_colluders": 2}, "policy 'least_colluders'"),
+        ({"least_corrupt_members": 4}, "policy 'least_corrupt_members'"),
+        ({"largest_openings_per_training": 1}, "policy 'largest_openings_per_training': 2 > 1"),
+    ):
+        rules(witness, **changes)
+        for attempt in (lambda: witness.unmask(first, boxes), lambda: witness.join(JoinRequest(plan=plan))):
+            with pytest.raises(RefusedError, match=reason):
+                attempt()
+        witness.use_policy(free)
+    witness.suspend("paused")
+    with pytest.raises(RefusedError, match="paused"):
+        witness.unmask(first, boxes)
+    rules(witness, largest_openings_per_day=1)
+    answered = witness.unmask(first, boxes)
+    with pytest.raises(RefusedError, match="policy 'largest_openings_per_day': at most 1"):
+        witness.unmask(second, more)
+    # Once more for the same request is no other opening; neither is a refusal; and a day ends.
+    assert witness.unmask(first, boxes) == answered
+    now += timedelta(hours=12)
+    assert set(witness.unmask(second, more)[1]) == {"answer"}
+
+
+def test_a_witness_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    cohort, honest = Cohort(tmp_path / "a", witnesses=5), Cohort(tmp_path / "b", witnesses=5)
+    index = cohort.parties.index("w2")
+    coordinator, records = cohort.coordinator(cohort.plan(), cohort.grid(tamper=lying({index})))
+    coordinator.run()
+    assert [record.opened for record in records] == [True] * 3
+    assert "contradicts" in coordinator.refusals["round 1, w2"]
+    assert "not asked to open sums" in coordinator.notes()["w2"]
+    expected, _ = honest.train(honest.plan())
+    np.testing.assert_array_equal(coordinator.weights.parameters, expected)
+
+
+def test_corrupt_witnesses_and_a_merchant_can_slander_nobody_out_of_the_training(tmp_path: Path) -> None:
+    """Three complain, all that the plan takes to be corrupt; a fourth would make it a dealer's fault."""
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan = cohort.plan()
+
+    def slander(by: set[str]) -> set[str]:
+        complaints = Complaints.from_state(
+            None, colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
+        )
+        complaints.add({"m1": by})
+        return set(complaints.excluded)
+
+    assert slander({"w0", "w1", "m0"}) == set()
+    assert slander({"w0", "w1", "m0", "m2"}) == {"m1"}
+
+    def tamper(reply: object, index: int) -> object:
+        if cohort.parties[index] in ("w0", "w1") and reply.metadata.message_type == "query.unmask":  # type: ignore[attr-defined]
+            body, _ = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)  # type: ignore[attr-defined]
+            reply.content = pack(body.model_copy(update={"complaints": ("m1",)}))  # type: ignore[attr-defined]
+        return reply
+
+    coordinator, records = cohort.coordinator(plan, cohort.grid(tamper=tamper))
+    coordinator.run()
+    assert {record.merchants for record in records} == {("m0", "m1", "m2", "m3")}
+    assert all(record.opened for record in records)
+
+
+# --- what corrupt members have together ------------------------------------------------------------------
+
+
+def answer(
+    cohort: Cohort, plan: TrainingPlan, member: str, request: UnmaskRequest, boxes: dict[str, bytes]
+) -> bytes:
+    """What a corrupt member computes about any set: its key, and no rule that stops it."""
+    party = cohort.watchers.get(member) or cohort.merchants[member]
+    private = party.store.training(plan.training_id).secrets.sealing_private
+    scheme = derive(plan).scheme
+    assert private is not None and isinstance(scheme, CommitteeScheme)
+    _, sent = answer_as_member(
+        scheme,
+        check_survivors(request.survivors, plan=plan, round_number=1),
+        [boxes[f"box-{n}"] for n in range(1, len(request.survivors) + 1)],
+        plan=plan,
+        round_number=1,
+        member=member,
+        sealing_key=SealingKey.from_private_bytes(private),
+    )
+    return sent["answer"]
+
+
+def key_of(plan: TrainingPlan, answers: Mapping[str, bytes]) -> np.ndarray:
+    """The key that these members' answers open; raises where they are too few."""
+    count = derive(plan).scheme.parameters.ring_degree
+    shares = {
+        plan.committee.index(member) + 1: shamir.decode_share(blob, count=count)[1]
+        for member, blob in answers.items()
+    }
+    return shamir.reconstruct(shares, threshold=plan.threshold).secret
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "opens"),
+    [(("m0", "w0", "w1"), False), (("m0", "w0", "w1", "w2"), False), (("m0", "w0", "w1", "w2", "w3"), True)],
+)
+def test_two_sets_open_only_with_more_corrupt_members_than_the_plan_states(
+    tmp_path: Path, corrupt: tuple[str, ...], opens: bool
+) -> None:
+    """The server splits the honest members in every way; the corrupt ones answer about both sets.
+
+    4 merchants, 5 witnesses, t = 7 of 9: the stated f is 3, 4 are withstood, and 5 open single updates.
+    """
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan = cohort.plan(rounds=1)
+    requests = caught(cohort, plan)
+    honest = [name for name in plan.committee if name not in corrupt]
+    whole = {name: answer(cohort, plan, name, *requests[name]) for name in corrupt}
+    less = {name: answer(cohort, plan, name, *keep(*requests[name], [0, 1, 2])) for name in corrupt}
+    # Real merchants and witnesses: which of the two sets each answers, it answers once.
+    first = set(honest[: (len(honest) + 1) // 2])
+    for name in honest:
+        party = cohort.watchers.get(name) or cohort.merchants[name]
+        both = [requests[name], keep(*requests[name], [0, 1, 2])]
+        asked, target = (both, whole) if name in first else (both[::-1], less)
+        target[name] = party.unmask(*asked[0])[1]["answer"]
+        with pytest.raises(RefusedError, match="different request"):
+            party.unmask(*asked[1])
+    reached = [len(answers) >= plan.threshold for answers in (whole, less)]
+    assert all(reached) == opens
+    splits = [(len(corrupt) + n, len(corrupt) + len(honest) - n) for n in range(len(honest) + 1)]
+    assert any(min(split) >= plan.threshold for split in splits) == opens
+    if opens:
+        # The difference of the two keys is the one key of m3, which is small.
+        assert int(np.abs(key_of(plan, whole) - key_of(plan, less)).max()) < 100
+    else:
+        with pytest.raises(AggregationError):
+            key_of(plan, min((whole, less), key=len))
+
+
+def test_the_shares_of_corrupt_members_fit_every_key(tmp_path: Path) -> None:
+    """For the three of 4 merchants and 5 witnesses: any other key has a dealing that they can't tell apart.
+
+    Shares, proof and all that they see stay what they are; only honest members' shares differ, by a
+    polynomial that is zero at the corrupt members' points and the difference of the keys at 0.
+    """
+    members, threshold, corrupt, statement = 9, 7, (1, 2, 6), b"one dealing"
+    rng, count = Randomness.seeded(5, "shares"), 8
+    key, other = (
+        np.array([rng.integers(1, bound=15)[0] for _ in range(count)], dtype=np.int64) - 7 for _ in range(2)
+    )
+    dealt = dealing.deal(key, members=members, threshold=threshold, statement=statement, rng=rng)
+    weights = degree.challenge(statement, dealt.published.commitments, threshold=threshold, count=count)
+    proof = dealing._read_proof(dealt.published.proof, threshold)
+
+    def lagrange(at: int) -> int:
+        top = bottom = 1
+        for x in corrupt:
+            top, bottom = top * (at - x) % PRIME, bottom * -x % PRIME
+        return top * pow(bottom, -1, PRIME) % PRIME
+
+    shares = {
+        x: [int(v) for v in shamir.decode_share(parcel[32:], count=count + degree.REPETITIONS)[1]]
+        for x, parcel in enumerate(dealt.parcels, start=1)
+    }
+    moved: dict[int, np.ndarray] = {}
+    for x, share in shares.items():
+        step = [int(other[i] - key[i]) * lagrange(x) % PRIME for i in range(count)]
+        masks = [
+            (share[count + j] - sum(int(weights[j, i]) * step[i] for i in range(count))) % PRIME
+            for j in range(degree.REPETITIONS)
+        ]
+        moved[x] = np.array([(share[i] + step[i]) % PRIME for i in range(count)] + masks, dtype=np.uint64)
+    for x in range(1, members + 1):
+        unchanged = moved[x].tolist() == shares[x]
+        assert unchanged == (x in corrupt)
+        # The published proof holds for both dealings at every member.
+        for seen in (np.array(shares[x], dtype=np.uint64), moved[x]):
+            assert degree.holds(proof, seen, member=x, weights=weights)
+    for expected, held in (
+        (key, {x: np.array(s[:count], dtype=np.uint64) for x, s in shares.items()}),
+        (other, {x: s[:count] for x, s in moved.items()}),
+    ):
+        for quorum in itertools.combinations(range(1, members + 1), threshold):
+            found = shamir.reconstruct({x: held[x] for x in quorum}, threshold=threshold)
+            np.testing.assert_array_equal(found.secret, expected)
+    with pytest.raises(AggregationError):
+        shamir.reconstruct({x: moved[x][:count] for x in corrupt}, threshold=threshold)
