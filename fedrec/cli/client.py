@@ -14,6 +14,7 @@ import typer
 
 from fedrec._internal.text import counted
 from fedrec.cli.client_keys import rotate, vouch
+from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
@@ -161,8 +162,19 @@ def join(
     new_server: Annotated[
         bool, typer.Option("--new-server", help="Confirm that the server's authority or key has changed.")
     ] = False,
+    by_hand: Annotated[
+        bool,
+        typer.Option("--by-hand", help="Ask for the fingerprint although the peers' statements are enough."),
+    ] = False,
 ) -> None:
-    """Approve a join file (the server, its keys and the roster), and keep it."""
+    """Approve a join file (the server, its keys and the roster), and keep it.
+
+    A changed roster of the same server needs no fingerprint where the policy accepts what is new in it: a
+    merchant that enough others vouch for, or a new key that the approved one signed.
+
+    Raises:
+        ConfigError: the file can't be used, isn't confirmed, or has another fingerprint.
+    """
     opened = MerchantHome.open(home)
     found = read_file(file, JoinFile)
     typer.echo(
@@ -173,6 +185,8 @@ def join(
         "roster_fingerprint for policy.toml, of the roster alone: "
         f"{roster_fingerprint(found.roster, found.witnesses)}"
     )
+    if confirm is None and not by_hand and accepted_by_statements(opened, found):
+        return
     if confirm is None:
         confirm_by_hand(
             "Did you get this fingerprint from somebody you trust, by another channel?", otherwise=_NOT_JOINED

@@ -15,6 +15,7 @@ from fedrec.clients.record_tags import RecordTags, record_filter
 from fedrec.clients.records import TrainingData
 from fedrec.clients.refusals import PAUSED
 from fedrec.clients.request_gate import RequestGate
+from fedrec.clients.roster_updates import RosterFollower
 from fedrec.clients.store import MerchantStore
 from fedrec.privacy.accounting.code_hash import code_hash
 from fedrec.privacy.accounting.ledger import Ledger
@@ -75,6 +76,7 @@ def open_merchant(
             data_for=data_for, build_model=build_model, randomness_for=randomness_for, device=device
         ),
     )
+    context.rosters = RosterFollower(home)
     merchant = Merchant(context)
     if home.paused:
         merchant.suspend(PAUSED)

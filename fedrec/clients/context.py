@@ -16,6 +16,7 @@ from fedrec.clients.plan_resources import check_plan_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
 from fedrec.clients.request_gate import RequestGate
+from fedrec.clients.roster_updates import RosterFollower
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import StoredTraining
 from fedrec.clients.training_set import TrainingSets
@@ -26,6 +27,7 @@ from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import count_from_shapes
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
+from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import HeadMoment, Receipt, SignedLedgerHead
 
@@ -72,6 +74,7 @@ class MerchantContext:
         gate: accepts the requests of the merchant's own server, and no others.
         policy: the rules in force.
         resources: loads records, builds models and draws randomness.
+        rosters: accepts rosters that follow from the approved one; None if each is approved by hand.
         on_event: called after each durable step, with the step's name; tests interrupt there.
         now: returns the time, with a time zone.
         precomputes_costs: whether the epsilons of all rounds are composed once per training. Not worth it for
@@ -91,6 +94,7 @@ class MerchantContext:
     gate: RequestGate
     policy: MerchantPolicy
     resources: LocalResources
+    rosters: RosterFollower | None = None
     on_event: Callable[[str], None] = lambda event: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     precomputes_costs: bool = True
@@ -120,6 +124,11 @@ class MerchantContext:
         """Raise ``RefusedError`` unless the plan names the key of the merchant's own server."""
         if plan.server_key != self.gate.server_key:
             raise RefusedError("the plan's server key is not that of the merchant's join file")
+
+    def follow_roster(self, request: JoinRequest) -> None:
+        """Accept a plan's roster that follows from the approved one; raise ``RefusedError`` if it doesn't."""
+        if self.rosters is not None:
+            self.policy = self.rosters.follow(request, policy=self.policy)
 
     def is_seeded(self, plan: TrainingPlan) -> bool:
         """Return whether this merchant's noise in a training comes from a seed."""

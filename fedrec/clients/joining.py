@@ -49,6 +49,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         # answer about a sum; a new round is refused.
         context.check_not_suspended()
     context.check_server(plan)
+    context.follow_roster(request)
     context.policy.check(plan)
     check_terms(plan)
     if plan.key_of(context.name) != context.identity.public:

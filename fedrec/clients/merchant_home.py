@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
     ClientSettings,
@@ -310,6 +311,7 @@ class MerchantHome:
         mine = [peer for peer in join.roster if peer.name == name]
         if not mine or mine[0].signing_key != self.identity().public.hex():
             raise ConfigError(f"the join file's roster doesn't list this merchant, '{name}', with its key")
+        approve_by_hand(self.folder, join, before=self.joined() if self.has_joined else None)
         write_atomically(self.authority, join.authority.encode())
         write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
 

@@ -31,7 +31,7 @@ from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan, Unit
-from fedrec.protocol.schema import MAX_COMMITTEE, Hash
+from fedrec.protocol.schema import MAX_COMMITTEE, MAX_PEERS, Hash
 
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -82,6 +82,8 @@ class MerchantPolicy(PolicyFile):
     models: frozenset[str] | None = None
     initial_models: frozenset[Hash] | None = None
     model_code: frozenset[Hash] = frozenset()
+    least_vouchers: Annotated[int, Field(ge=1, le=MAX_PEERS)] | None = None
+    rotated_keys: Literal["accept", "by_hand"] = "accept"
     roster_fingerprint: Hash | None = None
     server_key: Hash | None = None
     largest_rounds_per_day: Annotated[int, Field(ge=0)] | None = None
@@ -99,6 +101,15 @@ class MerchantPolicy(PolicyFile):
     def _require_both_cap_values(self) -> Self:
         if (self.lifetime_epsilon is None) != (self.lifetime_delta is None):
             raise ValueError("'lifetime_epsilon' and 'lifetime_delta' go together")
+        return self
+
+    @model_validator(mode="after")
+    def _one_voucher_is_honest(self) -> Self:
+        if self.least_vouchers is not None and self.least_vouchers <= self.least_colluders:
+            raise ValueError(
+                f"'least_vouchers' must be at least {self.least_colluders + 1}, one more than "
+                "'least_colluders': otherwise colluders alone could vouch for an invented merchant"
+            )
         return self
 
     @classmethod

@@ -84,6 +84,16 @@ least_witnesses = 0
 # file).
 # roster_fingerprint = "<64 hexadecimal digits>"
 
+# New merchants without a meeting: how many merchants must vouch for a new one ('fedrec client vouch'), of
+# those that this merchant approved itself by the fingerprint of a join file; at least least_colluders + 1, so
+# that an honest one is among them. A merchant that was accepted so can't vouch here. By default there is no
+# such number: a person approves every new merchant, by 'fedrec client join'.
+# least_vouchers = 2
+
+# A merchant that exchanged its identity key: "accept" the new one where the approved key signed it, or
+# "by_hand" for an approval by fingerprint.
+rotated_keys = "accept"
+
 # The server, by the key that signs its receipts (by default that of the join file).
 # server_key = "<64 hexadecimal digits>"
 

@@ -13,6 +13,7 @@ from fedrec._internal import number_format
 from fedrec._internal.look_alikes import shown, skeleton
 from fedrec._internal.text import counted
 from fedrec._internal.text import listed as shorten
+from fedrec.clients.approvals_file import read_approvals
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
@@ -245,7 +246,9 @@ class _Checks:
 
     def joined(self) -> str:
         joined = self._home.joined()
-        return f"{joined.address}, with {', '.join(peer.name for peer in joined.roster)}"
+        vouched = read_approvals(self._home.folder, joined).vouched
+        words = "".join(f"; {entry.peer.name} by the word of {shorten(entry.vouchers)}" for entry in vouched)
+        return f"{joined.address}, with {', '.join(peer.name for peer in joined.roster)}{words}"
 
     def _policy(self) -> MerchantPolicy:
         return MerchantPolicy.load(self._home.folder / "policy.toml")

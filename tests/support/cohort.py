@@ -39,6 +39,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.schema import Strict, sha256_hex
 from fedrec.protocol.statements import Receipt, RequestKind
 from fedrec.protocol.transport import pack
@@ -326,6 +327,7 @@ class Cohort:
         parameters: NDArray[np.float64] | None = None,
         *,
         grace: GracePeriod | None = None,
+        roster_update: Callable[[], RosterUpdate | None] = lambda: None,
     ) -> tuple[Coordinator, list[RoundRecord]]:
         records: list[RoundRecord] = []
         coordinator = Coordinator(
@@ -342,6 +344,7 @@ class Cohort:
             on_round=records.append,
             timeout=20,
             grace=grace,
+            roster_update=roster_update,
         )
         return coordinator, records
 
