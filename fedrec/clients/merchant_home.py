@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,14 +13,15 @@ from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
     ClientSettings,
-    Connection,
     check_merchant_name,
     make_enrolment,
     private_pem,
-    read_node_key,
     settings_toml,
 )
 from fedrec.clients.noised_count import draw_count
+from fedrec.clients.party_home import ENROLMENT_FILE as ENROLMENT_FILE
+from fedrec.clients.party_home import JOIN_FILE as JOIN_FILE
+from fedrec.clients.party_home import PartyHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.policy_template import TEMPLATE
 from fedrec.clients.store import MerchantStore
@@ -33,28 +31,19 @@ from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
 from fedrec.privacy.accounting.ledger_entries import last_count, rotations
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.enrolment import JoinFile, read_file
-from fedrec.protocol.plan import Unit, roster_fingerprint
+from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.plan import Unit
 from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.photo_places import PhotoPlace
 
-ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
-_CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
 _DELTA = 1e-5
 """The delta at which the cost of a count is stated if the policy has no lifetime delta."""
 
 
 @dataclass(frozen=True)
-class MerchantHome:
+class MerchantHome(PartyHome):
     """A merchant's folder, which :meth:`create` makes, and the paths of its files."""
-
-    folder: Path
-
-    @property
-    def identity_file(self) -> Path:
-        """The signing key, mode 0600."""
-        return self.folder / "identity.key"
 
     @property
     def next_identity_file(self) -> Path:
@@ -65,31 +54,6 @@ class MerchantHome:
     def ledger(self) -> Path:
         """The lifetime ledger."""
         return self.folder / "ledger.sqlite"
-
-    @property
-    def store(self) -> Path:
-        """The store: plans, keys and replies of trainings, and past policies."""
-        return self.folder / "store.sqlite"
-
-    @property
-    def requests(self) -> Path:
-        """The record of the last accepted requests of each server."""
-        return self.folder / "requests.bin"
-
-    @property
-    def authority(self) -> Path:
-        """The certificate of the authority that issues the server's certificate."""
-        return self.folder / "authority.pem"
-
-    @property
-    def node_key_file(self) -> Path:
-        """The node key, which authenticates the merchant to Flower, mode 0600."""
-        return self.folder / "node.key"
-
-    @property
-    def next_node_key_file(self) -> Path:
-        """The node key that replaces the current one after the operator has enrolled it, mode 0600."""
-        return self.folder / "node.key.next"
 
     @classmethod
     def create_keys_and_ledger(
@@ -196,14 +160,6 @@ class MerchantHome:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""
         return current_identity(self.identity_file, waiting=self.next_identity_file, ledger=self.ledger)
 
-    def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """Read the node key; raise ``ConfigError`` if it can't be used."""
-        return read_node_key(self.node_key_file)
-
-    def next_node_key(self) -> ec.EllipticCurvePrivateKey | None:
-        """Read the node key of :meth:`rotate` that the server has not admitted yet; None if there is none."""
-        return read_node_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
-
     def rotate(self) -> None:
         """Create the next node key, and an enrolment file with it and the same count of units.
 
@@ -284,22 +240,6 @@ class MerchantHome:
         enrolment = make_enrolment(name, identity, node, count, rotations=exchanged[-MAX_OWN_ROTATIONS:])
         write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
 
-    def adopt_next_node_key(self) -> None:
-        """Replace the node key by the next one; the old key is deleted."""
-        write_atomically(self.node_key_file, self.next_node_key_file.read_bytes(), mode=0o600)
-        self.next_node_key_file.unlink()
-
-    def changed_server_identity(self, join: JoinFile) -> tuple[str, ...]:
-        """Return which parts of the server's identity in a join file differ from the confirmed join file."""
-        if not self.has_joined:
-            return ()
-        kept = self.joined()
-        pairs = {
-            "the server's authority": (kept.authority, join.authority),
-            "the server's key": (kept.server_key, join.server_key),
-        }
-        return tuple(name for name, (before, after) in pairs.items() if before != after)
-
     def approve(self, join: JoinFile) -> None:
         """Store a join file that the merchant has confirmed.
 
@@ -312,64 +252,7 @@ class MerchantHome:
         if not mine or mine[0].signing_key != self.identity().public.hex():
             raise ConfigError(f"the join file's roster doesn't list this merchant, '{name}', with its key")
         approve_by_hand(self.folder, join, before=self.joined() if self.has_joined else None)
-        write_atomically(self.authority, join.authority.encode())
-        write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
-
-    @property
-    def has_joined(self) -> bool:
-        """Whether the merchant has confirmed a join file."""
-        return (self.folder / JOIN_FILE).is_file()
-
-    def joined(self) -> JoinFile:
-        """Read the confirmed join file; raise ``ConfigError`` if there is none."""
-        if not self.has_joined:
-            raise ConfigError("this merchant has joined no server yet: run 'fedrec client join FILE'")
-        return read_file(self.folder / JOIN_FILE, JoinFile)
-
-    @property
-    def paused(self) -> bool:
-        """Whether the merchant is paused and takes part in no new round."""
-        return (self.folder / _PAUSE_FILE).exists()
-
-    def pause(self) -> None:
-        """Take part in no new round until :meth:`resume`, even after a restart of the daemon."""
-        write_atomically(self.folder / _PAUSE_FILE, b"", mode=0o600)
-
-    def resume(self) -> None:
-        """End the pause."""
-        (self.folder / _PAUSE_FILE).unlink(missing_ok=True)
-
-    def rules_stamp(self) -> tuple[object, ...]:
-        """Return a value that changes when ``policy.toml``, the join file or the pause changes."""
-        stamp: list[object] = []
-        for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE):
-            try:
-                found = (self.folder / name).stat()
-                stamp += [found.st_mtime_ns, found.st_size, found.st_ino]
-            except OSError:
-                stamp.append(None)
-        return tuple(stamp)
-
-    def note_connection(self, *, connected: bool, reason: str = "") -> None:
-        """Record the state of the connection to the server, for ``fedrec client status``.
-
-        Args:
-            connected: whether there is a connection.
-            reason: why there is none.
-
-        """
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        body = json.dumps({"connected": connected, "at": at, "reason": reason})
-        # The record is information only: a full disk must not end the connection.
-        with suppress(OSError):
-            write_atomically(self.folder / _CONNECTION_FILE, body.encode(), mode=0o600)
-
-    def connection(self) -> Connection | None:
-        """Return the last state that :meth:`note_connection` recorded; None if there is none."""
-        try:
-            return Connection.model_validate_json((self.folder / _CONNECTION_FILE).read_bytes())
-        except (OSError, ValueError):
-            return None
+        self.keep_join_file(join)
 
     def policy(self) -> MerchantPolicy:
         """Read the merchant's rules, with the roster and the server of the confirmed join file.
@@ -381,15 +264,8 @@ class MerchantHome:
             ConfigError: ``policy.toml`` or the join file can't be used, or they contradict each other.
 
         """
-        policy = MerchantPolicy.load(self.folder / "policy.toml")
-        join = self.joined()
-        approved = roster_fingerprint(join.roster, join.witnesses)
-        if policy.roster_fingerprint not in (None, approved):
-            raise ConfigError(
-                "policy.toml: roster_fingerprint differs from that of the join file; correct or remove it"
-            )
-        if policy.server_key not in (None, join.server_key):
-            raise ConfigError(
-                "policy.toml: server_key differs from that of the join file; correct or remove it"
-            )
-        return policy.model_copy(update={"roster_fingerprint": approved, "server_key": join.server_key})
+        policy = self._local_policy()
+        approved = self.approved(
+            roster_fingerprint_rule=policy.roster_fingerprint, server_key_rule=policy.server_key
+        )
+        return policy.model_copy(update=asdict(approved))

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from fedrec.clients import unmasking
 from fedrec.clients.joining import check_terms, join_reply, make_secrets
@@ -25,7 +26,6 @@ from fedrec.protocol.messages import (
     CloseRequest,
     JoinReply,
     JoinRequest,
-    TrainReply,
     TrainRequest,
     UnmaskReply,
     UnmaskRequest,
@@ -128,15 +128,12 @@ class Witness:
             plan, stored.secrets, merchant=self.name, identity=self.identity, seeded=False, head=None
         )
 
-    def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:
+    def train(self, request: TrainRequest, blobs: Blobs) -> NoReturn:
         """Refuse: a witness has no photos.
 
         Args:
             request: the server's request.
             blobs: its blobs.
-
-        Returns:
-            Nothing.
 
         Raises:
             RefusedError: always.

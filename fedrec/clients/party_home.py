@@ -1,0 +1,184 @@
+"""Manage what the folders of merchants and witnesses have in common: keys, the server joined, the pause."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedrec._internal.files import write_atomically
+from fedrec.clients.merchant_files import Connection, read_node_key
+from fedrec.errors import ConfigError
+from fedrec.protocol.enrolment import JoinFile, read_file
+from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.schema import Hash
+
+ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
+_CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
+
+
+@dataclass(frozen=True)
+class Approved:
+    """What a party approved by its join file: the server, and the roster with its witnesses."""
+
+    roster_fingerprint: Hash
+    server_key: Hash
+
+
+@dataclass(frozen=True)
+class PartyHome:
+    """The folder of a merchant or of a witness, and the paths of its files."""
+
+    folder: Path
+    party: ClassVar[str] = "merchant"
+    """Whose folder it is, in messages."""
+    command: ClassVar[str] = "client"
+    """The group of commands that work on it."""
+
+    @property
+    def identity_file(self) -> Path:
+        """The signing key, mode 0600."""
+        return self.folder / "identity.key"
+
+    @property
+    def store(self) -> Path:
+        """The store: plans, keys and replies of trainings, and past policies."""
+        return self.folder / "store.sqlite"
+
+    @property
+    def requests(self) -> Path:
+        """The record of the last accepted requests of each server."""
+        return self.folder / "requests.bin"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that issues the server's certificate."""
+        return self.folder / "authority.pem"
+
+    @property
+    def node_key_file(self) -> Path:
+        """The node key, which authenticates the party to Flower, mode 0600."""
+        return self.folder / "node.key"
+
+    @property
+    def next_node_key_file(self) -> Path:
+        """The node key that replaces the current one after the operator has enrolled it, mode 0600."""
+        return self.folder / "node.key.next"
+
+    def node_key(self) -> ec.EllipticCurvePrivateKey:
+        """Read the node key; raise ``ConfigError`` if it can't be used."""
+        return read_node_key(self.node_key_file)
+
+    def next_node_key(self) -> ec.EllipticCurvePrivateKey | None:
+        """Read the next node key, which the server has not admitted yet; None if there is none."""
+        return read_node_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
+
+    def adopt_next_node_key(self) -> None:
+        """Replace the node key by the next one; the old key is deleted."""
+        write_atomically(self.node_key_file, self.next_node_key_file.read_bytes(), mode=0o600)
+        self.next_node_key_file.unlink()
+
+    def changed_server_identity(self, join: JoinFile) -> tuple[str, ...]:
+        """Return which parts of the server's identity in a join file differ from the confirmed join file."""
+        if not self.has_joined:
+            return ()
+        kept = self.joined()
+        pairs = {
+            "the server's authority": (kept.authority, join.authority),
+            "the server's key": (kept.server_key, join.server_key),
+        }
+        return tuple(name for name, (before, after) in pairs.items() if before != after)
+
+    def keep_join_file(self, join: JoinFile) -> None:
+        """Store a join file that was confirmed."""
+        write_atomically(self.authority, join.authority.encode())
+        write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether a join file was confirmed."""
+        return (self.folder / JOIN_FILE).is_file()
+
+    def joined(self) -> JoinFile:
+        """Read the confirmed join file; raise ``ConfigError`` if there is none."""
+        if not self.has_joined:
+            raise ConfigError(
+                f"this {self.party} has joined no server yet: run 'fedrec {self.command} join FILE'"
+            )
+        return read_file(self.folder / JOIN_FILE, JoinFile)
+
+    def approved(self, *, roster_fingerprint_rule: str | None, server_key_rule: str | None) -> Approved:
+        """Return what the join file approves, and hold it against the policy's own rules.
+
+        Args:
+            roster_fingerprint_rule: the rule ``roster_fingerprint`` of ``policy.toml``; None if it has none.
+            server_key_rule: the rule ``server_key``; None if it has none.
+
+        Returns:
+            The approved roster and server.
+
+        Raises:
+            ConfigError: the join file can't be used, or a rule contradicts it.
+
+        """
+        join = self.joined()
+        approved = Approved(roster_fingerprint(join.roster, join.witnesses), join.server_key)
+        if roster_fingerprint_rule not in (None, approved.roster_fingerprint):
+            raise ConfigError(
+                "policy.toml: roster_fingerprint differs from that of the join file; correct or remove it"
+            )
+        if server_key_rule not in (None, approved.server_key):
+            raise ConfigError(
+                "policy.toml: server_key differs from that of the join file; correct or remove it"
+            )
+        return approved
+
+    @property
+    def paused(self) -> bool:
+        """Whether the party is paused and takes part in nothing new."""
+        return (self.folder / _PAUSE_FILE).exists()
+
+    def pause(self) -> None:
+        """Take part in nothing new until :meth:`resume`, even after a restart of the daemon."""
+        write_atomically(self.folder / _PAUSE_FILE, b"", mode=0o600)
+
+    def resume(self) -> None:
+        """End the pause."""
+        (self.folder / _PAUSE_FILE).unlink(missing_ok=True)
+
+    def rules_stamp(self) -> tuple[object, ...]:
+        """Return a value that changes when ``policy.toml``, the join file or the pause changes."""
+        stamp: list[object] = []
+        for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE):
+            try:
+                found = (self.folder / name).stat()
+                stamp += [found.st_mtime_ns, found.st_size, found.st_ino]
+            except OSError:
+                stamp.append(None)
+        return tuple(stamp)
+
+    def note_connection(self, *, connected: bool, reason: str = "") -> None:
+        """Record the state of the connection to the server, for people who ask.
+
+        Args:
+            connected: whether there is a connection.
+            reason: why there is none.
+
+        """
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        body = json.dumps({"connected": connected, "at": at, "reason": reason})
+        # The record is information only: a full disk must not end the connection.
+        with suppress(OSError):
+            write_atomically(self.folder / _CONNECTION_FILE, body.encode(), mode=0o600)
+
+    def connection(self) -> Connection | None:
+        """Return the last state that :meth:`note_connection` recorded; None if there is none."""
+        try:
+            return Connection.model_validate_json((self.folder / _CONNECTION_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
