@@ -21,7 +21,7 @@ from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import find_training
+from fedrec.server.trainings import all_trainings, find_training
 from fedrec.server.window.campaign_files import delete_cancelled
 
 if TYPE_CHECKING:
@@ -124,6 +124,17 @@ def _print_roster(home: ServerHome) -> None:
             f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another "
             "channel.\nA merchant that accepts this roster by vouches (policy 'least_vouchers') needs "
             "neither: the next training brings it."
+        )
+    outdated = [
+        training.number
+        for training in all_trainings(home.trainings)
+        if training.status()[0] not in ("done", "cancelled")
+        and (training.plan().roster, training.plan().witnesses) != (home.roster(), home.witnesses())
+    ]
+    if outdated:
+        typer.echo(
+            f"Planned with another roster: training {listed(outdated)}. Merchants that approve this one "
+            "refuse it: cancel it ('fedrec server cancel') and plan it anew, or let it end first."
         )
 
 

@@ -164,11 +164,10 @@ class _Reviewing:
         self._known = {entry.peer.name: entry for entry in approvals.peers}
         self._rotations = [signed for signed in update.rotations if rotation_holds(signed)]
         self._review = Review(approvals)
-        self._vouches = [
-            signed.statement
-            for signed in update.vouches
-            if vouch_holds(signed, federation=approvals.federation, today=today)
-        ]
+        self._vouchers: dict[Peer, set[str]] = {}
+        for signed in update.vouches:
+            if vouch_holds(signed, federation=approvals.federation, today=today):
+                self._vouchers.setdefault(signed.statement.peer, set()).add(signed.statement.voucher_key)
         # Each key that is or was somebody's; a roster can't give it to somebody else.
         self._owners = {key: entry.peer.name for entry in approvals.peers for key in entry.keys}
         self._owners |= {key: entry.name for entry in approvals.removed for key in entry.keys}
@@ -224,7 +223,7 @@ class _Reviewing:
                 f"{peer.name}, or its key, was on the roster before: vouches don't bring it back"
             )
             return None
-        keys = {vouch.voucher_key for vouch in self._vouches if vouch.peer == peer}
+        keys = self._vouchers.get(peer, set())
         if self._own.signing_key in keys:
             self._review.changes.append(f"{peer.name} is new; this merchant vouched for it itself")
             return ApprovedPeer(peer=peer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -53,12 +53,7 @@ class StatementBook(Strict):
 
     def earlier_keys(self, key: str) -> frozenset[str]:
         """Return the keys that a merchant had before a key, 64 hexadecimal digits each."""
-        before = {signed.statement.new_key: signed.statement.old_key for signed in self.rotations}
-        found: set[str] = set()
-        while key in before and before[key] not in found:
-            key = before[key]
-            found.add(key)
-        return frozenset(found)
+        return _earlier([key], self.rotations)
 
     def check_key(self, enrolment: Enrolment) -> None:
         """Raise ``ConfigError`` if an enrolment's key was exchanged before, or follows from such a key."""
@@ -174,11 +169,12 @@ class StatementBook(Strict):
         """
         today = datetime.now(UTC).date()
         keys = {peer.name: peer.signing_key for peer in roster}
-        used = set(keys.values()).union(*(self.earlier_keys(key) for key in keys.values()))
+        used = {*keys.values(), *_earlier(keys.values(), self.rotations)}
+        peers = frozenset(roster)
         vouches = [
             signed
             for signed in self.vouches
-            if signed.statement.peer in roster
+            if signed.statement.peer in peers
             and keys.get(signed.statement.voucher) == signed.statement.voucher_key
             and date.fromisoformat(signed.statement.last_day) >= today
         ]
@@ -189,3 +185,14 @@ class StatementBook(Strict):
             vouches=tuple(vouches[-MAX_VOUCHES:]),
             rotations=tuple(rotations[-MAX_ROTATIONS:]),
         )
+
+
+def _earlier(keys: Iterable[str], rotations: Sequence[SignedRotation]) -> frozenset[str]:
+    """Return the keys that some keys were exchanged for, through any number of exchanges."""
+    before = {signed.statement.new_key: signed.statement.old_key for signed in rotations}
+    found: set[str] = set()
+    for key in keys:
+        while key in before and before[key] not in found:
+            key = before[key]
+            found.add(key)
+    return frozenset(found)

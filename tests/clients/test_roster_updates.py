@@ -25,6 +25,7 @@ from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.protocol.roster_statements import SignedVouch, Vouch
 from fedrec.server.server_home import ServerHome
+from fedrec.server.trainings import Training
 from tests.support.cohort import Cohort, InProcessGrid
 from tests.support.sample_messages import PLAN
 
@@ -220,6 +221,18 @@ def test_the_operator_takes_no_vouch_that_cannot_count(scene: Scene) -> None:
     scene.operator.vouch(scene.vouch("a", "new", "--days", 60))
     update = scene.operator.update()
     assert update is not None and len(update.vouches) == 1
+
+
+def test_the_operator_is_told_which_trainings_have_another_roster(scene: Scene) -> None:
+    folder = scene.operator.trainings / "1"
+    folder.mkdir()
+    (folder / "plan.json").write_bytes(scene.request().plan.canonical_bytes())
+    Training(folder).set_status("filed")
+    revoke = ("revoke", "--home", scene.operator.folder)
+    shown = scene.run(server.app, *revoke, "d")
+    assert shown.exit_code == 0 and "another roster: training 1." in shown.output
+    Training(folder).set_status("cancelled")
+    assert "another roster" not in scene.run(server.app, *revoke, "c").output
 
 
 def test_nobody_vouches_for_itself_or_without_the_fingerprint(scene: Scene) -> None:
