@@ -37,6 +37,10 @@ from fedrec.vision.listing.photo_places import PhotoPlace
 
 class _Commands(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "page": (
+            "fedrec.cli.client_page:page",
+            "Serve the merchant's page on this machine alone, whether the daemon runs or not.",
+        ),
         "model": (
             "fedrec.cli.client_model:model",
             "Fetch the model bundle of a finished training from the server, checked by hash and signature.",
@@ -258,6 +262,15 @@ class StartOptions:
         Path | None,
         typer.Option(help="File with the token that requests must carry; readable by this user alone."),
     ] = None
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page", help="Serve the merchant's page on this machine alone; its address is printed."
+        ),
+    ] = False
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")
+    ] = 8766
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
 
 
@@ -275,6 +288,7 @@ def start(given: StartOptions) -> None:
 
     from fedrec.cli.logs import start_logging
     from fedrec.clients.daemon import Daemon, DaemonOptions
+    from fedrec.clients.page.process import page_beside
     from fedrec.observability.endpoint import observing
     from fedrec.vision.devices import pick_device
 
@@ -289,7 +303,10 @@ def start(given: StartOptions) -> None:
     daemon = Daemon(opened, options, activity=activity)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):
+    with (
+        observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()),
+        page_beside(opened.folder, port=given.page_port if given.page else None),
+    ):
         daemon.run()
 
 

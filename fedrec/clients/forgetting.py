@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fedrec.clients.merchant_files import ClientSettings
@@ -45,16 +45,26 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
         if name is None or name not in digests:
             raise ConfigError(f"--photo {path}: this is no readable photo of {settings.data}")
         wanted[name] = digests[name]
-    gone = {digest for found in wanted.values() for digest in found}
-    tags = RecordTags(home.identity())
-    store = MerchantStore(home.store)
-    try:
-        store.forget_photos(map(tags.tag, sorted(gone)))
-    finally:
-        store.close()
-    drop_features(gone, cache_dir=default_cache_dir())
+    forget_digests(home, {digest for found in wanted.values() for digest in found})
     for name, found in wanted.items():
         yield name, sum(bool(other & found) for other in digests.values()) - 1
+
+
+def forget_digests(home: MerchantHome, digests: Iterable[bytes]) -> None:
+    """Exclude photos from all later steps and delete their cached features.
+
+    Args:
+        home: the merchant's folder.
+        digests: the photos' digests.
+
+    """
+    wanted, tags = set(digests), RecordTags(home.identity())
+    store = MerchantStore(home.store)
+    try:
+        store.forget_photos(map(tags.tag, sorted(wanted)))
+    finally:
+        store.close()
+    drop_features(wanted, cache_dir=default_cache_dir())
 
 
 def _names_by_file(settings: ClientSettings) -> dict[Path, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from fedrec.clients.activity import read_activity
 from fedrec.clients.charging import round_charge
@@ -165,6 +166,34 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
     )
 
 
+class Liveness(NamedTuple):
+    """The parts of a status that change while nothing is charged; see :class:`MerchantStatus`."""
+
+    running: bool
+    started: str | None
+    doing: dict[str, str | int] | None
+    doing_text: str
+    connected: bool
+    connection_at: str | None
+    connection_reason: str
+
+
+def liveness(home: MerchantHome) -> Liveness:
+    """Read whether a merchant's daemon runs, what it does, and its connection."""
+    running, last = in_use(home.ledger), home.connection()
+    activity = read_activity(home.folder) if running else None
+    return Liveness(
+        running=running,
+        started=None if activity is None else activity.started,
+        doing=None if activity is None else activity.model_dump(),
+        doing_text="" if activity is None else activity.text,
+        connected=running and last is not None and last.connected,
+        # A daemon that was killed has noted no end: when that was isn't known.
+        connection_at=None if last is None or (last.connected and not running) else last.at,
+        connection_reason="" if last is None else last.reason,
+    )
+
+
 def read_status(home: MerchantHome) -> MerchantStatus:
     """Read the whole status of a merchant.
 
@@ -184,7 +213,6 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     budget, entries = read_budget(home, policy)
     view = read_store(home.store)
     join = home.joined() if home.has_joined else None
-    running, last = in_use(home.ledger), home.connection()
 
     def summary(plan: bytes | None) -> PlanSummary | None:
         if plan is None:
@@ -211,18 +239,11 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     counts, photos = view.photo_counts, view.photo_summary
     if counts is not None:
         photos = photo_text(counts, changed_data=rule)
-    activity = read_activity(home.folder) if running else None
     open_plan = None if view.open_plan is None else TrainingPlan.model_validate_json(view.open_plan)
     public = home.identity().public
     return MerchantStatus(
         merchant=home.settings().name,
-        running=running,
-        started=None if activity is None else activity.started,
-        doing=None if activity is None else activity.model_dump(),
-        doing_text="" if activity is None else activity.text,
-        connected=running and last is not None and last.connected,
-        connection_at=None if last is None else last.at,
-        connection_reason="" if last is None else last.reason,
+        **liveness(home)._asdict(),
         server=None if join is None else join.address,
         roster=() if join is None else tuple(peer.name for peer in join.roster),
         fingerprint=None if join is None else join.fingerprint,

@@ -23,8 +23,8 @@ from fedrec.clients.store_types import (
     TrainingSecrets,
     pack_tags,
     read_counted,
+    read_fixed_set,
     read_photo_counts,
-    unpack_tags,
 )
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.protocol.schema import sha256_hex
@@ -198,15 +198,7 @@ class MerchantStore:
 
     def fixed_set(self, training_id: str) -> FixedSet | None:
         """Return the fixed set of a training; None before it is fixed and after the training is closed."""
-        row = self._db.execute(
-            "SELECT tags, held, version, told FROM fixed_set WHERE training_id = ?", (training_id,)
-        ).fetchone()
-        if row is None:
-            return None
-        tags, held, version, photo_summary = row
-        return FixedSet(
-            tags=unpack_tags(tags), held=unpack_tags(held), version=version, photo_summary=photo_summary
-        )
+        return read_fixed_set(self._db, training_id)
 
     def put_photo_counts(self, training_id: str, counts: PhotoCounts) -> None:
         """Store what became of the photos in a training.

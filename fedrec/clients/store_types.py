@@ -117,6 +117,28 @@ def read_counted(db: sqlite3.Connection) -> CountedSet | None:
     return None if row is None else CountedSet(held=unpack_tags(row[0]), version=row[1])
 
 
+def read_fixed_set(db: sqlite3.Connection, training_id: str) -> FixedSet | None:
+    """Read the fixed set of a training; None before it is fixed and after the training is closed.
+
+    Args:
+        db: the store's file.
+        training_id: the training.
+
+    Returns:
+        The set.
+
+    """
+    row = db.execute(
+        "SELECT tags, held, version, told FROM fixed_set WHERE training_id = ?", (training_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    tags, held, version, photo_summary = row
+    return FixedSet(
+        tags=unpack_tags(tags), held=unpack_tags(held), version=version, photo_summary=photo_summary
+    )
+
+
 def read_photo_counts(db: sqlite3.Connection, training_id: str) -> PhotoCounts | None:
     """Read what became of the photos in a training; None before its set is fixed.
 

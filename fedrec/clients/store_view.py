@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.clients.photo_counts import PhotoCounts
-from fedrec.clients.store_types import CountedSet, read_counted, read_photo_counts
+from fedrec.clients.store_types import (
+    CountedSet,
+    FixedSet,
+    read_counted,
+    read_fixed_set,
+    read_photo_counts,
+)
 from fedrec.errors import LedgerError
 from fedrec.protocol.schema import sha256_hex
 
@@ -71,35 +78,24 @@ def read_store(path: Path) -> StoreView:
     """
     if not path.is_file():
         return StoreView()
-    try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
-            rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
-            open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
-            row = (
-                None
-                if open_plan is None
-                else db.execute(
-                    "SELECT told FROM fixed_set WHERE training_id = ?", (sha256_hex(open_plan),)
-                ).fetchone()
-            )
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            has_counts = open_plan is not None and "photo_counts" in tables
-            return StoreView(
-                plans=tuple(plan for plan, _ in trainings),
-                open_plan=open_plan,
-                refusals=tuple(StoredRefusal(*row) for row in rows),
-                photo_summary=None if row is None else row[0],
-                photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
-                counted=read_counted(db),
-                sent=_sent(db) if "sent" in tables else {},
-                forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
-            )
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
+    with _opened(path) as db:
+        trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
+        rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
+        open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
+        fixed = None if open_plan is None else read_fixed_set(db, sha256_hex(open_plan))
+        # A store of an older version gets the other tables when its daemon starts.
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        has_counts = open_plan is not None and "photo_counts" in tables
+        return StoreView(
+            plans=tuple(plan for plan, _ in trainings),
+            open_plan=open_plan,
+            refusals=tuple(StoredRefusal(*row) for row in rows),
+            photo_summary=None if fixed is None else fixed.photo_summary,
+            photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
+            counted=read_counted(db),
+            sent=_sent(db) if "sent" in tables else {},
+            forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
+        )
 
 
 def _sent(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
@@ -107,3 +103,50 @@ def _sent(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
     for training_id, kind, times, size in db.execute("SELECT training_id, kind, times, bytes FROM sent"):
         found.setdefault(training_id, {})[kind] = (times, size)
     return found
+
+
+@dataclass(frozen=True)
+class StoredTags:
+    """What decides which photos the open training uses.
+
+    Attributes:
+        plan: canonical bytes of the open training's plan; None without one.
+        fixed: its fixed set; None before it is fixed.
+        forgotten: tags of the photos that the merchant has forgotten.
+
+    """
+
+    plan: bytes | None = None
+    fixed: FixedSet | None = None
+    forgotten: frozenset[bytes] = frozenset()
+
+
+def read_tags(path: Path) -> StoredTags:
+    """Read what decides which photos the open training uses.
+
+    Returns:
+        The tags; none if there is no such file.
+
+    Raises:
+        LedgerError: the store can't be read.
+
+    """
+    if not path.is_file():
+        return StoredTags()
+    with _opened(path) as db:
+        row = db.execute("SELECT plan FROM training WHERE closed = 0 ORDER BY rowid DESC LIMIT 1").fetchone()
+        plan: bytes | None = None if row is None else row[0]
+        return StoredTags(
+            plan=plan,
+            fixed=None if plan is None else read_fixed_set(db, sha256_hex(plan)),
+            forgotten=frozenset(tag for (tag,) in db.execute("SELECT tag FROM forgotten")),
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None

@@ -66,6 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "server status --home SERVER",
         "client budget --home CLIENT",
         "client status --home CLIENT",
+        "client page --help",
         "backbone list",
         "catalogue quality --help",
         "catalogue --help",

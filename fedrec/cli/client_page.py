@@ -1,0 +1,41 @@
+"""Implement ``fedrec client page``: a merchant's own page, on its own machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.page.running import TOKEN_FILE, serve_page
+
+PAGE_PORT: Final = 8766
+
+
+def page(
+    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client"),
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any free one.")
+    ] = PAGE_PORT,
+    until_input_ends: Annotated[
+        bool, typer.Option("--until-input-ends", hidden=True, help="End with the standard input.")
+    ] = False,
+) -> None:
+    """Serve the merchant's page on this machine alone, whether the daemon runs or not."""
+    opened = MerchantHome.open(home)
+    # That a request was cut off when the page ended is no news.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+
+    def announce(address: str) -> None:
+        # A service manager keeps what is printed in a log, where a token has no place.
+        if "JOURNAL_STREAM" in os.environ:
+            address = f"{address.partition('#')[0]} (its token is in {opened.folder / TOKEN_FILE})"
+        typer.echo(f"page {address}")
+        sys.stdout.flush()
+
+    serve_page(opened, port=port, announce=announce, until=sys.stdin.buffer if until_input_ends else None)

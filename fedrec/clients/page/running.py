@@ -1,0 +1,90 @@
+"""Serve a merchant's page in this process, on this machine alone, until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO, Final
+
+import uvicorn
+
+from fedrec._internal.files import write_secret
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.page.application import Actions, make_application
+from fedrec.clients.page.model_trial import ModelTrial
+from fedrec.clients.page.photo_view import PhotoView
+from fedrec.clients.page.status_reader import StatusReader
+from fedrec.observability.endpoint import LEAST_TOKEN, LOOPBACK, bind, plain_server, read_token
+
+TOKEN_FILE: Final = "page.token"  # noqa: S105 (the name of a file)
+_MOST_CONNECTIONS: Final = 64
+_STOP_SECONDS: Final = 3
+_NICE: Final = 10
+"""The page gives way to training."""
+
+
+def page_token(home: MerchantHome) -> bytes:
+    """Return the page's token, made on first use: a file of mode 0600 in the merchant's folder.
+
+    Raises:
+        ConfigError: others can read the file, or it was changed.
+
+    """
+    path = home.folder / TOKEN_FILE
+    if not path.exists():
+        with suppress(FileExistsError):
+            write_secret(path, secrets.token_urlsafe(LEAST_TOKEN).encode())
+    return read_token(path, option="the page's token")
+
+
+def serve_page(
+    home: MerchantHome, *, port: int, announce: Callable[[str], None], until: BinaryIO | None = None
+) -> None:
+    """Serve the page until SIGINT or SIGTERM.
+
+    Args:
+        home: the merchant's folder.
+        port: the port on loopback; 0 for any free one.
+        announce: told the page's address, with the token, once it is served.
+        until: the page also ends when this stream does: with the process that has its other end.
+
+    Raises:
+        ConfigError: the token can't be used.
+        ServiceError: the port is in use.
+
+    """
+    token = page_token(home)
+    bound = bind(LOOPBACK, port, what="the page")
+    reader = StatusReader(home)
+    photos = PhotoView(
+        home,
+        unit=lambda: "product" if reader.status().budget.unit == "product" else "record",
+        changed_data=lambda: reader.status().changed_data,
+    )
+    application = make_application(
+        reader,
+        photos,
+        ModelTrial(home),
+        Actions(pause=home.pause, resume=home.resume),
+        host=LOOPBACK,
+        token=token,
+    )
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    server = plain_server(application, most_connections=_MOST_CONNECTIONS, stop_seconds=_STOP_SECONDS)
+    announce(f"http://{LOOPBACK}:{bound.getsockname()[1]}/#token={token.decode('ascii')}")
+    if until is not None:
+        threading.Thread(target=_stop_at_end, args=(until, server), name="until", daemon=True).start()
+    # uvicorn raises the signal again, once all requests are answered.
+    with suppress(KeyboardInterrupt):
+        server.run([bound])
+
+
+def _stop_at_end(stream: BinaryIO, server: uvicorn.Server) -> None:
+    with suppress(OSError, ValueError):
+        while stream.read(1024):
+            pass
+    server.should_exit = True

@@ -1,0 +1,192 @@
+"""The merchant's page in a browser: what it shows, its buttons, both languages, every width, the keyboard."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from fedrec.clients.page.process import page_beside
+from fedrec.clients.store_view import read_tags
+from tests.support.shop_home import ShopHome
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),
+]
+EVERY = [(width, scheme) for width in (1280, 768, 390) for scheme in ("light", "dark")]
+ENDS = [(1280, "dark"), (390, "light")]
+
+
+@pytest.fixture(scope="module")
+def address(made: ShopHome) -> Iterator[str]:
+    command = [sys.executable, "-m", "fedrec.cli", "client", "page", "--home", str(made.home.folder)]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--until-input-ends"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        yield process.stdout.readline().split(" ")[1].strip()
+        # The daemon's end of the pipe is closed however it dies; then the page ends by itself.
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+    width, scheme = request.param
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, locale="en-GB"
+        )
+        shown = context.new_page()
+        problems: list[str] = []
+        shown.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        shown.on("pageerror", lambda error: problems.append(str(error)))
+        shown.goto(address)
+        shown.locator("#photos li").first.scroll_into_view_if_needed()
+        shown.wait_for_selector("#photos img[src]")
+        yield shown
+        browser.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize("page", EVERY, indirect=True)
+def test_the_page_says_what_happens_and_fits_its_window(page: Page, made: ShopHome) -> None:
+    # The token leaves the address at once, so that it is in no history and no picture of the screen.
+    assert "token" not in page.url
+    assert page.inner_text("#state") == "Not running"
+    assert "round 7 of 40" in page.inner_text("#facts")
+    assert "It has more steps than you allow." in page.inner_text("#decisions")
+    assert "a quarter" in page.inner_text("#budget-lead")
+    # The gauge is as wide as the words say.
+    wide = page.evaluate(
+        "document.querySelector('#gauge-fill').offsetWidth / document.querySelector('#gauge').offsetWidth"
+    )
+    assert 0.1 < wide < 0.375
+    assert page.inner_text("#sent dd >> nth=0") == "2 MB" and page.locator("#history > li").count() == 2
+    assert "1 came to nothing" in page.inner_text("#history")
+    page.click("#states button[data-state=waiting]")
+    expect(page.locator("#photos li")).to_have_count(1)
+    assert "new.png" in page.inner_text("#photos")
+    for element in ("html", "#content", "section"):
+        assert page.evaluate(
+            "name => [...document.querySelectorAll(name)].every(e => e.scrollWidth <= e.clientWidth + 1)",
+            element,
+        )
+    # Text is readable on its ground: at least 4.5 to 1.
+    assert page.evaluate(CONTRAST) == []
+
+
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const found = parse(getComputedStyle(e).backgroundColor);
+      if (found.length === 3 || found[3] > 0.5) return found;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("h1, h2, h3, p, li, dt, dd, button, summary, .quiet, .tag")]
+    .filter((e) => e.offsetParent && e.innerText.trim())
+    .map((e) => {
+      const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.innerText.slice(0, 40)];
+    })
+    .filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+@pytest.mark.parametrize("page", ENDS, indirect=True)
+def test_buttons_do_what_they_say(page: Page, made: ShopHome, tmp_path: Path) -> None:
+    page.click("#pause")
+    expect(page.locator("#pause")).to_have_text("Resume")
+    assert (made.home.folder / "paused").exists()
+    page.click("#pause")
+    expect(page.locator("#pause")).to_have_text("Pause")
+    assert not (made.home.folder / "paused").exists()
+    before = read_tags(made.home.store).forgotten
+    page.click("#states button[data-state=used]")
+    page.wait_for_selector("#states button[data-state=used][aria-pressed=true]")
+    button = page.locator("#photos button").first
+    button.click()
+    name = page.inner_text("#sure-name")
+    page.click("#sure-no")
+    assert read_tags(made.home.store).forgotten == before
+    button.click()
+    page.click("#sure-yes")
+    expect(page.locator("#status")).to_contain_text(name)
+    assert len(read_tags(made.home.store).forgotten - before) == 1
+    red = tmp_path / "red.png"
+    Image.new("RGB", (60, 40), (250, 10, 5)).save(red)
+    page.get_by_role("button", name="Try it on a photo").click()
+    page.set_input_files("#file", red)
+    page.wait_for_selector("#classes li")
+    assert page.locator("#classes li").first.inner_text().startswith("red")
+
+
+@pytest.mark.parametrize("page", ENDS, indirect=True)
+def test_the_keyboard_alone_pauses_and_forgets(page: Page, made: ShopHome) -> None:
+    def focused() -> str:
+        return str(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+
+    reached: list[str] = []
+    while "Forget" not in reached and len(reached) < 40:
+        page.keyboard.press("Tab")
+        reached.append(focused())
+    assert reached[:2] == ["language", "pause"] and any("All" in each for each in reached)
+    before = read_tags(made.home.store).forgotten
+    page.keyboard.press("Enter")
+    # The safe button has the focus, and Escape leaves everything as it was.
+    assert focused() == "sure-no"
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#sure") and read_tags(made.home.store).forgotten == before
+    # While the page is polled, the focus stays where it is.
+    page.wait_for_timeout(3500)
+    assert focused() == "Forget"
+
+
+@pytest.mark.parametrize("page", ENDS, indirect=True)
+def test_chinese_is_the_whole_page(page: Page) -> None:
+    page.click("#language")
+    assert page.get_attribute("html", "lang") == "zh-Hans"
+    told = page.evaluate(
+        "[...document.querySelectorAll('h2, h3, p, dt, summary, #facts li, .chips button, .photos .quiet')]"
+        ".filter(e => e.offsetParent && e.lang !== 'en' && e.id !== 'merchant' && e.innerText.trim())"
+        ".map(e => e.innerText)"
+    )
+    plain = [text for text in told if not re.search("[\u4e00-\u9fff]", text)]
+    assert len(told) > 40 and plain == []
+    page.click("#language")
+    assert page.inner_text("#pause") == "Pause"
+
+
+def test_a_page_that_can_not_be_served_stops_no_daemon(
+    made: ShopHome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with page_beside(made.home.folder, port=port):
+            deadline = time.monotonic() + 30
+            told = ""
+            while "can't listen" not in told:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+                told += capfd.readouterr().err
+    assert "Traceback" not in told
