@@ -37,6 +37,10 @@ from fedrec.vision.listing.photo_places import PhotoPlace
 
 class _Commands(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "photos": (
+            "fedrec.cli.client_photos:photos",
+            "Read the folder, count its photos by what becomes of them, and name those that are left out.",
+        ),
         "page": (
             "fedrec.cli.client_page:page",
             "Serve the merchant's page on this machine alone, whether the daemon runs or not.",

@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fedrec._internal.text import one_line
 from fedrec.clients.forgetting import forget_digests
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.store_view import StoredTags, read_tags
 from fedrec.errors import ConfigError, DataError, FedrecError
@@ -34,6 +35,15 @@ _CHECK_SECONDS: Final = 10.0
 _SIDE: Final = 240
 _TOGETHER: Final = 2
 """Thumbnails that are made at the same time: a large photo takes much memory."""
+
+
+class ListedPhoto(NamedTuple):
+    """A photo's name and class, its state (of :data:`STATES`), and why its file can't be used."""
+
+    name: str
+    label: str
+    state: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,22 @@ class PhotoView:
                 reader.start()
         if wait and reader is not None:
             reader.join()
+
+    @property
+    def problem(self) -> str:
+        """Why the folder can't be read; empty if it can."""
+        with self._mutex:
+            return self._scan.problem
+
+    def listed(self) -> list[ListedPhoto]:
+        """Return all photos with their states, in the order of their names."""
+        with self._mutex:
+            scan = self._scan
+        states = self._states(scan)
+        return [
+            ListedPhoto(photo.name, photo.label, state, photo.reason)
+            for photo, state in zip(scan.photos, states, strict=True)
+        ]
 
     def page(self, *, state: str | None, start: int) -> dict[str, object]:
         """Return some photos, and how many there are in each state.
@@ -224,6 +250,21 @@ class PhotoView:
         tags = RecordTags(self._home.identity())
         photos, by_record = _photos(train, images, tags)
         return _Scan(number, tuple(photos), images, by_record=by_record)
+
+
+def view_of(home: MerchantHome) -> PhotoView:
+    """Make the view of a merchant's photos by its ledger's unit and its policy."""
+
+    def unit() -> Unit:
+        return "product" if home.declared_count().unit == "product" else "record"
+
+    def changed_data() -> str:
+        try:
+            return MerchantPolicy.load(home.folder / "policy.toml").changed_data
+        except ConfigError:
+            return MerchantPolicy.without_limits(modes=["off"], schemes=["none"]).changed_data
+
+    return PhotoView(home, unit=unit, changed_data=changed_data)
 
 
 def _photos(

@@ -15,7 +15,7 @@ from fedrec._internal.files import write_secret
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.application import Actions, make_application
 from fedrec.clients.page.model_trial import ModelTrial
-from fedrec.clients.page.photo_view import PhotoView
+from fedrec.clients.page.photo_view import view_of
 from fedrec.clients.page.status_reader import StatusReader
 from fedrec.observability.endpoint import LEAST_TOKEN, LOOPBACK, bind, plain_server, read_token
 
@@ -59,14 +59,9 @@ def serve_page(
     token = page_token(home)
     bound = bind(LOOPBACK, port, what="the page")
     reader = StatusReader(home)
-    photos = PhotoView(
-        home,
-        unit=lambda: "product" if reader.status().budget.unit == "product" else "record",
-        changed_data=lambda: reader.status().changed_data,
-    )
     application = make_application(
         reader,
-        photos,
+        view_of(home),
         ModelTrial(home),
         Actions(pause=home.pause, resume=home.resume),
         host=LOOPBACK,

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from fedrec.cli.client import app as client_app
 from fedrec.clients import model_fetching
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.application import LARGEST_ACTION, Actions, make_application
@@ -330,6 +332,20 @@ def test_a_folder_that_is_gone_is_said_and_found_again(made: ShopHome) -> None:
     away.rename(made.photos)
     view.refresh(wait=True)
     assert view.page(state=None, start=0)["total"] == 44
+
+
+def test_the_terminal_names_what_is_left_out_and_why(made: ShopHome) -> None:
+    shown = CliRunner().invoke(client_app, ["photos", "--home", str(made.home.folder)])
+    assert shown.exit_code == 0, shown.exception
+    listed = [line for line in shown.output.splitlines() if ".png: " in line]
+    told = {line.partition(": ")[0]: line.partition(": ")[2] for line in listed}
+    names = {Path(name).name: text for name, text in told.items()}
+    assert names["new.png"].startswith("added since") and "can't be used (" in names["broken.png"]
+    assert names["copy.png"] == "a copy of another photo" and names["0.png"].startswith("its class")
+    as_json = CliRunner().invoke(client_app, ["photos", "--all", "--json", "--home", str(made.home.folder)])
+    assert {json.loads(line)["name"] for line in as_json.output.splitlines()} == {
+        str(path.relative_to(made.photos)) for path in made.photos.rglob("*.png")
+    }
 
 
 def test_products_are_used_or_not_as_a_whole(tmp_path: Path) -> None:
