@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import fedrec
 from fedrec.cli.app import app
 from tests.support.layout import ROOT
 
 pytest.importorskip("mkdocs")
 
 from command_reference import command_pages
+from languages import marked
 from navigation import completed
 from outside_links import rewritten
+from python_reference import imported
 
 
 @pytest.fixture
@@ -67,6 +70,21 @@ def test_the_reference_has_what_every_command_prints_of_itself() -> None:
     names = [line.split()[0] for line in listed.splitlines() if line[:3].strip()]
     assert len(names) > 8 and sorted(names) == sorted(pages)
     assert "## fedrec catalogue import" in pages["catalogue"]
+
+
+def test_the_reference_of_the_api_has_every_name_of_the_front_door() -> None:
+    names = imported((ROOT / "fedrec" / "__init__.py").read_text("utf-8"))
+    assert sorted(name.rpartition(".")[2] for name in names) == sorted(fedrec.__all__)
+    assert imported("    from fedrec.a import B, C\nfrom fedrec import a\nfrom fedrec.a import C\n") == [
+        "fedrec.a.B",
+        "fedrec.a.C",
+        "fedrec.a",
+    ]
+
+
+@pytest.mark.parametrize(("address", "language"), [("zh/merchant.md", "zh-Hans"), ("policy.md", "en")])
+def test_a_chinese_page_says_that_it_is_chinese(address: str, language: str) -> None:
+    assert marked('<html lang="en" class="no-js">', address) == f'<html lang="{language}" class="no-js">'
 
 
 def test_the_site_asks_nobody_else_for_anything() -> None:
