@@ -230,7 +230,9 @@ class _Reviewing:
         vouchers = tuple(sorted(self._counting(keys, staying)))
         least = self._rules.least_vouchers
         if least is None:
-            self._review.problems.append(f"{peer.name} is new (policy 'least_vouchers' accepts no vouches)")
+            self._review.problems.append(
+                f"{peer.name} is new, and no vouches count (policy 'least_vouchers' isn't set)"
+            )
             return None
         if len(vouchers) < least:
             by = f" ({listed(vouchers)})" if vouchers else ""

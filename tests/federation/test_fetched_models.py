@@ -27,6 +27,7 @@ from fedrec.errors import (
 from fedrec.flower.downloads import Download
 from fedrec.flower.guard import Guard
 from fedrec.flower.listener import Listener
+from fedrec.privacy.endorsements import sign_rotation
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.bundle_offer import BUNDLE_CONTEXT, BundleOffer, OfferedFile, SignedBundleOffer
 from fedrec.protocol.enrolment import JoinFile, Statement
@@ -38,6 +39,7 @@ from fedrec.recognition.bundle.manifest import CARD, GRAPH, MANIFEST, Manifest
 from fedrec.recognition.model import open_model
 from fedrec.server.model_bundles import BundleOffers
 from fedrec.server.server_home import ServerHome
+from fedrec.server.statement_book import StatementBook
 from tests.support.bundles import tiny_graph, tiny_manifest
 from tests.support.cohort import Cohort
 from tests.support.daemons import public_pem
@@ -237,6 +239,23 @@ def test_a_merchant_that_enrolled_later_gets_no_bundle(federation: Federation) -
     finally:
         roster.write_text(kept)
     assert found[0] is None and found[1] is not None
+
+
+def test_a_merchant_that_exchanged_its_key_gets_the_models_of_before(federation: Federation) -> None:
+    path = f"/v1/fedrec/model/{federation.plan.training_id}/offer"
+    roster, new = federation.server.folder / "roster.json", SigningIdentity.generate()
+    kept = roster.read_text()
+    entries = json.loads(kept)
+    entries[0]["signing_key"] = new.public.hex()
+    roster.write_text(json.dumps(entries))
+    exchanged = sign_rotation("m0", old=federation.home.identity(), new=new)
+    StatementBook(rotations=(exchanged,)).write(federation.server.statements_file)
+    try:
+        found = BundleOffers(federation.server)(public_pem(federation.keys["m0"]), path)
+    finally:
+        roster.write_text(kept)
+        federation.server.statements_file.unlink()
+    assert found is not None
 
 
 def test_a_key_that_is_not_admitted_gets_nothing(
