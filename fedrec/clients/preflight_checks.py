@@ -90,7 +90,7 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
         ("budget", checks.budget),
     ]
     if not offline:
-        steps += [("clock", checks.clock), ("server", checks.server)]
+        steps += [("proxy", checks.proxy), ("clock", checks.clock), ("server", checks.server)]
     faults: dict[str, str] = {}
     for what, step in steps:
         try:
@@ -287,8 +287,19 @@ class _Checks:
         left = number_format.epsilon_left(budget.left)
         return f"epsilon {left} left of {budget.cap:g}, at delta {budget.delta:g}"
 
+    def proxy(self) -> str:
+        from fedrec.flower.proxies import proxy_for
+
+        address = self._home.joined().address
+        proxy = proxy_for(address)
+        return (
+            f"none: {address} is reached directly"
+            if proxy is None
+            else f"{address} is reached through {proxy}"
+        )
+
     def clock(self) -> str:
-        from fedrec.flower.clock import MOST_AHEAD, MOST_BEHIND, ask_clock, clock_fault
+        from fedrec.flower.clock import MOST_AHEAD, MOST_BEHIND, MOST_CORRECTED, ask_clock, clock_fault
 
         ahead = ask_clock(self._home.joined().address, ca=self._home.authority)
         if ahead is None:
@@ -296,10 +307,10 @@ class _Checks:
         fault = clock_fault(ahead)
         if fault is not None:
             raise ConfigError(fault)
-        return (
-            f"{ahead:+.0f} s from the server's; {MOST_AHEAD:.0f} s ahead or {MOST_BEHIND:.0f} s behind are "
-            "accepted"
-        )
+        off = f"{ahead:+.0f} s from the server's"
+        if -MOST_BEHIND <= ahead <= MOST_AHEAD:
+            return off
+        return f"{off}: requests are signed with the server's time, which makes up for {MOST_CORRECTED:.0f} s"
 
     def server(self) -> str:
         from fedrec.flower.fleet import FleetLink

@@ -70,9 +70,17 @@ def caller_of(headers: Headers, *, admitted: Admitted) -> Caller | None:
     return Caller(key=key, node=node)
 
 
-def signed_headers(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
-    """Return the headers that :func:`caller_of` accepts: the public key and a signed timestamp."""
-    timestamp = now().isoformat()
+def signed_headers(key: ec.EllipticCurvePrivateKey, *, at: datetime.datetime) -> dict[str, str]:
+    """Return the headers that :func:`caller_of` accepts: the public key and a signed timestamp.
+
+    Args:
+        key: the caller's key.
+        at: the server's time.
+
+    Returns:
+        The headers.
+    """
+    timestamp = at.isoformat()
     signature = sign_message(key, timestamp.encode("ascii"))
     return {
         FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode("ascii"),

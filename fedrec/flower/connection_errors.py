@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 from flwr.supercore.error import FlowerError
 
 from fedrec._internal.text import one_line
-from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError
+from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import clock_fault, seconds_ahead
+from fedrec.flower.proxies import Proxy
 
 HEARTBEAT_SECONDS = 10.0
 """Flower's shortest interval. After a hard stop the same key is locked out for two intervals."""
@@ -22,12 +22,13 @@ _NOT_ADMITTED = 2004
 FedrecConnectionError = ConnectionLostError | NotAdmittedError
 
 
-def explained(error: Exception, *, address: str) -> FedrecConnectionError:
+def explained(error: Exception, *, address: str, proxy: Proxy | None = None) -> FedrecConnectionError:
     """Convert an exception of the HTTP client.
 
     Args:
         error: the exception.
         address: host:port of the server.
+        proxy: the proxy that was gone through; None if the server was reached directly.
 
     Returns:
         The error to raise instead.
@@ -36,25 +37,28 @@ def explained(error: Exception, *, address: str) -> FedrecConnectionError:
         return _refused(error.response, address)
     said = one_line(error)
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return ConnectionLostError(f"the certificate of {address} {_certificate_fault(said)}")
+        through = f"; the connection goes through {proxy}" if proxy is not None else ""
+        return ConnectionLostError(f"the certificate of {address} {_certificate_fault(said)}{through}")
     if isinstance(error, httpx.HTTPError | OSError):
+        if proxy is not None:
+            return ConnectionLostError(_proxy_fault(error, said, address, proxy))
         return ConnectionLostError(f"the server at {address} can't be reached ({said})")
     return ConnectionLostError(
         f"the answer of the server at {address} can't be read ({type(error).__name__}: {said})"
     )
 
 
-def authority_fault(ca: Path, error: Exception) -> ConfigError:
-    """Make the error of an authority's certificate that can't be used.
-
-    Args:
-        ca: its file.
-        error: why not.
-
-    Returns:
-        The error to raise.
-    """
-    return ConfigError(f"the authority's certificate {ca} can't be used ({one_line(error)}): join again")
+def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> str:
+    """Describe why a server can't be reached through a proxy."""
+    if isinstance(error, httpx.ProxyError) and ("407" in said or "auth" in said.lower()):
+        return (
+            f"{proxy} wants a user name and a password, or doesn't take those that it was given: write them "
+            f"into {proxy.named_by}, as in http://USER:PASSWORD@HOST:PORT"
+        )
+    return (
+        f"the server at {address} can't be reached through {proxy} ({said}): correct {proxy.named_by}, or "
+        f"name {address.rpartition(':')[0].strip('[]')} in NO_PROXY to reach it directly"
+    )
 
 
 def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:

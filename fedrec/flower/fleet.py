@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -41,22 +41,23 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedrec.errors import ConnectionLostError, NotAdmittedError
-from fedrec.flower.connection_errors import (
-    HEARTBEAT_SECONDS,
-    FedrecConnectionError,
-    authority_fault,
-    explained,
-)
+from fedrec.flower.clock import ServerClock
+from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, FedrecConnectionError, explained
 from fedrec.flower.envelope import set_task_identity
+from fedrec.flower.http_client import http_client
 from fedrec.flower.objects import check_tree, inflate_tree
+from fedrec.flower.proxies import proxy_for
+from fedrec.flower.signing import SigningInterceptor
 
 LINGER_SECONDS = 2.0
 """How long a link stays open after its last reply: Flower discards replies of a node that has left."""
 
+_STEP_SECONDS = 30.0
+"""Time limit of each step of a request, as Flower has it."""
 _OBJECT_BACKOFF_SECONDS = 0.02
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
@@ -65,6 +66,17 @@ MAX_MESSAGE_BYTES = 2**30
 """Most bytes of all objects of a message, for callers that know no lower bound."""
 
 _log = logging.getLogger(__name__)
+
+
+class FleetClient(FleetHttpClient):
+    """Flower's client with our own HTTP client; Flower's takes proxies and passwords from the environment."""
+
+    # The base class would make its own client.
+    def __init__(
+        self, url: str, client: httpx.Client, interceptors: Sequence[ProtobufClientInterceptor]
+    ) -> None:
+        self._base_url, self._client = url, client
+        self._interceptors, self._retry_invoker = tuple(interceptors), None
 
 
 class FleetLink:
@@ -80,27 +92,23 @@ class FleetLink:
         key: the merchant's P-384 key, enrolled at the server.
 
     Raises:
-        ConfigError: ``ca`` contains no certificate.
+        ConfigError: ``ca`` contains no certificate, or the environment's proxy can't be used.
     """
 
     def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
         self._address = address
         self._public = public_key_to_bytes(key.public_key())
-        try:
-            self._client = FleetHttpClient.from_server_address(
-                address,
-                False,
-                str(ca),
-                interceptors=[
-                    RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                    NodeAuthHttpInterceptor(key, key.public_key()),
-                ],
-            )
-        except (OSError, ValueError) as error:
-            raise authority_fault(ca, error) from None
-        # A merchant connects only to the server that it joined, never to another one by a redirect.
-        self._client._client.follow_redirects = False
-        self._client._client.event_hooks = {"response": [_check_size]}
+        self._proxy = proxy_for(address)
+        client = http_client(ca=ca, proxy=self._proxy, seconds=_STEP_SECONDS)
+        client.event_hooks = {"response": [_check_size]}
+        self._client = FleetClient(
+            f"https://{address}",
+            client,
+            [
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                SigningInterceptor(key, ServerClock()),
+            ],
+        )
         self._node: Node | None = None
         self._lost: FedrecConnectionError | None = None
         self._sent_at: float | None = None
@@ -240,7 +248,7 @@ class FleetLink:
             yield
         except Exception as error:
             _log.debug("the exception that ended the connection:", exc_info=True)
-            raise explained(error, address=self._address) from None
+            raise explained(error, address=self._address, proxy=self._proxy) from None
 
 
 def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -17,7 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec.errors import ProtocolError
 from fedrec.flower.admission import signed_headers
-from fedrec.flower.connection_errors import authority_fault, explained
+from fedrec.flower.clock import ServerClock
+from fedrec.flower.connection_errors import explained
+from fedrec.flower.http_client import http_client
+from fedrec.flower.proxies import proxy_for
 
 SECONDS = 3600.0
 """Time limit of one file."""
@@ -38,17 +40,13 @@ class ModelLink:
         key: the merchant's P-384 key, enrolled at the server.
 
     Raises:
-        ConfigError: ``ca`` contains no certificate.
+        ConfigError: ``ca`` contains no certificate, or the environment's proxy can't be used.
     """
 
     def __init__(self, *, address: str, ca: Path, key: ec.EllipticCurvePrivateKey) -> None:
         self._address, self._key = address, key
-        try:
-            trusted = ssl.create_default_context(cafile=str(ca))
-        except OSError as error:
-            raise authority_fault(ca, error) from None
-        # The server that the merchant joined, never another one by a redirect.
-        self._client = httpx.Client(verify=trusted, timeout=_PAUSE_SECONDS, follow_redirects=False)
+        self._clock, self._proxy = ServerClock(), proxy_for(address)
+        self._client = http_client(ca=ca, proxy=self._proxy, seconds=_PAUSE_SECONDS)
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -111,9 +109,8 @@ class ModelLink:
     @contextmanager
     def _answer(self, path: str) -> Iterator[httpx.Response | None]:
         """Ask for a path; yield the answer with its body unread, None for status 404."""
-        headers = signed_headers(self._key) | {"content-length": "0", "accept-encoding": "identity"}
         try:
-            with self._client.stream("GET", f"https://{self._address}{path}", headers=headers) as answer:
+            with closing(self._sent(path)) as answer:
                 if answer.status_code == httpx.codes.NOT_FOUND:
                     yield None
                     return
@@ -124,7 +121,22 @@ class ModelLink:
         # A hostile answer can make the HTTP client raise any type.
         except Exception as error:
             _log.debug("the exception that ended the connection:", exc_info=True)
-            raise explained(error, address=self._address) from None
+            raise explained(error, address=self._address, proxy=self._proxy) from None
+
+    def _sent(self, path: str) -> httpx.Response:
+        """Send a request; once more where the server refuses the time that is signed in it."""
+        request = self._client.build_request(
+            "GET",
+            f"https://{self._address}{path}",
+            headers={"content-length": "0", "accept-encoding": "identity"},
+        )
+        request.headers.update(signed_headers(self._key, at=self._clock.now()))
+        answer = self._client.send(request, stream=True)
+        if self._clock.follow(answer):
+            answer.close()
+            request.headers.update(signed_headers(self._key, at=self._clock.now()))
+            answer = self._client.send(request, stream=True)
+        return answer
 
 
 class _WriteError(Exception):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.host_names import ascii_host
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
@@ -98,9 +100,13 @@ class ServerHome:
                 folder isn't empty.
 
         """
+        given = address
+        host, colon, port = address.rpartition(":")
+        with suppress(ValueError):
+            address = f"{ascii_host(host)}{colon}{port}"
         found = _ADDRESS.match(address)
         if found is None or not 1 <= int(found[2]) <= 65535:
-            raise ConfigError(f"--address {address} is not HOST:PORT")
+            raise ConfigError(f"--address {given} is not HOST:PORT")
         host = found[1].strip("[]")
         if certificates is not None:
             check_certificates(certificates, host=host)

@@ -34,6 +34,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedrec.flower import error_reply, message_from_bytes, message_to_bytes, new_message
+from fedrec.flower.clock import ServerClock
+from fedrec.flower.fleet import FleetClient
+from fedrec.flower.signing import SigningInterceptor
 from tests.support.layout import PACKAGE
 
 FOLDER = PACKAGE / "flower"
@@ -200,14 +203,28 @@ class Recorder:
 @pytest.fixture
 def client() -> FleetHttpClient:
     key = ec.generate_private_key(ec.SECP384R1())
+    return FleetClient(
+        "http://127.0.0.1:1", httpx.Client(trust_env=False), [SigningInterceptor(key, ServerClock())]
+    )
+
+
+def test_a_fleet_client_of_ours_is_set_up_as_flowers_own(client: FleetHttpClient) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
     auth = NodeAuthHttpInterceptor(key, key.public_key())
-    return FleetHttpClient.from_server_address("127.0.0.1:1", True, None, interceptors=[auth])
+    theirs = FleetHttpClient.from_server_address("127.0.0.1:1", True, None, interceptors=[auth])
+    assert vars(theirs).keys() == vars(client).keys()
+    assert vars(theirs)["_base_url"] == vars(client)["_base_url"]
+    assert vars(theirs)["_retry_invoker"] is vars(client)["_retry_invoker"] is None
+    headers = [set[str](), set[str]()]
+    for found, one in zip(headers, (theirs, client), strict=True):
+        recorder = Recorder(one)
+        one.DeactivateNode(fleet_pb2.DeactivateNodeRequest(node_id=5))
+        found.update(recorder.asked[0].headers)
+    assert headers[0] == headers[1]
 
 
-def test_a_fleet_client_signs_its_requests_and_can_be_kept_from_redirects(client: FleetHttpClient) -> None:
+def test_a_fleet_client_signs_its_requests(client: FleetHttpClient) -> None:
     recorder = Recorder(client)
-    assert client._client.follow_redirects is True
-    client._client.follow_redirects = False
     recorder.answers["activate-node"] = fleet_pb2.ActivateNodeResponse(node_id=5).SerializeToString()
     with client:
         request = fleet_pb2.ActivateNodeRequest(public_key=b"k", heartbeat_interval=10.0)

@@ -59,6 +59,29 @@ def home(tmp_path: Path) -> ServerHome:
     return ServerHome.create(tmp_path / "server", address="127.0.0.1:8443", listen=None)
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("\u5546\u5e97.\u4e2d\u56fd", "xn--czrs0t.xn--fiqs8s"),
+        ("B\u00dcCHER.example", "xn--bcher-kva.example"),
+        ("server.example", "server.example"),
+    ],
+)
+def test_a_server_s_name_may_be_international(given: str, kept: str, tmp_path: Path) -> None:
+    made = ServerHome.create(tmp_path / "server", address=f"{given}:8443", listen=None)
+    assert made.settings() == (f"{kept}:8443", kept, 8443)
+    own = Certificates(authority=made.authority, certificate=made.certificate, key=made.key)
+    check_certificates(own, host=kept)
+    assert kept == given or given.lower().encode("idna").decode() == kept
+
+
+@pytest.mark.parametrize("given", ["\u2603.example", "b\u00fc..example", "\u00fc" * 70, "b\u00fc cher"])
+def test_a_name_that_no_host_can_have_is_refused(given: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not HOST:PORT"):
+        ServerHome.create(tmp_path / "server", address=f"{given}:8443", listen=None)
+
+
 def test_a_node_key_that_flower_could_not_use_is_not_enrolled(home: ServerHome) -> None:
     rubbish = "-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----\n"
     with pytest.raises(ConfigError, match="can't be read"):
