@@ -28,6 +28,7 @@ class _Commands(LazyGroup):
         "compare": ("fedrec.cli.compare:compare", "Compare finished runs in one table and one page."),
         "server": ("fedrec.cli.server:app", "Run the server of a federation."),
         "client": ("fedrec.cli.client:app", "Take part in a federation as a merchant."),
+        "witness": ("fedrec.cli.witness:app", "Help to open sums as a witness, without photos."),
         "data": (
             "fedrec.cli.data:app",
             "Inspect a folder of photos, generate synthetic ones, or download a public data set.",

@@ -15,8 +15,8 @@ import typer
 from fedrec._internal.text import counted
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
-from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format, check_layout, check_unit
 from fedrec.cli.status_lines import budget_lines, status_lines
@@ -29,7 +29,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
-from fedrec.protocol.plan import Unit, roster_fingerprint
+from fedrec.protocol.plan import Unit
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
@@ -58,10 +58,6 @@ app = typer.Typer(
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
-_NOT_JOINED = (
-    "not confirmed, so nothing was joined: get the fingerprint from the operator by another channel, "
-    "and run the command again (or give it with --fingerprint)"
-)
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
@@ -185,39 +181,12 @@ def join(
     """
     opened = MerchantHome.open(home)
     found = read_file(file, JoinFile)
-    typer.echo(
-        f"server      {found.address}\n"
-        f"roster      {', '.join(peer.name for peer in found.roster)}\n"
-        f"{_witnesses(found)}"
-        f"fingerprint {grouped(found.fingerprint)}\n"
-        "roster_fingerprint for policy.toml, of the roster alone: "
-        f"{roster_fingerprint(found.roster, found.witnesses)}"
-    )
+    show_join_file(found)
     if confirm is None and not by_hand and accepted_by_statements(opened, found):
         return
-    if confirm is None:
-        confirm_by_hand(
-            "Did you get this fingerprint from somebody you trust, by another channel?", otherwise=_NOT_JOINED
-        )
-    elif confirm.replace(" ", "").lower() != found.fingerprint:
-        raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
-    changed = opened.changed_server_identity(found)
-    if changed:
-        typer.echo(
-            f"WARNING: {' and '.join(changed)} changed since this merchant joined. Unless the operator "
-            "announced that by another channel, somebody may be impersonating the server.",
-            err=True,
-        )
-        if not new_server:
-            confirm_by_hand("Did the operator announce that change?", otherwise=_NOT_JOINED)
+    confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
-
-
-def _witnesses(found: JoinFile) -> str:
-    """Return a line with the witnesses of a join file; nothing if it has none."""
-    names = ", ".join(peer.name for peer in found.witnesses)
-    return f"witnesses   {names} (no photos; they help to open sums)\n" if names else ""
 
 
 @app.command()

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import traceback
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -91,10 +91,17 @@ class DaemonLoop:
         observer: is told of the connection and of each answer.
         step_seconds: time limit for one message; the process then exits, so that it is restarted.
 
+    Attributes:
+        paused: why everything new is refused while the party is paused.
+        unusable: why, while its policy or its join file can't be used.
+
     Raises:
         ConfigError: the join file or the node key can't be used.
 
     """
+
+    paused: ClassVar[str] = PAUSED
+    unusable: ClassVar[str] = UNUSABLE
 
     def __init__(
         self, home: PartyHome, party: Party, *, observer: ConnectionWatch, step_seconds: float
@@ -210,11 +217,11 @@ class DaemonLoop:
             self._use_policy()
         except ConfigError as error:
             _log.error("%s; plans and rounds are refused until that is fixed", error)
-            self._party.suspend(UNUSABLE)
+            self._party.suspend(self.unusable)
             self._rules_broken(str(error))
             return False
         if self._party_home.paused:
-            self._party.suspend(PAUSED)
+            self._party.suspend(self.paused)
         self._party.gate.use_server_key(join.server_key)
         _log.info(
             "policy and join file were reloaded; %s",
@@ -285,4 +292,6 @@ class DaemonLoop:
             where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
             _log.error("a %s request failed: %s at %s", one_line(kind), type(error).__name__, where)
             _log.debug("details: %s", error)
-            return error_reply(message, code=APP_FAILED, reason="the merchant failed; its own log says why")
+            return error_reply(
+                message, code=APP_FAILED, reason=f"the {self._party_home.party} failed; its own log says why"
+            )

@@ -95,18 +95,43 @@ def make_enrolment(
         The enrolment.
 
     """
-    public = node.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     statement = Statement(
         name=name,
         signing_key=identity.public.hex(),
-        node_key=public.decode("ascii"),
+        node_key=_public_pem(node),
         unit="product" if count.unit == "product" else "record",
         size=count.size,
     )
     signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
     return Enrolment(statement=statement, signature=signature, rotations=rotations)
+
+
+def make_witness_enrolment(
+    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey
+) -> Enrolment:
+    """Make the signed enrolment of a witness, for the operator.
+
+    Args:
+        name: the witness's name.
+        identity: its signing identity.
+        node: its node key, of which the enrolment contains the public half.
+
+    Returns:
+        The enrolment.
+
+    """
+    statement = Statement(
+        name=name, signing_key=identity.public.hex(), node_key=_public_pem(node), role="witness"
+    )
+    signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+    return Enrolment(statement=statement, signature=signature)
+
+
+def _public_pem(node: ec.EllipticCurvePrivateKey) -> str:
+    public = node.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return public.decode("ascii")
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -24,16 +24,10 @@ _KINDS = ("train", "query.join", "query.unmask", "query.close")
 _MOST_DIGITS = 9
 
 
-class MerchantObserver:
-    """Counts messages, bytes and seconds of the daemon. Safe to use from several threads.
+class PartyObserver:
+    """Counts messages, bytes and seconds of a daemon. Safe to use from several threads."""
 
-    Args:
-        ledger: the merchant's open ledger.
-
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._connected = False
         self._round = 0
@@ -78,9 +72,7 @@ class MerchantObserver:
     def _health(self) -> Answer:
         with self._mutex:
             connected = self._connected
-        said = "ok" if connected else "disconnected"
-        if not self._ledger.usable:
-            said = "the ledger can't be used"
+        said = self._problem() or ("ok" if connected else "disconnected")
         status = HTTPStatus.OK if said == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(json.dumps({"status": said}).encode(), "application/json", status)
 
@@ -95,7 +87,7 @@ class MerchantObserver:
             counted.add_metric((kind, outcome), count)
         yield counted
         refused = sum(count for (_, outcome), count in messages.items() if outcome == "refused")
-        yield CounterMetricFamily(prometheus.REFUSALS, "Messages refused by this merchant's rules.", refused)
+        yield CounterMetricFamily(prometheus.REFUSALS, "Messages refused by this party's rules.", refused)
         took = CounterMetricFamily(prometheus.PHASE_SECONDS, "Seconds spent on answers.", labels=("phase",))
         for kind, total in seconds.items():
             took.add_metric((kind,), total)
@@ -104,9 +96,33 @@ class MerchantObserver:
         for direction, size in sizes.items():
             moved.add_metric((direction,), size)
         yield moved
-        yield from self._budget()
+        yield from self._more()
 
-    def _budget(self) -> Iterator[Metric]:
+    def _problem(self) -> str | None:
+        """Return what keeps the party from working, beside the connection; nothing by default."""
+        return None
+
+    def _more(self) -> Iterator[Metric]:
+        """Yield further metrics; none by default."""
+        return iter(())
+
+
+class MerchantObserver(PartyObserver):
+    """Adds a merchant's budget and the head of its ledger.
+
+    Args:
+        ledger: the merchant's open ledger.
+
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+
+    def _problem(self) -> str | None:
+        return None if self._ledger.usable else "the ledger can't be used"
+
+    def _more(self) -> Iterator[Metric]:
         reading = self._ledger.reading()
         left = reading.left if self._ledger.has_cap else math.inf
         yield GaugeMetricFamily(

@@ -22,6 +22,7 @@ from fedrec.clients.participant import Participant
 from fedrec.clients.plan_resources import build_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.witness.assembly import open_witness
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.witness import Witness
@@ -149,8 +150,8 @@ class SimulatedWitnesses:
 
         """
         name = self.names[index]
-        return WitnessHome(self.homes / name).open_witness(
-            name=name, server_key=server_key, policy=self.policy
+        return open_witness(
+            WitnessHome(self.homes / name), name=name, server_key=server_key, policy=self.policy
         )
 
 

@@ -25,6 +25,7 @@ from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
+from fedrec.clients.witness.assembly import open_witness
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.witness import Witness
@@ -158,9 +159,8 @@ class Cohort:
         if not home.folder.exists():
             WitnessHome.create_key(home.folder, identity=SigningIdentity.generate())
         modes: tuple[Mode, ...] = ("distributed", "local", "off")
-        witness = home.open_witness(
-            name=name, server_key=self.server.public.hex(), policy=WitnessPolicy.without_limits(modes=modes)
-        )
+        policy = WitnessPolicy.without_limits(modes=modes)
+        witness = open_witness(home, name=name, server_key=self.server.public.hex(), policy=policy)
         witness.on_event = lambda event: self.on_event(name, event)
         return witness
 

@@ -1,45 +1,39 @@
-"""Manage a witness's folder: its key, its store, its record of openings, and the server that it joined."""
+"""Manage a witness's folder: its keys, its policy, its record of openings, and the server that it joined."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from fedrec._internal.files import write_secret
-from fedrec.clients.request_gate import RequestGate
-from fedrec.clients.store import MerchantStore
-from fedrec.clients.witness.openings import Openings
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedrec._internal.files import write_atomically, write_secret
+from fedrec.clients.identity_file import read_identity
+from fedrec.clients.merchant_files import check_merchant_name, make_witness_enrolment, private_pem
+from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome
 from fedrec.clients.witness.policy import WitnessPolicy
-from fedrec.clients.witness.witness import Witness
+from fedrec.clients.witness.policy_template import TEMPLATE
 from fedrec.errors import ConfigError
 from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol.enrolment import JoinFile
+
+_SETTINGS_FILE = "witness.toml"
 
 
 @dataclass(frozen=True)
-class WitnessHome:
-    """A witness's folder, and the paths of its files."""
+class WitnessHome(PartyHome):
+    """A witness's folder, which :meth:`create` makes, and the paths of its files."""
 
-    folder: Path
-
-    @property
-    def identity_file(self) -> Path:
-        """The signing key, mode 0600."""
-        return self.folder / "identity.key"
-
-    @property
-    def store(self) -> Path:
-        """The store: plans, keys and answers of trainings."""
-        return self.folder / "store.sqlite"
+    party: ClassVar[str] = "witness"
+    command: ClassVar[str] = "witness"
 
     @property
     def openings(self) -> Path:
         """The record of all openings, which only grows."""
         return self.folder / "openings.sqlite"
-
-    @property
-    def requests(self) -> Path:
-        """The record of the last accepted requests of each server."""
-        return self.folder / "requests.bin"
 
     @classmethod
     def create_key(cls, folder: Path, *, identity: SigningIdentity) -> WitnessHome:
@@ -59,37 +53,78 @@ class WitnessHome:
         write_secret(home.identity_file, identity.private_bytes())
         return home
 
-    def identity(self) -> SigningIdentity:
-        """Read the signing key; raise ``ConfigError`` if it can't be used."""
-        try:
-            return SigningIdentity.from_private_bytes(self.identity_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self.identity_file} can't be used: {error}; restore it from a backup"
-            ) from None
-
-    def open_witness(self, *, name: str, server_key: str, policy: WitnessPolicy) -> Witness:
-        """Open the store, the record of openings and the request gate.
+    @classmethod
+    def create(cls, folder: Path, *, name: str) -> WitnessHome:
+        """Create the folder (mode 0700), fresh keys (0600), a policy to edit, and the enrolment file.
 
         Args:
+            folder: the folder; it must be empty or absent.
             name: the witness's name.
-            server_key: the Ed25519 public key of the server whose requests are accepted, 64 hexadecimal
-                digits.
-            policy: the witness's rules.
 
         Returns:
-            The witness, usable by the calling thread only.
+            The folder.
 
         Raises:
-            ConfigError: the key can't be used.
-            LedgerError: a file can't be read, or the record of openings is older than the store.
+            ConfigError: the name is not valid, or the folder is not empty.
 
         """
-        return Witness(
-            name=name,
-            identity=self.identity(),
-            store=MerchantStore(self.store),
-            openings=Openings(self.openings),
-            gate=RequestGate(self.requests, merchant=name, server_key=server_key),
-            policy=policy,
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this witness")
+        check_merchant_name(name)
+        identity, node = SigningIdentity.generate(), ec.generate_private_key(ec.SECP384R1())
+        home = cls.create_key(folder, identity=identity)
+        write_secret(home.node_key_file, private_pem(node))
+        write_atomically(folder / "policy.toml", TEMPLATE.encode())
+        enrolment = make_witness_enrolment(name, identity, node)
+        write_atomically(folder / ENROLMENT_FILE, enrolment.canonical_bytes())
+        write_atomically(folder / _SETTINGS_FILE, tomli_w.dumps({"name": name}).encode())
+        return home
+
+    @classmethod
+    def open(cls, folder: Path) -> WitnessHome:
+        """Open a folder that :meth:`create` made; raise ``ConfigError`` for any other folder."""
+        if not (folder / _SETTINGS_FILE).is_file():
+            raise ConfigError(f"--home {folder} holds no witness: create one with 'fedrec witness init'")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The witness's name; ``ConfigError`` if its file can't be used."""
+        path = self.folder / _SETTINGS_FILE
+        try:
+            return str(tomllib.loads(path.read_text("utf-8"))["name"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{path} can't be used: {error}") from None
+
+    def identity(self) -> SigningIdentity:
+        """Read the signing key; raise ``ConfigError`` if it can't be used."""
+        return read_identity(self.identity_file)
+
+    def approve(self, join: JoinFile) -> None:
+        """Store a join file that was confirmed.
+
+        Raises:
+            ConfigError: the join file's witnesses don't have this witness's key under its name.
+
+        """
+        name = self.name
+        mine = [peer for peer in join.witnesses if peer.name == name]
+        if not mine or mine[0].signing_key != self.identity().public.hex():
+            raise ConfigError(f"the join file doesn't list this witness, '{name}', with its key")
+        self.keep_join_file(join)
+
+    def policy(self) -> WitnessPolicy:
+        """Read the witness's rules, with the roster and the server of the confirmed join file.
+
+        Returns:
+            The rules.
+
+        Raises:
+            ConfigError: ``policy.toml`` or the join file can't be used, or they contradict each other.
+
+        """
+        policy = WitnessPolicy.load(self.folder / "policy.toml")
+        approved = self.approved(
+            roster_fingerprint_rule=policy.roster_fingerprint, server_key_rule=policy.server_key
         )
+        return policy.model_copy(update=asdict(approved))
