@@ -117,7 +117,7 @@ def serve(run: SimulationRun, merchants: ClientApp, *, on_round: Callable[[Round
     coordinator = run.session().runner(grid, names=lambda: names)
     # A round ends here: what a report tells of it is not measured.
     coordinator.on_round = on_round
-    build_server_app(coordinator)(grid, _server_context())
+    build_server_app(coordinator)(grid, server_context())
 
 
 def fedrec_round(run: SimulationRun, inputs: Inputs) -> float:
@@ -251,7 +251,8 @@ def _data(run: SimulationRun, inputs: Inputs, index: int) -> Data:
     )
 
 
-def _server_context() -> Context:
+def server_context() -> Context:
+    """Return the context that a ServerApp is started with."""
     return Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
 
 
