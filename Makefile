@@ -30,6 +30,7 @@ test-slow: install
 test-examples: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/package/test_examples.py \
 	  tests/package/test_merchant_guide.py \
+	  tests/package/test_tutorial.py::test_four_further_steps_lead_to_a_federation_and_a_served_model \
 	  tests/api tests/privacy/audit/test_audit_report.py
 
 test-install: install

@@ -55,7 +55,7 @@ class Shell:
             input=typed,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1500,
             check=False,
         )
         assert done.returncode == fails, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -99,3 +99,9 @@ def new_environment(folder: Path) -> Path:
     (purelib,) = folder.glob("lib/python*/site-packages")
     (purelib / "packages.pth").write_text(f"{packages}\n")
     return folder / "bin"
+
+
+def shown_files(page: Path) -> dict[str, str]:
+    """Return the TOML files that a page shows, by the name that the line above the block gives."""
+    blocks = re.findall(r"`([\w.]+\.toml)`[^`]*\n```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return dict(blocks)
