@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -15,12 +14,10 @@ import typer
 from fedrec._internal.text import counted
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
-from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
-from fedrec.cli.option_values import check_format, check_layout, check_unit
+from fedrec.cli.option_values import check_layout, check_unit
 from fedrec.cli.status_lines import budget_lines, status_lines
-from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
@@ -37,6 +34,10 @@ from fedrec.vision.listing.photo_places import PhotoPlace
 
 class _Commands(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "start": (
+            "fedrec.cli.client_start:start",
+            "Take part in trainings as the policy allows, until stopped (SIGTERM).",
+        ),
         "photos": (
             "fedrec.cli.client_photos:photos",
             "Read the folder, count its photos by what becomes of them, and name those that are left out.",
@@ -207,80 +208,6 @@ def check(
         typer.echo(f"{mark:5} {finding.what}: {finding.text}")
     if problems:
         raise ConfigError(f"{counted(problems, 'check')} failed for '{opened.settings().name}'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartOptions:
-    """Options of ``fedrec client start``; each is described by its help."""
-
-    home: Home = _HOME
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto"
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 for all.")] = 0
-    insecure_seed: Annotated[
-        int | None,
-        typer.Option(
-            help="FOR TESTS: draw noise and keys from a seed, which protects nothing; equal rounds of all "
-            "trainings get equal noise."
-        ),
-    ] = None
-    step_seconds: Annotated[
-        float,
-        typer.Option(min=1.0, help="Seconds that one message may take; the process ends itself after that."),
-    ] = 3600.0
-    observe: Annotated[
-        str | None,
-        typer.Option(help="Serve health and metrics at [HOST:]PORT; without a token on loopback only."),
-    ] = None
-    observe_token: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
-    ] = None
-    page: Annotated[
-        bool,
-        typer.Option(
-            "--page", help="Serve the merchant's page on this machine alone; its address is printed."
-        ),
-    ] = False
-    page_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")
-    ] = 8766
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
-
-
-@app.command()
-@fields_as_options(StartOptions)
-def start(given: StartOptions) -> None:
-    """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
-    opened = MerchantHome.open(given.home)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
-    activity = ActivityLog(opened.folder)
-    activity.tell("loading")
-    typer.echo("loading libraries", err=True)
-    # Flower reads its environment at import.
-    import torch
-
-    from fedrec.cli.logs import start_logging
-    from fedrec.clients.daemon import Daemon, DaemonOptions
-    from fedrec.clients.page.process import page_beside
-    from fedrec.observability.endpoint import observing
-    from fedrec.vision.devices import pick_device
-
-    start_logging(opened.folder / "logs", name="client", style=check_format(given.log_format))
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    if given.insecure_seed is not None:
-        typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
-    options = DaemonOptions(
-        device=pick_device(given.device), seed=given.insecure_seed, step_seconds=given.step_seconds
-    )
-    daemon = Daemon(opened, options, activity=activity)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
-    with (
-        observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()),
-        page_beside(opened.folder, port=given.page_port if given.page else None),
-    ):
-        daemon.run()
 
 
 @app.command()

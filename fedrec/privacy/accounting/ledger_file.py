@@ -156,10 +156,13 @@ class LedgerFile:
             self._lock = -1
 
 
+IN_USE = "ledger: {} is in use by another process; stop that one first."
+
+
 def _take_lock(path: Path) -> int:
     try:
         return take_lock(Path(f"{path}.lock"))
     except OSError as error:
         raise LedgerError(f"ledger: {path} cannot be locked ({error}).") from error
     except LockedElsewhereError as error:
-        raise LedgerError(f"ledger: {path} is in use by another process; stop that one first.") from error
+        raise LedgerError(IN_USE.format(path)) from error

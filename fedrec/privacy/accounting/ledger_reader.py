@@ -9,7 +9,7 @@ from fedrec._internal.file_locks import is_locked
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.ledger_entries import SELECT, Entry, Row, Verification, Verifier, check_rows
-from fedrec.privacy.accounting.ledger_file import SELECT_OPENINGS
+from fedrec.privacy.accounting.ledger_file import IN_USE, SELECT_OPENINGS
 from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, Head, head_path, read_head
 
 
@@ -96,6 +96,12 @@ def ends_with_key(path: Path, public: bytes) -> bool:
         return False
     rows = _select(path, "SELECT key FROM entries WHERE key LIKE 'rotation/%' ORDER BY sequence")
     return bool(rows) and rows[-1][0] == f"rotation/{public.hex()}"
+
+
+def check_not_in_use(path: Path) -> None:
+    """Raise ``LedgerError`` if a process has a ledger open: before anything slow is begun in vain."""
+    if in_use(path):
+        raise LedgerError(IN_USE.format(path))
 
 
 def in_use(path: Path) -> bool:

@@ -148,6 +148,7 @@ function showBudget(budget) {
     told.delta(budget.delta.toExponential().replace("e", "·10^")),
     told.broken(epsilon(budget.spent_broken)),
     told.declared(number(budget.declared), told.units[budget.unit] ?? told.units.record),
+    told.strict,
     told.never,
   ]));
 }

@@ -1,0 +1,92 @@
+"""Implement ``fedrec client start``: the merchant's daemon, and its page beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.option_values import check_format
+from fedrec.clients.activity import ActivityLog
+from fedrec.clients.merchant_home import MerchantHome
+from fedrec.privacy.accounting.ledger_reader import check_not_in_use
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Options of ``fedrec client start``; each is described by its help."""
+
+    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client")
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto"
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 for all.")] = 0
+    insecure_seed: Annotated[
+        int | None,
+        typer.Option(
+            help="FOR TESTS: draw noise and keys from a seed, which protects nothing; equal rounds of all "
+            "trainings get equal noise."
+        ),
+    ] = None
+    step_seconds: Annotated[
+        float,
+        typer.Option(min=1.0, help="Seconds that one message may take; the process ends itself after that."),
+    ] = 3600.0
+    observe: Annotated[
+        str | None,
+        typer.Option(help="Serve health and metrics at [HOST:]PORT; without a token on loopback only."),
+    ] = None
+    observe_token: Annotated[
+        Path | None,
+        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
+    ] = None
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page", help="Serve the merchant's page on this machine alone; its address is printed."
+        ),
+    ] = False
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")
+    ] = 8766
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+
+
+@fields_as_options(StartOptions)
+def start(given: StartOptions) -> None:
+    """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
+    opened = MerchantHome.open(given.home)
+    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    # Before another daemon's activity is overwritten.
+    check_not_in_use(opened.ledger)
+    activity = ActivityLog(opened.folder)
+    activity.tell("loading")
+    typer.echo("loading libraries", err=True)
+    # Flower reads its environment at import.
+    import torch
+
+    from fedrec.cli.logs import start_logging
+    from fedrec.clients.daemon import Daemon, DaemonOptions
+    from fedrec.clients.page.process import page_beside
+    from fedrec.observability.endpoint import observing
+    from fedrec.vision.devices import pick_device
+
+    start_logging(opened.folder / "logs", name="client", style=check_format(given.log_format))
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.insecure_seed is not None:
+        typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
+    options = DaemonOptions(
+        device=pick_device(given.device), seed=given.insecure_seed, step_seconds=given.step_seconds
+    )
+    daemon = Daemon(opened, options, activity=activity)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    with (
+        observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()),
+        page_beside(opened.folder, port=given.page_port if given.page else None),
+    ):
+        daemon.run()
