@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import RefusedError
+from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, canonical, seal
+from fedrec.privacy.audit.verify import verify as verify_bundle
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.server.attendance import CohortIncompleteError
+from fedrec.server.receipts import read_receipts
+from fedrec.server.report.report_page import render
 from tests.support.cohort import Cohort, InProcessGrid
 
 
@@ -104,3 +109,33 @@ def test_no_round_is_charged_while_too_few_members_are_connected(tmp_path: Path)
         coordinator.run()
     assert [record.opened for record in records] == [True]
     assert [len(cohort.charges(name)) for name in cohort.names] == [1] * 4
+
+
+def test_reports_and_audits_name_witnesses_as_what_they_are(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan = cohort.plan(rounds=1)
+    cohort.train(plan)
+    evidence = Evidence(
+        merchants=tuple(
+            MerchantRecord(
+                name=name,
+                public=cohort.identities[name].public,
+                ledger=MerchantHome(tmp_path / name).ledger,
+                policies=(cohort.policy.rules,),
+            )
+            for name in cohort.names
+        ),
+        plans=(plan,),
+        receipts=tuple(read_receipts(tmp_path / "receipts.sqlite")),
+    )
+    sealed = seal(body_of(evidence), signer=cohort.server, pages={})
+    (tmp_path / "audit.json").write_bytes(canonical(sealed))
+    outcome = verify_bundle(tmp_path / "audit.json")
+    assert not outcome.failures and {line.partition(":")[0] for line in outcome.lines} >= set(cohort.names)
+    for name, witness in cohort.watchers.items():
+        assert outcome.keys[f"witness {name}"] == witness.identity.public.hex()
+        assert f"merchant {name}" not in outcome.keys
+        assert not any(line.startswith(f"{name}:") or name in line for line in outcome.lines)
+    report = {"secure_aggregation": {"witnesses": list(cohort.watchers), "corrupt_witnesses": 2}}
+    shown = render(report)
+    assert "w0, w1, w2, w3, w4" in shown

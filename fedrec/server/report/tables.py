@@ -156,7 +156,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
             ),
             title="Data",
         ),
-        Facts(_named(scheme, _AGGREGATION), title="Secure aggregation"),
+        Facts((*_named(scheme, _AGGREGATION), *_witnesses(scheme)), title="Secure aggregation"),
         Facts(
             (
                 *_named(privacy, _GUARANTEE),
@@ -176,6 +176,14 @@ def _named(values: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, 
     return tuple(
         (name.replace("_", " ").capitalize(), number_format.general(values.get(name))) for name in names
     )
+
+
+def _witnesses(scheme: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the names of the witnesses on the committee; nothing where there are none."""
+    names = [str(name) for name in scheme.get("witnesses") or ()]
+    if not names:
+        return ()
+    return (("Witnesses", ", ".join(names)), *_named(scheme, ("corrupt_witnesses",)))
 
 
 def _skipped(files: Sequence[Mapping[str, Any]]) -> list[Block]:

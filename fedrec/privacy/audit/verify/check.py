@@ -143,6 +143,11 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
             outcome.lines.append(f"{merchant.name}: {_summary_line(merchant)}")
         outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
         outcome.alarms += _alarms(merchant)
+    for training_id, plan in plans.items():
+        for peer in plan.get("witnesses", ()):
+            owner, key = f"witness {peer['name']}", str(peer["signing_key"])[:64]
+            if outcome.keys.setdefault(owner, key) != key:
+                outcome.keys[f"{owner} of training {training_id[:16]}"] = key
     problems += problems_of(check_shared_keys(merchants))
     problems += problems_of(_check_model(merchants))
     outcome.exposures += _exposures(plans)
