@@ -918,9 +918,10 @@ def test_changed_photos_are_held_against_the_rule_for_them(scene: Scene, tmp_pat
         merchant["summary"]["head"] = rows[-1]["hash"]
         return verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
 
-    assert "entry 8: it breaks the policy's rule 'changed_data'" in disclosing({}).failures["m1"]
+    refusing = {"changed_data": "refuse"}
+    assert "entry 8: it breaks the policy's rule 'changed_data'" in disclosing(refusing).failures["m1"]
     assert disclosing({"changed_data": "count_together"}).ok
-    closed = disclosing({}, openings=False)
+    closed = disclosing(refusing, openings=False)
     assert closed.ok and "'changed_data' was not checked" in closed.lines[2]
 
 
