@@ -19,7 +19,7 @@ from fedrec._internal.text import listed
 from fedrec.privacy.endorsements import rotation_holds, vouch_holds
 from fedrec.protocol.plan import Peer, roster_fingerprint
 from fedrec.protocol.roster_statements import RosterUpdate, key_chain
-from fedrec.protocol.schema import MAX_PEERS, Hash, Name, Strict
+from fedrec.protocol.schema import MAX_PEERS, Hash, PartyName, Strict
 
 _MOST = 100_000
 
@@ -31,7 +31,7 @@ class ApprovedPeer(Strict):
     """
 
     peer: Peer
-    vouchers: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
+    vouchers: Annotated[tuple[PartyName, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
     earlier_keys: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=_MOST)] = ()
 
     @property
@@ -43,7 +43,7 @@ class ApprovedPeer(Strict):
 class RemovedPeer(Strict):
     """A merchant that left the roster; no statement brings it back, only an approval by hand."""
 
-    name: Name
+    name: PartyName
     keys: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=_MOST)]
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import tomli_w
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
+from fedrec._internal.party_names import RULE, name_problem
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
 from fedrec.protocol.roster_statements import SignedRotation
-from fedrec.protocol.schema import Name
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.photo_places import PhotoPlace
 
@@ -63,15 +64,13 @@ class Connection(BaseModel):
     reason: str
 
 
-def check_merchant_name(name: str) -> None:
-    """Raise ``ConfigError`` unless this is a valid name of a merchant."""
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValueError:
-        raise ConfigError(
-            f"--name {name!r} can't be used: a merchant's name has at most 64 letters (a to z), digits, "
-            "dots, hyphens or underscores"
-        ) from None
+def checked_name(name: str) -> str:
+    """Return a party's name in NFC; raise ``ConfigError`` if it isn't valid."""
+    name = unicodedata.normalize("NFC", name)
+    problem = name_problem(name)
+    if problem is not None:
+        raise ConfigError(f"--name {name!r} {problem}: {RULE}")
+    return name
 
 
 def make_enrolment(

@@ -13,7 +13,7 @@ from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
     ClientSettings,
-    check_merchant_name,
+    checked_name,
     make_enrolment,
     private_pem,
     settings_toml,
@@ -123,7 +123,7 @@ class MerchantHome(PartyHome):
         """
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
-        check_merchant_name(name)
+        name = checked_name(name)
         # Encoded before anything is made: the photos' path may hold bytes that are no text.
         settings = settings_toml(name, data if isinstance(data, PhotoPlace) else PhotoPlace(data), layout)
         folder.mkdir(parents=True, exist_ok=True)

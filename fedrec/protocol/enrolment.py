@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
+from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ProtocolError
 from fedrec.protocol.plan import Peer, Unit
 from fedrec.protocol.reading import read_json
@@ -17,7 +18,7 @@ from fedrec.protocol.roster_statements import (
     SignedVouch,
     federation_id,
 )
-from fedrec.protocol.schema import Hash, Name, Signature, Strict, sha256_hex
+from fedrec.protocol.schema import Hash, PartyName, Signature, Strict, sha256_hex
 from fedrec.protocol.shape import shape_of
 
 ENROLMENT_CONTEXT = b"fedrec/enrolment/1"
@@ -40,7 +41,7 @@ class Statement(Strict):
     """
 
     version: Literal[1] = 1
-    name: Name
+    name: PartyName
     signing_key: Hash
     node_key: Pem
     role: Role = "merchant"
@@ -87,6 +88,12 @@ class JoinFile(RosterUpdate):
     address: Address
     authority: Pem
     server_key: Hash
+
+    @model_validator(mode="after")
+    def _no_look_alikes(self) -> Self:
+        if alike := look_alikes(peer.name for peer in self.roster + self.witnesses):
+            raise ValueError(f"names {', '.join(map(shown, alike[0]))} look alike")
+        return self
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_PEERS,
     Hash,
-    Name,
+    PartyName,
     RoundNumber,
     Signature,
     Strict,
@@ -56,7 +56,7 @@ class JoinReply(Strict):
     this merchant made it.
     """
 
-    merchant: Name
+    merchant: PartyName
     refused: Refusal | None = None
     seeded: bool = False
     signature: Signature | None = None
@@ -88,7 +88,7 @@ class TrainRequest(Strict):
 class TrainReply(Strict):
     """An upload (blobs ``ciphertext`` and sealed ``box-1`` to ``box-m``) and a ledger head, or a refusal."""
 
-    merchant: Name
+    merchant: PartyName
     refused: Refusal | None = None
     signed: SignedCommitment | None = None
     head: SignedLedgerHead | None = None
@@ -120,9 +120,9 @@ class UnmaskReply(Strict):
     verification names their dealers in ``complaints`` and gives no answer.
     """
 
-    merchant: Name
+    merchant: PartyName
     refused: Refusal | None = None
-    complaints: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
+    complaints: Annotated[tuple[PartyName, ...], FailFast(), Field(max_length=MAX_PEERS)] = ()
     head: SignedLedgerHead | None = None
 
 
@@ -141,5 +141,5 @@ class CloseRequest(Strict):
 class CloseReply(Strict):
     """The merchant has closed the training."""
 
-    merchant: Name
+    merchant: PartyName
     refused: Refusal | None = None

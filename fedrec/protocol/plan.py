@@ -21,6 +21,7 @@ from fedrec.protocol.schema import (
     Fraction,
     Hash,
     Name,
+    PartyName,
     RoundNumber,
     Strict,
     sha256_hex,
@@ -60,7 +61,7 @@ def _harmless(text: str) -> str:
 class Peer(Strict):
     """A merchant or a witness: its name and its Ed25519 public key."""
 
-    name: Name
+    name: PartyName
     signing_key: Hash
 
 
@@ -238,7 +239,7 @@ class TrainingPlan(Strict):
     records_largest: Annotated[int, Field(ge=1, le=10**9)]
     roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=MAX_PEERS)]
     witnesses: Witnesses = ()
-    committee: Annotated[tuple[Name, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
+    committee: Annotated[tuple[PartyName, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
@@ -255,8 +256,9 @@ class TrainingPlan(Strict):
             raise ValueError("the roster and the witnesses name a party or a key twice")
         if len(set(self.committee)) != len(self.committee) or not set(self.committee) <= set(names):
             raise ValueError("the committee is not a set of merchants of the roster and of witnesses")
-        if alike := look_alikes(self.classes):
-            raise ValueError(f"classes {', '.join(map(shown, alike[0]))} look alike")
+        for what, texts in (("classes", self.classes), ("names", names)):
+            if alike := look_alikes(texts):
+                raise ValueError(f"{what} {', '.join(map(shown, alike[0]))} look alike")
         if (self.noise_multiplier is not None) != self.privacy_mode.private:
             raise ValueError("a noise multiplier is given exactly where the mode is private")
         if self.local_steps != 1 and not self.privacy_mode.several_steps:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, model_validator
 
 from fedrec.protocol.plan import Peer, Witnesses
-from fedrec.protocol.schema import MAX_PEERS, Hash, Name, Signature, Strict, sha256_hex
+from fedrec.protocol.schema import MAX_PEERS, Hash, PartyName, Signature, Strict, sha256_hex
 
 VOUCH_CONTEXT = b"fedrec/vouch/1"
 ROTATION_CONTEXT = b"fedrec/key-rotation/1"
@@ -46,7 +46,7 @@ class Vouch(Strict):
     federation: Hash
     peer: Peer
     node_key_hash: Hash
-    voucher: Name
+    voucher: PartyName
     voucher_key: Hash
     last_day: Day
 
@@ -62,7 +62,7 @@ class Rotation(Strict):
     """A merchant exchanges its identity key; both keys sign this, so that nobody claims another's key."""
 
     version: Literal[1] = 1
-    merchant: Name
+    merchant: PartyName
     old_key: Hash
     new_key: Hash
 

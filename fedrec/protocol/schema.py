@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from fedrec._internal.party_names import LONGEST, name_problem
 from fedrec._internal.text import one_line
 
 MAX_PEERS = 1000
@@ -23,6 +24,18 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$", max_length=128)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$", max_length=64)]
+"""An identifier of this package: a model, a scheme, an optimizer."""
+
+
+def _party_name(text: str) -> str:
+    problem = name_problem(text)
+    if problem is not None:
+        raise ValueError(f"the name {problem}")
+    return text
+
+
+PartyName = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST), AfterValidator(_party_name)]
+"""The name of a merchant or a witness, in any script."""
 MAX_REASON = 500
 Reason = Annotated[
     str,

@@ -143,7 +143,7 @@ def check_shape(raw: bytes, shape: Shape) -> None:
     """
     if len(raw) > shape.bytes:
         raise ProtocolError(f"it is longer than {shape.bytes} bytes")
-    if b"\\" not in raw and shape.canonical.fullmatch(raw):
+    if shape.canonical.fullmatch(raw):
         return
     end = _value(raw, _space(raw, 0), shape)
     if _space(raw, end) != len(raw):

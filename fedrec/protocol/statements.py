@@ -12,7 +12,7 @@ from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_ROUNDS,
     Hash,
-    Name,
+    PartyName,
     RoundNumber,
     Signature,
     Strict,
@@ -41,7 +41,7 @@ class SealingKey(Strict):
     """A committee member's X25519 and ML-KEM-768 keys for one training; signed by its identity key."""
 
     training_id: Hash
-    merchant: Name
+    merchant: PartyName
     public_key: Annotated[
         str, StringConstraints(pattern=rf"^[0-9a-f]{{{SEALING_KEY_DIGITS}}}$", max_length=SEALING_KEY_DIGITS)
     ]
@@ -58,7 +58,7 @@ class EncryptionKey(Strict):
     """The hash of a training's public key, for schemes with one; signed by the merchant that made the key."""
 
     training_id: Hash
-    merchant: Name
+    merchant: PartyName
     key_hash: Hash
 
 
@@ -73,7 +73,7 @@ class Joined(Strict):
     """A merchant takes part in a training; ``seeded`` if its noise comes from a seed and hides nothing."""
 
     training_id: Hash
-    merchant: Name
+    merchant: PartyName
     seeded: bool = False
 
 
@@ -90,7 +90,7 @@ class LedgerHead(Strict):
 
     training_id: Hash
     round_number: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
-    merchant: Name
+    merchant: PartyName
     moment: HeadMoment
     head_hash: Hash
 
@@ -124,7 +124,7 @@ class RequestStatement(Strict):
     kind: RequestKind
     training_id: Hash
     round_number: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
-    recipient: Name
+    recipient: PartyName
     counter: Annotated[int, Field(ge=1, lt=2**63)]
     content_hash: Hash
 
@@ -146,7 +146,7 @@ class Commitment(Strict):
 
     training_id: Hash
     round_number: RoundNumber
-    merchant: Name
+    merchant: PartyName
     model_hash: Hash
     ciphertext_hash: Hash
     boxes_hash: Hash

@@ -15,6 +15,7 @@ import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.host_names import ascii_host
+from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
@@ -284,6 +285,12 @@ class ServerHome:
             raise ConfigError(f"the enrolment of '{statement.name}' is not signed with the key that it names")
         others = [entry for entry in self.enrolled() if entry.name != statement.name]
         before = [entry for entry in self.enrolled() if entry.name == statement.name]
+        for alike in look_alikes([statement.name, *(entry.name for entry in others)]):
+            if statement.name in alike:
+                raise ConfigError(
+                    f"{', '.join(map(shown, alike))} look alike, and people compare rosters by eye: ask the "
+                    "newcomer for another name"
+                )
         book.check_key(enrolment)
         if self.exchanges_key(enrolment):
             book = book.exchange(enrolment, before[0])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.party_names import RULE, name_problem
 from fedrec.config import DEFAULT_EPSILON, SimulationConfig
 from fedrec.errors import ConfigError, DataError
 from fedrec.privacy.accounting.budget_rating import check_budget
@@ -152,14 +153,15 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def make_roster(identities: Mapping[str, SigningIdentity]) -> tuple[Peer, ...]:
-    """Return the plan's roster; raise ``DataError`` for a folder whose name no plan can hold."""
+    """Return the plan's roster; raise ``DataError`` for folders whose names no plan can hold."""
     peers = []
+    for alike in look_alikes(identities):
+        raise DataError(f"merchants {', '.join(map(shown, alike))} look alike: rename their folders")
     for name, identity in identities.items():
         try:
             peers.append(Peer(name=name, signing_key=identity.public.hex()))
         except ValidationError:
             raise DataError(
-                f"merchant folder {name!r}: a merchant's name has at most 64 letters (a to z), digits, dots, "
-                "hyphens or underscores; rename the folder"
+                f"merchant folder {shown(name)} {name_problem(name)}: {RULE}; rename the folder"
             ) from None
     return tuple(peers)

@@ -141,7 +141,8 @@ def test_a_deployed_merchant_runs_covered_modules_alone(tmp_path: Path) -> None:
         "clients.unmasking",
         "privacy.dp.step",
         "privacy.aggregation.kahe",
-        "vision.folders",
+        "vision.decoding",
+        "vision.listing.photo_listing",
     ):
         assert COVERED[f"fedrec.{name}"] in watch.files
 

@@ -19,7 +19,7 @@ from fedrec.errors import RefusedError
 from fedrec.privacy.aggregation.committee import LARGEST_SEAT_RISK
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.schema import MAX_COMMITTEE, Hash, Name
+from fedrec.protocol.schema import MAX_COMMITTEE, Hash, PartyName
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -30,7 +30,7 @@ class WitnessPolicy(PolicyFile):
     ``merchants`` are the names that a plan's roster may have, bound to their keys by the approved roster.
     """
 
-    merchants: frozenset[Name] | None = None
+    merchants: frozenset[PartyName] | None = None
     modes: Annotated[frozenset[Mode], Field(min_length=1)] = frozenset({"distributed", "local"})
     schemes: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"kahe"})
     least_contributors: Annotated[int, Field(ge=1)] = 3

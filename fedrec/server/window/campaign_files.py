@@ -16,7 +16,7 @@ from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reading import read_json
-from fedrec.protocol.schema import MAX_PEERS, Hash, Name, Strict
+from fedrec.protocol.schema import MAX_PEERS, Hash, PartyName, Strict
 from fedrec.server.trainings import Training
 
 FOLDER: Final = "window"
@@ -42,7 +42,7 @@ class Window(Strict):
 class Survivor(Strict):
     """A merchant in the sum, and the SHA-256 of its signed commitment."""
 
-    merchant: Name
+    merchant: PartyName
     commitment_hash: Hash
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
                         help="a merchant's key that you obtained independently; may be repeated")  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true", help="exit with 0 if parts are missing")
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of a narrow encoding can't show every merchant's name.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         outcome = verify(
             options.bundle, anchors=Anchors(frozenset(options.server_key), dict(options.merchant))

@@ -15,13 +15,14 @@ from .epsilon_checks import check_epsilons
 from .keys import check_last_key, check_shared_keys
 from .ledger import charges_of, check_chain, check_openings, check_receipts, costs_of
 from .outcome import (
-    NAME,
+    FILE_NAME,
     UNREADABLE,
     Anchors,
     Merchant,
     Outcome,
     Problem,
     UnusableError,
+    is_name,
     problems_of,
     shown,
     unreadable,
@@ -178,7 +179,7 @@ def _merchants(raw: Sequence[Mapping[str, Any]], problems: list[Problem]) -> lis
             name, public = part["merchant"], part["public_key"]
         except UNREADABLE:
             name, public = None, None
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_name(name):
             problems.append(Problem(None, f"merchant number {number} has no name and key that can be read"))
         elif name in {merchant.name for merchant in found}:
             problems.append(Problem(None, f"merchant {name} comes twice"))
@@ -195,7 +196,7 @@ def _check_page(pages: Mapping[str, str], *, folder: Path) -> Iterator[Problem]:
     """Check the pages (report, audit page) in the bundle's folder against their hashes in the bundle."""
     for name, digest in pages.items():
         beside = folder / name
-        if not NAME.fullmatch(name):
+        if not FILE_NAME.fullmatch(name):
             yield Problem(None, "a page has no name and key that can be read")
         elif beside.is_file() and hashlib.sha256(beside.read_bytes()).hexdigest() != digest:
             yield Problem(None, f"{name} beside the bundle is not the page that was made with it")

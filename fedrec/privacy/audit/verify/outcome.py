@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,7 +14,21 @@ UNREADABLE = (
     ZeroDivisionError, MemoryError,
 )  # fmt: skip
 """Everything that Python can raise on a malformed or hostile file."""
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SIGNS = " ._-'’&+,()·・\u200c\u200d"
+
+
+def is_name(text: str) -> bool:
+    """Return whether this can be a merchant's name: letters, marks and digits of any script, and few signs.
+
+    Nothing in such a name moves a terminal's cursor or starts a line.
+    """
+    return (
+        1 <= len(text) <= 64
+        and unicodedata.normalize("NFC", text) == text
+        and any(unicodedata.category(sign)[0] in "LN" for sign in text)
+        and all(unicodedata.category(sign)[0] in "LMN" or sign in _SIGNS for sign in text)
+    )
 
 
 class Problem(NamedTuple):

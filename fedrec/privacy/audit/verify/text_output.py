@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .outcome import NAME, Outcome
+from .outcome import Outcome, is_name
 
 COMPARE = (
     "Compare these keys with what their owners tell you by another way: the record is only as good as they."
@@ -45,7 +45,7 @@ def named_key(text: str) -> tuple[str, str]:
         ValueError: the text has another form.
     """
     name, sign, key = text.partition("=")
-    if not sign or not NAME.fullmatch(name):
+    if not sign or not is_name(name):
         raise ValueError(f"{text!r} is not NAME=KEY")
     return name, public_key(key)
 

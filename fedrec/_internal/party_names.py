@@ -1,0 +1,55 @@
+"""Say which names merchants and witnesses may have: of any script, and safe in a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+LONGEST: Final = 64
+LONGEST_BYTES: Final = 200
+"""A file system's limit for a name is 255 bytes."""
+_SIGNS: Final = " ._-'’&+,()·・"
+_JOINERS: Final = "\u200c\u200d"
+_MOST_MARKS: Final = 5
+
+RULE: Final = (
+    f"a name has at most {LONGEST} letters and digits of any script, spaces between words, and signs such as "
+    "dots, hyphens and underscores"
+)
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a text can't be a party's name.
+
+    Args:
+        name: the text, from an untrusted party.
+
+    Returns:
+        The reason, without any part of the text; None for a name.
+    """
+    if not 1 <= len(name) <= LONGEST or len(name.encode("utf-8", "surrogatepass")) > LONGEST_BYTES:
+        return f"is empty, or longer than {LONGEST} characters or {LONGEST_BYTES} bytes"
+    if unicodedata.normalize("NFC", name) != name:
+        return "is not in Unicode's form NFC"
+    categories = [unicodedata.category(sign)[0] for sign in name]
+    if name.strip(" ") != name or "  " in name or categories[0] == "M":
+        return "begins or ends with a space or a mark, or has two spaces in a row"
+    if not any(category in "LN" for category in categories):
+        return "has no letter and no digit"
+    marks = 0
+    for place, (sign, category) in enumerate(zip(name, categories, strict=True)):
+        marks = marks + 1 if category == "M" else 0
+        if marks > _MOST_MARKS:
+            return "has too many marks on one letter"
+        if category in "LMN" or sign in _SIGNS:
+            continue
+        if sign in _JOINERS and 0 < place < len(name) - 1 and _joined(name, categories, place):
+            continue
+        return "has a character that names can't have"
+    return None
+
+
+def _joined(name: str, categories: list[str], place: int) -> bool:
+    """Return whether a joiner stands between letters of a script that has such characters."""
+    around = (place - 1, place + 1)
+    return all(categories[at] in "LM" and not name[at].isascii() for at in around)
