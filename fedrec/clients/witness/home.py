@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.identity_file import read_identity
-from fedrec.clients.merchant_files import check_merchant_name, make_witness_enrolment, private_pem
+from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
 from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.policy_template import TEMPLATE
@@ -70,7 +70,7 @@ class WitnessHome(PartyHome):
         """
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this witness")
-        check_merchant_name(name)
+        name = checked_name(name)
         identity, node = SigningIdentity.generate(), ec.generate_private_key(ec.SECP384R1())
         home = cls.create_key(folder, identity=identity)
         write_secret(home.node_key_file, private_pem(node))
