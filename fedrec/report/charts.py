@@ -43,6 +43,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Band:
+    """The area between the lowest and the highest of several curves: (x, low, high) each, sorted by x."""
+
+    places: tuple[tuple[float, float, float], ...]
+    colour: Colour = "blue"
+
+
+@dataclass(frozen=True)
 class Bars:
     """Bars of one colour: (x, low, high) each, all ``width`` wide."""
 
@@ -69,6 +77,7 @@ class Chart:
         x_ticks: the ticks of the x axis.
         y_ticks: the ticks of the y axis, which goes from the first of them to the last.
         lines: the curves.
+        bands: the areas of several curves each, behind the lines.
         bars: the bars.
         crosses: the marks for missing values.
         limit: y value of a dashed line.
@@ -83,6 +92,7 @@ class Chart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     lines: tuple[Line, ...] = ()
+    bands: tuple[Band, ...] = ()
     bars: tuple[Bars, ...] = ()
     crosses: tuple[Cross, ...] = ()
     limit: float | None = None
@@ -144,7 +154,14 @@ def draw(chart: Chart, *, font: str = "") -> str:
         f'<svg {alone}viewBox="0 0 {frame.width} {frame.height}" role="img" class="{size}" '
         f'font-size="{frame.text:g}"><title>{escape(chart.describes)}</title>'
     )
-    body = (*_axes(frame), *_limit(frame), *_bars(frame), *_crosses(frame), *_lines(frame))
+    body = (
+        *_axes(frame),
+        *_bands(frame),
+        *_limit(frame),
+        *_bars(frame),
+        *_crosses(frame),
+        *_lines(frame),
+    )
     return f"{head}{''.join(body)}</svg>"
 
 
@@ -259,6 +276,16 @@ def _bars(frame: _Frame) -> Iterator[str]:
                 f'width="{right - left:.1f}" y="{frame.y(high):.1f}" '
                 f'height="{frame.y(low) - frame.y(high):.1f}"/>'
             )
+
+
+def _bands(frame: _Frame) -> Iterator[str]:
+    for band in frame.chart.bands:
+        low = [f"{frame.x(at):.1f} {frame.y(value):.1f}" for at, value, _ in band.places]
+        high = [f"{frame.x(at):.1f} {frame.y(value):.1f}" for at, _, value in band.places]
+        yield (
+            f'<path class="{band.colour} fill" fill="{COLOURS[band.colour]}" fill-opacity="0.22" '
+            f'd="M{"L".join([*low, *reversed(high)])}Z"/>'
+        )
 
 
 def _crosses(frame: _Frame) -> Iterator[str]:

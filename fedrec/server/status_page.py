@@ -216,7 +216,7 @@ def _merchants(status: Mapping[str, Any]) -> Table:
     for merchant in status["merchants"]:
         head = heads.get(merchant["name"])
         rounds = merchant["rounds_contributed"]
-        last = number_format.MISSING if head is None else f"{head['head']} (round {head['round']})"
+        last = "" if head is None else f"{head['head']} (round {head['round']})"
         rows.append(
             (
                 Named(merchant["name"], _role(merchant)),
@@ -224,7 +224,7 @@ def _merchants(status: Mapping[str, Any]) -> Table:
                 _latency(merchant["round_trip_seconds"]),
                 number_format.duration(merchant["reply_seconds"]),
                 number_format.count(rounds),
-                number_format.MISSING if head is None else Code(last),
+                "" if head is None else Code(last),
                 merchant["noted"],
             )
         )
@@ -237,7 +237,7 @@ def _merchants(status: Mapping[str, Any]) -> Table:
         Column("last ledger head"),
         Column("noted"),
     )
-    return Table(columns, tuple(rows), empty="nobody is enrolled")
+    return Table(columns, tuple(rows), empty="nobody is enrolled", stacks=True)
 
 
 def _role(merchant: Mapping[str, Any]) -> str:
@@ -273,7 +273,7 @@ def _earlier(trainings: Sequence[Mapping[str, Any]], *, shown: str) -> tuple[Blo
         (
             training["number"],
             Named(training["state"], training["reason"], _TONES.get(training["state"], "plain")),
-            number_format.MISSING if training["started"] is None else moment(training["started"]),
+            "" if training["started"] is None else moment(training["started"]),
             training["model"],
             f"{training['rounds']} of {training['rounds_planned']}",
             number_format.count(training["lost"]),
@@ -295,7 +295,7 @@ def _earlier(trainings: Sequence[Mapping[str, Any]], *, shown: str) -> tuple[Blo
         Column("best accuracy", "number"),
         Column("epsilon", "number"),
     )
-    return (Section("Other trainings", (Table(columns, rows),)),)
+    return (Section("Other trainings", (Table(columns, rows, stacks=True),)),)
 
 
 def _turned_away(status: Mapping[str, Any]) -> Paragraph:
@@ -326,7 +326,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
         "contributors", "dropouts", "train s", "unmask s", "up", "down", "epsilon", "accuracy",
     )  # fmt: skip
     columns = (Column("round"), Column("outcome"), *(Column(name, "number") for name in figures))
-    return Table(columns, rows, empty="no round is finished yet")
+    return Table(columns, rows, empty="no round is finished yet", stacks=True)
 
 
 def _shown_epsilon(value: float | None) -> str:

@@ -114,7 +114,11 @@ def fork_workers(control: socket.socket) -> None:
                 serve(pipe)
             return
         os.close(descriptors[0])
-        control.sendall(PID.pack(child))
+        try:
+            control.sendall(PID.pack(child))
+        except BrokenPipeError:
+            # The parent was stopped meanwhile; the child ends by itself, as its pipe is closed.
+            return
 
 
 def main() -> None:

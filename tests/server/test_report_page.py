@@ -227,6 +227,57 @@ def test_lost_rounds_are_marked_in_both_charts() -> None:
     assert page.count("was lost</title>") == 6 and "3 lost: not opened, yet charged" in page
 
 
+def test_equal_merchants_are_one_row_with_their_number() -> None:
+    report = fake_report(merchants=9, rounds=5)
+    for item in report["privacy"]["per_merchant"]:
+        item |= {"records": 750, "epsilon_lifetime": 9.29, "rounds_charged": 5}
+    report["privacy"]["per_merchant"][2]["records"] = 812
+    report["privacy"]["per_merchant"][8]["rounds_charged"] = 4
+    rows = [row for row in Outline(render(report)).rows if row[0][:9] in ("8 merchan", "merchant-")]
+    assert len(rows) == 2 and rows[0][0].startswith("8 merchantsmerchant-0, merchant-1, ")
+    assert rows[0][1:] == ["750 to 812", "8.00", "9.29", "5"]
+    assert rows[1] == ["merchant-8", "750", "8.00", "9.29", "4"]
+    # Three are listed, though they are equal.
+    few = fake_report(merchants=3, rounds=5)
+    for item in few["privacy"]["per_merchant"]:
+        item |= {"records": 750, "epsilon_lifetime": 9.29, "rounds_charged": 5}
+    assert sum("merchant-" in row[0] for row in Outline(render(few)).rows) == 3
+
+
+def test_a_deployments_report_speaks_of_no_simulation_and_shows_only_what_is_known() -> None:
+    report = fake_report(rounds=5)
+    simulated = Outline(render(report)).text
+    report["run"] |= {"engine": "deployment", "dataset": None, "partition": None, "workers": None}
+    report["run"] |= {"learning_rate": 0.25, "local_steps": 1}
+    report["privacy"] |= {"clipping": "automatic"}
+    report["cost"] |= {"seconds_train": None}
+    for item in report["privacy"]["per_merchant"]:
+        item["epsilon_lifetime"] = None
+    text = Outline(render(report)).text
+    assert "simulation" in simulated and "simulation" not in text
+    assert "on the operator's own photos" in text and "validation data" not in text
+    assert "Epsilon, lifetime" not in text and "Workers" not in text and "Training, CPU time" not in text
+    assert "Learning rate 0.25" in text and "Clipping automatic" in text
+    assert "Peak memory of the server" in text and "Sent by all merchants, in all rounds" in text
+    unmeasured = report | {"metrics": dict.fromkeys(report["metrics"])}
+    unmeasured["rounds"] = [entry | {"accuracy": None} for entry in report["rounds"]]
+    text = Outline(render(unmeasured)).text
+    assert "names no eval_data" in text and "Macro F1" not in text and "Confusion matrix" not in text
+    assert "no round has a value" not in render(unmeasured)
+
+
+def test_a_run_that_was_stopped_before_its_first_round_claims_no_epsilon() -> None:
+    report = fake_report(rounds=100)
+    report["rounds"], report["metrics"] = [], dict.fromkeys(report["metrics"])
+    report["privacy"] |= {"steps": 0, "epsilon": 0.004, "epsilon_aggregation_broken": 0.004}
+    report["privacy"] |= {"events": [{"kind": "training", "steps": 0}, {"kind": "count", "steps": 1}]}
+    outline = Outline(render(report))
+    text = outline.text
+    assert "No round was charged to any merchant" in text and "0 of 100" in text
+    assert "times as likely" not in text and "0.00 " not in text and "protected" not in text
+    assert "noised counts that merchants declared before: epsilon 0.0040" in text or "epsilon 0.01" in text
+
+
 def test_interrupted_run_without_rounds_or_results() -> None:
     report = fake_report()
     report["rounds"] = []

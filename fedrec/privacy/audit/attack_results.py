@@ -24,16 +24,23 @@ _COMMANDS = {"empirical": "Empirical audit", "membership": "Membership inference
 
 
 def attack_sections(attachments: Mapping[str, Any]) -> list[Section]:
-    """Return one section per kind of attack, whether the bundle holds its results or not."""
+    """Return one section per kind of attack that the bundle holds results of."""
     makers = {"empirical": _empirical, "membership": _membership, "inversion": _inversion}
     found = []
     for name, title in _COMMANDS.items():
         figures_of = attachments.get(name)
-        blocks: list[Block] = [Paragraph(f"Not part of this bundle: 'fedrec audit {name}' makes it.", "note")]
         if isinstance(figures_of, Mapping):
-            blocks = makers[name](figures_of)
-        found.append(Section(title, tuple(blocks)))
+            found.append(Section(title, tuple(makers[name](figures_of))))
     return found
+
+
+def attacks_not_tried(attachments: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Name the attacks that the bundle holds no results of, and the commands that make them."""
+    missing = [name for name in _COMMANDS if not isinstance(attachments.get(name), Mapping)]
+    if not missing:
+        return ()
+    commands = ", ".join(f"{_COMMANDS[name].lower()} ('fedrec audit {name}')" for name in missing)
+    return (Paragraph(f"Not part of this bundle: {commands}.", "note"),)
 
 
 def _number(value: Any, digits: int = 2) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrec._internal.text import counted
-from fedrec.privacy.audit.attack_results import attack_sections
+from fedrec.privacy.audit.attack_results import attack_sections, attacks_not_tried
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
 from fedrec.privacy.audit.bundled_ledger import BundledLedger
 from fedrec.privacy.audit.exposure_sections import party_views_section, refusals_section, warnings_section
@@ -48,12 +48,15 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
             *budgets_by_training(ledgers, plans),
             *party_views_section(plans, ledgers),
             Section("Threat model", (Bullets(tuple(said["threat_model"])),)),
-            refusals_section(body["refusals"]),
+            *refusals_section(body["refusals"]),
             *warnings_section(body["attachments"].get("report")),
             *attack_sections(body["attachments"]),
             Section("What is claimed", (Bullets(tuple(said["claims"])),)),
             Section("What is assumed", (Bullets(tuple(said["assumptions"])),)),
-            Section("What is not covered", (Bullets(tuple(said["exclusions"])),)),
+            Section(
+                "What is not covered",
+                (Bullets(tuple(said["exclusions"])), *attacks_not_tried(body["attachments"])),
+            ),
             software_section(body["software"], ledgers),
             keys_section(body, ledgers, signer=signer),
         ),

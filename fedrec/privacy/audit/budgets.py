@@ -16,6 +16,7 @@ from fedrec.privacy.audit.bundled_ledger import (
     shown_epsilon,
 )
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
+from fedrec.report.folding import folded
 
 _BY_MERCHANT = (
     "Merchants hold different photos, so their budgets don't add up: each row is the whole loss of that "
@@ -102,7 +103,8 @@ def budgets_by_merchant(ledgers: Sequence[BundledLedger]) -> Section:
         Column("in words", "verdict"),
         *(Column(name, "number") for name in ("left", "if broken", "delta", "receipts")),
     )
-    return Section("Spent and left, by merchant", (Paragraph(_BY_MERCHANT, "note"), Table(columns, rows)))
+    table = folded(Table(columns, rows, stacks=True), noun="merchant", loose=("size", "receipts"))
+    return Section("Spent and left, by merchant", (Paragraph(_BY_MERCHANT, "note"), table))
 
 
 def _left(ledger: BundledLedger, spent: float | None) -> str:
@@ -136,7 +138,7 @@ def budgets_by_training(ledgers: Sequence[BundledLedger], plans: Mapping[str, An
         Column("mode", "text"),
         *(Column(name, "number") for name in ("rounds", "merchants", "rate", "noise", "epsilon", "since")),
     )
-    blocks = (Paragraph(_BY_TRAINING, "note"), Table(columns, rows))
+    blocks = (Paragraph(_BY_TRAINING, "note"), Table(columns, rows, stacks=True))
     return (Section("By training", blocks),) if rows else ()
 
 

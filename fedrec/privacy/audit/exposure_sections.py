@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedrec._internal.text import listed
 from fedrec.privacy.accounting.budget_rating import Rating, rate_budget
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.bundled_ledger import BundledLedger, largest
@@ -12,6 +13,7 @@ from fedrec.protocol.trust import TrustModel
 from fedrec.report.document import Block, Bullets, Column, Paragraph, Section, Table, Tag
 
 SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
+_NAMED = 40
 
 
 def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedger]) -> tuple[Section, ...]:
@@ -59,8 +61,14 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedge
     return (Section("What each party could see", tuple(found)),) if found else ()
 
 
-def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> Section:
-    """Tabulate refusals by who recorded them and why, and name those whose refusals weren't collected."""
+def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> tuple[Section, ...]:
+    """Tabulate refusals by who recorded them and why, and name those whose refusals weren't collected.
+
+    Returns:
+        The section; empty if nobody's refusals were collected.
+    """
+    if all(found is None for found in refusals.values()):
+        return ()
     missing = [who for who, found in refusals.items() if found is None]
     reasons: dict[tuple[str, str], list[str]] = {}
     for who, found in refusals.items():
@@ -84,8 +92,8 @@ def refusals_section(refusals: Mapping[str, Mapping[str, str] | None]) -> Sectio
     if "server" not in refusals:
         missing.insert(0, "the server")
     if missing:
-        blocks.append(Paragraph(f"Not collected from: {', '.join(missing)}.", "note"))
-    return Section("Refusals", tuple(blocks))
+        blocks.append(Paragraph(f"Not collected from: {listed(missing, most=_NAMED)}.", "note"))
+    return (Section("Refusals", tuple(blocks)),)
 
 
 def warnings_section(report: Mapping[str, Any] | None) -> tuple[Section, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedrec._internal import number_format
 from fedrec.privacy.audit.bundled_ledger import or_infinite
-from fedrec.report.charts import Chart, Line, Tick, y_axis
+from fedrec.report.charts import Band, Chart, Line, Tick, y_axis
 from fedrec.report.document import Key, Plot, Plots
 
 _KEY: Key = (
@@ -21,6 +22,11 @@ MOST_PANELS = 24
 Curve = tuple[tuple[float, float], ...]
 """Points: horizontal position in [0, 1], and epsilon."""
 _MOST_TICKS = 4
+FEWEST = 4
+"""From so many merchants on, curves that are nearly the same are drawn as one."""
+_ALIKE, _BAND_PLACES = 0.15, 60
+"""The largest distance of such curves, as a share of the highest value or of the time; how finely the area
+between them is drawn."""
 _FAR_CAP = 4.0
 """A cap this many times above all that was spent would flatten the curves: it is stated in words instead."""
 _STEPS = (
@@ -40,7 +46,8 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
         caps: the merchants' lifetime caps; None for no cap.
 
     Returns:
-        The charts of the ``MOST_PANELS`` merchants that spent most.
+        The charts of the ``MOST_PANELS`` merchants that spent most; one of all of them where their curves are
+        nearly the same.
     """
     charged = {name: entries for name, entries in ledgers.items() if entries}
     times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
@@ -53,7 +60,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
             Line(_curve(charged[name], "own_epsilon", start=start, end=end), "orange"),
             Line(_curve(charged[name], "spent_after", start=start, end=end), "blue"),
         )
-        for name in shown
+        for name in charged
     }
     highest = max((y for drawn in lines.values() for line in drawn for _, y in line.points), default=0.0)
     highest = highest or 1.0
@@ -61,6 +68,16 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
     near = [cap for name in shown if (cap := caps.get(name)) is not None and name not in far]
     x_ticks, x_title = _time_ticks(start, end)
     y_ticks = y_axis(max([highest, *near]), about=4)
+    caption = f"Lifetime epsilon over time. Upward: epsilon, the same scale for all. Across: {x_title}. "
+    # A cap that isn't there, or lies far above, has no line to explain.
+    key = _KEY if near else _KEY[:-1]
+    same_cap = len({caps.get(name) for name in charged}) == 1
+    if len(charged) >= FEWEST and same_cap and _are_alike(lines.values(), highest):
+        drawn = _band_chart(lines.values(), x_ticks=x_ticks, y_ticks=y_ticks, limit=caps.get(shown[0]))
+        value = f"{number_format.epsilon(max(spent.values()))} at most"
+        plot = Plot(drawn, f"{len(charged)} merchants", "the least and the most of them", value=value)
+        caption += _notes(far, shown=len(shown), charged=len(shown))
+        return Plots((plot,), caption=caption.strip(), small=True, key=key)
     plots = []
     for name in shown:
         last = charged[name][-1]["epsilons"]["spent_after"]
@@ -75,11 +92,77 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
             small=True,
         )
         plots.append(Plot(chart, name, value=value))
-    caption = (
-        f"Lifetime epsilon over time. Upward: epsilon, the same scale for all. Across: {x_title}. "
-        + _notes(far, shown=len(shown), charged=len(charged))
+    caption += _notes(far, shown=len(shown), charged=len(charged))
+    return Plots(tuple(plots), caption=caption.strip(), small=True, key=key)
+
+
+def _are_alike(lines: Iterable[tuple[Line, ...]], highest: float) -> bool:
+    """Test whether the curves of all merchants are so nearly the same that one picture shows them all.
+
+    Charge by charge, their values and times lie close together. At one moment their values may not: in a
+    round that is under way some merchants are charged for it already.
+
+    Args:
+        lines: the curves of each merchant.
+        highest: the highest value of all.
+
+    Returns:
+        Whether they are.
+    """
+    for kind in zip(*lines, strict=True):
+        curves = [line.points for line in kind]
+        if len({len(points) for points in curves}) != 1 or not curves[0]:
+            return False
+        for same in zip(*curves, strict=True):
+            places, values = zip(*same, strict=True)
+            if max(places) - min(places) > _ALIKE or max(values) - min(values) > _ALIKE * highest:
+                return False
+    return True
+
+
+def _band_chart(
+    lines: Iterable[tuple[Line, ...]],
+    *,
+    x_ticks: tuple[Tick, ...],
+    y_ticks: tuple[Tick, ...],
+    limit: float | None,
+) -> Chart:
+    """Draw the curves of several merchants as one area for each kind, with the mean as a line."""
+    kinds = list(zip(*lines, strict=True))
+    highest = y_ticks[-1].at
+    bands = [(_band(kind, highest=highest), kind[0].colour) for kind in kinds]
+    return Chart(
+        describes=f"{len(kinds[0])} merchants: the least and the most of them at any time",
+        x_range=(0.0, 1.0),
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        bands=tuple(Band(places, colour) for places, colour in bands),
+        lines=tuple(
+            Line(tuple((at, (low + high) / 2) for at, low, high in places), colour, dots=False)
+            for places, colour in bands
+        ),
+        limit=limit,
+        small=True,
     )
-    return Plots(tuple(plots), caption=caption.strip(), small=True, key=_KEY)
+
+
+def _band(lines: Sequence[Line], *, highest: float) -> tuple[tuple[float, float, float], ...]:
+    """Return the least and the largest of several curves, at evenly spaced places."""
+    places = [place / _BAND_PLACES for place in range(_BAND_PLACES + 1)]
+    values = [[_at(line.points, place) for place in places] for line in lines]
+    return tuple(
+        (place, min(column), min(max(column), highest))
+        for place, column in zip(places, zip(*values, strict=True), strict=True)
+    )
+
+
+def _at(points: Curve, place: float) -> float:
+    """Return a curve's value at a place, on the line between its points; its ends go on level."""
+    after = bisect_left(points, place, key=lambda point: point[0])
+    if after == 0 or after == len(points):
+        return points[min(after, len(points) - 1)][1]
+    (left, low), (right, high) = points[after - 1], points[after]
+    return high if right == left else low + (high - low) * (place - left) / (right - left)
 
 
 def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:

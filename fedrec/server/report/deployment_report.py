@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report, epsilon_after
+from fedrec.server.report.tables import DEPLOYED
 from fedrec.server.trainings import Training
 
 
@@ -49,7 +50,7 @@ def deployed_report(
         result,
         facts=RunFacts(
             id=training.run_id(),
-            engine="deployment",
+            engine=DEPLOYED,
             seconds=(datetime.now(UTC) - started).total_seconds(),
             peak_memory_bytes=_peak_bytes(),
             interrupted=False,

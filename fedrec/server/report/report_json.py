@@ -28,6 +28,7 @@ from fedrec.server.early_stopping import describe_stopping
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.round_records import RoundLine
 from fedrec.vision.metrics import Metrics
+from fedrec.vision.model_registry import is_solved
 
 SCHEMA = "fedrec.report/1"
 _SHOWN_REFUSALS = 20
@@ -249,6 +250,9 @@ def build_report(
             "model": plan.model,
             "model_code": plan.model_code,
             "optimizer": describe_update(plan),
+            "learning_rate": None if is_solved(plan.model) else plan.server_update.learning_rate,
+            "local_steps": plan.local_steps,
+            "local_learning_rate": plan.local_learning_rate if plan.sends_moves else None,
             "loss": describe_objective(plan),
             "early_stopping": describe_stopping(plan, lines),
             "parameters": plan.dimension,
@@ -271,6 +275,7 @@ def build_report(
             "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
             "clip": plan.clip,
+            "clipping": plan.clipping,
             "noise_multiplier": derived.spend.multiplier if private else None,
             "steps": steps,
             "events": _charged(plan, derived, steps=steps),

@@ -51,13 +51,12 @@ def training_document(report: Mapping[str, Any]) -> Document:
         subtitle=_subtitle(run),
         blocks=(
             *_alarms(claims.alarms(privacy, trust)),
-            *_headline(run, metrics, privacy, aggregation, rated),
+            *_headline(report, rated),
             Section("The guarantee", tuple(_guarantee(privacy, trust, rated))),
             *_warnings(report),
             Section("Round by round", tuple(round_charts.round_blocks(report))),
-            Section("What each party could see", tuple(_party_views(privacy, trust, rated))),
-            Section("Confusion matrix", tuple(tables.confusion(metrics))),
-            Section("Classes", (tables.per_class(metrics),)),
+            *_party_views(report, trust, rated),
+            *_evaluation(report, metrics),
             Section("Merchants", (tables.merchants(privacy),)),
             Section("Cost", (tables.cost(report),)),
             Section("Settings", tuple(tables.settings(report))),
@@ -85,13 +84,25 @@ def _warnings(report: Mapping[str, Any]) -> tuple[Block, ...]:
     return (Section("Warnings", (Bullets(texts),), tone="warn"),) if texts else ()
 
 
-def _headline(
-    run: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    privacy: Mapping[str, Any],
-    aggregation: Mapping[str, Any],
-    rated: Rating,
-) -> tuple[Block, ...]:
+def _is_uncharged(privacy: Mapping[str, Any]) -> bool:
+    """Test whether a report says that not one round was charged: it was stopped before its first."""
+    return number_format.number(privacy.get("steps")) == 0 and bool(privacy.get("events"))
+
+
+def _rounds(report: Mapping[str, Any]) -> str:
+    """Return how many rounds were finished, of those planned where some are left."""
+    planned = number_format.number(tables.section(report, "run").get("rounds"))
+    done = len(tables.items(report, "rounds"))
+    if planned is None or done == planned:
+        return number_format.count(planned)
+    return f"{done:,} of {number_format.count(planned)}"
+
+
+def _headline(report: Mapping[str, Any], rated: Rating) -> tuple[Block, ...]:
+    run, metrics, privacy, aggregation = (
+        tables.section(report, name) for name in ("run", "metrics", "privacy", "secure_aggregation")
+    )
+    measured = number_format.number(metrics.get("accuracy")) is not None
     mode, trust = modes.find(privacy.get("mode")), claims.trust_of(aggregation)
     off = mode is not None and not mode.private
     classes = tables.items(metrics, "per_class")
@@ -117,25 +128,47 @@ def _headline(
         broken = f"counts already with scheme {number_format.general(aggregation.get('scheme'))}"
     elif mode.shares_noise:
         broken = "one merchant's own noise"
+    if _is_uncharged(privacy):
+        bounds = [number_format.MISSING] * 2
+        delta = broken = "no round was charged"
     macro_f1 = number_format.ratio(metrics.get("f1_macro"))
     big = (
-        Figure("Accuracy", number_format.percent(metrics.get("accuracy")), "; ".join(basis), "accuracy"),
-        Figure("Macro F1", macro_f1, f"mean of {len(supports)} classes", "accuracy"),
+        *(
+            (
+                Figure(
+                    "Accuracy", number_format.percent(metrics.get("accuracy")), "; ".join(basis), "accuracy"
+                ),
+                Figure("Macro F1", macro_f1, f"mean of {len(supports)} classes", "accuracy"),
+            )
+            if measured
+            else ()
+        ),
         Figure("Epsilon", bounds[0], delta, "epsilon"),
         Figure("If aggregation were broken", bounds[1], broken, "epsilon"),
     )
-    small = (
-        Figure("Merchants", number_format.count(run.get("merchants"))),
-        Figure("Rounds", number_format.count(run.get("rounds"))),
-        Figure("Time", number_format.duration(run.get("seconds"))),
+    scores = (
         Figure("Precision", number_format.ratio(metrics.get("precision_macro"))),
         Figure("Recall", number_format.ratio(metrics.get("recall_macro"))),
         Figure("ROC AUC", number_format.ratio(metrics.get("roc_auc_macro"))),
+    )
+    small = (
+        Figure("Merchants", number_format.count(run.get("merchants"))),
+        Figure("Rounds", _rounds(report)),
+        Figure("Time in all", number_format.duration(run.get("seconds"))),
+        *(scores if measured else ()),
     )
     return Figures(big), Figures(small, small=True)
 
 
 def _guarantee(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
+    if _is_uncharged(privacy):
+        count = number_format.epsilon(privacy.get("epsilon"))
+        text = "No round was charged to any merchant, and nothing that depends on its photos was sent by one."
+        paid = (
+            f"What is charged are the noised counts that merchants declared before: epsilon {count} at "
+            f"δ = {number_format.delta(privacy.get('delta'))}."
+        )
+        return [Paragraph(text, "lead"), *([] if count == number_format.MISSING else [Paragraph(paid)])]
     found: list[Block] = [
         Paragraph(claims.guarantee(privacy, trust), "lead"),
         Paragraph(rated.sentence),
@@ -158,7 +191,11 @@ def _copies(privacy: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"Epsilon of all copies of a {unit} together, where there are several: {', '.join(told)}.",)
 
 
-def _party_views(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> list[Block]:
+def _party_views(report: Mapping[str, Any], trust: TrustModel | None, rated: Rating) -> tuple[Section, ...]:
+    """Say what each party could see; nothing where nothing was sent."""
+    privacy = tables.section(report, "privacy")
+    if _is_uncharged(privacy):
+        return ()
     rows = tuple(
         (
             view.party,
@@ -172,4 +209,18 @@ def _party_views(privacy: Mapping[str, Any], trust: TrustModel | None, rated: Ra
         "In a simulation all parties are one machine; the table says what each would see in a deployment "
         "with these settings."
     )
-    return [Table(columns, rows, stacks=True), Paragraph(note, "note")]
+    told = () if tables.is_deployed(report) else (Paragraph(note, "note"),)
+    return (Section("What each party could see", (Table(columns, rows, stacks=True), *told)),)
+
+
+def _evaluation(report: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Section, ...]:
+    """Show how well the model does; one sentence where nobody has measured it."""
+    if number_format.number(metrics.get("accuracy")) is None and not tables.items(metrics, "per_class"):
+        text = "No evaluation was finished."
+        if tables.is_deployed(report):
+            text = "Nothing was measured: the training file names no eval_data, photos of the operator's own."
+        return (Section("Accuracy", (Paragraph(text, "note"),)),)
+    return (
+        Section("Confusion matrix", tuple(tables.confusion(metrics))),
+        Section("Classes", (tables.per_class(metrics),)),
+    )

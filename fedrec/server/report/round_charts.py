@@ -19,6 +19,7 @@ def round_blocks(report: Mapping[str, Any]) -> list[Block]:
     if not rows:
         return [Paragraph("No round was finished.", "note")]
     rows.sort(key=lambda row: float(row["round"]))
+    known = any(number_format.number(row.get("accuracy")) is not None for row in rows)
     accuracy = _plot(rows, "accuracy", colour="blue", shown=number_format.percent, top=1.0)
     spent = _plot(rows, "epsilon", colour="violet", shown=number_format.epsilon)
     planned = number_format.number(tables.section(report, "run").get("rounds"))
@@ -31,12 +32,16 @@ def round_blocks(report: Mapping[str, Any]) -> list[Block]:
     return [
         Plots(
             (
-                Plot(accuracy, "Accuracy", "on validation data"),
+                *((Plot(accuracy, "Accuracy", _measured_on(report)),) if known else ()),
                 Plot(spent, "Epsilon", "spent so far"),
             )
         ),
         Paragraph(f"{summary}; {gone}; {counted(round(missed), 'dropout')} in all.", "note"),
     ]
+
+
+def _measured_on(report: Mapping[str, Any]) -> str:
+    return "on the operator's own photos" if tables.is_deployed(report) else "on validation data"
 
 
 def _plot(

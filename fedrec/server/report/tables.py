@@ -22,17 +22,23 @@ from fedrec.report.document import (
     Table,
     named_figures,
 )
+from fedrec.report.folding import folded, without_empty_columns
 
 _LARGEST_MATRIX = 40
 _SHOWN_SKIPPED = 12
 _SHOWN_MISTAKES = 5
 _NO_EVALUATION = "No evaluation was finished."
-_RUN = ("id", "dataset", "partition", "model", "optimizer", "loss", "early_stopping", "engine", "workers")
+DEPLOYED = "deployment"
+"""What the report of a deployment names as its engine."""
+_RUN = (
+    "id", "dataset", "partition", "model", "optimizer", "learning_rate", "local_steps", "local_learning_rate",
+    "loss", "early_stopping", "engine", "workers",
+)  # fmt: skip
 _AGGREGATION = (
     "scheme", "threshold", "committee", "corrupt_members", "seat_risk", "min_contributors", "value_bits",
 )  # fmt: skip
 _GUARANTEE = ("mode", "unit", "adjacency", "duplicate_policy", "accountant", "seeded")
-_NOISE = ("sample_rate", "clip", "noise_multiplier", "steps", "colluders", "min_contributors")
+_NOISE = ("sample_rate", "clipping", "clip", "noise_multiplier", "steps", "colluders")
 
 
 def section(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -63,6 +69,11 @@ def items(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """
     value = parent.get(name)
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []
+
+
+def is_deployed(report: Mapping[str, Any]) -> bool:
+    """Test whether a report is of a deployment, and not of a simulation."""
+    return section(report, "run").get("engine") == DEPLOYED
 
 
 def confusion(metrics: Mapping[str, Any]) -> list[Block]:
@@ -111,7 +122,8 @@ def merchants(privacy: Mapping[str, Any]) -> Table:
         for item in items(privacy, "per_merchant")
     )
     columns = named_figures("Merchant", "Records", "Epsilon, this run", "Epsilon, lifetime", "Rounds charged")
-    return Table(columns, rows, empty="No merchant has reported.")
+    table = Table(columns, rows, empty="No merchant has reported.", stacks=True)
+    return folded(without_empty_columns(table), noun="merchant", loose=("Records",))
 
 
 def cost(report: Mapping[str, Any]) -> Facts:
@@ -120,16 +132,22 @@ def cost(report: Mapping[str, Any]) -> Facts:
     each = number_format.number(scheme.get("upload_bytes_per_parameter"))
     parameters = number_format.number(run.get("parameters"))
     upload = None if each is None or parameters is None else each * parameters
+    memory = "Peak memory of the server" if is_deployed(report) else "Peak memory of the whole run"
     return Facts(
-        (
-            ("Sent by merchants", number_format.size(spent.get("bytes_up"))),
-            ("Sent to merchants", number_format.size(spent.get("bytes_down"))),
-            ("Upload of a merchant in a round", number_format.size(upload)),
-            ("Upload per parameter", f"{number_format.general(each)} bytes"),
-            ("Peak memory", number_format.size(spent.get("peak_memory_bytes"))),
-            ("Training", number_format.duration(spent.get("seconds_train"))),
-            ("Encryption", number_format.duration(scheme.get("seconds_encrypt"))),
-            ("Unmasking", number_format.duration(scheme.get("seconds_unmask"))),
+        _known(
+            (
+                ("Sent by all merchants, in all rounds", number_format.size(spent.get("bytes_up"))),
+                ("Sent to all merchants, in all rounds", number_format.size(spent.get("bytes_down"))),
+                ("Largest upload of a merchant in a round", number_format.size(upload)),
+                ("The same per parameter", "" if each is None else f"{number_format.general(each)} bytes"),
+                (memory, number_format.size(spent.get("peak_memory_bytes"))),
+                ("Training, CPU time of all merchants", number_format.duration(spent.get("seconds_train"))),
+                (
+                    "Noise and encryption, CPU time of all merchants",
+                    number_format.duration(scheme.get("seconds_encrypt")),
+                ),
+                ("Opening of sums, in all rounds", number_format.duration(scheme.get("seconds_unmask"))),
+            )
         )
     )
 
@@ -146,30 +164,42 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
     # Only a model of an installed package is identified by a hash of its code.
     code = [("Model code", str(run["model_code"]))] if run.get("model_code") is not None else []
     groups = (
-        Facts((*_named(run, _RUN), *code, ("Seed", seed)), title="Run"),
+        Facts(_known((*_named(run, _RUN), *code, ("Seed", seed))), title="Run"),
         Facts(
-            (
-                ("Records", number_format.count(data.get("records"))),
-                ("Skipped", number_format.count(left_out)),
-                *((("Ignored", number_format.count(len(ignored))),) if "ignored" in data else ()),
-                ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
+            _known(
+                (
+                    (
+                        "Records, as declared" if is_deployed(report) else "Records",
+                        number_format.count(data.get("records")),
+                    ),
+                    ("Skipped", number_format.count(left_out)),
+                    *((("Ignored", number_format.count(len(ignored))),) if "ignored" in data else ()),
+                    ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
+                )
             ),
             title="Data",
         ),
-        Facts((*_named(scheme, _AGGREGATION), *_witnesses(scheme)), title="Secure aggregation"),
+        Facts(_known((*_named(scheme, _AGGREGATION), *_witnesses(scheme))), title="Secure aggregation"),
         Facts(
-            (
-                *_named(privacy, _GUARANTEE),
-                *(
-                    (f"Epsilon by {name.upper()}, a cross-check", number_format.epsilon(value))
-                    for name, value in section(privacy, "cross_checks").items()
-                ),
-                *_named(privacy, _NOISE),
+            _known(
+                (
+                    *_named(privacy, _GUARANTEE),
+                    *(
+                        (f"Epsilon by {name.upper()}, a cross-check", number_format.epsilon(value))
+                        for name, value in section(privacy, "cross_checks").items()
+                    ),
+                    *_named(privacy, _NOISE),
+                )
             ),
             title="Differential privacy",
         ),
     )
     return [FactGroups(groups), *_skipped(skipped), *_account(ignored, data.get("notes"))]
+
+
+def _known(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Leave out what the reporter doesn't know."""
+    return tuple(pair for pair in pairs if pair[1] not in ("", number_format.MISSING))
 
 
 def _named(values: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:

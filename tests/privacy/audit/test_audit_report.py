@@ -24,7 +24,7 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.audit_document import audit_document
 from fedrec.protocol.schema import sha256_hex
 from fedrec.report import pdf
-from fedrec.report.document import Alert, Code, Figures, Named, Paragraph, Plots, Table, Tag
+from fedrec.report.document import Alert, Code, Figures, Named, Paragraph, Plots, Section, Table, Tag
 from fedrec.report.html import render_html
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
@@ -327,18 +327,74 @@ def test_refusals_are_grouped_and_those_not_collected_are_said(bundle: Path) -> 
     assert "Recorded by m1: none." in texts(body) and "Not collected from: the server." in texts(body)
 
 
+def scaled(merchant: dict[str, Any], factor: float) -> list[dict[str, Any]]:
+    """A merchant's entries, with every epsilon multiplied."""
+    entries = []
+    for row in merchant["entries"]:
+        entry = json.loads(row["payload"])
+        epsilons = {
+            name: value if name == "delta" or not isinstance(value, int | float) else value * factor
+            for name, value in entry.get("epsilons", {}).items()
+        }
+        changed = {"epsilons": epsilons} if epsilons else {}
+        entries.append(row | {"payload": json.dumps(entry | changed)})
+    return entries
+
+
+def last_spent(merchant: dict[str, Any]) -> float:
+    entries = [json.loads(row["payload"]) for row in merchant["entries"]]
+    return float([entry["epsilons"]["spent_after"] for entry in entries if "epsilons" in entry][-1])
+
+
+def test_merchants_with_nearly_the_same_curves_are_one_band_and_one_row(bundle: Path) -> None:
+    body = loaded(bundle)
+    one = body["merchants"][0]
+    factors = [1.0, 1.02, 0.96, 1.05, 0.99]
+    body["merchants"] = [
+        one | {"merchant": f"m{k}", "entries": scaled(one, factor)} for k, factor in enumerate(factors)
+    ]
+    (drawn,) = (part for part in found(body) if isinstance(part, Plots))
+    (plot,) = drawn.items
+    assert plot.name == "5 merchants" and len(plot.chart.bands) == len(plot.chart.lines) == 2
+    spent = last_spent(one)
+    last = plot.chart.bands[1].places[-1]
+    assert last == pytest.approx((1.0, 0.96 * spent, 1.05 * spent))
+    assert plot.value == f"{number_format.epsilon(1.05 * spent)} at most"
+    (row,) = tables(body)["merchant"]
+    assert row[0] == "5 merchants" or row[0].startswith("5 merchants")
+    # Further apart, or too few, each has a picture and a row of its own.
+    body["merchants"][4]["entries"] = scaled(one, 1.5)
+    (drawn,) = (part for part in found(body) if isinstance(part, Plots))
+    assert len(drawn.items) == 5
+    body["merchants"] = body["merchants"][:3]
+    (drawn,) = (part for part in found(body) if isinstance(part, Plots))
+    assert len(drawn.items) == 3 and len(tables(body)["merchant"]) == 3
+
+
+def test_sections_without_content_are_left_out(bundle: Path) -> None:
+    body = loaded(bundle)
+    body["refusals"], body["attachments"] = {"m1": None}, {}
+    titles = [part.title for part in found(body) if isinstance(part, Section)]
+    assert not {"Refusals", "Empirical audit", "Membership inference", "Inversion"} & set(titles)
+    assert "Not part of this bundle: empirical audit ('fedrec audit empirical')" in texts(body)
+    body["attachments"] = {"empirical": {"epsilon_lower_bound": 1.0}}
+    titles = [part.title for part in found(body) if isinstance(part, Section)]
+    assert "Empirical audit" in titles and "empirical audit ('fedrec" not in texts(body)
+
+
 def test_every_merchant_has_a_panel_with_dates_and_its_cap(bundle: Path) -> None:
     body = loaded(bundle)
     one = body["merchants"][0]
     for k, row in enumerate(one["entries"]):
         entry = json.loads(row["payload"])
         row["payload"] = json.dumps(entry | {"created_at": f"2026-0{k + 1}-10T00:00:00+00:00"})
-    body["merchants"] = [one | {"merchant": f"m{k}"} for k in range(14)]
+    body["merchants"] = [one | {"merchant": f"m{k}", "entries": scaled(one, 1 + k)} for k in range(14)]
     (drawn,) = (part for part in found(body) if isinstance(part, Plots))
     assert [plot.name for plot in drawn.items] == [f"m{k}" for k in range(14)]
-    spent = number_format.epsilon(one["summary"]["spent"])
-    for plot in drawn.items:
-        assert plot.value == spent and plot.chart.y_ticks == drawn.items[0].chart.y_ticks
+    spent = last_spent(one)
+    for k, plot in enumerate(drawn.items):
+        assert plot.value == number_format.epsilon(spent * (1 + k))
+        assert plot.chart.y_ticks == drawn.items[0].chart.y_ticks
         assert plot.chart.x_ticks and all("2026" in tick.text for tick in plot.chart.x_ticks)
         assert all(0.0 <= tick.at <= 1.0 for tick in plot.chart.x_ticks)
         for line in plot.chart.lines:
