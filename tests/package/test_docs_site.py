@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,15 @@ from typer.testing import CliRunner
 
 import fedrec
 from fedrec.cli.app import app
-from tests.support.layout import ROOT
+from tests.support.layout import DOCS, ROOT
 
 pytest.importorskip("mkdocs")
 
-from command_reference import command_pages
+from command_reference import command_names, command_page
 from languages import marked
+from markdown import Markdown
+from markdown_it import MarkdownIt
+from mkdocs.config import load_config
 from navigation import completed
 from outside_links import rewritten
 from python_reference import imported
@@ -63,13 +68,12 @@ def test_every_page_has_a_place_in_the_navigation() -> None:
 
 
 def test_the_reference_has_what_every_command_prints_of_itself() -> None:
-    pages = command_pages()
+    page = command_page("client")
     shown = CliRunner().invoke(app, ["client", "join", "--help"], terminal_width=78).output
-    assert shown.strip() in pages["client"]
+    assert shown.strip() in page and page.startswith("# fedrec client\n")
     listed = CliRunner().invoke(app, ["--help"]).output.partition("Commands:")[2]
     names = [line.split()[0] for line in listed.splitlines() if line[:3].strip()]
-    assert len(names) > 8 and sorted(names) == sorted(pages)
-    assert "## fedrec catalogue import" in pages["catalogue"]
+    assert len(names) > 8 and sorted(names) == sorted(command_names())
 
 
 def test_the_reference_of_the_api_has_every_name_of_the_front_door() -> None:
@@ -80,6 +84,27 @@ def test_the_reference_of_the_api_has_every_name_of_the_front_door() -> None:
         "fedrec.a.C",
         "fedrec.a",
     ]
+
+
+def elements(page: str) -> Counter[str]:
+    return Counter(re.findall(r"<(h[1-4]|li|ol|ul|pre|table|tr|img|strong|em)\b", page))
+
+
+def test_the_site_reads_pages_as_commonmark_does() -> None:
+    """Python-Markdown wants a blank line before a list, and four spaces for what is inside of an item."""
+    config = load_config(str(ROOT / "deploy" / "docs-site" / "mkdocs.yml"))
+    commonmark = MarkdownIt("commonmark").enable("table")
+    settings = {"extensions": config["markdown_extensions"], "extension_configs": config["mdx_configs"]}
+    wrong = {}
+    for page in [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]:
+        text = page.read_text("utf-8")
+        expected, found = elements(commonmark.render(text)), elements(Markdown(**settings).convert(text))
+        if found != expected:
+            wrong[page.relative_to(ROOT).as_posix()] = {
+                "missing": expected - found,
+                "too many": found - expected,
+            }
+    assert wrong == {}
 
 
 @pytest.mark.parametrize(("address", "language"), [("zh/merchant.md", "zh-Hans"), ("policy.md", "en")])

@@ -26,23 +26,42 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         The files with the pages.
 
     """
-    for name, text in command_pages().items():
-        files.append(File.generated(config, f"{FOLDER}/{name}.md", content=text))
+    for name in command_names():
+        files.append(File.generated(config, f"{FOLDER}/{name}.md", content=command_page(name)))
     return files
 
 
-def command_pages() -> dict[str, str]:
-    """Return the page of each command, by its name; a group's page holds all commands of the group."""
+def command_names() -> list[str]:
+    """Return the names of all commands and groups below ``fedrec``."""
+    root, context = _root()
+    return root.list_commands(context)
+
+
+def command_page(name: str) -> str:
+    """Return the page of a command; a group's page holds all commands of the group.
+
+    Args:
+        name: of a command or group below ``fedrec``.
+
+    Returns:
+        The page in Markdown.
+
+    Raises:
+        LookupError: there is no such command.
+
+    """
+    root, context = _root()
+    command = root.get_command(context, name)
+    if command is None:
+        raise LookupError(name)
+    return "\n\n".join(_sections(command, context, name))
+
+
+def _root() -> tuple[click.Group, click.Context]:
     root = typer.main.get_command(app)
     if not isinstance(root, click.Group):
         raise TypeError("fedrec has one command alone")
-    with root.make_context("fedrec", [], resilient_parsing=True) as context:
-        found = {name: root.get_command(context, name) for name in root.list_commands(context)}
-        return {
-            name: "\n\n".join(_sections(command, context, name))
-            for name, command in found.items()
-            if command is not None and not command.hidden
-        }
+    return root, root.make_context("fedrec", [], resilient_parsing=True)
 
 
 def _sections(command: click.Command, parent: click.Context, name: str, level: int = 1) -> Iterator[str]:
