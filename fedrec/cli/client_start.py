@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.logs import LogFormat, start_logging
 from fedrec.cli.option_values import check_format
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.page.process import page_beside
 from fedrec.privacy.accounting.ledger_reader import check_not_in_use
 
 
@@ -58,23 +60,27 @@ class StartOptions:
 @fields_as_options(StartOptions)
 def start(given: StartOptions) -> None:
     """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
-    opened = MerchantHome.open(given.home)
+    opened, style = MerchantHome.open(given.home), check_format(given.log_format)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.ledger)
     activity = ActivityLog(opened.folder)
     activity.tell("loading")
     typer.echo("loading libraries", err=True)
+    # The page shows how the daemon starts.
+    with page_beside(opened.folder, port=given.page_port if given.page else None):
+        _run(given, opened, activity, style=style)
+
+
+def _run(given: StartOptions, opened: MerchantHome, activity: ActivityLog, *, style: LogFormat) -> None:
     # Flower reads its environment at import.
     import torch
 
-    from fedrec.cli.logs import start_logging
     from fedrec.clients.daemon import Daemon, DaemonOptions
-    from fedrec.clients.page.process import page_beside
     from fedrec.observability.endpoint import observing
     from fedrec.vision.devices import pick_device
 
-    start_logging(opened.folder / "logs", name="client", style=check_format(given.log_format))
+    start_logging(opened.folder / "logs", name="client", style=style)
     if given.threads:
         torch.set_num_threads(given.threads)
     if given.insecure_seed is not None:
@@ -85,8 +91,5 @@ def start(given: StartOptions) -> None:
     daemon = Daemon(opened, options, activity=activity)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    with (
-        observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()),
-        page_beside(opened.folder, port=given.page_port if given.page else None),
-    ):
+    with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):
         daemon.run()

@@ -72,6 +72,10 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
     yield from _sent(status)
     yield from (f"history     {_history(each)}" for each in status.history)
     # What would be granted by now is of no use to anybody but an auditor, who has it from the bundle.
+    earlier = sum(not each.standing for each in status.refusals)
+    if earlier:
+        number = counted(earlier, "refusal is", plural="refusals are")
+        yield f"earlier     {number} no longer true; --json has them"
     for refused in (each for each in status.refusals if each.standing):
         times = f"{refused.times} times, the last " if refused.times > 1 else ""
         yield f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Activity(BaseModel):
 
     Attributes:
         started: when the process started, UTC.
+        pid: the process.
         doing: what it does.
         since: since when, UTC.
         done: finished steps.
@@ -44,10 +46,23 @@ class Activity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     started: str
+    pid: int = 0
     doing: Doing
     since: str
     done: int = 0
     total: int = 0
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a process is loading libraries: it doesn't hold the ledger's lock yet."""
+        if self.doing != "loading":
+            return False
+        try:
+            created = psutil.Process(self.pid).create_time()
+        except (psutil.Error, ValueError):
+            return False
+        # A later process may have got the number of one that ended.
+        return created <= datetime.fromisoformat(self.started).timestamp() + 1
 
     @property
     def text(self) -> str:
@@ -86,7 +101,9 @@ class ActivityLog:
             changed, since = False, last.since
             if (last.done, last.total) == (done, total) or now < self._written + _WRITE_SECONDS:
                 return
-        self._last = Activity(started=self._started, doing=doing, since=since, done=done, total=total)
+        self._last = Activity(
+            started=self._started, pid=os.getpid(), doing=doing, since=since, done=done, total=total
+        )
         self._written = now
         if doing in _LOGGED and (changed or now >= self._logged + _LOG_SECONDS):
             self._logged = now

@@ -180,17 +180,19 @@ class Liveness(NamedTuple):
 
 def liveness(home: MerchantHome) -> Liveness:
     """Read whether a merchant's daemon runs, what it does, and its connection."""
-    running, last = in_use(home.ledger), home.connection()
-    activity = read_activity(home.folder) if running else None
+    activity, last = read_activity(home.folder), home.connection()
+    starting = activity is not None and activity.is_starting
+    running = starting or in_use(home.ledger)
+    activity = activity if running else None
     return Liveness(
         running=running,
         started=None if activity is None else activity.started,
         doing=None if activity is None else activity.model_dump(),
         doing_text="" if activity is None else activity.text,
-        connected=running and last is not None and last.connected,
+        connected=running and not starting and last is not None and last.connected,
         # A daemon that was killed has noted no end: when that was isn't known.
         connection_at=None if last is None or (last.connected and not running) else last.at,
-        connection_reason="" if last is None else last.reason,
+        connection_reason="" if last is None or starting else last.reason,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -157,6 +158,19 @@ def test_a_daemon_says_what_it_does_and_not_too_often(
     # Half a minute of progress is three lines in a log, not three thousand.
     assert 3 <= len(caplog.messages) <= 4
     activity.tell("waiting")
+    assert (found := read_activity(tmp_path)) is not None and not found.is_starting
     (tmp_path / "activity.json").write_text("rubbish")
     assert read_activity(tmp_path) is None
     ActivityLog(tmp_path / "missing").tell("photos")
+
+
+def test_a_process_that_loads_libraries_is_starting_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
+    ActivityLog(tmp_path).tell("loading")
+    found = read_activity(tmp_path)
+    assert found is not None and found.is_starting
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not found.model_copy(update={"pid": ended.pid}).is_starting
+    # Its number was given to a later process, such as this one.
+    assert not found.model_copy(update={"started": "2001-01-01T00:00:00+00:00"}).is_starting
+    assert not found.model_copy(update={"pid": -5}).is_starting

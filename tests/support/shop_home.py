@@ -10,6 +10,7 @@ import torch
 
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.merchant_home import JOIN_FILE, MerchantHome
+from fedrec.clients.refusals import PAUSED
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import CountedSet, TrainingSecrets
 from fedrec.clients.training_history import MODELS
@@ -104,6 +105,7 @@ def shop_home(folder: Path, *, per_merchant: int = 40, size: int = 16) -> ShopHo
             text = f"{each.training_id} {number}"
             wanted = hashlib.sha256(text.encode()).hexdigest()
             store.put_upload(each.training_id, number, request_hash=wanted, body=bytes(250_000))
+    store.note_refusal(kind="query.join", reason=PAUSED, plan=refused.canonical_bytes())
     for _ in range(3):
         store.note_refusal(kind="query.join", reason=reason, plan=refused.canonical_bytes())
     store.close()

@@ -71,6 +71,8 @@ def test_the_page_says_what_happens_and_fits_its_window(page: Page, made: ShopHo
     assert page.inner_text("#state") == "Not running"
     assert "round 7 of 40" in page.inner_text("#facts")
     assert "It has more steps than you allow." in page.inner_text("#decisions")
+    # What is no longer true is folded up.
+    assert not page.is_visible("#earlier-list") and "no longer true: 1" in page.inner_text("#earlier-count")
     assert "a quarter" in page.inner_text("#budget-lead")
     # The gauge is as wide as the words say.
     wide = page.evaluate(

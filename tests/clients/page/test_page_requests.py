@@ -134,7 +134,7 @@ def test_status_is_what_the_terminal_says_and_reading_writes_nothing(
         (30, 1, False),
     ]
     assert [each["bytes_sent"] for each in told["history"]] == [1_000_000, 1_000_000]
-    assert [each["standing"] for each in told["refusals"]] == [True]
+    assert [each["standing"] for each in told["refusals"]] == [False, True]
     client.get("/photos.json")
     client.get("/photos/1/0")
     assert everything() == before

@@ -108,19 +108,25 @@ function explained(refusal) {
 }
 
 function showRefusals(refusals) {
+  const [standing, earlier] = [true, false].map((which) => refusals.filter((each) => each.standing === which));
+  at("decisions").hidden = standing.length === 0;
+  at("earlier").hidden = earlier.length === 0;
+  at("earlier-count").textContent = texts().earlier(number(earlier.length));
+  at("refusals").replaceChildren(...standing.map(refusalItem));
+  at("earlier-list").replaceChildren(...earlier.map((each) => refusalItem({ ...each, plan: null })));
+}
+
+function refusalItem(refusal) {
   const told = texts();
-  at("decisions").hidden = refusals.length === 0;
-  at("refusals").replaceChildren(...refusals.map((refusal) => {
-    const parts = explained(refusal);
-    const plan = refusal.plan;
-    if (plan) {
-      parts.push(text("p", told.planOf(plan.model, plan.rounds, plan.merchants)));
-      parts.push(text("p", told.wouldCost(epsilon(plan.epsilon), told.words[plan.word])));
-      if (refusal.reason.includes("'lifetime_epsilon'") && plan.cap_needed !== null) parts.push(text("p", told.wouldNeed(epsilon(plan.cap_needed))));
-    }
-    parts.push(text("p", told.refusedAt(time(refusal.at), refusal.times), { className: "quiet" }));
-    return make("li", {}, ...parts);
-  }));
+  const parts = explained(refusal);
+  const plan = refusal.plan;
+  if (plan) {
+    parts.push(text("p", told.planOf(plan.model, plan.rounds, plan.merchants)));
+    parts.push(text("p", told.wouldCost(epsilon(plan.epsilon), told.words[plan.word])));
+    if (refusal.reason.includes("'lifetime_epsilon'") && plan.cap_needed !== null) parts.push(text("p", told.wouldNeed(epsilon(plan.cap_needed))));
+  }
+  parts.push(text("p", told.refusedAt(time(refusal.at), refusal.times), { className: "quiet" }));
+  return make("li", {}, ...parts);
 }
 
 function inWords(share) {
@@ -360,8 +366,7 @@ function show() {
   at("merchant").textContent = texts().merchant(status.merchant);
   part("now", [status.running, status.started, status.connected, status.connection_at, status.connection_reason, status.server, status.next_round, status.training?.alarms, status.hours, status.paused, status.policy_problem, status.new_key_waits, status.doing?.doing], () => showNow(status));
   part("doing", [status.running, status.doing], () => showDoing(status));
-  const standing = status.refusals.filter((each) => each.standing);
-  part("refusals", standing, () => showRefusals(standing));
+  part("refusals", status.refusals, () => showRefusals(status.refusals));
   part("budget", status.budget, () => showBudget(status.budget));
   part("sent", status.history, () => showSent(status.history));
   part("history", [status.history, status.fetching, status.missing_packages], () => showHistory(status));
@@ -371,6 +376,8 @@ function show() {
 
 async function poll() {
   clearTimeout(state.timer);
+  // A tab that nobody sees asks for nothing.
+  if (document.hidden) return;
   try {
     state.status = await (await ask("/status.json")).json();
     at("ask-token").hidden = true;
@@ -388,6 +395,7 @@ at("sure-no").addEventListener("click", () => at("sure").close());
 at("sure-yes").addEventListener("click", forget);
 at("more").addEventListener("click", () => readPhotos({ more: true }));
 at("file").addEventListener("change", (event) => tryPhoto(event.target.files[0]));
+document.addEventListener("visibilitychange", poll);
 onLanguage(state, show);
 onToken(poll);
 window.addEventListener("hashchange", () => { takeToken(); poll(); });
