@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli import client
+from fedrec.clients.activity import read_activity
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store_view import read_store
@@ -110,6 +113,25 @@ def test_policy_and_join_file_are_reloaded_while_the_daemon_runs(
     seen = read_store(home.store).refusals
     assert "'roster_fingerprint'" in seen[-1].reason and seen[-1].plan == proposed.plan.canonical_bytes()
     assert not in_use(home.ledger)
+
+
+def test_the_merchants_command_is_told_of_a_refused_plan(
+    server: Server, home: MerchantHome, tmp_path: Path
+) -> None:
+    out = tmp_path / "told.json"
+    code = "import sys; open(sys.argv[1], 'w').write(sys.argv[2] + sys.stdin.read())"
+    command = json.dumps([sys.executable, "-c", code, str(out)])
+    edit(home, f'models = ["other"]\non_event = {command}')
+    node = server.host.admit(public_pem(home.node_key()))
+    proposed = JoinRequest(plan=plan(home, tmp_path))
+    with running(home):
+        eventually(lambda: server.is_up(node))
+        server.ask(node, "query.join", proposed, JoinReply)
+        eventually(lambda: out.exists() and out.read_text().endswith("}"))
+    told = json.loads(out.read_text().removeprefix("decision-needed"))
+    assert told["training_id"] == proposed.plan.training_id and "'models'" in told["reason"]
+    activity = read_activity(home.folder)
+    assert activity is not None and activity.pid == os.getpid()
 
 
 def test_a_message_under_way_is_answered_before_the_daemon_leaves(

@@ -820,3 +820,39 @@ def test_a_pause_ends_rounds_and_survives_a_restart(home: MerchantHome, cohort: 
         merchant.ledger.close()
         merchant.store.close()
     assert read_store(home.store).open_plan is None
+
+
+def test_a_shop_that_grows_and_restarts_every_round_takes_part_in_every_round(tmp_path: Path) -> None:
+    """By the default policy, in one training and the next: no round waits for it or goes without it."""
+    size = [20]
+    used: list[int] = []
+
+    def data_for(plan: TrainingPlan) -> TrainingData:
+        digests = record_digests("m0", size[0])
+        values = torch.ones(size[0], 1, FEATURES)
+        return TrainingData(values, torch.zeros(size[0], dtype=torch.int64), digests=digests, held=digests)
+
+    def grow(name: str, event: str) -> None:
+        if (name, event) != ("m3", "stored"):
+            return
+        merchant = cohort.merchants["m0"]
+        counts = merchant.store.photo_counts(merchant.store.open_trainings()[-1])
+        used.append(0 if counts is None else counts.used)
+        size[0] += 5
+        cohort.restart("m0")
+        change_means(cohort.merchants["m0"], data_for=data_for)
+        cohort.merchants["m0"].load_records()
+
+    cohort = Cohort(tmp_path, on_event=grow)
+    change_means(cohort.merchants["m0"], data_for=data_for)
+    versions = []
+    for _ in range(2):
+        _, records = cohort.train(cohort.plan(rounds=3, records_largest=1000))
+        assert [(record.opened, record.contributors) for record in records] == [(True, 4)] * 3
+        counted = cohort.merchants["m0"].store.counted()
+        assert counted is not None
+        versions.append((len(counted.held), counted.version))
+    # Each training keeps the set that it began with; the second one has what was added during the first.
+    assert used == [20, 20, 20, 35, 35, 35]
+    assert [held for held, _ in versions] == [20, 35] and versions[0][1] != versions[1][1]
+    assert len(cohort.charges("m0")) == 6
