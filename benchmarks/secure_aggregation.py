@@ -5,7 +5,8 @@ A merchant's values are 16-bit integers, and for kahe also as wide as a default 
 for ``clients`` merchants, adds all of their ciphertexts and opens the sum, which must be exact where the
 scheme says so. ``encrypt_s`` is the median of the merchants' (ciphertext alone), ``add_s`` is for all of them
 together, ``upload_bytes`` counts everything that one sends in a round: ciphertext, sealed key shares, signed
-commitment and ledger head. ``peak_over_float32`` is for a whole upload, encrypted and dealt.
+commitment and ledger head. ``peak_over_float32`` is for a whole upload, encrypted and dealt. The last rows
+are what the default seats cost, with and without witnesses (``seat_costs.py``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import tenseal
 from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
+from seat_costs import seat_rows
 
 from fedrec.clients.uploading import deal_to_committee
 from fedrec.privacy.aggregation import ckks_parameters, ring, scheme_registry
@@ -486,6 +488,8 @@ def main() -> None:
             tight = measure_ckks(values, clients=clients, max_abs_sum=bound)
             note("ckks", values, clients, tight, bound.bit_length() + 1)
             measure_ours(values, clients)
+    for dimension in (539_000,) if options.quick else (12_000, 539_000, 11_000_000):
+        rows += seat_rows(dimension)
     finish("secure_aggregation", options, rows=rows, ratios=ratios(found))
 
 

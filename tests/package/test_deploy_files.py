@@ -16,12 +16,12 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from fedrec.cli import client, server
+from fedrec.cli import client, server, witness
 from fedrec.cli.app import app
 from tests.support.layout import ROOT
 
 DEPLOY = ROOT / "deploy"
-SIDES = {"server": server.app, "client": client.app}
+SIDES = {"server": server.app, "client": client.app, "witness": witness.app}
 HARDENED = {
     "NoNewPrivileges": "yes",
     "ProtectSystem": "strict",

@@ -46,3 +46,26 @@ def test_the_documented_table_is_what_the_defaults_give() -> None:
     assert len(found) == 10
     for row in found:
         assert row in text, f"docs/secure-aggregation.md lacks: {row}"
+
+
+def test_what_the_page_says_beside_the_table_follows_from_the_same_numbers() -> None:
+    """Which numbers keep all witnesses together, without a merchant, from opening two sets."""
+    cases = [
+        # merchants, witnesses, options, t, m, answers that may be missing, whether witnesses alone suffice
+        (3, 5, {}, 6, 8, 2, True),
+        (4, 5, {}, 7, 9, 2, True),
+        (8, 5, {}, 9, 13, 4, True),
+        (20, 5, {}, 11, 15, 4, False),
+        (3, 5, {"corrupt": 5}, 7, 8, 1, False),
+        (4, 5, {"corrupt": 5}, 8, 9, 1, False),
+        (8, 5, {"corrupt_witnesses": 5}, 10, 13, 3, False),
+        (3, 1, {}, 4, 4, 0, False),
+        (3, 2, {}, 4, 5, 1, False),
+    ]
+    for merchants, count, options, threshold, members, missing, alone in cases:
+        seats = choose_seats(
+            cohort=merchants, colluders=default_colluders(merchants), witnesses=count, **options
+        )
+        assert (seats.threshold, seats.members) == (threshold, members)
+        assert members - threshold == missing
+        assert (least_for_two_sets(members=members, threshold=threshold) <= count) == alone
