@@ -14,6 +14,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.look_alikes import look_alikes
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.noised_count import count_randomness, draw_count
 from fedrec.clients.policy import MerchantPolicy
@@ -338,13 +339,18 @@ def make_witnesses(count: int, *, taken: Collection[str]) -> dict[str, SigningId
 
     Args:
         count: how many.
-        taken: the merchants' names, which no witness may have.
+        taken: the merchants' names; no witness may have one that is, or looks, the same.
 
     Returns:
         The identities, by name.
 
     """
-    free = (name for number in itertools.count(1) if (name := f"witness-{number}") not in taken)
+    free = (
+        name
+        for number in itertools.count(1)
+        for name in (f"witness-{number}",)
+        if name not in taken and not any(name in alike for alike in look_alikes([name, *taken]))
+    )
     return {name: SigningIdentity.generate() for name in itertools.islice(free, count)}
 
 

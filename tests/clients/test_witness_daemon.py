@@ -116,7 +116,7 @@ def test_a_party_has_one_role_and_states_a_size_only_as_a_merchant(tmp_path: Pat
     with pytest.raises(ConfigError, match="is enrolled as a witness: revoke it first"):
         server.enroll(Enrolment(statement=merchant, signature=signature))
     assert identity.public.hex() not in {peer.signing_key for peer in server.witnesses()}
-    for name in ("", "a b", "x" * 65):
+    for name in ("", "a/b", "x" * 65):
         with pytest.raises(ConfigError, match="--name"):
             WitnessHome.create(tmp_path / "other", name=name)
     with pytest.raises(ConfigError, match="not empty"):
@@ -132,7 +132,7 @@ def test_the_policy_file_that_init_writes_has_every_rule_with_its_default() -> N
     for broken, said in (
         ("no_such_rule = 1", "there is no rule 'no_such_rule'"),
         ("largest_openings_per_day = 0", "'largest_openings_per_day'"),
-        ('merchants = ["a b"]', "'merchants"),
+        ('merchants = ["a/b"]', "'merchants"),
         ("modes = []", "'modes'"),
         ("lifetime_epsilon = 8.0", "there is no rule 'lifetime_epsilon'"),
     ):

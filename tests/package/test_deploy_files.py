@@ -45,7 +45,8 @@ def unit(side: str) -> configparser.SectionProxy:
 def check_command(side: str, arguments: list[str]) -> None:
     """Every option is one that ``start`` has, and none takes a secret on the command line."""
     assert arguments[:2] == [side, "start"]
-    command = get_command(SIDES[side]).commands["start"]  # type: ignore[attr-defined]
+    group = get_command(SIDES[side])
+    command = group.get_command(group.make_context(side, ["start"]), "start")  # type: ignore[attr-defined]
     context = command.make_context("start", arguments[2:], resilient_parsing=True)
     command.parser = command.make_parser(context)
     known = {name for parameter in command.params for name in parameter.opts}
