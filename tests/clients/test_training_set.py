@@ -835,24 +835,24 @@ def test_a_shop_that_grows_and_restarts_every_round_takes_part_in_every_round(tm
     def grow(name: str, event: str) -> None:
         if (name, event) != ("m3", "stored"):
             return
-        merchant = cohort.merchants["m0"]
+        merchant = group.merchants["m0"]
         counts = merchant.store.photo_counts(merchant.store.open_trainings()[-1])
         used.append(0 if counts is None else counts.used)
         size[0] += 5
-        cohort.restart("m0")
-        change_means(cohort.merchants["m0"], data_for=data_for)
-        cohort.merchants["m0"].load_records()
+        group.restart("m0")
+        change_means(group.merchants["m0"], data_for=data_for)
+        group.merchants["m0"].load_records()
 
-    cohort = Cohort(tmp_path, on_event=grow)
-    change_means(cohort.merchants["m0"], data_for=data_for)
+    group = Cohort(tmp_path, on_event=grow)
+    change_means(group.merchants["m0"], data_for=data_for)
     versions = []
     for _ in range(2):
-        _, records = cohort.train(cohort.plan(rounds=3, records_largest=1000))
+        _, records = group.train(group.plan(rounds=3, records_largest=1000))
         assert [(record.opened, record.contributors) for record in records] == [(True, 4)] * 3
-        counted = cohort.merchants["m0"].store.counted()
+        counted = group.merchants["m0"].store.counted()
         assert counted is not None
         versions.append((len(counted.held), counted.version))
     # Each training keeps the set that it began with; the second one has what was added during the first.
     assert used == [20, 20, 20, 35, 35, 35]
     assert [held for held, _ in versions] == [20, 35] and versions[0][1] != versions[1][1]
-    assert len(cohort.charges("m0")) == 6
+    assert len(group.charges("m0")) == 6
