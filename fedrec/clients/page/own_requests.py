@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+_OWN_SITES: Final = (None, "same-origin", "none")
+"""``Sec-Fetch-Site`` of an old browser, of the page itself, and of an address that a person typed."""
 
 
 class OwnRequestsAlone:
@@ -27,7 +31,7 @@ class OwnRequestsAlone:
         foreign = origin is not None and origin != f"http://{headers.get('host', '')}"
         # A person who follows a link from elsewhere may see the page: its files hold nothing.
         navigated = scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        if foreign or (site not in (None, "same-origin", "none") and not navigated):
+        if foreign or (site not in _OWN_SITES and not navigated):
             refusal = PlainTextResponse("Forbidden\n", status_code=HTTPStatus.FORBIDDEN)
             await refusal(scope, receive, send)
         else:

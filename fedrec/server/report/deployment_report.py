@@ -60,6 +60,8 @@ def deployed_report(
         data={
             "records": result.plan.records_total,
             "skipped": [],
+            "ignored": [],
+            "folders": None,
             "duplicates_dropped": None,
             "near_duplicates": None,
             "evaluation_copies_dropped": None,

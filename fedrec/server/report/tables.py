@@ -159,6 +159,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
     )
     skipped, ignored = items(data, "skipped"), items(data, "ignored")
     left_out = None if data.get("duplicates_dropped") is None else len(skipped)
+    unread = None if data.get("folders") is None else len(ignored)
     # A seed is a name, not an amount: no thousands separators.
     seed = number_format.MISSING if run.get("seed") is None else str(run.get("seed"))
     # Only a model of an installed package is identified by a hash of its code.
@@ -173,7 +174,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
                         number_format.count(data.get("records")),
                     ),
                     ("Skipped", number_format.count(left_out)),
-                    *((("Ignored", number_format.count(len(ignored))),) if "ignored" in data else ()),
+                    ("Ignored", number_format.count(unread)),
                     ("Duplicates dropped", number_format.count(data.get("duplicates_dropped"))),
                 )
             ),
