@@ -1,64 +1,112 @@
-"""Lock files for one process with POSIX ``flock``; the lock ends with the process, even when it is killed."""
+"""Lock files for one process; the lock ends with the process, even when it is killed.
+
+filelock takes the system's own lock of a file: ``flock`` on Linux and macOS, ``LockFileEx`` on Windows. A
+Python without either gets filelock's lock by a file's existence, which the next process takes over from one
+that has died.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+import filelock
+
+from fedrec._internal.files import OPEN_FLAGS
 from fedrec._internal.systems import require_supported_system
+
+_OF_THE_SYSTEM: Final = filelock.FileLock.__name__ != "SoftFileLock"
+_ATTEMPTS: Final = 3
+_PAUSE_SECONDS: Final = 0.02
+"""Whoever only looks whether a file is locked holds it for an instant."""
 
 
 class LockedElsewhereError(Exception):
     """Another process holds the lock."""
 
 
-def take_lock(path: Path) -> int:
+class HeldLock:
+    """A lock that this process holds until :meth:`close`.
+
+    Args:
+        release: lets go of it.
+    """
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self._release: Callable[[], object] | None = release
+
+    def close(self) -> None:
+        """Release the lock; closing twice is harmless."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+def take_lock(path: Path) -> HeldLock:
     """Lock ``path``; create the file with mode 0600 if it doesn't exist.
 
+    Args:
+        path: the file.
+
     Returns:
-        The file descriptor. Closing it releases the lock.
+        The lock.
 
     Raises:
         OSError: the file can't be opened or created.
         LockedElsewhereError: another process holds the lock.
-        UnsupportedSystemError: this system has no ``flock``.
+        UnsupportedSystemError: fedrec doesn't run on this system.
     """
     require_supported_system()
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _flock(lock, exclusive=True)
-    except OSError as error:
-        os.close(lock)
-        raise LockedElsewhereError from error
-    return lock
+    return _take(path, os.O_RDWR | os.O_CREAT)
 
 
 def is_locked(path: Path) -> bool:
     """Test whether a process holds the lock, without changing it.
 
+    Args:
+        path: the file.
+
     Returns:
         True if another process holds it. A missing file is not locked.
 
     Raises:
-        UnsupportedSystemError: this system has no ``flock``.
+        UnsupportedSystemError: fedrec doesn't run on this system.
     """
     require_supported_system()
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _take(path, os.O_RDONLY).close()
     except OSError:
         return False
-    try:
-        _flock(lock, exclusive=False)
-    except OSError:
+    except LockedElsewhereError:
         return True
-    finally:
-        os.close(lock)
     return False
 
 
-def _flock(descriptor: int, *, exclusive: bool) -> None:
-    # Windows has no fcntl: an import at module level would fail there before the error message is printed.
-    import fcntl
+def _take(path: Path, mode: int) -> HeldLock:
+    lock = os.open(path, mode | OPEN_FLAGS, 0o600)
+    if not _OF_THE_SYSTEM:
+        os.close(lock)
+        return _take_by_existence(path)
+    try:
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS)
+            if filelock.lock_descriptor(lock, blocking=False):
+                return HeldLock(lambda: os.close(lock))
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    raise LockedElsewhereError
 
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+
+def _take_by_existence(path: Path) -> HeldLock:
+    held = filelock.SoftFileLock(f"{path}.held", mode=0o600)
+    try:
+        held.acquire(timeout=_PAUSE_SECONDS)
+    except filelock.Timeout:
+        raise LockedElsewhereError from None
+    return HeldLock(held.release)

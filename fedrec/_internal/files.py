@@ -7,11 +7,14 @@ doesn't count as a line; the next line overwrites it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""For ``os.open`` on every system: not for child processes, and without Windows' change of line ends."""
 _BLOCK = 1 << 16
 
 
@@ -65,7 +68,7 @@ def replacing(
         OSError: the disk fails; the old content is still there.
     """
     scratch = path.with_name(path.name + ".tmp")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OPEN_FLAGS, mode)
     with _naming(path), os.fdopen(handle, "wb") as file:
         on_event("opened")
         yield file
@@ -79,8 +82,13 @@ def replacing(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable (fsync); ``OSError`` if the disk fails."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    """Make the entries of a folder durable (fsync); ``OSError`` if the disk fails.
+
+    Windows opens no folder as a file, and keeps a file's entry durable together with the file.
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | OPEN_FLAGS)
     try:
         os.fsync(descriptor)
     finally:
@@ -98,7 +106,7 @@ def write_secret(path: Path, content: bytes) -> None:
         FileExistsError: the file exists.
         OSError: the disk fails.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
     with _naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

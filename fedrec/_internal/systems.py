@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from fedrec.errors import UnsupportedSystemError
 
-SUPPORTED = ("linux", "darwin")
-"""Linux and macOS, as in ``sys.platform``."""
+SUPPORTED: Final = ("linux", "darwin", "win32")
+"""Linux, macOS and Windows, as in ``sys.platform``."""
+POSIX_COMMANDS: Final = ("server", "simulate")
+"""Commands that run on Linux and macOS alone: they start processes and look into them as POSIX has it."""
 
 
 def require_supported_system() -> None:
-    """Raise ``UnsupportedSystemError`` on a system without the file locks that a ledger needs."""
+    """Raise ``UnsupportedSystemError`` on a system that nobody has written fedrec for."""
     if sys.platform not in SUPPORTED:
         raise UnsupportedSystemError(
-            f"fedrec runs on Linux and macOS, not on '{sys.platform}': a privacy ledger needs their file "
-            "locks. On Windows, run it in WSL 2 or in a Linux container"
+            f"fedrec runs on Linux and macOS, and a merchant's part on Windows, not on '{sys.platform}'"
+        )
+
+
+def require_system_for(command: str) -> None:
+    """Check that a command of the command line runs here.
+
+    Args:
+        command: its first word.
+
+    Raises:
+        UnsupportedSystemError: it doesn't.
+    """
+    require_supported_system()
+    if sys.platform == "win32" and command in POSIX_COMMANDS:
+        raise UnsupportedSystemError(
+            f"'fedrec {command}' runs on Linux and macOS, not on Windows: run it in WSL 2 or in a container"
         )

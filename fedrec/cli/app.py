@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final
 import click
 import typer
 
-from fedrec._internal.systems import require_supported_system
+from fedrec._internal.systems import require_system_for
 from fedrec.cli.console import run_reporting_errors, sigterm_interrupts
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.streams import accept_any_text
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    require_supported_system()
+    require_system_for(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
     command = typer.main.get_command(app)
     if _COMPLETING in os.environ:
         # A shell asks for what may come next: Typer answers and ends the program.

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
+from fedrec._internal.files import OPEN_FLAGS
 from fedrec._internal.text import one_line
 
 LogFormat = Literal["text", "json"]
@@ -84,10 +85,8 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
     """A rotating file that only its owner can read, also after rotation."""
 
     def _open(self) -> TextIOWrapper:
-        descriptor = os.open(
-            self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _PRIVATE
-        )
-        os.fchmod(descriptor, _PRIVATE)
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | OPEN_FLAGS, _PRIVATE)
+        Path(self.baseFilename).chmod(_PRIVATE)
         return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 

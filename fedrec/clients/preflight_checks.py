@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -236,7 +237,8 @@ class _Checks:
 
     def keys(self) -> str:
         for path in (self._home.folder / "identity.key", self._home.node_key_file):
-            if path.exists() and path.stat().st_mode & 0o077:
+            # Windows' modes say nothing of other users.
+            if sys.platform != "win32" and path.exists() and path.stat().st_mode & 0o077:
                 raise ConfigError(f"{path.name} can be read by others: run 'chmod 600' on it")
         self._home.identity()
         self._home.node_key()

@@ -11,7 +11,7 @@ from typing import get_args
 
 from flwr.app import RecordDict
 
-from fedrec._internal.files import sync_folder
+from fedrec._internal.files import OPEN_FLAGS, sync_folder
 from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import verify
 from fedrec.protocol.schema import sha256_hex
@@ -116,9 +116,10 @@ class RequestGate:
     def _write(self, taken: dict[str, tuple[int, bytes]], *, synced: bool) -> None:
         packed = self._key + b"".join(_TAKEN.pack(*taken[kind]) for kind in _KINDS)
         is_new = not self._path.exists()
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600)
         try:
-            os.pwrite(descriptor, packed.ljust(_SLOT_BYTES, b"\0"), self._slot * _SLOT_BYTES)
+            os.lseek(descriptor, self._slot * _SLOT_BYTES, os.SEEK_SET)
+            os.write(descriptor, packed.ljust(_SLOT_BYTES, b"\0"))
             if synced:
                 os.fsync(descriptor)
         finally:

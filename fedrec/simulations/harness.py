@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 from flwr.app import Context, RecordDict
 
 from fedrec._internal import number_format
-from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
 from fedrec._internal.text import counted
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
@@ -167,7 +166,7 @@ def carry_out(
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:
         with interrupts.allowed():
             run = _prepared(make)
-        opened.callback(os.close, _lock(run))
+        opened.callback(_lock(run).close)
         run.training.set_status("running")
         session = run.session()
         progress = _Progress(earlier_seconds=sum(line.record.seconds for line in session.lines))
@@ -208,8 +207,8 @@ def _prepared(make: Callable[[], SimulationRun]) -> SimulationRun:
         ) from None
 
 
-def _lock(run: SimulationRun) -> int:
-    """Lock the run for this process; return the descriptor that releases the lock when it is closed."""
+def _lock(run: SimulationRun) -> HeldLock:
+    """Lock the run for this process."""
     try:
         return take_lock(run.home.folder / LOCK_FILE)
     except LockedElsewhereError:

@@ -5,7 +5,6 @@ Photos and model inputs are read once for all runs that take the same. Each run 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
 from fedrec._internal.text import counted
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError
 from fedrec.observability.progress import Stage, Tell, message
@@ -130,7 +129,7 @@ def resume_sweep(folder: Path, *, changed: Mapping[str, object], tell: Tell) -> 
 def _carry_out_all(folder: Path, opened: Callable[[Path], SimulationRun], *, tell: Tell) -> SweepResult:
     runs = runs_of_sweep(folder)
     failed: list[tuple[Path, FedrecError]] = []
-    descriptor = _lock(folder)
+    lock = _lock(folder)
     try:
         with KeptInputs() as inputs:
             for number, run in enumerate(runs, start=1):
@@ -150,10 +149,10 @@ def _carry_out_all(folder: Path, opened: Callable[[Path], SimulationRun], *, tel
         tell(Stage("runs", len(runs), len(runs)))
         return _result(folder, failed, runs=len(runs))
     finally:
-        os.close(descriptor)
+        lock.close()
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path) -> HeldLock:
     try:
         return take_lock(folder / _LOCK_FILE)
     except LockedElsewhereError:

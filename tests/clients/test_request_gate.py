@@ -371,7 +371,7 @@ def test_each_server_has_a_counter_of_its_own(tmp_path: Path) -> None:
     # What could not be written was not taken.
     later = signers[0].sign(pack(bodies[0]), kind="query.close", training_id="ab" * 32, recipient="m0")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("os.pwrite", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+        patch.setattr("os.write", lambda *_: (_ for _ in ()).throw(OSError("disk")))
         again.check(later, kind="query.close")
     assert again._taken["query.close"][0] < counter(later)
     again.check(later, kind="query.close")

@@ -356,7 +356,7 @@ def test_what_is_no_run_or_another_s_or_of_other_data_is_not_resumed(
         with pytest.raises(ConfigError, match="another process is at this run"):
             resume(folder)
     finally:
-        os.close(lock)
+        lock.close()
     other = tmp_path / "photos"
     shutil.copytree(photos, other)
     (other / "train" / "merchant-01").rename(other / "train" / "somebody")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
+from fedrec._internal.files import OPEN_FLAGS
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.ledger_entries import SELECT, Row
@@ -56,7 +57,7 @@ class LedgerFile:
     def create(self, first: Row) -> None:
         """Create the file (mode 0600) with its first entry, in one transaction; the file must not exist."""
         # Created before SQLite opens it, so that other users can never read it.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600))
         self._on_event("file made")
         connection = self._connect()
         connection.execute("BEGIN IMMEDIATE")
@@ -151,15 +152,13 @@ class LedgerFile:
     def close(self) -> None:
         """Close the database and release the lock; closing twice is harmless."""
         self.close_database()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
 
 IN_USE = "ledger: {} is in use by another process; stop that one first."
 
 
-def _take_lock(path: Path) -> int:
+def _take_lock(path: Path) -> HeldLock:
     try:
         return take_lock(Path(f"{path}.lock"))
     except OSError as error:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,9 +60,14 @@ def _array_stream(values: UInt64Array) -> bytes:
 
 
 def _load(target: Any, stream: bytes, *before: Any) -> None:
-    """Call ``target.load(*before, path)`` on a stream in memory: no key material is written to disk."""
+    """Call ``target.load(*before, path)`` on a stream.
+
+    On Linux it is in memory: no key material is written to disk. SEAL can read from a path alone, so that
+    elsewhere it is in a temporary file of this user for a moment.
+    """
     if not hasattr(os, "memfd_create"):
-        raise AggregationError("encrypted aggregation needs Linux (memfd_create); run fedrec on Linux")
+        _load_from_file(target, stream, *before)
+        return
     descriptor = os.memfd_create("fedrec", os.MFD_CLOEXEC)
     try:
         written = 0
@@ -69,6 +76,19 @@ def _load(target: Any, stream: bytes, *before: Any) -> None:
         target.load(*before, f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
+
+
+def _load_from_file(target: Any, stream: bytes, *before: Any) -> None:
+    descriptor, name = tempfile.mkstemp(prefix="fedrec-")  # mode 0600, without Windows' change of line ends
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(stream)
+        target.load(*before, name)
+        with path.open("r+b") as file:
+            file.write(bytes(len(stream)))
+    finally:
+        path.unlink()
 
 
 def _slow_read(holder: Any) -> UInt64Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedrec._internal.file_locks import LockedElsewhereError, take_lock
+from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.catalogue.schema import create_database, open_database
 
@@ -70,7 +69,7 @@ class Catalogue:
             raise ConfigError(f"{folder} holds no catalogue: make one with 'fedrec catalogue import'")
         self.folder = folder
         self._mutex = threading.RLock()
-        self._lock = _take_lock(folder) if write else -1
+        self._lock = _take_lock(folder) if write else None
         try:
             self._connection = open_database(folder / "catalogue.sqlite")
         except BaseException:
@@ -100,7 +99,7 @@ class Catalogue:
                 fresh = {"catalogue": secrets.token_hex(8), "content": secrets.token_hex(8)}
                 create_database(folder / "catalogue.sqlite", {**fresh, **model.settings()})
         finally:
-            os.close(lock)
+            lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,9 +116,9 @@ class Catalogue:
         self._release()
 
     def _release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @property
     def identifier(self) -> str:
@@ -229,7 +228,7 @@ class Catalogue:
             ConfigError: the catalogue isn't open for writing.
             DataError: the file is damaged, or was locked for too long.
         """
-        if self._lock < 0:
+        if self._lock is None:
             raise ConfigError(f"{self.folder} is open for reading only")
         with self._mutex, self._reporting():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -252,7 +251,7 @@ class Catalogue:
             raise DataError(f"{self.folder}: the catalogue can't be used ({error})") from error
 
 
-def _take_lock(folder: Path) -> int:
+def _take_lock(folder: Path) -> HeldLock:
     try:
         return take_lock(folder / "catalogue.lock")
     except LockedElsewhereError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import struct
 import zlib
 from contextlib import suppress
@@ -83,7 +82,7 @@ def save_index(path: Path, index: LocalIndex, origin: Origin) -> None:
                 for part in body:
                     file.write(part)
         finally:
-            os.close(lock)
+            lock.close()
 
 
 def load_index(path: Path, origin: Origin) -> tuple[LocalIndex, bool] | None:

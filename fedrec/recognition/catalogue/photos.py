@@ -12,6 +12,7 @@ from typing import Final
 
 from PIL import Image
 
+from fedrec._internal.files import OPEN_FLAGS
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.decoding import decode
 
@@ -54,7 +55,7 @@ def read_file(path: Path) -> bytes:
     """
     try:
         # Not blocking: a pipe would wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | OPEN_FLAGS)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise DataError("is not a regular file")

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from fedrec._internal.files import sync_folder
+from fedrec._internal.files import OPEN_FLAGS, sync_folder
 from fedrec.errors import DataError
 
 _VERSION: Final = 1
@@ -51,7 +51,7 @@ def create_database(path: Path, settings: dict[str, str]) -> None:
     scratch = path.with_name(f"{path.name}.new")
     scratch.unlink(missing_ok=True)
     # Created before SQLite opens it, so that other users can never read it.
-    os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600))
     with closing(_connect(scratch)) as connection:
         # A vector of 1,280 values takes 2,560 bytes: three fit a page.
         connection.execute("PRAGMA page_size = 8192")
