@@ -76,9 +76,10 @@ def _alarms(rows: Sequence[Row]) -> Iterator[Block]:
 def _table(rows: Sequence[Row]) -> Table:
     columns = named_figures(
         "Setting", "Accuracy", "Macro F1", "Epsilon", "If aggregation were broken", "Rounds",
-        "A merchant sent", "and received", "Time",
+        "A merchant sent in all", "and received in all", "Time in all",
     )  # fmt: skip
-    return Table(columns, tuple(_cells(number, row) for number, row in enumerate(rows, start=1)))
+    cells = tuple(_cells(number, row) for number, row in enumerate(rows, start=1))
+    return Table(columns, cells, stacks=True)
 
 
 def _cells(number: int, row: Row) -> tuple[Cell, ...]:
@@ -122,4 +123,4 @@ def _baselines(comparison: Comparison) -> Facts:
 
 def _folders(rows: Sequence[Row]) -> Table:
     lines = tuple((row.label, folder) for row in rows for folder in row.folders)
-    return Table((Column("Setting"), Column("Folder")), lines)
+    return Table((Column("Setting"), Column("Folder")), lines, stacks=True)
