@@ -180,7 +180,7 @@ class MerchantStore:
         return StoredTraining(plan=plan, secrets=secrets, seeded=bool(seeded), closed=bool(closed))
 
     def put_fixed_set(self, training_id: str, fixed: FixedSet) -> FixedSet:
-        """Store the fixed set of a training, unless one was stored before.
+        """Store the fixed set of a training, unless one was stored before of a folder that could be read.
 
         Args:
             training_id: the training.
@@ -191,7 +191,9 @@ class MerchantStore:
 
         """
         self._db.execute(
-            "INSERT OR IGNORE INTO fixed_set VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO fixed_set VALUES (?, ?, ?, ?, ?) ON CONFLICT (training_id) DO UPDATE SET"
+            " tags = excluded.tags, held = excluded.held, version = excluded.version, told = excluded.told"
+            " WHERE version = ''",
             (training_id, pack_tags(fixed.tags), pack_tags(fixed.held), fixed.version, fixed.photo_summary),
         )
         return self.fixed_set(training_id) or fixed

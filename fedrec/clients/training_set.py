@@ -78,7 +78,7 @@ class TrainingSets:
         self._failures = DeduplicatedLog(_log)
 
     def fix(self, plan: TrainingPlan, *, policy: MerchantPolicy) -> FixedSet:
-        """Fix the set of a training, once: the records in the folder that plan and policy allow.
+        """Fix the set of a training, once it can be read: the records that plan and policy allow.
 
         Args:
             plan: the training's plan.
@@ -89,9 +89,13 @@ class TrainingSets:
 
         """
         found = self._store.fixed_set(plan.training_id)
-        if found is not None:
+        # A folder that could not be read at the join, such as a disk that wasn't mounted, is read as soon as
+        # it can be. A policy that refuses changes would take that for one.
+        if found is not None and (found.version or policy.changed_data == "refuse"):
             return found
         loaded = self._load(plan)
+        if loaded is None and found is not None:
+            return found
         if loaded is None:
             counts = PhotoCounts(unit=plan.unit, problem=self._problem)
             fixed = FixedSet(tags=frozenset(), held=frozenset(), version="", photo_summary="")

@@ -524,6 +524,26 @@ def test_a_folder_that_is_away_for_a_while_is_said_once_and_used_when_it_is_back
     assert counts is not None and (counts.problem, counts.used) == ("", 4)
 
 
+def test_a_folder_that_is_away_at_the_join_is_used_once_it_is_back_and_fixed_then(
+    tmp_path: Path, shop_plan: Callable[[], TrainingPlan]
+) -> None:
+    """Otherwise a whole training would be charged for noise alone, for want of a disk mounted late."""
+    shop, plan = Shop(tmp_path / "home", tmp_path / "photos"), shop_plan()
+    assert [shop.labels(plan) for _ in range(2)] == [[], []] and shop.fix(plan).version == ""
+    a_shop(shop.folder)
+    shop.reopen()
+    assert shop.labels(plan) == ["hat", "mug", "mug", "sock"]
+    fixed = shop.fix(plan)
+    picture(shop.folder / "mug" / "9.png", 200)
+    shop.reopen()
+    assert shop.labels(plan) == ["hat", "mug", "mug", "sock"] and shop.fix(plan) == fixed
+    # By a policy that refuses changes, an auditor would take it for one.
+    strict = Shop(tmp_path / "strict", tmp_path / "away", changed_data="refuse")
+    assert strict.fix(plan).version == ""
+    a_shop(strict.folder)
+    assert strict.labels(plan) == []
+
+
 def test_a_restarted_daemon_loads_its_open_training_s_own_records_before_it_connects(
     home: MerchantHome, shop_plan: Callable[[], TrainingPlan]
 ) -> None:
