@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -60,6 +62,29 @@ def test_a_witness_opens_one_set_of_a_round_across_restarts(tmp_path: Path) -> N
         cohort.watchers["w0"].unmask(request, blobs)
     with pytest.raises(RefusedError, match="closed"):
         cohort.watchers["w0"].join(JoinRequest(plan=plan))
+
+
+def test_two_processes_of_one_witness_open_one_set(tmp_path: Path) -> None:
+    """A daemon that was started twice, or a copy beside it with the same files."""
+    cohort = Cohort(tmp_path, witnesses=5)
+    request, blobs = caught(cohort, cohort.plan(rounds=1))["w0"]
+    with ThreadPoolExecutor(2) as pool:
+        tries = [
+            pool.submit(opened_by, cohort, keep(request, blobs, chosen)) for chosen in ([0, 1, 2], [1, 2, 3])
+        ]
+        outcomes = [attempt.result() for attempt in tries]
+    assert sorted(outcomes) == [False, True]
+
+
+def opened_by(cohort: Cohort, asked: tuple[UnmaskRequest, dict[str, bytes]]) -> bool:
+    """Whether another process of the witness, here a thread of its own, answers."""
+    witness = cohort.start_witness("w0")
+    try:
+        return bool(witness.unmask(*asked)[1])
+    except (RefusedError, sqlite3.OperationalError):
+        return False
+    finally:
+        witness.close()
 
 
 def test_a_witness_that_is_killed_after_its_mark_answers_nothing_in_that_round(tmp_path: Path) -> None:
