@@ -139,7 +139,8 @@ class Sittings:
 
     def asked(self, kind: str) -> list[str]:
         """Whom the server asked for something so far, one name a request."""
-        return [f"m{m.metadata.dst_node_id - 1}" for m in self.requests if m.metadata.message_type == kind]
+        names = self.cohort.parties
+        return [names[m.metadata.dst_node_id - 1] for m in self.requests if m.metadata.message_type == kind]
 
 
 @pytest.fixture
@@ -238,6 +239,28 @@ def test_all_uploads_end_the_window_early(tmp_path: Path, made: list[np.ndarray]
     (record,) = sittings.records
     assert record.opened and record.seconds < 1
     assert sittings.asked("query.close") == ["m0", "m1", "m2"]
+
+
+def test_witnesses_open_the_sum_of_merchants_that_came_once(tmp_path: Path, made: list[np.ndarray]) -> None:
+    """Three merchants, each there for its upload alone; five witnesses and one merchant give the answers."""
+    sittings = Sittings(*campaign(tmp_path, witnesses=5, upload_window=WINDOW))
+    assert (len(sittings.plan.committee), sittings.plan.threshold) == (8, 6)
+    witnesses = range(3, 8)
+    sittings.sit(*witnesses)
+    # A witness joins to bring its key, and is never asked for an upload.
+    for merchant in range(3):
+        sittings.sit(merchant, merchant + 3)
+    sittings.sit(0, 1, 2, 7)
+    assert sorted(sittings.asked("train")) == ["m0", "m1", "m2"]
+    assert sittings.files.stored("answer") or sittings.sums
+    for member in (*witnesses, 0):
+        sittings.sit(member)
+    np.testing.assert_array_equal(opened(sittings), np.sum(made, axis=0))
+    record = sittings.records[0]
+    assert record.opened and record.merchants == ("m0", "m1", "m2") and record.dropouts == 0
+    assert set(sittings.asked("query.unmask")) <= set(sittings.plan.committee)
+    book = sittings.cohort.folder / "receipts.sqlite"
+    assert set(rounds_with_receipt(book, training_id=sittings.plan.training_id)) == {"m0", "m1", "m2"}
 
 
 @pytest.mark.parametrize("scheme", ["none", "ckks"])

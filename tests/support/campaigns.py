@@ -21,9 +21,11 @@ def head(plan: TrainingPlan | None = None) -> DiscriminantHead:
     return DiscriminantHead(classes=CLASSES, dimension=FEATURES)
 
 
-def campaign(folder: Path, *, size: int = 3, **changes: Any) -> tuple[Cohort, TrainingPlan]:
+def campaign(
+    folder: Path, *, size: int = 3, witnesses: int = 0, **changes: Any
+) -> tuple[Cohort, TrainingPlan]:
     """A cohort whose merchants build the discriminant, and a plan of its one round."""
-    cohort = Cohort(folder, size=size)
+    cohort = Cohort(folder, size=size, witnesses=witnesses)
     for merchant in cohort.merchants.values():
         change_means(merchant, build_model=head)
     plan = cohort.plan(
