@@ -6,6 +6,7 @@ therefore changes nothing for the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,9 @@ from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
 from fedrec.vision.listing.split_names import SPLITS, Split, split_of
 
-NOT_UNDERSTOOD: Final = "in a folder that is neither training, validation nor test"
+NOT_UNDERSTOOD: Final = "in a folder that is no split and holds no classes that are used"
+_BESIDE: Final = re.compile(r"annotations?|labels?|metadata|meta", re.IGNORECASE)
+"""Folders that data sets have beside their photos."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,20 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
         The arrangement.
 
     Raises:
-        DataError: there are folders for validation or test, but none for training.
+        DataError: there are folders for validation or test, but none for training, or splits in merchants'.
     """
     passed: list[Folder] = []
+    beside: list[Folder] = []
     notes: list[str] = []
     base = root
     while not _are_splits(base, least=least, one_merchant=one_merchant, text_of=text_of):
         if not _is_wrapped(base, least=least):
-            return Arrangement({"train": (base,)}, (), tuple(passed), tuple(notes))
+            if not one_merchant:
+                _check_splits_of_merchants(base, least=least, text_of=text_of)
+            return Arrangement({"train": (base,)}, tuple(beside), tuple(passed), tuple(notes))
         passed.append(base)
-        base = base.folders[0]
+        beside += [folder for folder in base.folders if folder not in _main(base)]
+        (base,) = _main(base)
         notes.append(f"the folder {text_of(base)} holds all the others, and is taken for the data's folder")
     passed.append(base)
     found: dict[Split, list[Folder]] = {}
@@ -87,14 +94,32 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
         for folder in found.get(split, ()):
             top = _unwrapped(folder, least=least, passed=passed) if one_merchant else folder
             splits[split] = (*splits.get(split, ()), top)
-    return Arrangement(splits, tuple(others), tuple(passed), tuple(notes))
+    return Arrangement(splits, (*beside, *others), tuple(passed), tuple(notes))
+
+
+def _main(base: Folder) -> list[Folder]:
+    return [folder for folder in base.folders if not _BESIDE.fullmatch(folder.path.name)]
+
+
+def _check_splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder], str]) -> None:
+    """Raise ``DataError`` where merchants' folders hold the splits, which would mix their photos up."""
+    if base.folders and all(
+        any(split_of(text_of(inner)) == "train" and inner.height >= least for inner in folder.folders)
+        for folder in base.folders
+    ):
+        first = base.folders[0]
+        raise DataError(
+            f"{base.path}: {text_of(first)} and the others hold splits ({_names(first.folders, text_of)}): "
+            f"put the splits above the merchants, as in train/{text_of(first)}/CLASS"
+        )
 
 
 def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> bool:
     """Return whether the folders in ``base`` are splits, or too much like splits to be anything else."""
     named = [(folder, split_of(text_of(folder))) for folder in base.folders]
     high = {split: folder for folder, split in named if split is not None and folder.height >= least}
-    others = [folder for folder, split in named if split is None]
+    main = _main(base)
+    others = [folder for folder, split in named if split is None and folder in main]
     if not high:
         return False
     if not others:
@@ -111,9 +136,9 @@ def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callab
 
 def _is_wrapped(base: Folder, *, least: int) -> bool:
     """Return whether the only folder in ``base`` holds class folders, perhaps in another such folder."""
-    if len(base.folders) != 1:
+    if len(_main(base)) != 1:
         return False
-    inner = base.folders[0]
+    (inner,) = _main(base)
     while len(inner.folders) == 1:
         inner = inner.folders[0]
     # The only folder of a shop that sells hats alone is a class, even with a folder in it.
@@ -124,7 +149,7 @@ def _unwrapped(folder: Folder, *, least: int, passed: list[Folder]) -> Folder:
     # Where there are merchants, a single folder in a split is one.
     while _is_wrapped(folder, least=least):
         passed.append(folder)
-        folder = folder.folders[0]
+        (folder,) = _main(folder)
     return folder
 
 

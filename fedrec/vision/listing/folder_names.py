@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedrec._internal.text import counted, listed
 from fedrec.errors import DataError
-from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, raw_name
+from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, meant_by, raw_name
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def folder_names(names: Iterable[str], *, encoding: str | None = None) -> Folder
     Raises:
         DataError: a name isn't in the given encoding.
     """
+    names = tuple(names)
     raws = {name: raw for name in names if (raw := raw_name(name)) is not None}
-    if not raws:
-        return FolderNames()
+    notes = _garbled(name for name in names if name not in raws)
     if encoding is not None:
         texts = {name: _decoded(raw, encoding) for name, raw in raws.items()}
-        return FolderNames(texts, (f"{counted(len(raws), 'folder name')} read as {encoding}",))
+        said = [f"{counted(len(raws), 'name')} read as {encoding}"] if raws else []
+        return FolderNames(texts, (*said, *notes))
     found = decode_all(raws.values())
-    notes = []
     for used, count in Counter(found.encodings.values()).most_common():
         examples = sorted(text for raw, text in found.texts.items() if found.encodings[raw] == used)
         notes.append(
@@ -74,6 +74,13 @@ def folder_names(names: Iterable[str], *, encoding: str | None = None) -> Folder
             f"{SHOWN_AS[used]}: {listed(examples, most=5)}; if that is wrong, give --names-encoding"
         )
     return FolderNames({name: found.texts[raw] for name, raw in raws.items()}, tuple(notes))
+
+
+def _garbled(names: Iterable[str]) -> list[str]:
+    """Say which names were made unreadable by another program; they stay as they are."""
+    meant = {name: text for name in sorted(set(names)) if (text := meant_by(name)) is not None}
+    shown = [f"{name} may be {text}" for name, text in meant.items()]
+    return [f"names look garbled, and are used as they are: {listed(shown, most=5)}"] if meant else []
 
 
 def _decoded(raw: bytes, encoding: str) -> str:

@@ -231,3 +231,31 @@ _SCORES: Final[Mapping[str, Callable[[str, str], float]]] = {
     "euc_kr": _by_pairs(_euc_kr),
     "cp1251": _cyrillic,
 }
+
+
+def meant_by(name: str) -> str | None:
+    """Return what a garbled name may have been before a program decoded it wrongly; None for others.
+
+    Programs that unpack archives take names for CP437 or Latin-1 where they aren't told: the names are then
+    in UTF-8, and distinct, but nobody can read them.
+
+    Args:
+        name: a name in UTF-8.
+    """
+    for wrong in ("cp437", "latin-1", "cp1252"):
+        try:
+            raw = name.encode(wrong)
+        except UnicodeEncodeError:
+            continue
+        if raw.isascii():
+            return None
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            found = decode_all([raw])
+        drawn = any("\u2500" <= sign <= "\u259f" for sign in name)
+        # Short names may be French or German; these encodings have two bytes a character.
+        foreign = found.encodings[raw] in ("gbk", "cp932", "big5") and sum(sign > 127 for sign in raw) > 3
+        if found.encodings[raw] != "latin-1" and (drawn or (wrong != "cp437" and foreign)):
+            return found.texts[raw]
+    return None

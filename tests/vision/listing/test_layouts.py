@@ -139,3 +139,19 @@ def test_the_layout_follows_from_folders_alone(tmp_path: Path) -> None:
     for photo in (tmp_path / "test").rglob("*.png"):
         photo.unlink()
     assert open_folder(tmp_path, one_merchant=True).train.records == before
+
+
+def test_splits_below_merchants_are_refused_with_the_layout_that_works(tmp_path: Path) -> None:
+    for merchant in ("m1", "m2"):
+        for split in ("Train", "Val"):
+            classes(tmp_path / merchant / split, "hat", "mug")
+    with pytest.raises(DataError, match=r"hold splits \(Train, Val\).*as in train/m1/CLASS"):
+        open_folder(tmp_path)
+
+
+def test_annotations_beside_the_photos_end_nothing(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        classes(tmp_path / "images" / split, "hat", "mug")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "all.json").write_text("{}")
+    assert counts(tmp_path) == {"train": {"hat": 2, "mug": 2}, "test": {"hat": 2, "mug": 2}}

@@ -12,7 +12,7 @@ from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inspection import inspect
-from fedrec.vision.listing.legacy_text import checked_encoding, decode_all
+from fedrec.vision.listing.legacy_text import checked_encoding, decode_all, meant_by
 from fedrec.vision.listing.photo_places import PhotoPlace
 from tests.support.pictures import picture
 
@@ -81,6 +81,16 @@ def test_classes_in_gbk_stay_as_many_and_the_guess_is_said(tmp_path: Path) -> No
     # The same name in UTF-8 is the same class.
     picture(root / "杯子" / "third.png", 200)
     assert inspect(root).splits[0].classes == dict.fromkeys(sorted(names), 2) | {"杯子": 3}
+
+
+@pytest.mark.parametrize("wrong", ["cp437", "latin-1"])
+def test_names_that_another_program_garbled_stay_apart_and_are_told(tmp_path: Path, wrong: str) -> None:
+    names = ["杯子", "裤子", "帽子", "鞋子"]
+    root = folder(tmp_path, *(name.encode("gbk").decode(wrong).encode("utf-8") for name in names))
+    found = inspect(root)
+    assert len(found.splits[0].classes) == 4
+    assert any("look garbled" in note and "may be 杯子" in note for note in found.notes)
+    assert [meant_by(name) for name in ("Größe", "ÄÖÜ", "été", "São Paulo", "杯子", "hat")] == [None] * 6
 
 
 def test_a_given_encoding_decides_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
