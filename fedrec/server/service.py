@@ -18,6 +18,7 @@ from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.guard import Sighting
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.observability.deduplicated_log import DeduplicatedLog
+from fedrec.observability.named_nodes import named_nodes
 from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
@@ -117,7 +118,8 @@ class Service:
             watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
             watch.start()
             try:
-                self._run_trainings()
+                with named_nodes(logging.getLogger("flwr"), self._known_nodes):
+                    self._run_trainings()
             finally:
                 self._over.set()
                 watch.join()
@@ -294,6 +296,10 @@ class Service:
         """Return which enrolled merchant is at which node, by the key that it shows to Flower."""
         keys = {flower_key(entry.node_key): entry.name for entry in self._home.enrolled()}
         return {node: keys[key] for key, node in self._host.nodes().items() if key in keys}
+
+    def _known_nodes(self) -> dict[int, str]:
+        """Return who was ever at which node, without a look at the roster's file."""
+        return {node: self._names[key] for key, node in self._host.nodes().items() if key in self._names}
 
     def _absent(self, plan: TrainingPlan, there: set[int]) -> list[str]:
         known = {self._names.get(key): node for key, node in self._host.nodes().items()}

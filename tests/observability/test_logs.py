@@ -30,6 +30,7 @@ from fedrec.clients.store_view import read_store
 from fedrec.errors import DataError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.deduplicated_log import DeduplicatedLog
+from fedrec.observability.named_nodes import NamedNodes, named_nodes
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.transport import unpack
@@ -206,3 +207,26 @@ def test_no_log_holds_a_key_or_a_certificate_as_text(tmp_path: Path, style: logs
     digest = hashlib.sha256("".join(public.splitlines()[1:-1]).encode()).hexdigest()
     assert f"refused [public key {digest[:16]}], and on" in shown
     assert "refused [ec private key left out], and on" in shown
+
+
+def test_flowers_own_lines_name_merchants_while_a_server_runs(caplog: pytest.LogCaptureFixture) -> None:
+    log, nodes = (
+        logging.getLogger("flwr"),
+        {15_274_918_223_301_122_734: "anna", 4_611_686_018_427_387_904: "bert"},
+    )
+    log.propagate = True
+    with named_nodes(log, lambda: nodes):
+        log.error("Invalid source node ID for Message: %s", 15_274_918_223_301_122_734)
+        log.error(
+            "nodes [4611686018427387904, 4611686018427387905] at 100% of 2026-11-29, object " + "12" * 20
+        )
+        log.error("Deactivated node_id=4611686018427387904")
+    log.error("node 4611686018427387904")
+    assert [record.msg for record in caplog.records] == [
+        "Invalid source node ID for Message: anna",
+        "nodes [bert, 4611686018427387905] at 100% of 2026-11-29, object " + "12" * 20,
+        "Deactivated node_id=bert",
+        "node 4611686018427387904",
+    ]
+    # What can't be formatted passes as it is.
+    assert NamedNodes(dict).filter(logging.LogRecord("flwr", 40, "", 1, "%d items", ("x",), None))
