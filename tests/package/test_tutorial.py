@@ -15,7 +15,7 @@ from tests.support.shown_commands import shown_commands, shown_files
 from tests.support.tutorial import PAGES, Reader
 
 PICTURES = DOCS / "pictures"
-ALIKE = 0.6
+ALIKE = 0.8
 """The least likeness of two pictures of one page: figures and curves differ from run to run."""
 
 needs_a_browser = pytest.mark.skipif(
