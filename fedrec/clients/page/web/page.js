@@ -5,12 +5,12 @@ import {
 } from "/base.js";
 import { TEXTS } from "/texts.js";
 
-const EVERY = 3000;
+const EVERY = 3000, PHOTOS_EVERY = 15000;
 const PAUSED = "the merchant has paused: it takes part in no new round until it resumes";
 const UNUSABLE = "the merchant's policy can't be used; its own log says why";
 const state = {
   language: "en", status: null, photos: null, chosen: null, shown: {}, failed: null, told: null, trying: null,
-  tried: null, timer: null, forgetting: null,
+  tried: null, timer: null, photosAt: 0, forgetting: null,
 };
 
 const texts = () => TEXTS[state.language];
@@ -316,7 +316,7 @@ async function readPhotos({ more = false } = {}) {
   try {
     const found = await (await ask(`/photos.json?${query}`)).json();
     found.photos = [...before, ...found.photos];
-    state.photos = found;
+    Object.assign(state, { photos: found, photosAt: Date.now() });
   } catch (error) {
     state.failed = error;
   }
@@ -327,6 +327,7 @@ async function followPhotos() {
   // A list that was made longer is read again only when the folder was, or when something was forgotten.
   const { photos, chosen } = state;
   if (photos && photos.photos.length > photos.step) return;
+  if (photos?.scan && !photos.reading && Date.now() < state.photosAt + PHOTOS_EVERY) return;
   if (at("sure").open || at("photos").contains(document.activeElement)) return;
   await readPhotos();
   if (chosen && !state.photos?.counts[chosen] && !state.photos?.total) await choose(null);
