@@ -89,4 +89,6 @@ def csv_reason(error: csv.Error) -> str:
         return "a field is far too long: is a quotation mark missing?"
     if "unexpected end" in text:
         return "a quotation mark is never closed"
+    if "new-line character" in text:
+        return "its lines end as old Mac programs end them: save it as CSV UTF-8"
     return f"this is no row of a CSV file ({one_line(text)})"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from fedrec._internal.text import counted, listed
+from fedrec._internal.text import counted, listed, one_line
 from fedrec.cli.console import stdout
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout
@@ -22,7 +23,7 @@ from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.synthetic import check_target, generate, write
 
-_SHOWN_SKIPS, _SHOWN_GROUPS = 20, 5
+_SHOWN_SKIPS, _SHOWN_GROUPS, _LONGEST_NOTE = 20, 5, 1000
 
 app = typer.Typer(
     help="Inspect a folder of photos, generate synthetic ones, or download a public data set.",
@@ -96,12 +97,15 @@ def _show(found: FolderSummary) -> None:
     for split in found.splits:
         table.add_column(split.name, justify="right")
     for label in found.splits[0].classes:
-        table.add_row(label, *(str(split.classes.get(label, 0)) for split in found.splits))
+        table.add_row(escape(one_line(label)), *(str(split.classes.get(label, 0)) for split in found.splits))
     table.add_row("all", *(str(split.photos) for split in found.splits), end_section=True)
     if found.splits[0].products:
         table.add_row("products", *(str(split.products) for split in found.splits), end_section=True)
     for name in found.splits[0].merchants:
-        table.add_row(f"merchant {name}", *(str(split.merchants.get(name, "")) for split in found.splits))
+        table.add_row(
+            f"merchant {escape(one_line(name))}",
+            *(str(split.merchants.get(name, "")) for split in found.splits),
+        )
     stdout.print(table)
     stdout.print(f"{found.duplicates_dropped} exact copies in train would be dropped")
     if found.splits[0].products:
@@ -125,7 +129,7 @@ def _show_account(found: FolderSummary) -> None:
         typer.echo(f"ignored {len(names)}, {reason}: {listed(names, most=_SHOWN_GROUPS)}")
     typer.echo(found.totals)
     for note in found.notes:
-        typer.echo(f"note    {note}")
+        typer.echo(f"note    {one_line(note, most=_LONGEST_NOTE)}")
     for warning in found.warnings:
         typer.echo(f"warning: {warning}")
 

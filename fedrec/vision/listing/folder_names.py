@@ -34,7 +34,7 @@ class FolderNames:
         return unicodedata.normalize("NFC", found)
 
     def shown(self, path: Path, root: Path) -> str:
-        """Join the texts of the names on the way to a path with slashes.
+        """Join the texts of the names on the way to a path with slashes; write what can't be seen as numbers.
 
         Args:
             path: a path below it.
@@ -43,7 +43,12 @@ class FolderNames:
         Returns:
             The text, relative to ``root``.
         """
-        return "/".join(self.text(part) for part in path.relative_to(root).parts)
+        joined = "/".join(self.text(part) for part in path.relative_to(root).parts)
+        if joined.isprintable():
+            return joined
+        return "".join(
+            sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in joined
+        )
 
 
 def folder_names(names: Iterable[str], *, encoding: str | None = None) -> FolderNames:

@@ -167,7 +167,8 @@ class _Reader:
         """List the rows by split."""
         said: dict[str, set[tuple[str, Split | None]]] = {}
         for row in rows:
-            said.setdefault(self._path(row), set()).add((self._text(row.label), _split(row)))
+            if row.label and _split(row) is not None:
+                said.setdefault(self._path(row), set()).add((self._text(row.label), _split(row)))
         first: dict[tuple[str, str, str], int] = {}
         pictures: dict[Split, list[Picture]] = {"train": []}
         unusable: dict[Split, list[Unusable]] = {}

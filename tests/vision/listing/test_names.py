@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec.cli.data import inspect as inspect_command
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inspection import inspect
@@ -129,3 +130,15 @@ def test_look_alikes_are_warned_of(tmp_path: Path) -> None:
     found = inspect(root)
     assert len(found.splits[0].classes) == 4
     assert found.look_alikes == (("Hat", "hat", "hat "),)
+
+
+def test_names_that_move_a_cursor_are_shown_as_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = folder(tmp_path, b"hat\x1b[2J", b"[/mug]", b"a\nb")
+    picture(root / "stray\n\x1b[2J.png", 5)
+    inspect_command(root)
+    shown = capsys.readouterr().out
+    assert (
+        "\x1b" not in shown and "[/mug]" in shown and "skipped stray\\n\\x1b[2J.png: not in a class" in shown
+    )

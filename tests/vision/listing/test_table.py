@@ -62,6 +62,7 @@ def test_every_row_is_accounted_for(photos: Path) -> None:
         "pics/text.png,hat,": "called a photo, but its content is none",
         "pics,hat,": "not a regular file",
         "pics/3.png,,": "names no class",
+        "pics/0.png,,train": "names no class",
         ",hat,": "names no photo",
         "pics/4.png,hat,sometime": "its split 'sometime' is not understood",
         "pics/5.png,hat": "has 2 columns, and the header 3",
