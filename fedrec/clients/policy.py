@@ -53,9 +53,9 @@ class MerchantPolicy(PolicyFile):
     """A merchant's rules; :mod:`fedrec.clients.policy_template` explains each of them.
 
     ``lifetime_epsilon`` at ``lifetime_delta`` caps all trainings together; the lifetime filter enforces it.
-    None, for no cap, is for simulations only: :meth:`load` requires both. The limits on a training's size may
-    be None, for no limit, in simulations only too. A merchant with a cap can't take part in a mode without
-    noise, even if ``modes`` allows it.
+    None, for no cap, is for simulations only: :meth:`load` requires both. In simulations alone the limits on
+    a training's size may be None, for no limit, and ``witness_keys`` may be, for all witnesses. A merchant
+    with a cap can't take part in a mode without noise, even if ``modes`` allows it.
     """
 
     lifetime_epsilon: Positive | None = None
@@ -73,7 +73,7 @@ class MerchantPolicy(PolicyFile):
     least_corrupt_members: Annotated[int, Field(ge=1, le=MAX_COMMITTEE)] = 1
     largest_seat_risk: Annotated[float, Field(ge=0, lt=1)] = 1e-8
     least_witnesses: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] = 0
-    witness_keys: frozenset[Hash] | None = None
+    witness_keys: frozenset[Hash] | None = frozenset()
     largest_steps: Size | None = 2000
     largest_parameters: Size | None = 30_000_000
     largest_image_size: Size | None = 320
@@ -131,6 +131,7 @@ class MerchantPolicy(PolicyFile):
             modes=frozenset(modes),
             schemes=frozenset(schemes),
             model_code=frozenset(model_code),
+            witness_keys=None,
             largest_training_epsilon=None,
             least_noise_multiplier=0.0,
             least_contributors=1,
@@ -199,7 +200,7 @@ class MerchantPolicy(PolicyFile):
             raise RefusedError(
                 f"policy 'witness_keys': {counted(len(keys) - named, 'witness', plural='witnesses')} of the "
                 f"plan aren't named, and it takes only {plan.corrupt_witnesses} to be corrupt: the operator "
-                "must raise corrupt_witnesses, or plan without them",
+                "must raise corrupt_witnesses or plan without them, or witness_keys name those that you know",
                 code="policy",
             )
 

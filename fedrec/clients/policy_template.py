@@ -65,8 +65,8 @@ largest_seat_risk = 1e-8
 
 # Witnesses are members of the committee without photos, such as an auditor or an association of merchants.
 # The fewest seats that witnesses must hold; and the witnesses that this merchant knows, by their signing
-# keys, which their owners tell by another channel than the operator. If any are named, only those count, and
-# a plan must take all others to be corrupt. If none are, every witness of the approved roster counts.
+# keys, which their owners tell by another channel than the operator. A plan must take all others to be
+# corrupt: whoever runs enough witnesses opens single updates without any merchant.
 least_witnesses = 0
 # witness_keys = ["<64 hexadecimal digits>"]
 

@@ -112,7 +112,7 @@ def test_a_deployment_ends_at_the_simulations_report(federation: Federation, sim
         json.loads((folder / "report.json").read_text("utf-8"))
         for folder in (federation.training(), simulated)
     )
-    for name in ("skipped", "ignored"):
+    for name in ("skipped", "ignored", "notes"):
         expected["data"][name] = deployed["data"][name]
     for report in (deployed, expected):
         report["warnings"], report["refusals"] = [], {}

@@ -62,6 +62,7 @@ def deployed_report(
             "skipped": [],
             "ignored": [],
             "folders": None,
+            "notes": [],
             "duplicates_dropped": None,
             "near_duplicates": None,
             "evaluation_copies_dropped": None,

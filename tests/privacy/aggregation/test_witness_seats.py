@@ -260,7 +260,11 @@ def test_a_merchant_demands_seats_for_witnesses_that_it_names(tmp_path: Path) ->
     # All strangers, and a plan that withstands them all.
     strict = witnessed(cohort, threshold=8, corrupt_members=6, corrupt_witnesses=5)
     check_plan(strict)
-    MerchantPolicy(largest_training_epsilon=None, witness_keys=frozenset()).check(strict)
+    MerchantPolicy(largest_training_epsilon=None).check(strict)
+    # A policy file that names nobody relies on nobody: a server could run all of the witnesses.
+    for rules in (MerchantPolicy(), MerchantPolicy.parse("lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n")):
+        with pytest.raises(RefusedError, match="policy 'witness_keys': 5 witnesses of the plan aren't named"):
+            rules.model_copy(update={"largest_training_epsilon": None}).check(plan)
     # Without a committee there is nobody to witness anything.
     clear = cohort.plan(scheme="none", committee=(), threshold=0)
     MerchantPolicy(schemes=frozenset({"none"}), least_witnesses=3).check(clear)
