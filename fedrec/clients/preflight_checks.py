@@ -32,6 +32,8 @@ from fedrec.vision.devices import pick_device
 from fedrec.vision.inspection import FolderSummary, inspect
 
 _SHOWN = 3
+_GROWN, _SMALL = 2, 100
+"""Growth after which a folder should be declared anew. A declared size below 100 is mostly noise."""
 _LOG_BYTES = 6 * 10 * 2**20
 """Size of a daemon's logs: the current file and five older ones."""
 _ENTRY_BYTES = 4096
@@ -184,7 +186,7 @@ class _Checks:
         view = read_store(self._home.store)
         if view.counted is None:
             return "nothing was charged yet, so there is nothing to compare"
-        _, entries = read_budget(self._home, None)
+        budget, entries = read_budget(self._home, None)
         plan = plan_of_last_charge(self._home, entries)
         if plan is None:
             raise _NotCheckedError("not compared: the plan of the last charge is no longer stored")
@@ -210,6 +212,11 @@ class _Checks:
             new += ", and left out: policy 'changed_data' is 'refuse', 'count_together' would include them"
         else:
             new += ", and used from the next training on, which counts all of them together"
+        if len(splits.held) > _GROWN * max(budget.declared, _SMALL):
+            new += (
+                f"; that is more than {_GROWN} times the {budget.declared:,} that were declared: "
+                "'fedrec client recount' declares them anew, for a small charge"
+            )
         return new + (f"; {left}" if left else "")
 
     def device(self) -> str:

@@ -131,7 +131,7 @@ def test_classes_are_compared_with_those_of_the_training(
 
 
 def test_changed_photos_are_reported_before_the_next_training(
-    home: MerchantHome, photos: Path, tmp_path: Path
+    home: MerchantHome, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tuple(sorted(folder.name for folder in photos.iterdir()))
     plan = a_plan(tmp_path, classes=own, model="cnn")
@@ -159,6 +159,11 @@ def test_changed_photos_are_reported_before_the_next_training(
     )
     ok, text = findings(home)["changes"]
     assert ok and "1 record added" in text and "left out" in text and "count_together" in text
+    # Thirty photos are no growth of what is always taken for a hundred at least.
+    assert "recount" not in text
+    monkeypatch.setattr(preflight_checks, "_SMALL", 1)
+    monkeypatch.setattr(preflight_checks, "_GROWN", 0.01)
+    assert "'fedrec client recount'" in findings(home)["changes"][1]
     (photos / own[0] / "new.png").unlink()
     gone.write_bytes(kept)
     assert findings(home)["changes"] == (True, "the records are those of the last charge")

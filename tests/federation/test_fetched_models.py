@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from PIL import Image
 
 from fedrec.clients.merchant_files import private_pem
 from fedrec.clients.merchant_home import JOIN_FILE, MerchantHome
 from fedrec.clients.model_fetching import fetch_model
+from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.errors import (
     ConfigError,
     ConnectionLostError,
@@ -42,7 +45,7 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.statement_book import StatementBook
 from tests.support.bundles import tiny_graph, tiny_manifest
 from tests.support.cohort import Cohort
-from tests.support.daemons import public_pem
+from tests.support.daemons import eventually, public_pem
 
 MIB = 2**20
 
@@ -351,3 +354,19 @@ def test_what_the_server_signed_must_fit_the_plan_and_be_a_model(
     for rubbish in (b"\x00" * 1000, graph[:-7]):
         federation.offers(federation.manifest(rubbish).model_dump_json().encode(), rubbish)
         refused(federation, tmp_path, DataError, ".")
+
+
+def test_the_page_fetches_a_model_beside_its_requests_and_tries_it(federation: Federation) -> None:
+    trial = ModelTrial(federation.home)
+    trial.fetch(federation.plan.training_id)
+    eventually(lambda: trial.fetching.state != "running")
+    assert trial.fetching.state == "done", trial.fetching.detail
+    red = io.BytesIO()
+    Image.new("RGB", (60, 40), (250, 10, 5)).save(red, "PNG")
+    found = trial.recognise(federation.plan.training_id, red.getvalue())
+    assert found[0]["name"] == federation.plan.classes[0]
+    # A second request for it is answered from the folder.
+    asked = len(federation.asked)
+    trial.fetch(federation.plan.training_id)
+    eventually(lambda: trial.fetching.state == "done")
+    assert len(federation.asked) == asked
