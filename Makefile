@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install simulate dist test test-slow test-examples test-install lint types docs clean
+.PHONY: install simulate dist test test-flower test-slow test-examples test-install lint types docs clean
 
 install: $(STAMP)
 
@@ -23,6 +23,15 @@ dist: install
 # Some tests wait for processes and timers: a third worker keeps two cores busy.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+
+# The contract with Flower, and a deployment, on another version than the pinned one: the newest in the index, or
+# FLOWER='flwr==1.42.0'. It lies in a folder of its own, so that nothing that is installed changes.
+FLOWER ?= flwr
+test-flower: install
+	rm -rf build/flower
+	$(BIN)/python -m pip install --quiet --no-deps --target build/flower '$(FLOWER)'
+	PYTHONPATH=$(CURDIR)/build/flower $(BIN)/python -c 'import flwr; print("Flower", flwr.__version__)'
+	PYTHONPATH=$(CURDIR)/build/flower OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flower tests/federation/test_deployment.py
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
