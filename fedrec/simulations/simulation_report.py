@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.text import counted
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.events import MIN_DELTA
@@ -91,7 +93,7 @@ def data_section(source: Source) -> dict[str, Any]:
     return {
         "records": sum(len(share.indices) for share in source.shares),
         "skipped": [asdict(skip) for skip in source.skipped],
-        "ignored": [asdict(skip) for skip in source.account.unread],
+        "ignored": dict(Counter(skip.reason for skip in source.account.unread).most_common()),
         "folders": source.account.folders,
         "notes": list(source.account.notes),
         "duplicates_dropped": source.duplicates_dropped,
@@ -120,6 +122,12 @@ def data_problems(source: Source) -> list[str]:
         f"{name} takes no part: every photo of its folder is unusable or fell into an evaluation split."
         for name in source.absent
     ]
+    if source.skipped:
+        first = source.skipped[0]
+        problems.append(
+            f"{counted(len(source.skipped), 'photo is', plural='photos are')} not used, e.g. {first.name}: "
+            f"{first.reason}; data.skipped in report.json has all."
+        )
     if source.splits.validation is None:
         problems.append("the accuracy of rounds is not measured: no record fell into the validation split.")
     return problems

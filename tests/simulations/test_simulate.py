@@ -212,6 +212,11 @@ def test_a_broken_photo_is_named_and_a_copy_dropped(encrypted: Run) -> None:
     assert skipped["name"].startswith(f"train/{OWNERS[0]}/")
     assert skipped["name"].endswith("/broken.png")
     assert skipped["reason"]
+    assert any("1 photo is not used" in warning for warning in encrypted.report["warnings"])
+    assert (
+        encrypted.report["data"]["ignored"] == {"not a photo": 1}
+        and encrypted.report["data"]["folders"] > MERCHANTS
+    )
     assert encrypted.report["data"]["duplicates_dropped"] == 1
     assert encrypted.report["data"]["records"] == MERCHANTS * PHOTOS
 

@@ -5,7 +5,6 @@ Where a report holds something else in place of a table (null, ragged rows, othe
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,7 +156,7 @@ def settings(report: Mapping[str, Any]) -> list[Block]:
     run, data, privacy, scheme = (
         section(report, name) for name in ("run", "data", "privacy", "secure_aggregation")
     )
-    skipped, ignored = items(data, "skipped"), items(data, "ignored")
+    skipped, ignored = items(data, "skipped"), section(data, "ignored")
     left_out = None if data.get("duplicates_dropped") is None else len(skipped)
     unread = None if data.get("folders") is None else len(ignored)
     # A seed is a name, not an amount: no thousands separators.
@@ -231,10 +230,9 @@ def _skipped(files: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Bullets(tuple(lines), title="Skipped files")]
 
 
-def _account(ignored: Sequence[Mapping[str, Any]], notes: object) -> list[Block]:
+def _account(ignored: Mapping[str, Any], notes: object) -> list[Block]:
     """Say what else lay in the folder by the reason, and how names and folders were read."""
-    reasons = Counter(str(item.get("reason")) for item in ignored)
-    lines = [f"{number:,} ignored: {reason}" for reason, number in reasons.most_common(_SHOWN_SKIPPED)]
+    lines = [f"{number_format.count(number)} ignored: {reason}" for reason, number in ignored.items()]
     lines += [isolated(str(note)) for note in notes] if isinstance(notes, list) else []
     return [Bullets(tuple(lines), title="The folder")] if lines else []
 
