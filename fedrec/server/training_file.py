@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 import tomllib
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -121,7 +122,8 @@ def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[
         spec = model_registry.get(chosen_model(options.model, method=options.method))
         task = Task(
             spec=spec,
-            classes=tuple(sorted(options.classes)),
+            # As folders' names are read; a table's editor may write letters and accents apart.
+            classes=tuple(sorted(unicodedata.normalize("NFC", name) for name in options.classes)),
             shape=InputShape(
                 channels=options.channels, size=options.image_size or spec.image_size or _DEFAULT_SIZE
             ),

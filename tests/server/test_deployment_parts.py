@@ -464,8 +464,10 @@ def test_a_folder_to_evaluate_on_is_there_when_a_training_is_filed(tmp_path: Pat
     written["classes"] = ["hat", "mug", "Hat "]
     with pytest.raises(ConfigError, match="classes: 'Hat ', 'hat' look alike"):
         filed()
-    written["classes"] = ["a", "b"]
-    number = filed().number
+    written["classes"] = ["e\u0301te\u0301", "b"]
+    made = filed()
+    number = made.number
+    assert made.plan().classes == ("b", "été")
     for spelt in ("1", "0001"):
         assert find_training(tmp_path / "trainings", spelt).number == number
     for other in ("2", "one", "", "-1"):

@@ -18,6 +18,7 @@ _LINKED_LEVELS: Final = 5
 """Levels below a linked folder that can matter: wrapper, split, merchant, class, product."""
 
 HIDDEN: Final = "hidden"
+NOT_HERE: Final = "in the cloud, and not on this machine: open it once"
 SYSTEM: Final = "left by the operating system or a file server"
 THUMBNAILS: Final = "a folder of thumbnails"
 DEAD_LINK: Final = "a link that leads nowhere"
@@ -165,7 +166,7 @@ class _Walk:
             kind = _kind(entry)
             reason = _by_name(entry.name, folder=kind == "folder", top=len(chain) == 1)
             if reason is not None:
-                self.skip(entry, reason)
+                self.skip(entry, reason, photo=reason == NOT_HERE)
                 if kind == "folder" and not entry.is_symlink():
                     self._count_below(entry, reason, disk=chain[-1][0])
             elif kind == "file":
@@ -213,7 +214,7 @@ class _Walk:
             folder = waiting.pop()
             try:
                 # File servers show every older state of a whole disk in such folders, as disks of their own.
-                if folder.stat(follow_symlinks=False).st_dev != disk:
+                if _identity(folder.path)[0] != disk:
                     continue
                 entries = self.listed(Path(folder.path))
             except OSError:
@@ -241,7 +242,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 def _by_name(name: str, *, folder: bool, top: bool) -> str | None:
     """Return why an entry isn't read by its name alone; None if it is read."""
     if name.startswith("."):
-        return HIDDEN
+        return NOT_HERE if name.endswith(".icloud") and not folder else HIDDEN
     plain = unicodedata.normalize("NFKC", name).casefold()
     if not folder:
         return SYSTEM if _SYSTEM_FILES.fullmatch(plain) else None

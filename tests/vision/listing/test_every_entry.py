@@ -78,6 +78,7 @@ def test_everything_else_is_left_out_for_a_reason(tmp_path: Path) -> None:
     for folder in ("__MACOSX/hat", "lost+found", ".git/objects", "@eaDir", "hat/thumbs", "$RECYCLE.BIN"):
         picture(root / folder / "y.png", 9)
     (hat / "notes.txt").write_text("no photo")
+    (hat / ".IMG_1.jpg.icloud").write_bytes(b"bplist00")
     (hat / "page.jpg").write_text("<html>403</html>")
     (hat / "empty.jpg").touch()
     (hat / "empty").touch()
@@ -115,6 +116,7 @@ def test_everything_else_is_left_out_for_a_reason(tmp_path: Path) -> None:
     assert "archive" in why["hat/all.zip"] and "film" in why["hat/film.mp4"]
     # What its owner might miss stands apart from what is no photo.
     missed = {skip.name for skip in found.skipped}
+    assert why["hat/.IMG_1.jpg.icloud"] == folder_tree.NOT_HERE and "hat/.IMG_1.jpg.icloud" in missed
     assert {"hat/page.jpg", "hat/empty.jpg", "hat/all.zip", "stray.png", "hat/pipe.jpg"} <= missed
     assert not missed & {"hat/.DS_Store", "hat/notes.txt", "hat/empty", "hat/pipe", ".git/objects/y.png"}
 
