@@ -50,7 +50,7 @@ def test_a_witness_is_enrolled_beside_the_merchants_and_approves_who_it_opens_fo
     for secret in ("identity.key", "node.key"):
         assert stat.S_IMODE((home / secret).stat().st_mode) == 0o600
     assert {path.name for path in home.iterdir()} == {
-        "identity.key", "node.key", "policy.toml", "witness.toml", "enrolment.json",
+        "identity.key", "node.key", "policy.toml", "witness.toml", "enrolment.json", "openings.sqlite",
     }  # fmt: skip
     file = read_file(home / "enrolment.json", Enrolment)
     assert (file.statement.role, file.statement.unit, file.statement.size) == ("witness", None, None)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedrec.clients.unmasking import answer_as_member
+from fedrec.clients.witness.openings import Openings
 from fedrec.clients.witness.witness import Witness
 from fedrec.errors import AggregationError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation import dealing, degree, shamir
@@ -114,6 +115,9 @@ def test_a_witness_whose_record_of_openings_is_gone_or_old_opens_nothing(tmp_pat
     cohort.watchers["w0"].close()
     kept = (folder / "openings.sqlite").read_bytes()
     (folder / "openings.sqlite").unlink()
+    with pytest.raises(LedgerError, match=r"is gone: .*create another"):
+        cohort.start_witness("w0")
+    Openings.create(folder / "openings.sqlite")
     with pytest.raises(LedgerError, match="lacks round 1"):
         cohort.start_witness("w0")
     (folder / "openings.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))

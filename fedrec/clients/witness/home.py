@@ -14,6 +14,7 @@ from fedrec._internal.files import write_atomically, write_secret
 from fedrec.clients.identity_file import read_identity
 from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
 from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome
+from fedrec.clients.witness.openings import Openings
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.policy_template import TEMPLATE
 from fedrec.errors import ConfigError
@@ -51,6 +52,7 @@ class WitnessHome(PartyHome):
         folder.chmod(0o700)
         home = cls(folder)
         write_secret(home.identity_file, identity.private_bytes())
+        Openings.create(home.openings)
         return home
 
     @classmethod

@@ -7,38 +7,54 @@ that after a crash or a failure no other set of the round can be answered, and n
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import datetime, time
 from pathlib import Path
 
 from fedrec.errors import LedgerError, RefusedError
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS opening (
+CREATE TABLE opening (
     training_id TEXT NOT NULL, round_number INTEGER NOT NULL, request_hash TEXT NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (training_id, round_number)
 ) STRICT;
 """
+
+LOST = (
+    "without it this witness could open two sums of one round; delete the folder, create another with "
+    "'fedrec witness init', and have it enrolled in this one's place"
+)
+"""What a witness without its record must do."""
 
 
 class Openings:
     """One SQLite file, mode 0600, which only grows. Every write is durable when its method returns.
 
     Args:
-        path: the file; created if it doesn't exist.
+        path: the file that :meth:`create` made.
 
     Raises:
-        LedgerError: the file can't be read.
+        LedgerError: the file is gone, or can't be read.
 
     """
 
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Begin a record; nothing else does, so that a record that is lost isn't begun anew."""
+        path.touch(mode=0o600, exist_ok=False)
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("PRAGMA synchronous=EXTRA")
+            database.executescript(_SCHEMA)
+
     def __init__(self, path: Path) -> None:
-        path.touch(mode=0o600, exist_ok=True)
+        if not path.is_file():
+            raise LedgerError(f"the witness's record of openings {path} is gone: {LOST}")
         path.chmod(0o600)
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             # EXTRA also syncs the folder: a journal that reappears after a crash would undo a row.
             self._db.execute("PRAGMA synchronous=EXTRA")
-            self._db.executescript(_SCHEMA)
+            self._db.execute("SELECT count(*) FROM opening")
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"the witness's record of openings {path} can't be read: {error}") from None
 

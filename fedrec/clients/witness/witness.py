@@ -16,7 +16,7 @@ from fedrec.clients import unmasking
 from fedrec.clients.joining import check_terms, join_reply, make_secrets
 from fedrec.clients.request_gate import RequestGate
 from fedrec.clients.store import MerchantStore
-from fedrec.clients.witness.openings import Openings
+from fedrec.clients.witness.openings import LOST, Openings
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.errors import AggregationError, ConfigError, LedgerError, RefusedError
 from fedrec.privacy.derived_parameters import Derived, derive
@@ -80,7 +80,7 @@ class Witness:
             if kind == "answer" and not self.openings.has(training_id, round_number):
                 raise LedgerError(
                     f"the record of openings lacks round {round_number} of training {training_id[:16]}, "
-                    "whose answer the store has: restore the whole folder from one backup"
+                    f"whose answer the store has: {LOST}"
                 )
 
     def close(self) -> None:
