@@ -9,7 +9,7 @@ from fedrec._internal.text import one_line
 from fedrec.clients.event_hook import Event, EventHook, EventName
 from fedrec.clients.refusals import PAUSED
 from fedrec.clients.store import MerchantStore
-from fedrec.protocol.plan import TrainingPlan
+from fedrec.clients.store_view import readable_plan
 from fedrec.protocol.schema import MAX_REASON, sha256_hex
 
 _MOST_REMEMBERED: Final = 1000
@@ -62,13 +62,13 @@ class EventWatch:
         self._emit("decision-needed", plan, reason=one_line(reason, most=MAX_REASON))
 
     def _emit(self, name: EventName, raw: bytes | None, *, reason: str = "") -> None:
-        plan = None if raw is None else TrainingPlan.model_validate_json(raw)
+        plan = None if raw is None else readable_plan(raw)
         self._hook.emit(
             Event(
                 event=name,
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
                 merchant=self._merchant,
-                training_id="" if plan is None else plan.training_id,
+                training_id="" if raw is None else sha256_hex(raw),
                 model="" if plan is None else plan.model,
                 rounds=0 if plan is None else plan.rounds,
                 reason=reason,

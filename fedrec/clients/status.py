@@ -23,7 +23,7 @@ from fedrec.clients.status_types import (
     RefusedRequest,
     TrainingCharges,
 )
-from fedrec.clients.store_view import StoredRefusal, read_store
+from fedrec.clients.store_view import StoredRefusal, read_store, readable_plan
 from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.budget_rating import rate_budget, unit_in_words
@@ -217,10 +217,8 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     join = home.joined() if home.has_joined else None
 
     def summary(plan: bytes | None) -> PlanSummary | None:
-        if plan is None:
-            return None
-        found = TrainingPlan.model_validate_json(plan)
-        return summarise_plan(found, entries, lifetime_delta=budget.delta)
+        found = None if plan is None else readable_plan(plan)
+        return None if found is None else summarise_plan(found, entries, lifetime_delta=budget.delta)
 
     # The cost of a refused plan is of no use once the plan is joined.
     joined = {entry.charge.training_id for entry in charges(entries)}
@@ -241,7 +239,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     counts, photos = view.photo_counts, view.photo_summary
     if counts is not None:
         photos = photo_text(counts, changed_data=rule)
-    open_plan = None if view.open_plan is None else TrainingPlan.model_validate_json(view.open_plan)
+    open_plan = None if view.open_plan is None else readable_plan(view.open_plan)
     public = home.identity().public
     return MerchantStatus(
         merchant=home.settings().name,

@@ -17,6 +17,7 @@ from fedrec.clients.store_types import (
     read_photo_counts,
 )
 from fedrec.errors import LedgerError
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 
 
@@ -64,6 +65,14 @@ class StoreView:
     counted: CountedSet | None = None
     forgotten: int = 0
     sent: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+
+
+def readable_plan(raw: bytes) -> TrainingPlan | None:
+    """Return a stored plan; None if another version of this program stored it in another form."""
+    try:
+        return TrainingPlan.model_validate_json(raw)
+    except ValueError:
+        return None
 
 
 def read_store(path: Path) -> StoreView:

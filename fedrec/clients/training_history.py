@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 from fedrec.clients.status_types import Budget, NextRound, TrainingHistory
-from fedrec.clients.store_view import StoreView
+from fedrec.clients.store_view import StoreView, readable_plan
 from fedrec.errors import DataError
 from fedrec.privacy.accounting.ledger_entries import ChargeEntry, Entry, charges
 from fedrec.protocol.plan import TrainingPlan
@@ -40,24 +40,24 @@ def histories(
     still_open = None if view.open_plan is None else sha256_hex(view.open_plan)
     found = []
     for raw in reversed(view.plans):
-        plan, name = TrainingPlan.model_validate_json(raw), sha256_hex(raw)
+        plan, name = readable_plan(raw), sha256_hex(raw)
         mine, cost = charged.get(name, []), costs.get(name)
         sent = view.sent.get(name, {})
         folder = home / MODELS / name[:16]
         found.append(
             TrainingHistory(
                 training_id=name,
-                model=plan.model,
-                mode=plan.mode,
-                merchants=plan.cohort,
+                model=(cost.model if cost else "") if plan is None else plan.model,
+                mode="" if plan is None else plan.mode,
+                merchants=0 if plan is None else plan.cohort,
                 open=name == still_open,
-                rounds=plan.rounds,
+                rounds=len(mine) if plan is None else plan.rounds,
                 charged=len(mine),
                 lost=_lost(mine),
                 first_at=mine[0].created_at if mine else None,
                 last_at=mine[-1].created_at if mine else None,
                 epsilon=0.0 if cost is None else cost.epsilon,
-                delta=plan.delta,
+                delta=(cost.delta if cost else 0.0) if plan is None else plan.delta,
                 seeded=0 if cost is None else cost.seeded,
                 uploads=sent.get("upload", (0, 0))[0],
                 answers=sent.get("answer", (0, 0))[0],

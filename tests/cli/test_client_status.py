@@ -411,6 +411,20 @@ def test_status_tells_what_left_what_it_cost_and_what_comes_next(tmp_path: Path)
     assert histories(view, again, budget, home=home.folder)[0].lost == 2
 
 
+def test_a_plan_of_another_version_hides_nothing_else(home: MerchantHome, tmp_path: Path) -> None:
+    store = MerchantStore(home.store)
+    store.join("ab" * 32, plan=b"{}", seeded=False, make_secrets=TrainingSecrets)
+    store.note_refusal(kind="query.join", reason="policy 'models': no", plan=b'{"old": 1}')
+    store.close()
+    plan = a_plan(tmp_path)
+    join(home, plan)
+    charge(home, replace(CHARGE, training_id=plan.training_id))
+    found = read_status(home)
+    assert [each.model for each in found.history] == ["linear", ""]
+    assert [each.plan for each in found.refusals] == [None]
+    assert "history" in told(home, "status")
+
+
 def test_a_new_folder_has_a_status(tmp_path: Path, photos: Path) -> None:
     fresh = MerchantHome.create(tmp_path / "fresh", name=NAME, data=photos, units=30)
     text = told(fresh, "status")

@@ -18,7 +18,7 @@ from fedrec.clients.forgetting import forget_digests
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
-from fedrec.clients.store_view import StoredTags, read_tags
+from fedrec.clients.store_view import StoredTags, read_tags, readable_plan
 from fedrec.errors import ConfigError, DataError, FedrecError
 from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.datasets import open_folder
@@ -218,7 +218,7 @@ class PhotoView:
             stored = read_tags(self._home.store)
         except FedrecError:
             stored = StoredTags()
-        plan = None if stored.plan is None else TrainingPlan.model_validate_json(stored.plan)
+        plan = None if stored.plan is None else readable_plan(stored.plan)
         later = "waiting" if self._changed_data() == "count_together" else "refused"
         return [_state(photo, scan, stored, plan=plan, later=later) for photo in scan.photos]
 
