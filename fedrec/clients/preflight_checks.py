@@ -312,7 +312,7 @@ class _Checks:
 
         ahead = ask_clock(self._home.joined().address, ca=self._home.authority)
         if ahead is None:
-            raise _NotCheckedError("not compared: the server doesn't send its time")
+            raise _NotCheckedError("not compared: the server can't be asked, or doesn't send its time")
         fault = clock_fault(ahead)
         if fault is not None:
             raise ConfigError(fault)

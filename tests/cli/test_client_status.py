@@ -234,6 +234,23 @@ def test_a_spent_budget_is_reported(home: MerchantHome) -> None:
     assert not ok and "epsilon 10 is spent" in text
 
 
+def test_the_proxy_is_shown_and_a_faulty_one_is_the_fault(
+    home: MerchantHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    ok, text = findings(home, offline=False)["proxy"]
+    assert ok and "reached directly" in text
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    ok, text = findings(home, offline=False)["proxy"]
+    assert ok and text.endswith("through the proxy http://127.0.0.1:9 of HTTPS_PROXY")
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:secret@127.0.0.1:9")
+    found = findings(home, offline=False)
+    assert found["proxy"][0] is False and "isn't supported" in found["proxy"][1]
+    assert found["server"] == (None, "not checked: see proxy")
+    assert "secret" not in str(found)
+
+
 def test_a_running_daemon_is_no_false_alarm(home: MerchantHome, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(home, offline=False)
     assert found["server"][0] is False and "authority" in found["server"][1]
