@@ -151,11 +151,12 @@ class _Handlers:
 
     async def fetch(self, request: Request) -> Response:
         body = await _action(request, training=str)
-        await run_in_threadpool(self._models.fetch, self._training(body["training"]))
+        training = await run_in_threadpool(self._training, body["training"])
+        await run_in_threadpool(self._models.fetch, training)
         return JSONResponse({})
 
     async def recognise(self, request: Request) -> Response:
-        training = self._training(request.path_params["training"])
+        training = await run_in_threadpool(self._training, request.path_params["training"])
         async with self._receiver.received(request) as content:
             found = await run_in_threadpool(self._models.recognise, training, content)
         return JSONResponse({"classes": found})

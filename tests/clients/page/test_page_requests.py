@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -26,6 +27,7 @@ from fedrec.clients.page.running import TOKEN_FILE, page_token
 from fedrec.clients.page.status_reader import StatusReader
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import read_status
+from fedrec.clients.status_types import MerchantStatus
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.vision.datasets import decode, digest_of
@@ -292,6 +294,27 @@ def test_the_fetched_model_is_tried_on_a_photo(client: TestClient, made: ShopHom
     assert client.post(place, content=b"x", headers=huge).status_code == 413
     other = client.post(f"/models/{made.open.training_id}/try", content=red.getvalue(), headers=kind)
     assert other.status_code == 409 and "not fetched" in other.json()["detail"]
+
+
+def test_the_status_is_never_read_in_the_event_loop(
+    client: TestClient, made: ShopHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[bool] = []
+
+    def status(reader: StatusReader) -> MerchantStatus:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            reached.append(False)
+        else:
+            reached.append(True)
+        return read_status(made.home)
+
+    monkeypatch.setattr(StatusReader, "status", status)
+    assert client.get("/status.json").status_code == 200
+    assert client.post("/models/fetch", json={"training": "none"}).status_code == 422
+    assert client.post("/models/none/try").status_code == 422
+    assert reached == [False] * 3
 
 
 def test_a_missing_extra_is_said_in_the_status(made: ShopHome, monkeypatch: pytest.MonkeyPatch) -> None:
