@@ -43,6 +43,7 @@ class Event:
         model: name of its model.
         rounds: its number of rounds.
         reason: for a decision: what was refused, and why.
+        left_out: number of earlier events of this kind that were not passed on, because there were too many.
 
     """
 
@@ -53,6 +54,7 @@ class Event:
     model: str = ""
     rounds: int = 0
     reason: str = ""
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from fedrec._internal.text import one_line
 from fedrec.clients.event_hook import Event, EventHook, EventName
+from fedrec.clients.event_limit import EventLimit
 from fedrec.clients.refusals import PAUSED
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import readable_plan
 from fedrec.protocol.schema import MAX_REASON, sha256_hex
 
 _MOST_REMEMBERED: Final = 1000
+_DAY: Final = 86_400.0
 
 
 class EventWatch:
@@ -22,17 +26,27 @@ class EventWatch:
         store: the merchant's open store.
         hook: runs the merchant's command.
         merchant: the merchant's name.
+        clock: returns seconds that only increase.
 
     """
 
-    def __init__(self, store: MerchantStore, hook: EventHook, *, merchant: str) -> None:
-        self._store, self._hook, self._merchant = store, hook, merchant
+    def __init__(
+        self,
+        store: MerchantStore,
+        hook: EventHook,
+        *,
+        merchant: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._merchant, self._clock = store, merchant, clock
+        self._limit = EventLimit(hook.emit, clock=clock)
         self._open = frozenset(store.open_trainings())
         self._refusal = (store.last_refusal() or (0,))[0]
-        self._told: dict[tuple[str, str], None] = {}
+        self._told: dict[str, float] = {}
 
     def look(self) -> None:
-        """Emit an event for everything that is new."""
+        """Emit an event for everything that is new, and those that waited for their turn."""
+        self._limit.look()
         now_open = frozenset(self._store.open_trainings())
         for training_id in sorted(self._open - now_open):
             self._emit("training-ended", self._store.training(training_id).plan)
@@ -46,24 +60,25 @@ class EventWatch:
                 self.decision(reason, plan)
 
     def decision(self, reason: str, plan: bytes | None = None) -> None:
-        """Say once that something needs a decision.
+        """Say once a day that something needs a decision.
 
         Args:
             reason: what was refused, and why.
             plan: canonical bytes of the refused plan, if it is about one.
 
         """
-        topic = ("" if plan is None else sha256_hex(plan), reason)
-        if topic in self._told:
+        # By the reason alone: a server makes as many plans that differ as it likes.
+        reason = one_line(reason, most=MAX_REASON)
+        if self._clock() < self._told.get(reason, float("-inf")) + _DAY:
             return
-        self._told[topic] = None
+        self._told[reason] = self._clock()
         if len(self._told) > _MOST_REMEMBERED:
             del self._told[next(iter(self._told))]
-        self._emit("decision-needed", plan, reason=one_line(reason, most=MAX_REASON))
+        self._emit("decision-needed", plan, reason=reason)
 
     def _emit(self, name: EventName, raw: bytes | None, *, reason: str = "") -> None:
         plan = None if raw is None else readable_plan(raw)
-        self._hook.emit(
+        self._limit.pass_on(
             Event(
                 event=name,
                 at=datetime.now(UTC).isoformat(timespec="seconds"),

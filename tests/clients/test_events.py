@@ -13,6 +13,7 @@ import pytest
 
 from fedrec.clients.activity import ActivityLog, read_activity
 from fedrec.clients.event_hook import Event, EventHook, HookCommand, run_command
+from fedrec.clients.event_limit import MOST_AN_HOUR
 from fedrec.clients.event_watch import EventWatch
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.refusals import PAUSED
@@ -50,6 +51,7 @@ def test_a_command_gets_name_and_json_and_no_shell_and_no_secret(
         "model": "cnn",
         "rounds": 3,
         "reason": "",
+        "left_out": 0,
     }
     assert "FEDREC_SECRET" not in seen["environment"]
 
@@ -123,6 +125,41 @@ def test_events_tell_of_trainings_and_decisions_once(tmp_path: Path) -> None:
     assert told() == [("decision-needed", "", "policy.toml can't be used")]
     merchant.close_training(CloseRequest(training_id=plan.training_id))
     assert told() == [("training-ended", plan.training_id, "")]
+
+
+def test_a_server_does_not_choose_how_often_the_command_is_run(tmp_path: Path) -> None:
+    cohort, hook, seconds = Cohort(tmp_path), Emitted(), [0.0]
+    store = cohort.merchants["m0"].store
+    watch = EventWatch(store, hook, merchant="m0", clock=lambda: seconds[0])
+
+    def refuse(reason: str) -> list[tuple[str, int]]:
+        hook.events.clear()
+        # Each plan has a nonce of its own.
+        plan = cohort.plan().canonical_bytes()
+        store.note_refusal(kind="query.join", reason=reason, plan=plan)
+        watch.look()
+        return [(event.reason, event.left_out) for event in hook.events]
+
+    assert [refuse("policy 'models': no") for _ in range(4)] == [[("policy 'models': no", 0)], [], [], []]
+    told = [refuse(f"policy 'largest_rounds': {101 + n} > 100") for n in range(30)]
+    assert sum(map(len, told)) == MOST_AN_HOUR - 1 and not any(told[MOST_AN_HOUR:])
+    # What a server does hides nothing of the merchant's own.
+    hook.events.clear()
+    watch.decision("policy.toml can't be used")
+    assert [event.reason for event in hook.events] == ["policy.toml can't be used"]
+    hook.events.clear()
+    seconds[0] = 3599.0
+    watch.look()
+    assert not hook.events
+    seconds[0] = 3600.0
+    watch.look()
+    watch.look()
+    # The latest of those without room, and how many others there were: 1 + 30 reasons, 6 passed on, and it.
+    assert [(event.reason, event.left_out) for event in hook.events] == [
+        ("policy 'largest_rounds': 130 > 100", 31 - MOST_AN_HOUR - 1)
+    ]
+    seconds[0] = 86_400.0
+    assert refuse("policy 'models': no") == [("policy 'models': no", 0)]
 
 
 def test_the_command_is_no_rule_and_its_form_is_checked() -> None:
