@@ -10,9 +10,10 @@ import typer
 from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.clients.identity_rotation import rotate_identity
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
-from fedrec.clients.vouching import LONGEST_DAYS, check_enrolment, vouch_for
+from fedrec.clients.vouching import check_enrolment, vouch_for
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, grouped, read_file
+from fedrec.protocol.roster_statements import MOST_VOUCH_DAYS
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
@@ -66,7 +67,7 @@ def vouch(
         typer.Option("--fingerprint", help="The enrolment file's fingerprint, from the new merchant itself."),
     ] = None,
     days: Annotated[
-        int, typer.Option(min=1, max=LONGEST_DAYS, help="Days after which the vouch no longer counts.")
+        int, typer.Option(min=1, max=MOST_VOUCH_DAYS, help="Days after which the vouch no longer counts.")
     ] = 30,
 ) -> None:
     """Vouch for a new merchant that you know, so that others may accept it without a meeting.

@@ -14,8 +14,6 @@ from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment
 from fedrec.protocol.roster_statements import SignedVouch, Vouch
 from fedrec.protocol.schema import sha256_hex
 
-LONGEST_DAYS = 90
-
 
 def check_enrolment(home: MerchantHome, enrolment: Enrolment) -> None:
     """Check that a merchant may vouch for an enrolment.

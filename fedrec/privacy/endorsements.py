@@ -7,6 +7,7 @@ from datetime import date
 from fedrec.privacy.accounting import key_rotation
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.roster_statements import (
+    MOST_VOUCH_DAYS,
     ROTATION_CONTEXT,
     VOUCH_CONTEXT,
     Rotation,
@@ -31,7 +32,7 @@ def sign_vouch(vouch: Vouch, *, voucher: SigningIdentity) -> SignedVouch:
 
 
 def vouch_holds(signed: SignedVouch, *, federation: str, today: date) -> bool:
-    """Return whether a vouch is signed by the key that it names, for this federation, and hasn't ended.
+    """Return whether a vouch is signed by the key that it names, for this federation, and counts on this day.
 
     Whether that key is the voucher's, and what the voucher's word counts, is for the caller to decide.
 
@@ -44,9 +45,11 @@ def vouch_holds(signed: SignedVouch, *, federation: str, today: date) -> bool:
         Whether it holds.
     """
     vouch = signed.statement
+    left = (date.fromisoformat(vouch.last_day) - today).days
     return (
         vouch.federation == federation
-        and date.fromisoformat(vouch.last_day) >= today
+        # A day more, since the voucher's day may have begun while it is the day before here.
+        and 0 <= left <= MOST_VOUCH_DAYS + 1
         and vouch.voucher_key != vouch.peer.signing_key
         and vouch.voucher != vouch.peer.name
         and verify(

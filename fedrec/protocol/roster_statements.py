@@ -13,6 +13,8 @@ from fedrec.protocol.schema import MAX_PEERS, Hash, PartyName, Signature, Strict
 
 VOUCH_CONTEXT = b"fedrec/vouch/1"
 ROTATION_CONTEXT = b"fedrec/key-rotation/1"
+MOST_VOUCH_DAYS = 90
+"""A vouch counts for its last so many days at most, whatever its signer wrote."""
 MAX_VOUCHES = MAX_PEERS
 MAX_ROTATIONS = MAX_PEERS // 4
 """Most statements beside a roster; of more exchanges of keys, the newest go with it."""

@@ -105,9 +105,13 @@ def test_a_second_vouch_that_does_not_count(second: SignedVouch) -> None:
     )
 
 
-def test_a_vouch_holds_through_its_last_day() -> None:
-    vouches = [vouch(name, peer("new"), days=0) for name in "ab"]
-    assert not reviewed(with_new(peer("new")), vouches=vouches).problems
+@pytest.mark.parametrize(
+    ("days", "holds"), [(-1, False), (0, True), (90, True), (92, False), (900_000, False)]
+)
+def test_a_vouch_holds_through_its_last_day_and_not_for_ever(days: int, holds: bool) -> None:
+    """Whoever has a merchant's key could otherwise sign vouches that outlive the stated window."""
+    vouches = [vouch(name, peer("new"), days=days) for name in "ab"]
+    assert bool(reviewed(with_new(peer("new")), vouches=vouches).problems) != holds
 
 
 @pytest.mark.parametrize("colluders", [1, 2, 3])

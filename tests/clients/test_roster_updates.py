@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,6 @@ def _vouch(cohort: Cohort, voucher: str, whom: Peer, federation: str) -> SignedV
         node_key_hash="cc" * 32,
         voucher=voucher,
         voucher_key=key.public.hex(),
-        last_day="2999-01-01",
+        last_day=(datetime.now(UTC).date() + timedelta(days=30)).isoformat(),
     )
     return sign_vouch(statement, voucher=key)
