@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations, islice
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
@@ -22,6 +23,9 @@ from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.uploads import Upload
+
+_MOST_WAYS = 500
+"""In how many ways answers are left out of an opening at most, to find wrong ones."""
 
 
 @dataclass
@@ -215,26 +219,39 @@ class Opening:
             self.opened = self._open(self._answers)
         except ContradictionError as error:
             self.failure = error
-            self._leave_one_out()
+            self._leave_some_out()
         except AggregationError as error:
             self.failure = error
 
-    def _leave_one_out(self) -> None:
-        """Find one wrong answer where there are too few for Reed-Solomon decoding to find it.
+    def _leave_some_out(self) -> None:
+        """Open the sum although more answers are wrong than Reed-Solomon decoding can locate.
 
-        Each answer is left out in turn; the noise of the opened values shows when the key is right.
+        One, then two and so on are left out in every way, as many as the threshold leaves. The key's size and
+        the noise of the opened values show when the key is right; a wrong one is found out by its size,
+        before the sum is touched. Members are named only if there is one way of leaving out so few: several
+        that lie together can make others look like them.
         """
-        if self.answered <= self.plan.threshold:
-            return
-        for x in sorted(self._answers):
-            rest = {other: answer for other, answer in self._answers.items() if other != x}
-            try:
-                opened = self._open(rest)
-            except AggregationError:
-                continue
-            wrong = {**opened.wrong, x: "its key share contradicts the other members'"}
-            self.opened = replace(opened, wrong=wrong)
-            return
+        spare = self.answered - self.plan.threshold
+        tries = _MOST_WAYS
+        for count in range(1, spare + 1):
+            found: list[tuple[tuple[int, ...], Opened]] = []
+            for left in islice(combinations(sorted(self._answers), count), tries):
+                tries -= 1
+                try:
+                    found.append((left, self._open(self._without(left))))
+                except AggregationError:
+                    continue
+                if len(found) > 1:
+                    break
+            if found:
+                left, opened = found[0]
+                named = left if len(found) == 1 else ()
+                wrong = dict.fromkeys(named, "its key share contradicts the other members'")
+                self.opened = replace(opened, wrong={**opened.wrong, **wrong})
+                return
+
+    def _without(self, left: Collection[int]) -> dict[int, bytes]:
+        return {x: answer for x, answer in self._answers.items() if x not in left}
 
     def _open(self, answers: Mapping[int, bytes]) -> Opened:
         return self.scheme.open(

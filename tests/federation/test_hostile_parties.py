@@ -38,7 +38,7 @@ def test_a_member_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None
 
 def test_members_that_lie_in_greater_number_lose_the_round_but_choose_nothing(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, size=6)
-    grid = InProcessGrid(cohort.app(), 6, tamper=lying({1, 2}))
+    grid = InProcessGrid(cohort.app(), 6, tamper=lying({1, 2, 3}))
     parameters, records = cohort.train(cohort.plan(rounds=1), grid)
     assert not records[0].opened
     assert not parameters.any()

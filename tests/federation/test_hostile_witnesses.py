@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from fedrec.clients.unmasking import answer_as_member
 from fedrec.clients.witness.openings import Openings
@@ -31,6 +33,7 @@ from tests.support.cheating_parties import keep, lying, unmask_requests
 from tests.support.cohort import Cohort
 
 PRIME = 2**31 - 1
+RING = 2048
 Caught = dict[str, tuple[UnmaskRequest, dict[str, bytes]]]
 
 
@@ -233,16 +236,57 @@ def test_a_witness_opens_for_whom_and_as_often_as_its_policy_says(tmp_path: Path
     assert set(witness.unmask(second, more)[1]) == {"answer"}
 
 
-def test_a_witness_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("liars", [{"w2"}, {"w1", "w3"}, {"m1", "w4"}])
+def test_members_that_lie_are_named_and_change_nothing(tmp_path: Path, liars: set[str]) -> None:
+    """As many as answers may be missing: two of 9, with t = 7. Decoding alone would locate one."""
     cohort, honest = Cohort(tmp_path / "a", witnesses=5), Cohort(tmp_path / "b", witnesses=5)
-    index = cohort.parties.index("w2")
-    coordinator, records = cohort.coordinator(cohort.plan(), cohort.grid(tamper=lying({index})))
+    plan = cohort.plan(rounds=2)
+    tamper = lying({cohort.parties.index(name) for name in liars})
+    coordinator, records = cohort.coordinator(plan, cohort.grid(tamper=tamper))
     coordinator.run()
-    assert [record.opened for record in records] == [True] * 3
-    assert "contradicts" in coordinator.refusals["round 1, w2"]
-    assert "not asked to open sums" in coordinator.notes()["w2"]
-    expected, _ = honest.train(honest.plan())
+    assert [record.opened for record in records] == [True] * 2
+    for name in liars:
+        assert "contradicts" in coordinator.refusals[f"round 1, {name}"]
+        assert "not asked to open sums" in coordinator.notes()[name]
+    assert {name for name in coordinator.notes() if "contradicted" in coordinator.notes()[name]} == liars
+    expected, _ = honest.train(honest.plan(rounds=2))
     np.testing.assert_array_equal(coordinator.weights.parameters, expected)
+
+
+def test_liars_that_agree_on_a_lie_frame_nobody(tmp_path: Path) -> None:
+    """Two add to one number what a polynomial adds that is zero at 0 and at five honest members' points.
+
+    Without the other two honest members the sum opens too, under the right key: nobody is named then.
+    """
+    cohort, honest = Cohort(tmp_path / "a", witnesses=5), Cohort(tmp_path / "b", witnesses=5)
+    plan = cohort.plan(rounds=1)
+    seats = {name: x for x, name in enumerate(plan.committee, start=1)}
+    liars = [seats[plan.committee[0]], seats[plan.committee[1]]]
+    zeros = [0, *[x for x in seats.values() if x not in liars][:5]]
+
+    def tamper(reply: Message, index: int) -> Message:
+        x = seats[cohort.parties[index]]
+        if x in liars and reply.metadata.message_type == "query.unmask":
+            body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            number, share = shamir.decode_share(blobs["answer"], count=RING)
+            share = share.copy()
+            share[3] = (int(share[3]) + math.prod(x - zero for zero in zeros)) % PRIME
+            reply.content = pack(body, {"answer": shamir.encode_share(number, share)})
+        return reply
+
+    coordinator, records = cohort.coordinator(plan, cohort.grid(tamper=tamper))
+    coordinator.run()
+    assert records[0].opened
+    assert not any("contradicts" in reason for reason in coordinator.refusals.values())
+    expected, _ = honest.train(honest.plan(rounds=1))
+    np.testing.assert_array_equal(coordinator.weights.parameters, expected)
+
+
+def test_more_liars_than_answers_may_be_missing_lose_the_round_but_choose_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    tamper = lying({cohort.parties.index(name) for name in ("w0", "w1", "w2")})
+    parameters, records = cohort.train(cohort.plan(rounds=1), cohort.grid(tamper=tamper))
+    assert not records[0].opened and not parameters.any()
 
 
 def test_corrupt_witnesses_and_a_merchant_can_slander_nobody_out_of_the_training(tmp_path: Path) -> None:

@@ -32,13 +32,13 @@ def expected_without(
 
 
 def lying(indices: set[int]) -> Callable[[Message, int], Message]:
-    """Change one number of the answers of these members."""
+    """Change one number of the answers of these members, each another: equal changes could cancel."""
 
     def tamper(reply: Message, index: int) -> Message:
         if index in indices and not reply.has_error() and reply.metadata.message_type == "query.unmask":
             body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
             share = bytearray(blobs["answer"])
-            share[40] ^= 1
+            share[40 + 4 * index] ^= 1
             reply.content = pack(body, {"answer": bytes(share)})
         return reply
 
