@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,7 +20,7 @@ class FolderNames:
     """Texts of names in a data set.
 
     Attributes:
-        texts: the text of each name that is not in UTF-8, by the name as the operating system gives it.
+        texts: the text of each name that is not in UTF-8, by the name with surrogates for its bytes.
         notes: which encodings were found, in one line each.
     """
 
@@ -33,6 +35,10 @@ class FolderNames:
             found = name if raw is None else raw.decode("utf-8", "backslashreplace")
         return unicodedata.normalize("NFC", found)
 
+    def of_file(self, name: str) -> str:
+        """Return the text of a name as the operating system gives it."""
+        return self.text(as_utf8(name))
+
     def shown(self, path: Path, root: Path) -> str:
         """Join the texts of the names on the way to a path with slashes; write what can't be seen as numbers.
 
@@ -43,7 +49,7 @@ class FolderNames:
         Returns:
             The text, relative to ``root``.
         """
-        joined = "/".join(self.text(part) for part in path.relative_to(root).parts)
+        joined = "/".join(self.of_file(part) for part in path.relative_to(root).parts)
         if joined.isprintable():
             return joined
         return "".join(
@@ -51,11 +57,25 @@ class FolderNames:
         )
 
 
+def as_utf8(name: str) -> str:
+    """Return a file's name as UTF-8 has it, whatever encoding this process takes file names for.
+
+    Args:
+        name: the name as the operating system gives it.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return name
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name
+
+
 def folder_names(names: Iterable[str], *, encoding: str | None = None) -> FolderNames:
     """Decode the names of a data set's folders that are not in UTF-8.
 
     Args:
-        names: the folders' names, as the operating system gives them.
+        names: the names, with surrogates for bytes that are not in UTF-8.
         encoding: their encoding; None to find it by the names themselves.
 
     Returns:

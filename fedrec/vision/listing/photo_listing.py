@@ -10,7 +10,7 @@ from pathlib import Path
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, arrange
 from fedrec.vision.listing.file_contents import unread
-from fedrec.vision.listing.folder_names import FolderNames, folder_names
+from fedrec.vision.listing.folder_names import FolderNames, as_utf8, folder_names
 from fedrec.vision.listing.folder_tree import Folder, LeftOut, looks_like_photo, read_tree
 from fedrec.vision.listing.split_names import Split
 
@@ -112,11 +112,13 @@ def list_folder(
     """
     tree = read_tree(root)
     walked = list(tree.root.walk())
-    names = folder_names((folder.path.name for folder in walked[1:]), encoding=names_encoding)
+    names = folder_names((as_utf8(folder.path.name) for folder in walked[1:]), encoding=names_encoding)
     least = 1 if layout == "class" else 2
-    plan = arrange(
-        tree.root, least=least, one_merchant=one_merchant, text_of=lambda folder: names.text(folder.path.name)
-    )
+
+    def text_of(folder: Folder) -> str:
+        return names.of_file(folder.path.name)
+
+    plan = arrange(tree.root, least=least, one_merchant=one_merchant, text_of=text_of)
     reader = _Reader(layout, least, one_merchant, names)
     owned: dict[Split, Listing] = {
         split: reader.read(folders, [entry for entry in tree.left_out if _within(entry.path, folders)])
@@ -184,8 +186,8 @@ class _Reader:
         pictures = []
         for chain, path in found:
             if len(chain) == depth:
-                label = self.names.text(chain[depth - self.least])
-                product = self.names.text(chain[-1]) if self.layout == "product" else None
+                label = self.names.of_file(chain[depth - self.least])
+                product = self.names.of_file(chain[-1]) if self.layout == "product" else None
                 pictures.append(Picture(path, label, self._merchant(chain, depth), product))
             else:
                 wrong.append((chain, LeftOut(path, self._misplaced(chain, depth), True)))
@@ -207,7 +209,7 @@ class _Reader:
         return self.least + (counts[self.least + 1] > counts[self.least])
 
     def _merchant(self, chain: tuple[str, ...], depth: int) -> str | None:
-        return self.names.text(chain[0]) if depth > self.least and chain else None
+        return self.names.of_file(chain[0]) if depth > self.least and chain else None
 
     def _misplaced(self, chain: tuple[str, ...], depth: int) -> str:
         if len(chain) < depth:

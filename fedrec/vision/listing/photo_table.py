@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -229,7 +230,8 @@ class _Reader:
         spellings = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
         raw = normpath(row.path.replace("\\", "/"))
         for spelling in dict.fromkeys((*spellings, row.path, raw)):
-            file = self.table.parent / spelling
+            # As bytes in UTF-8, whatever encoding this process takes file names for.
+            file = self.table.parent / os.fsdecode(spelling.encode("utf-8", "surrogateescape"))
             if spelling.split("/")[0] != ".." and not _ABSOLUTE.match(spelling) and _exists(file):
                 return file
         return self.table.parent / path

@@ -13,6 +13,7 @@ from fedrec.cli.data import inspect as inspect_command
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inspection import inspect
+from fedrec.vision.listing.folder_names import as_utf8
 from fedrec.vision.listing.legacy_text import checked_encoding, decode_all, meant_by
 from fedrec.vision.listing.photo_places import PhotoPlace
 from tests.support.pictures import picture
@@ -142,3 +143,17 @@ def test_names_that_move_a_cursor_are_shown_as_numbers(
     assert (
         "\x1b" not in shown and "[/mug]" in shown and "skipped stray\\n\\x1b[2J.png: not in a class" in shown
     )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
+def test_a_process_with_another_encoding_of_files_reads_the_same_names(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """A service without a locale takes names for ASCII; its classes must be those of all others."""
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: encoding)
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode(encoding, "surrogateescape"))
+    for text in ("杯子", "Hüte", "hat"):
+        name = text.encode("utf-8").decode(encoding, "surrogateescape")
+        assert as_utf8(name) == text
+    raw = "杯子".encode("gbk")
+    assert as_utf8(raw.decode(encoding, "surrogateescape")) == raw.decode("utf-8", "surrogateescape")
