@@ -86,9 +86,12 @@ def _run(given: StartOptions, opened: MerchantHome, activity: ActivityLog, *, st
     if given.insecure_seed is not None:
         typer.echo("INSECURE: noise, sampling and keys come from a seed; nothing is protected", err=True)
     options = DaemonOptions(
-        device=pick_device(given.device), seed=given.insecure_seed, step_seconds=given.step_seconds
+        device=pick_device(given.device),
+        seed=given.insecure_seed,
+        step_seconds=given.step_seconds,
+        activity=activity,
     )
-    daemon = Daemon(opened, options, activity=activity)
+    daemon = Daemon(opened, options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):

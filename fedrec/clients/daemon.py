@@ -32,12 +32,14 @@ class DaemonOptions:
         device: the device on which models are trained.
         seed: makes noise, sampling and keys repeatable. Seeded noise protects nothing: use it in tests only.
         step_seconds: time limit for one message; the process then exits, so that it is restarted.
+        activity: told what the daemon does; by default one that begins with the daemon.
 
     """
 
     device: torch.device
     seed: int | None = None
     step_seconds: float = 3600.0
+    activity: ActivityLog | None = None
 
 
 class Daemon(DaemonLoop):
@@ -46,7 +48,6 @@ class Daemon(DaemonLoop):
     Args:
         home: the merchant's folder.
         options: the options.
-        activity: told what the daemon does; by default one that begins now.
 
     Raises:
         ConfigError: the settings, the policy, the join file or a key can't be used.
@@ -54,14 +55,12 @@ class Daemon(DaemonLoop):
 
     """
 
-    def __init__(
-        self, home: MerchantHome, options: DaemonOptions, *, activity: ActivityLog | None = None
-    ) -> None:
+    def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:
         home.joined()
         home.node_key()
         self._home = home
         self._options = options
-        self._activity = activity or ActivityLog(home.folder)
+        self._activity = options.activity or ActivityLog(home.folder)
         self._merchant = open_merchant(
             home, device=options.device, seed=options.seed, tell=self._activity.tell
         )
