@@ -1,8 +1,9 @@
 """Decode one photo as people see it; training and serving decode alike, here.
 
 What becomes of a photo depends on that photo alone. Photos of more than ``MAX_PIXELS`` pixels are reduced
-while they are decoded, or in strips afterwards where their format can't be decoded at a smaller size. One
-of them is decoded at a time, in at most about ``MOST_BYTES`` of memory; what needs more is refused.
+while they are decoded, or in strips afterwards where their format can't be decoded at a smaller size. A photo
+that takes more than ``LARGE_BYTES`` is decoded alone, in at most about ``MOST_BYTES`` of memory; what needs
+more, or more time than photos do, is refused before it is decoded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
@@ -18,22 +19,24 @@ from PIL.ImageFile import ImageFile
 from fedrec.errors import DataError
 from fedrec.vision.colour_modes import scale_transparent_colour, to_rgb
 from fedrec.vision.decoders import open_photo
+from fedrec.vision.decoding_costs import bytes_needed, check_time
 from fedrec.vision.photo_signatures import HEAD_BYTES, format_of
+from fedrec.vision.structure.reading import read_structure
+from fedrec.vision.structure.tiff_directory import check_exif
 
 MAX_PIXELS: Final = 64_000_000
 """Photos with more pixels than this are reduced, to at most half as many."""
 MOST_PIXELS: Final = 1 << 29
 """Photos with more pixels than this are refused whatever their format: even skipping pixels takes time."""
 MOST_BYTES: Final = 1 << 30
-"""Photos of more than ``MAX_PIXELS`` pixels that take more memory to decode are refused: a small file can
-unpack to gigabytes."""
+"""Photos that take more memory to decode are refused: a small file can unpack to gigabytes."""
+LARGE_BYTES: Final = 1 << 28
+"""Of photos that take more memory, one is decoded at a time."""
 
 _STRIP_PIXELS: Final = 1 << 22
-_ORDINARY_BYTES: Final = {"WEBP": 12, "AVIF": 9, "HEIC": 10}
-"""Bytes for a pixel, where a library holds more than Pillow, as measured."""
-_ROWS_PER_STRIP: Final = 278
-"""The TIFF tag."""
-_ONE_BYTE_MODES: Final = frozenset({"1", "L", "P"})
+_PROFILE: Final = "Raw profile type exif"
+_MOST_PROFILE: Final = 140_000
+"""Letters of EXIF data that a PNG has as text."""
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -84,13 +87,30 @@ def decode(
             file.seek(0)
             kind = format_of(file.read(HEAD_BYTES), name=source.name if isinstance(source, Path) else "")
             file.seek(0)
+            facts = read_structure(file, kind)
             opened = stack.enter_context(open_photo(file, kind))
             pixels = opened.width * opened.height
             if pixels > most:
                 raise DataError(f"{opened.width} x {opened.height} pixels are over the limit of {most}")
-            if pixels > MAX_PIXELS:
+            check_time(facts, size=opened.size)
+            size = opened.size
+            if kind == "JPEG":
+                _choose_size(opened, least_side=least_side)
+            needed = bytes_needed(
+                opened,
+                kind or "",
+                full_size=size,
+                facts=facts,
+                upright=kind != "TIFF" or _orientation(opened) == 1,
+            )
+            if needed > MOST_BYTES:
+                raise DataError(
+                    f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
+                    f"over the limit of {MOST_BYTES >> 20}: save it smaller, or as a plain JPEG"
+                )
+            if pixels > MAX_PIXELS or needed > LARGE_BYTES:
                 stack.enter_context(_one_large_photo)
-            return _decoded(opened, kind or "", least_side=least_side)
+            return _decoded(opened, kind or "", full_size=size)
     except DataError:
         raise
     # Decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
@@ -98,24 +118,21 @@ def decode(
         raise DataError(_reason(error)) from error
 
 
-def _decoded(opened: ImageFile, kind: str, *, least_side: int | None) -> Image.Image:
+def _choose_size(opened: ImageFile, *, least_side: int | None) -> None:
+    """Have a JPEG decoded at a smaller size, where that is enough."""
     size, factor = opened.size, _factor(opened.width * opened.height)
-    raw = opened.tile[0].args if opened.tile else None
-    if kind == "JPEG" and (factor > 1 or least_side is not None):
+    if factor > 1 or least_side is not None:
         enough = max(size) if least_side is None else least_side
         opened.draft(None, (min(enough, size[0] // factor), min(enough, size[1] // factor)))
-    if factor > 1:
-        needed = _bytes_needed(opened, kind, full_size=size)
-        if needed > MOST_BYTES:
-            raise DataError(
-                f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
-                f"over the limit of {MOST_BYTES >> 20}: save it smaller, or as a plain JPEG"
-            )
+
+
+def _decoded(opened: ImageFile, kind: str, *, full_size: tuple[int, int]) -> Image.Image:
+    raw = opened.tile[0].args if opened.tile else None
     opened.load()
     if kind == "PNG":
         scale_transparent_colour(opened, raw=str(raw[0] if isinstance(raw, tuple) else raw))
     # A JPEG is already reduced, by the factor or by what of it is possible.
-    left = factor * opened.width // size[0]
+    left = _factor(full_size[0] * full_size[1]) * opened.width // full_size[0]
     found = to_rgb(opened) if left <= 1 else _reduced(opened, left)
     turn = _TURNS.get(_orientation(opened))
     return found if turn is None else found.transpose(turn)
@@ -127,27 +144,6 @@ def _factor(pixels: int) -> int:
     while pixels > MAX_PIXELS and pixels > MAX_PIXELS // 2 * factor**2:
         factor *= 2
     return factor
-
-
-def _bytes_needed(opened: ImageFile, kind: str, *, full_size: tuple[int, int]) -> int:
-    """Estimate the memory that decoding takes."""
-    pixels = opened.width * opened.height
-    if kind == "JPEG":
-        needed = 4 * pixels
-        if "progressive" in opened.info or "progression" in opened.info:
-            # All coefficients of all components are held, two bytes each.
-            layers = cast("list[tuple[int, int, int, int]]", getattr(opened, "layer", []))
-            blocks = [layer[1] * layer[2] for layer in layers] or [1, 1, 1]
-            needed += 2 * full_size[0] * full_size[1] * sum(blocks) // max(blocks)
-        return needed
-    held = 1 if opened.mode in _ONE_BYTE_MODES else 4
-    if kind == "TIFF":
-        # Pillow turns it upright itself, in a copy. A strip, of all rows at worst, is unpacked as a whole.
-        rows = int(getattr(opened, "tag_v2", {}).get(_ROWS_PER_STRIP, opened.height))
-        stored_plainly = bool(opened.tile) and opened.tile[0].codec_name == "raw"
-        strip = 0 if stored_plainly else opened.width * min(rows, opened.height)
-        return held * (pixels * (1 if _orientation(opened) == 1 else 2) + strip)
-    return pixels * max(held, _ORDINARY_BYTES.get(kind, 0))
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
@@ -164,6 +160,10 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1, upright, where there is none or it can't be read."""
     try:
+        if "exif" in image.info:
+            check_exif(image.info["exif"])
+        elif len(image.info.get(_PROFILE, "")) > _MOST_PROFILE:
+            return 1
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     # Damaged metadata is no reason to drop a photo.
     except Exception:
