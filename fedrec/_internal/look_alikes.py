@@ -12,6 +12,9 @@ _DRAWN_ALIKE: Final = str.maketrans(
     "АВЕЅІЈКМНОРСТУХаеѕіјорсухѵԁԛԝ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧανορυχ" "ı",
     "ABESIJKMHOPCTYXaesijopcyxvdqw" "ABEZHIKMNOPTYXavopux" "i",
 )  # fmt: skip
+_DRAWN_AS_NOTHING: Final = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00013441\U00013442\U00016fe4"
+)
 _QUOTES: Final = str.maketrans("‘’‛`´ʼ“”„‟", "''''''\"\"\"\"")
 
 
@@ -34,16 +37,14 @@ def skeleton(name: str) -> str:
             kept.append("-")
         elif sign.isspace():
             kept.append(" ")
-        elif category[0] not in "ZC" and not _invisible(sign):
+        elif category[0] not in "ZC" and not invisible(sign):
             kept.append(sign)
     return " ".join("".join(kept).split()).rstrip(". ")
 
 
-def _invisible(sign: str) -> bool:
+def invisible(sign: str) -> bool:
     """Return whether a character that counts as a letter or mark is drawn as nothing."""
-    return sign in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u3164\uffa0\u2800" or (
-        "\ufe00" <= sign <= "\ufe0f" or "\U000e0100" <= sign <= "\U000e01ef"
-    )
+    return sign in _DRAWN_AS_NOTHING or ("\ufe00" <= sign <= "\ufe0f" or "\U000e0100" <= sign <= "\U000e01ef")
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
+from fedrec._internal.look_alikes import invisible, skeleton
+
 LONGEST: Final = 64
 LONGEST_BYTES: Final = 200
 """A file system's limit for a name is 255 bytes."""
 _SIGNS: Final = " ._-'’&+,()·・"
+_NOT_FIRST: Final = "-+."
+"""Programs take such words for options, formulas and hidden files."""
 _JOINERS: Final = "\u200c\u200d"
+_JOINING: Final = (range(0x0600, 0x0E00), range(0x1000, 0x10A0), range(0x1780, 0x18B0))
+"""Arabic and its neighbours, scripts of India, Myanmar, Khmer, Mongolian: joiners change their letters."""
 _MOST_MARKS: Final = 5
 
 RULE: Final = (
     f"a name has at most {LONGEST} letters and digits of any script, spaces between words, and signs such as "
-    "dots, hyphens and underscores"
+    "dots, hyphens and underscores, none of which is invisible; it begins with no hyphen, plus or dot"
 )
 
 
@@ -34,7 +40,12 @@ def name_problem(name: str) -> str | None:
     categories = [unicodedata.category(sign)[0] for sign in name]
     if name.strip(" ") != name or "  " in name or categories[0] == "M":
         return "begins or ends with a space or a mark, or has two spaces in a row"
-    if not any(category in "LN" for category in categories):
+    if name[0] in _NOT_FIRST:
+        return "begins with a hyphen, a plus or a dot"
+    if any(map(invisible, name)):
+        return "has an invisible character"
+    # Some letters stand for a space with marks.
+    if not any(unicodedata.category(sign)[0] in "LN" for sign in skeleton(name)):
         return "has no letter and no digit"
     marks = 0
     for place, (sign, category) in enumerate(zip(name, categories, strict=True)):
@@ -52,4 +63,6 @@ def name_problem(name: str) -> str | None:
 def _joined(name: str, categories: list[str], place: int) -> bool:
     """Return whether a joiner stands between letters of a script that has such characters."""
     around = (place - 1, place + 1)
-    return all(categories[at] in "LM" and not name[at].isascii() for at in around)
+    return all(
+        categories[at] in "LM" and any(ord(name[at]) in script for script in _JOINING) for at in around
+    )

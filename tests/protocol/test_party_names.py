@@ -39,6 +39,28 @@ GOOD += [
 HOSTILE = "a/b a\\b a\nb a\tb a\x1b[2J a\u202eb a\u200bb a\u200d a\u200cb <b> a:b a*b a?b a\udcffb a\0b"
 BAD = [*HOSTILE.split(" "), "", " a", "a ", "a  b", ".", "..", "--", "a\u00a0b", "\u3000a", "\u0301a"]
 BAD += ["e\u0301", "Cafe\u0301", "a" * 65, "杯" * 67, "😀" * 64, "a" + "\u0315" * 6]
+INVISIBLE = [
+    "\u3164",
+    "\u1160",
+    "\uffa0",
+    "\u115f",
+    "\uffa0\u3164",
+    "a\u115fb",
+    "m\u3164",
+    "\u2800a",
+    "A\u0303\ufe0f",
+]
+INVISIBLE += [
+    "甲\u200d店",
+    "д\u200cд",
+    "가\u200d게",
+    "ا\u034fب",
+    "\ufc5e",
+    "a\U000e0100",
+    "\U00013441",
+    "1\u180b2",
+]
+BAD += [*INVISIBLE, "-rf", "--help", "+SUM(1,2)", ".ssh", ".a", "-1"]
 
 
 @pytest.mark.parametrize("name", GOOD)
