@@ -14,6 +14,7 @@ from PIL import Image
 from fedrec.errors import DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet, Record, digest_of, drop_duplicates
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.near_duplicates import perceptual_hashes
 from fedrec.vision.partition import merchant_names
 from fedrec.vision.splits import DataSplits
@@ -94,7 +95,7 @@ def read_test(photos: Labelled, *, classes: tuple[str, ...]) -> ImageSet:
 
 def _read(photos: Labelled, *, where: str, classes: tuple[str, ...] | None) -> ImageSet:
     if isinstance(photos, str | Path):
-        return open_folder(Path(photos)).train
+        return open_folder(with_found_encoding(Path(photos))).train
     if isinstance(photos, tuple | list) and len(photos) == 2 and _is_array(photos[0]):
         pixels = _pictures(photos[0], where=where)
         labels = _label_names(photos[1], where=where, classes=classes)

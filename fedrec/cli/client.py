@@ -28,6 +28,7 @@ from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 
@@ -92,7 +93,9 @@ def init(
     """Create keys, a policy and the ledger on this machine, and an enrolment file for the operator."""
     chosen = check_layout(layout)
     protected = check_unit(unit, layout=chosen)
-    place = PhotoPlace(data, None if names_encoding is None else checked_encoding(names_encoding))
+    encoding = None if names_encoding is None else checked_encoding(names_encoding)
+    # Found once, and kept: a training reads names by the setting alone.
+    place = with_found_encoding(PhotoPlace(data, encoding))
     units = _counted(place, layout=chosen, unit=protected)
     rng = None
     if insecure_seed is not None:

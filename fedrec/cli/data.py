@@ -19,6 +19,7 @@ from fedrec.errors import DataError
 from fedrec.vision.datasets import open_torchvision
 from fedrec.vision.inspection import FolderSummary
 from fedrec.vision.inspection import inspect as inspect_folder
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.synthetic import check_target, generate, write
@@ -48,7 +49,8 @@ def inspect(
 ) -> None:
     """Account for every entry: photos by class and merchant, and what is left out or looks alike."""
     encoding = None if names_encoding is None else checked_encoding(names_encoding)
-    found = inspect_folder(PhotoPlace(folder, encoding), layout=check_layout(layout))
+    place = with_found_encoding(PhotoPlace(folder, encoding))
+    found = inspect_folder(place, layout=check_layout(layout))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:

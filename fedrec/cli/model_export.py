@@ -17,6 +17,7 @@ from fedrec.recognition.export.bundles import make_bundle, write_bundle
 from fedrec.recognition.export.calibration import fitted
 from fedrec.recognition.export.sources import Source, backbone_source, trained_source
 from fedrec.vision.decoding import decode
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.photo_places import list_photos
 
 
@@ -60,7 +61,7 @@ def export(
 
 def _calibration(source: Source, session: Session, folder: Path) -> Calibration:
     scores, labels, unread = [], [], 0
-    for picture in list_photos(folder).pictures:
+    for picture in list_photos(with_found_encoding(folder)).pictures:
         if picture.label not in source.classes:
             continue
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Annotated
 
 import tomli_w
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fedrec._internal.party_names import RULE, name_problem
 from fedrec.errors import ConfigError
@@ -18,18 +19,29 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
 from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 
 
+def _known_encoding(name: str | None) -> str | None:
+    try:
+        return None if name is None else checked_encoding(name, option="names_encoding")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
 class ClientSettings(BaseModel):
-    """The content of ``client.toml``: the merchant's name, and its photos: where and how they lie."""
+    """The content of ``client.toml``: the merchant's name, and its photos: where and how they lie.
+
+    A training reads names by ``names_encoding`` alone. Without it, names that are not in UTF-8 have numbers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     data: Path
     layout: Layout = "class"
-    names_encoding: str | None = None
+    names_encoding: Annotated[str | None, AfterValidator(_known_encoding)] = None
 
     @property
     def place(self) -> PhotoPlace:

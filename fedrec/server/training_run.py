@@ -26,6 +26,7 @@ from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.model_inputs import model_inputs, to_inputs
 from fedrec.vision.splits import EVALUATION_SPLIT
 
@@ -189,6 +190,6 @@ def _evaluation(training: Training, task: Task) -> EvaluationData | None:
     folder = training.eval_data()
     if folder is None:
         return None
-    images = open_folder(folder, classes=task.classes).train
+    images = open_folder(with_found_encoding(folder), classes=task.classes).train
     inputs = model_inputs(images, task.spec, task.shape, views=1, progress=lambda done, total: None)
     return EvaluationData(inputs=to_inputs(inputs, task.spec)[:, 0], labels=images.labels)

@@ -15,6 +15,7 @@ from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetReque
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Skipped
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.near_duplicates import near_duplicates
 from fedrec.vision.partition import MerchantShare, parse_partition, partition
@@ -90,6 +91,15 @@ def chosen_dataset(config: SimulationConfig) -> tuple[DatasetSpec, Path | None]:
     if config.data is not None:
         return FOLDER, config.data
     return REGISTRY.get(config.dataset), config.data_root
+
+
+def with_encoding(config: SimulationConfig) -> SimulationConfig:
+    """Return the options with the encoding of names in their folders, found unless it is given."""
+    for path in (config.data, config.eval_data):
+        if config.names_encoding is None and path is not None:
+            found = with_found_encoding(path).names_encoding
+            config = config.model_copy(update={"names_encoding": found})
+    return config
 
 
 class DataReader:

@@ -33,7 +33,7 @@ from fedrec.server.session import Session
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import write_plan
 from fedrec.server.trainings import Training
-from fedrec.simulations.data_sources import DataReader, Source, open_source
+from fedrec.simulations.data_sources import DataReader, Source, open_source, with_encoding
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, SimulatedWitnesses
@@ -146,6 +146,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     check_options(config, spec)
     check_run_folder(config.out)
     ENGINES[config.engine].check()
+    config = with_encoding(config)
     source = _read_data(config, materials, tell=tell)
     _check_validation(config, source)
     seed = config.seed or 0

@@ -29,7 +29,7 @@ class DatasetRequest:
         merchants: number of merchants, for a data set that makes photos for each.
         seed: seed of every random draw.
         unit: unit of privacy, "record" or "product".
-        names_encoding: encoding of a folder's names that are not in UTF-8; None to find it.
+        names_encoding: encoding of a folder's names that are not in UTF-8; None if none was set.
     """
 
     root: Path | None

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from fedrec.cli import client
 from fedrec.clients.forgetting import forget_photos
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.preflight_checks import run_checks
+from fedrec.config import SimulationConfig
+from fedrec.errors import ConfigError
+from fedrec.simulations.data_sources import with_encoding
+from fedrec.vision.datasets import open_folder
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 from tests.support.pictures import picture
 
@@ -40,3 +50,47 @@ def test_a_merchants_photos_may_stand_in_a_table_in_its_own_encoding(tmp_path: P
     assert home.settings().place == PhotoPlace(place.path.resolve(), "euc_kr")
     assert checked(home)["classes"] == "모자 2, 바지 2"
     assert list(forget_photos(home, [tmp_path / "shop" / "p" / ".." / "p" / "1.png"])) == [("p/1.png", 0)]
+
+
+def test_the_encoding_is_found_once_and_kept_so_that_no_photo_changes_anothers_class(tmp_path: Path) -> None:
+    korean, chinese = "가방 모자 신발 양말", "杯子 裤子 帽子 鞋子 裙子 袜子 手表 外套 围巾 耳环"
+
+    def add(names: str, encoding: str) -> None:
+        for shade, name in enumerate(names.split()):
+            picture(tmp_path / "shop" / os.fsdecode(name.encode(encoding)) / "x.png", 10 * shade + len(names))
+
+    add(korean + " 시계 치마", "euc_kr")
+    options = ["--name", "m0", "--data", str(tmp_path / "shop"), "--home", str(tmp_path / "home")]
+    shown = CliRunner().invoke(client.app, ["init", *options])
+    assert shown.exit_code == 0 and "read as EUC-KR (Korean)" in shown.output
+    home = MerchantHome.open(tmp_path / "home")
+    place = home.settings().place
+    assert place.names_encoding == "euc_kr"
+
+    def labels() -> set[tuple[str, bytes]]:
+        train = open_folder(place, one_merchant=True).train
+        return {(train.classes[record.label], record.digest) for record in train.records}
+
+    before = labels()
+    add(chinese, "gbk")
+    # All names together would now be taken for Chinese ones.
+    assert with_found_encoding(tmp_path / "shop").names_encoding == "gbk"
+    assert before < labels() and {name for name, _ in before} == set(f"{korean} 시계 치마".split())
+    (home.folder / "client.toml").write_text(f'name = "m0"\ndata = "{tmp_path / "shop"}"\n')
+    assert not {name for name, _ in before} & set(checked(home)["classes"].split())
+    assert 'set names_encoding = "gbk" in client.toml: 16 of these names' in checked(home)["names"]
+    with (home.folder / "client.toml").open("a") as file:
+        file.write('names_encoding = "klingon"\n')
+    with pytest.raises(ConfigError, match="names_encoding klingon is no encoding"):
+        home.settings()
+
+
+def test_a_simulations_own_file_has_the_encoding_that_was_found(tmp_path: Path) -> None:
+    for shade, name in enumerate(("杯子", "裤子")):
+        picture(tmp_path / "data" / os.fsdecode(name.encode("gbk")) / "x.png", shade)
+    picture(tmp_path / "ascii" / "hat" / "x.png", 1)
+    found = with_encoding(SimulationConfig(data=tmp_path / "ascii", eval_data=tmp_path / "data"))
+    assert found.names_encoding == "gbk" and 'names_encoding = "gbk"' in found.to_toml(derived={})
+    assert with_encoding(SimulationConfig(data=tmp_path / "ascii")).names_encoding is None
+    given = SimulationConfig(data=tmp_path / "data", names_encoding="big5")
+    assert with_encoding(given) == given

@@ -14,6 +14,7 @@ from fedrec.errors import DataError
 from fedrec.recognition.compression.measuring import PhotoSample
 from fedrec.recognition.export.comparison import public_photos
 from fedrec.vision.decoding import decode
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.photo_places import list_photos
 
 CALIBRATION: Final = 48
@@ -65,7 +66,7 @@ def folder_photos(folder: Path, classes: Sequence[str]) -> CompressionPhotos:
     Raises:
         DataError: there are too few that can be read.
     """
-    listed = list_photos(folder).pictures
+    listed = list_photos(with_found_encoding(folder)).pictures
     step = -(-len(listed) // MOST_PHOTOS)
     photos: list[Image.Image] = []
     labels: list[int | None] = []

@@ -27,6 +27,7 @@ from fedrec.simulations.attacks.reconstruct import Search, reconstruct
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.model_inputs import to_inputs
 from fedrec.vision.synthetic import generate
 from fedrec.vision.transforms import to_model_input
@@ -259,7 +260,7 @@ def _photos(settings: InversionSettings) -> tuple[ImageSet, str]:
             test=0,
         ).train
         return images, "synthetic"
-    images = open_folder(settings.data).train
+    images = open_folder(with_found_encoding(settings.data)).train
     if len(images) <= max(settings.batches):
         raise DataError(
             f"{settings.data} holds {len(images)} usable photos: "

@@ -29,6 +29,7 @@ from fedrec.simulations.attacks.shadow_models import (
 from fedrec.vision import model_registry
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
+from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.synthetic import generate
 
@@ -223,7 +224,7 @@ def _photos(settings: MembershipSettings) -> tuple[ImageSet, str]:
         ).train
         source = "synthetic"
     else:
-        images, source = open_folder(settings.data).train, "folder"
+        images, source = open_folder(with_found_encoding(settings.data)).train, "folder"
     if len(images) < settings.records:
         raise DataError(
             f"there are {len(images)} usable photos, and --records {settings.records} asks for more"

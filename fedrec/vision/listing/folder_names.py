@@ -1,39 +1,50 @@
-"""Names of folders as people read them: decoded without loss, and in one Unicode form."""
+"""Names of folders as people read them: decoded without loss, and in one Unicode form.
+
+Labels and products are names, so one name must never decide how another is read: a name's text depends on
+that name and on the encoding that was set, and on nothing else.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fedrec._internal.text import counted, listed
-from fedrec.errors import DataError
-from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, meant_by, raw_name
+from fedrec.vision.listing.legacy_text import SHOWN_AS, meant_by, raw_name
+
+_NUMBER: Final = re.compile(r"\\x[0-9a-f]{2}")
 
 
 @dataclass(frozen=True)
 class FolderNames:
-    """Texts of names in a data set.
+    """How names in a data set are read.
 
     Attributes:
-        texts: the text of each name that is not in UTF-8, by the name with surrogates for its bytes.
-        notes: which encodings were found, in one line each.
+        encoding: the encoding of names that are not in UTF-8; None if none was set.
+        notes: which names are not in UTF-8, in one line each.
     """
 
-    texts: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
     notes: tuple[str, ...] = ()
 
     def text(self, name: str) -> str:
-        """Return a name as text, in NFC; bytes that mean nothing are written as numbers."""
-        found = self.texts.get(name)
+        r"""Return a name as text, in NFC; a name that can't be decoded has numbers, as in ``\xb8``.
+
+        Names that differ in more than their Unicode form have different texts.
+        """
+        raw = raw_name(name)
+        found = name if raw is None else decoded(raw, self.encoding)
         if found is None:
-            raw = raw_name(name)
-            found = name if raw is None else raw.decode("utf-8", "backslashreplace")
-        return unicodedata.normalize("NFC", found)
+            return _numbered(raw or b"")
+        text = unicodedata.normalize("NFC", found)
+        # Such a text could be that of a name with numbers.
+        return _numbered(text.encode()) if _NUMBER.search(text) else text
 
     def of_file(self, name: str) -> str:
         """Return the text of a name as the operating system gives it."""
@@ -72,47 +83,74 @@ def as_utf8(name: str) -> str:
 
 
 def folder_names(names: Iterable[str], *, encoding: str | None = None) -> FolderNames:
-    """Decode the names of a data set's folders that are not in UTF-8.
+    """Say how the names of a data set are read.
 
     Args:
         names: the names, with surrogates for bytes that are not in UTF-8.
-        encoding: their encoding; None to find it by the names themselves.
+        encoding: the encoding of those that are not in UTF-8; None if none was set.
 
     Returns:
-        The texts.
-
-    Raises:
-        DataError: a name isn't in the given encoding.
+        The texts, with notes for their owner.
     """
-    names = tuple(names)
-    raws = {name: raw for name in names if (raw := raw_name(name)) is not None}
-    notes = _garbled(name for name in names if name not in raws)
-    if encoding is not None:
-        texts = {name: _decoded(raw, encoding) for name, raw in raws.items()}
-        said = [f"{counted(len(raws), 'name')} read as {encoding}"] if raws else []
-        return FolderNames(texts, (*said, *notes))
-    found = decode_all(raws.values())
-    for used, count in Counter(found.encodings.values()).most_common():
-        examples = sorted(text for raw, text in found.texts.items() if found.encodings[raw] == used)
+    distinct = set(names)
+    raws = {raw for name in distinct if (raw := raw_name(name)) is not None}
+    read = {raw: text for raw in raws if (text := decoded(raw, encoding)) is not None}
+    notes = []
+    if read:
         notes.append(
-            f"{counted(count, 'folder name is', plural='folder names are')} not in UTF-8, and read as "
-            f"{SHOWN_AS[used]}: {listed(examples, most=5)}; if that is wrong, give --names-encoding"
+            f"{counted(len(read), 'name is', plural='names are')} not in UTF-8, and read as "
+            f"{shown_encoding(encoding)}: {listed(sorted(read.values()), most=5)}; if that is wrong, give "
+            "another --names-encoding (names_encoding in client.toml)"
         )
-    return FolderNames({name: found.texts[raw] for name, raw in raws.items()}, tuple(notes))
+    if len(read) < len(raws):
+        left = sorted(_numbered(raw) for raw in raws - read.keys())
+        where = (
+            "not in UTF-8"
+            if encoding in (None, "utf-8")
+            else f"neither in UTF-8 nor in {shown_encoding(encoding)}"
+        )
+        notes.append(
+            f"{counted(len(left), 'name is', plural='names are')} {where}, and used with numbers for bytes: "
+            f"{listed(left, most=5)}"
+        )
+    notes += _garbled(name for name in distinct if raw_name(name) is None)
+    return FolderNames(encoding, tuple(notes))
 
 
 def _garbled(names: Iterable[str]) -> list[str]:
     """Say which names were made unreadable by another program; they stay as they are."""
-    meant = {name: text for name in sorted(set(names)) if (text := meant_by(name)) is not None}
+    meant = {name: text for name in sorted(names) if (text := meant_by(name)) is not None}
     shown = [f"{name} may be {text}" for name, text in meant.items()]
     return [f"names look garbled, and are used as they are: {listed(shown, most=5)}"] if meant else []
 
 
-def _decoded(raw: bytes, encoding: str) -> str:
+def shown_encoding(encoding: str | None) -> str:
+    """Return an encoding's name for people."""
+    return SHOWN_AS.get(encoding or "", encoding or "UTF-8")
+
+
+def decoded(raw: bytes, encoding: str | None) -> str | None:
+    """Decode one name without loss.
+
+    Args:
+        raw: a name that is not in UTF-8.
+        encoding: the encoding that was set, if one was.
+
+    Returns:
+        The text, from which the bytes can be made again; None if there is none.
+    """
+    if encoding is None:
+        return None
     try:
-        return raw.decode(encoding)
-    except ValueError:
-        shown = raw.decode("utf-8", "backslashreplace")
-        raise DataError(
-            f"the folder name {shown} is not in {encoding}: give another --names-encoding"
-        ) from None
+        text = raw.decode(encoding)
+        # Some encodings have two codes for one character, and two names must not become one.
+        exact = text.encode(encoding) == raw and bool(text.encode())
+    except (ValueError, LookupError):
+        return None
+    shown = not any(unicodedata.category(sign) == "Cc" for sign in text)
+    return text if exact and shown else None
+
+
+def _numbered(raw: bytes) -> str:
+    r"""Write each byte that is no printable ASCII as its number, and each backslash as ``\x5c``."""
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in raw)

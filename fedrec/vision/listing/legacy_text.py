@@ -31,26 +31,45 @@ _HANGUL_SIGNS: Final = 10
 which so many Chinese characters in a row hardly ever are."""
 
 
-def checked_encoding(name: str) -> str:
-    """Return the codec's own name for ``--names-encoding``; ``ConfigError`` if there is no such encoding."""
+def checked_encoding(name: str, *, option: str = "--names-encoding") -> str:
+    """Return the codec's own name for an encoding of names.
+
+    Args:
+        name: any spelling of it.
+        option: how the setting is called, for the message.
+
+    Returns:
+        The codec's name.
+
+    Raises:
+        ConfigError: there is no such encoding, or it writes ASCII otherwise, and slashes with it.
+    """
     try:
-        codec = codecs.lookup(name)
-        b"a".decode(codec.name)
+        found = codecs.lookup(name).name
+        known = all(bytes([sign]).decode(found) == chr(sign) for sign in range(32, 127))
     except (LookupError, ValueError):
-        codec = None
-    if codec is None:
+        found, known = "", False
+    if not known:
         raise ConfigError(
-            f"--names-encoding {name} is no encoding: give one such as gbk, big5, shift-jis, euc-kr, cp1252, "
+            f"{option} {name} is no encoding: give one such as gbk, big5, shift-jis, euc-kr, cp1252, "
             "cp850 or cp1251"
         )
-    return codec.name
+    return found
 
 
 def raw_name(name: str) -> bytes | None:
     """Return the bytes of a file's name that is not in UTF-8; None for any other name."""
-    if any("\udc80" <= sign <= "\udcff" for sign in name):
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return None
+    try:
         return name.encode("utf-8", "surrogateescape")
-    return None
+    except UnicodeEncodeError:
+        # Windows has names with half a character.
+        return name.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)

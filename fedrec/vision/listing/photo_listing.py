@@ -62,7 +62,7 @@ class PhotoListing:
         splits: by split; the training split is always there.
         left_out: entries of no split.
         folders: how many folders were read.
-        names: the folders' names as text.
+        names: how the folders' names are read.
         notes: what was decided where it isn't plain, in one line each.
     """
 
@@ -102,7 +102,7 @@ def list_folder(
         root: the folder.
         layout: "class" or "product".
         one_merchant: all photos belong to one merchant: there is no merchant level.
-        names_encoding: encoding of folder names that are not in UTF-8; None to find it.
+        names_encoding: encoding of folder names that are not in UTF-8; None if none was set.
 
     Returns:
         The photos, and every other entry with the reason why it isn't used.

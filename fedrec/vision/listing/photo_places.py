@@ -18,7 +18,8 @@ class PhotoPlace:
 
     Attributes:
         path: a folder of class folders, or a CSV file.
-        names_encoding: encoding of names that are not in UTF-8; None to find it.
+        names_encoding: encoding of names that are not in UTF-8; None if none was set. Who reads photos never
+            guesses it: see :mod:`fedrec.vision.listing.found_encoding`.
     """
 
     path: Path

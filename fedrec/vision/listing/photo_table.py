@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
@@ -17,8 +17,9 @@ from fedrec._internal.text import listed, one_line
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.file_contents import unread
-from fedrec.vision.listing.folder_names import FolderNames, folder_names
+from fedrec.vision.listing.folder_names import FolderNames, decoded, folder_names
 from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut
+from fedrec.vision.listing.legacy_text import raw_name
 from fedrec.vision.listing.photo_listing import Listing, PhotoListing, Picture, Unusable
 from fedrec.vision.listing.split_names import Split, split_of
 
@@ -71,13 +72,14 @@ def list_table(
     """Find the photos that a CSV file names in columns path and label, and perhaps product, split, merchant.
 
     Paths are relative to the file's folder, with slashes or backslashes. A row without a split is to be
-    trained on. Text that is not in UTF-8 is decoded as folder names are.
+    trained on. Text that is not in UTF-8 is decoded as folder names are. A row is one line: a cell can't
+    continue in the next one, so that a missing quotation mark is the fault of its own row and of no other.
 
     Args:
         table: the file: a header, separated by commas, semicolons or tabs.
         layout: "product" to read the products.
         one_merchant: all photos belong to one merchant.
-        names_encoding: encoding of text that is not in UTF-8; None to find it.
+        names_encoding: encoding of text that is not in UTF-8; None if none was set.
 
     Returns:
         The photos, and every other row with the reason why it isn't used.
@@ -86,8 +88,7 @@ def list_table(
         DataError: the file can't be read, or lacks a column.
     """
     rows, wrong, header, unused = _read(table)
-    texts = (text for row in rows for text in (row.path, row.label, row.product, row.merchant))
-    names = folder_names(texts, encoding=names_encoding)
+    names = folder_names(_texts(rows), encoding=names_encoding)
     if layout == "product" and "product" not in header:
         raise DataError(f"{table} has no column 'product', which products as the unit need")
     notes = list(names.notes)
@@ -107,6 +108,15 @@ def list_table(
     )
 
 
+def table_texts(table: Path) -> Iterator[str]:
+    """Yield the names in a table, as the file has them; ``DataError`` if it can't be read."""
+    return _texts(_read(table)[0])
+
+
+def _texts(rows: Iterable[_Row]) -> Iterator[str]:
+    return (text for row in rows for text in (row.path, row.label, row.product, row.merchant))
+
+
 def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str], list[str]]:
     """Return the rows, those that are none with the reason, the known columns, and the names of others."""
     rows: list[_Row] = []
@@ -116,15 +126,14 @@ def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str]
         first = next(lines, "")
         cells = header_cells(table, first)
         header, unused = _header(table, cells)
-        reader = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
-        while True:
-            line = lines.number + 1
+        delimiter = delimiter_of(first)
+        for text in lines:
+            line = lines.number
             try:
-                values = next(reader)
-            except StopIteration:
-                return rows, wrong, tuple(filter(None, header)), unused
+                # Each line by itself: rows are units of privacy, and none may decide about another.
+                values = next(csv.reader([text], delimiter=delimiter, strict=True), [])
             except csv.Error as error:
-                wrong.append((line, csv_reason(error)))
+                wrong.append((line, f"{csv_reason(error)} (each line is one row)"))
                 continue
             if not any(value.strip() for value in values):
                 continue
@@ -133,6 +142,7 @@ def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str]
                 continue
             found = {name: value.strip(" \t\r\n") for name, value in zip(header, values, strict=True)}
             rows.append(_Row(line, **{name: found.get(name, "") for name in _COLUMNS}))
+    return rows, wrong, tuple(filter(None, header)), unused
 
 
 def _header(table: Path, cells: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -166,23 +176,24 @@ class _Reader:
 
     def read(self, rows: list[_Row]) -> dict[Split, Listing]:
         """List the rows by split."""
-        said: dict[str, set[tuple[str, Split | None]]] = {}
+        said: dict[tuple[str, ...], set[tuple[str, Split | None]]] = {}
         for row in rows:
             if row.label and _split(row) is not None:
-                said.setdefault(self._path(row), set()).add((self._text(row.label), _split(row)))
-        first: dict[tuple[str, str, str], int] = {}
+                said.setdefault(self._unit(row), set()).add((self._text(row.label), _split(row)))
+        first: dict[tuple[str, ...], int] = {}
         pictures: dict[Split, list[Picture]] = {"train": []}
         unusable: dict[Split, list[Unusable]] = {}
         for row in rows:
             merchant = None if self.one_merchant else self._text(row.merchant) or None
             product = self._text(row.product) if self.layout == "product" else None
             path, split = self._path(row), _split(row)
-            earlier = first.setdefault((path, product or "", merchant or ""), row.line)
+            unit = self._unit(row)
             reason = self._wrong(row, path, product=product, split=split)
-            if reason is None and len(said[path]) > 1:
+            if reason is None and len(said[unit]) > 1:
                 reason = "other rows give it another class or split"
-            elif reason is None and earlier != row.line:
-                reason = f"repeats line {earlier}"
+            elif reason is None:
+                earlier = first.setdefault((*unit, merchant or ""), row.line)
+                reason = None if earlier == row.line else f"repeats line {earlier}"
             file = self._file(row, path) if reason is None else self._line(row)
             entry = _unread(file) if reason is None else LeftOut(file, reason, True)
             if entry is None and split is not None:
@@ -198,12 +209,25 @@ class _Reader:
             for split in dict.fromkeys((*pictures, *unusable))
         }
 
+    def _unit(self, row: _Row) -> tuple[str, ...]:
+        """Return what rows are about that are held against each other: a photo, or a photo in a product.
+
+        A product is protected with all its photos, so that rows of another one decide nothing about it.
+        """
+        path = self._path(row)
+        if self.layout == "class":
+            return (path,)
+        return (path, self._text(row.label), self._text(row.product))
+
     def _text(self, cell: str) -> str:
         return self.names.text(cell)
 
     def _path(self, row: _Row) -> str:
         """Return a row's path with slashes; empty if there is none."""
-        text = self._text(row.path).replace("\\", "/")
+        raw = raw_name(row.path)
+        # Numbers in place of bytes have backslashes, which are none of the path's.
+        text = row.path if raw is None else decoded(raw, self.names.encoding) or row.path
+        text = unicodedata.normalize("NFC", text).replace("\\", "/")
         return normpath(text) if text else ""
 
     def _wrong(self, row: _Row, path: str, *, product: str | None, split: Split | None) -> str | None:
@@ -230,11 +254,19 @@ class _Reader:
         spellings = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
         raw = normpath(row.path.replace("\\", "/"))
         for spelling in dict.fromkeys((*spellings, row.path, raw)):
-            # As bytes in UTF-8, whatever encoding this process takes file names for.
-            file = self.table.parent / os.fsdecode(spelling.encode("utf-8", "surrogateescape"))
+            file = self.table.parent / _file_name(spelling)
             if spelling.split("/")[0] != ".." and not _ABSOLUTE.match(spelling) and _exists(file):
                 return file
         return self.table.parent / path
+
+
+def _file_name(spelling: str) -> str:
+    """Return a name as bytes in UTF-8 have it, whatever encoding this process takes file names for."""
+    try:
+        return os.fsdecode(spelling.encode("utf-8", "surrogateescape"))
+    except UnicodeError:
+        # Windows has no names of other bytes.
+        return spelling
 
 
 def _split(row: _Row) -> Split | None:

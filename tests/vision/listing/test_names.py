@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.cli.data import inspect as inspect_command
-from fedrec.errors import ConfigError, DataError
+from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inspection import inspect
-from fedrec.vision.listing.folder_names import as_utf8
+from fedrec.vision.listing.folder_names import FolderNames, as_utf8
+from fedrec.vision.listing.found_encoding import encoding_advice, with_found_encoding
 from fedrec.vision.listing.legacy_text import checked_encoding, decode_all, meant_by
 from fedrec.vision.listing.photo_places import PhotoPlace
 from tests.support.pictures import picture
@@ -74,15 +76,71 @@ def folder(root: Path, *names: bytes) -> Path:
 def test_classes_in_gbk_stay_as_many_and_the_guess_is_said(tmp_path: Path) -> None:
     names = ["杯子", "裤子", "帽子", "鞋子"]
     root = folder(tmp_path, *(name.encode("gbk") for name in names))
-    found = inspect(root)
+    place = with_found_encoding(root)
+    assert place.names_encoding == "gbk"
+    found = inspect(place)
     assert found.splits[0].classes == dict.fromkeys(sorted(names), 2)
     assert any("GBK" in note and "--names-encoding" in note for note in found.notes)
-    assert {skip.name for skip in open_folder(root).train.records} == {
+    assert {skip.name for skip in open_folder(place).train.records} == {
         f"{n}/{i}.png" for n in names for i in (0, 1)
     }
     # The same name in UTF-8 is the same class.
     picture(root / "杯子" / "third.png", 200)
-    assert inspect(root).splits[0].classes == dict.fromkeys(sorted(names), 2) | {"杯子": 3}
+    assert inspect(place).splits[0].classes == dict.fromkeys(sorted(names), 2) | {"杯子": 3}
+
+
+@pytest.mark.parametrize("encoding", [None, "gbk", "euc_kr"])
+def test_one_product_more_or_less_changes_no_other_ones_name(tmp_path: Path, encoding: str | None) -> None:
+    """Read with any setting: a product's label and name are the same whatever lies beside it."""
+    places = {
+        "가방/p1": "euc_kr",
+        "가방/사진하나사": "euc_kr",
+        "모자/p3": "euc_kr",
+        "杯子/瓷": "gbk",
+        "x/é": "cp1252",
+    }
+    made = [tmp_path / "shop" / os.fsdecode(name.encode(code)) for name, code in places.items()]
+    for shade, product in enumerate(made):
+        picture(product / "x.png", 20 * shade)
+
+    def units() -> dict[bytes, tuple[str, str]]:
+        place = PhotoPlace(tmp_path / "shop", encoding)
+        train = open_folder(place, layout="product", unit="product", one_merchant=True).train
+        return {unit.digest: (train.classes[unit.label], unit.name) for unit in train.records}
+
+    whole = units()
+    assert len(whole) == len(made)
+    for product in made:
+        product.rename(tmp_path / "away")
+        left = units()
+        assert len(left) == len(made) - 1 and left.items() <= whole.items()
+        (tmp_path / "away").rename(product)
+
+
+def test_names_stay_apart_in_any_encoding_and_with_none() -> None:
+    rng = random.Random(7)
+    raws = {bytes(rng.randrange(32, 256) for _ in range(rng.randrange(1, 5))) for _ in range(3000)}
+    raws |= {b"\\xb0", b"\xb0", b"\\xb0\xb0", b"\xb0\\xb0", b"\\x5cxb0", b"\xed\x40", b"\xfa\x5c"}
+    for encoding in (None, "ascii", *MADE_BY, "cp932", "gb18030"):
+        meant: dict[str, set[str]] = {}
+        for raw in raws:
+            name = raw.decode("utf-8", "surrogateescape")
+            text = FolderNames(encoding).text(name)
+            # What Python itself makes of the name, or else its bytes.
+            own = next(filter(None, (_python(raw, known) for known in ("utf-8", encoding or "utf-8"))), None)
+            meant.setdefault(text, set()).add(repr(raw) if own is None else unicodedata.normalize("NFC", own))
+            assert (text.encode("utf-8") and text.isprintable()) or own is not None
+        assert all(len(names) == 1 for names in meant.values())
+
+
+def _python(raw: bytes, encoding: str) -> str | None:
+    """Return a text that has these bytes and no others, and shows."""
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    controls = any(unicodedata.category(sign) == "Cc" for sign in text)
+    return text if text.encode(encoding) == raw and (encoding == "utf-8" or not controls) else None
 
 
 @pytest.mark.parametrize("wrong", ["cp437", "latin-1"])
@@ -95,14 +153,19 @@ def test_names_that_another_program_garbled_stay_apart_and_are_told(tmp_path: Pa
     assert [meant_by(name) for name in ("Größe", "ÄÖÜ", "été", "São Paulo", "杯子", "hat")] == [None] * 6
 
 
-def test_a_given_encoding_decides_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
-    root = folder(tmp_path, "모자".encode("euc_kr"), "바지".encode("euc_kr"))
-    assert set(open_folder(PhotoPlace(root, "euc_kr")).train.classes) == {"모자", "바지"}
-    with pytest.raises(DataError, match="is not in ascii: give another") as caught:
-        open_folder(PhotoPlace(root, "ascii"))
-    assert "\n" not in str(caught.value)
+def test_a_given_encoding_decides_and_a_wrong_one_is_told(tmp_path: Path) -> None:
+    names = encoded(MADE_BY["euc_kr"], "euc_kr")
+    root = folder(tmp_path, *names)
+    assert set(open_folder(PhotoPlace(root, "euc_kr")).train.classes) == set(names.values())
+    place = PhotoPlace(root, "ascii")
+    numbers = {"".join(f"\\x{byte:02x}" for byte in raw) for raw in names}
+    assert set(open_folder(place).train.classes) == numbers
+    assert any("neither in UTF-8 nor in ascii" in note for note in inspect(place).notes)
+    advice = encoding_advice(place)
+    assert advice is not None and 'names_encoding = "euc_kr"' in advice and "ascii" in advice
+    assert encoding_advice(PhotoPlace(root, "euc_kr")) is None
     assert checked_encoding("EUC-KR") == "euc_kr" and checked_encoding("Shift-JIS") == "shift_jis"
-    for wrong in ("klingon", "base64", "rot13", ""):
+    for wrong in ("klingon", "base64", "rot13", "", "utf-16", "utf-7", "cp037"):
         with pytest.raises(ConfigError, match="give one such as gbk"):
             checked_encoding(wrong)
 

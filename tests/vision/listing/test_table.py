@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from fedrec.errors import DataError
+from fedrec.protocol.plan import Unit
 from fedrec.vision.datasets import open_folder
+from fedrec.vision.folders import Layout
 from fedrec.vision.inspection import inspect
+from fedrec.vision.listing.found_encoding import with_found_encoding
+from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.products import ProductSet
 from tests.support.pictures import picture
 
@@ -108,9 +112,66 @@ def test_tables_that_are_none_say_what_is_missing(photos: Path, lines: list[str]
 def test_a_table_in_gbk_names_classes_and_files_in_utf8(photos: Path) -> None:
     picture(photos / "杯子" / "蓝色.png", 3)
     made = table(photos, "path,label", r"杯子\蓝色.png,杯子", "pics/1.png,帽子", encoding="gbk")
-    splits = open_folder(made)
+    splits = open_folder(with_found_encoding(made))
     assert splits.train.classes == ("帽子", "杯子") and len(splits.train) == 2
     assert any("GBK" in note for note in splits.account.notes)
+
+
+ROWS = [
+    *(
+        "pics/0.png,가방,p1,train",
+        "pics/1.png,모자,p1,",
+        "pics/2.png,모자,사진하나사,",
+        "pics/3.png,가방,p2,train",
+    ),
+    *(
+        '"pics/4.png,가방,p3,',
+        'pics/4.png,"가방,p3,',
+        'pics/4.png,가방,"p3\n,"',
+        'pics/4.png,가방,p3,"',
+        'pics/4.png,"가',
+    ),
+    *(
+        "pics/0.png,모자,p4,",
+        "pics/3.png,가방,p5,test",
+        "pics/6.png,모자,p6,sometime",
+        "../x,모자,p7,",
+        ",,,",
+    ),
+    *('pics/5.png,"가""방",p8,train', "\r\n", "\x00,모자,p9,", "x" * 200_000 + ",모자,p10,"),
+]
+
+
+@pytest.mark.parametrize("encoding", [None, "euc_kr", "gbk"])
+@pytest.mark.parametrize("layout", ["class", "product"])
+def test_one_row_decides_about_no_other(photos: Path, layout: Layout, encoding: str | None) -> None:
+    """Whichever row is taken away, each other one means what it meant, quotation marks or not."""
+
+    def units(rows: list[str]) -> dict[tuple[str, bytes], str]:
+        made = table(photos, "path,label,product,split", *rows, encoding="euc_kr")
+        unit: Unit = "product" if layout == "product" else "record"
+        place = PhotoPlace(made, encoding)
+        train = open_folder(place, layout=layout, unit=unit, may_be_empty=True, one_merchant=True).train
+        return {(train.classes[r.label], r.digest): r.name for r in train.records}
+
+    whole = units(ROWS)
+    assert len(whole) == (6 if layout == "product" else 3)
+    for number, row in enumerate(ROWS):
+        left = units(ROWS[:number] + ROWS[number + 1 :])
+        # Of the same photo at most: rows about it are held against each other.
+        assert len(left.keys() ^ whole.keys()) <= 1, row
+
+
+def test_a_quotation_mark_that_is_never_closed_is_its_own_lines_fault(photos: Path) -> None:
+    made = table(
+        photos, "path,label", "pics/0.png,hat", '"pics/1.png,hat', "pics/2.png,mug", 'pics/3.png,"mug'
+    )
+    found = inspect(made)
+    assert found.splits[0].classes == {"hat": 1, "mug": 1}
+    assert [(skip.name, skip.reason) for skip in found.skipped] == [
+        (f"photos.csv line {line}", "a quotation mark is never closed (each line is one row)")
+        for line in (3, 5)
+    ]
 
 
 def test_merchants_of_a_table_and_products_without_a_column(photos: Path) -> None:

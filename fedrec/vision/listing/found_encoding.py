@@ -1,0 +1,81 @@
+"""Find the encoding of names that are not in UTF-8, once, for the owner of the photos or for a simulation.
+
+The encoding is guessed from all names together: one more photo can change the guess, and with it the labels
+of all others. A merchant's training therefore never guesses: it reads names as ``client.toml`` says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from fedrec._internal.text import counted
+from fedrec.errors import DataError
+from fedrec.vision.listing.folder_names import as_utf8, decoded, shown_encoding
+from fedrec.vision.listing.folder_tree import read_tree
+from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, raw_name
+from fedrec.vision.listing.photo_places import PhotoPlace, is_place
+from fedrec.vision.listing.photo_table import is_table, table_texts
+
+
+def with_found_encoding(place: Path | PhotoPlace) -> PhotoPlace:
+    """Find a place's encoding, unless it is given.
+
+    Args:
+        place: a folder or a CSV file.
+
+    Returns:
+        The place with the encoding of most of its names that are not in UTF-8; as it is if there are none, if
+        no encoding fits, or if it can't be read.
+    """
+    named = place if isinstance(place, PhotoPlace) else PhotoPlace(place)
+    if named.names_encoding is not None:
+        return named
+    return replace(named, names_encoding=_found(_raw_names(named.path)))
+
+
+def encoding_advice(place: PhotoPlace) -> str | None:
+    """Say which setting would read names that a place's encoding doesn't.
+
+    Args:
+        place: a merchant's photos, with the encoding that is set.
+
+    Returns:
+        One line; None if all names are read.
+    """
+    unread = {raw for raw in _raw_names(place.path) if decoded(raw, place.names_encoding) is None}
+    if not unread:
+        return None
+    found = _found(unread)
+    names = counted(len(unread), "of these names", plural="of these names")
+    if found is None:
+        return f"{names} can't be read: rename the folders, or set names_encoding in client.toml"
+    fit = sum(decoded(raw, found) is not None for raw in unread)
+    if place.names_encoding is not None:
+        return (
+            f"{fit} {'seems' if fit == 1 else 'seem'} to be in {shown_encoding(found)}: rename what isn't in "
+            f'{place.names_encoding}, or set names_encoding = "{found}" in client.toml if it is for all'
+        )
+    return f'set names_encoding = "{found}" in client.toml: {names} can be read as {shown_encoding(found)}'
+
+
+def _found(raws: set[bytes]) -> str | None:
+    """Return the encoding of most names; None if there is none that fits."""
+    known = list(SHOWN_AS)
+    found = Counter(name for name in decode_all(raws).encodings.values() if name != "latin-1")
+    return max(found, key=lambda name: (found[name], -known.index(name)), default=None)
+
+
+def _raw_names(path: Path) -> set[bytes]:
+    try:
+        if not is_place(path):
+            return set()
+        if is_table(path):
+            names = list(table_texts(path))
+        else:
+            names = [as_utf8(folder.path.name) for folder in list(read_tree(path).root.walk())[1:]]
+    except (DataError, OSError):
+        # Whoever reads the place next says what is wrong with it.
+        return set()
+    return {raw for name in names if (raw := raw_name(name)) is not None}
