@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -30,12 +31,20 @@ def page(
     # That a request was cut off when the page ended is no news.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
-
-    def announce(address: str) -> None:
-        # A service manager keeps what is printed in a log, where a token has no place.
-        if "JOURNAL_STREAM" in os.environ:
-            address = f"{address.partition('#')[0]} (its token is in {opened.folder / TOKEN_FILE})"
-        typer.echo(f"page {address}")
-        sys.stdout.flush()
-
+    announce = functools.partial(print_address, token_file=opened.folder / TOKEN_FILE)
     serve_page(opened, port=port, announce=announce, until=sys.stdin.buffer if until_input_ends else None)
+
+
+def print_address(address: str, *, token_file: Path) -> None:
+    """Print the page's address, with its token on a terminal alone.
+
+    Args:
+        address: the address, with the token behind "#".
+        token_file: the file that holds the token.
+
+    """
+    # What isn't printed on a terminal is kept somewhere, where a token has no place.
+    if not sys.stdout.isatty():
+        address = f"{address.partition('#')[0]} (its token is in {token_file})"
+    typer.echo(f"page {address}")
+    sys.stdout.flush()

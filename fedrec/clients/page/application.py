@@ -1,8 +1,9 @@
 """The HTTP application of a merchant's page, for this machine alone.
 
 Any web site in the merchant's browser can send requests to this machine. Therefore a request must name this
-machine in its Host header (against DNS rebinding), everything but the page's own files needs a token that no
-other site has, in a header that no form can set, and an action must come from the page itself.
+machine in its Host header (against DNS rebinding), everything but the page's own files and the proof of
+:mod:`fedrec.clients.page.proof` needs a token that no other site has, in a header that no form can set, and
+an action must come from the page itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fedrec._internal.text import one_line
 from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.clients.page.own_requests import OwnRequestsAlone
 from fedrec.clients.page.photo_view import STATES, PhotoView
+from fedrec.clients.page.proof import PROOF_PATH, is_nonce, proof_of
 from fedrec.clients.page.status_reader import StatusReader
 from fedrec.errors import DataError, FedrecError
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
@@ -53,7 +55,7 @@ def make_application(
         models: fetches models and tries them.
         actions: pauses and resumes.
         host: address that it listens on.
-        token: what requests must carry, except for the page's own files.
+        token: what requests must carry, except for the page's own files and a proof that it is known here.
 
     Returns:
         The application.
@@ -61,6 +63,7 @@ def make_application(
     """
     page = page_files("fedrec.clients.page", "web")
     routes = [Route(path, functools.partial(_static, file), methods=["GET"]) for path, file in page.items()]
+    routes.append(Route(PROOF_PATH, _answered(functools.partial(_proof, token)), methods=["GET"]))
     handlers = _Handlers(reader, photos, models, actions)
     for path, answer, method in handlers.table():
         routes.append(Route(path, _answered(answer), methods=[method]))
@@ -70,7 +73,7 @@ def make_application(
             Middleware(CommonHeaders, headers=PAGE_HEADERS),
             own_names_alone(host),
             Middleware(OwnRequestsAlone),
-            Middleware(TokenRequired, token=token, opened=frozenset(page)),
+            Middleware(TokenRequired, token=token, opened=frozenset((*page, PROOF_PATH))),
         ],
     )
 
@@ -208,6 +211,13 @@ async def _action(request: Request, **kinds: type) -> dict[str, Any]:
 
 async def _static(file: PageFile, request: Request) -> Response:
     return Response(file.content, media_type=file.kind)
+
+
+async def _proof(token: bytes, request: Request) -> Response:
+    nonce = request.query_params.get("nonce", "")
+    if not is_nonce(nonce):
+        raise RequestError("wrong-value", "nonce is not 64 hexadecimal digits")
+    return JSONResponse({"proof": proof_of(token, nonce=nonce)})
 
 
 def _problem(error: str, detail: str, status: HTTPStatus) -> JSONResponse:

@@ -17,7 +17,7 @@ from fedrec.clients.page.application import Actions, make_application
 from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.clients.page.photo_view import view_of
 from fedrec.clients.page.status_reader import StatusReader
-from fedrec.observability.endpoint import LEAST_TOKEN, LOOPBACK, bind, plain_server, read_token
+from fedrec.observability.endpoint import LEAST_TOKEN, LOOPBACK, bind, plain_server
 
 TOKEN_FILE: Final = "page.token"  # noqa: S105 (the name of a file)
 _MOST_CONNECTIONS: Final = 64
@@ -26,18 +26,27 @@ _NICE: Final = 10
 """The page gives way to training."""
 
 
-def page_token(home: MerchantHome) -> bytes:
-    """Return the page's token, made on first use: a file of mode 0600 in the merchant's folder.
+def new_token(home: MerchantHome) -> bytes:
+    """Make the token of this start, and replace the file that holds it.
+
+    Args:
+        home: the merchant's folder, where the file has mode 0600.
+
+    Returns:
+        The token, which is text of ASCII.
 
     Raises:
-        ConfigError: others can read the file, or it was changed.
+        OSError: the file can't be written.
 
     """
+    token = secrets.token_urlsafe(LEAST_TOKEN).encode()
     path = home.folder / TOKEN_FILE
-    if not path.exists():
-        with suppress(FileExistsError):
-            write_secret(path, secrets.token_urlsafe(LEAST_TOKEN).encode())
-    return read_token(path, option="the page's token")
+    # Pages of one folder may start at the same time, on ports of their own.
+    scratch = path.with_name(f"{TOKEN_FILE}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    write_secret(scratch, token)
+    scratch.replace(path)
+    return token
 
 
 def serve_page(
@@ -52,12 +61,14 @@ def serve_page(
         until: the page also ends when this stream does: with the process that has its other end.
 
     Raises:
-        ConfigError: the token can't be used.
+        ConfigError: a file of the folder can't be used.
+        OSError: the token can't be written.
         ServiceError: the port is in use.
 
     """
-    token = page_token(home)
     bound = bind(LOOPBACK, port, what="the page")
+    # A new one each time: who got an earlier one, such as by listening on the port meanwhile, has nothing.
+    token = new_token(home)
     reader = StatusReader(home)
     application = make_application(
         reader,

@@ -17,6 +17,26 @@ export function takeToken() {
   history.replaceState(null, "", location.pathname);
 }
 
+export function askToken() {
+  if (!at("ask-token").hidden) return;
+  at("ask-token").hidden = false;
+  at("token").focus();
+}
+
+// Return whether a server knows this tab's token, without telling it: another program may have taken its port.
+export async function knowsToken(path) {
+  const bytes = (text) => new TextEncoder().encode(text);
+  const hex = (found) => [...new Uint8Array(found)].map((each) => each.toString(16).padStart(2, "0")).join("");
+  const nonce = hex(crypto.getRandomValues(new Uint8Array(32)));
+  const kind = { name: "HMAC", hash: "SHA-256" };
+  const key = await crypto.subtle.importKey("raw", bytes(sessionStorage.getItem("token")), kind, false, ["sign"]);
+  const expected = hex(await crypto.subtle.sign("HMAC", key, bytes(`fedrec page\n${nonce}`)));
+  const response = await fetch(`${path}?nonce=${nonce}`, { redirect: "error" }).catch(() => null);
+  if (!response || response.status >= 500) throw new Error("unreachable");
+  const found = response.ok ? await response.json().catch(() => null) : null;
+  return found?.proof === expected;
+}
+
 // Ask the server; the error's message is a name of `known`, or "token", "unreachable" or "failed".
 export async function ask(path, options = {}, known = {}) {
   const token = sessionStorage.getItem("token");
@@ -28,10 +48,7 @@ export async function ask(path, options = {}, known = {}) {
     throw new Error("unreachable");
   }
   if (response.status === 401) {
-    if (at("ask-token").hidden) {
-      at("ask-token").hidden = false;
-      at("token").focus();
-    }
+    askToken();
     throw new Error("token");
   }
   if (!response.ok) {
@@ -44,9 +61,9 @@ export async function ask(path, options = {}, known = {}) {
 }
 
 // With a token, a picture can't be an image's plain address.
-export async function picture(path, image) {
+export async function picture(path, image, request = ask) {
   try {
-    const response = await ask(path);
+    const response = await request(path);
     image.src = URL.createObjectURL(await response.blob());
   } catch {
     image.replaceWith(make("span", { className: "blank" }));

@@ -7,15 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from fedrec.clients.page.process import page_beside
+from fedrec.clients.page.running import TOKEN_FILE
 from fedrec.clients.store_view import read_tags
 from tests.support.shop_home import ShopHome
 
@@ -28,20 +33,28 @@ EVERY = [(width, scheme) for width in (1280, 768, 390) for scheme in ("light", "
 ENDS = [(1280, "dark"), (390, "light")]
 
 
-@pytest.fixture(scope="module")
-def address(made: ShopHome) -> Iterator[str]:
-    command = [sys.executable, "-m", "fedrec.cli", "client", "page", "--home", str(made.home.folder)]
+@contextmanager
+def served(home: Path, *, port: int = 0) -> Iterator[str]:
+    command = [sys.executable, "-m", "fedrec.cli", "client", "page", "--home", str(home)]
     with subprocess.Popen(
-        [*command, "--port", "0", "--until-input-ends"],
+        [*command, "--port", str(port), "--until-input-ends"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None and process.stdin is not None
-        yield process.stdout.readline().split(" ")[1].strip()
+        address = process.stdout.readline().split(" ")[1]
+        # What isn't a terminal is told where the token is, and no more.
+        yield f"{address}#token={(home / TOKEN_FILE).read_text()}"
         # The daemon's end of the pipe is closed however it dies; then the page ends by itself.
         process.stdin.close()
         assert process.wait(timeout=20) == 0
+
+
+@pytest.fixture(scope="module")
+def address(made: ShopHome) -> Iterator[str]:
+    with served(made.home.folder) as found:
+        yield found
 
 
 @pytest.fixture
@@ -177,6 +190,57 @@ def test_chinese_is_the_whole_page(page: Page) -> None:
     assert len(told) > 40 and plain == []
     page.click("#language")
     assert page.inner_text("#pause") == "Pause"
+
+
+class Thief(BaseHTTPRequestHandler):
+    """Another user's program on the page's port: it answers everything, and keeps what it is sent."""
+
+    sent: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.sent.append((self.path, self.headers.get("Authorization")))
+        body = b'{"proof": "%s", "counts": {}, "photos": []}' % (b"0" * 64)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+
+def test_an_open_tab_tells_nobody_else_the_token(made: ShopHome) -> None:
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_context(locale="en-GB").new_page()
+        with served(made.home.folder) as address:
+            port = int(address.split("/")[2].split(":")[1])
+            page.goto(address)
+            expect(page.locator("#state")).to_have_text("Not running")
+            # What ends by itself, such as a computer's sleep, asks for no new link.
+            page.context.set_offline(True)
+            expect(page.locator("#status")).to_contain_text("doesn't answer", timeout=10_000)
+            page.context.set_offline(False)
+            expect(page.locator("#status")).to_have_text("", timeout=10_000)
+            assert not page.is_visible("#ask-token")
+        with ThreadingHTTPServer(("127.0.0.1", port), Thief) as thief:
+            threading.Thread(target=thief.serve_forever, daemon=True).start()
+            expect(page.locator("#status")).to_contain_text("Open the link", ignore_case=True, timeout=10_000)
+            expect(page.locator("#token")).to_be_visible()
+            asked = len(Thief.sent)
+            page.click("#pause")
+            page.locator("#photos li").last.scroll_into_view_if_needed()
+            page.wait_for_timeout(3500)
+            assert len(Thief.sent) == asked >= 1
+            assert all(path.startswith("/proof?") and token is None for path, token in Thief.sent)
+            thief.shutdown()
+        with served(made.home.folder, port=port) as fresh:
+            assert fresh != address
+            page.goto(fresh)
+            expect(page.locator("#token")).to_be_hidden(timeout=10_000)
+            expect(page.locator("#status")).to_have_text("")
+        browser.close()
 
 
 def test_a_page_that_can_not_be_served_stops_no_daemon(

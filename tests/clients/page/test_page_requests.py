@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import logging
+import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,18 +20,19 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from fedrec.cli.client import app as client_app
+from fedrec.cli.client_page import print_address
 from fedrec.clients import model_fetching
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.application import LARGEST_ACTION, Actions, make_application
 from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.clients.page.photo_view import MOST_SHOWN, PhotoView
-from fedrec.clients.page.running import TOKEN_FILE, page_token
+from fedrec.clients.page.running import TOKEN_FILE, new_token, serve_page
 from fedrec.clients.page.status_reader import StatusReader
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import read_status
 from fedrec.clients.status_types import MerchantStatus
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import ConfigError, RefusedError
+from fedrec.errors import RefusedError, ServiceError
 from fedrec.vision.datasets import decode, digest_of
 from tests.support.shop_home import ShopHome
 
@@ -334,16 +337,58 @@ def test_an_unexpected_failure_says_nothing_of_itself(
     assert "RuntimeError" in caplog.text
 
 
-def test_the_token_is_made_once_and_must_stay_private(made: ShopHome) -> None:
-    token = page_token(made.home)
-    assert len(token) >= 43 and page_token(made.home) == token
+def test_each_start_has_a_token_of_its_own_in_a_file_for_its_owner_alone(made: ShopHome) -> None:
     path = made.home.folder / TOKEN_FILE
-    assert path.stat().st_mode & 0o077 == 0
-    Path(path).chmod(0o644)
-    with pytest.raises(ConfigError, match="can be read by others"):
-        page_token(made.home)
-    path.unlink()
-    assert page_token(made.home) != token
+    path.write_bytes(TOKEN)
+    path.chmod(0o644)
+    tokens = set()
+    for _ in range(3):
+        token = new_token(made.home)
+        assert len(token) >= 43 and path.read_bytes() == token
+        assert path.stat().st_mode & 0o077 == 0
+        tokens.add(token)
+    assert len(tokens) == 3 and TOKEN not in tokens
+    assert [each.name for each in path.parent.glob(f"{TOKEN_FILE}*")] == [TOKEN_FILE]
+
+
+def test_a_start_that_fails_leaves_the_token_of_the_page_that_runs(made: ShopHome) -> None:
+    token = new_token(made.home)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ServiceError, match="can't listen"):
+        serve_page(made.home, port=taken.getsockname()[1], announce=lambda address: None)
+    assert (made.home.folder / TOKEN_FILE).read_bytes() == token
+
+
+def test_the_server_proves_that_it_knows_the_token_to_who_does_not_send_it(client: TestClient) -> None:
+    def ask(query: str) -> tuple[int, object]:
+        answer = client.get(f"/proof{query}", headers={"Authorization": ""})
+        assert TOKEN.decode() not in answer.text
+        return answer.status_code, answer.json().get("proof")
+
+    nonces = [letter * 64 for letter in "0af"]
+    for nonce in nonces:
+        # RFC 2104, written out.
+        key = TOKEN.ljust(64, b"\0")
+        inner = hashlib.sha256(bytes(each ^ 0x36 for each in key) + b"fedrec page\n" + nonce.encode())
+        outer = hashlib.sha256(bytes(each ^ 0x5C for each in key) + inner.digest())
+        assert ask(f"?nonce={nonce}") == (200, outer.hexdigest())
+    for wrong in ("", "?nonce=", f"?nonce={'0' * 63}", f"?nonce={'0' * 65}", f"?nonce={'A' * 64}"):
+        assert ask(wrong) == (422, None)
+    assert ask("?nonce=" + "%D9%A3" * 64) == (422, None)
+    told = {"Authorization": "", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    assert client.get(f"/proof?nonce={nonces[0]}", headers=told).status_code == 403
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_token_is_printed_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    # The terminal of a desktop that systemd started has it, too.
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    print_address(f"{HERE}/#token={TOKEN.decode()}", token_file=Path("/shop") / TOKEN_FILE)
+    told = capsys.readouterr().out
+    assert told.startswith(f"page {HERE}/")
+    assert (TOKEN.decode() in told) is terminal and (f"/shop/{TOKEN_FILE}" in told) is not terminal
 
 
 def test_a_folder_that_is_gone_is_said_and_found_again(made: ShopHome) -> None:

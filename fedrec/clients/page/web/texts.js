@@ -65,8 +65,8 @@ export const TEXTS = {
   en: {
     heading: "Your shop in the federation",
     merchant: (name) => name,
-    token: "Open the link that the program printed, or enter its token:",
-    tokenHelp: "The token is in the file page.token in your merchant's folder. It keeps other web sites and other users of this machine out.",
+    token: "Open the link that the program shows, or enter its token:",
+    tokenHelp: "The token is in the file page.token in your merchant's folder, a new one each time the program starts. It keeps other web sites and other users of this machine out.",
     send: "Open",
     asOf: (time) => `As of ${time}`,
     pausedState: "Paused",
@@ -174,6 +174,7 @@ export const TEXTS = {
     errors: {
       "unreachable": "This page's program doesn't answer. Is it running? What is shown is old.",
       "token": "",
+      "changed": "This page's program has started anew, or another program answers in its place. What is shown is old: open the link that the program shows.",
       "failed": "That didn't work. Look into the log in your merchant's folder.",
       "refused": "That isn't possible now:",
       "no-picture": "That photo has changed or gone. The list is read again.",
@@ -190,7 +191,7 @@ export const TEXTS = {
     heading: "您的店铺与联邦训练",
     merchant: (name) => name,
     token: "请打开程序显示的链接，或输入令牌：",
-    tokenHelp: "令牌保存在商家文件夹的 page.token 文件中。它可阻止其他网站和本机其他用户访问。",
+    tokenHelp: "令牌保存在商家文件夹的 page.token 文件中，程序每次启动都会更换。它可阻止其他网站和本机其他用户访问。",
     send: "打开",
     asOf: (time) => `更新于 ${time}`,
     pausedState: "已暂停",
@@ -298,6 +299,7 @@ export const TEXTS = {
     errors: {
       "unreachable": "本页面的程序没有回应。它是否在运行？当前显示的是旧信息。",
       "token": "",
+      "changed": "本页面的程序已重新启动，或者有其他程序在代替它应答。当前显示的是旧信息：请打开程序显示的链接。",
       "failed": "操作失败。请查看商家文件夹中的日志。",
       "refused": "现在无法执行（原文）：",
       "no-picture": "这张照片已更改或不存在，正在重新读取列表。",
