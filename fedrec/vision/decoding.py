@@ -103,6 +103,9 @@ def decode(
                 facts=facts,
                 upright=kind != "TIFF" or _orientation(opened) == 1,
             )
+            if pixels <= MAX_PIXELS:
+                # The converted picture is held beside the decoded one.
+                needed += 4 * opened.width * opened.height
             if needed > MOST_BYTES:
                 raise DataError(
                     f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
@@ -133,7 +136,10 @@ def _decoded(opened: ImageFile, kind: str, *, full_size: tuple[int, int]) -> Ima
         scale_transparent_colour(opened, raw=str(raw[0] if isinstance(raw, tuple) else raw))
     # A JPEG is already reduced, by the factor or by what of it is possible.
     left = _factor(full_size[0] * full_size[1]) * opened.width // full_size[0]
-    found = to_rgb(opened) if left <= 1 else _reduced(opened, left)
+    # Transparency takes several copies on its way.
+    plain = opened.mode == "RGB" and "transparency" not in opened.info
+    whole = left <= 1 and (plain or opened.width * opened.height <= _STRIP_PIXELS)
+    found = to_rgb(opened) if whole else _reduced(opened, max(1, left))
     turn = _TURNS.get(_orientation(opened))
     return found if turn is None else found.transpose(turn)
 
