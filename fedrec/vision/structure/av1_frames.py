@@ -7,7 +7,8 @@ from typing import Final
 
 from fedrec.vision.structure.bounds import require
 
-_MOST_UNITS: Final = 4096
+_MOST_UNITS: Final = 256
+_MOST_SEQUENCE_HEADERS: Final = 4
 _MOST_SIZE_BYTES: Final = 8
 _SEQUENCE_HEADER: Final = 1
 _FRAME_HEADER: Final = 3
@@ -37,9 +38,9 @@ def av1_frames(data: bytes) -> Frames:
         Its frames.
 
     Raises:
-        DataError: it is damaged, or has thousands of units.
+        DataError: it is damaged, or has hundreds of units.
     """
-    place, units, pixels, number = 0, 0, 0, 0
+    place, units, headers, pixels, number = 0, 0, 0, 0, 0
     while place < len(data):
         units += 1
         require(units <= _MOST_UNITS, f"it has a frame of more than {_MOST_UNITS} units")
@@ -51,6 +52,8 @@ def av1_frames(data: bytes) -> Frames:
         require(0 <= size <= len(data) - place, "its AV1 data is damaged")
         kind = head >> 3 & 15
         if kind == _SEQUENCE_HEADER:
+            headers += 1
+            require(headers <= _MOST_SEQUENCE_HEADERS, "a frame of it has many headers")
             pixels = max(pixels, _most_pixels(data[place : place + min(size, 512)]))
         number += kind in (_FRAME_HEADER, _FRAME)
         place += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fedrec.vision.structure.av1_frames import Frames, av1_frames
+from fedrec.vision.structure.av1_frames import av1_frames
 from fedrec.vision.structure.bounds import require
 from fedrec.vision.structure.facts import Facts
 from fedrec.vision.structure.iso_boxes import parts
@@ -28,13 +28,11 @@ def avif_facts(content: bytes) -> Facts:
         DataError: the file is damaged, or has more in it than a photo.
     """
     largest = together = 0
-    known: dict[bytes, Frames] = {}
     for part in parts(content):
         if part.kind == b"Exif":
             check_exif(part.data[_EXIF_HEAD:])
         elif part.kind == b"av01":
-            # Tiles of one colour share their data.
-            frames = known.get(part.data) or known.setdefault(part.data, av1_frames(part.data))
+            frames = av1_frames(part.data)
             largest = max(largest, frames.pixels)
             together += frames.pixels * max(1, frames.number)
     return Facts(frame_pixels=largest, all_pixels=together)

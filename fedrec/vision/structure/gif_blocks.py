@@ -7,9 +7,11 @@ from typing import BinaryIO, Final
 from fedrec.vision.structure.bounds import require
 from fedrec.vision.structure.facts import Facts
 
-_MOST_BLOCKS: Final = 8192
-"""Pillow joins the blocks of a comment one by one, which takes time by the square of their number."""
+_MOST_BLOCKS: Final = 16_384
+_MOST_COMMENT_BLOCKS: Final = 4096
+"""Pillow joins the blocks of comments one by one, which takes time by the square of their number."""
 _EXTENSION: Final = b"!"
+_COMMENT: Final = b"\xfe"
 
 
 def gif_facts(file: BinaryIO) -> Facts:
@@ -28,19 +30,20 @@ def gif_facts(file: BinaryIO) -> Facts:
     flags = file.read(13)[10:11] or b"\0"
     if flags[0] & 128:
         file.read(3 << ((flags[0] & 7) + 1))
-    for _ in range(_MOST_BLOCKS):
-        mark = file.read(1)
+    blocks = comments = 0
+    while (mark := file.read(1)) not in (b"", b",", b";"):
+        # Pillow passes over what is no mark, byte by byte.
+        blocks += 1
         if mark == _EXTENSION:
-            file.read(1)
-            for _ in range(_MOST_BLOCKS):
-                size = file.read(1)
-                if size in (b"", b"\0"):
-                    break
+            comment = file.read(1) == _COMMENT
+            while (size := file.read(1)) not in (b"", b"\0"):
                 file.read(size[0])
-            else:
-                break
-        # Pillow passes over what is no mark.
-        elif mark in (b"", b",", b";"):
-            return Facts()
-    require(False, f"it has more than {_MOST_BLOCKS} blocks before its picture")
+                blocks += 1
+                comments += comment
+                if comments > _MOST_COMMENT_BLOCKS or blocks > _MOST_BLOCKS:
+                    break
+        require(
+            blocks <= _MOST_BLOCKS and comments <= _MOST_COMMENT_BLOCKS,
+            "it has thousands of blocks before its picture",
+        )
     return Facts()

@@ -10,12 +10,17 @@ from fedrec.errors import DataError
 from fedrec.vision.structure.bounds import require
 
 MOST_METADATA: Final = 1 << 20
-"""Of one item and of all descriptions; decoders copy them for each picture of the file."""
+"""Of one item, and of all descriptions."""
+MOST_COPIES: Final = 1 << 27
+"""Metadata times items: decoders copy it for each picture of a file."""
 
 _MOST_BOXES: Final = 4096
 _MOST_ITEMS: Final = 2048
+_SHARED: Final = 1 << 24
+"""Tiles of one colour share their data."""
 _PICTURES: Final = frozenset({b"av01", b"hvc1"})
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf"})
+_METADATA: Final = "it has more metadata than a photo"
 _DAMAGED: Final = "its boxes are damaged"
 
 
@@ -103,11 +108,13 @@ def _unique(content: bytes, start: int, end: int, left: list[int]) -> dict[bytes
 def _items(content: bytes, start: int, end: int, left: list[int]) -> Iterator[Part]:
     inside = _unique(content, start + 4, end, left)
     idat = inside.get(b"idat", (0, 0))
-    require(end - start - (idat[1] - idat[0]) <= MOST_METADATA, "it has more metadata than a photo")
+    metadata = end - start - (idat[1] - idat[0])
+    require(metadata <= MOST_METADATA, _METADATA)
     if b"iinf" not in inside or b"iloc" not in inside:
         return
     kinds = _kinds(content, *inside[b"iinf"], left)
     total = 0
+    require(metadata * len(kinds) <= MOST_COPIES, _METADATA)
     for number, method, extents in _places(content, *inside[b"iloc"]):
         of_item = kinds.get(number, frozenset())
         base, limit = (0, len(content)) if method == 0 else idat
@@ -115,9 +122,11 @@ def _items(content: bytes, start: int, end: int, left: list[int]) -> Iterator[Pa
             raise DataError(_DAMAGED)
         length = sum(min(size or limit, limit) for _, size in extents)
         total += length
-        require(total <= 16 * len(content), "its items hold many times its length")
+        require(total <= 4 * len(content) + _SHARED, "its items hold many times its length")
         for kind in of_item & (_PICTURES | {b"Exif", b"mime"}):
-            require(kind in _PICTURES or length <= MOST_METADATA, "it has more metadata than a photo")
+            metadata += 0 if kind in _PICTURES else length
+            require(kind in _PICTURES or length <= MOST_METADATA, _METADATA)
+            require(metadata * len(kinds) <= MOST_COPIES, _METADATA)
             pieces = [
                 content[base + offset : min(limit, base + offset + size if size else limit)]
                 for offset, size in extents

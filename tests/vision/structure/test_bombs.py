@@ -198,15 +198,18 @@ def _bitmap_of_runs(width: int, height: int) -> bytes:
         (lambda png: png[:33] + _chunk(b"IDAT", b"") * 2000 + png[33:], "more than 10.. chunks"),
         (lambda _: _written("JPEG")[:2] + _segment(0xFE, b"") * 9000 + b"\xff\xd9", "8192 segments"),
         (lambda _: _written("JPEG")[:2] + b"\xff" * 70_000 + b"\xff\xd9", "more filling"),
-        (lambda _: b"GIF89a" + bytes(7) + b"!\xfe" + b"\1a" * 9000 + b"\0,", "8192 blocks"),
-        (lambda _: b"GIF89a" + bytes(7) + b"!\xfe\0" * 9000 + b",", "8192 blocks"),
+        (
+            lambda _: b"GIF89a" + bytes(7) + (b"!\xfe" + b"\1a" * 3000 + b"\0") * 2 + b",",
+            "thousands of blocks",
+        ),
+        (lambda _: b"GIF89a" + bytes(7) + b"!\xff\0" * 17_000 + b",", "thousands of blocks"),
         (lambda _: _bitmap_of_runs(8000, 4000), "in run lengths take too long"),
         (
             lambda png: png[:16] + struct.pack(">II", 2**18, 1) + png[24:29] + bytes(4) + png[33:],
             "for a side|checksum",
         ),
     ],
-    ids=["profiles", "chunks", "segments", "filling", "comment", "comments", "runs", "wide"],
+    ids=["profiles", "chunks", "segments", "filling", "comments", "extensions", "runs", "wide"],
 )
 def test_work_that_pixels_do_not_explain_is_refused(content: Any, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
@@ -231,6 +234,18 @@ def test_an_avif_that_shows_less_than_it_holds_is_refused(monkeypatch: pytest.Mo
     frame = data[data.index(b"\x32") :]
     assert av1_frames(data).number == 1
     assert av1_frames(data + frame * 5).number == 6
+    for unit, reason in ((b"\x12\0", "more than 256 units"), (data[: data.index(frame)], "many headers")):
+        with pytest.raises(DataError, match=reason):
+            av1_frames(unit * 300)
+
+
+def test_a_heic_whose_pictures_share_much_metadata_is_refused() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    pictures = [Image.new("RGB", (16, 16))] * 3
+    content = _written("HEIF", save_all=True, append_images=pictures, icc_profile=bytes(100_000))
+    assert decode(io.BytesIO(content)).size == (64, 64)
+    with pytest.raises(DataError, match="more metadata"):
+        read_structure(io.BytesIO(_written("HEIF", icc_profile=bytes(1_100_000))), "HEIC")
 
 
 def test_a_heic_of_many_pictures_in_one_is_refused() -> None:
