@@ -43,6 +43,9 @@ _LAYOUT: Final = frozenset(
 )
 _SUBDIRECTORIES: Final = frozenset({0x8769, 0x8825, 0xA005})
 """EXIF, GPS and interoperability: Pillow reads them with the picture."""
+_STRIPS, _TILES = 273, 324
+_OFFSETS: Final = frozenset({_STRIPS, _TILES})
+_SPARE: Final = 1024
 _SMALL_TILE: Final = 1 << 26
 _EXIF: Final = b"Exif\0\0"
 
@@ -141,6 +144,9 @@ def tiff_facts(file: BinaryIO) -> Facts:
     if layout.get(_PHOTOMETRIC) == _YCBCR:
         # It is unpacked, and then converted to four bytes a pixel.
         bits += 32
+    planes = layout.get(_SAMPLES, 1)
+    too_many = "it has more strips or tiles than its size needs"
+    require(layout.get(_STRIPS, 0) <= height * planes + _SPARE, too_many)
     picture = -(-width * bits // 8) * height
     if _TILE_WIDTH in layout or _TILE_HEIGHT in layout:
         tile_width, tile_height = layout.get(_TILE_WIDTH, 0), layout.get(_TILE_HEIGHT, 0)
@@ -149,6 +155,7 @@ def tiff_facts(file: BinaryIO) -> Facts:
         )
         unit = -(-tile_width * bits // 8) * tile_height
         tiles = -(-width // tile_width) * -(-height // tile_height)
+        require(layout.get(_TILES, 0) <= tiles * planes + _SPARE, too_many)
         require(tiles * unit <= max(_SMALL_TILE, 4 * picture), "its tiles hold many times its pixels")
         return Facts(unit_bytes=unit)
     rows = min(layout.get(_ROWS_PER_STRIP, height), height)
@@ -165,7 +172,7 @@ def _reader(file: BinaryIO) -> _Reader | None:
 
 
 def _layout_of(reader: _Reader, *, strict: bool = False) -> dict[int, int]:
-    """Check the first directory and those below it; return the first one's layout."""
+    """Check the first directory and those below it; return the first one's layout and number of strips."""
     order: str = reader.order
     reader.file.seek(8 if reader.large else 4)
     first = reader.file.read(8 if reader.large else 4)
@@ -190,8 +197,8 @@ def _layout_of(reader: _Reader, *, strict: bool = False) -> dict[int, int]:
                 found = reader.numbers(entry)
                 require(len(found) == 1, f"a directory of it (tag {entry.tag}) is told in no known way")
                 ahead.append(found[0])
-            if number == 0 and strict and entry.tag in _LAYOUT:
-                found = reader.numbers(entry)
+            if number == 0 and strict and entry.tag in _LAYOUT | _OFFSETS:
+                found = reader.numbers(entry) if entry.tag in _LAYOUT else (entry.count,)
                 # Of two entries, Pillow takes the last, and libtiff the first.
                 require(entry.tag not in layout, f"its layout (tag {entry.tag}) is told twice")
                 require(bool(found), f"its layout (tag {entry.tag}) is told in no known way")

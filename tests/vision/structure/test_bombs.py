@@ -104,6 +104,8 @@ _STRIP = [_entry(273, 4, 1, 512), _entry(278, 4, 1, 2**24), _entry(279, 4, 1, 20
         ([_entry(322, 4, 1, 26_704), *_tile(64, 64)], r"tag 322\) is told twice"),
         ([*_STRIP, _entry(256, 4, 1, 2**20)], r"tag 256\) is told twice"),
         ([_entry(322, 11, 1, 64), *_tile(64, 64)[1:]], "told in no known way"),
+        ([_entry(273, 3, 1500, 512), *_STRIP[1:]], "more strips or tiles than its size needs"),
+        ([*_tile(64, 64)[:2], _entry(324, 3, 1500, 512), _entry(325, 4, 1, 200)], "more strips or tiles"),
         ([*_STRIP, *(_entry(40_000 + n, 1, 400, 0) for n in range(3))], "more data than it has"),
         ([*_STRIP, _entry(0x8769, 4, 1, 8)] * 2, "told twice"),
         ([*_STRIP, _entry(0x8769, 4, 1, 8)], "more than 8 directories"),
@@ -112,7 +114,7 @@ _STRIP = [_entry(273, 4, 1, 512), _entry(278, 4, 1, 2**24), _entry(279, 4, 1, 20
 )
 def test_a_tiff_whose_layout_costs_more_than_its_pixels_is_refused(entries: list[bytes], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        decode(io.BytesIO(_tiff(*entries)))
+        decode(io.BytesIO(_tiff(*entries) + bytes(3000 if "strips" in reason else 0)))
 
 
 def test_tiles_and_strips_of_photos_are_read() -> None:
