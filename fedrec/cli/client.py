@@ -28,7 +28,7 @@ from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import Unit
 from fedrec.vision.folders import Layout
-from fedrec.vision.listing.found_encoding import with_found_encoding
+from fedrec.vision.listing.found_encoding import with_found_encoding, with_found_folders
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 
@@ -94,8 +94,8 @@ def init(
     chosen = check_layout(layout)
     protected = check_unit(unit, layout=chosen)
     encoding = None if names_encoding is None else checked_encoding(names_encoding)
-    # Found once, and kept: a training reads names by the setting alone.
-    place = with_found_encoding(PhotoPlace(data, encoding))
+    # Found once, and kept: a training reads names and folders by the settings alone.
+    place = with_found_folders(with_found_encoding(PhotoPlace(data, encoding)), layout=chosen)
     units = _counted(place, layout=chosen, unit=protected)
     rng = None
     if insecure_seed is not None:

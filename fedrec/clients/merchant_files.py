@@ -34,6 +34,7 @@ class ClientSettings(BaseModel):
     """The content of ``client.toml``: the merchant's name, and its photos: where and how they lie.
 
     A training reads names by ``names_encoding`` alone. Without it, names that are not in UTF-8 have numbers.
+    In layout "product" the classes are in ``class_folders``, whatever the folders look like.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,11 +43,14 @@ class ClientSettings(BaseModel):
     data: Path
     layout: Layout = "class"
     names_encoding: Annotated[str | None, AfterValidator(_known_encoding)] = None
+    class_folders: tuple[str, ...] = (".",)
 
     @property
     def place(self) -> PhotoPlace:
         """The folder of photos, or the CSV file that names them."""
-        return PhotoPlace(self.data, self.names_encoding)
+        # Without products, folders are no units, and where the classes are may follow from them.
+        fixed = self.class_folders if self.layout == "product" else None
+        return PhotoPlace(self.data, self.names_encoding, fixed)
 
 
 def settings_toml(name: str, place: PhotoPlace, layout: Layout) -> bytes:
@@ -60,9 +64,11 @@ def settings_toml(name: str, place: PhotoPlace, layout: Layout) -> bytes:
     Returns:
         The file's content.
     """
-    values = {"name": name, "data": str(place.path.resolve()), "layout": layout}
+    values: dict[str, object] = {"name": name, "data": str(place.path.resolve()), "layout": layout}
     if place.names_encoding is not None:
         values["names_encoding"] = place.names_encoding
+    if place.class_folders is not None:
+        values["class_folders"] = list(place.class_folders)
     return tomli_w.dumps(values).encode()
 
 

@@ -30,7 +30,7 @@ from fedrec.vision import model_registry as models
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
 from fedrec.vision.inspection import FolderSummary, inspect
-from fedrec.vision.listing.found_encoding import encoding_advice
+from fedrec.vision.listing.found_encoding import encoding_advice, folders_advice
 
 _SHOWN = 3
 _GROWN, _SMALL = 2, 100
@@ -147,9 +147,11 @@ class _Checks:
         """Say how names and folders were read, and which can be taken for each other."""
         if self._found is None:
             raise _NotCheckedError("not checked: see photos")
-        advice = encoding_advice(self._settings.place)
+        place = self._settings.place
+        found = (encoding_advice(place), folders_advice(place, layout=self._settings.layout))
+        advice = tuple(filter(None, found))
         return (
-            "; ".join((*self._found.notes, *((advice,) if advice else ()), *self._found.warnings))
+            "; ".join((*self._found.notes, *advice, *self._found.warnings))
             or "all in UTF-8, and none looks like another"
         )
 

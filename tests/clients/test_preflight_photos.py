@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
 from fedrec.simulations.data_sources import with_encoding
 from fedrec.vision.datasets import open_folder
-from fedrec.vision.listing.found_encoding import with_found_encoding
+from fedrec.vision.listing.found_encoding import folders_advice, with_found_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
 from tests.support.pictures import picture
 
@@ -94,3 +95,36 @@ def test_a_simulations_own_file_has_the_encoding_that_was_found(tmp_path: Path) 
     assert with_encoding(SimulationConfig(data=tmp_path / "ascii")).names_encoding is None
     given = SimulationConfig(data=tmp_path / "data", names_encoding="big5")
     assert with_encoding(given) == given
+
+
+@pytest.mark.parametrize("above", ["", "shop-2024/", "train/"])
+def test_one_product_more_or_less_decides_about_no_other(tmp_path: Path, above: str) -> None:
+    """A product with a folder in it makes its class look like a split, and a single class like a wrapper."""
+    data = tmp_path / "shop"
+    for shade, product in enumerate(("train/p1", "train/p2", "hats/p1", "hats/p2")):
+        picture(data / above / product / "x.png", 20 * shade)
+    if above == "train/":
+        picture(data / "test" / "hats" / "p9" / "x.png", 200)
+    options = ["--name", "m0", "--data", str(data), "--home", str(tmp_path / "home"), "--layout", "product"]
+    assert CliRunner().invoke(client.app, ["init", *options]).exit_code == 0
+    home = MerchantHome.open(tmp_path / "home")
+
+    def units() -> set[tuple[bytes, str, str]]:
+        place = home.settings().place
+        train = open_folder(
+            place, layout="product", may_be_empty=True, unit="product", one_merchant=True
+        ).train
+        return {(unit.digest, train.classes[unit.label], unit.name) for unit in train.records}
+
+    before = units()
+    assert {(label, name) for _, label, name in before} == {
+        (c, p) for c in ("hats", "train") for p in ("p1", "p2")
+    }
+    for product in ("hats/p3", "train/p3"):
+        picture(data / above / product / "detail" / "x.png", 230)
+        picture(data / above / product / "detail" / "more" / "x.png", 240)
+        assert units() == before
+    shutil.rmtree(data / above / "train")
+    assert units() == {unit for unit in before if unit[1] == "hats"}
+    advice = folders_advice(home.settings().place, layout="product")
+    assert advice is not None and f'set class_folders = ["{above}hats"] there' in advice

@@ -1,13 +1,14 @@
 """Decide what the folders of a data set mean: splits, a wrapper around all, classes or merchants.
 
 The decision looks at folders and their names alone, never at photos. A photo that is added or removed
-therefore changes nothing for the others.
+therefore changes nothing for the others. Where products are protected, their folders count, too: a merchant's
+training then takes the arrangement from a setting.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,6 +96,36 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
             top = _unwrapped(folder, least=least, passed=passed) if one_merchant else folder
             splits[split] = (*splits.get(split, ()), top)
     return Arrangement(splits, (*beside, *others), tuple(passed), tuple(notes))
+
+
+def set_arrangement(
+    root: Folder, class_folders: Collection[str], *, path_of: Callable[[Folder], str]
+) -> Arrangement:
+    """Arrange a data set by a setting alone, whatever its folders look like.
+
+    Args:
+        root: the data set's folder.
+        class_folders: the folders that hold the classes to train on, as paths below ``root``; "." for itself.
+        path_of: returns a folder's path below ``root`` as text.
+
+    Returns:
+        The arrangement, with the training split alone.
+    """
+    tops: list[Folder] = []
+    passed: list[Folder] = []
+    others: list[Folder] = []
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        path = path_of(folder)
+        if path in class_folders:
+            tops.append(folder)
+        elif folder is root or any(place.startswith(f"{path}/") for place in class_folders):
+            passed.append(folder)
+            waiting.extend(reversed(folder.folders))
+        else:
+            others.append(folder)
+    return Arrangement({"train": tuple(tops)}, tuple(others), tuple(passed), ())
 
 
 def _main(base: Folder) -> list[Folder]:

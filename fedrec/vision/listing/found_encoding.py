@@ -6,15 +6,18 @@ of all others. A merchant's training therefore never guesses: it reads names as 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from fedrec._internal.text import counted
+from fedrec._internal.text import counted, listed
 from fedrec.errors import DataError
+from fedrec.vision.folders import Layout
 from fedrec.vision.listing.folder_names import as_utf8, decoded, shown_encoding
 from fedrec.vision.listing.folder_tree import read_tree
 from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, raw_name
+from fedrec.vision.listing.photo_listing import found_class_folders
 from fedrec.vision.listing.photo_places import PhotoPlace, is_place
 from fedrec.vision.listing.photo_table import is_table, table_texts
 
@@ -33,6 +36,46 @@ def with_found_encoding(place: Path | PhotoPlace) -> PhotoPlace:
     if named.names_encoding is not None:
         return named
     return replace(named, names_encoding=_found(_raw_names(named.path)))
+
+
+def with_found_folders(place: PhotoPlace, *, layout: Layout) -> PhotoPlace:
+    """Find the folders that hold one merchant's classes, where one product could decide where they are.
+
+    Args:
+        place: a folder or a CSV file, with the encoding of its names.
+        layout: the layout of the folder.
+
+    Returns:
+        The place; as it is unless it is a folder with products.
+
+    Raises:
+        DataError: the folder can't be listed, or has no folder to train on.
+    """
+    if layout == "class" or not place.path.is_dir():
+        return place
+    found = found_class_folders(place.path, layout=layout, names_encoding=place.names_encoding)
+    return replace(place, class_folders=found)
+
+
+def folders_advice(place: PhotoPlace, *, layout: Layout) -> str | None:
+    """Say where the classes seem to be if a setting says otherwise.
+
+    Args:
+        place: a merchant's photos, with the folders that are set.
+        layout: the layout of the folder.
+
+    Returns:
+        One line; None if the setting agrees with what the folders look like.
+    """
+    if place.class_folders is None:
+        return None
+    found = with_found_folders(place, layout=layout).class_folders
+    if found is None or set(found) == set(place.class_folders):
+        return None
+    return (
+        f"classes are read in {listed(place.class_folders)}, as client.toml says, but seem to be in "
+        f"{listed(found)}: if so, set class_folders = {json.dumps(found, ensure_ascii=False)} there"
+    )
 
 
 def encoding_advice(place: PhotoPlace) -> str | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fedrec.vision.folders import Layout
-from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, arrange
+from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, Arrangement, arrange, set_arrangement
 from fedrec.vision.listing.file_contents import unread
 from fedrec.vision.listing.folder_names import FolderNames, as_utf8, folder_names
 from fedrec.vision.listing.folder_tree import Folder, LeftOut, looks_like_photo, read_tree
 from fedrec.vision.listing.split_names import Split
+
+_LEVELS: Final[Mapping[Layout, int]] = {"class": 1, "product": 2}
+"""Levels of folders above a photo, without splits and merchants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,53 @@ class PhotoListing:
         return self.names.shown(path, self.root)
 
 
+def found_class_folders(root: Path, *, layout: Layout, names_encoding: str | None) -> tuple[str, ...]:
+    """Find the folders that hold one merchant's classes to train on.
+
+    Args:
+        root: the data set's folder.
+        layout: "class" or "product".
+        names_encoding: encoding of folder names that are not in UTF-8; None if none was set.
+
+    Returns:
+        Their paths below ``root``; "." for itself.
+
+    Raises:
+        DataError: ``root`` can't be listed, or has no folder to train on.
+    """
+    tree = read_tree(root)
+    names = FolderNames(names_encoding)
+    plan = _arranged(tree.root, names, layout=layout, one_merchant=True, class_folders=None)
+    return tuple(names.shown(folder.path, root) or "." for folder in plan.splits["train"])
+
+
+def _arranged(
+    root: Folder,
+    names: FolderNames,
+    *,
+    layout: Layout,
+    one_merchant: bool,
+    class_folders: tuple[str, ...] | None,
+) -> Arrangement:
+    if class_folders is not None:
+        return set_arrangement(
+            root, class_folders, path_of=lambda folder: names.shown(folder.path, root.path) or "."
+        )
+    return arrange(
+        root,
+        least=_LEVELS[layout],
+        one_merchant=one_merchant,
+        text_of=lambda folder: names.of_file(folder.path.name),
+    )
+
+
 def list_folder(
-    root: Path, *, layout: Layout = "class", one_merchant: bool = False, names_encoding: str | None = None
+    root: Path,
+    *,
+    layout: Layout = "class",
+    one_merchant: bool = False,
+    names_encoding: str | None = None,
+    class_folders: tuple[str, ...] | None = None,
 ) -> PhotoListing:
     """Find the photos below ``root``: ``CLASS/photo``, or ``MERCHANT/CLASS/photo``, perhaps in splits.
 
@@ -103,6 +152,8 @@ def list_folder(
         layout: "class" or "product".
         one_merchant: all photos belong to one merchant: there is no merchant level.
         names_encoding: encoding of folder names that are not in UTF-8; None if none was set.
+        class_folders: the folders that hold the classes to train on, as paths below ``root``; None to find
+            them, with those of other splits.
 
     Returns:
         The photos, and every other entry with the reason why it isn't used.
@@ -113,13 +164,8 @@ def list_folder(
     tree = read_tree(root)
     walked = list(tree.root.walk())
     names = folder_names((as_utf8(folder.path.name) for folder in walked[1:]), encoding=names_encoding)
-    least = 1 if layout == "class" else 2
-
-    def text_of(folder: Folder) -> str:
-        return names.of_file(folder.path.name)
-
-    plan = arrange(tree.root, least=least, one_merchant=one_merchant, text_of=text_of)
-    reader = _Reader(layout, least, one_merchant, names)
+    plan = _arranged(tree.root, names, layout=layout, one_merchant=one_merchant, class_folders=class_folders)
+    reader = _Reader(layout, _LEVELS[layout], one_merchant, names)
     owned: dict[Split, Listing] = {
         split: reader.read(folders, [entry for entry in tree.left_out if _within(entry.path, folders)])
         for split, folders in plan.splits.items()

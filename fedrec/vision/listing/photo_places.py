@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
@@ -20,16 +19,13 @@ class PhotoPlace:
         path: a folder of class folders, or a CSV file.
         names_encoding: encoding of names that are not in UTF-8; None if none was set. Who reads photos never
             guesses it: see :mod:`fedrec.vision.listing.found_encoding`.
+        class_folders: the folders below it that hold the classes to train on; None to find them by the
+            folders' names and depths.
     """
 
     path: Path
     names_encoding: str | None = None
-
-
-class _List(Protocol):
-    def __call__(
-        self, place: Path, /, *, layout: Layout, one_merchant: bool, names_encoding: str | None
-    ) -> PhotoListing: ...
+    class_folders: tuple[str, ...] | None = None
 
 
 def is_place(path: Path) -> bool:
@@ -60,5 +56,13 @@ def list_photos(
         raise DataError(f"{path} does not exist: {what}")
     if not path.is_dir() and not is_table(path):
         raise DataError(f"{path} is not a folder: {what}")
-    read: _List = list_table if is_table(path) else list_folder
-    return read(path, layout=layout, one_merchant=one_merchant, names_encoding=named.names_encoding)
+    encoding = named.names_encoding
+    if is_table(path):
+        return list_table(path, layout=layout, one_merchant=one_merchant, names_encoding=encoding)
+    return list_folder(
+        path,
+        layout=layout,
+        one_merchant=one_merchant,
+        names_encoding=encoding,
+        class_folders=named.class_folders,
+    )
