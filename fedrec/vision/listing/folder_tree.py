@@ -188,13 +188,19 @@ class _Walk:
             if own in chain:
                 self.skip(entry, LOOP)
                 return
-            if link and own in self.linked:
-                self.skip(entry, SECOND_LINK, photo=True)
-                return
             if levels == 0:
                 self.skip(entry, TOO_DEEP, photo=True)
                 return
             entries = self.listed(Path(entry.path))
+            # Links to a folder of photos alone can't multiply. Below a class each may be a product, and
+            # whether one is read must not follow from another.
+            if (
+                link
+                and own in self.linked
+                and (len(chain) == 1 or any(_kind(inner) == "folder" for inner in entries))
+            ):
+                self.skip(entry, SECOND_LINK, photo=True)
+                return
         except OSError:
             self.skip(entry, UNLISTABLE, photo=True)
             folder.folders.append(Folder(Path(entry.path), unlistable=True))

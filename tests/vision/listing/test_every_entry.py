@@ -132,6 +132,23 @@ def test_linked_photos_and_folders_are_used_once_a_link(tmp_path: Path) -> None:
     assert account(found) == {"shoe again": folder_tree.SECOND_LINK}
 
 
+def test_products_that_link_to_one_folder_are_each_read(tmp_path: Path) -> None:
+    """Whether a product is read must not follow from another one, which also links there."""
+    photos = picture(tmp_path / "store" / "x.png", 1).parent
+    for shade, label in enumerate(("cap", "hat")):
+        picture(tmp_path / "shop" / label / "own" / "x.png", 50 + shade)
+        (tmp_path / "shop" / label / "linked").symlink_to(photos, target_is_directory=True)
+
+    def products() -> set[tuple[str, str]]:
+        train = open_folder(tmp_path / "shop", layout="product", unit="product", one_merchant=True).train
+        return {(train.classes[record.label], record.name) for record in train.records}
+
+    both = {(label, name) for label in ("cap", "hat") for name in ("own", "linked")}
+    assert products() == both
+    (tmp_path / "shop" / "cap" / "linked").unlink()
+    assert products() == both - {("cap", "linked")}
+
+
 def test_folders_and_files_without_permission_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
