@@ -51,6 +51,8 @@ class SimulationOptions(TypedDict, total=False):
     threshold: int
     min_contributors: int
     corrupt_members: int
+    witnesses: int
+    corrupt_witnesses: int
     colluders: int
     drop: float
     crash: float

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import BinaryIO, Final, cast
 
-from PIL import Image, features
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
 from PIL.ImageFile import ImageFile
 
 from fedrec.errors import DataError
 from fedrec.vision.photo_signatures import PICTURE_FORMATS, READ_FORMATS
 
-# A format's module, and its name in Pillow. Pillow's other decoders, some of which start other programs, are
-# never tried on an untrusted file.
+# Pillow's names of the formats. Its other decoders, some of which start other programs, are never tried on an
+# untrusted file.
 _DECODERS: Final = {
-    "JPEG": ("PIL.JpegImagePlugin", "JPEG"),
-    "PNG": ("PIL.PngImagePlugin", "PNG"),
-    "WEBP": ("PIL.WebPImagePlugin", "WEBP"),
-    "BMP": ("PIL.BmpImagePlugin", "BMP"),
-    "GIF": ("PIL.GifImagePlugin", "GIF"),
-    "TIFF": ("PIL.TiffImagePlugin", "TIFF"),
-    "AVIF": ("PIL.AvifImagePlugin", "AVIF"),
-    "HEIC": ("pillow_heif", "HEIF"),
+    "JPEG": JpegImagePlugin.JpegImageFile.format,
+    "PNG": PngImagePlugin.PngImageFile.format,
+    "WEBP": WebPImagePlugin.WebPImageFile.format,
+    "BMP": BmpImagePlugin.BmpImageFile.format,
+    "GIF": GifImagePlugin.GifImageFile.format,
+    "TIFF": TiffImagePlugin.TiffImageFile.format,
+    "AVIF": AvifImagePlugin.AvifImageFile.format,
+    "HEIC": "HEIF",
 }
 
 
@@ -73,8 +82,9 @@ def open_photo(file: BinaryIO, kind: str | None) -> ImageFile:
 
 @cache
 def _factory(kind: str) -> Callable[[BinaryIO, str], ImageFile]:
-    module, name = _DECODERS[kind]
-    loaded = importlib.import_module(module)
+    name = _DECODERS[kind]
     if name == "HEIF":
-        loaded.register_heif_opener(thumbnails=False)
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     return cast("Callable[[BinaryIO, str], ImageFile]", Image.OPEN[name][0])

@@ -115,7 +115,7 @@ def test_the_enrolment_file_holds_keys_and_one_noised_count_that_was_charged_fir
     homes = [init(photos, tmp_path / f"home-{number}") for number in range(4)]
     for home in homes:
         statement = json.loads((home.folder / "enrolment.json").read_text("utf-8"))["statement"]
-        assert set(statement) == {"version", "name", "signing_key", "node_key", "unit", "size"}
+        assert set(statement) == {"version", "name", "role", "signing_key", "node_key", "unit", "size"}
         (entry,) = counts(home)
         assert (statement["unit"], statement["size"]) == ("record", entry.count.size)
         assert (entry.count.sigma, entry.count.seeded) == (COUNT_SIGMA, False)

@@ -211,7 +211,8 @@ def test_no_log_holds_a_key_or_a_certificate_as_text(tmp_path: Path, style: logs
 
 def test_flowers_own_lines_name_merchants_while_a_server_runs(caplog: pytest.LogCaptureFixture) -> None:
     log, nodes = (
-        logging.getLogger("flwr"),
+        # Flower's own logger may have handlers of other tests in this process.
+        logging.getLogger("flower-as-a-server-runs"),
         {15_274_918_223_301_122_734: "anna", 4_611_686_018_427_387_904: "bert"},
     )
     log.propagate = True

@@ -88,6 +88,8 @@ def test_privacy_and_merchant_code_draws_from_one_source_only() -> None:
     assert set(found.pop("privacy/dp/place_check.py")) == chosen
     assert {name: drawn for name, drawn in found.items() if drawn} == {
         "privacy/randomness.py": ["os.urandom"],
+        # The token of the merchant's page, from the operating system.
+        "clients/page/running.py": ["secrets"],
         # Pictures that try a model on, from a fixed seed: no merchant's record is drawn by them.
         "privacy/dp/record_isolation.py": ["torch.random", "torch.default_generator", "torch.rand"],
     }

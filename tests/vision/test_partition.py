@@ -94,7 +94,7 @@ def test_alpha_sets_the_skew() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    counts=st.lists(st.integers(8, 30), min_size=3, max_size=3),
+    counts=st.lists(st.integers(9, 30), min_size=3, max_size=3),
     merchants=st.integers(1, 9),
     each=st.integers(1, 4),
     seed=st.integers(0, 99),
