@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.recognition.bundle.manifest import Manifest
 from fedrec.recognition.bundle.photo_inputs import prepared
-from fedrec.recognition.bundle.session import Session
+from fedrec.recognition.bundle.session import session_of
+from fedrec.recognition.export.as_trained import vectors_as_trained
 from fedrec.recognition.export.bundles import Bundle, make_bundle
 from fedrec.recognition.export.sources import Source
 from fedrec.vision import model_registry
@@ -68,21 +69,15 @@ def distilled(manifest: Manifest, graph: bytes, photos: Sequence[Image.Image]) -
 
     Raises:
         ConfigError: there is no smaller model, or it can't be exported.
+        DataError: the graph isn't the manifest's, or it isn't usable.
         MissingExtraError: onnx or onnxruntime isn't installed.
     """
     spec = student_of(manifest)
     if spec.features is None or spec.image_size is None:
         raise ConfigError(f"{spec.name} has no frozen networks: it can't be a student")
-    teacher = Session(
-        graph, inputs=manifest.inputs, classes=len(manifest.classes), embedding=manifest.embedding
-    )
+    teacher = session_of(manifest, graph, where="the model")
     targets = np.concatenate([teacher.run(prepared(teacher.inputs, [each])).probabilities for each in photos])
-    extractors = spec.features.extractors(dtype=torch.float32)
-    features = {
-        place: np.concatenate([extractor(extractor.prepare(each)[None]) for each in photos])
-        for place, extractor in extractors.items()
-    }
-    vectors = spec.features.combine({place: each[:, None] for place, each in features.items()})[:, 0]
+    vectors = vectors_as_trained(spec.features, photos)
     source = Source(
         spec=spec,
         shape=InputShape(3, spec.image_size),

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.photo_inputs import PhotoInput, prepared
 from fedrec.recognition.bundle.session import Session
+from fedrec.recognition.export.as_trained import vectors_as_trained
 from fedrec.recognition.export.sources import Source
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
@@ -90,12 +91,7 @@ def _as_trained(source: Source, photos: Sequence[Image.Image]) -> NDArray[np.flo
     if source.spec.features is None:
         inputs = _pictures(source.spec, source.shape, photos)
     else:
-        extractors = source.spec.features.extractors(dtype=torch.float32)
-        features = {
-            place: np.stack([extractor(extractor.prepare(each)[None]) for each in photos])
-            for place, extractor in extractors.items()
-        }
-        vectors = source.spec.features.combine(features)[:, 0]
+        vectors = vectors_as_trained(source.spec.features, photos)
         if source.network is None:
             return vectors
         inputs = torch.from_numpy(vectors)

@@ -1,0 +1,29 @@
+"""Compute photos' vectors on the path that a training takes: by the extractors, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fedrec.vision.backbones.feature_sets import FeatureSet
+
+
+def vectors_as_trained(features: FeatureSet, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Compute the vectors that a model on frozen networks takes, without augmented views.
+
+    Args:
+        features: the model's feature set.
+        photos: n photos.
+
+    Returns:
+        float32 (n, dimension).
+    """
+    found = {
+        place: np.stack([extractor(extractor.prepare(each)[None]) for each in photos])
+        for place, extractor in features.extractors(dtype=torch.float32).items()
+    }
+    return features.combine(found)[:, 0]
