@@ -17,6 +17,7 @@ from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
+from fedrec.cli.running_options import Fingerprint, NewServer
 from fedrec.cli.status_lines import budget_lines, status_lines
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
@@ -164,12 +165,8 @@ app.command()(vouch)
 def join(
     file: Annotated[Path, typer.Argument(help="The operator's join file.")],
     home: Home = _HOME,
-    confirm: Annotated[
-        str | None, typer.Option("--fingerprint", help="The join file's fingerprint, from another source.")
-    ] = None,
-    new_server: Annotated[
-        bool, typer.Option("--new-server", help="Confirm that the server's authority or key has changed.")
-    ] = False,
+    confirm: Fingerprint = None,
+    new_server: NewServer = False,
     by_hand: Annotated[
         bool,
         typer.Option("--by-hand", help="Ask for the fingerprint although the peers' statements are enough."),

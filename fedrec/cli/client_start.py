@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.logs import LogFormat, start_logging
 from fedrec.cli.option_values import check_format
+from fedrec.cli.running_options import LogStyle, Observe, ObserveToken, StepSeconds, run_until_stopped
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.process import page_beside
@@ -33,18 +33,9 @@ class StartOptions:
             "trainings get equal noise."
         ),
     ] = None
-    step_seconds: Annotated[
-        float,
-        typer.Option(min=1.0, help="Seconds that one message may take; the process ends itself after that."),
-    ] = 3600.0
-    observe: Annotated[
-        str | None,
-        typer.Option(help="Serve health and metrics at [HOST:]PORT; without a token on loopback only."),
-    ] = None
-    observe_token: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
-    ] = None
+    step_seconds: StepSeconds = 3600.0
+    observe: Observe = None
+    observe_token: ObserveToken = None
     page: Annotated[
         bool,
         typer.Option(
@@ -54,7 +45,7 @@ class StartOptions:
     page_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")
     ] = 8766
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+    log_format: LogStyle = "text"
 
 
 @fields_as_options(StartOptions)
@@ -77,7 +68,6 @@ def _run(given: StartOptions, opened: MerchantHome, activity: ActivityLog, *, st
     import torch
 
     from fedrec.clients.daemon import Daemon, DaemonOptions
-    from fedrec.observability.endpoint import observing
     from fedrec.vision.devices import pick_device
 
     start_logging(opened.folder / "logs", name="client", style=style)
@@ -92,7 +82,6 @@ def _run(given: StartOptions, opened: MerchantHome, activity: ActivityLog, *, st
         activity=activity,
     )
     daemon = Daemon(opened, options)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
-    with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):
-        daemon.run()
+    run_until_stopped(
+        daemon, observe=given.observe, token_file=given.observe_token, routes=daemon.observer.routes()
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from fedrec._internal.text import counted, listed
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
+from fedrec.cli.running_options import LogStyle, ObserveToken, run_until_stopped
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
@@ -221,11 +221,8 @@ class StartOptions:
         str | None,
         typer.Option(help="Serve page, health and metrics at [HOST:]PORT; without a token on loopback only."),
     ] = None
-    observe_token: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
-    ] = None
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+    observe_token: ObserveToken = None
+    log_format: LogStyle = "text"
 
 
 @app.command()
@@ -236,7 +233,6 @@ def start(given: StartOptions) -> None:
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
-    from fedrec.observability.endpoint import observing
     from fedrec.server.service import Service
 
     start_logging(opened.folder / "logs", name="server", style=check_format(given.log_format))
@@ -248,10 +244,9 @@ def start(given: StartOptions) -> None:
         most_lost=given.most_lost,
         patience=given.patience,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
-    with observing(given.observe, token_file=given.observe_token, routes=service.observer.routes()):
-        service.run()
+    run_until_stopped(
+        service, observe=given.observe, token_file=given.observe_token, routes=service.observer.routes()
+    )
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,15 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
+from fedrec.cli.running_options import (
+    Fingerprint,
+    LogStyle,
+    NewServer,
+    Observe,
+    ObserveToken,
+    StepSeconds,
+    run_until_stopped,
+)
 from fedrec.clients.party_home import ENROLMENT_FILE
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.protocol.enrolment import JoinFile, read_file
@@ -47,12 +55,8 @@ def init(
 def join(
     file: Annotated[Path, typer.Argument(help="The operator's join file.")],
     home: Home = _HOME,
-    confirm: Annotated[
-        str | None, typer.Option("--fingerprint", help="The join file's fingerprint, from another source.")
-    ] = None,
-    new_server: Annotated[
-        bool, typer.Option("--new-server", help="Confirm that the server's authority or key has changed.")
-    ] = False,
+    confirm: Fingerprint = None,
+    new_server: NewServer = False,
 ) -> None:
     """Approve a join file (the server, its keys, the roster and the witnesses), and keep it."""
     opened = WitnessHome.open(home)
@@ -68,19 +72,10 @@ class StartOptions:
     """Options of ``fedrec witness start``; each is described by its help."""
 
     home: Home = _HOME
-    step_seconds: Annotated[
-        float,
-        typer.Option(min=1.0, help="Seconds that one message may take; the process ends itself after that."),
-    ] = 600.0
-    observe: Annotated[
-        str | None,
-        typer.Option(help="Serve health and metrics at [HOST:]PORT; without a token on loopback only."),
-    ] = None
-    observe_token: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that requests must carry; readable by this user alone."),
-    ] = None
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text"
+    step_seconds: StepSeconds = 600.0
+    observe: Observe = None
+    observe_token: ObserveToken = None
+    log_format: LogStyle = "text"
 
 
 @app.command()
@@ -92,11 +87,9 @@ def start(given: StartOptions) -> None:
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.clients.witness.daemon import WitnessDaemon
-    from fedrec.observability.endpoint import observing
 
     start_logging(opened.folder / "logs", name="witness", style=check_format(given.log_format))
     daemon = WitnessDaemon(opened, step_seconds=given.step_seconds)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
-    with observing(given.observe, token_file=given.observe_token, routes=daemon.observer.routes()):
-        daemon.run()
+    run_until_stopped(
+        daemon, observe=given.observe, token_file=given.observe_token, routes=daemon.observer.routes()
+    )

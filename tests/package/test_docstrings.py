@@ -47,17 +47,32 @@ def _has_help(node: ast.AST) -> bool:
     return any(isinstance(part, ast.keyword) and part.arg == "help" for part in ast.walk(node))
 
 
+def _types_with_help(module: list[ast.stmt]) -> set[str]:
+    """Name the types with a help text that several commands of a module share."""
+    return {
+        ast.unparse(node.targets[0])
+        for node in module
+        if isinstance(node, ast.Assign) and _has_help(node.value)
+    }
+
+
+def _imported_types_with_help(module: list[ast.stmt]) -> set[str]:
+    """Name the types with a help text that a module takes from others of the command line."""
+    found = set()
+    for node in module:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fedrec.cli."):
+            source = (ROOT / f"{str(node.module).replace('.', '/')}.py").read_text("utf-8")
+            taken = {each.name for each in node.names if each.asname is None}
+            found |= taken & _types_with_help(ast.parse(source).body)
+    return found
+
+
 def _options_without_help(module: list[ast.stmt]) -> dict[str, list[str]]:
     """Name the options without help of each command, and of each dataclass that has a command's options.
 
     Typer shows a command's docstring as its help, so options are described by their own help.
     """
-    # Types with a help text that several commands share.
-    helped = {
-        ast.unparse(node.targets[0])
-        for node in module
-        if isinstance(node, ast.Assign) and _has_help(node.value)
-    }
+    helped = _types_with_help(module) | _imported_types_with_help(module)
 
     def lacks_help(annotation: ast.expr | None) -> bool:
         return annotation is None or not (_has_help(annotation) or ast.unparse(annotation) in helped)
@@ -138,11 +153,15 @@ def _private(one, two) -> int:
 
 def test_a_command_documents_its_options_by_their_help() -> None:
     source = '''
+from fedrec.cli.running_options import Observe, Runnable
+
 Home = Annotated[Path, typer.Option(help="A folder.")]
 
 
 @app.command()
-def command(home: Home, once: Annotated[bool, typer.Option("--once")], count: int) -> None:
+def command(
+    home: Home, observe: Observe, once: Annotated[bool, typer.Option("--once")], count: Runnable
+) -> None:
     """Do something."""
 
 
