@@ -1,5 +1,7 @@
 """Build the discrete Gaussian's table of cumulative probabilities, to 240, 48 and 16 bits.
 
+All of it follows from integers and correctly rounded decimals, so that it is the same on every machine.
+
 The integers are divided into cells of 2**shift; cell j holds those from j * 2**shift to
 (j + 1) * 2**shift - 1. A cell's weight is the density at its integer nearest to zero, which is the largest
 density in the cell. With shift = 0 a cell is one integer, and its weight is that integer's density.
@@ -32,6 +34,8 @@ _MAX_SIGMA_CELLS = 1024
 """Largest sigma in cells: a table has at most 36 times as many entries, and is built in about 50 ms."""
 
 _WEIGHT_BITS = 320
+_KEPT = 40
+"""Tables that are cached, of at most 3 MB each: a merchant's noise may be drawn in as many layers."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class GaussianTable:
     accepted_below: NDArray[np.uint16]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=_KEPT)
 def gaussian_table(sigma: float) -> GaussianTable:
     """Build the table of cumulative probabilities.
 
@@ -70,9 +74,10 @@ def gaussian_table(sigma: float) -> GaussianTable:
         sigma: the parameter, in grid units, from 0.01 to 2**30.
 
     Returns:
-        The table; the 8 that were used last are cached.
+        The table; those that were used last are cached.
     """
-    shift = max(0, math.ceil(math.log2(sigma / _MAX_SIGMA_CELLS)))
+    mantissa, exponent = math.frexp(sigma / _MAX_SIGMA_CELLS)
+    shift = max(0, exponent if mantissa > 0.5 else exponent - 1)
     half = math.ceil(_TAIL_SIGMAS * sigma / (1 << shift)) + 1
     width = 1 << shift
     # The integer nearest to zero is m * width in cell m, and -(m * width + 1) in cell -1 - m.
@@ -119,13 +124,9 @@ def _weights(count: int, square: int, linear: int, constant: int, *, sigma: floa
     Returns:
         The weights in units of 2**-320, rounded down.
     """
-    with localcontext() as context:
-        context.prec = DIGITS
-        scale, divisor = Decimal(1 << _WEIGHT_BITS), 2 * Decimal(sigma) ** 2
-        weight, step, ratio = (
-            int((-Decimal(numerator) / divisor).exp() * scale)
-            for numerator in (constant, square + linear, 2 * square)
-        )
+    weight, step, ratio = (
+        _exponential(numerator, sigma=sigma) for numerator in (constant, square + linear, 2 * square)
+    )
     out = []
     for _ in range(count):
         out.append(weight)
@@ -133,13 +134,18 @@ def _weights(count: int, square: int, linear: int, constant: int, *, sigma: floa
     return out
 
 
+def _exponential(numerator: int, *, sigma: float) -> int:
+    """Return exp(-numerator / (2 sigma**2)) in units of 2**-320, rounded down."""
+    with localcontext() as context:
+        context.prec = DIGITS
+        return int((-Decimal(numerator) / (2 * Decimal(sigma) ** 2)).exp() * Decimal(1 << _WEIGHT_BITS))
+
+
 def _accepted_below(half: int, shift: int, *, sigma: float) -> NDArray[np.uint16]:
     """Return the ratio of each cell's smallest to its largest density in units of 2**-16, less one unit."""
-    nearest = np.arange(half, dtype=np.int64) << shift
-    span = np.int64((1 << shift) - 1)
-    sides = []
-    for distance in (nearest[::-1] + 1, nearest):
-        # The difference of two squares, exact below 2**63.
-        exponent = -(span * (2 * distance + span)).astype(np.float64) / (2.0 * sigma**2)
-        sides.append(np.maximum(np.floor(np.exp(exponent) * (1 << PREFIX_BITS)) - 1, 0))
-    return np.concatenate(sides).astype(np.uint16)
+    span = (1 << shift) - 1
+    # With the nearest integer at distance m * width, or one more in a negative cell, the difference of the
+    # squares is span * (2 * distance + span), linear in m.
+    sides = [_weights(half, 0, span * 2 << shift, span * (2 * first + span), sigma=sigma) for first in (1, 0)]
+    units = [max((weight >> (_WEIGHT_BITS - PREFIX_BITS)) - 1, 0) for weight in sides[0][::-1] + sides[1]]
+    return np.array(units, dtype=np.uint16)

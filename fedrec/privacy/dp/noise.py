@@ -39,8 +39,8 @@ MAX_SIGMA = 2.0**30
 _MIN_SIGMA = 0.01
 _CHUNK = 1 << 16
 _REST_BITS = EXACT_BITS - WORD_BITS
-_EXACT_WITHIN = 2.0**-47
-"""Acceptance is decided with 240 bits if the uniform number is this close to the acceptance probability."""
+_EXACT_WITHIN = 2.0**-44
+"""Exact numbers decide on acceptance if the uniform number is this close to the acceptance probability."""
 
 
 def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.int64]:
@@ -52,7 +52,11 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     - each of the fewer than 2**16 cumulative probabilities is exact to 2**-239, and a comparison uses all 240
       bits of both sides unless fewer bits decide it;
     - in cells of several integers, 48 bits are compared with a float64 whose error is below 2**-50; if the
-      two are closer than 2**-47, 240 bits are compared with a number of 110 digits.
+      two are closer than 2**-44, they are compared with a number of 110 digits, and 240 bits are if 48 don't
+      decide.
+
+    The same stream gives the same draws on every machine: floating-point numbers decide only what no
+    rounding of theirs could change, and never how much of the stream is read.
 
     So d coordinates of T steps add at most (1 + exp(epsilon)) d T 2**-200 to delta. Up to epsilon 64 and
     d = 2**27 this is far less than the 1e-14 per step that the accountants subtract from delta.
@@ -151,8 +155,23 @@ def _accepted(
 
 
 def _is_accepted(word: int, *, squares: int, sigma: float, rng: Randomness) -> bool:
-    """Draw the other 192 bits of a uniform number, and compare it with exp(-squares / (2 sigma**2))."""
+    """Return whether a uniform number is below exp(-squares / (2 sigma**2)).
+
+    Its other 192 bits are drawn only if its first 48 equal those of the probability.
+
+    Args:
+        word: the first 48 bits of the uniform number.
+        squares: the difference of two squares, at least 0.
+        sigma: the parameter, in grid units.
+        rng: randomness.
+
+    Returns:
+        Whether the candidate is accepted.
+    """
     with localcontext() as context:
         context.prec = DIGITS
-        uniform = Decimal((word << _REST_BITS) | _rest(rng)) / Decimal(1 << EXACT_BITS)
-        return uniform < (-Decimal(squares) / (2 * Decimal(sigma) ** 2)).exp()
+        bound = (-Decimal(squares) / (2 * Decimal(sigma) ** 2)).exp()
+        decided = int(bound * (1 << WORD_BITS))
+        if word != decided:
+            return word < decided
+        return Decimal((word << _REST_BITS) | _rest(rng)) / Decimal(1 << EXACT_BITS) < bound
