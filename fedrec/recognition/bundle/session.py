@@ -17,7 +17,7 @@ from fedrec.recognition.bundle.manifest import Manifest
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.extra import require_packages
 from fedrec.vision.backbones.onnx_files.graph_check import check_model, inputs_of, opset_of
-from fedrec.vision.backbones.onnx_files.network import open_session
+from fedrec.vision.backbones.onnx_files.network import MOST_MEMORY, open_session
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _UINT8: Final = 2
 _ROUNDING: Final = 0.01
+_NO_MEMORY: Final = "Available memory of"
+"""Part of onnxruntime's message where its pool of memory is used up."""
 _EMPTY: Final = np.zeros((0, 0), dtype=np.float32)
 
 
@@ -82,7 +84,7 @@ class Session:
         self.opset = opset_of(parsed)
         self.one_photo = all(_first_side(each) == 1 for each in inputs_of(parsed.graph))
         self._classes, self._length = classes, embedding
-        self._session: InferenceSession = open_session(graph, gpu=False)
+        self._session: InferenceSession = open_session(graph, gpu=False, bounded=True)
 
     def run(self, pictures: Mapping[str, NDArray[np.uint8]], *, evidence: bool = False) -> Outputs:
         """Compute the outputs of photos.
@@ -106,6 +108,11 @@ class Session:
             found = self._session.run(wanted, dict(pictures))
         # onnxruntime raises different errors for different faults, all of them of its own.
         except Exception as error:
+            if _NO_MEMORY in str(error):
+                raise DataError(
+                    f"the model takes more than {MOST_MEMORY >> 30} GiB beside its weights for the photos "
+                    "that are recognised at the same time"
+                ) from None
             raise DataError(f"the model can't be computed: {one_line(error)}") from None
         arrays = {name: np.asarray(each) for name, each in zip(wanted, found, strict=True)}
         for name, each in arrays.items():

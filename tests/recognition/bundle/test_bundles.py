@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from fedrec.errors import DataError
@@ -130,6 +131,71 @@ def test_a_graph_that_could_do_more_is_refused(tmp_path: Path, kind: str) -> Non
         del graph.graph.output[1]
     with pytest.raises(DataError):
         open_model(_replaced(write_tiny_bundle(tmp_path / "m"), graph))
+
+
+SIZE = [1 << 15, 1 << 15]
+"""Of 4 GiB in float32."""
+HUGE = {
+    "ConstantOfShape": ["size"],
+    "Expand": ["one", "size"],
+    "Tile": ["one", "size"],
+    "Pad": ["one", "around"],
+    "Resize": ["one", "", "", "size"],
+    "OneHot": ["rows", "length", "off_on"],
+    "MatMul": ["column", "row"],
+    "Add": ["column", "row"],
+}
+STORED = {
+    "one": np.ones((1, 1), np.float32),
+    "size": np.array(SIZE),
+    "around": np.array([0, 0, *SIZE]),
+    "rows": np.arange(SIZE[0]),
+    "length": np.array(SIZE[1:]),
+    "off_on": np.array([0, 1], np.float32),
+    "column": np.ones((SIZE[0], 1), np.float32),
+    "row": np.ones((1, SIZE[1]), np.float32),
+    "far": np.array([*SIZE, 1, 3]),
+}
+
+
+def _adding(graph: onnx.ModelProto, value: str) -> onnx.ModelProto:
+    """Add the largest number of a value to the scores."""
+    scores = next(each for each in graph.graph.node if "scores" in each.output)
+    scores.output[0] = "plain"
+    place = list(graph.graph.node).index(scores) + 1
+    graph.graph.node.insert(place, helper.make_node("Add", ["plain", "largest"], ["scores"]))
+    graph.graph.node.insert(place, helper.make_node("ReduceMax", [value], ["largest"], keepdims=0))
+    return graph
+
+
+@pytest.mark.parametrize("kind", [*HUGE, "of the photo"])
+def test_a_small_graph_that_asks_for_much_memory_gets_none(tmp_path: Path, kind: str) -> None:
+    graph = _adding(tiny_graph(), "huge")
+    inputs = HUGE.get(kind, ["means", "far"])
+    for name in inputs:
+        if name in STORED:
+            graph.graph.initializer.append(numpy_helper.from_array(STORED[name], name))
+    place = next(i for i, each in enumerate(graph.graph.node) if "huge" in each.input)
+    made = helper.make_node("Expand" if kind not in HUGE else kind, inputs, ["huge"])
+    graph.graph.node.insert(place, made)
+    before = psutil.Process().memory_info().rss
+    model = open_model(_replaced(write_tiny_bundle(tmp_path / "m"), graph))
+    with pytest.raises(DataError, match="more than 2 GiB"):
+        model.recognise([photo((1, 2, 3))])
+    assert psutil.Process().memory_info().rss - before < 100 << 20
+
+
+def test_nothing_is_computed_while_a_graph_is_loaded(tmp_path: Path) -> None:
+    """A value of 4 kB that doubles 17 times would be 512 MiB, and all of them together 1 GiB."""
+    graph = _adding(tiny_graph(), "twice16")
+    graph.graph.initializer.append(numpy_helper.from_array(np.ones(1024, np.float32), "twice"))
+    for step in reversed(range(17)):
+        last = f"twice{step - 1}" if step else "twice"
+        graph.graph.node.insert(0, helper.make_node("Concat", [last, last], [f"twice{step}"], axis=0))
+    folder = _replaced(write_tiny_bundle(tmp_path / "m"), graph)
+    before = psutil.Process().memory_info().rss
+    open_model(folder)
+    assert psutil.Process().memory_info().rss - before < 100 << 20
 
 
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,17 +20,24 @@ _ERRORS_ONLY: Final = 3
 """Severity from which onnxruntime writes to stderr."""
 _GPU: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
+MOST_MEMORY: Final = 2 << 30
+"""Bytes that all bounded sessions of a process may hold at the same time beside their weights."""
 
 
-def open_session(data: bytes, *, gpu: bool = True) -> InferenceSession:
+def open_session(data: bytes, *, gpu: bool = True, bounded: bool = False) -> InferenceSession:
     """Load a checked file.
 
     A session computes with one thread, since features of several photos are computed at the same time. It
     loads no libraries of operators, and neither profiling nor telemetry is on.
 
+    A file of a few hundred bytes can ask for gigabytes: when it is loaded, by values that depend on no photo
+    and are computed then, or when it is run. A bounded session computes nothing while it is loaded, and takes
+    its memory from one pool of :data:`MOST_MEMORY`; a run that needs more fails.
+
     Args:
         data: the file's content.
         gpu: compute on a GPU where onnxruntime has one, in full float32.
+        bounded: bound its memory; for a file that was never tried.
 
     Returns:
         The session.
@@ -46,11 +54,27 @@ def open_session(data: bytes, *, gpu: bool = True) -> InferenceSession:
     options.log_severity_level = _ERRORS_ONLY + 1
     found = gpu and _GPU in onnxruntime.get_available_providers()
     providers = [(_GPU, {"use_tf32": "0"}), _CPU] if found else [_CPU]
+    skipped = []
+    if bounded:
+        _make_pool()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        skipped.append("ConstantFolding")
     try:
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        return onnxruntime.InferenceSession(data, options, providers=providers, disabled_optimizers=skipped)
     # onnxruntime raises different errors for different faults, all of them of its own.
     except Exception as error:
         raise ConfigError(f"onnxruntime can't load it: {one_line(error)}") from None
+
+
+@lru_cache(maxsize=1)
+def _make_pool() -> None:
+    """Make the memory that the process's bounded sessions share."""
+    import onnxruntime
+
+    main_memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(main_memory, onnxruntime.OrtArenaCfg({"max_mem": MOST_MEMORY}))
 
 
 class OnnxNetwork(OnePictureNetwork):
