@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec._internal.files import replacing
-from fedrec.recognition.catalogue.graph_index import GraphIndex
+from fedrec.recognition.catalogue.graph_index import MOST_DIRECTIONS, GraphIndex
 from fedrec.recognition.catalogue.scan_index import ScanIndex
 
 _MAGIC: Final = b"fedrec vectors 1"
 _LONGEST_HEADER: Final = 4096
 _ALIGNMENT: Final = 64
 _SCAN: Final = "scan int8"
-_GRAPH: Final = "graph int8"
+_GRAPH: Final = "graph of principal directions int8"
 
 LocalIndex = ScanIndex | GraphIndex
 
@@ -57,12 +58,7 @@ def save_index(path: Path, index: LocalIndex, origin: Origin) -> None:
     Raises:
         OSError: the disk fails.
     """
-    if isinstance(index, ScanIndex):
-        keys, rows = index.content
-        parts = (keys.astype("<i8"), rows)
-        body = [np.ascontiguousarray(part).reshape(-1).view(np.uint8).data for part in parts]
-    else:
-        body = [memoryview(index.content)]
+    body = _body(index)
     checksum = 0
     for part in body:
         checksum = zlib.crc32(part, checksum)
@@ -115,11 +111,36 @@ def load_index(path: Path, origin: Origin) -> tuple[LocalIndex, bool] | None:
         return None
 
 
+def _body(index: LocalIndex) -> list[memoryview]:
+    if isinstance(index, ScanIndex):
+        return [_bytes_of(index.content[0].astype("<i8")), _bytes_of(index.content[1])]
+    directions, keys, rows, graph = index.content
+    return [
+        _bytes_of(directions.astype("<f4")),
+        _bytes_of(keys.astype("<i8")),
+        _bytes_of(rows),
+        memoryview(graph),
+    ]
+
+
+def _bytes_of(part: NDArray[np.generic]) -> memoryview:
+    return np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+
+
 def _restored(kind: str, body: memoryview, count: int, dimension: int) -> LocalIndex:
-    if kind == _GRAPH:
-        return GraphIndex(dimension, body)
-    if kind != _SCAN:
+    if kind == _SCAN:
+        return _scan(body, count, dimension)
+    if kind != _GRAPH:
         raise ValueError("an index of another kind")
+    shape = (dimension, min(dimension, MOST_DIRECTIONS))
+    first = 4 * shape[0] * shape[1]
+    directions = np.frombuffer(body, dtype="<f4", count=shape[0] * shape[1]).reshape(shape)
+    last = first + count * (8 + dimension)
+    rows = _scan(body[first:last], count, dimension)
+    return GraphIndex(directions.astype(np.float32), rows=rows, graph=body[last:])
+
+
+def _scan(body: memoryview, count: int, dimension: int) -> ScanIndex:
     keys = np.frombuffer(body, dtype="<i8", count=count)
     rows = np.frombuffer(body, dtype=np.int8, offset=8 * count)
     return ScanIndex(keys.astype(np.int64), rows.reshape(count, dimension))

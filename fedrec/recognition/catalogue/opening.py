@@ -9,15 +9,18 @@ import numpy as np
 
 from fedrec.observability.progress import Tell, message
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.graph_index import GraphIndex
+from fedrec.recognition.catalogue.graph_index import GraphIndex, principal_directions
 from fedrec.recognition.catalogue.index_file import LocalIndex, Origin, load_index, save_index
 from fedrec.recognition.catalogue.scan_index import ScanIndex
 from fedrec.recognition.catalogue.search import Searcher
+from fedrec.recognition.catalogue.stored_vectors import photo_keys, vectors_of
 from fedrec.recognition.catalogue.vector_index import bring_up_to_date
 
 SCANNED_UP_TO: Final = 100_000
 """Vectors up to which every one is compared."""
 INDEX_FILE: Final = "catalogue.vectors"
+_SAMPLE: Final = 8192
+"""Vectors at most that say which directions matter."""
 
 
 def open_searcher(catalogue: Catalogue, *, tell: Tell, scanned_up_to: int = SCANNED_UP_TO) -> Searcher:
@@ -48,7 +51,7 @@ def open_searcher(catalogue: Catalogue, *, tell: Tell, scanned_up_to: int = SCAN
     # A graph takes minutes to make: one stays until there are far fewer vectors.
     least = scanned_up_to // 2 if isinstance(index, GraphIndex) else scanned_up_to
     if index is None or isinstance(index, GraphIndex) != (count > least):
-        index, fits = _empty(graph=count > least, dimension=model.dimension), False
+        index, fits = _empty(catalogue, graph=count > least), False
     if not fits:
         bring_up_to_date(index, catalogue, tell=tell)
         try:
@@ -74,7 +77,13 @@ def _on_server(catalogue: Catalogue, address: str, *, tell: Tell) -> Searcher:
     return searcher
 
 
-def _empty(*, graph: bool, dimension: int) -> LocalIndex:
-    if graph:
-        return GraphIndex(dimension)
-    return ScanIndex(np.zeros(0, np.int64), np.zeros((0, dimension), np.int8))
+def _empty(catalogue: Catalogue, *, graph: bool) -> LocalIndex:
+    dimension = catalogue.model.dimension
+    if not graph:
+        return ScanIndex(np.zeros(0, np.int64), np.zeros((0, dimension), np.int8))
+    keys = photo_keys(catalogue)
+    # Neighbours in number are photos of one product: a sample is taken from all over the catalogue.
+    sample = keys[:: -(-len(keys) // _SAMPLE)]
+    return GraphIndex(
+        principal_directions(vectors_of(catalogue, sample, dimension=dimension)[1].astype(np.float32))
+    )

@@ -77,7 +77,24 @@ class ScanIndex:
             keys, rows = keys[chosen], rows[chosen]
         if not len(keys):
             return keys
-        found = search(
-            rows, rounded(query[None])[0], min(count, len(keys)), MetricKind.Cos, exact=True, threads=1
-        )
-        return keys[np.asarray(found.keys).astype(np.int64)]
+        return keys[_nearest(rows, query, min(count, len(keys)))]
+
+    def nearest_of(self, keys: Keys, query: NDArray[np.float32]) -> Keys:
+        """Put few photos into the order of their nearness.
+
+        Args:
+            keys: photos that it holds, at least one, in any order.
+            query: float32 (dimension,), of length 1.
+
+        Returns:
+            The photos, the nearest first.
+        """
+        held, rows = self._joined()
+        chosen = rows[np.searchsorted(held, keys)]
+        return keys[_nearest(chosen, query, len(keys))]
+
+
+def _nearest(rows: NDArray[np.int8], query: NDArray[np.float32], count: int) -> Keys:
+    """Return the positions of the rows that are nearest, the nearest first."""
+    found = search(rows, rounded(query[None])[0], count, MetricKind.Cos, exact=True, threads=1)
+    return np.asarray(found.keys).astype(np.int64)

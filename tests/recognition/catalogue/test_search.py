@@ -18,7 +18,7 @@ from fedrec.errors import ConfigError
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue, UsedModel
 from fedrec.recognition.catalogue.changes import PhotoFile, Vector, put_photo, put_product, remove_product
 from fedrec.recognition.catalogue.filters import parse_filter
-from fedrec.recognition.catalogue.graph_index import GraphIndex
+from fedrec.recognition.catalogue.graph_index import MOST_DIRECTIONS, GraphIndex, principal_directions
 from fedrec.recognition.catalogue.opening import INDEX_FILE, open_searcher
 from fedrec.recognition.catalogue.products import Product
 from fedrec.recognition.catalogue.scan_index import ScanIndex
@@ -167,6 +167,30 @@ def test_what_is_deleted_is_never_found_even_by_an_index_that_still_holds_it(
         for one in (stuck, searcher, searcher_of(catalogue, graph=graph)):
             found = one.search(Query(stored["p3/1.jpg"], top=100, all_photos=True))
             assert named(found) == naive(left, stored["p3/1.jpg"], distinct=False)
+
+
+def test_a_graph_of_few_directions_finds_what_is_nearest_by_all_values() -> None:
+    rng = np.random.default_rng(0)
+    dimension = 3 * MOST_DIRECTIONS
+    spread = np.arange(1, dimension + 1) ** -0.5  # as unevenly spread as a network's features are
+    vectors = (rng.standard_normal((3000, dimension)) * spread).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = principal_directions(vectors[::3])
+    assert directions.shape == (dimension, MOST_DIRECTIONS)
+    assert np.allclose(directions.T @ directions, np.eye(MOST_DIRECTIONS), atol=1e-4)
+    index = GraphIndex(directions)
+    for start in range(0, 3000, 1000):
+        index.add(np.arange(start, start + 1000), vectors[start : start + 1000].astype(np.float16))
+    _, keys, rows, graph = index.content
+    again = GraphIndex(directions, rows=ScanIndex(keys, rows), graph=graph)
+    found = []
+    for query in vectors[::60]:
+        expected = np.argsort(-(vectors @ query))[:10]
+        proposed = index.propose(query, 20, among=None)
+        assert proposed.tolist() == again.propose(query, 20, among=None).tolist()
+        assert np.all(np.diff(vectors[proposed] @ query) < 0.01)  # in order, but for rounding
+        found.append(np.isin(expected, proposed).mean())
+    assert np.mean(found) > 0.95
 
 
 def test_a_search_sees_what_another_process_changed(tmp_path: Path) -> None:
