@@ -4,7 +4,7 @@ Run ``python benchmarks/growth.py [--quick] [--merchants N ...] [--json FILE]``.
 of 1,296 random values and trains a linear model of 12,970 parameters, as a head on cached features does. So
 what counts is what a merchant costs whatever it holds: noise, kahe with the default committee, signatures,
 ledger, messages. CPU is that of all processes together, from the end of one round to the end of the next, at
-the median; memory is the proportional set size of all processes, measured once a second, at its peak.
+the median; memory is the proportional set size of all processes, measured about once a second, at its peak.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 # Letters of other scripts that are drawn like a Latin one. Names all of one script stay apart: only a name
@@ -15,6 +16,7 @@ _DRAWN_ALIKE: Final = str.maketrans(
 _DRAWN_AS_NOTHING: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00013441\U00013442\U00016fe4"
 )
+_SHORT: Final = 64
 _QUOTES: Final = str.maketrans("‘’‛`´ʼ“”„‟", "''''''\"\"\"\"")
 
 
@@ -28,6 +30,17 @@ def skeleton(name: str) -> str:
     Args:
         name: any text.
     """
+    return _kept_skeleton(name) if len(name) <= _SHORT else _skeleton(name)
+
+
+# A plan of 1,000 merchants is checked by each of them, and where one process hosts them all this would take
+# minutes. What is kept is bounded, since the texts are short.
+@lru_cache(maxsize=4096)
+def _kept_skeleton(name: str) -> str:
+    return _skeleton(name)
+
+
+def _skeleton(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).translate(_DRAWN_ALIKE).translate(_QUOTES).casefold()
     plain = unicodedata.normalize("NFKC", plain).translate(_DRAWN_ALIKE)
     kept = []

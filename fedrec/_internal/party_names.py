@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from fedrec._internal.look_alikes import invisible, skeleton
@@ -35,6 +36,14 @@ def name_problem(name: str) -> str | None:
     """
     if not 1 <= len(name) <= LONGEST or len(name.encode("utf-8", "surrogatepass")) > LONGEST_BYTES:
         return f"is empty, or longer than {LONGEST} characters or {LONGEST_BYTES} bytes"
+    return _problem_of_short(name)
+
+
+# The same names come in every message of a training, whose rounds would otherwise spend a tenth of
+# their time here. What is kept is bounded, since the names are short.
+@lru_cache(maxsize=4096)
+def _problem_of_short(name: str) -> str | None:
+    """Say why a text of an allowed length can't be a party's name; None for a name."""
     if unicodedata.normalize("NFC", name) != name:
         return "is not in Unicode's form NFC"
     categories = [unicodedata.category(sign)[0] for sign in name]
