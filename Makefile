@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Tests start many processes: without bytecode on the disk each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install simulate dist test test-flower test-slow test-examples test-install lint types docs clean
 
 install: $(STAMP)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,22 @@ if TYPE_CHECKING:
 # Collecting imports some hundred modules whose objects live to the end. Searching them for cycles again and
 # again takes as long as the imports themselves.
 gc.disable()
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 2**31
+
+
+def pytest_configure() -> None:
+    """Put the tests' folders in memory, where the system has room for them.
+
+    Ledgers and stores write through to the disk at every step, and the tests would wait for it.
+    """
+    root = "PYTEST_DEBUG_TEMPROOT"
+    if root not in os.environ and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
+        # Some tests run programs out of their folders.
+        runs = not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC
+        if runs and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES:
+            os.environ[root] = str(_MEMORY)
 
 
 def pytest_collection_finish() -> None:

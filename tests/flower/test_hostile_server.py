@@ -83,7 +83,8 @@ class HostileServer:
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # The pause is how long a stop may take.
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
 
     def stop(self) -> None:
