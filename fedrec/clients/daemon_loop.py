@@ -113,6 +113,7 @@ class DaemonLoop:
         self._stamp = home.rules_stamp()
         self._join = home.joined()
         self._with_next_key = False
+        self._moved = False
         home.node_key()
         self._deduplicated = DeduplicatedLog(_log)
         self._app: ClientApp = build_client_app(lambda context: self._party, log=self._deduplicated)
@@ -165,6 +166,7 @@ class DaemonLoop:
                 self._follow_rules()
                 self._tell("connecting")
                 try:
+                    self._moved = False
                     with self.connection() as link:
                         self._connected()
                         pause = _FIRST_RETRY
@@ -206,11 +208,11 @@ class DaemonLoop:
         self._seen.connection(up=False)
         self._party_home.note_connection(connected=False, reason=reason)
 
-    def _follow_rules(self) -> bool:
-        """Reload policy and join file if they changed; return whether they name another server."""
+    def _follow_rules(self) -> None:
+        """Reload policy and join file if they changed; note whether they name another server."""
         stamp = self._party_home.rules_stamp()
         if stamp == self._stamp:
-            return False
+            return
         self._stamp = stamp
         try:
             join = self._party_home.joined()
@@ -219,7 +221,7 @@ class DaemonLoop:
             _log.error("%s; plans and rounds are refused until that is fixed", error)
             self._party.suspend(self.unusable)
             self._rules_broken(str(error))
-            return False
+            return
         if self._party_home.paused:
             self._party.suspend(self.paused)
         self._party.gate.use_server_key(join.server_key)
@@ -227,13 +229,15 @@ class DaemonLoop:
             "policy and join file were reloaded; %s",
             "paused" if self._party_home.paused else "taking part",
         )
-        moved = (join.address, join.authority) != (self._join.address, self._join.authority)
+        self._moved |= (join.address, join.authority) != (self._join.address, self._join.authority)
         self._join = join
-        return moved
 
     def _answer(self, link: FleetLink) -> None:
         last = time.monotonic()
-        while not self._stop.is_set() and not self._follow_rules():
+        while not self._stop.is_set():
+            self._follow_rules()
+            if self._moved:
+                break
             self._expire()
             if self.answer_next(link):
                 last = time.monotonic()
@@ -256,6 +260,8 @@ class DaemonLoop:
         if message is None:
             return False
         started = time.monotonic()
+        # The rules may have changed while the message was fetched, and hold from the moment they are written.
+        self._follow_rules()
         self._tell("answering")
         with Watchdog(self._step_seconds):
             reply = self._reply(message, node_id=link.node_id)
