@@ -17,13 +17,13 @@ from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
+from fedrec.cli.party_commands import Json, forget_trainings
 from fedrec.cli.running_options import Fingerprint, NewServer
 from fedrec.cli.status_lines import budget_lines, status_lines
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.status import read_budget, read_status
-from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
@@ -61,7 +61,6 @@ app = typer.Typer(
 
 Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
 _HOME = Path("fedrec-client")
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @app.command()
@@ -243,7 +242,7 @@ def forget(
     if photo:
         _forget_photos(opened, photo)
     else:
-        _forget_trainings(opened, training)
+        forget_trainings(opened, training)
 
 
 def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
@@ -256,26 +255,6 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
         "What can't be undone: a round charged before may still be sent, the model keeps what earlier rounds "
         "learnt, and the ledger keeps every charge."
     )
-
-
-def _forget_trainings(opened: MerchantHome, training: str | None) -> None:
-    """End the open training whose id begins with ``training``, or all open ones if it is None."""
-    if not opened.store.exists():
-        raise ConfigError(f"--home {opened.folder}: this merchant has joined no training")
-    store = MerchantStore(opened.store)
-    try:
-        still_open = store.open_trainings()
-        found = [name for name in still_open if training is None or name.startswith(training)]
-        if training is not None and len(found) != 1:
-            shown = ", ".join(name[:16] for name in still_open) or "none"
-            raise ConfigError(f"'{training}' is not the beginning of one open training; open are: {shown}")
-        if not found:
-            typer.echo("no training is open here: there is nothing to forget")
-        for name in found:
-            store.finish(name)
-            typer.echo(f"training {name[:16]} is ended: its keys are deleted and its requests are refused")
-    finally:
-        store.close()
 
 
 @app.command()

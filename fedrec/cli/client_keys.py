@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fedrec.cli.confirmation import confirm_by_hand
-from fedrec.clients.identity_rotation import rotate_identity
-from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
+from fedrec.cli.party_commands import NodeKeyOnly, rotate_keys
+from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.vouching import check_enrolment, vouch_for
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, grouped, read_file
@@ -21,12 +21,7 @@ _HOME = Path("fedrec-client")
 
 def rotate(
     home: Home = _HOME,
-    node_key_only: Annotated[
-        bool,
-        typer.Option(
-            "--node-key", help="Exchange the node key alone: the daemon may run, and a training may be open."
-        ),
-    ] = False,
+    node_key_only: NodeKeyOnly = False,
 ) -> None:
     """Exchange the keys: the identity key (the ledger and its budget go on) and the node key.
 
@@ -34,29 +29,7 @@ def rotate(
     the new enrolment file, and the other merchants accept the new key by that signature. The node key stays
     valid until the new one is enrolled.
     """
-    opened = MerchantHome.open(home)
-    waiting = opened.next_node_key() is not None
-    if not node_key_only:
-        rotate_identity(opened)
-        typer.echo(f"The identity key is now {opened.identity().public.hex()}; the ledger goes on with it.")
-    opened.rotate()
-    if waiting:
-        typer.echo(
-            "The enrolment file made before is void: the operator must enrol this one, "
-            "even if the other was enrolled."
-        )
-    made = opened.folder / ENROLMENT_FILE
-    typer.echo(
-        f"Send {made} to the operator, who enrols it like the first one.\n"
-        f"fingerprint of the file: {grouped(read_file(made, Enrolment).fingerprint)}"
-    )
-    if not node_key_only:
-        typer.echo(
-            "Tell the operator by another channel that you exchanged the key: it confirms that with "
-            "'fedrec server enroll FILE --new-key'. Trainings that were planned before name the old key and "
-            "are refused."
-        )
-    typer.echo("The daemon switches to the new node key by itself once the server accepts it.")
+    rotate_keys(MerchantHome.open(home), node_key_only=node_key_only, goes_on="the ledger")
 
 
 def vouch(

@@ -1,4 +1,4 @@
-"""Describe a merchant's status and budget as lines of text."""
+"""Describe the status of a merchant or a witness, and a merchant's budget, as lines of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from fedrec._internal import number_format
 from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
-from fedrec.clients.status_types import Budget, MerchantStatus, PlanSummary, TrainingHistory
+from fedrec.clients.status_types import (
+    Budget,
+    MerchantStatus,
+    PlanSummary,
+    RefusedRequest,
+    TrainingHistory,
+)
+from fedrec.clients.witness.status import RefusedByWitness, WitnessedPlan, WitnessStatus
 from fedrec.protocol.enrolment import grouped
 
 _SHOWN_DIGITS, _GAUGE = 16, 20
@@ -39,12 +46,11 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         yield "SEEDED   noise of some charges came from a seed: no epsilon holds against anyone who knows it"
 
 
-def status_lines(status: MerchantStatus) -> Iterator[str]:
-    """Describe a merchant's status, in a line or two for each topic."""
-    yield f"merchant    {status.merchant}"
+def _party_lines(status: MerchantStatus | WitnessStatus, *, command: str) -> Iterator[str]:
+    """Describe what merchants and witnesses have in common; ``command`` is the group of their commands."""
     yield f"daemon      {_daemon(status)}"
     if status.server is None or status.fingerprint is None:
-        yield "server      none was joined yet: run fedrec client join FILE"
+        yield f"server      none was joined yet: run fedrec {command} join FILE"
     else:
         yield f"server      {status.server}, with {', '.join(status.roster)}"
         yield f"fingerprint {grouped(status.fingerprint)}"
@@ -52,6 +58,52 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
         yield "node key    a new one isn't enrolled by the operator yet"
     if status.policy_problem is not None:
         yield f"policy      can't be used: {status.policy_problem}"
+
+
+def witness_status_lines(status: WitnessStatus) -> Iterator[str]:
+    """Describe a witness's status, in a line or two for each topic."""
+    yield f"witness     {status.witness}, signing key {status.signing_key}"
+    yield from _party_lines(status, command="witness")
+    yield f"training    {'none is open' if status.training is None else _witnessed(status.training)}"
+    if status.paused:
+        yield "paused      nothing is opened until 'fedrec witness resume'"
+    last = "" if status.last_opening is None else f", the last at {status.last_opening}"
+    most = "" if status.most_openings_per_day is None else f" of {status.most_openings_per_day} allowed"
+    yield (
+        f"opened      {counted(status.openings, 'sum')} of {counted(status.trainings, 'training')}{last}; "
+        f"{status.openings_today}{most} today (UTC)"
+    )
+    yield from _earlier(status)
+    for refused in (each for each in status.refusals if each.standing):
+        yield _refused(refused)
+
+
+def _witnessed(plan: WitnessedPlan) -> str:
+    return (
+        f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {plan.mode}, {plan.scheme}, {plan.merchants} "
+        f"merchants, a committee of {plan.committee} with "
+        f"{counted(plan.witnesses, 'witness', plural='witnesses')}; "
+        f"{plan.opened} of {counted(plan.rounds, 'sum')} opened"
+    )
+
+
+def _earlier(status: MerchantStatus | WitnessStatus) -> Iterator[str]:
+    # What would be granted by now is of no use to anybody but an auditor, who has it from the bundle.
+    earlier = sum(not each.standing for each in status.refusals)
+    if earlier:
+        number = counted(earlier, "refusal is", plural="refusals are")
+        yield f"earlier     {number} no longer true; --json has them"
+
+
+def _refused(refused: RefusedRequest | RefusedByWitness) -> str:
+    times = f"{refused.times} times, the last " if refused.times > 1 else ""
+    return f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"
+
+
+def status_lines(status: MerchantStatus) -> Iterator[str]:
+    """Describe a merchant's status, in a line or two for each topic."""
+    yield f"merchant    {status.merchant}"
+    yield from _party_lines(status, command="client")
     if status.training is None:
         yield "training    none is open"
     else:
@@ -71,14 +123,9 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
     yield f"ledger      {entries}, head {status.ledger_head[:_SHOWN_DIGITS]}"
     yield from _sent(status)
     yield from (f"history     {_history(each)}" for each in status.history)
-    # What would be granted by now is of no use to anybody but an auditor, who has it from the bundle.
-    earlier = sum(not each.standing for each in status.refusals)
-    if earlier:
-        number = counted(earlier, "refusal is", plural="refusals are")
-        yield f"earlier     {number} no longer true; --json has them"
+    yield from _earlier(status)
     for refused in (each for each in status.refusals if each.standing):
-        times = f"{refused.times} times, the last " if refused.times > 1 else ""
-        yield f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"
+        yield _refused(refused)
         if refused.plan is not None:
             yield f"  plan      {_plan(refused.plan)}"
             yield f"  cost now  {_cost(refused.plan)}"
@@ -145,7 +192,7 @@ def _left(budget: Budget) -> str:
     return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
 
 
-def _daemon(status: MerchantStatus) -> str:
+def _daemon(status: MerchantStatus | WitnessStatus) -> str:
     if not status.running:
         return "doesn't run" + (f" since {status.connection_at}" if status.connection_at else "")
     since = "" if status.started is None else f" since {status.started}"

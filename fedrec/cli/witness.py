@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
+from fedrec.cli.party_commands import Json, NodeKeyOnly, forget_trainings, rotate_keys
 from fedrec.cli.running_options import (
     Fingerprint,
     LogStyle,
@@ -22,8 +24,13 @@ from fedrec.cli.running_options import (
     StepSeconds,
     run_until_stopped,
 )
+from fedrec.cli.status_lines import witness_status_lines
+from fedrec.clients.activity import ActivityLog
 from fedrec.clients.party_home import ENROLMENT_FILE
 from fedrec.clients.witness.home import WitnessHome
+from fedrec.clients.witness.openings import check_not_in_use
+from fedrec.clients.witness.status import read_witness_status
+from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import JoinFile, read_file
 
 app = typer.Typer(
@@ -67,6 +74,58 @@ def join(
     typer.echo(f"joined {found.address}; next: fedrec witness start --home {home}")
 
 
+@app.command()
+def rotate(home: Home = _HOME, node_key_only: NodeKeyOnly = False) -> None:
+    """Exchange the keys: the identity key (the record of openings goes on) and the node key.
+
+    Stop the daemon first, and between trainings. The old identity key signs the new one. The operator enrols
+    the new enrolment file. Merchants approve the new key by hand, and name it in their 'witness_keys'.
+    """
+    opened = WitnessHome.open(home)
+    rotate_keys(opened, node_key_only=node_key_only, goes_on="the record of openings")
+    if not node_key_only:
+        typer.echo(
+            "Tell the new key to the merchants by another channel, as the first one: those who name the old "
+            "one in their policy's 'witness_keys' put it there."
+        )
+
+
+@app.command()
+def pause(home: Home = _HOME) -> None:
+    """Open nothing until 'resume'."""
+    WitnessHome.open(home).pause()
+    typer.echo(
+        "paused: plans and openings are refused from now on, also after a restart.\n"
+        "A training whose sums can't be opened without this witness waits, or loses its rounds."
+    )
+
+
+@app.command()
+def resume(home: Home = _HOME) -> None:
+    """Help to open sums again after 'pause'."""
+    WitnessHome.open(home).resume()
+    typer.echo("resumed: plans and openings are answered again, as the policy allows")
+
+
+@app.command()
+def forget(
+    training: Annotated[str | None, typer.Argument(help="A training's id, or its beginning.")] = None,
+    home: Home = _HOME,
+    everything: Annotated[bool, typer.Option("--all", help="All open trainings.")] = False,
+) -> None:
+    """End a training on this machine, whatever the server says: its keys are deleted."""
+    if (training is not None) == everything:
+        raise ConfigError("name a training, or give --all")
+    forget_trainings(WitnessHome.open(home), training)
+
+
+@app.command()
+def status(home: Home = _HOME, as_json: Json = False) -> None:
+    """Show the connection, the open training, the sums that were opened, and the last refusals."""
+    found = read_witness_status(WitnessHome.open(home))
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(witness_status_lines(found)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
     """Options of ``fedrec witness start``; each is described by its help."""
@@ -82,14 +141,18 @@ class StartOptions:
 @fields_as_options(StartOptions)
 def start(given: StartOptions) -> None:
     """Help to open sums as the policy allows, until stopped (SIGTERM)."""
-    opened = WitnessHome.open(given.home)
+    opened, style = WitnessHome.open(given.home), check_format(given.log_format)
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    # Before another daemon's activity is overwritten.
+    check_not_in_use(opened.openings)
+    activity = ActivityLog(opened.folder)
+    activity.tell("loading")
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.clients.witness.daemon import WitnessDaemon
 
-    start_logging(opened.folder / "logs", name="witness", style=check_format(given.log_format))
-    daemon = WitnessDaemon(opened, step_seconds=given.step_seconds)
+    start_logging(opened.folder / "logs", name="witness", style=style)
+    daemon = WitnessDaemon(opened, step_seconds=given.step_seconds, activity=activity)
     run_until_stopped(
         daemon, observe=given.observe, token_file=given.observe_token, routes=daemon.observer.routes()
     )

@@ -1,4 +1,4 @@
-"""Tell what a merchant's daemon is doing: in its log, and in a file that status and page read."""
+"""Tell what a party's daemon is doing: in its log, and in a file that status and page read."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ActivityLog:
     """Tells what this process is doing. A failure to write is ignored: it is information only.
 
     Args:
-        folder: the merchant's folder.
+        folder: the party's folder.
         clock: seconds that only go up; tests pass their own.
 
     """

@@ -1,4 +1,4 @@
-"""Read and write the file of a merchant's identity key.
+"""Read and write the file of a party's identity key.
 
 A merchant identifies its records by hashes under secrets that follow from its first identity key. They
 outlive an exchange of the key: otherwise all photos would look new, and those that were to be forgotten would
@@ -7,12 +7,12 @@ be used again. A file whose key was exchanged therefore has those secrets after 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from fedrec._internal.files import sync_folder
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.ledger_reader import ends_with_key
 from fedrec.privacy.identity import KEY_BYTES, SIGNATURE_BYTES, SigningIdentity
 
 RECORD_TAG_CONTEXT = b"fedrec/record-tag/1"
@@ -56,22 +56,22 @@ def successor(identity: SigningIdentity) -> bytes:
     return b"".join((SigningIdentity.generate().private_bytes(), *secrets))
 
 
-def current_identity(file: Path, *, waiting: Path, ledger: Path) -> SigningIdentity:
-    """Read a merchant's identity key; finish an exchange of keys that a crash stopped.
+def current_identity(file: Path, *, waiting: Path, is_recorded: Callable[[bytes], bool]) -> SigningIdentity:
+    """Read a party's identity key; finish an exchange of keys that a crash stopped.
 
     Args:
         file: the identity key.
-        waiting: the key that takes its place once the ledger has the exchange.
-        ledger: the merchant's ledger.
+        waiting: the key that takes its place once the exchange is on record.
+        is_recorded: whether the last exchange on record led to a public key.
 
     Returns:
         The identity.
 
     Raises:
         ConfigError: a key can't be used.
-        LedgerError: the ledger can't be read.
+        LedgerError: the record can't be read.
     """
-    if waiting.exists() and ends_with_key(ledger, read_identity(waiting).public):
+    if waiting.exists() and is_recorded(read_identity(waiting).public):
         adopt(file, waiting=waiting)
     return read_identity(file)
 

@@ -124,7 +124,11 @@ def make_enrolment(
 
 
 def make_witness_enrolment(
-    name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey
+    name: str,
+    identity: SigningIdentity,
+    node: ec.EllipticCurvePrivateKey,
+    *,
+    rotations: tuple[SignedRotation, ...] = (),
 ) -> Enrolment:
     """Make the signed enrolment of a witness, for the operator.
 
@@ -132,6 +136,7 @@ def make_witness_enrolment(
         name: the witness's name.
         identity: its signing identity.
         node: its node key, of which the enrolment contains the public half.
+        rotations: its last exchanges of the identity key.
 
     Returns:
         The enrolment.
@@ -141,7 +146,7 @@ def make_witness_enrolment(
         name=name, signing_key=identity.public.hex(), node_key=_public_pem(node), role="witness"
     )
     signature = identity.sign(statement.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
-    return Enrolment(statement=statement, signature=signature)
+    return Enrolment(statement=statement, signature=signature, rotations=rotations)
 
 
 def _public_pem(node: ec.EllipticCurvePrivateKey) -> str:
@@ -172,9 +177,7 @@ def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not a private key in PEM"
-        raise ConfigError(
-            f"{path} can't be used: {what}; create another with 'fedrec client rotate'"
-        ) from None
+        raise ConfigError(f"{path} can't be used: {what}; create another with 'rotate --node-key'") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is not an elliptic-curve key; create another with 'fedrec client rotate'")
+        raise ConfigError(f"{path} is not an elliptic-curve key; create another with 'rotate --node-key'")
     return key

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from fedrec.clients.merchant_files import (
 from fedrec.clients.noised_count import draw_count
 from fedrec.clients.party_home import ENROLMENT_FILE as ENROLMENT_FILE
 from fedrec.clients.party_home import JOIN_FILE as JOIN_FILE
-from fedrec.clients.party_home import PartyHome
+from fedrec.clients.party_home import PartyHome, RecordExchange
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.policy_template import TEMPLATE
 from fedrec.clients.store import MerchantStore
@@ -29,9 +31,10 @@ from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
 from fedrec.privacy.accounting.ledger_entries import last_count, rotations
+from fedrec.privacy.accounting.ledger_reader import ends_with_key, in_use
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
-from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.enrolment import Enrolment, JoinFile
 from fedrec.protocol.plan import Unit
 from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
 from fedrec.vision.folders import Layout
@@ -44,11 +47,6 @@ _DELTA = 1e-5
 @dataclass(frozen=True)
 class MerchantHome(PartyHome):
     """A merchant's folder, which :meth:`create` makes, and the paths of its files."""
-
-    @property
-    def next_identity_file(self) -> Path:
-        """The signing key that replaces the current one once the ledger has the exchange, mode 0600."""
-        return self.folder / "identity.key.next"
 
     @property
     def ledger(self) -> Path:
@@ -137,7 +135,8 @@ class MerchantHome(PartyHome):
         count = home._draw(units, unit=unit, policy=policy, rng=rng or Randomness.from_os())
         cls.create_keys_and_ledger(folder, identity=identity, count=count, policy=policy)
         # The count may be published only after its charge is on disk.
-        home._write_enrolment(name, identity, node, count)
+        made = home._enrolment_of(name, identity, node, count)
+        write_atomically(folder / ENROLMENT_FILE, made.canonical_bytes())
         write_atomically(folder / "client.toml", settings)
         return home
 
@@ -158,21 +157,38 @@ class MerchantHome(PartyHome):
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""
-        return current_identity(self.identity_file, waiting=self.next_identity_file, ledger=self.ledger)
+        return current_identity(
+            self.identity_file,
+            waiting=self.next_identity_file,
+            is_recorded=lambda public: ends_with_key(self.ledger, public),
+        )
 
-    def rotate(self) -> None:
-        """Create the next node key, and an enrolment file with it and the same count of units.
+    @property
+    def name(self) -> str:
+        """The merchant's name; ``ConfigError`` if its settings can't be used."""
+        return self.settings().name
 
-        The old key stays in use until the server has admitted the new one; see :meth:`adopt_next_node_key`.
+    @property
+    def in_use(self) -> bool:
+        """Whether a process has the ledger open, such as the daemon."""
+        return in_use(self.ledger)
+
+    @contextmanager
+    def record_exchange(self, old: SigningIdentity) -> Iterator[RecordExchange]:
+        """Open the ledger, which records exchanges of the identity key.
+
+        Args:
+            old: the present identity.
+
+        Yields:
+            What records an exchange.
 
         Raises:
-            LedgerError: the ledger, which has the count, is missing or doesn't verify.
+            LedgerError: the ledger is damaged, or another process has it open.
 
         """
-        count = self.declared_count()
-        node = ec.generate_private_key(ec.SECP384R1())
-        write_atomically(self.next_node_key_file, private_pem(node), mode=0o600)
-        self._write_enrolment(self.settings().name, self.identity(), node, count)
+        with Ledger(self.ledger, signer=old, verify=verify) as ledger:
+            yield lambda signed, new: ledger.rotate(signed, signer=new)
 
     def recount(self, units: int) -> Count:
         """Draw a new noised count of units, charge it to the ledger, and write it to the enrolment file.
@@ -202,7 +218,7 @@ class MerchantHome(PartyHome):
             unit: Unit = "record" if ledger.declared("product") is None else "product"
             drawn = self._draw(units, unit=unit, policy=policy, rng=Randomness.from_os())
             entry = ledger.release(drawn)
-        self._write_enrolment(self.settings().name, identity, node, entry.count)
+        write_atomically(self.folder / ENROLMENT_FILE, self._enrolment(node).canonical_bytes())
         return entry.count
 
     def declared_count(self) -> Count:
@@ -232,13 +248,15 @@ class MerchantHome(PartyHome):
         delta = _DELTA if policy.lifetime_delta is None else policy.lifetime_delta
         return draw_count(units, unit=unit, delta=delta, policy_hash=policy.hash, rng=rng)
 
-    def _write_enrolment(
+    def _enrolment(self, node: ec.EllipticCurvePrivateKey) -> Enrolment:
+        return self._enrolment_of(self.name, self.identity(), node, self.declared_count())
+
+    def _enrolment_of(
         self, name: str, identity: SigningIdentity, node: ec.EllipticCurvePrivateKey, count: Count
-    ) -> None:
+    ) -> Enrolment:
         _, entries = read_entries(self.ledger, public=identity.public, verify=verify)
         exchanged = tuple(rotation.signed for rotation in rotations(entries))
-        enrolment = make_enrolment(name, identity, node, count, rotations=exchanged[-MAX_OWN_ROTATIONS:])
-        write_atomically(self.folder / ENROLMENT_FILE, enrolment.canonical_bytes())
+        return make_enrolment(name, identity, node, count, rotations=exchanged[-MAX_OWN_ROTATIONS:])
 
     def approve(self, join: JoinFile) -> None:
         """Store a join file that the merchant has confirmed.

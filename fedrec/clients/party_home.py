@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import ClassVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically
-from fedrec.clients.merchant_files import Connection, read_node_key
+from fedrec.clients.merchant_files import Connection, private_pem, read_node_key
 from fedrec.errors import ConfigError
-from fedrec.protocol.enrolment import JoinFile, read_file
+from fedrec.privacy.identity import SigningIdentity
+from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
 from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Hash
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
@@ -28,6 +31,10 @@ class Approved:
 
     roster_fingerprint: Hash
     server_key: Hash
+
+
+RecordExchange = Callable[[SignedRotation, SigningIdentity], object]
+"""Records an exchange of identity keys, given the new identity."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,44 @@ class PartyHome:
     def identity_file(self) -> Path:
         """The signing key, mode 0600."""
         return self.folder / "identity.key"
+
+    @property
+    def next_identity_file(self) -> Path:
+        """The signing key that replaces the current one once the exchange is on record, mode 0600."""
+        return self.folder / "identity.key.next"
+
+    @property
+    def name(self) -> str:
+        """The party's name; ``ConfigError`` if its settings can't be used."""
+        raise NotImplementedError
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works on this folder, such as the daemon."""
+        raise NotImplementedError
+
+    def identity(self) -> SigningIdentity:
+        """Read the signing key; raise ``ConfigError`` if it can't be used."""
+        raise NotImplementedError
+
+    def record_exchange(self, old: SigningIdentity) -> AbstractContextManager[RecordExchange]:
+        """Open the party's own record of its keys, which no other process may use meanwhile.
+
+        Args:
+            old: the present identity.
+
+        Returns:
+            A context manager whose value records an exchange, durably.
+
+        Raises:
+            LedgerError: the record can't be used, or another process has it open.
+
+        """
+        raise NotImplementedError
+
+    def _enrolment(self, node: ec.EllipticCurvePrivateKey) -> Enrolment:
+        """Make the enrolment with the present identity and this node key."""
+        raise NotImplementedError
 
     @property
     def store(self) -> Path:
@@ -77,6 +122,21 @@ class PartyHome:
     def next_node_key(self) -> ec.EllipticCurvePrivateKey | None:
         """Read the next node key, which the server has not admitted yet; None if there is none."""
         return read_node_key(self.next_node_key_file) if self.next_node_key_file.exists() else None
+
+    def rotate(self) -> None:
+        """Create the next node key, and an enrolment file with it.
+
+        The old key stays in use until the server has admitted the new one; see :meth:`adopt_next_node_key`.
+
+        Raises:
+            ConfigError: the identity key can't be used.
+            LedgerError: the ledger, which has a merchant's count, is missing or doesn't verify.
+
+        """
+        node = ec.generate_private_key(ec.SECP384R1())
+        made = self._enrolment(node)
+        write_atomically(self.next_node_key_file, private_pem(node), mode=0o600)
+        write_atomically(self.folder / ENROLMENT_FILE, made.canonical_bytes())
 
     def adopt_next_node_key(self) -> None:
         """Replace the node key by the next one; the old key is deleted."""

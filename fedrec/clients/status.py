@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
-from fedrec.clients.activity import read_activity
 from fedrec.clients.charging import round_charge
+from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.photo_counts import photo_text
 from fedrec.clients.policy import MerchantPolicy
@@ -38,7 +37,7 @@ from fedrec.privacy.accounting.ledger_entries import (
     spending,
 )
 from fedrec.privacy.accounting.ledger_history import History
-from fedrec.privacy.accounting.ledger_reader import in_use, read_entries
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.audit import claims
@@ -166,36 +165,6 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
     )
 
 
-class Liveness(NamedTuple):
-    """The parts of a status that change while nothing is charged; see :class:`MerchantStatus`."""
-
-    running: bool
-    started: str | None
-    doing: dict[str, str | int] | None
-    doing_text: str
-    connected: bool
-    connection_at: str | None
-    connection_reason: str
-
-
-def liveness(home: MerchantHome) -> Liveness:
-    """Read whether a merchant's daemon runs, what it does, and its connection."""
-    activity, last = read_activity(home.folder), home.connection()
-    starting = activity is not None and activity.is_starting
-    running = starting or in_use(home.ledger)
-    activity = activity if running else None
-    return Liveness(
-        running=running,
-        started=None if activity is None else activity.started,
-        doing=None if activity is None else activity.model_dump(),
-        doing_text="" if activity is None else activity.text,
-        connected=running and not starting and last is not None and last.connected,
-        # A daemon that was killed has noted no end: when that was isn't known.
-        connection_at=None if last is None or (last.connected and not running) else last.at,
-        connection_reason="" if last is None or starting else last.reason,
-    )
-
-
 def read_status(home: MerchantHome) -> MerchantStatus:
     """Read the whole status of a merchant.
 
@@ -242,7 +211,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     open_plan = None if view.open_plan is None else readable_plan(view.open_plan)
     public = home.identity().public
     return MerchantStatus(
-        merchant=home.settings().name,
+        merchant=home.name,
         **liveness(home)._asdict(),
         server=None if join is None else join.address,
         roster=() if join is None else tuple(peer.name for peer in join.roster),

@@ -1,4 +1,4 @@
-"""Read the parts of a merchant's store that may be shown, even while a daemon writes to it."""
+"""Read the parts of a party's store that may be shown, even while a daemon writes to it."""
 
 from __future__ import annotations
 
@@ -158,4 +158,4 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             yield db
     except sqlite3.Error as error:
-        raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
+        raise LedgerError(f"the store {path} can't be read: {error}") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,19 @@ from typer.testing import CliRunner
 
 from fedrec.cli import server as server_commands
 from fedrec.cli import witness as witness_commands
+from fedrec.cli.client_roster import accepted_by_statements
+from fedrec.clients.identity_file import read_identity, successor
+from fedrec.clients.identity_rotation import rotate_identity
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.witness.daemon import WitnessDaemon
 from fedrec.clients.witness.home import WitnessHome
+from fedrec.clients.witness.openings import Openings
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.policy_template import TEMPLATE
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.aggregation.committee import check_sealing_key
 from fedrec.privacy.aggregation.seats import seat_order
+from fedrec.privacy.endorsements import sign_rotation
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, JoinFile, Statement, read_file
 from fedrec.protocol.messages import JoinReply, JoinRequest, TrainReply, TrainRequest
@@ -201,6 +208,19 @@ def test_a_witness_daemon_answers_over_the_network_and_follows_its_policy(
             assert "no photos" in str(trained.refused)
             edit('merchants = ["m0", "m1"]\n')
             assert "policy 'merchants': merchant 'm2'" in str(join().refused)
+            found = json.loads(run(witness_commands.app, "status", "--home", home.folder, "--json"))
+            assert found["running"] and found["connected"] and found["training"]["opened"] == 0
+            assert found["training"]["training_id"] == plan.training_id
+            assert [refused["standing"] for refused in found["refusals"]] == [True, True]
+            with pytest.raises(LedgerError, match="in use by another process"):
+                rotate_identity(home)
+            edit(TEMPLATE)
+            run(witness_commands.app, "pause", "--home", home.folder)
+            assert "has paused" in str(join().refused)
+            shown = run(witness_commands.app, "status", "--home", home.folder)
+            assert "witness resume" in shown and "1 refusal is no longer true" in shown
+            run(witness_commands.app, "resume", "--home", home.folder)
+            assert join().refused is None
             edit("= =\n")
             assert "the witness's policy can't be used" in str(join().refused)
             edit(TEMPLATE)
@@ -210,3 +230,56 @@ def test_a_witness_daemon_answers_over_the_network_and_follows_its_policy(
             daemons[0].stop()
             thread.join(30)
         assert not thread.is_alive()
+    with pytest.raises(ConfigError, match=r"is open here .* 'fedrec witness forget'"):
+        rotate_identity(home)
+    run(witness_commands.app, "forget", plan.training_id[:8], "--home", home.folder)
+    rotate_identity(home)
+    assert "none is open" in run(witness_commands.app, "status", "--home", home.folder)
+
+
+def test_a_witness_exchanges_its_keys_and_keeps_its_record_of_openings(tmp_path: Path) -> None:
+    server = ServerHome.create(tmp_path / "server", address="127.0.0.1:9443", listen=None)
+    MerchantHome.create(tmp_path / "a", name="a", data=tmp_path, units=40)
+    server.enroll(read_file(tmp_path / "a" / "enrolment.json", Enrolment))
+    home = WitnessHome.create(tmp_path / "w", name="auditor")
+    first, old = read_file(home.folder / "enrolment.json", Enrolment), home.identity()
+    server.enroll(first)
+    merchant = MerchantHome.open(tmp_path / "a")
+    merchant.approve(read_file(server.folder / "join.json", JoinFile))
+    record = Openings(home.openings)
+    record.mark("ab" * 32, 1, request_hash="cd" * 32, now=datetime.now(UTC))
+    record.close()
+    for _ in range(2):
+        told = run(witness_commands.app, "rotate", "--home", home.folder)
+        assert home.identity().public.hex() in told and "witness_keys" in told
+    assert home.identity_file.stat().st_mode & 0o777 == 0o600
+    assert old.private_bytes() not in home.identity_file.read_bytes()
+    assert "opened      1 sum of" in run(witness_commands.app, "status", "--home", home.folder)
+    renewed = read_file(home.folder / "enrolment.json", Enrolment)
+    assert len(renewed.rotations) == 2
+    # Both keys signed, the operator was told, and no merchant takes the new key without a person.
+    with pytest.raises(ConfigError, match="which didn't sign an exchange"):
+        server.enroll(renewed.model_copy(update={"rotations": renewed.rotations[1:]}), new_key=True)
+    with pytest.raises(ConfigError, match="confirm with --new-key"):
+        server.enroll(renewed)
+    server.enroll(renewed, new_key=True)
+    changed = read_file(server.folder / "join.json", JoinFile)
+    assert [peer.signing_key for peer in changed.witnesses] == [home.identity().public.hex()]
+    assert not accepted_by_statements(merchant, changed)
+    home.approve(changed)
+    with pytest.raises(ConfigError, match="exchanged for another"):
+        server.enroll(first, new_key=True)
+
+
+def test_a_crash_in_an_exchange_leaves_a_witness_one_key_that_fits_its_record(tmp_path: Path) -> None:
+    home = WitnessHome.create(tmp_path / "w", name="auditor")
+    old = home.identity()
+    home.next_identity_file.write_bytes(successor(old))
+    assert home.identity().public == old.public
+    new = read_identity(home.next_identity_file)
+    with home.record_exchange(old) as record:
+        record(sign_rotation("auditor", old=old, new=new), new)
+    assert home.identity().public == new.public and not home.next_identity_file.exists()
+    home.keys.write_text("{")
+    with pytest.raises(ConfigError, match=r"keys\.json can't be used"):
+        home.rotate()

@@ -87,7 +87,7 @@ def _options_without_help(module: list[ast.stmt]) -> dict[str, list[str]]:
         # The first parameter stands for generated options: a schema's, with descriptions, or a dataclass's.
         generated = bool({"options_of", "fields_as_options"} & set(decorators))
         # A command that is imported on use has no decorator.
-        lazy = any(_has_help(each.annotation) for each in function.args.args if each.annotation is not None)
+        lazy = any(not lacks_help(each.annotation) for each in function.args.args)
         if generated or lazy or any(key.endswith(".command") for key in decorators):
             own = function.args.args[generated:]
             found[name] = [argument.arg for argument in own if lacks_help(argument.annotation)]

@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import JOIN_FILE, MerchantHome
-from fedrec.clients.status import liveness, read_status
+from fedrec.clients.status import read_status
 from fedrec.clients.status_types import MerchantStatus
 from fedrec.clients.training_history import MODELS
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,15 +13,17 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec.clients.identity_file import read_identity
+from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
-from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome
-from fedrec.clients.witness.openings import Openings
+from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome, RecordExchange
+from fedrec.clients.witness.key_record import KeyRecord
+from fedrec.clients.witness.openings import Openings, in_use, lock_openings
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.policy_template import TEMPLATE
 from fedrec.errors import ConfigError
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.enrolment import Enrolment, JoinFile
+from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
 
 _SETTINGS_FILE = "witness.toml"
 
@@ -35,6 +39,16 @@ class WitnessHome(PartyHome):
     def openings(self) -> Path:
         """The record of all openings, which only grows."""
         return self.folder / "openings.sqlite"
+
+    @property
+    def keys(self) -> Path:
+        """The record of the exchanges of the identity key; absent before the first."""
+        return self.folder / "keys.json"
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process holds the lock of the record of openings, such as the daemon."""
+        return in_use(self.openings)
 
     @classmethod
     def create_key(cls, folder: Path, *, identity: SigningIdentity) -> WitnessHome:
@@ -100,7 +114,36 @@ class WitnessHome(PartyHome):
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""
-        return read_identity(self.identity_file)
+        return current_identity(
+            self.identity_file,
+            waiting=self.next_identity_file,
+            is_recorded=lambda public: KeyRecord.read(self.keys).ends_with(public),
+        )
+
+    @contextmanager
+    def record_exchange(self, old: SigningIdentity) -> Iterator[RecordExchange]:
+        """Lock the record of openings, so that no daemon runs, and record exchanges beside it.
+
+        Args:
+            old: the present identity.
+
+        Yields:
+            What records an exchange.
+
+        Raises:
+            ConfigError: the record of exchanges can't be read.
+            LedgerError: another process has locked the record of openings.
+
+        """
+        before = KeyRecord.read(self.keys)
+        with closing(lock_openings(self.openings)):
+            yield lambda signed, new: before.with_exchange(signed).write(self.keys)
+
+    def _enrolment(self, node: ec.EllipticCurvePrivateKey) -> Enrolment:
+        exchanged = KeyRecord.read(self.keys).rotations
+        return make_witness_enrolment(
+            self.name, self.identity(), node, rotations=exchanged[-MAX_OWN_ROTATIONS:]
+        )
 
     def approve(self, join: JoinFile) -> None:
         """Store a join file that was confirmed.

@@ -7,10 +7,13 @@ that after a crash or a failure no other set of the round can be answered, and n
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
-from datetime import datetime, time
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from pathlib import Path
 
+from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, is_locked, take_lock
 from fedrec.errors import LedgerError, RefusedError
 
 _SCHEMA = """
@@ -25,6 +28,11 @@ LOST = (
     "'fedrec witness init', and have it enrolled in this one's place"
 )
 """What a witness without its record must do."""
+
+_IN_USE = (
+    "the witness's record of openings {} is in use by another process, such as 'fedrec witness start': stop "
+    "that first"
+)
 
 
 class Openings:
@@ -111,3 +119,86 @@ class Openings:
         start = datetime.combine(now.date(), time(), tzinfo=now.tzinfo)
         found = self._db.execute("SELECT count(*) FROM opening WHERE at >= ?", (start.timestamp(),))
         return int(found.fetchone()[0])
+
+
+def lock_openings(path: Path) -> HeldLock:
+    """Lock a record for the daemon, or for whoever may not work beside one.
+
+    Rows keep two processes from answering one round twice, with the lock or without it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The lock.
+
+    Raises:
+        LedgerError: another process holds it.
+
+    """
+    try:
+        return take_lock(_lock_of(path))
+    except LockedElsewhereError:
+        raise LedgerError(_IN_USE.format(path)) from None
+
+
+def in_use(path: Path) -> bool:
+    """Tell whether a process holds the lock of a record of openings."""
+    return is_locked(_lock_of(path))
+
+
+def check_not_in_use(path: Path) -> None:
+    """Raise ``LedgerError`` if a process holds the lock of a record: before anything slow is begun."""
+    if in_use(path):
+        raise LedgerError(_IN_USE.format(path))
+
+
+@dataclass(frozen=True)
+class OpeningCounts:
+    """How many sums a witness opened.
+
+    Attributes:
+        by_training: number of sums by the training's id.
+        today: of all trainings since the start of the day, UTC.
+        last_at: time of the last one, UTC; None if there is none.
+
+    """
+
+    by_training: Mapping[str, int]
+    today: int
+    last_at: str | None
+
+
+def read_counts(path: Path, *, now: datetime) -> OpeningCounts:
+    """Count the openings of a record, even while a daemon writes to it.
+
+    Args:
+        path: the file.
+        now: the time, with a time zone.
+
+    Returns:
+        The counts.
+
+    Raises:
+        LedgerError: the file is gone, or can't be read.
+
+    """
+    midnight = datetime.combine(now.astimezone(UTC).date(), time(), tzinfo=UTC).timestamp()
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute(
+                "SELECT training_id, count(*), max(at), sum(at >= ?) FROM opening GROUP BY training_id",
+                (midnight,),
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise LedgerError(f"the witness's record of openings {path} can't be read: {error}") from None
+    last = max((at for _, _, at, _ in rows), default=None)
+    return OpeningCounts(
+        by_training={training: count for training, count, _, _ in rows},
+        today=sum(today for *_, today in rows),
+        last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import MAX_COMMITTEE, Hash, PartyName
 
 Count = Annotated[int, Field(ge=1)]
+
+PAUSED: Final = "the witness has paused: it opens nothing until it resumes"
+UNUSABLE: Final = "the witness's policy can't be used; its own log says why"
 
 
 class WitnessPolicy(PolicyFile):
