@@ -16,7 +16,7 @@ MOST_DIRECTIONS: Final = 128
 """Directions that the graph knows: a step through it costs a tenth of one by 1,280 values."""
 _BREADTH: Final = 400
 """Neighbours that a search keeps while it follows the graph, and compares by all their values at its end."""
-_BREADTH_ADDING: Final = 200
+_BREADTH_ADDING: Final = 320
 _LINKS: Final = 24
 _FEW: Final = 20_000
 
