@@ -59,7 +59,11 @@ class MerchantStore:
             # EXTRA also syncs the folder: a journal that reappears after a crash would undo a stored reply.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute("PRAGMA secure_delete=ON")
+            # SQLite allocates a cache as a whole. Pages of a transaction beyond it stay in memory up to 2 MB.
+            self._db.execute("PRAGMA cache_size=4")
+            self._db.execute("PRAGMA cache_spill=128")
             self._db.executescript(SCHEMA)
+            self._db.execute("PRAGMA shrink_memory")
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"the merchant's store {path} can't be read: {error}") from None
 
@@ -374,10 +378,13 @@ class MerchantStore:
                     " WHERE kind = ? AND training_id = ? AND round_number < ? AND body IS NOT NULL",
                     (kind, training_id, round_number),
                 )
-                self._db.execute(
-                    "INSERT INTO reply VALUES (?, ?, ?, ?, ?)",
-                    (kind, training_id, round_number, request_hash, body),
+                # Written in place: the statement, which is kept, would keep a copy of a body bound to it.
+                added = self._db.execute(
+                    "INSERT INTO reply VALUES (?, ?, ?, ?, zeroblob(?))",
+                    (kind, training_id, round_number, request_hash, len(body)),
                 )
+                with self._db.blobopen("reply", "body", added.lastrowid or 0) as blob:
+                    blob.write(body)
                 self._db.execute(
                     "INSERT INTO sent VALUES (?, ?, 1, ?) ON CONFLICT (training_id, kind)"
                     " DO UPDATE SET times = times + 1, bytes = bytes + excluded.bytes",

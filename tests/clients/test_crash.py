@@ -166,7 +166,7 @@ def test_a_power_cut_in_the_middle_of_a_store_leaves_no_answer(tmp_path: Path) -
         if statement == "COMMIT":
             shutil.copytree(here, cut)
 
-    store._db.execute("PRAGMA cache_size = 1")
+    store._db.execute("PRAGMA cache_spill = 1")
     store._db.set_trace_callback(trace)
     store.put_upload("a" * 64, 2, request_hash="2" * 64, body=bytes(400_000))
     store.close()
