@@ -2,8 +2,8 @@
 
 Any web site in the merchant's browser can send requests to this machine. Therefore a request must name this
 machine in its Host header (against DNS rebinding), everything but the page's own files and the proof of
-:mod:`fedrec.clients.page.proof` needs a token that no other site has, in a header that no form can set, and
-an action must come from the page itself.
+:mod:`fedrec.observability.token_proof` needs a token that no other site has, in a header that no form can
+set, and an action must come from the page itself.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fedrec._internal.text import one_line
 from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.clients.page.own_requests import OwnRequestsAlone
 from fedrec.clients.page.photo_view import STATES, PhotoView
-from fedrec.clients.page.proof import PROOF_PATH, is_nonce, proof_of
 from fedrec.clients.page.status_reader import StatusReader
 from fedrec.errors import DataError, FedrecError
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
+from fedrec.observability.token_proof import PROOF_PATH, is_nonce, proof_of
 from fedrec.observability.web_pages import PAGE_HEADERS, PageFile, page_files
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.refusals import RequestError

@@ -17,14 +17,16 @@ export function takeToken() {
   history.replaceState(null, "", location.pathname);
 }
 
-export function askToken() {
+function askToken() {
   if (!at("ask-token").hidden) return;
   at("ask-token").hidden = false;
   at("token").focus();
 }
 
 // Return whether a server knows this tab's token, without telling it: another program may have taken its port.
-export async function knowsToken(path) {
+async function knowsToken(path) {
+  // Browsers have it on HTTPS and on this machine's own addresses: elsewhere everybody could read the token.
+  if (!crypto.subtle) throw new Error("insecure");
   const bytes = (text) => new TextEncoder().encode(text);
   const hex = (found) => [...new Uint8Array(found)].map((each) => each.toString(16).padStart(2, "0")).join("");
   const nonce = hex(crypto.getRandomValues(new Uint8Array(32)));
@@ -38,7 +40,7 @@ export async function knowsToken(path) {
 }
 
 // Ask the server; the error's message is a name of `known`, or "token", "unreachable" or "failed".
-export async function ask(path, options = {}, known = {}) {
+async function ask(path, options = {}, known = {}) {
   const token = sessionStorage.getItem("token");
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   let response;
@@ -60,8 +62,39 @@ export async function ask(path, options = {}, known = {}) {
   return response;
 }
 
+// Make an `ask` that sends the token only to a server that has just proved that it knows it. A token that the
+// server doesn't know is forgotten. Without one, it asks all the same, unless one is `needed`.
+const PROVEN = 2000;
+export function askProven(known, { needed }) {
+  const proof = { token: null, at: 0, running: null, none: "token" };
+  async function prove() {
+    const token = sessionStorage.getItem("token");
+    if (!token || !await knowsToken("/proof")) {
+      if (token) proof.none = "changed";
+      // A newer token, which a link brought meanwhile, stays.
+      if (sessionStorage.getItem("token") === token) sessionStorage.removeItem("token");
+      askToken();
+      throw new Error(proof.none);
+    }
+    Object.assign(proof, { token, at: Date.now(), none: "token" });
+  }
+  return async (path, options = {}) => {
+    const token = sessionStorage.getItem("token");
+    if (token ? proof.token !== token || Date.now() > proof.at + PROVEN : needed) {
+      proof.running ??= prove().finally(() => { proof.running = null; });
+      await proof.running;
+    }
+    try {
+      return await ask(path, options, known());
+    } catch (error) {
+      proof.token = null;
+      throw error;
+    }
+  };
+}
+
 // With a token, a picture can't be an image's plain address.
-export async function picture(path, image, request = ask) {
+export async function picture(path, image, request) {
   try {
     const response = await request(path);
     image.src = URL.createObjectURL(await response.blob());

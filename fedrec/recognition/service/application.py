@@ -17,6 +17,7 @@ from starlette.responses import Response
 from fedrec._internal.text import one_line
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
 from fedrec.observability.prometheus import CONTENT_TYPE
+from fedrec.observability.token_proof import NONCE, PROOF_PATH, proof_of
 from fedrec.observability.web_pages import PAGE_HEADERS, PageFile, page_files
 from fedrec.recognition.catalogue.search import MOST_RESULTS
 from fedrec.recognition.service import answers
@@ -45,7 +46,8 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
         desk: answers.
         metrics: counts.
         host: address that it listens on.
-        token: what requests must carry, except for the page itself and health; None on loopback.
+        token: what requests must carry, except for the page itself, a proof that it is known here, and
+            health; None on loopback.
 
     Returns:
         The application.
@@ -55,7 +57,7 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     guard = (
         own_names_alone(host)
         if token is None
-        else Middleware(TokenRequired, token=token, opened=frozenset({*page, "/health"}))
+        else Middleware(TokenRequired, token=token, opened=frozenset({*page, PROOF_PATH, "/health"}))
     )
     application = FastAPI(
         title="fedrec",
@@ -69,6 +71,8 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     application.add_exception_handler(RequestValidationError, _wrong_value)
     _add_photo_routes(application, _Counter(desk, metrics))
     _add_fact_routes(application, desk, metrics)
+    if token is not None:
+        _add_proof(application, token)
     for path, file in page.items():
         application.add_api_route(
             path, functools.partial(_static, file), methods=["GET"], include_in_schema=False
@@ -193,6 +197,12 @@ def _add_fact_routes(application: FastAPI, desk: Desk, metrics: Metrics) -> None
     @application.get("/metrics", include_in_schema=False)
     def exposition() -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+def _add_proof(application: FastAPI, token: bytes) -> None:
+    @application.get(PROOF_PATH, include_in_schema=False)
+    def proof(nonce: Annotated[str, Query(pattern=NONCE)]) -> dict[str, str]:
+        return {"proof": proof_of(token, nonce=nonce)}
 
 
 def _static(file: PageFile) -> Response:

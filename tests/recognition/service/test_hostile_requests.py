@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import struct
 import zlib
 from collections.abc import Iterator
@@ -147,6 +149,14 @@ def test_with_a_token_nothing_but_page_and_health_is_open(tmp_path: Path) -> Non
     right = {"Authorization": f"Bearer {TOKEN.decode()}"}
     assert client.post("/predict", content=content, headers=JPEG | wrong).status_code == 401
     assert client.post("/predict", content=content, headers=JPEG | right).status_code == 200
+    # The page's script holds a proof against the token before it sends the token.
+    nonce = "0a" * 32
+    proof = hmac.new(TOKEN, b"fedrec page\n" + nonce.encode(), hashlib.sha256).hexdigest()
+    assert client.get(f"/proof?nonce={nonce}").json() == {"proof": proof}
+    for bad in ("", "0" * 63, "A" * 64, f"{nonce}%0a"):
+        assert client.get(f"/proof?nonce={bad}").status_code == 422
+    open_to_all = client_of(Desk(open_model(tmp_path / "m")), token=None)
+    assert open_to_all.get(f"/proof?nonce={nonce}").status_code == 404
 
 
 def test_no_photo_is_written_anywhere(

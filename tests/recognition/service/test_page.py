@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.model import open_model
@@ -25,19 +26,49 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    root = tmp_path_factory.mktemp("page")
-    model = open_model(write_tiny_bundle(root / "m"))
-    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model_of(model, path=None))
-    command = [sys.executable, "-m", "fedrec.cli", "serve", f"{root}/m", "--catalogue", f"{root}/catalogue"]
-    with subprocess.Popen([*command, "--listen", "0"], stdout=subprocess.PIPE, text=True) as process:
+@contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """Run the service, and give its address."""
+    command = [sys.executable, "-m", "fedrec.cli", "serve", *arguments, "--listen", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().split(" ")[0]
         finally:
             process.terminate()
             assert process.wait(timeout=20) == 0
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("page")
+    model = open_model(write_tiny_bundle(root / "m"))
+    import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model_of(model, path=None))
+    with serving(f"{root}/m", "--catalogue", f"{root}/catalogue") as shown:
+        yield shown
+
+
+def test_the_page_tells_the_token_to_a_server_that_knows_it_alone(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("k" * 40)
+    token.chmod(0o600)
+    write_tiny_bundle(tmp_path / "m")
+    sent: list[tuple[str, str | None]] = []
+    with serving(f"{tmp_path}/m", "--token-file", f"{token}") as shown, sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_context(locale="en-US").new_page()
+        page.on("request", lambda request: sent.append((request.url, request.headers.get("authorization"))))
+        page.goto(shown)
+        page.fill("#token", "w" * 40)
+        page.click("#ask-token button")
+        expect(page.locator("#status")).to_contain_text("another program answers")
+        assert any("/proof?nonce=" in url for url, _ in sent) and {told for _, told in sent} == {None}
+        page.fill("#token", "k" * 40)
+        page.click("#ask-token button")
+        expect(page.locator("#token")).to_be_hidden()
+        expect(page.locator("#status")).to_have_text("")
+        assert {told for url, told in sent if "/model" in url} == {None, f"Bearer {'k' * 40}"}
+        browser.close()
 
 
 @pytest.fixture

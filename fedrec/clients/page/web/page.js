@@ -1,53 +1,22 @@
 // The merchant's page: shows what its program says of itself, and sends what the merchant decides. Whatever
 // comes from the program is set as text, never as markup.
 import {
-  ask as request, askToken, at, firstLanguage, knowsToken, make, onLanguage, onToken, percent, picture, showTexts,
-  takeToken,
+  askProven, at, firstLanguage, make, onLanguage, onToken, percent, picture, showTexts, takeToken,
 } from "/base.js";
 import { TEXTS } from "/texts.js";
 
-const EVERY = 3000, PHOTOS_EVERY = 15000, PROVEN = 2000;
+const EVERY = 3000, PHOTOS_EVERY = 15000;
 const PAUSED = "the merchant has paused: it takes part in no new round until it resumes";
 const UNUSABLE = "the merchant's policy can't be used; its own log says why";
 const state = {
   language: "en", status: null, photos: null, chosen: null, shown: {}, failed: null, told: null, trying: null,
   tried: null, timer: null, photosAt: 0, forgetting: null,
-  proven: null, provenAt: 0, proving: null, noToken: "token",
 };
 
 const texts = () => TEXTS[state.language];
 
-// The token is sent only to a server that has just proved that it knows it. A token that the server doesn't
-// know is forgotten: each start of the program makes a new one, which its link brings.
-async function prove() {
-  const token = sessionStorage.getItem("token");
-  const known = token && await knowsToken("/proof");
-  if (!known) {
-    if (token) state.noToken = "changed";
-    forgetToken(token);
-    throw new Error(state.noToken);
-  }
-  Object.assign(state, { proven: token, provenAt: Date.now(), noToken: "token" });
-}
-
-// A newer token, which a link brought meanwhile, stays.
-function forgetToken(token) {
-  if (sessionStorage.getItem("token") === token) sessionStorage.removeItem("token");
-  askToken();
-}
-
-async function ask(path, options = {}) {
-  if (!state.proven || state.proven !== sessionStorage.getItem("token") || Date.now() > state.provenAt + PROVEN) {
-    state.proving ??= prove().finally(() => { state.proving = null; });
-    await state.proving;
-  }
-  try {
-    return await request(path, options, texts().errors);
-  } catch (error) {
-    state.proven = null;
-    throw error;
-  }
-}
+// Each start of the program makes a new token, which its link brings.
+const ask = askProven(() => texts().errors, { needed: true });
 const act = (path, body = {}) => ask(path, {
   method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" },
 });

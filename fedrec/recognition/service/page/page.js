@@ -1,7 +1,7 @@
 // The page: sends one photo, and shows what the service says of it. Whatever comes from the service is set as
 // text, never as markup.
 import {
-  ask as request, at, firstLanguage, make, onLanguage, onToken, percent as shownPercent, picture, showTexts,
+  askProven, at, firstLanguage, make, onLanguage, onToken, percent as shownPercent, picture, showTexts,
 } from "/base.js";
 import { TEXTS } from "/texts.js";
 
@@ -9,13 +9,13 @@ const state = { language: "en", facts: null, look: null, file: null, shown: null
 
 const texts = () => TEXTS[state.language];
 
-const ask = (path, options = {}) => request(path, options, texts().errors);
+const ask = askProven(() => texts().errors, { needed: false });
 const percent = (share) => shownPercent(state.language, share);
 
 function stored(item, title) {
   const image = make("img", { alt: title, loading: "lazy" });
   if (!item.has_picture) return make("span", { className: "blank" });
-  picture(`/photos/${item.photo}`, image);
+  picture(`/photos/${item.photo}`, image, ask);
   return image;
 }
 
@@ -86,7 +86,7 @@ function show() {
   showTexts(state.language, texts());
   if (state.facts) at("model").textContent = texts().facts(state.facts.title, state.facts.products);
   at("status").classList.toggle("bad", Boolean(state.failed));
-  if (state.failed) at("status").textContent = texts().errors[state.failed] ?? "";
+  at("status").textContent = state.failed ? texts().errors[state.failed] ?? "" : "";
   at("result").hidden = !state.look;
   if (!state.look) return;
   if (!state.failed) at("status").textContent = texts().done(state.seconds.toFixed(1));
@@ -129,6 +129,7 @@ async function start() {
   try {
     state.facts = await (await ask("/model")).json();
     at("ask-token").hidden = true;
+    state.failed = null;
   } catch (error) {
     state.failed = error.message === "token" ? null : error.message;
   }

@@ -1,6 +1,6 @@
-"""Prove to the page's script that this server knows the token, before the script sends it.
+"""Prove to a page's script that this server knows the token, before the script sends it.
 
-The page's port is open to every user of the machine: while the page isn't served, another user's program can
+A page's port is open to every user of the machine: while the page isn't served, another user's program can
 take the port and wait for the tab that is still open. The script therefore asks for the token's HMAC over a
 nonce of its own, and sends the token to nobody else.
 """
@@ -12,20 +12,21 @@ import re
 from typing import Final
 
 PROOF_PATH: Final = "/proof"
-_NONCE: Final = re.compile(r"[0-9a-f]{64}")
+NONCE: Final = r"^[0-9a-f]{64}$"
+"""A nonce: 32 bytes as lower-case hexadecimal digits."""
 _CONTEXT: Final = b"fedrec page\n"
 
 
 def is_nonce(text: str) -> bool:
-    """Return whether a text is a nonce: 32 bytes as lower-case hexadecimal digits."""
-    return _NONCE.fullmatch(text) is not None
+    """Return whether a text is a nonce."""
+    return re.fullmatch(NONCE, text) is not None
 
 
 def proof_of(token: bytes, *, nonce: str) -> str:
     """Return the proof that this server knows the token, in hexadecimal digits.
 
     Args:
-        token: the page's token, of 256 random bits: a proof doesn't help to find it.
+        token: the page's token; it must be random: whoever asks can try guesses against the proof.
         nonce: what the script chose.
 
     Returns:
