@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests start many processes: without bytecode on the disk each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install simulate dist test test-flower test-slow test-examples test-install lint types docs clean
+.PHONY: install simulate dist test test-flower test-slow test-long test-examples test-install lint types docs clean
 
 install: $(STAMP)
 
@@ -38,6 +38,13 @@ test-flower: install
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
+
+# Long ones of each change: processes that are killed and go on, and networks as large as those that are used.
+test-long: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/clients/test_crash.py \
+	  tests/simulations/test_resume.py tests/simulations/test_local_grid.py \
+	  tests/recognition/export/test_exported_models.py \
+	  tests/privacy/dp/test_clipping.py tests/vision/test_models.py
 
 test-examples: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/package/test_examples.py \

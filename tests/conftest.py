@@ -8,9 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fedrec.protocol.tls import Certificates
 
 # Collecting imports some hundred modules whose objects live to the end. Searching them for cycles again and
@@ -39,6 +42,24 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what tests cache out of the cache of who runs them, which a test would read, and delete from."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platformdirs, "user_cache_path", lambda name: folder / name)
+        yield folder
+
+
+@pytest.fixture
+def few_synthetic_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the built-in data set draw some dozens of photos instead of thousands, which take seconds."""
+    from fedrec.vision import dataset_registry
+
+    monkeypatch.setattr(dataset_registry, "SYNTHETIC_PER_MERCHANT", 60)
+    monkeypatch.setattr(dataset_registry, "SYNTHETIC_EVALUATION", 40)
 
 
 @pytest.fixture(scope="session")

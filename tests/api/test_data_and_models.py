@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import threading
@@ -231,18 +232,30 @@ print(code_name(lambda: Net()))
 """
 
 
-def test_an_own_model_is_named_by_its_code_and_not_by_where_it_stands(tmp_path: Path) -> None:
-    def named(**values: object) -> str:
+def test_an_own_model_is_named_by_its_code_and_not_by_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(**values: object) -> Path:
         script = tmp_path / "script.py"
         script.write_text(SCRIPT.format(**({"blank": "", "width": 8, "change": ""} | values)))
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+        return script
+
+    def named(**values: object) -> str:
+        done = subprocess.run([sys.executable, written(**values)], capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+    def named_here(**values: object) -> str:
+        runpy.run_path(str(written(**values)), run_name="__main__")
+        return capsys.readouterr().out.strip()
 
     first = named()
     assert first.startswith("own-") and len(first) == 20
-    assert named(blank="\n# a comment further up\n") == first, "in another process"
-    assert named(change=" * 2") != first
-    assert named(width=9) != first
+    further_down = {"blank": "\n# a comment further up\n"}
+    assert named(**further_down) == first, "in another process"
+    here = named_here()
+    assert here.startswith("own-") and named_here(**further_down) == here
+    assert named_here(change=" * 2") != here
+    assert named_here(width=9) != here
 
 
 def test_a_model_that_cant_travel_is_refused() -> None:

@@ -250,6 +250,7 @@ def test_a_callback_sees_every_round_measures_the_model_and_stops(tmp_path: Path
     assert seen[-1][2] == result.accuracy
 
 
+@pytest.mark.usefixtures("few_synthetic_photos")
 def test_names_and_paths_work_as_on_the_command_line(tmp_path: Path) -> None:
     config = tmp_path / "options.toml"
     config.write_text("[simulate]\nmerchants = 3\nrounds = 9\nepsilon = 8\n")

@@ -215,6 +215,7 @@ def _ledgers(cohort: Cohort) -> dict[str, tuple[FilterReading, FilterReading]]:
     }
 
 
+@pytest.mark.slow
 def test_five_rounds_in_five_lives_cost_what_they_cost_in_one(tmp_path: Path) -> None:
     """Server and merchants are killed after every round: ledgers end at the epsilons of a run in one life."""
     whole = Cohort(tmp_path / "one", seed=None)

@@ -190,6 +190,7 @@ def test_a_unit_is_chosen_once(tmp_path: Path, photos: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.usefixtures("few_synthetic_photos")
 def test_a_simulation_charges_the_counts_that_its_plan_is_made_of(tmp_path: Path) -> None:
     options = {
         "merchants": 3,
@@ -228,6 +229,7 @@ def test_a_simulation_charges_the_counts_that_its_plan_is_made_of(tmp_path: Path
     assert 0.98 * 4.0 < privacy["epsilon"] <= 4.0
 
 
+@pytest.mark.usefixtures("few_synthetic_photos")
 def test_an_epsilon_below_that_of_a_count_is_out_of_reach(tmp_path: Path) -> None:
     options = {
         "merchants": 3,

@@ -28,11 +28,14 @@ from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.recognition.model import open_model
 from fedrec.server.certificates import make_authority
+from fedrec.simulations import local_grid
 from fedrec.simulations.federation import Federation, run_command
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
 from tests.support.callers import signed_headers
+from tests.support.commands import command_here
 from tests.support.daemons import eventually
+from tests.support.inline import InlineWorker
 
 MERCHANTS = ("merchant-00", "merchant-01", "merchant-02")
 ROUNDS, SEED = 2, 11
@@ -59,7 +62,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def federation(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Set up from nothing by the commands, train once, and keep the server up."""
-    # In this process: eleven new ones would take half a minute to import what they need.
+    # In this process, as all commands that end: each new one would import what it needs for seconds.
     made = Federation(tmp_path_factory.mktemp("federation"), run=fedrec_here)
     made.enrol({name: photos / "train" / name for name in MERCHANTS}, epsilon=200.0, delta=1e-2, seed=SEED)
     made.plan(PLAN.replace("EVALUATION", str(photos / "test")))
@@ -87,7 +90,9 @@ def simulated(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "device": "cpu",
     }
     options |= {"sample_rate": 0.5, "epsilon": 60, "delta": 1e-3, "workers": 1, "out": run}
-    return simulate(load_config(None, options)).folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
+        return simulate(load_config(None, options)).folder
 
 
 def test_a_deployment_ends_at_the_simulations_model_bit_for_bit(
@@ -165,7 +170,7 @@ def test_every_merchant_was_charged_once_a_round_and_says_so(federation: Federat
         home = MerchantHome.open(federation.home(name))
         outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
         assert outcome.ok and [entry.charge.round_number for entry in charges(entries)] == [1, 2]
-        shown = run_command("client", "budget", "--home", home.folder)
+        shown = command_here("client", "budget", "--home", home.folder)
         assert "2 charges of cnn" in shown and "as the lifetime cap counts it" in shown
         assert "2 of them SEEDED, which guarantee nothing" in shown
 
@@ -226,7 +231,7 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     federation.plan(PLAN.replace("rounds", 'secure_aggregation = "none"\nrounds').replace("eval_data", "# "))
     deadline = time.monotonic() + 60
     waits = "0002 filed (waits for merchants: 0 of 3 merchants joined"
-    while waits not in (shown := run_command("server", "status", "--home", federation.server)):
+    while waits not in (shown := command_here("server", "status", "--home", federation.server)):
         assert time.monotonic() < deadline, shown
     assert "policy 'schemes'" in shown
     # It is tried again every few seconds, and stands as waiting all the while.
@@ -234,25 +239,25 @@ def test_a_looser_plan_is_refused_with_the_rule_and_can_be_cancelled(federation:
     while time.monotonic() < until:
         assert (federation.training("0002") / "state.json").read_text("utf-8").count("waits") == 1
         time.sleep(0.05)
-    assert "it had not begun" in run_command("server", "cancel", "0002", "--home", federation.server)
-    again = run_command("server", "cancel", "0002", "--home", federation.server, fails=2)
+    assert "it had not begun" in command_here("server", "cancel", "0002", "--home", federation.server)
+    again = command_here("server", "cancel", "0002", "--home", federation.server, fails=2)
     assert "nothing to cancel" in again
-    assert "0002 cancelled" in run_command("server", "status", "--home", federation.server)
+    assert "0002 cancelled" in command_here("server", "status", "--home", federation.server)
     for name in MERCHANTS:
         assert "policy 'schemes'" in federation.log(name)
 
 
 def test_a_training_of_a_deployment_is_no_run_to_report_on(federation: Federation) -> None:
     out = federation.folder / "none"
-    said = run_command("audit", "report", "--run", federation.training(), "--out", out, fails=2)
+    said = command_here("audit", "report", "--run", federation.training(), "--out", out, fails=2)
     assert f"give --server {federation.server}, and --client" in said and not out.exists()
 
 
 def test_a_bundle_of_a_deployment_holds_and_says_what_was_refused(federation: Federation) -> None:
     folders = [option for name in MERCHANTS for option in ("--client", federation.home(name))]
     out = federation.folder / "audit"
-    run_command("audit", "report", *folders, "--server", federation.server, "--out", out)
-    run_command("audit", "verify", out / "audit.json")
+    command_here("audit", "report", *folders, "--server", federation.server, "--out", out)
+    command_here("audit", "verify", out / "audit.json")
     refusals = json.loads((out / "audit.json").read_text("utf-8"))["body"]["refusals"]
     assert set(refusals) == {"server", *MERCHANTS}
     for told in refusals.values():
@@ -296,7 +301,7 @@ def test_a_daemon_that_was_killed_connects_again(federation: Federation) -> None
 
 def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Federation) -> None:
     """Before the last: it takes a merchant off the roster."""
-    run_command("server", "revoke", "merchant-02", "--home", federation.server)
+    command_here("server", "revoke", "merchant-02", "--home", federation.server)
     deadline = time.monotonic() + 30
     while "locked out" not in federation.log("server"):
         assert time.monotonic() < deadline
@@ -306,7 +311,7 @@ def test_a_revoked_merchant_is_locked_out_while_the_server_runs(federation: Fede
     ):
         assert time.monotonic() < deadline, federation.log("merchant-02")
         time.sleep(0.2)
-    changed = run_command("server", "status", "--home", federation.server)
+    changed = command_here("server", "status", "--home", federation.server)
     assert "merchant-02" not in changed.splitlines()[0]
     assert "locked out merchant-02" in federation.log("server")
 

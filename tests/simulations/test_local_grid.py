@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -76,7 +77,7 @@ def ask(grid: LocalGrid, round_number: int) -> dict[int, int | str]:
     return found
 
 
-@pytest.mark.parametrize("grid", ["as here", "started"], indirect=True)
+@pytest.mark.parametrize("grid", ["as here", pytest.param("started", marks=pytest.mark.slow)], indirect=True)
 def test_a_killed_worker_costs_its_own_message_alone_and_is_replaced(grid: LocalGrid, tmp_path: Path) -> None:
     (tmp_path / "1").touch()
     answers = ask(grid, 1)
@@ -166,8 +167,18 @@ def test_an_app_that_cant_be_made_or_sent_ends_the_start_in_one_line() -> None:
         LocalGrid(lambda: lock, merchants=2, workers=2)  # type: ignore[arg-type, return-value]
 
 
+def test_a_worker_ends_when_its_parent_s_end_of_the_pipe_is_closed() -> None:
+    """As the system closes it when the parent is killed, which can tell its workers nothing."""
+    pipe, theirs = socket.socketpair()
+    with theirs:
+        worker = worker_process._forked(theirs)
+    assert worker.is_running()
+    pipe.close()
+    assert psutil.wait_procs([worker], timeout=20)[1] == []
+
+
+@pytest.mark.slow
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """A parent that is killed can tell its workers nothing."""
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"

@@ -216,7 +216,9 @@ def die_in_the_second(photos: Path, out: Path) -> None:
 
 def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    killed = multiprocessing.get_context("spawn").Process(target=die_in_the_second, args=(photos, out))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.simulations.test_sweep"])
+    killed = server.Process(target=die_in_the_second, args=(photos, out))
     killed.start()
     killed.join(120)
     assert killed.exitcode == -signal.SIGKILL

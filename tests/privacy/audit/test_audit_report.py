@@ -26,8 +26,11 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.report import pdf
 from fedrec.report.document import Alert, Code, Figures, Named, Paragraph, Plots, Section, Table, Tag
 from fedrec.report.html import render_html
+from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate
 from fedrec.vision.synthetic import generate, write
+from tests.support.commands import command_here
+from tests.support.inline import InlineWorker
 from tests.support.layout import DOCS
 
 Command = Callable[..., tuple[int, str]]
@@ -48,7 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sample_rate": 0.05,
     }
     options |= {"device": "cpu", "workers": 1, "out": folder / "run"}
-    simulate(load_config(None, options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_grid, "WorkerProcess", InlineWorker)
+        simulate(load_config(None, options))
     return folder / "run"
 
 
@@ -67,12 +72,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="module")
 def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("audit") / "audit"
-    subprocess.run(
-        [sys.executable, "-m", "fedrec.cli", "audit", "report", "--run", str(run), "--out", str(out)],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    command_here("audit", "report", "--run", run, "--out", out)
     return out
 
 

@@ -398,6 +398,7 @@ def test_every_model_of_any_shape_equals_the_loop_at_the_batch_that_is_used(
     _every_shape(name, data, sizes, records)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(data=st.data())
 def test_a_resnet_of_any_shape_equals_the_loop_at_the_batch_that_is_used(data: st.DataObject) -> None:

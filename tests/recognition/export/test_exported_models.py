@@ -46,6 +46,23 @@ class TwoHeads(nn.Module):
         return F.log_softmax(self.first(images).mean(dim=(2, 3)), dim=1)
 
 
+class Pooled(nn.Module):
+    """Ends as a residual network does: with the mean over places, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2)
+        self.second = nn.Conv2d(8, 6, 3, padding=1)
+        self.scores = nn.Linear(6, 3)
+
+    def maps(self, images: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first(images))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.scores(F.adaptive_avg_pool2d(self.maps(images), 1).flatten(1))
+        return scores
+
+
 def source_of(spec: ModelSpec, *, channels: int = 3, size: int = 16, seed: int = 1) -> Source:
     network = spec.build(classes=len(NAMES), channels=channels, size=size, seed=seed).eval()
     with torch.no_grad():
@@ -82,10 +99,11 @@ def independent(source: Source, graph: bytes, pictures: dict[str, Any]) -> dict[
     ("spec", "method"),
     [
         (None, "occlusion"),
-        (model_registry.get("resnet18"), "exact"),
+        (user_model_spec(Pooled), "exact"),
+        pytest.param(model_registry.get("resnet18"), "exact", marks=pytest.mark.slow),
         (user_model_spec(TwoHeads), "occlusion"),
     ],
-    ids=["cnn-tanh", "resnet18", "own"],
+    ids=["cnn-tanh", "pooled", "resnet18", "own"],
 )
 def test_a_network_on_pictures(spec: ModelSpec | None, method: str, tanh: tuple[Source, Bundle]) -> None:
     source = tanh[0] if spec is None else source_of(spec)
