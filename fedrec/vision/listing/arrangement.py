@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fedrec._internal.text import listed
@@ -31,19 +31,22 @@ class Arrangement:
         not_understood: folders beside the splits' that are none.
         passed: folders that hold these folders; files directly in them are in no class folder.
         notes: what was decided, in one line each, where it isn't plain.
+        in_merchants: each of the splits' folders lies in its merchant's folder, and holds classes.
     """
 
     splits: Mapping[Split, tuple[Folder, ...]]
     not_understood: tuple[Folder, ...]
     passed: tuple[Folder, ...]
     notes: tuple[str, ...]
+    in_merchants: bool = False
 
 
 def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> Arrangement:
     """Decide what the folders below ``root`` mean.
 
     Folders at the top are splits if their names say so and they hold class folders: a class may be called
-    "train". A single folder at the top that holds class folders is a wrapper, such as an archive has.
+    "train". A single folder at the top that holds class folders is a wrapper, such as an archive has. If all
+    folders at the top hold splits and nothing else, they are merchants.
 
     Args:
         root: the data set's folder.
@@ -55,7 +58,8 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
         The arrangement.
 
     Raises:
-        DataError: there are folders for validation or test, but none for training, or splits in merchants'.
+        DataError: there are folders for validation or test, but none for training, or splits beside classes
+            in merchants' folders.
     """
     passed: list[Folder] = []
     beside: list[Folder] = []
@@ -63,8 +67,14 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
     base = root
     while not _are_splits(base, least=least, one_merchant=one_merchant, text_of=text_of):
         if not _is_wrapped(base, least=least):
-            if not one_merchant:
-                _check_splits_of_merchants(base, least=least, text_of=text_of)
+            within = None if one_merchant else _splits_of_merchants(base, least=least, text_of=text_of)
+            if within is not None:
+                return replace(
+                    within,
+                    not_understood=(*beside, *within.not_understood),
+                    passed=(*passed, base, *within.passed),
+                    notes=(*notes, *within.notes),
+                )
             return Arrangement({"train": (base,)}, tuple(beside), tuple(passed), tuple(notes))
         passed.append(base)
         beside += [folder for folder in base.folders if folder not in _main(base)]
@@ -132,17 +142,65 @@ def _main(base: Folder) -> list[Folder]:
     return [folder for folder in base.folders if not _BESIDE.fullmatch(folder.path.name)]
 
 
-def _check_splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder], str]) -> None:
-    """Raise ``DataError`` where merchants' folders hold the splits, which would mix their photos up."""
-    if base.folders and all(
-        any(split_of(text_of(inner)) == "train" and inner.height >= least for inner in folder.folders)
-        for folder in base.folders
-    ):
-        first = base.folders[0]
+def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder], str]) -> Arrangement | None:
+    """Arrange a data set whose merchants' folders hold the splits; give None if they don't.
+
+    Args:
+        base: the folder that holds the merchants'.
+        least: levels of folders above a photo, without splits and merchants.
+        text_of: returns a folder's name as text.
+
+    Returns:
+        The arrangement.
+
+    Raises:
+        DataError: some of them do and others don't, or there are folders beside the splits that may be
+            classes.
+    """
+    # What is lower holds no classes: a stray folder.
+    merchants = [folder for folder in _main(base) if folder.height >= least]
+    held = [_held_splits(folder, least=least, text_of=text_of) for folder in merchants]
+    if not merchants or not any("train" in splits for splits in held):
+        return None
+    if not all("train" in splits for splits in held):
+        if not any({"train"} < splits for splits in held):
+            return None
+        with_splits = [folder for folder, splits in zip(merchants, held, strict=True) if "train" in splits]
+        without = [folder for folder in merchants if folder not in with_splits]
         raise DataError(
-            f"{base.path}: {text_of(first)} and the others hold splits ({_names(first.folders, text_of)}): "
-            f"put the splits above the merchants, as in train/{text_of(first)}/CLASS"
+            f"{base.path}: {_names(with_splits, text_of)} hold splits with a folder to train on, and "
+            f"{_names(without, text_of)} don't: give every merchant the same splits, or put the splits above "
+            "the merchants, as in train/MERCHANT/CLASS"
         )
+    first = merchants[0]
+    splits: dict[Split, tuple[Folder, ...]] = {}
+    notes = [f"each of {_names(merchants, text_of)} holds splits, and is taken for a merchant"]
+    others = [folder for folder in base.folders if folder not in merchants]
+    for folder in merchants:
+        for inner in folder.folders:
+            split = split_of(text_of(inner))
+            if split is not None:
+                splits[split] = (*splits.get(split, ()), inner)
+                if text_of(inner) != split:
+                    notes.append(f"the folders {text_of(inner)} are read as the {split} split")
+            elif inner not in _main(folder):
+                others.append(inner)
+            else:
+                raise DataError(
+                    f"{base.path}: {text_of(folder)} holds splits and other folders "
+                    f"({_names(folder.folders, text_of)}): move away what is no split, or put the splits "
+                    f"above the merchants, as in train/{text_of(first)}/CLASS"
+                )
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    return Arrangement(
+        ordered, tuple(others), tuple(merchants), tuple(dict.fromkeys(notes)), in_merchants=True
+    )
+
+
+def _held_splits(folder: Folder, *, least: int, text_of: Callable[[Folder], str]) -> set[Split]:
+    """Return the splits whose folders in a folder hold class folders."""
+    named = ((split_of(text_of(inner)), inner) for inner in folder.folders)
+    return {split for split, inner in named if split is not None and inner.height >= least}
 
 
 def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> bool:

@@ -143,6 +143,8 @@ def list_folder(
 ) -> PhotoListing:
     """Find the photos below ``root``: ``CLASS/photo``, or ``MERCHANT/CLASS/photo``, perhaps in splits.
 
+    Splits are above all that, or in each merchant's folder: ``MERCHANT/SPLIT/CLASS/photo``.
+
     In layout "product" each class holds a folder per product: ``CLASS/PRODUCT/photo``, or
     ``MERCHANT/CLASS/PRODUCT/photo``. The first level is merchants where most photos lie one level deeper.
     A folder's name in NFC form is its class. What is a photo is told by its first bytes.
@@ -165,7 +167,7 @@ def list_folder(
     walked = list(tree.root.walk())
     names = folder_names((as_utf8(folder.path.name) for folder in walked[1:]), encoding=names_encoding)
     plan = _arranged(tree.root, names, layout=layout, one_merchant=one_merchant, class_folders=class_folders)
-    reader = _Reader(layout, _LEVELS[layout], one_merchant, names)
+    reader = _Reader(layout, _LEVELS[layout], one_merchant, names, in_merchants=plan.in_merchants)
     owned: dict[Split, Listing] = {
         split: reader.read(folders, [entry for entry in tree.left_out if _within(entry.path, folders)])
         for split, folders in plan.splits.items()
@@ -209,6 +211,7 @@ class _Reader:
     least: int
     one_merchant: bool
     names: FolderNames
+    in_merchants: bool
 
     @property
     def outside(self) -> str:
@@ -219,7 +222,9 @@ class _Reader:
         found: list[tuple[tuple[str, ...], Path]] = []
         wrong: list[tuple[tuple[str, ...], LeftOut]] = []
         for folder in folders:
-            for chain, path in _files(folder):
+            above = (folder.path.parent.name,) if self.in_merchants else ()
+            for below, path in _files(folder):
+                chain = (*above, *below)
                 problem = unread(path)
                 if problem is None:
                     found.append((chain, path))
@@ -227,7 +232,7 @@ class _Reader:
                     wrong.append((chain, problem))
             for entry in left_out:
                 if entry.path.is_relative_to(folder.path):
-                    wrong.append((entry.path.parent.relative_to(folder.path).parts, entry))
+                    wrong.append(((*above, *entry.path.parent.relative_to(folder.path).parts), entry))
         depth = self._depth(found, wrong)
         pictures = []
         for chain, path in found:
@@ -247,8 +252,8 @@ class _Reader:
         self, found: list[tuple[tuple[str, ...], Path]], wrong: list[tuple[tuple[str, ...], LeftOut]]
     ) -> int:
         """Return how many folders lie above a photo: with a level of merchants where most photos have one."""
-        if self.one_merchant:
-            return self.least
+        if self.one_merchant or self.in_merchants:
+            return self.least + self.in_merchants
         counts = Counter(len(chain) for chain, _ in found)
         if not counts[self.least] and not counts[self.least + 1]:
             counts = Counter(len(chain) for chain, entry in wrong if entry.photo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,12 +142,59 @@ def test_the_layout_follows_from_folders_alone(tmp_path: Path) -> None:
     assert open_folder(tmp_path, one_merchant=True).train.records == before
 
 
-def test_splits_below_merchants_are_refused_with_the_layout_that_works(tmp_path: Path) -> None:
+def test_each_merchant_may_hold_its_own_splits(tmp_path: Path) -> None:
+    for merchant in ("m1", "m2", "m3"):
+        for split in ("Train", "Val", "test")[: 1 if merchant == "m3" else 3]:
+            classes(tmp_path / merchant / split, "hat", "mug")
+    picture(tmp_path / "m1" / "loose.png", 3)
+    picture(tmp_path / "m2" / "Train" / "loose.png", 4)
+    (tmp_path / "m2" / "Train" / "hat" / "note.txt").write_text("nothing")
+    classes(tmp_path / "annotations", "x", many=1)
+    (tmp_path / "lost+found").mkdir()
+    classes(tmp_path, "stray", many=1)
+    assert counts(tmp_path) == {
+        "train": {"hat": 6, "mug": 6},
+        "validation": {"hat": 4, "mug": 4},
+        "test": {"hat": 4, "mug": 4},
+    }
+    splits = open_folder(tmp_path)
+    found = {(record.merchant, record.name.split("/")[1]) for record in splits.train.records}
+    assert found == {("m1", "Train"), ("m2", "Train"), ("m3", "Train")}
+    assert splits.validation is not None and splits.test is not None
+    assert {record.merchant for record in splits.test.records} == {"m1", "m2"}
+    notes = "; ".join(inspect(tmp_path).notes)
+    assert "each of m1, m2, m3 holds splits" in notes and notes.count("Val are read as") == 1
+
+
+def test_products_may_lie_in_the_splits_of_merchants(tmp_path: Path) -> None:
+    for merchant in ("m1", "m2"):
+        for split in ("train", "dev"):
+            for label in ("hat", "mug"):
+                classes(tmp_path / merchant / split / label, f"{label}1", f"{label}2")
+    splits = open_folder(tmp_path, layout="product")
+    assert {(record.merchant, record.product) for record in splits.train.records} == {
+        (merchant, product) for merchant in ("m1", "m2") for product in ("hat1", "hat2", "mug1", "mug2")
+    }
+    assert splits.validation is not None and len(splits.validation.records) == 16
+
+
+def test_splits_beside_classes_in_merchants_are_refused_with_the_layout_that_works(tmp_path: Path) -> None:
     for merchant in ("m1", "m2"):
         for split in ("Train", "Val"):
             classes(tmp_path / merchant / split, "hat", "mug")
-    with pytest.raises(DataError, match=r"hold splits \(Train, Val\).*as in train/m1/CLASS"):
+    classes(tmp_path / "m2", "hat")
+    with pytest.raises(DataError, match=r"m2 holds splits and other.*\(Train, Val, hat\).*train/m1/CLASS"):
         open_folder(tmp_path)
+    shutil.rmtree(tmp_path / "m2")
+    classes(tmp_path / "m3", "hat", "mug")
+    with pytest.raises(DataError, match=r"m1 hold splits .* and m3 don't"):
+        open_folder(tmp_path)
+
+
+def test_a_class_called_train_makes_no_splits_of_merchants(tmp_path: Path) -> None:
+    for merchant in ("m1", "m2"):
+        classes(tmp_path / merchant, "train", "test", "hat")
+    assert counts(tmp_path) == {"train": {"train": 4, "test": 4, "hat": 4}}
 
 
 def test_annotations_beside_the_photos_end_nothing(tmp_path: Path) -> None:
