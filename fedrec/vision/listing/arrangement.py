@@ -191,7 +191,7 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
                     f"({_names(folder.folders, text_of)}): move away what is no split, or put the splits "
                     f"above the merchants, as in train/{text_of(first)}/CLASS"
                 )
-    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    ordered: dict[Split, tuple[Folder, ...]] = {split: splits[split] for split in SPLITS if split in splits}
     return Arrangement(
         ordered, tuple(others), tuple(merchants), tuple(dict.fromkeys(notes)), in_merchants=True
     )
@@ -199,8 +199,12 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
 
 def _held_splits(folder: Folder, *, least: int, text_of: Callable[[Folder], str]) -> set[Split]:
     """Return the splits whose folders in a folder hold class folders."""
-    named = ((split_of(text_of(inner)), inner) for inner in folder.folders)
-    return {split for split, inner in named if split is not None and inner.height >= least}
+    found: set[Split] = set()
+    for inner in folder.folders:
+        split = split_of(text_of(inner))
+        if split is not None and inner.height >= least:
+            found.add(split)
+    return found
 
 
 def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> bool:
