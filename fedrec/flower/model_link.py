@@ -21,9 +21,8 @@ from fedrec.flower.connection_errors import explained
 from fedrec.flower.http_client import http_client
 from fedrec.flower.proxies import proxy_for
 
-SECONDS = 3600.0
-"""Time limit of one file."""
-_PIECE_BYTES = 2**18
+SECONDS, SMALL_SECONDS = 3600.0, 60.0
+"""Time limits of one file's body, and of a small one's."""
 _PAUSE_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class ModelLink:
             size = _size(answer)
             if size > most:
                 raise ValueError(f"it has more than {most:,} bytes")
-            return b"".join(_pieces(answer, size))
+            return b"".join(_pieces(answer, size, seconds=SMALL_SECONDS))
 
     def fetch(self, path: str, file: BinaryIO, *, size: int, sha256: str) -> None:
         """Fetch a file whose size and hash are known.
@@ -98,7 +97,7 @@ class ModelLink:
         with self._answer(path) as answer:
             if answer is None or _size(answer) != size:
                 raise ValueError("it is not of the size that the server has signed")
-            for piece in _pieces(answer, size):
+            for piece in _pieces(answer, size, seconds=SECONDS):
                 digest.update(piece)
                 _write(file, piece)
         if digest.hexdigest() != sha256:
@@ -164,10 +163,11 @@ def _size(answer: httpx.Response) -> int:
     return int(length)
 
 
-def _pieces(answer: httpx.Response, size: int) -> Iterator[bytes]:
-    """Yield the body; ``ValueError`` if it isn't of this size, or takes too long."""
-    end, left = time.monotonic() + SECONDS, size
-    for piece in answer.iter_raw(_PIECE_BYTES):
+def _pieces(answer: httpx.Response, size: int, *, seconds: float) -> Iterator[bytes]:
+    """Yield the body as it arrives; ``ValueError`` if it isn't of this size, or takes too long."""
+    end, left = time.monotonic() + seconds, size
+    # With a size of pieces, a server that sends byte by byte could hold the loop within one of them.
+    for piece in answer.iter_raw():
         left -= len(piece)
         if left < 0 or time.monotonic() > end:
             raise ValueError("it is too large or too slow")
