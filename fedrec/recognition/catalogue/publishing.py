@@ -177,7 +177,8 @@ def merge(catalogue: Catalogue, path: Path, *, keys: Mapping[str, bytes], tell: 
                 seen.add(found.product.name)
                 key, digest = held.get(found.product.name, (0, b""))
                 if digest != found.digest:
-                    if about.vectors and key:
+                    # With its photos: a merchant that publishes without vectors has withdrawn them.
+                    if key:
                         remove_product(connection, key)
                     key = put_product(connection, found.product, merchant=merchant, digest=found.digest)
                     _put_photos(connection, key, found, about)

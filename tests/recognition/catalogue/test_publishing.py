@@ -117,7 +117,7 @@ def test_a_new_file_replaces_the_merchants_products_and_an_older_one_is_refused(
         merge_into(folder, new)
 
 
-def test_a_file_without_vectors_reveals_none_and_changes_fields_alone(tmp_path: Path) -> None:
+def test_a_file_without_vectors_reveals_none_and_withdraws_those_of_before(tmp_path: Path) -> None:
     whole, key = published(tmp_path / "a")
     folder = platform(tmp_path / "p")
     merge_into(folder, whole, Anna=key.public)
@@ -127,8 +127,14 @@ def test_a_file_without_vectors_reveals_none_and_changes_fields_alone(tmp_path: 
     assert b"photos/" not in text and b'"photos":0' in text
     assert merge_into(folder, bare).written == 6
     query = ColourEmbedder().embed([Image.open(tmp_path / "a/photos/3-1.png")])[0]
+    stored = query.astype("<f2").tobytes()
+    with Catalogue(tmp_path / "a/c") as own:
+        assert [row for row in own.rows("SELECT vector FROM vector") if bytes(row[0]) == stored]
     with Catalogue(folder) as catalogue:
-        assert len(open_searcher(catalogue, tell=Told()).search(Query(query, top=20, all_photos=True))) == 12
+        assert open_searcher(catalogue, tell=Told()).search(Query(query, top=20, all_photos=True)) == []
+        assert len(list(catalogue.rows("SELECT 1 FROM product"))) == 6
+    assert all(stored not in file.read_bytes() for file in folder.iterdir())
+    assert merge_into(folder, bare).written == 0
 
 
 def test_a_key_that_nobody_confirmed_and_anothers_name_are_refused(tmp_path: Path) -> None:
