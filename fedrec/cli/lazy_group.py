@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import click
 import typer
@@ -19,6 +20,20 @@ PLAIN: Mapping[str, Any] = {
     "rich_markup_mode": None,
 }
 """Settings of all Typer applications: plain lines without boxes."""
+
+_SECTION: Final = re.compile(r"^(?:Args|Returns|Yields|Raises|Attributes):\s*$", re.MULTILINE)
+
+
+def without_sections(help_text: str | None) -> str | None:
+    """Return a docstring up to its sections for programmers: what a person reads as help.
+
+    Args:
+        help_text: the docstring, or None.
+
+    Returns:
+        The text before its first section.
+    """
+    return None if help_text is None else _SECTION.split(help_text, maxsplit=1)[0].rstrip()
 
 
 class LazyGroup(TyperGroup):
@@ -45,6 +60,12 @@ class LazyGroup(TyperGroup):
         Returns:
             The command; None if there is none of this name.
         """
+        command = self._imported(ctx, cmd_name)
+        if command is not None:
+            command.help = without_sections(command.help)
+        return command
+
+    def _imported(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lazily:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazily[cmd_name][0].partition(":")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from fedrec import __version__
-from fedrec.cli.app import main
+from fedrec.cli.app import app, main
 from fedrec.cli.console import run_reporting_errors
 from fedrec.cli.heartbeat import Heartbeat
 from fedrec.errors import ConfigError
@@ -470,3 +474,36 @@ def test_an_unknown_training_points_to_the_list(cli: Cli, tmp_path: Path) -> Non
     assert outcome.code == CONFIG
     assert "there is no training 9" in outcome.one_line()
     assert "'fedrec server status'" in outcome.stderr
+
+
+def all_commands(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command of the program, by its words."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from all_commands(found, (*path, name))
+
+
+def test_the_help_of_every_command_is_for_its_user_and_not_for_programmers() -> None:
+    helps = {
+        path: command.get_help(click.Context(command, info_name=" ".join(path)))
+        for path, command in all_commands(typer.main.get_command(app))
+    }
+    assert len(helps) > 60
+    sections = [path for path, text in helps.items() if re.search(r"(Args|Raises|Returns|Yields):", text)]
+    assert not sections
+    # What stands before a section is all there.
+    assert "compare the fingerprint" in " ".join(helps["client", "vouch"].lower().split())
+
+
+def test_the_package_itself_can_be_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fedrec", "--version"])
+        runpy.run_module("fedrec", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"fedrec {__version__}\n"
