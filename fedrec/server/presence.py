@@ -114,6 +114,11 @@ class Presence:
                 round_trip=kept.round_trip,
             )
 
+    def connections(self) -> frozenset[tuple[str, float | None]]:
+        """Return who is connected, and since when in seconds since 1970."""
+        with self._mutex:
+            return frozenset((name, kept.since) for name, kept in self._kept.items() if kept.connected)
+
     def connected(self) -> int:
         """Return how many merchants are connected, as :meth:`changes` last found."""
         with self._mutex:

@@ -26,6 +26,7 @@ from fedrec.server.memory_release import give_memory_back
 from fedrec.server.model_bundles import BundleOffers, export_bundle
 from fedrec.server.node_keys import flower_key
 from fedrec.server.presence import Presence
+from fedrec.server.retries import Connections, Retries
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_run import TrainingRun
@@ -75,6 +76,7 @@ class Service:
         self._patience = patience
         self._stop, self._over = threading.Event(), threading.Event()
         self._gathered: set[str] = set()
+        self._retries = Retries()
         self._names: dict[bytes, str] = {}
         self._enrolled: frozenset[str] = frozenset()
         self._deduplicated = DeduplicatedLog(_log)
@@ -136,11 +138,14 @@ class Service:
             if not waiting and self._once:
                 return
             for training in waiting:
+                there = self._presence.connections()
+                if not self._retries.due(training.number, connections=there):
+                    continue
                 # A training that lacks merchants lets the next one go first.
-                if self._train(training) or self._stop.is_set():
+                if self._train(training, there) or self._stop.is_set():
                     break
             else:
-                self._stop.wait(_RETRY_SECONDS if waiting else _LOOK_SECONDS)
+                self._stop.wait(_LOOK_SECONDS)
 
     def _waiting(self) -> Iterator[Training]:
         for training in all_trainings(self._home.trainings):
@@ -195,7 +200,7 @@ class Service:
                 self._host.admit(key)
                 _log.debug("the node key of %s is let in from now on", name)
 
-    def _train(self, training: Training) -> bool:
+    def _train(self, training: Training, there: Connections) -> bool:
         """Run one training to its end, over new Flower runs if one fails; return whether it could begin."""
         run = TrainingRun(
             home=self._home,
@@ -222,7 +227,7 @@ class Service:
                         run(grid, context)
                     break
                 except CohortIncompleteError as error:
-                    if not self._wait(training, error, begun=run.reserved > 0):
+                    if not self._wait(training, error, begun=run.reserved > 0, there=there):
                         return False
                 except (httpx.HTTPError, RuntimeError, OSError) as error:
                     # A campaign's only run lasts for days: failures far apart don't add up.
@@ -240,6 +245,7 @@ class Service:
 
     def _ended(self, training: Training) -> None:
         self._deduplicated.end(training.number)
+        self._retries.succeeded(training.number)
         if training.is_cancelled():
             delete_cancelled([training])
             _log.info("training %s was cancelled", training.number)
@@ -250,10 +256,18 @@ class Service:
             if warning is not None:
                 training.set_status("done", warning)
 
-    def _wait(self, training: Training, error: CohortIncompleteError, *, begun: bool) -> bool:
+    def _wait(
+        self, training: Training, error: CohortIncompleteError, *, begun: bool, there: Connections
+    ) -> bool:
         """Record that merchants are missing.
 
         A training that has begun isn't passed over: its merchants would close it when they join another.
+
+        Args:
+            training: the training.
+            error: says who is missing, or refuses.
+            begun: whether a round was ever begun.
+            there: who was connected before.
 
         Returns:
             Whether this training is tried again at once.
@@ -264,6 +278,9 @@ class Service:
         plan = training.plan()
         if roster_fingerprint(plan.roster, plan.witnesses) != self._home.fingerprint():
             reason += "; the roster has changed since it was planned: cancel it, and plan it anew"
+        if not begun:
+            seconds = self._retries.failed(training.number, connections=there)
+            reason += f"; they are asked again after {seconds:.0f} s, or when somebody comes or goes"
         training.set_status("running" if begun else "filed", reason)
         if begun:
             self._stop.wait(_RETRY_SECONDS)

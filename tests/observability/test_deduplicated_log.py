@@ -14,6 +14,7 @@ from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
+from fedrec.server.retries import Retries
 
 LOG = logging.getLogger("fedrec.tests.deduplicated_log")
 
@@ -100,14 +101,17 @@ def test_a_server_logs_what_a_training_waits_for_once(
         set_status=lambda status, reason: kept.append(reason),
     )
     server = SimpleNamespace(
-        _deduplicated=DeduplicatedLog(LOG), _home=SimpleNamespace(fingerprint=lambda: "")
+        _deduplicated=DeduplicatedLog(LOG),
+        _home=SimpleNamespace(fingerprint=lambda: ""),
+        _retries=Retries(),
     )
     for missing in (2, 2, 2, 1):
         error = CohortIncompleteError(f"{3 - missing} of 3 merchants joined")
-        service.Service._wait(server, training, error, begun=False)  # type: ignore[arg-type]
+        service.Service._wait(server, training, error, begun=False, there=frozenset())  # type: ignore[arg-type]
     assert caplog.messages == [
         "training 0001 waits for merchants: 1 of 3 merchants joined",
         "training 0001 waits for merchants: 1 of 3 merchants joined (3 times in all)",
         "training 0001 waits for merchants: 2 of 3 merchants joined",
     ]
-    assert len(kept) == 4
+    # The status says when they are asked again.
+    assert ["after 5 s" in kept[0], "after 10 s" in kept[1], len(kept)] == [True, True, 4]
