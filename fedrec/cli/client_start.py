@@ -16,7 +16,10 @@ from fedrec.cli.running_options import LogStyle, Observe, ObserveToken, StepSeco
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.process import page_beside
+from fedrec.clients.store_view import read_store
+from fedrec.errors import DataError
 from fedrec.privacy.accounting.ledger_reader import check_not_in_use
+from fedrec.vision.listing.photo_places import why_away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +58,29 @@ def start(given: StartOptions) -> None:
     os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.ledger)
+    _check_photos_there(opened)
     activity = ActivityLog(opened.folder)
     activity.tell("loading")
     typer.echo("loading libraries", err=True)
     # The page shows how the daemon starts.
     with page_beside(opened.folder, port=given.page_port if given.page else None):
         _run(given, opened, activity, style=style)
+
+
+def _check_photos_there(opened: MerchantHome) -> None:
+    """Refuse to start without photos, unless a training is open that needs this merchant's answers.
+
+    A training that is joined without photos costs its whole budget for noise.
+
+    Raises:
+        DataError: the photos are away.
+    """
+    away = why_away(opened.settings().data)
+    if away is None:
+        return
+    if read_store(opened.store).open_plan is None:
+        raise DataError(f"{away} Nothing was started: a training would cost budget for noise alone")
+    typer.echo(f"WARNING: {away} The open training gets noise alone, and charges for it", err=True)
 
 
 def _run(given: StartOptions, opened: MerchantHome, activity: ActivityLog, *, style: LogFormat) -> None:

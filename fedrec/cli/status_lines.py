@@ -167,9 +167,10 @@ def _history(training: TrainingHistory) -> str:
         if training.accuracy is None
         else f"; its model is right on {number_format.percent(training.accuracy)}"
     )
+    alone = "; NOISE ALONE was sent at the end: no photo was used" if training.noise_alone else ""
     return (
         f"{training.training_id[:_SHOWN_DIGITS]}, {training.model}, {state}{when}: "
-        f"{training.charged} of {counted(training.rounds, 'round')}{lost}; cost {cost}{gave}"
+        f"{training.charged} of {counted(training.rounds, 'round')}{lost}; cost {cost}{gave}{alone}"
     )
 
 

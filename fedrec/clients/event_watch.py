@@ -17,6 +17,11 @@ from fedrec.protocol.schema import MAX_REASON, sha256_hex
 
 _MOST_REMEMBERED: Final = 1000
 _DAY: Final = 86_400.0
+_NOISE_ALONE: Final = (
+    "no photo of this machine is used: noise alone is sent, and it costs budget; "
+    "'fedrec client status' says why"
+)
+"""Without a number or a name: a command learns nothing of the photos."""
 
 
 class EventWatch:
@@ -53,6 +58,10 @@ class EventWatch:
         for training_id in sorted(now_open - self._open):
             self._emit("training-started", self._store.training(training_id).plan)
         self._open = now_open
+        for training_id in sorted(now_open):
+            counts = self._store.photo_counts(training_id)
+            if counts is not None and not counts.used:
+                self.decision(_NOISE_ALONE, self._store.training(training_id).plan)
         last = self._store.last_refusal()
         if last is not None and last[0] != self._refusal:
             self._refusal, kind, reason, plan = last

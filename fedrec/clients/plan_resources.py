@@ -18,7 +18,7 @@ from fedrec.vision.datasets import open_folder
 from fedrec.vision.features import Progress
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.listing.photo_places import PhotoPlace
+from fedrec.vision.listing.photo_places import PhotoPlace, why_away
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
@@ -112,9 +112,13 @@ def load_photos(
 
     Raises:
         ConfigError: the plan's unit is the product, and the folder has no products.
-        DataError: the folder can't be read, or photos keep changing while they are read.
+        DataError: the folder is away, empty or can't be read, or photos keep changing while they are read.
 
     """
+    away = why_away(folder.path if isinstance(folder, PhotoPlace) else folder)
+    if away is not None:
+        # Otherwise an empty mount point would be fixed as a training's set, whose photos come back unused.
+        raise DataError(away)
     for attempt in range(_ATTEMPTS):
         splits = open_folder(
             folder,

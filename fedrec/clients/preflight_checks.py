@@ -20,7 +20,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store
-from fedrec.errors import AggregationError, ConfigError, FedrecError, NotAdmittedError
+from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.ledger_head import check_head
 from fedrec.privacy.accounting.ledger_reader import in_use, read_checked_head
 from fedrec.privacy.derived_parameters import derive
@@ -31,6 +31,7 @@ from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
 from fedrec.vision.inspection import FolderSummary, inspect
 from fedrec.vision.listing.found_encoding import encoding_advice, folders_advice
+from fedrec.vision.listing.photo_places import why_away
 
 _SHOWN = 3
 _GROWN, _SMALL = 2, 100
@@ -119,6 +120,9 @@ class _Checks:
         self._found: FolderSummary | None = None
 
     def photos(self) -> str:
+        away = why_away(self._settings.data)
+        if away is not None:
+            raise DataError(away)
         self._found = found = inspect(self._settings.place, layout=self._settings.layout, one_merchant=True)
         train = found.splits[0]
         named = [f"{skip.name} ({skip.reason})" for skip in found.skipped[:_SHOWN]]

@@ -174,6 +174,7 @@ class TrainingHistory:
         bytes_sent: bytes of both.
         model_fetched: folder of the model that the page fetched; None if it wasn't.
         accuracy: accuracy that this model states.
+        noise_alone: whether its last step used no photo.
 
     """
 
@@ -195,6 +196,7 @@ class TrainingHistory:
     bytes_sent: int
     model_fetched: str | None
     accuracy: float | None
+    noise_alone: bool = False
 
 
 @dataclass(frozen=True)

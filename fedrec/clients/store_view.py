@@ -54,6 +54,7 @@ class StoreView:
         counted: the records that count as charged; None before the first charge.
         forgotten: number of photos that the merchant leaves out of every step.
         sent: by training and by kind (upload, answer), how many were made and their bytes.
+        without_photos: the trainings whose last step used no photo.
 
     """
 
@@ -65,6 +66,7 @@ class StoreView:
     counted: CountedSet | None = None
     forgotten: int = 0
     sent: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    without_photos: frozenset[str] = frozenset()
 
 
 def readable_plan(raw: bytes) -> TrainingPlan | None:
@@ -103,6 +105,7 @@ def read_store(path: Path) -> StoreView:
             photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
             counted=read_counted(db),
             sent=_sent(db) if "sent" in tables else {},
+            without_photos=_without_photos(db) if "photo_counts" in tables else frozenset(),
             forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
         )
 
@@ -112,6 +115,11 @@ def _sent(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
     for training_id, kind, times, size in db.execute("SELECT training_id, kind, times, bytes FROM sent"):
         found.setdefault(training_id, {})[kind] = (times, size)
     return found
+
+
+def _without_photos(db: sqlite3.Connection) -> frozenset[str]:
+    rows = db.execute("SELECT training_id, counts FROM photo_counts")
+    return frozenset(name for name, counts in rows if not PhotoCounts.model_validate_json(counts).used)
 
 
 @dataclass(frozen=True)

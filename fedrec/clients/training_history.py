@@ -64,6 +64,7 @@ def histories(
                 bytes_sent=sum(size for _, size in sent.values()),
                 model_fetched=str(folder) if folder.is_dir() else None,
                 accuracy=_accuracy(folder),
+                noise_alone=bool(mine) and name in view.without_photos,
             )
         )
     return tuple(found)

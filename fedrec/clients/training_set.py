@@ -18,6 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ from fedrec.protocol.plan import TrainingPlan, Unit
 from fedrec.vision.imageset import hash_of_digests
 
 _log = logging.getLogger(__name__)
+_NOISE_ALONE: Final = (
+    "training {}: noise alone is sent ({}), and it costs budget; 'fedrec client status' says why, "
+    "'fedrec client pause' ends that"
+)
 
 
 @dataclass
@@ -105,6 +110,7 @@ class TrainingSets:
         summary = photo_text(counts, changed_data=policy.changed_data)
         stored = self._store.put_fixed_set(plan.training_id, replace(fixed, photo_summary=summary))
         self._store.put_photo_counts(plan.training_id, counts)
+        self._warn_of_noise_alone(plan, counts)
         if counts.added:
             _log.info(
                 "training %s: %ss were added since the last charge and are used from now on; %s",
@@ -146,8 +152,16 @@ class TrainingSets:
                 )
         self._note(plan, counts)
 
+    def _warn_of_noise_alone(self, plan: TrainingPlan, counts: PhotoCounts) -> None:
+        """Log, once a training, that its steps use no record; a folder that can't be read was logged."""
+        if counts.used or counts.problem:
+            return
+        why = f"no {plan.unit} of this machine is used"
+        self._failures.write(plan.training_id, _NOISE_ALONE.format(plan.training_id[:16], why))
+
     def _note(self, plan: TrainingPlan, counts: PhotoCounts) -> None:
         """Store counts if they have changed."""
+        self._warn_of_noise_alone(plan, counts)
         if counts != self._store.photo_counts(plan.training_id):
             self._store.put_photo_counts(plan.training_id, counts)
 
@@ -233,7 +247,9 @@ class TrainingSets:
         forgotten = len(fixed.tags & self._store.forgotten())
         missing = max(0, len(fixed.tags) - used - forgotten)
         change = {"used": used, "missing": missing, "forgotten": forgotten}
-        self._store.put_photo_counts(plan.training_id, counts.model_copy(update=change))
+        now = counts.model_copy(update=change)
+        self._warn_of_noise_alone(plan, now)
+        self._store.put_photo_counts(plan.training_id, now)
 
     def close(self, training_id: str) -> None:
         """Drop a training's records from memory."""
@@ -249,8 +265,7 @@ class TrainingSets:
             # Names of photos must not be kept in a log.
             self._failures.write(
                 plan.training_id,
-                f"training {plan.training_id[:16]}: noise alone is sent ({type(error).__name__}); "
-                "'fedrec client status' says why",
+                _NOISE_ALONE.format(plan.training_id[:16], type(error).__name__),
             )
             _log.debug("details: %s", error)
             return None

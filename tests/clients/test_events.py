@@ -15,6 +15,7 @@ from fedrec.clients.activity import ActivityLog, read_activity
 from fedrec.clients.event_hook import Event, EventHook, HookCommand, run_command
 from fedrec.clients.event_limit import MOST_AN_HOUR
 from fedrec.clients.event_watch import EventWatch
+from fedrec.clients.photo_counts import PhotoCounts
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.refusals import PAUSED
 from fedrec.errors import ConfigError
@@ -117,6 +118,18 @@ def test_events_tell_of_trainings_and_decisions_once(tmp_path: Path) -> None:
     ):
         merchant.store.note_refusal(kind="query.join", reason=reason, plan=refused.canonical_bytes())
         assert told() == [("decision-needed", refused.training_id, reason)] * expected
+    # Photos that aren't there are the owner's to bring back. The command learns no number of them.
+    for counts in (
+        PhotoCounts(unit="record", problem="/photos is empty"),
+        PhotoCounts(unit="record", held=7),
+    ):
+        merchant.store.put_photo_counts(plan.training_id, counts)
+        told_now = told()
+        assert [(name, of) for name, of, _ in told_now] == [("decision-needed", plan.training_id)] * (
+            counts.held == 0
+        )
+        assert all("noise alone" in reason and "/photos" not in reason for _, _, reason in told_now)
+    merchant.store.put_photo_counts(plan.training_id, PhotoCounts(unit="record", held=7, used=7))
     # A round that is refused is the policy at work, not a question.
     merchant.store.note_refusal(kind="train", reason="policy 'hours': no")
     assert told() == []

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from fedrec.cli import client
+from fedrec.cli import client, client_start
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.client_app import build_client_app
 from fedrec.clients.contribution import compute_contribution
@@ -37,7 +37,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import CountedSet, FixedSet, TrainingSecrets
 from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import TrainingSets
-from fedrec.errors import RefusedError
+from fedrec.errors import DataError, RefusedError
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp import step
 from fedrec.privacy.dp.vectors import parameter_count
@@ -524,11 +524,14 @@ def test_a_folder_that_is_away_for_a_while_is_said_once_and_used_when_it_is_back
     assert counts is not None and (counts.problem, counts.used) == ("", 4)
 
 
+@pytest.mark.parametrize("mount_point", [False, True])
 def test_a_folder_that_is_away_at_the_join_is_used_once_it_is_back_and_fixed_then(
-    tmp_path: Path, shop_plan: Callable[[], TrainingPlan]
+    mount_point: bool, tmp_path: Path, shop_plan: Callable[[], TrainingPlan]
 ) -> None:
     """Otherwise a whole training would be charged for noise alone, for want of a disk mounted late."""
     shop, plan = Shop(tmp_path / "home", tmp_path / "photos"), shop_plan()
+    if mount_point:
+        (shop.folder / ".Trash-1000").mkdir(parents=True)
     assert [shop.labels(plan) for _ in range(2)] == [[], []] and shop.fix(plan).version == ""
     a_shop(shop.folder)
     shop.reopen()
@@ -542,6 +545,52 @@ def test_a_folder_that_is_away_at_the_join_is_used_once_it_is_back_and_fixed_the
     assert strict.fix(plan).version == ""
     a_shop(strict.folder)
     assert strict.labels(plan) == []
+
+
+def test_a_training_that_no_photo_takes_part_in_is_warned_of_once(
+    tmp_path: Path, cohort: Cohort, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By no class of the training, from the join on; by photos that all went, in the midst of it."""
+    wrong = cohort.plan(model="cnn", classes=("dress", "skirt"), image_size=8, records_largest=40)
+    shop = Shop(tmp_path / "home", a_shop(tmp_path / "photos"))
+    assert [shop.labels(wrong) for _ in range(3)] == [[], [], []]
+    (line,) = caplog.messages
+    assert "noise alone is sent" in line and "costs budget" in line and "fedrec client pause" in line
+    right = cohort.plan(model="cnn", classes=("hat", "mug"), image_size=8, records_largest=40)
+    assert shop.labels(right) == ["hat", "mug", "mug"] and len(caplog.messages) == 1
+    for photo in shop.folder.rglob("*.png"):
+        photo.unlink()
+    assert [shop.labels(right) for _ in range(3)] == [[], [], []]
+    assert len(caplog.messages) == 2 and right.training_id[:16] in caplog.messages[1]
+
+
+@pytest.mark.parametrize("away", ["missing", "empty"])
+def test_a_daemon_is_not_started_without_its_disk_unless_a_training_is_open(
+    away: str, home: MerchantHome, shop_plan: Callable[[], TrainingPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = home.settings().data
+    assert "wants libraries" in start_of(home, monkeypatch)
+    shutil.rmtree(photos)
+    if away == "empty":
+        photos.mkdir()
+    said = start_of(home, monkeypatch)
+    assert "is its disk connected?" in said and "Nothing was started" in said
+    plan, store = shop_plan(), MerchantStore(home.store)
+    store.join(plan.training_id, plan=plan.canonical_bytes(), seeded=False, make_secrets=TrainingSecrets)
+    store.close()
+    said = start_of(home, monkeypatch)
+    assert said.startswith("WARNING: ") and "wants libraries" in said
+
+
+def start_of(home: MerchantHome, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What ``fedrec client start`` says until it would import the libraries."""
+
+    def run(*arguments: object, **options: object) -> None:
+        raise DataError("wants libraries")
+
+    monkeypatch.setattr(client_start, "_run", run)
+    done = CliRunner().invoke(client.app, ["start", "--home", str(home.folder)])
+    return f"{done.stderr}{done.exception}"
 
 
 def test_a_restarted_daemon_loads_its_open_training_s_own_records_before_it_connects(

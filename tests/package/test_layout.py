@@ -111,7 +111,12 @@ def test_links_lead_into_the_package() -> None:
 
 
 def test_the_root_holds_only_what_a_newcomer_looks_for() -> None:
-    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "config.py", "errors.py"}
+    assert {file.name for file in PACKAGE.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "config.py",
+        "errors.py",
+    }
     assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} == set(LAYERS)
 
 
@@ -136,6 +141,8 @@ def test_a_folder_imports_only_from_layers_below(folder: str) -> None:
 def test_the_lowest_layer_imports_only_itself() -> None:
     lowest = [file for file in sources("fedrec") if LAYERS.get(file.relative_to(PACKAGE).parts[0], 1) == 1]
     lowest.remove(PACKAGE / "__init__.py")
+    # The program itself, as the command line starts it.
+    lowest.remove(PACKAGE / "__main__.py")
     for file in lowest:
         for name in imports(file):
             if name.startswith("fedrec."):

@@ -33,6 +33,22 @@ def is_place(path: Path) -> bool:
     return path.is_dir() or (is_table(path) and path.is_file())
 
 
+def why_away(path: Path) -> str | None:
+    """Say why no photo can be in a place: it is gone, or an empty folder, as the mount point of a disk is.
+
+    Args:
+        path: a folder of class folders, or a CSV file.
+
+    Returns:
+        The reason, or None if the place is there and holds anything that isn't hidden.
+    """
+    if not path.exists():
+        return f"{path} does not exist: is its disk connected?"
+    if path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir()):
+        return f"{path} is empty: is its disk connected?"
+    return None
+
+
 def list_photos(
     place: Path | PhotoPlace, *, layout: Layout = "class", one_merchant: bool = False
 ) -> PhotoListing:
