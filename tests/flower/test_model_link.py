@@ -12,7 +12,7 @@ from fedrec.flower import model_link
 
 def test_a_body_that_comes_byte_by_byte_is_given_up_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = 0
-    monkeypatch.setattr(model_link.time, "monotonic", lambda: 10.0 * sent)
+    monkeypatch.setattr("fedrec.flower.model_link.time.monotonic", lambda: 10.0 * sent)
 
     def dripping() -> Iterator[bytes]:
         nonlocal sent
