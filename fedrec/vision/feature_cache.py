@@ -2,24 +2,24 @@
 
 One file per (network, weights, number format, preparation, number of augmented views) holds the photos'
 digests and their features. Features of private photos are private: files are readable by their owner alone,
-and nothing of the cache is ever sent.
+and nothing of the cache is ever sent. Files are mapped into memory, not read: tokens of many photos can be
+larger than the memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import platformdirs
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,8 +28,10 @@ from fedrec._internal.files import sync_folder
 _LOG = logging.getLogger(__name__)
 DIGEST_BYTES: Final = 32
 """Length of a photo's digest."""
-# Files are read in one piece: the bound keeps a planted file from filling the memory.
-_LARGEST_FILE: Final = 8 << 30
+_LENGTH_BYTES: Final = 8
+_LARGEST_HEADER: Final = 1 << 16
+_CHECKED_BYTES: Final = 1 << 24
+"""Bytes of features that are looked at together."""
 
 Entries = dict[bytes, NDArray[np.float16]]
 """Features (views, dimension) by the photo's digest. float16 keeps 11 bits, bfloat16 networks give 8."""
@@ -120,27 +122,20 @@ def drop_features(digests: Collection[bytes], *, cache_dir: Path) -> None:
         cache_dir: folder of the cache.
     """
     for path in sorted(cache_dir.glob("*.features")):
-        shape = _shape(path)
-        entries = {} if shape is None else read_entries(path, shape=shape)
+        try:
+            views, dimension = _opened(path).features.shape[1:]
+        except (OSError, ValueError):
+            continue
+        entries = read_entries(path, shape=(views, dimension))
         left = {digest: row for digest, row in entries.items() if digest not in digests}
-        if shape is not None and len(left) < len(entries):
+        if len(left) < len(entries):
             path.unlink(missing_ok=True)
             if left:
-                add_entries(path, left, shape=shape)
-
-
-def _shape(path: Path) -> tuple[int, int] | None:
-    """Return (views, dimension) of a cache file, None for one that can't be read."""
-    try:
-        tensors = safetensors.numpy.load(path.read_bytes()[DIGEST_BYTES:])
-        views, dimension = tensors["features"].shape[1:]
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError):
-        return None
-    return int(views), int(dimension)
+                add_entries(path, left, shape=(views, dimension))
 
 
 def read_entries(path: Path, *, shape: tuple[int, int]) -> Entries:
-    """Read a cache file: the SHA-256 of the rest, then safetensors.
+    """Map a cache file into memory: the SHA-256 of the rest, then safetensors.
 
     Args:
         path: the file.
@@ -150,33 +145,75 @@ def read_entries(path: Path, *, shape: tuple[int, int]) -> Entries:
         The features; none when the file is missing or damaged, which the log says.
     """
     try:
-        entries = _parse(path, shape=shape)
+        stored = _opened(path)
+        stored.check(shape)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError) as error:
         _LOG.warning("the feature cache %s is ignored and computed afresh: %s", path, error)
         return {}
-    return entries
+    return stored.entries()
 
 
-def _parse(path: Path, *, shape: tuple[int, int]) -> Entries:
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ValueError("it is too large")
-    blob = path.read_bytes()
-    if hashlib.sha256(blob[DIGEST_BYTES:]).digest() != blob[:DIGEST_BYTES]:
-        raise ValueError("its checksum is wrong")
-    tensors = safetensors.numpy.load(blob[DIGEST_BYTES:])
-    digests, features = tensors["digests"], tensors["features"]
-    if digests.dtype != np.uint8 or digests.shape != (len(digests), DIGEST_BYTES):
-        raise ValueError("its digests have another shape")
-    if features.dtype != np.float16 or features.shape != (len(digests), *shape):
-        raise ValueError("its features have another shape")
-    if not np.isfinite(features).all():
-        raise ValueError("it holds a feature that is not finite")
-    return {bytes(digest): row for digest, row in zip(digests, features, strict=True)}
+class _Stored(NamedTuple):
+    """What a cache file holds, mapped into memory.
+
+    Attributes:
+        content: all of its bytes.
+        digests: uint8 (n, 32).
+        features: (n, views, dimension).
+    """
+
+    content: NDArray[np.uint8]
+    digests: NDArray[np.uint8]
+    features: NDArray[np.float16]
+
+    def entries(self) -> Entries:
+        """Return the features by digest."""
+        return {bytes(digest): row for digest, row in zip(self.digests, self.features, strict=True)}
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ``ValueError`` unless all of it is as it was written, with features of this shape."""
+        if hashlib.sha256(self.content[DIGEST_BYTES:].data).digest() != bytes(self.content[:DIGEST_BYTES]):
+            raise ValueError("its checksum is wrong")
+        if self.features.shape[1:] != shape:
+            raise ValueError("its features have another shape")
+        rows = max(1, _CHECKED_BYTES // (2 * shape[0] * shape[1] or 1))
+        for start in range(0, len(self.features), rows):
+            if not np.isfinite(self.features[start : start + rows]).all():
+                raise ValueError("it holds a feature that is not finite")
 
 
-def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape: tuple[int, int]) -> None:
+def _opened(path: Path) -> _Stored:
+    """Map a cache file; ``OSError`` or ``ValueError`` where its header isn't one of the cache."""
+    # Windows replaces no file that is mapped.
+    content = np.fromfile(path, np.uint8) if os.name == "nt" else np.memmap(path, np.uint8, mode="c")
+    start = DIGEST_BYTES + _LENGTH_BYTES
+    length = int.from_bytes(content[DIGEST_BYTES:start].tobytes(), "little")
+    if len(content) < start or length > min(_LARGEST_HEADER, len(content) - start):
+        raise ValueError("it is cut off, or no file of the cache")
+    data = np.asarray(content[start + length :])
+    try:
+        header = json.loads(content[start : start + length].tobytes())
+        digests = _tensor(data, header["digests"], np.dtype(np.uint8), "U8")
+        features = _tensor(data, header["features"], np.dtype(np.float16), "F16")
+    except (KeyError, TypeError, RecursionError):
+        raise ValueError("its header isn't one of the cache") from None
+    if digests.shape != (len(digests), DIGEST_BYTES) or features.ndim != 3 or len(features) != len(digests):
+        raise ValueError("its digests or features have another shape")
+    return _Stored(np.asarray(content), digests, features)
+
+
+def _tensor(data: NDArray[np.uint8], entry: Any, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Return a tensor of a safetensors file, which has the element type that safetensors names so."""
+    first, last = entry["data_offsets"]
+    if entry["dtype"] != name or not 0 <= first <= last <= len(data):
+        raise ValueError("its digests or features have another type or place")
+    found: NDArray[Any] = data[first:last].view(dtype).reshape(entry["shape"])
+    return found
+
+
+def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape: tuple[int, int]) -> Entries:
     """Add entries to a cache file atomically: a crash leaves the old file or the new one.
 
     A failed write is a warning in the log only.
@@ -185,14 +222,13 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
         path: the file, which may not exist yet.
         fresh: features by digest.
         shape: (views, dimension) of each.
+
+    Returns:
+        All of the file's entries, mapped into memory; after a failed write the fresh ones are as they were.
     """
     # The file is read again, since another process may have added to it. If two write at the very same
     # moment, the entries of one are lost and computed again.
     entries = {**read_entries(path, shape=shape), **fresh}
-    digests = np.frombuffer(b"".join(entries), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
-    payload = safetensors.numpy.save(
-        {"digests": digests.copy(), "features": np.stack(list(entries.values()))}
-    )
     temporary: Path | None = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -201,14 +237,20 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
         handle, name = tempfile.mkstemp(prefix=".features-", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(hashlib.sha256(payload).digest())
-            stream.write(payload)
+            stream.write(bytes(DIGEST_BYTES))
+            checksum = hashlib.sha256()
+            for part in _parts(entries, shape=shape):
+                checksum.update(part)
+                stream.write(part)
+            stream.seek(0)
+            stream.write(checksum.digest())
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
         temporary = None
         sync_folder(path.parent)
-    except OSError as error:
+        return _opened(path).entries()
+    except (OSError, ValueError) as error:
         _LOG.warning(
             "features can't be kept in %s, so they will be computed again next time: %s", path, error
         )
@@ -216,3 +258,22 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+    return entries
+
+
+def _parts(entries: Entries, *, shape: tuple[int, int]) -> Iterator[bytes | memoryview]:
+    """Yield a safetensors file's content, one photo at a time."""
+    count = len(entries)
+    ends = (count * DIGEST_BYTES, count * (DIGEST_BYTES + 2 * shape[0] * shape[1]))
+    header = json.dumps(
+        {
+            "digests": {"dtype": "U8", "shape": [count, DIGEST_BYTES], "data_offsets": [0, ends[0]]},
+            "features": {"dtype": "F16", "shape": [count, *shape], "data_offsets": [*ends]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % _LENGTH_BYTES)
+    yield len(header).to_bytes(_LENGTH_BYTES, "little")
+    yield header
+    yield b"".join(entries)
+    for row in entries.values():
+        yield np.ascontiguousarray(row).data.cast("B")

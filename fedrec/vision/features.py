@@ -27,12 +27,17 @@ from fedrec.vision.feature_cache import (
     cache_file,
     read_entries,
 )
+from fedrec.vision.mapped_matrix import mapped_matrix
 from fedrec.vision.transforms import augmented_views
 
 Progress = Callable[[int, int], None]
+MAPPED_BYTES = 1 << 26
+"""Matrices from this size on are mapped from disk, such as the tokens of some hundred photos."""
 
 _SAVING_PERIOD, _SAVING_SHARE = 60.0, 20.0
 """The least number of seconds between two savings, and the least multiple of the time that one takes."""
+_UNSAVED_BYTES = 1 << 28
+"""Features that wait for a saving at most: all others are mapped from disk."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,13 @@ def feature_matrices(
         progress: called as (computed, missing) after each batch, and once as (0, missing) before.
 
     Returns:
-        float16 (n, views, dimension) for each extractor.
+        float16 (n, views, dimension) for each extractor. A large one is mapped from a file without a name,
+        which ends with it, instead of taking memory.
 
     Raises:
         ConfigError: ``views`` or ``workers`` is below 1, or a digest doesn't have 32 bytes.
-        DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached.
+        DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached. Or
+            there is no room on the disk for a mapped matrix.
     """
     if views < 1 or workers < 1:
         raise ConfigError(f"features need 1 view and 1 worker or more, not {views} and {workers}")
@@ -99,16 +106,19 @@ def feature_matrices(
         fresh: list[Entries] = [{} for _ in extractors]
 
         def save() -> None:
-            for path, entries, total, shape in zip(paths, fresh, known, shapes, strict=True):
+            for number, (path, entries, shape) in enumerate(zip(paths, fresh, shapes, strict=True)):
                 if path is not None and entries:
-                    add_entries(path, entries, shape=shape)
-                total.update(entries)
+                    known[number] |= add_entries(path, entries, shape=shape)
+                else:
+                    known[number] |= entries
                 entries.clear()
 
         saving = _Saving(save)
+        bytes_of = [2 * rows * length for rows, length in shapes]
 
         def after(done: int, of: int) -> None:
-            saving.now_and_then()
+            waiting = sum(len(entries) * size for entries, size in zip(fresh, bytes_of, strict=True))
+            saving.now_and_then(waiting)
             if progress is not None:
                 progress(done, of)
 
@@ -119,9 +129,13 @@ def feature_matrices(
             save()
     found = []
     for entries, shape in zip(known, shapes, strict=True):
+        rows = (entries[digest] for digest in digests)
+        if 2 * len(digests) * shape[0] * shape[1] >= MAPPED_BYTES:
+            found.append(mapped_matrix(rows, shape=(len(digests), *shape), folder=cache_dir))
+            continue
         matrix = np.empty((len(digests), *shape), dtype=np.float16)
-        for index, digest in enumerate(digests):
-            matrix[index] = entries[digest]
+        for index, row in enumerate(rows):
+            matrix[index] = row
         found.append(matrix)
     return found
 
@@ -137,10 +151,11 @@ class _Saving:
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
-    def now_and_then(self) -> None:
-        """Save if the last time was long ago."""
+    def now_and_then(self, waiting: int) -> None:
+        """Save if the last time was long ago, or if so many bytes are waiting that memory counts."""
         before = time.monotonic()
-        if before - self.last >= max(_SAVING_PERIOD, _SAVING_SHARE * self.took):
+        due = before - self.last >= max(_SAVING_PERIOD, _SAVING_SHARE * self.took)
+        if due or waiting >= _UNSAVED_BYTES:
             self.save()
             self.last = time.monotonic()
             self.took = self.last - before

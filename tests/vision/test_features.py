@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
@@ -151,6 +152,53 @@ def test_equal_digests_are_computed_once() -> None:
     found = feature_matrix(MeanColour(), photos.image, digests, cache_dir=None)
     assert sorted(photos.asked) == [0, 1]
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_file_is_a_checksum_and_safetensors(tmp_path: Path) -> None:
+    """Written and read by another implementation, after the checksum."""
+    photos = Photos(4)
+    feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
+    blob = the_file(tmp_path).read_bytes()
+    assert hashlib.sha256(blob[32:]).digest() == blob[:32]
+    found = safetensors.numpy.load(blob[32:])
+    assert [bytes(digest) for digest in found["digests"]] == photos.digests
+    np.testing.assert_array_equal(found["features"], expected(photos, views=2))
+    payload = safetensors.numpy.save({name: value[::-1].copy() for name, value in found.items()})
+    the_file(tmp_path).write_bytes(hashlib.sha256(payload).digest() + payload)
+    photos.asked.clear()
+    again = feature_matrix(MeanColour(), photos.image, photos.digests, views=2, cache_dir=tmp_path)
+    assert not photos.asked
+    np.testing.assert_array_equal(again, expected(photos, views=2))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_large_matrix_is_mapped_from_a_file_that_nobody_else_finds(
+    tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "MAPPED_BYTES", 6 * 2 * 4)
+    photos = Photos(5)
+    digests = [*photos.digests, photos.digests[0]]
+    found = feature_matrix(MeanColour(), photos.image, digests, cache_dir=tmp_path if cached else None)
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found[:5], expected(photos))
+    np.testing.assert_array_equal(found[5], found[0])
+    found[:] = 0
+    assert len(list(tmp_path.iterdir())) == cached
+    if cached:
+        again = feature_matrix(MeanColour(), Photos(5).image, photos.digests, cache_dir=tmp_path)
+        np.testing.assert_array_equal(again, expected(photos))
+
+
+def test_few_features_wait_for_a_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_UNSAVED_BYTES", 6 * 2 * 4)
+    photos, kept = Photos(12), []
+    path = cache_file(MeanColour(), views=1, cache_dir=tmp_path)
+
+    def look(done: int, missing: int) -> None:
+        kept.append((done, len(read_entries(path, shape=(1, 4)))))
+
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path, progress=look)
+    assert kept == [(0, 0), (4, 0), (8, 8), (12, 8)]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage", "pickle", "folder"])
