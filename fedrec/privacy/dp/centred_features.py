@@ -15,15 +15,16 @@ _PASS: Final = 16
 """Views per pass. Each pass has as many, so that a record's features don't depend on others' number."""
 
 
-def centred_features(model: nn.Module, inputs: Tensor) -> Tensor:
+def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None = None) -> Tensor:
     """Return what the model's layer :class:`Centring` is given, for each view of each record.
 
     Args:
         model: a model with one such layer; it is left as it was.
         inputs: (n, V, ...), V views per record; n may be 0.
+        chosen: positions of the records to take, int64; None for all.
 
     Returns:
-        (n, V, d).
+        (n, V, d), n being the number of records taken.
 
     Raises:
         ConfigError: the model has no or several such layers.
@@ -32,19 +33,24 @@ def centred_features(model: nn.Module, inputs: Tensor) -> Tensor:
     if len(layers) != 1:
         raise ConfigError(f"{type(model).__name__} has {len(layers)} layers that centre features, not one")
     if isinstance(model, CentredHead):
-        return inputs
-    device, size = layers[0].mean.device, layers[0].mean.numel()
-    if not len(inputs):
-        return inputs.new_zeros(0, 1, size)
-    pictures = inputs.flatten(0, 1)
+        return inputs if chosen is None else inputs[chosen]
+    mean = layers[0].mean
+    device, size, records = mean.device, mean.numel(), len(inputs) if chosen is None else len(chosen)
+    if not records:
+        return mean.new_zeros(0, 1, size)
+    views = inputs.shape[1]
+    if chosen is None:
+        chosen = torch.arange(records, device=inputs.device)
     rows: list[Tensor] = []
     handle = layers[0].register_forward_pre_hook(lambda layer, given: rows.append(given[0].detach()))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with full_float32(device), torch.no_grad():
-            for start in range(0, len(pictures), _PASS):
-                part = pictures[start : start + _PASS]
+            for start in range(0, records * views, _PASS):
+                # Taken out pass by pass: inputs that are mapped from disk don't take memory together.
+                place = torch.arange(start, min(start + _PASS, records * views), device=chosen.device)
+                part = inputs[chosen[place // views], place % views]
                 padded = torch.cat([part, part[:1].expand(_PASS - len(part), *part.shape[1:])])
                 model(padded.to(device))
                 rows[-1] = rows[-1][: len(part)]
@@ -52,4 +58,4 @@ def centred_features(model: nn.Module, inputs: Tensor) -> Tensor:
         handle.remove()
         for module, training in modes:
             module.training = training
-    return torch.cat(rows).reshape(*inputs.shape[:2], size)
+    return torch.cat(rows).reshape(records, views, size)

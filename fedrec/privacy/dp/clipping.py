@@ -212,8 +212,10 @@ class RecordClipper:
         for module, training in self._modes:
             module.training = training
 
-    def clipped_sum(self, inputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
-        """Sum the clipped gradients of all records.
+    def clipped_sum(
+        self, inputs: Tensor, labels: Tensor, *, chosen: Tensor | None = None
+    ) -> NDArray[np.float64]:
+        """Sum the clipped gradients of all records, or of the chosen ones.
 
         A record's gradient is that of the objective averaged over its V views. It contributes zero if it
         isn't finite.
@@ -221,6 +223,8 @@ class RecordClipper:
         Args:
             inputs: (n, V, ...), V >= 1 views per record; n may be 0.
             labels: int64 (n,).
+            chosen: positions of records, int64; None for all. A pass takes its records out of the inputs, so
+                that those which are mapped from disk don't take memory together.
 
         Returns:
             float64 (d,), in ``named_parameters()`` order of the trainable parameters.
@@ -228,8 +232,8 @@ class RecordClipper:
         Raises:
             ConfigError: shapes don't match, there are more than 2**17 records, or the clipper is closed.
         """
-        records = inputs.shape[0]
-        if inputs.ndim < 3 or inputs.shape[1] < 1 or labels.shape != (records,):
+        records = len(inputs) if chosen is None else len(chosen)
+        if inputs.ndim < 3 or inputs.shape[1] < 1 or labels.shape != inputs.shape[:1]:
             raise ConfigError(
                 f"clipped_sum: expects inputs [n, views, ...] and labels [n], not {tuple(inputs.shape)} "
                 f"and {tuple(labels.shape)}."
@@ -243,13 +247,14 @@ class RecordClipper:
             )
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self._device)
         with full_float32(self._device):
-            chunk = self._records_at_once(inputs)
+            chunk = self._records_at_once(inputs) if records else 1
             if chunk > 1 and not places_are_alike(self._model, inputs, chunk, self._pass_of):
                 chunk = 1
             for start in range(0, records, chunk):
                 part = slice(start, start + chunk)
+                rows = part if chosen is None else chosen[part]
                 batch = PaddedBatch.padded(
-                    inputs[part].to(self._device), labels[part].to(self._device), chunk
+                    inputs[rows].to(self._device), labels[rows].to(self._device), chunk
                 )
                 self._add(batch, total)
         result: NDArray[np.float64] = total.cpu().numpy()
@@ -258,8 +263,6 @@ class RecordClipper:
     def _records_at_once(self, inputs: Tensor) -> int:
         """Return the number of records per pass."""
         views = inputs.shape[1]
-        if not inputs.shape[0]:
-            return 1
         images = self._physical_batch
         if images is None:
             values, kept = self.dimension, 0

@@ -135,7 +135,7 @@ def contribute_mean(
 
     def feature_sum(chosen: Tensor) -> NDArray[np.float64]:
         total = np.zeros(plan.dimension)
-        vectors = centred_features(model, inputs[chosen.to(inputs.device)])
+        vectors = centred_features(model, inputs, chosen=chosen.to(inputs.device))
         total[where] = clipped_feature_sum(vectors, clip=settings.clip)
         return total
 
@@ -273,7 +273,7 @@ def _gradient_sum(clipper: RecordClipper, inputs: Tensor, labels: Tensor) -> _Su
     """Return the function that sums the clipped gradients of chosen records."""
 
     def gradient_sum(chosen: Tensor) -> NDArray[np.float64]:
-        return clipper.clipped_sum(inputs[chosen.to(inputs.device)], labels[chosen.to(labels.device)])
+        return clipper.clipped_sum(inputs, labels, chosen=chosen.to(inputs.device))
 
     return gradient_sum
 
