@@ -47,6 +47,13 @@ class AddOptions:
     rank: Annotated[
         int | None, typer.Option(help="Rank of the changes that fine-tuning makes. Default: 8.")
     ] = None
+    adapted_blocks: Annotated[
+        int | None,
+        typer.Option(
+            help="Fine-tune so many of the last blocks, from cached tokens; all of them: from pictures. "
+            "Default: a third."
+        ),
+    ] = None
     layer: Annotated[
         list[str] | None, typer.Option(help="Output to use; repeat it for several. Default: the only one.")
     ] = None
@@ -76,9 +83,13 @@ def add(options: AddOptions) -> None:
         views=tuple(options.view or ("wide",)),
         architecture=options.architecture,
         rank=options.rank,
+        adapted_blocks=options.adapted_blocks,
     )
-    if options.rank is not None and options.architecture is None:
-        raise ConfigError("--rank is for fine-tuning, which takes an architecture and a safetensors file")
+    for option, value in (("--rank", options.rank), ("--adapted-blocks", options.adapted_blocks)):
+        if value is not None and options.architecture is None:
+            raise ConfigError(
+                f"{option} is for fine-tuning, which takes an architecture and a safetensors file"
+            )
     for model in (f"{name}{ending}" for ending in (backbone_files.HEAD, backbone_files.LORA)):
         if model in model_registry.REGISTRY.names():
             raise ConfigError(
@@ -149,6 +160,7 @@ def _lines(made: Preparation) -> list[str]:
         f"--mean {','.join(map(repr, made.mean))} --std {','.join(map(repr, made.std))}",
         *([] if made.architecture is None else [f"--architecture {made.architecture}"]),
         *([] if made.rank is None else [f"--rank {made.rank}"]),
+        *([] if made.adapted_blocks is None else [f"--adapted-blocks {made.adapted_blocks}"]),
         *(f"--layer {shlex.quote(one_line(layer.name))}" for layer in made.layers),
         *(f"--view {view}" for view in made.views),
         f"--code {made.code}",
@@ -156,10 +168,23 @@ def _lines(made: Preparation) -> list[str]:
     what = "" if made.architecture is None else f"{made.architecture}, "
     return [
         f"{' and '.join(made.models)}: {what}{made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
+        *_adaptation(made),
         f"  file    {made.file_sha256}",
         f"  code    {made.code} (for policy 'model_code')",
         f"  elsewhere: fedrec backbone add FILE {' '.join(options)}",
     ]
+
+
+def _adaptation(made: Preparation) -> list[str]:
+    """Say which blocks fine-tuning adapts, and what is cached for it."""
+    if made.tokens is None or made.adapted_blocks is None:
+        return []
+    if made.frozen_blocks is None:
+        return [f"  adapts  all {counted(made.attentions, 'block')}, from pictures"]
+    count, width = made.tokens
+    last = f"the last {made.adapted_blocks} of {counted(made.attentions, 'block')}"
+    size = f"{2 * count * width / 1000:,.0f} kB a photo in the cache"
+    return [f"  adapts  {last}, from {count} tokens of {width} numbers: {size}"]
 
 
 def _colours(text: str, option: str) -> tuple[float, ...]:

@@ -276,7 +276,8 @@ class SimulatedMerchants:
 
     def _data(self, name: str) -> TrainingData:
         arrays, device = self.arrays / name, torch.device(self.device)
-        inputs = np.load(arrays / "inputs.npy", mmap_mode="r", allow_pickle=False)
+        # Changes would stay in memory; torch takes no array that can't be written to.
+        inputs = np.load(arrays / "inputs.npy", mmap_mode="c", allow_pickle=False)
         labels = np.load(arrays / "labels.npy", allow_pickle=False)
         digests = read_digests(arrays)
         return TrainingData(

@@ -106,7 +106,7 @@ def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
     """
     spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
 
-    def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.uint8] | NDArray[np.float32]:
+    def features(images: ImageSet, name: str, *, views: int) -> NDArray[np.generic]:
         return model_inputs(
             images,
             spec,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import DataError
 from fedrec.vision.backbones.feature_sets import FeatureSet
-from fedrec.vision.feature_cache import default_cache_dir
+from fedrec.vision.feature_cache import FeatureExtractor, default_cache_dir
 from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_registry import ModelSpec
@@ -56,7 +57,7 @@ def input_shape(images: ImageSet, spec: ModelSpec) -> InputShape:
 
 def model_inputs(
     images: ImageSet, spec: ModelSpec, shape: InputShape, *, views: int, progress: Progress
-) -> NDArray[np.uint8] | NDArray[np.float32]:
+) -> NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float16]:
     """Compute the inputs of all records; a view depends on its own record's content alone.
 
     Args:
@@ -68,7 +69,8 @@ def model_inputs(
         progress: called as (done, total).
 
     Returns:
-        uint8 (n, views, H, W, C), or of a model with a feature set float32 (n, views, dimension).
+        uint8 (n, views, H, W, C); of a model with a feature set float32 (n, views, dimension); of one with
+        frozen blocks float16 (n, views, count, width), mapped from disk where they are many.
 
     Raises:
         DataError: there is no record, or a photo can't be read.
@@ -78,9 +80,12 @@ def model_inputs(
             return model_inputs(images.first_photos(), spec, shape, views=1, progress=progress)
         slots = model_inputs(images.slots(), spec, shape, views=views // PRODUCT_PHOTOS, progress=progress)
         return slots.reshape(len(images), views, *slots.shape[2:])
-    digests = [record.digest for record in images.records]
     if spec.features is not None:
-        return _combined(spec.features, images, digests, views=views, progress=progress)
+        return _combined(spec.features, images, views=views, progress=progress)
+    if spec.tokens is not None:
+        extractors = [spec.tokens.extractor()]
+        (tokens,) = _cached(extractors, images, views=views, progress=progress)
+        return tokens.reshape(len(images), views, *spec.tokens.shape)
     pixels = images.pixels()
     if pixels is None or pixels.shape[1:] != (shape.size, shape.size, shape.channels):
         rows = []
@@ -96,36 +101,46 @@ def model_inputs(
         pixels = np.stack(rows)
     if views == 1:
         return pixels[:, None]
-    return augmented_views(pixels, views=views, seeds=digests)
+    return augmented_views(pixels, views=views, seeds=[record.digest for record in images.records])
 
 
 def _combined(
-    features: FeatureSet, images: ImageSet, digests: list[bytes], *, views: int, progress: Progress
+    features: FeatureSet, images: ImageSet, *, views: int, progress: Progress
 ) -> NDArray[np.float32]:
     """Compute what a feature set is made of, by way of the cache, and put it together."""
     extractors = features.extractors()
-    matrices = feature_matrices(
-        list(extractors.values()),
+    matrices = _cached(list(extractors.values()), images, views=views, progress=progress)
+    return features.combine(dict(zip(extractors, matrices, strict=True)))
+
+
+def _cached(
+    extractors: Sequence[FeatureExtractor], images: ImageSet, *, views: int, progress: Progress
+) -> list[NDArray[np.float16]]:
+    return feature_matrices(
+        extractors,
         images.image,
-        digests,
+        [record.digest for record in images.records],
         views=views,
         cache_dir=default_cache_dir(),
         workers=os.cpu_count() or 1,
         progress=progress,
     )
-    return features.combine(dict(zip(extractors, matrices, strict=True)))
 
 
 def to_inputs(array: NDArray[np.generic], spec: ModelSpec) -> torch.Tensor:
     """Convert stored inputs to the model's own.
 
     Args:
-        array: uint8 pictures (n, views, H, W, C), or float32 features (n, views, dimension).
+        array: uint8 pictures (n, views, H, W, C), float32 features (n, views, dimension), or float16 tokens
+            (n, views, count, width), in memory or mapped from disk so that they can be written to.
         spec: the model, whose public constants normalise pictures.
 
     Returns:
-        float32 pictures (n, views, C, H, W), or the features as they are.
+        float32 pictures (n, views, C, H, W), or features or tokens as they are. Mapped tokens stay on
+        disk until they are used.
     """
+    if array.dtype == np.float16:
+        return torch.from_numpy(array)
     # Copied, since the array may be mapped read-only and torch wants writable memory.
     tensor = torch.from_numpy(np.array(array))
     if tensor.dtype != torch.uint8:

@@ -15,6 +15,7 @@ from fedrec.vision.backbones import backbone_files, packaged_sets
 from fedrec.vision.backbones.backbone_files import Preparation
 from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.backbones.file_backbone import FileBackbone, feature_set, frozen_network
+from fedrec.vision.backbones.frozen_tokens import FrozenTokens
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.discriminant_head import DiscriminantHead
@@ -52,6 +53,7 @@ class ModelSpec:
             the (normalised) pictures themselves. Their networks prepare their own pictures.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
         network: the added network that the model fine-tunes; None for any other model.
+        tokens: its frozen blocks, whose tokens are the model's input; None where all blocks are fine-tuned.
         one_round: name of the model that one round solves from the same networks: its own for such a model,
             None where there is none.
     """
@@ -66,6 +68,7 @@ class ModelSpec:
     features: FeatureSet | None = None
     recipe: Recipe | None = None
     network: FileBackbone | None = None
+    tokens: FrozenTokens | None = None
     one_round: str | None = None
 
     @property
@@ -98,7 +101,8 @@ class ModelSpec:
 
         Returns:
             A network from pictures (n, channels, size, size) float32, or with a feature set from its
-            vectors (n, dimension), to class scores (n, k).
+            vectors (n, dimension), or with frozen blocks from their tokens (n, count, width), to class
+            scores (n, k).
 
         Raises:
             ConfigError: ``channels`` is neither 1 nor 3, the seed is out of range, the model can't take
@@ -114,6 +118,21 @@ class ModelSpec:
             )
         return seeded_build(lambda: self.make(classes, channels, size), seed=seed)
 
+    def on_pictures(self, network: nn.Module) -> nn.Module:
+        """Complete a network that :meth:`build` made to one of pictures.
+
+        Args:
+            network: the trained network of a model without a feature set.
+
+        Returns:
+            A network from normalised pictures (n, channels, size, size) to class scores.
+
+        Raises:
+            ConfigError: the file of frozen blocks is missing or damaged.
+            MissingExtraError: a package that they need isn't installed.
+        """
+        return network if self.tokens is None else self.tokens.on_pictures(network)
+
     def record_shape(self, channels: int, size: int) -> tuple[int, ...]:
         """Return the shape of one record's input.
 
@@ -122,8 +141,10 @@ class ModelSpec:
             size: side of the input pictures in pixels.
 
         Returns:
-            (channels, size, size), or with a feature set (dimension,).
+            (channels, size, size), with a feature set (dimension,), with frozen blocks (count, width).
         """
+        if self.tokens is not None:
+            return self.tokens.shape
         return (channels, size, size) if self.features is None else (self.features.dimension,)
 
 
@@ -188,6 +209,7 @@ def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
             classes=classes,
             dimension=added.layers[0].length,
             rank=added.rank or RANK,
+            frozen_blocks=added.frozen_blocks,
         )
 
     return ModelSpec(
@@ -198,6 +220,7 @@ def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
         mean=added.mean,
         std=added.std,
         network=FileBackbone(added),
+        tokens=None if added.frozen_blocks is None else FrozenTokens(added),
         recipe=fine_tuning_recipe,
     )
 

@@ -24,6 +24,7 @@ from fedrec.privacy.dp.vectors import (
     named_parameters,
     parameter_count,
     parameter_vector,
+    trainable,
 )
 from fedrec.privacy.randomness import Randomness
 from fedrec.vision.backbones.weights_files.architecture import pooled_features
@@ -103,6 +104,29 @@ def test_clipped_sums_equal_the_loop_in_float64_and_opacus() -> None:
         if parameter.requires_grad and "mean" not in name:
             assert np.abs(expected[start : start + parameter.numel()]).max() > 1e-4, name
         start += parameter.numel() * parameter.requires_grad
+
+
+def test_clipped_sums_from_tokens_equal_the_loop_over_records() -> None:
+    """Of the last block alone, from half-precision tokens, of chosen records."""
+    model = FineTuned(
+        tiny_network(), classes=CLASSES, dimension=WIDTH, rank=4, alpha=2.0, frozen_blocks=BLOCKS - 1
+    )
+    start = parameter_vector(model)
+    load_parameter_vector(model, start + 0.3 * np.random.default_rng(0).standard_normal(start.size))
+    assert covers(model)
+    tokens = torch.randn(7, 2, 17, WIDTH, generator=torch.Generator().manual_seed(0)).half()
+    labels, chosen = torch.arange(7) % CLASSES, torch.tensor([6, 0, 3, 4, 2])
+    for clip in (0.05, 1e6):
+        with RecordClipper(model, clip=clip, physical_batch=8) as clipper:
+            ours = clipper.clipped_sum(tokens, labels, chosen=chosen)
+        total = np.zeros_like(ours)
+        for place in chosen:
+            scores = model(tokens[place].float().repeat(4, 1, 1))[:2]
+            loss = F.cross_entropy(scores, labels[place].expand(2))
+            parts = torch.autograd.grad(loss, list(trainable(model)), materialize_grads=True)
+            gradient = np.concatenate([part.double().flatten().numpy() for part in parts])
+            total += gradient * min(1.0, clip / np.linalg.norm(gradient))
+        assert np.linalg.norm(ours - total) <= 1e-5 * np.linalg.norm(total) > 0
 
 
 def test_a_contribution_does_not_depend_on_place_or_company_by_one_bit() -> None:
@@ -190,6 +214,7 @@ def test_the_first_round_sums_the_unchanged_network_s_features() -> None:
     torch.testing.assert_close(found, expected.reshape(21, 2, WIDTH), equal_nan=True)
     alone = torch.cat([centred_features(model, inputs[[index]]) for index in range(21)])
     assert torch.equal(found.nan_to_num(), alone.nan_to_num())
+    assert torch.equal(centred_features(model, inputs, chosen=torch.tensor([20, 2, 5])), found[[20, 2, 5]])
     assert centred_features(model, inputs[:0]).shape == (0, 1, WIDTH)
     plan = plan_noise(NoiseRequest(
         mode="off", epsilon=None, noise_multiplier=None, delta=1e-5, sample_rate=1.0, steps=3,

@@ -138,7 +138,7 @@ def exported(source: Source, *, temperature: float) -> tuple[bytes, tuple[PhotoI
         return _of_features(model, temperature)
     if source.network is None:
         raise ConfigError(f"model {source.spec.name} has no frozen networks")
-    pixels = PixelGraph(source.spec, source.shape, source.network)
+    pixels = PixelGraph(source.spec, source.shape, source.spec.on_pictures(source.network))
     graph = BundleGraph(pixels, temperature=temperature).eval()
     return _traced(graph, _pictures(pixels.inputs), pixels.inputs), pixels.inputs
 

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.photo_inputs import PhotoInput, prepared
 from fedrec.recognition.bundle.session import Session
-from fedrec.recognition.export.as_trained import vectors_as_trained
+from fedrec.recognition.export.as_trained import tokens_as_trained, vectors_as_trained
 from fedrec.recognition.export.sources import Source
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
@@ -55,7 +55,7 @@ def public_photos(count: int = PHOTOS) -> list[Image.Image]:
 def compared(source: Source, session: Session, photos: Sequence[Image.Image]) -> Comparison:
     """Compare a graph with the network on photos.
 
-    The network takes the path of a training: features by the extractors, in float32, or pictures.
+    The network takes the path of a training: features or tokens by the extractors, in float32, or pictures.
 
     Args:
         source: the network.
@@ -88,7 +88,9 @@ def compared(source: Source, session: Session, photos: Sequence[Image.Image]) ->
 
 def _as_trained(source: Source, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
     """Compute probabilities at temperature 1, or vectors of a backbone alone."""
-    if source.spec.features is None:
+    if source.spec.tokens is not None:
+        inputs = torch.from_numpy(tokens_as_trained(source.spec.tokens, photos))
+    elif source.spec.features is None:
         inputs = _pictures(source.spec, source.shape, photos)
     else:
         vectors = vectors_as_trained(source.spec.features, photos)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fedrec._internal.files import write_secret
 from fedrec._internal.text import listed, one_line
@@ -15,6 +16,9 @@ from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.backbone_files import LARGEST_FILE, Layer, Pictures, Preparation
 from fedrec.vision.backbones.onnx_files.graph_check import check_graph, require_extra
 from fedrec.vision.backbones.trial import Trial, try_network
+
+DEFAULT_PART: Final = 3
+"""One in so many of a network's blocks, the last ones, is adapted by default."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class CheckedFile:
         size: side of its pictures in pixels; None where the file leaves it open.
         summary: what it holds, in a few words.
         attentions: attention layers that fine-tuning can adapt.
+        tokens: count and width of the tokens that enter its blocks, if it can be split between them.
     """
 
     data: bytes
@@ -34,6 +39,7 @@ class CheckedFile:
     size: int | None
     summary: str
     attentions: int = 0
+    tokens: tuple[int, int] | None = None
 
     @property
     def sha256(self) -> str:
@@ -98,7 +104,7 @@ def _checked_weights(data: bytes, architecture: str, size: int | None) -> Checke
     if size is None:
         raise ConfigError("an architecture needs --size, the side of its pictures")
     described = check_weights(data, architecture, size=size)
-    return CheckedFile(data, (LAYER,), size, described.summary, described.attentions)
+    return CheckedFile(data, (LAYER,), size, described.summary, described.attentions, described.tokens)
 
 
 def chosen_layers(outputs: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -123,6 +129,31 @@ def chosen_layers(outputs: Sequence[str], wanted: Sequence[str]) -> tuple[str, .
     if unknown or len(set(wanted)) < len(wanted):
         raise ConfigError(f"--layer: choose different outputs of {shown}, not {listed(list(wanted))}")
     return tuple(wanted)
+
+
+def chosen_blocks(found: CheckedFile, wanted: int | None) -> int | None:
+    """Return how many of a network's last blocks fine-tuning adapts.
+
+    Args:
+        found: the network's file.
+        wanted: the number that was asked for; None for the default, a third of the blocks.
+
+    Returns:
+        The number; None for a network that can't be split between its blocks, all of which are adapted.
+
+    Raises:
+        ConfigError: the network has no such blocks.
+    """
+    if found.tokens is None:
+        if wanted is not None:
+            raise ConfigError(
+                "--adapted-blocks: this network isn't a plain vision transformer, whose last blocks can be "
+                "told apart: leave the option out"
+            )
+        return None
+    if wanted is not None and wanted > found.attentions:
+        raise ConfigError(f"--adapted-blocks: the network has {found.attentions} blocks, not {wanted}")
+    return wanted or max(1, found.attentions // DEFAULT_PART)
 
 
 def add_backbone(
@@ -153,6 +184,7 @@ def add_backbone(
     backbone_files.check_new(pictures.name)
     found = read_file(path, architecture=pictures.architecture, size=pictures.size, sha256=sha256)
     chosen = chosen_layers(found.outputs, layers)
+    adapted = chosen_blocks(found, pictures.adapted_blocks)
     scratch = backbone_files.new_folder()
     try:
         copy = scratch / pictures.file_name
@@ -166,14 +198,16 @@ def add_backbone(
                 mean=pictures.mean,
                 std=pictures.std,
                 architecture=pictures.architecture,
+                frozen_blocks=None if adapted is None else found.attentions - adapted,
             )
         )
         preparation = Preparation(
-            **pictures.model_dump(),
+            **pictures.model_copy(update={"adapted_blocks": adapted}).model_dump(),
             file_sha256=found.sha256,
             file_bytes=len(found.data),
             layers=tuple(Layer(name=name, length=length) for name, length in lengths.items()),
             attentions=found.attentions,
+            tokens=found.tokens,
         )
         if code not in (None, preparation.code):
             raise ConfigError(

@@ -144,7 +144,11 @@ class ViewExtractor:
         if not len(images):
             return np.zeros((0, self.dimension), dtype=np.float32)
         layers = self._shared.get()(images)
-        return np.concatenate([unit(layers[name]) for name in self._shared.backbone.layers], axis=1)
+        return np.concatenate([self.scaled(layers[name]) for name in self._shared.backbone.layers], axis=1)
+
+    def scaled(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a layer's features (n, length) to the lengths that are kept: here, 1."""
+        return unit(features)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -53,7 +53,8 @@ class Pictures(Strict):
     ``size`` is their side in pixels; ``mean`` is subtracted from the colours of pixels in 0 to 1, and the
     rest divided by ``std``. Features are averaged over ``views``. ``architecture`` names the network whose
     weights a safetensors file holds; None for an ONNX file. ``rank`` is that of fine-tuning's low-rank
-    changes; None for the default.
+    changes; None for the default. ``adapted_blocks`` is the number of blocks that fine-tuning changes, the
+    last ones of the network; None for the default.
     """
 
     name: BackboneName
@@ -63,6 +64,7 @@ class Pictures(Strict):
     views: Annotated[tuple[FixedView, ...], Field(min_length=1, max_length=4)] = ("wide",)
     architecture: Architecture | None = None
     rank: Annotated[int, Field(ge=1, le=256)] | None = None
+    adapted_blocks: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     @property
     def file_name(self) -> str:
@@ -73,7 +75,8 @@ class Pictures(Strict):
 class Preparation(Pictures):
     """What defines a backbone: the hash of its file, its outputs that are used, and its pictures.
 
-    ``attentions`` is the number of its attention layers that fine-tuning can adapt.
+    ``attentions`` is the number of its attention layers that fine-tuning can adapt. ``tokens`` are count and
+    width of the tokens that enter its blocks, and ``adapted_blocks`` is set, if it can be split between them.
     """
 
     kind: Literal["fedrec/backbone/1"] = "fedrec/backbone/1"
@@ -81,6 +84,14 @@ class Preparation(Pictures):
     file_bytes: Annotated[int, Field(ge=1)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=16)]
     attentions: Annotated[int, Field(ge=0)] = 0
+    tokens: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+
+    @property
+    def frozen_blocks(self) -> int | None:
+        """Leading blocks whose tokens are computed once and cached; None where all blocks are adapted."""
+        if self.tokens is None or self.adapted_blocks is None:
+            return None
+        return self.attentions - self.adapted_blocks or None
 
     @property
     def code(self) -> str:
@@ -146,7 +157,8 @@ def pictures_of(**values: object) -> Pictures:
         return Pictures.model_validate(values)
     except ValidationError as error:
         problem = first_problem(error)
-        raise ConfigError(f"--{problem.where[0]} {problem.text}") from None
+        option = str(problem.where[0]).replace("_", "-")
+        raise ConfigError(f"--{option} {problem.text}") from None
 
 
 def new_folder() -> Path:

@@ -42,6 +42,7 @@ class Trial:
         mean: subtracted from each colour of pixels in 0 to 1.
         std: what each colour is divided by afterwards.
         architecture: of a safetensors file; None for an ONNX file.
+        frozen_blocks: after how many blocks it is split for fine-tuning; None if it isn't.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Trial:
     mean: Colours = (0.5, 0.5, 0.5)
     std: Colours = (0.5, 0.5, 0.5)
     architecture: str | None = None
+    frozen_blocks: int | None = None
 
 
 def try_network(trial: Trial) -> dict[str, int]:
@@ -74,6 +76,7 @@ def try_network(trial: Trial) -> dict[str, int]:
         "mean": trial.mean,
         "std": trial.std,
         "architecture": trial.architecture,
+        "frozen_blocks": trial.frozen_blocks,
     }
     command = [sys.executable, "-P", "-m", "fedrec.vision.backbones.trial"]
     try:
@@ -127,8 +130,11 @@ def _opened(data: bytes, trial: Trial) -> OnePictureNetwork:
         # Importing torch takes longer than most ONNX files' trial.
         from fedrec.vision.backbones.weights_files.architecture import load_network
         from fedrec.vision.backbones.weights_files.network import WeightsNetwork
+        from fedrec.vision.backbones.weights_files.split import check_split
 
         network = load_network(data, trial.architecture, size=trial.size)
+        if trial.frozen_blocks:
+            check_split(network, blocks=trial.frozen_blocks, size=trial.size)
         return WeightsNetwork(network, mean=trial.mean, std=trial.std)
     import onnx
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones.weights_files.architecture import attention_layers, pooled_features
+from fedrec.vision.backbones.weights_files.split import following_features, following_part
 from fedrec.vision.models.centred_head import CentredHead
 
 RANK: Final = 8
@@ -72,21 +73,34 @@ class FineTuned(nn.Module):
     The head takes the network's pooled features, brought to unit length. It centres them by the mean that a
     training releases in its first round, when the network is still as it was.
 
+    With frozen blocks its inputs are the tokens (n, count, width) that enter the first adapted block, in any
+    number format.
+
     Args:
         network: a frozen network of timm's, with plain attention; its attention layers are replaced.
         classes: k, the number of classes.
         dimension: length of its pooled features.
         rank: of each change.
         alpha: what a change is multiplied by, times the rank.
+        frozen_blocks: leading blocks of a vision transformer that aren't adapted; None to take pictures.
 
     Raises:
         ConfigError: there is no class, or the network has no attention that can be adapted.
     """
 
     def __init__(
-        self, network: nn.Module, *, classes: int, dimension: int, rank: int = RANK, alpha: float = ALPHA
+        self,
+        network: nn.Module,
+        *,
+        classes: int,
+        dimension: int,
+        rank: int = RANK,
+        alpha: float = ALPHA,
+        frozen_blocks: int | None = None,
     ) -> None:
         super().__init__()
+        if frozen_blocks is not None:
+            network = following_part(network, blocks=frozen_blocks)
         found = attention_layers(network)
         if classes < 1 or not found:
             raise ConfigError(
@@ -98,8 +112,14 @@ class FineTuned(nn.Module):
             changed = LowRankQueryValue(attention.qkv, rank=rank, alpha=alpha, name=name)
             attention.register_module("qkv", changed)
         self.head = CentredHead(classes=classes, dimension=dimension)
+        self._takes_tokens = frozen_blocks is not None
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Return the class scores (logits)."""
-        scores: Tensor = self.head(F.normalize(pooled_features(self.network, pictures), dim=1))
+        if self._takes_tokens:
+            # The cache keeps fewer digits than the network computes with.
+            features = following_features(self.network, inputs.to(self.head.centring.mean.dtype))
+        else:
+            features = pooled_features(self.network, inputs)
+        scores: Tensor = self.head(F.normalize(features, dim=1))
         return scores

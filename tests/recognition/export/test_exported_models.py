@@ -17,8 +17,8 @@ from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.photo_inputs import prepared
 from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.bundles import Bundle, exported, make_bundle, write_bundle
-from fedrec.recognition.export.comparison import check_temperature, compared, public_photos
-from fedrec.recognition.export.pixel_graph import opened_last_layer
+from fedrec.recognition.export.comparison import _as_trained, check_temperature, compared, public_photos
+from fedrec.recognition.export.pixel_graph import PixelGraph, opened_last_layer
 from fedrec.recognition.export.sources import Source, backbone_source
 from fedrec.recognition.export.traced import CLASS_PART
 from fedrec.recognition.model import open_model
@@ -28,6 +28,7 @@ from fedrec.vision.backbones.backbone_files import pictures_of
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.normalisation import normalise
+from tests.support import vision_transformers
 from tests.support.bundles import tiny_manifest
 from tests.support.networks import ADD_OPTIONS, written
 from tests.vision.backbones.conftest import data_folder, no_process  # noqa: F401
@@ -193,3 +194,21 @@ def test_the_temperature_changes_probabilities_alone(tanh: tuple[Source, Bundle]
     for one, temperature in ((changed, 3.0), (plain, 4.0)):
         with pytest.raises(ConfigError, match="doesn't compute"):
             check_temperature(plain, one, public_photos(3), temperature=temperature)
+
+
+@pytest.mark.usefixtures("data_folder", "no_process")
+def test_a_network_fine_tuned_from_tokens_is_exported_from_pictures(tmp_path: Path) -> None:
+    path = vision_transformers.written_weights(tmp_path / "vit.safetensors")
+    options = vision_transformers.ADD_OPTIONS | {"adapted_blocks": 1}
+    add_backbone(path, pictures_of(name="tiny", **options))
+    spec = model_registry.get("tiny-lora")
+    source = source_of(spec, size=vision_transformers.SIDE)
+    assert source.network is not None
+    graph = PixelGraph(spec, source.shape, spec.on_pictures(source.network)).eval()
+    photos = public_photos(3)
+    with torch.no_grad():
+        given = [prepared(graph.inputs, [photo])[graph.inputs[0].name] for photo in photos]
+        found = graph(torch.from_numpy(np.concatenate(given)))
+    assert found.vectors.shape == (3, vision_transformers.WIDTH)
+    # The comparison before a bundle is written computes tokens by the extractor of the training.
+    np.testing.assert_allclose(torch.softmax(found.scores, dim=1), _as_trained(source, photos), atol=1e-5)

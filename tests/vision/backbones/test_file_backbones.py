@@ -80,10 +80,12 @@ def test_a_backbone_is_added_listed_and_removed(file: Path, data_folder: Path) -
             "views": ["wide"],
             "architecture": None,
             "rank": None,
+            "adapted_blocks": None,
             "file_sha256": sha256,
             "file_bytes": file.stat().st_size,
             "layers": [{"name": "map", "length": WIDTH}, {"name": "features", "length": WIDTH}],
             "attentions": 0,
+            "tokens": None,
         }
     ]
     folder = data_folder / "tiny"

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -72,11 +73,30 @@ def test_the_listed_command_adds_the_same_weights_elsewhere(file: Path) -> None:
     told = run("add", file, "--name", "tiny", "--architecture", ARCHITECTURE, "--rank", 2, *OPTIONS)
     spec = model_registry.get("tiny-lora")
     model = spec.build(classes=5, channels=3, size=SIDE, seed=0)
-    assert parameter_count(model) == BLOCKS * 2 * 2 * WIDTH + 6 * WIDTH
+    assert parameter_count(model) == BLOCKS // 3 * 2 * 2 * WIDTH + 6 * WIDTH
     run("remove", "tiny")
     assert "tiny-lora" not in model_registry.names()
     command = told.splitlines()[-1].partition("fedrec backbone ")[2].replace("FILE", str(file)).split()
     assert "--code" in command and run(*command) == told
+
+
+@pytest.mark.usefixtures("no_process")
+def test_the_last_blocks_to_adapt_are_part_of_the_hash(file: Path) -> None:
+    codes = set()
+    for number, adapted in enumerate((None, 2, 1, BLOCKS)):
+        arguments = [] if adapted is None else ["--adapted-blocks", adapted]
+        told = run("add", file, "--name", f"n{number}", "--architecture", ARCHITECTURE, *arguments, *OPTIONS)
+        kept = backbone_files.read(f"n{number}")
+        assert kept is not None and kept.adapted_blocks == (adapted or 2)
+        codes.add(kept.model_copy(update={"name": "n"}).code)
+        assert f"--adapted-blocks {adapted or 2} " in told
+        shape = model_registry.get(f"n{number}-lora").record_shape(3, SIDE)
+        if adapted == BLOCKS:
+            assert "adapts  all 6 blocks, from pictures" in told and shape == (3, SIDE, SIDE)
+        else:
+            assert f"adapts  the last {adapted or 2} of 6 blocks, from 5 tokens of 64 numbers: 1 kB" in told
+            assert shape == (5, WIDTH)
+    assert len(codes) == 3
 
 
 @pytest.mark.usefixtures("no_process")
@@ -98,6 +118,9 @@ def test_what_does_not_fit_adds_nothing(file: Path, data_folder: Path, tmp_path:
         (file, ["--architecture", "hf-hub:timm/test_vit"], "--architecture"),
         (file, ["--architecture", "resnet18"], "can't be a backbone: it lacks conv1.weight"),
         (file, [*named, "--size", 64], "give the --size it was made for"),
+        (file, [*named, "--adapted-blocks", 7], "--adapted-blocks: the network has 6 blocks, not 7"),
+        (file, [*named, "--adapted-blocks", 0], "--adapted-blocks "),
+        (file, ["--adapted-blocks", 1], "--adapted-blocks is for fine-tuning"),
         (file, [*named, "--layer", "tokens"], "choose different outputs of final"),
         (file, [*named, "--sha256", "ab" * 32], "has the SHA-256"),
         (pickled, named, "no safetensors file"),
@@ -133,13 +156,17 @@ def trained(
 
 
 @pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize(("adapted", "values"), [(2, 5 * WIDTH), (BLOCKS, 3 * SIDE**2)])
 def test_fine_tuning_is_trained_to_its_report(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapted: int, values: int, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = add_backbone(file, backbone_files.pictures_of(name="tiny", **ADD_OPTIONS))
+    options = ADD_OPTIONS | {"adapted_blocks": adapted}
+    made = add_backbone(file, backbone_files.pictures_of(name="tiny", **options))
     plan, report = trained("tiny-lora", tmp_path, monkeypatch)
     assert (plan["model_code"], plan["channels"], plan["image_size"]) == (made.code, 3, SIDE)
-    assert plan["dimension"] == BLOCKS * 2 * 8 * WIDTH + 6 * WIDTH
+    assert (plan["dimension"], plan["record_values"]) == (adapted * 2 * 8 * WIDTH + 6 * WIDTH, values)
+    model = load_model(tmp_path / "run")
+    assert model.probabilities(np.zeros((2, SIDE, SIDE, 3), dtype=np.uint8)).shape == (2, 5)
     assert [line["opened"] for line in report["rounds"]] == [True, True]
 
 
@@ -147,7 +174,8 @@ def test_fine_tuning_is_trained_to_its_report(
 def test_fine_tuning_takes_its_own_pictures_and_the_file_that_was_added(
     file: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_backbone(file, backbone_files.pictures_of(name="tiny", **ADD_OPTIONS))
+    options = ADD_OPTIONS | {"adapted_blocks": BLOCKS}
+    add_backbone(file, backbone_files.pictures_of(name="tiny", **options))
     spec = model_registry.get("tiny-lora")
     assert (spec.channels, spec.image_size, spec.record_shape(3, SIDE)) == (3, SIDE, (3, SIDE, SIDE))
     for channels, size in ((1, SIDE), (3, 64)):
@@ -176,3 +204,5 @@ def test_a_backbone_without_plain_attention_gives_a_head_alone(tmp_path: Path) -
     assert model_registry.code_of("net-lora") is None
     with pytest.raises(ConfigError, match="there is no model 'net-lora'"):
         model_registry.get("net-lora")
+    with pytest.raises(ConfigError, match="isn't a plain vision transformer"):
+        run("add", path, "--name", "b", "--architecture", "test_resnet", "--adapted-blocks", 1, *OPTIONS)

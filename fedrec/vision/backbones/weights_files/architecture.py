@@ -48,11 +48,14 @@ class Described:
         tensors: shape of each parameter and stored buffer, and whether its elements are floats.
         classifiers: names of the layers that score classes, which the network is made without.
         attentions: number of attention layers that :func:`attention_layers` finds.
+        tokens: count and width of the tokens that enter each block, where the network can be split between
+            its blocks (:mod:`split`); None where it can't.
     """
 
     tensors: Mapping[str, tuple[tuple[int, ...], bool]]
     classifiers: tuple[str, ...]
     attentions: int
+    tokens: tuple[int, int] | None = None
 
     @property
     def summary(self) -> str:
@@ -79,6 +82,8 @@ def describe(architecture: str, *, size: int) -> Described:
     require_extra()
     import timm
 
+    from fedrec.vision.backbones.weights_files import split
+
     network = shapes_alone(architecture, size=size)
     config = timm.get_pretrained_cfg(architecture)
     named = None if config is None else config.classifier
@@ -86,7 +91,9 @@ def describe(architecture: str, *, size: int) -> Described:
     tensors = {
         name: (tuple(value.shape), value.is_floating_point()) for name, value in network.state_dict().items()
     }
-    return Described(tensors, classifiers, len(attention_layers(network)))
+    attentions = len(attention_layers(network))
+    tokens = split.token_shape(network, size=size) if split.block_count(network) else None
+    return Described(tensors, classifiers, attentions, tokens)
 
 
 def shapes_alone(architecture: str, *, size: int) -> nn.Module:

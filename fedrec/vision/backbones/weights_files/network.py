@@ -33,6 +33,25 @@ class WeightsNetwork(OnePictureNetwork):
             return [pooled_features(self._network, torch.from_numpy(batch)).numpy()]
 
 
+class TokensNetwork(OnePictureNetwork):
+    """The leading part of a network, whose tokens side by side are the features.
+
+    Args:
+        network: maps normalised pictures (n, 3, size, size) to tokens (n, count, width).
+        layer: name of the tokens.
+        mean: subtracted from each colour of pixels in 0 to 1.
+        std: what each colour is divided by afterwards.
+    """
+
+    def __init__(self, network: nn.Module, *, layer: str, mean: Colours, std: Colours) -> None:
+        super().__init__(layers=(layer,), mean=mean, std=std)
+        self._network = network
+
+    def _run(self, batch: NDArray[np.float32]) -> Sequence[NDArray[np.generic]]:
+        with torch.inference_mode():
+            return [self._network(torch.from_numpy(batch)).flatten(1).numpy()]
+
+
 class WeightsMaps(nn.Module):
     """The same network from uint8 pictures to its pooled features, as a module that torch can export.
 
