@@ -61,6 +61,19 @@ class Randomness:
         encoded = b"".join(_encode(label) for label in (seed, *labels))
         return cls(hashlib.sha256(_SEED_DOMAIN + encoded).digest(), is_seeded=True)
 
+    @classmethod
+    def expanding(cls, secret: bytes, *, domain: bytes) -> Randomness:
+        """Start the stream that a uniform secret is expanded into, by everybody who knows it.
+
+        Args:
+            secret: uniform bytes from the operating system's CSPRNG, at least 32.
+            domain: what the secret is for; streams of different domains are independent.
+
+        Returns:
+            The stream.
+        """
+        return cls(hashlib.sha256(domain + secret).digest(), is_seeded=False)
+
     def child(self, *labels: str | int) -> Randomness:
         """Derive the independent stream of some labels; it doesn't depend on what was read from this one.
 

@@ -72,10 +72,25 @@ def accounted_multiplier(variance: float, *, sensitivity: float) -> float:
     return math.sqrt(variance - SMOOTHING**2) / sensitivity
 
 
+def needed_variance(noise_multiplier: float, *, sensitivity: float) -> float:
+    """Compute the variance V that guarantees a noise multiplier: sigma^2 Delta^2 + 9.
+
+    This is the inverse of :func:`accounted_multiplier`.
+
+    Args:
+        noise_multiplier: sigma; 0 for no noise.
+        sensitivity: Delta in grid units.
+
+    Returns:
+        V in grid units squared; 0 for no noise.
+    """
+    if noise_multiplier == 0.0:
+        return 0.0
+    return (noise_multiplier * sensitivity) ** 2 + SMOOTHING**2
+
+
 def share_std(noise_multiplier: float, *, sensitivity: float, shares: int) -> float:
     """Compute the parameter of equal discrete Gaussians whose sum guarantees a noise multiplier.
-
-    This is the inverse of :func:`accounted_multiplier`: sqrt((sigma^2 Delta^2 + 9) / shares).
 
     Args:
         noise_multiplier: sigma; 0 for no noise.
@@ -85,9 +100,7 @@ def share_std(noise_multiplier: float, *, sensitivity: float, shares: int) -> fl
     Returns:
         The parameter of each share in grid units; 0 for no noise.
     """
-    if noise_multiplier == 0.0:
-        return 0.0
-    return math.sqrt(((noise_multiplier * sensitivity) ** 2 + SMOOTHING**2) / shares)
+    return math.sqrt(needed_variance(noise_multiplier, sensitivity=sensitivity) / shares)
 
 
 def smoothing_sum(width: float) -> float:
@@ -105,14 +118,15 @@ def log_factor(*, dimension: int, steps: int, share: float, shares: int) -> floa
     """Compute 2 d T (a1 + a2), the change of epsilon by the lemma over a whole training.
 
     a1 stems from the randomised rounding at eta = 3. a2 stems from adding up discrete Gaussians: the k-th
-    addition contributes the lattice sum of width share * sqrt(k / (k + 1)). The result is below 2**-200 for
-    all sizes that :func:`check_range` allows.
+    addition contributes the lattice sum of width share * sqrt(k / (k + 1)) at most, also where the Gaussians
+    are of unequal parameters of at least ``share``, as the layers of several merchants are. The result is
+    below 2**-200 for all sizes that :func:`check_range` allows.
 
     Args:
         dimension: d, the number of trainable parameters.
         steps: T, the number of noised steps.
-        share: smallest parameter of one merchant's discrete Gaussian, in grid units.
-        shares: number of discrete Gaussians in the sum.
+        share: smallest parameter of any of the discrete Gaussians, in grid units.
+        shares: number of discrete Gaussians in the sum, every layer of every merchant counted.
 
     Returns:
         The bound on the change of epsilon.

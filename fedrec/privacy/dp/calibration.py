@@ -4,7 +4,8 @@ The noise variance follows from the sensitivity Delta of one record (quantise.py
 sigma. Discrete noise of variance V is accounted for as a Gaussian of noise multiplier sqrt(V - 9) / Delta
 (accounting/discrete_noise_lemma.py), so the opened sum must have V = sigma^2 * Delta^2 + 9. In
 ``distributed`` mode only the shares of honest survivors count, at least ``min_contributors - colluders`` of
-them, so each merchant's share has variance V / (min_contributors - colluders). In ``local`` mode each
+them, so each merchant adds the variance V / (min_contributors - colluders). Where a committee opens sums, it
+adds that in layers, and those that a sum doesn't need are removed (noise_levels.py). In ``local`` mode each
 merchant adds noise of variance V.
 """
 
@@ -19,12 +20,14 @@ from fedrec.privacy.accounting.discrete_noise_lemma import (
     LEAST_SHARE,
     accounted_multiplier,
     check_range,
+    needed_variance,
     share_std,
 )
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend, delta_left, least_multiplier
 from fedrec.privacy.dp.bounds import FLOAT_SLACK, MAX_RECORDS
 from fedrec.privacy.dp.noise import MAX_SIGMA
+from fedrec.privacy.dp.noise_levels import kept_layers, split_noise
 from fedrec.privacy.dp.quantise import choose_scale, sensitivity
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode, ModeSpec
@@ -59,16 +62,20 @@ class NoisePlan:
             with probability ``beta``.
         noise_multiplier: sigma of the server's view, sqrt(V - 9) / Delta for the guaranteed variance V; 0 in
             ``off``.
-        share_std: parameter of the discrete Gaussian that one merchant adds per step, in grid units; 0 in
-            ``off``.
+        share_std: parameter of the discrete Gaussian that one merchant adds per step and that stays in every
+            sum, in grid units; 0 in ``off``.
         beta: probability per step that Delta is exceeded, by rounding or because a sample was truncated.
         delta: the total delta; the accountants get what :attr:`spend` leaves of it.
         steps: noised steps charged in the training.
         sample_rate: q, the sampling rate.
         local_steps: noised steps between two sums; 1 unless ``mode`` is ``local``.
         clamp_abs: bound on a coordinate of one merchant's sum of one step before noise, in grid units.
-        max_abs_sum: bound on a coordinate of the whole cohort's sum, in grid units; exceeded in a training
-            with probability below 2**-41.
+        max_abs_sum: bound on a coordinate of the whole cohort's sum with all noise in it, in grid units;
+            exceeded in a training with probability below 2**-41.
+        levels: the numbers of contributors whose sums keep exactly the noise that they need, falling; empty
+            if all noise stays in.
+        layer_stds: parameters of the layers beside ``share_std``, in grid units; a sum keeps the first of
+            them, see :meth:`kept_layers`.
     """
 
     mode: Mode
@@ -85,6 +92,22 @@ class NoisePlan:
     local_steps: int
     clamp_abs: int
     max_abs_sum: int
+    levels: tuple[int, ...] = ()
+    layer_stds: tuple[float, ...] = ()
+
+    @property
+    def added_std(self) -> float:
+        """The deviation of all noise that one merchant adds per step, in grid units."""
+        return math.hypot(self.share_std, *self.layer_stds)
+
+    def kept_layers(self, contributors: int) -> int:
+        """Return how many of the layers a sum of so many contributors keeps; the others are removed."""
+        return kept_layers(self.levels, contributors=contributors) if self.levels else 0
+
+    def sum_std(self, contributors: int) -> float:
+        """Return the deviation of the noise of a sum whose unneeded layers are removed, in grid units."""
+        kept = self.layer_stds[: self.kept_layers(contributors)]
+        return math.hypot(self.share_std, *kept) * math.sqrt(contributors)
 
     @property
     def spend(self) -> PrivacySpend:
@@ -124,6 +147,7 @@ class NoiseRequest:
         beta: probability per step that the sensitivity is exceeded.
         other_releases: what ``epsilon`` covers besides the steps, such as the numbers of records that
             merchants declare.
+        layered: whether noise that a sum doesn't need can be removed from it, in a mode with noise shares.
     """
 
     mode: Mode
@@ -141,6 +165,7 @@ class NoiseRequest:
     local_steps: int = 1
     beta: float = BETA
     other_releases: tuple[Event, ...] = ()
+    layered: bool = False
 
 
 def truncation_bits(*, expected: float) -> float:
@@ -244,12 +269,21 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
     scale = choose_scale(dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
     bound = sensitivity(scale=scale, dimension=request.dimension, beta=rounding, float_slack=FLOAT_SLACK)
     sigma = _multiplier(request) if mode.private else 0.0
-    share = share_std(sigma, sensitivity=bound, shares=shares)
-    if mode.private and not LEAST_SHARE <= share <= MAX_SIGMA:
+    added = share_std(sigma, sensitivity=bound, shares=shares)
+    if mode.private and not LEAST_SHARE <= added <= MAX_SIGMA:
         raise ConfigError(
-            f"noise: one merchant's share of {share:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
+            f"noise: one merchant's share of {added:.3g} grid units is outside [{LEAST_SHARE:g}, 2**30], "
             "for which discrete noise is proved to be as private as continuous noise; choose another epsilon "
             "or noise multiplier, or fewer contributors."
+        )
+    levels: tuple[int, ...] = ()
+    stds: tuple[float, ...] = (added,)
+    if request.layered and mode.shares_noise:
+        levels, stds = split_noise(
+            needed_variance(sigma, sensitivity=bound),
+            cohort=request.cohort,
+            min_contributors=request.min_contributors,
+            colluders=request.colluders,
         )
     clamp_abs = clamp_for(
         scale=scale,
@@ -260,7 +294,7 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
     max_abs_sum = max_abs_of_sum(
         cohort=request.cohort,
         clamp_abs=clamp_abs,
-        share_std=share,
+        share_std=math.hypot(*stds),
         dimension=request.dimension,
         local_steps=request.local_steps,
         rounds=max(_MIN_WRAP_ROUNDS, request.steps),
@@ -272,7 +306,7 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
         dimension=request.dimension,
         sensitivity=bound,
         noise_multiplier=sigma,
-        share_std=share,
+        share_std=stds[0],
         beta=request.beta,
         delta=request.delta,
         steps=request.steps,
@@ -280,6 +314,8 @@ def plan_noise(request: NoiseRequest) -> NoisePlan:
         local_steps=request.local_steps,
         clamp_abs=clamp_abs,
         max_abs_sum=max_abs_sum,
+        levels=levels,
+        layer_stds=stds[1:],
     )
 
 
