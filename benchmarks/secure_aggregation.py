@@ -26,7 +26,7 @@ from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
 from seat_costs import seat_rows
 
-from fedrec.clients.uploading import deal_to_committee
+from fedrec.clients.uploading import RoundSecrets, deal_to_committee
 from fedrec.privacy.aggregation import ckks_parameters, ring, scheme_registry
 from fedrec.privacy.aggregation.ckks_parameters import CkksParameters
 from fedrec.privacy.aggregation.dealing import Dealing, Published
@@ -218,9 +218,9 @@ def measure_kahe(values: Int64Array, *, clients: int, max_abs_sum: int) -> tuple
 
     def upload() -> tuple[bytes, list[bytes], Published]:
         encrypted = encrypt(values)
-        boxes, published = deal_to_committee(
+        boxes, published, _ = deal_to_committee(
             scheme,
-            encrypted.key,
+            RoundSecrets(encrypted.key),
             plan=plan,
             round_number=1,
             dealer=plan.roster[0].name,

@@ -9,6 +9,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.committee import check_survivors
 from fedrec.privacy.aggregation.dealing import Published
+from fedrec.privacy.aggregation.layer_seeds import SeedCommitments, accept_part, open_part
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.privacy.identity import SealingKey
@@ -127,7 +128,7 @@ def unmask(context: Opener, request: UnmaskRequest, blobs: Blobs) -> tuple[Unmas
     # The key is used only after the entry is on disk: if anything fails below, no other set can be answered.
     context.mark_answer(plan, round_number=number, request_hash=hashed, receipt=request.receipt)
     context.on_event("marked")
-    answered, sent = _answer(context, joined, survivors, parts, round_number=number)
+    answered, sent = _answer(context, joined, survivors, parts)
     reply = answered.model_copy(update={"head": context.answered_head(plan, number)})
     context.store.put_answer(plan.training_id, number, request_hash=hashed, body=encode_reply(reply, sent))
     context.on_event("answered")
@@ -139,8 +140,6 @@ def _answer(
     joined: JoinedTraining,
     survivors: Sequence[Commitment],
     parts: Sequence[bytes],
-    *,
-    round_number: int,
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
     plan, scheme = joined.plan, joined.derived.scheme
     secrets = context.store.training(plan.training_id).secrets
@@ -150,9 +149,9 @@ def _answer(
             survivors,
             parts,
             plan=plan,
-            round_number=round_number,
             member=context.name,
             sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
+            kept=joined.derived.noise.kept_layers(len(survivors)),
         )
     if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
         return answer_as_holder(scheme, parts, merchant=context.name, private_key=secrets.decryption_private)
@@ -191,54 +190,64 @@ def answer_as_member(
     boxes: Sequence[bytes],
     *,
     plan: TrainingPlan,
-    round_number: int,
     member: str,
     sealing_key: SealingKey,
+    kept: int,
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
     """Answer as a member of the committee with the sum of its shares, or complain about invalid shares.
+
+    The answer also opens the member's shares of the noise layers that a sum of these survivors doesn't need.
+    Which they are follows from the number of survivors; nobody can ask for others.
 
     Args:
         scheme: the training's aggregation scheme.
         survivors: the checked commitments of the survivors.
         boxes: the sealed box of each survivor for this member, in the survivors' order.
         plan: the training's plan.
-        round_number: the round.
         member: the name of this merchant or witness.
         sealing_key: its private key for the boxes.
+        kept: how many noise layers the sum of the survivors keeps.
 
     Returns:
-        The reply, and the blob ``answer``. If shares are invalid, the reply names their dealers and there is
-        no blob.
+        The reply, and the blobs ``answer`` and ``layers``. If shares are invalid, the reply names their
+        dealers and there is no blob.
 
     """
     shares: list[bytes] = []
+    layers: list[bytes] = []
     complaints: list[str] = []
     number = plan.committee.index(member) + 1
     for commitment, box in zip(survivors, boxes, strict=True):
-        dealer = commitment.merchant
+        dealer, round_number = commitment.merchant, commitment.round_number
+        statement = dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer)
         try:
-            parcel = sealing_key.open(
+            content = sealing_key.open(
                 box,
                 binding=box_binding(
                     training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
                 ),
             )
+            parcel, part = content[: scheme.parcel_bytes], content[scheme.parcel_bytes :]
+            published = SeedCommitments(commitment.layer_seed_hashes, commitment.layer_part_hashes)
+            accept_part(part, published, member=number, statement=statement)
             share = scheme.accept(
                 parcel,
                 Published(commitments=commitment.parcel_hashes, proof=commitment.degree_proof),
                 member=number,
                 threshold=plan.threshold,
-                statement=dealing_statement(
-                    training_id=plan.training_id, round_number=round_number, dealer=dealer
-                ),
+                statement=statement,
             )
         except AggregationError:
             complaints.append(dealer)
         else:
             shares.append(share)
+            layers.append(open_part(part, kept=kept, member=number, statement=statement))
     if complaints:
         return UnmaskReply(merchant=member, complaints=tuple(complaints)), {}
-    return UnmaskReply(merchant=member), {"answer": scheme.combine_shares(shares)}
+    blobs = {"answer": scheme.combine_shares(shares)}
+    if any(layers):
+        blobs["layers"] = b"".join(layers)
+    return UnmaskReply(merchant=member), blobs
 
 
 def answer_as_holder(

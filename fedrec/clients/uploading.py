@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.clients.context import OpenTraining
+from fedrec.clients.noise_layers import add_layers
 from fedrec.privacy.aggregation.committee import check_encryption_key, check_sealing_keys
 from fedrec.privacy.aggregation.dealing import Published
+from fedrec.privacy.aggregation.layer_seeds import SeedCommitments, SeedDealing, deal_seeds
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, KeyMaterial, Scheme
 from fedrec.privacy.identity import SigningIdentity, seal
 from fedrec.privacy.randomness import Randomness
@@ -62,6 +64,20 @@ def round_keys(request: TrainRequest, blobs: Blobs, *, plan: TrainingPlan, schem
     return RoundKeys()
 
 
+@dataclass(frozen=True)
+class RoundSecrets:
+    """What a merchant deals to the committee in a round.
+
+    Attributes:
+        key: the key of its ciphertext.
+        seeds: the seeds of the noise layers that may be removed.
+
+    """
+
+    key: KeyMaterial | None
+    seeds: Sequence[int] = field(default=(), repr=False)
+
+
 def make_upload(
     values: NDArray[np.int64],
     request: TrainRequest,
@@ -72,10 +88,10 @@ def make_upload(
     merchant: str,
     rng: Randomness,
 ) -> tuple[SignedCommitment, dict[str, bytes]]:
-    """Encrypt a contribution and sign a commitment to it.
+    """Add the noise layers, encrypt a contribution and sign a commitment to it.
 
     Args:
-        values: the contribution in grid units, int64 (d,).
+        values: the contribution in grid units, int64 (d,), with the noise that stays in every sum; changed.
         request: the server's request.
         training: the training.
         keys: the checked public keys of the round.
@@ -88,6 +104,7 @@ def make_upload(
 
     """
     plan, scheme = training.plan, training.derived.scheme
+    seeds = add_layers(values, noise=training.derived.noise, rng=rng)
     encrypted = scheme.encrypt(
         values,
         training_id=plan.training_id,
@@ -96,11 +113,11 @@ def make_upload(
         public_key=keys.encryption,
     )
     boxes: list[bytes] = []
-    published = Published(commitments=(), proof="")
+    published, layers = Published(commitments=(), proof=""), SeedCommitments()
     if isinstance(scheme, CommitteeScheme):
-        boxes, published = deal_to_committee(
+        boxes, published, layers = deal_to_committee(
             scheme,
-            encrypted.key,
+            RoundSecrets(encrypted.key, seeds),
             plan=plan,
             round_number=request.round_number,
             dealer=merchant,
@@ -116,6 +133,8 @@ def make_upload(
         boxes_hash=boxes_hash(boxes),
         parcel_hashes=published.commitments,
         degree_proof=published.proof,
+        layer_seed_hashes=layers.seeds,
+        layer_part_hashes=layers.parts,
     )
     signature = identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
     sent = {"ciphertext": encrypted.ciphertext}
@@ -125,19 +144,19 @@ def make_upload(
 
 def deal_to_committee(
     scheme: CommitteeScheme,
-    key: KeyMaterial | None,
+    secrets: RoundSecrets,
     *,
     plan: TrainingPlan,
     round_number: int,
     dealer: str,
     sealing_keys: Mapping[str, bytes],
     rng: Randomness,
-) -> tuple[list[bytes], Published]:
-    """Deal a round's key to the committee.
+) -> tuple[list[bytes], Published, SeedCommitments]:
+    """Deal a round's key and the seeds of its noise layers to the committee.
 
     Args:
         scheme: the aggregation scheme.
-        key: the key of the round's ciphertext.
+        secrets: the round's key and seeds.
         plan: the training's plan.
         round_number: the round.
         dealer: the name of the merchant that deals the key.
@@ -145,20 +164,23 @@ def deal_to_committee(
         rng: randomness of the shares.
 
     Returns:
-        One sealed box per member, in the committee's order, and the values that the dealer publishes.
+        One sealed box per member, in the committee's order, and the values that the dealer publishes of the
+        key and of the seeds.
 
     """
-    dealing = scheme.deal(
-        key,
-        members=len(plan.committee),
-        threshold=plan.threshold,
-        statement=dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer),
-        rng=rng,
-    )
+    members, threshold = len(plan.committee), plan.threshold
+    statement = dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer)
+    dealing = scheme.deal(secrets.key, members=members, threshold=threshold, statement=statement, rng=rng)
+    layers = SeedDealing(parts=(b"",) * members, published=SeedCommitments())
+    if secrets.seeds:
+        layers = deal_seeds(
+            secrets.seeds, members=members, threshold=threshold, statement=statement, rng=rng.child("layers")
+        )
     boxes = []
-    for (member, public), parcel in zip(sealing_keys.items(), dealing.parcels, strict=True):
+    contents = map(bytes.__add__, dealing.parcels, layers.parts)
+    for (member, public), parcel in zip(sealing_keys.items(), contents, strict=True):
         binding = box_binding(
             training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
         )
         boxes.append(seal(public, parcel, binding=binding))
-    return boxes, dealing.published
+    return boxes, dealing.published, layers.published

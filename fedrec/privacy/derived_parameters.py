@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
+from fedrec.privacy.aggregation.layer_seeds import opened_bytes, part_bytes
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
 from fedrec.privacy.aggregation.scheme_registry import check_trust, choose_parameters, create
 from fedrec.privacy.aggregation.wire import ciphertext_bytes
@@ -33,6 +35,7 @@ class Derived:
         upload_bytes: most bytes of a whole upload.
         train_bytes: most bytes of the message that opens a round.
         unmask_bytes: most bytes sent to a committee member, or to the holder of a key, for the whole cohort.
+        answer_bytes: most bytes of the answer to that.
     """
 
     noise: NoisePlan
@@ -41,11 +44,34 @@ class Derived:
     upload_bytes: int
     train_bytes: int
     unmask_bytes: int
+    answer_bytes: int
 
     @property
     def unit(self) -> float:
         """The value of one grid step, in units of the gradient."""
         return self.noise.clip / self.noise.scale
+
+
+def noise_of(plan: TrainingPlan) -> NoisePlan:
+    """Plan the noise of a plan's numbers; ``ConfigError`` if they contradict each other."""
+    return plan_noise(
+        NoiseRequest(
+            mode=plan.mode,
+            epsilon=None,
+            noise_multiplier=plan.noise_multiplier,
+            delta=plan.delta,
+            sample_rate=plan.sample_rate,
+            steps=plan.rounds * plan.local_steps,
+            dimension=plan.dimension,
+            clip=plan.clip,
+            cohort=plan.cohort,
+            min_contributors=plan.min_contributors,
+            colluders=plan.colluders,
+            records_per_merchant=plan.records_largest,
+            local_steps=plan.local_steps,
+            layered=plan.trust.opened_by == "committee",
+        )
+    )
 
 
 def derive(plan: TrainingPlan) -> Derived:
@@ -64,30 +90,19 @@ def derive(plan: TrainingPlan) -> Derived:
     """
     check_trust(plan)
     check_objective(plan.objective)
-    noise = plan_noise(
-        NoiseRequest(
-            mode=plan.mode,
-            epsilon=None,
-            noise_multiplier=plan.noise_multiplier,
-            delta=plan.delta,
-            sample_rate=plan.sample_rate,
-            steps=plan.rounds * plan.local_steps,
-            dimension=plan.dimension,
-            clip=plan.clip,
-            cohort=plan.cohort,
-            min_contributors=plan.min_contributors,
-            colluders=plan.colluders,
-            records_per_merchant=plan.records_largest,
-            local_steps=plan.local_steps,
+    noise = noise_of(plan)
+    if plan.noise_levels != noise.levels:
+        raise ConfigError(
+            f"the plan states noise levels {list(plan.noise_levels)}, but its numbers give "
+            f"{list(noise.levels)}: the server must make a new plan"
         )
-    )
     parameters = choose_parameters(
         plan.scheme, dimension=plan.dimension, cohort=plan.cohort, max_abs_sum=noise.max_abs_sum
     )
     scheme = create(plan.scheme, parameters)
     ciphertext, box, public_key, part = ciphertext_bytes(parameters), 0, 0, 0
     if isinstance(scheme, CommitteeScheme):
-        box = part = scheme.parcel_bytes + SEAL_OVERHEAD
+        box = part = scheme.parcel_bytes + part_bytes(plan.layers) + SEAL_OVERHEAD
     elif isinstance(scheme, HolderScheme):
         public_key, part = scheme.public_key_bytes, ciphertext
     return Derived(
@@ -97,4 +112,5 @@ def derive(plan: TrainingPlan) -> Derived:
         upload_bytes=ciphertext + len(plan.committee) * box,
         train_bytes=4 * plan.dimension + public_key,
         unmask_bytes=plan.cohort * part,
+        answer_bytes=scheme.answer_bytes + plan.cohort * opened_bytes(plan.layers),
     )

@@ -116,6 +116,9 @@ class UnmaskRequest(Strict):
 class UnmaskReply(Strict):
     """The answer that opens the survivors' sum and nothing else (blob ``answer``), or a refusal.
 
+    Blob ``layers`` opens this member's shares of the noise layers that a sum of so many survivors doesn't
+    need, one survivor after the other; it is missing if the sum needs all.
+
     ``head`` is the head of the ledger after the entry for this answer. A member whose shares fail
     verification names their dealers in ``complaints`` and gives no answer.
     """

@@ -17,6 +17,7 @@ from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode, ModeSpec
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
+    MAX_LAYERS,
     MAX_PEERS,
     Fraction,
     Hash,
@@ -66,6 +67,9 @@ class Peer(Strict):
 
 
 Witnesses = Annotated[tuple[Peer, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
+NoiseLevels = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_PEERS)], ...], FailFast(), Field(max_length=MAX_LAYERS + 1)
+]
 Penalty = Annotated[float, Field(ge=0, le=1e6)]
 
 
@@ -200,6 +204,10 @@ class TrainingPlan(Strict):
     witnesses; ``seat_risk`` is the probability that the draw seats more colluders than the others. All are 0
     if no committee opens sums. ``committee`` is in the order of the draw.
 
+    ``noise_levels`` are the numbers of contributors whose sums keep exactly the noise that they need, falling
+    to ``min_contributors``; empty where all noise stays in. Each merchant compares them with those that it
+    computes from the plan's other values.
+
     ``witnesses`` have no photos: they sit on the committee and do nothing else. They aren't on the roster, so
     that nothing that counts merchants counts them. ``trust`` is the scheme's trust model; each merchant
     compares it with that of its own installation.
@@ -243,6 +251,7 @@ class TrainingPlan(Strict):
     threshold: Annotated[int, Field(ge=0, le=MAX_PEERS)]
     min_contributors: Annotated[int, Field(ge=1, le=MAX_PEERS)]
     colluders: Annotated[int, Field(ge=0, le=MAX_PEERS)]
+    noise_levels: NoiseLevels = ()
     corrupt_members: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)]
     corrupt_witnesses: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] = 0
     seat_risk: Annotated[float, Field(ge=0, le=1)]
@@ -314,6 +323,11 @@ class TrainingPlan(Strict):
     def cohort(self) -> int:
         """The number of merchants on the roster."""
         return len(self.roster)
+
+    @property
+    def layers(self) -> int:
+        """How many layers of each merchant's noise can be removed from a sum."""
+        return max(0, len(self.noise_levels) - 1)
 
     @property
     def sends_moves(self) -> bool:

@@ -10,6 +10,7 @@ from pydantic import FailFast, Field, StringConstraints
 
 from fedrec.protocol.schema import (
     MAX_COMMITTEE,
+    MAX_LAYERS,
     MAX_ROUNDS,
     Hash,
     PartyName,
@@ -141,7 +142,9 @@ class Commitment(Strict):
 
     ``boxes_hash`` is the result of :func:`boxes_hash`. ``parcel_hashes`` (one per committee member) and
     ``degree_proof`` are the content of :class:`fedrec.privacy.aggregation.dealing.Published` for the dealt
-    key; both are empty if no key is dealt.
+    key; both are empty if no key is dealt. ``layer_seed_hashes`` (one per layer) and ``layer_part_hashes``
+    (one per committee member) are those of
+    :class:`fedrec.privacy.aggregation.layer_seeds.SeedCommitments`; both are empty if all noise stays in.
     """
 
     training_id: Hash
@@ -152,6 +155,8 @@ class Commitment(Strict):
     boxes_hash: Hash
     parcel_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
+    layer_seed_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_LAYERS)] = ()
+    layer_part_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_COMMITTEE)] = ()
 
 
 class SignedCommitment(Strict):

@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedrec._internal.text import counted, listed
 from fedrec.errors import TrainingError
-from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Opened, SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import CohortIncompleteError
@@ -114,9 +111,11 @@ class Coordinator(TrainingRunner):
         reason: str | None = None
         stop: str | None = None
         refused = False
+        noise_kept: float | None = None
         try:
             opened = self._collect(round_number, traffic)
-            self._apply(opened, contributors=len(traffic.contributors))
+            noise_kept = self._noise_kept(opened, contributors=len(traffic.contributors))
+            self._apply(opened)
             self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:
             reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
@@ -136,6 +135,7 @@ class Coordinator(TrainingRunner):
             upload_bytes=traffic.upload_bytes,
             reason=reason,
             merchants=traffic.contributors,
+            noise_kept=noise_kept,
         )
         return record, stop
 
@@ -148,8 +148,8 @@ class Coordinator(TrainingRunner):
             "the others would be charged for nothing: fix the cause, then resume"
         )
 
-    def _collect(self, round_number: int, traffic: Traffic) -> NDArray[np.int64]:
-        """Return the opened sum, int64, shape (d,); raise ``_LostRoundError`` if it can't be opened."""
+    def _collect(self, round_number: int, traffic: Traffic) -> Opened:
+        """Return the opened sum; raise ``_LostRoundError`` if it can't be opened."""
         total = self._derived.scheme.new_sum()
         left_out = self._conduct.left_out(self._connected, round_number=round_number)
         uploads, refused = self._train(round_number, traffic, total, left_out)
@@ -237,13 +237,13 @@ class Coordinator(TrainingRunner):
         total: SumOfCiphertexts,
         uploads: Sequence[Upload],
         left_out: LeftOut,
-    ) -> NDArray[np.int64]:
+    ) -> Opened:
         """Open the sum of the round's survivor set. No other set of the same round is ever opened."""
         conduct = self._conduct
         opening = Opening(
             grid=self.grid,
             plan=self.plan,
-            scheme=self._derived.scheme,
+            derived=self._derived,
             round_number=round_number,
             total=total,
             uploads=uploads,
@@ -267,7 +267,10 @@ class Coordinator(TrainingRunner):
             for x, reason in opening.opened.wrong.items():
                 conduct.contradicted.add(self.plan.committee[x - 1])
                 self._note(round_number, self.plan.committee[x - 1], reason)
-            return opening.opened.values
+            for dealer, reason in opening.removal.faulty.items():
+                conduct.noisy.add(dealer)
+                self._note(round_number, dealer, f"its noise layers can't be removed: {reason}")
+            return opening.opened
         stop = None
         if opening.answered >= self.plan.threshold or (
             self.plan.trust.opened_by == "holder" and opening.refused

@@ -1,8 +1,9 @@
 """Record what rounds have shown of each merchant, and decide whom the next round leaves out.
 
-Four things are recorded: complaints about dealt shares (:mod:`fedrec.server.complaints`), sums that didn't
+Five things are recorded: complaints about dealt shares (:mod:`fedrec.server.complaints`), sums that didn't
 open where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), answers that
-contradicted the other members', and late replies (:mod:`fedrec.server.stragglers`). None of them changes a
+contradicted the other members', noise layers that were dealt so that they can't be removed, and late replies
+(:mod:`fedrec.server.stragglers`). None of them changes a
 round that is under way: its survivor set is what came in time, and that set's sum is opened or the round is
 lost.
 """
@@ -69,6 +70,7 @@ class Conduct:
         self.losses = Losses(**found.get("losses", {}))
         self._uninformative = Losses(**found.get("untold", {}))
         self.contradicted: set[str] = set(found.get("contradicted", ()))
+        self.noisy: set[str] = set(found.get("noisy", ()))
 
     def state(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -79,6 +81,7 @@ class Conduct:
             "losses": vars(self.losses),
             "untold": vars(self._uninformative),
             "contradicted": sorted(self.contradicted),
+            "noisy": sorted(self.noisy),
         }
 
     def left_out(self, connected: Collection[str], *, round_number: int) -> LeftOut:
@@ -100,8 +103,11 @@ class Conduct:
         turned = self.rotation.left_out(free, room=spare)
         free -= turned
         spare -= len(turned)
+        noisy = frozenset(sorted(self.noisy & free)[: max(spare, 0)])
+        free -= noisy
+        spare -= len(noisy)
         resting = [name for name in self.lateness.resting(round_number) if name in free]
-        return LeftOut(suspected=suspected | turned, resting=frozenset(resting[: max(spare, 0)]))
+        return LeftOut(suspected=suspected | turned | noisy, resting=frozenset(resting[: max(spare, 0)]))
 
     def distrusted(self, left_out: LeftOut) -> frozenset[str]:
         """Return the members whose answers an opening leaves out while enough others answer."""
@@ -178,6 +184,10 @@ class Conduct:
             )
         for name in self.complaints.left_out:
             found.setdefault(name, []).append("left out, since members complained about what it dealt")
+        for name in self.noisy.copy():
+            found.setdefault(name, []).append(
+                "left out while others suffice: it dealt noise layers that can't be removed"
+            )
         for name in self.contradicted.copy():
             found.setdefault(name, []).append(
                 "not asked to open sums while enough others answer: it contradicted them"

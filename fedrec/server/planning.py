@@ -243,6 +243,7 @@ def _make_plan(
             records_per_merchant=max(sizes),
             local_steps=options.local_steps,
             other_releases=(count_event(),),
+            layered=trust.opened_by == "committee",
         )
     )
     try:
@@ -279,6 +280,7 @@ def _make_plan(
             threshold=settings.threshold,
             min_contributors=settings.min_contributors,
             colluders=settings.colluders,
+            noise_levels=noise.levels,
             corrupt_members=settings.corrupt_members,
             corrupt_witnesses=settings.corrupt_witnesses,
             seat_risk=settings.seat_risk,

@@ -24,6 +24,8 @@ class RoundRecord:
         upload_bytes: bytes of the largest upload.
         reason: why it was lost.
         merchants: names of the contributors, in the roster's order.
+        noise_kept: deviation of the honest contributors' noise in the opened sum, divided by the one that is
+            guaranteed; None of a lost round, and where the noise isn't shared out.
 
     """
 
@@ -39,6 +41,7 @@ class RoundRecord:
     upload_bytes: int
     reason: str | None = None
     merchants: tuple[str, ...] = ()
+    noise_kept: float | None = None
 
 
 def read_record(values: Mapping[str, Any]) -> RoundRecord:

@@ -13,10 +13,12 @@ from flwr.serverapp import Grid
 from fedrec.errors import AggregationError, FedrecError, ProtocolError
 from fedrec.privacy.aggregation.scheme import Opened, Scheme, SumOfCiphertexts
 from fedrec.privacy.aggregation.shamir import ContradictionError
+from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
+from fedrec.server.layer_removal import LayerRemoval
 from fedrec.server.message_exchange import Answer, Answers, ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard
@@ -33,12 +35,13 @@ class Opening:
     """One sum, and the answers to the one request about it.
 
     The sum is opened as soon as enough members have answered. If that fails, more answers to the same request
-    are waited for; another set of uploads is never asked about.
+    are waited for; another set of uploads is never asked about. The same goes for the noise layers that the
+    sum doesn't need; if they can't be removed in the end, the sum is used with them.
 
     Args:
         grid: the Flower Grid.
         plan: the training's plan.
-        scheme: the aggregation scheme.
+        derived: the parameters derived from it.
         round_number: the round.
         total: the sum of ciphertexts.
         uploads: the survivor set.
@@ -51,7 +54,9 @@ class Opening:
         board: shows whose answers are waited for.
 
     Attributes:
-        opened: the sum, and the members that answered wrongly; None while it isn't opened.
+        opened: the sum without the layers that it doesn't need, and the members that answered wrongly; None
+            while it isn't opened.
+        removal: the layers, and whose couldn't be removed.
         failure: why it couldn't be opened although enough members answered.
         refused: why members gave no valid answer, by name.
         complaints: names of the members that were dealt shares that don't verify, by dealer.
@@ -60,7 +65,7 @@ class Opening:
 
     grid: Grid
     plan: TrainingPlan
-    scheme: Scheme
+    derived: Derived
     round_number: int
     total: SumOfCiphertexts
     uploads: Sequence[Upload]
@@ -76,13 +81,30 @@ class Opening:
     refused: dict[str, str] = field(default_factory=dict)
     complaints: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _answers: dict[int, bytes] = field(default_factory=dict)
+    _wrong: dict[int, str] = field(default_factory=dict)
     _signed: list[Receipt] = field(default_factory=list)
     _tried: int = -1
+    _sum: Opened | None = None
+
+    def __post_init__(self) -> None:
+        self.removal = LayerRemoval(
+            self.plan, self.derived.noise, tuple(upload.signed.commitment for upload in self.uploads)
+        )
+
+    @property
+    def scheme(self) -> Scheme:
+        """The aggregation scheme."""
+        return self.derived.scheme
 
     @property
     def answered(self) -> int:
         """How many members have answered."""
         return len(self._answers)
+
+    @property
+    def opens(self) -> bool:
+        """Whether the sum opens, if with more noise than it needs so far."""
+        return self._sum is not None
 
     def run(self, count: Callable[[Answers[UnmaskReply]], None]) -> None:
         """Ask the members, and open the sum if possible; ``count`` gets the result of every exchange."""
@@ -96,6 +118,7 @@ class Opening:
         for members in (first, [member for member in joined if member not in first]):
             if members and self.opened is None:
                 count(self._ask({self.nodes[member]: self.request(member) for member in members}))
+        self.accept_noise()
         self.receipts.keep(self._signed)
 
     @property
@@ -109,7 +132,7 @@ class Opening:
         return ExchangeSettings(
             message_type="query.unmask",
             reply_type=UnmaskReply,
-            max_blob_bytes=self.scheme.answer_bytes,
+            max_blob_bytes=self.derived.answer_bytes,
             timeout=self.timeout,
             group_id=str(self.round_number),
             board=self.board,
@@ -189,10 +212,16 @@ class Opening:
             return None
         self.refused.pop(member, None)
         if not reply.complaints:
+            number = self.plan.committee.index(member) + 1
             try:
-                self._answers[self.plan.committee.index(member) + 1] = take_blob(blobs, "answer")
+                self._answers[number] = take_blob(blobs, "answer")
             except FedrecError as error:
                 self.refused[member] = str(error)
+                return receipts
+            try:
+                self.removal.take(number, blobs)
+            except FedrecError as error:
+                self._wrong[number] = str(error)
         return receipts
 
     def _receipts(self, member: str, reply: UnmaskReply) -> list[Receipt]:
@@ -211,17 +240,31 @@ class Opening:
         return [receipt]
 
     def try_to_open(self) -> None:
-        """Open the sum from the answers so far, unless just these were tried before."""
-        if self._tried == self.answered:
+        """Open the sum from the answers so far, unless just these were tried before.
+
+        It is used only once all layers that it doesn't need can be removed, or by :meth:`accept_noise`.
+        """
+        if self._sum is None and self._tried != self.answered:
+            self._tried = self.answered
+            try:
+                self._sum = self._open(self._answers)
+            except ContradictionError as error:
+                self.failure = error
+                self._leave_some_out()
+            except AggregationError as error:
+                self.failure = error
+        if self.removal.possible:
+            self.accept_noise()
+
+    def accept_noise(self) -> None:
+        """Remove the layers that can be removed from the sum, if it opens, and use it as it then is."""
+        if self._sum is None or self.opened is not None:
             return
-        self._tried = self.answered
-        try:
-            self.opened = self._open(self._answers)
-        except ContradictionError as error:
-            self.failure = error
-            self._leave_some_out()
-        except AggregationError as error:
-            self.failure = error
+        self.opened = replace(
+            self._sum,
+            wrong={**self._wrong, **self._sum.wrong},
+            noise_std=self.removal.remove(self._sum.values),
+        )
 
     def _leave_some_out(self) -> None:
         """Open the sum although more answers are wrong than Reed-Solomon decoding can locate.
@@ -247,7 +290,7 @@ class Opening:
                 left, opened = found[0]
                 named = left if len(found) == 1 else ()
                 wrong = dict.fromkeys(named, "its key share contradicts the other members'")
-                self.opened = replace(opened, wrong={**opened.wrong, **wrong})
+                self._sum = replace(opened, wrong={**opened.wrong, **wrong})
                 return
 
     def _without(self, left: Collection[int]) -> dict[int, bytes]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
+from fedrec.privacy.accounting.discrete_noise_lemma import needed_variance
+from fedrec.privacy.aggregation.scheme import Opened
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest
 from fedrec.protocol.plan import TrainingPlan
@@ -127,13 +128,30 @@ class TrainingRunner:
         self.refusals[f"round {round_number}, {merchant}"] = reason
         _log.info("round %d, %s: %s", round_number, merchant, reason)
 
-    def _apply(self, opened: NDArray[np.int64], *, contributors: int) -> None:
-        """Update the model with an opened sum, int64, shape (d,)."""
-        gradient = opened.astype(np.float64)
+    def _noise_kept(self, opened: Opened, *, contributors: int) -> float | None:
+        """Return the deviation of the honest contributors' noise in an opened sum over the guaranteed one.
+
+        Args:
+            opened: the sum.
+            contributors: merchants in it.
+
+        Returns:
+            The ratio; None where merchants don't share the noise.
+
+        """
+        noise = self._derived.noise
+        if not self.plan.privacy_mode.shares_noise:
+            return None
+        needed = needed_variance(noise.noise_multiplier, sensitivity=noise.sensitivity)
+        honest = (contributors - self.plan.colluders) / contributors
+        return opened.noise_std * math.sqrt(honest / needed)
+
+    def _apply(self, opened: Opened) -> None:
+        """Update the model with an opened sum."""
+        gradient = opened.values.astype(np.float64)
         if self.weights.solve is not None:
-            noise = self._derived.noise
-            deviation = noise.share_std * math.sqrt(contributors)
-            self.weights.set_solution(self.weights.solve(gradient / noise.scale, deviation / noise.scale))
+            scale = self._derived.noise.scale
+            self.weights.set_solution(self.weights.solve(gradient / scale, opened.noise_std / scale))
             return
         gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
         if self.weights.lacks_mean:

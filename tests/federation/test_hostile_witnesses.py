@@ -52,7 +52,7 @@ def test_a_witness_opens_one_set_of_a_round_across_restarts(tmp_path: Path) -> N
     plan = cohort.plan(rounds=1)
     request, blobs = caught(cohort, plan)["w0"]
     first = cohort.watchers["w0"].unmask(request, blobs)
-    assert set(first[1]) == {"answer"} and first[0].head is None
+    assert set(first[1]) == {"answer", "layers"} and first[0].head is None
     for _ in range(2):
         # The same request gets the same bytes; any other set of the round is refused.
         assert cohort.watchers["w0"].unmask(request, blobs) == first
@@ -233,7 +233,7 @@ def test_a_witness_opens_for_whom_and_as_often_as_its_policy_says(tmp_path: Path
     # Once more for the same request is no other opening; neither is a refusal; and a day ends.
     assert witness.unmask(first, boxes) == answered
     now += timedelta(hours=12)
-    assert set(witness.unmask(second, more)[1]) == {"answer"}
+    assert set(witness.unmask(second, more)[1]) == {"answer", "layers"}
 
 
 @pytest.mark.parametrize("liars", [{"w2"}, {"w1", "w3"}, {"m1", "w4"}])
@@ -332,9 +332,9 @@ def answer(
         check_survivors(request.survivors, plan=plan, round_number=1),
         [boxes[f"box-{n}"] for n in range(1, len(request.survivors) + 1)],
         plan=plan,
-        round_number=1,
         member=member,
         sealing_key=SealingKey.from_private_bytes(private),
+        kept=derive(plan).noise.kept_layers(len(request.survivors)),
     )
     return sent["answer"]
 

@@ -31,8 +31,8 @@ from fedrec.protocol.statements import (
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
 from fedrec.protocol.transport import pack, unpack
-from tests.support.cheating_parties import CLEAR, keep, unmask_requests
-from tests.support.cohort import Cohort, InProcessGrid
+from tests.support.cheating_parties import keep, noised_update, unmask_requests
+from tests.support.cohort import Cohort, InProcessGrid, with_levels
 
 Blobs = dict[str, bytes]
 
@@ -150,7 +150,7 @@ def test_plans_that_differ_in_the_minimum_alone_never_share_a_sum(tmp_path: Path
     """m3 was given a plan with a higher minimum; what it signed is shown to m0, whose training is open."""
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=1, min_contributors=3)
-    stricter = plan.model_copy(update={"min_contributors": 4})
+    stricter = with_levels(plan.model_copy(update={"min_contributors": 4}))
     # A sealing key that m3 made under its own plan isn't dealt to.
     keys = join_all(cohort, plan)
     key = signed_key(
@@ -174,7 +174,7 @@ def test_plans_that_differ_in_the_minimum_alone_never_share_a_sum(tmp_path: Path
         cohort.merchants["m0"].unmask(
             requests[0].model_copy(update={"training_id": stricter.training_id}), blobs[0]
         )
-    assert set(cohort.merchants["m0"].unmask(requests[0], blobs[0])[1]) == {"answer"}
+    assert set(cohort.merchants["m0"].unmask(requests[0], blobs[0])[1]) == {"answer", "layers"}
 
 
 def test_a_box_opens_for_its_training_round_dealer_and_member_alone(tmp_path: Path) -> None:
@@ -335,9 +335,9 @@ class SplitCommittee:
             survivors,
             request_parts(survivors, boxes, scheme=self.scheme),
             plan=self.plan,
-            round_number=1,
             member=f"m{member}",
             sealing_key=SealingKey.from_private_bytes(private.secrets.sealing_private),
+            kept=derive(self.plan).noise.kept_layers(len(survivors)),
         )
         return sent["answer"]
 
@@ -365,27 +365,11 @@ class SplitCommittee:
 
 
 def the_updates_in_clear(folder: Path) -> list[np.ndarray]:
-    """What each of the same merchants contributes, from the same seed, opened one by one."""
+    """What each of the same merchants uploads, from the same seed, with all of its noise."""
     cohort = Cohort(folder / "clear", size=5)
-    plan = cohort.plan(rounds=1, **CLEAR)
-    grid = InProcessGrid(cohort.app(), 5)
-    cohort.train(plan, grid)
-    scheme = derive(plan).scheme
-    found = []
-    for message in grid.replies:
-        if message.metadata.message_type == "train":
-            total = scheme.new_sum()
-            total.add(unpack(message.content, TrainReply, max_blob_bytes=10**8)[1]["ciphertext"])
-            opened = scheme.open(
-                total,
-                answers={},
-                threshold=0,
-                contributors=1,
-                training_id=plan.training_id,
-                round_number=1,
-            )
-            found.append(opened.values)
-    return found
+    plan = cohort.plan(rounds=1, threshold=4)
+    start = np.zeros(plan.dimension)
+    return [noised_update(cohort, plan, name, start, layers=plan.layers) for name in cohort.names]
 
 
 def test_a_committee_of_the_servers_fakes_beyond_the_stated_number_opens_everything(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_a_merchant_that_is_away_is_missing_from_sum_and_noise(tmp_path: Path) -
     assert records[0].opened and records[0].contributors == 3
     ((sums, noise),) = seen
     planned = derive(plan).noise
-    assert noise == pytest.approx(planned.share_std * np.sqrt(3) / planned.scale)
+    # A sum of the minimum keeps all layers.
+    assert noise == pytest.approx(planned.added_std * np.sqrt(3) / planned.scale)
     assert np.abs(sums - plain_sum(range(3))).max() < 5 * noise
 
 

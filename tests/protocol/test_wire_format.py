@@ -285,6 +285,7 @@ CHANGES: dict[str, Any] = {
     "threshold": 2,
     "min_contributors": 4,
     "colluders": 2,
+    "noise_levels": (4, 3),
     "corrupt_members": 2,
     "corrupt_witnesses": 1,
     "seat_risk": 0.5,

@@ -40,7 +40,7 @@ KEYS: dict[str, str] = {
     "privacy": "mode unit adjacency duplicate_policy epsilon cross_checks epsilon_aggregation_broken delta"
     " rating epsilon_at_1e-5 epsilon_of_copies"
     " sample_rate clip noise_multiplier steps colluders min_contributors accountant seeded per_merchant",
-    "secure_aggregation": "scheme threshold committee min_contributors value_bits"
+    "secure_aggregation": "scheme threshold committee min_contributors noise_levels value_bits"
     " upload_bytes_per_parameter seconds_encrypt seconds_unmask",
     "cost": "bytes_up bytes_down peak_memory_bytes seconds_train",
     "metrics.per_class": "label precision recall f1 support",
@@ -99,7 +99,8 @@ def start(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 @pytest.fixture(scope="module")
 def encrypted(start: Start) -> Run:
-    return start(processes=True)
+    # With a smaller minimum noise would be removed, which can't be without encryption.
+    return start(processes=True, min_contributors=MERCHANTS)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +111,10 @@ def repeated(start: Start, encrypted: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def clear(start: Start) -> Run:
-    return start(secure_aggregation="none")
+    return start(secure_aggregation="none", min_contributors=MERCHANTS)
 
 
-MINIMUM, LOSSY_ROUNDS = 4, 3
+MINIMUM, LOSSY_ROUNDS = 3, 3
 
 
 def sending(seed: int, round_number: int) -> list[int]:
@@ -245,10 +246,19 @@ def test_epsilon_is_that_of_an_independent_accountant(request: pytest.FixtureReq
     if name != "clear":
         # 8 is the budget unless one is given; all rounds of the plan are charged here.
         assert 7.9 <= privacy["epsilon"] <= 8.0
-        # One share carries 1 / (minimum - colluders) of the variance that the sum must carry.
-        share = privacy["noise_multiplier"] / (privacy["min_contributors"] - privacy["colluders"]) ** 0.5
+        # What stays of one merchant in every sum: 1 / (contributors - colluders) of the variance that a sum
+        # must carry, of the most contributors where noise that isn't needed is removed.
+        most = MERCHANTS if name == "lossy" else privacy["min_contributors"]
+        share = privacy["noise_multiplier"] / (most - privacy["colluders"]) ** 0.5
         broken = independent_epsilon(privacy, share)
         assert broken <= privacy["epsilon_aggregation_broken"] <= 1.01 * broken
+
+
+def test_rounds_with_dropouts_keep_the_noise_that_they_need(lossy: tuple[int, Run]) -> None:
+    report = lossy[1].report
+    assert report["secure_aggregation"]["noise_levels"] == list(range(MERCHANTS, MINIMUM - 1, -1))
+    kept = [line["noise_kept"] for line in report["rounds"]]
+    assert kept == [pytest.approx(1.0, abs=1e-9), None, pytest.approx(1.0, abs=1e-9)]
 
 
 def test_epsilon_of_the_rounds_only_grows_up_to_the_whole(encrypted: Run) -> None:

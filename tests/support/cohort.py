@@ -29,12 +29,14 @@ from fedrec.clients.witness.assembly import open_witness
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.witness import Witness
+from fedrec.errors import ConfigError
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger_entries import ChargeEntry, charges
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import choose_seats, seat_order, seat_risk
+from fedrec.privacy.derived_parameters import noise_of
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, TrainRequest, UnmaskRequest
@@ -76,6 +78,14 @@ def seated(names: list[str], seats: tuple[str, ...]) -> tuple[dict[str, SigningI
         roster = tuple(Peer(name=name, signing_key=identities[name].public.hex()) for name in names)
         if seat_order(roster)[: len(seats)] == seats:
             return identities, roster
+
+
+def with_levels(plan: TrainingPlan) -> TrainingPlan:
+    """The plan with the noise levels that follow from its numbers, if any do."""
+    try:
+        return plan.model_copy(update={"noise_levels": noise_of(plan).levels})
+    except ConfigError:
+        return plan
 
 
 Request = JoinRequest | TrainRequest | UnmaskRequest | CloseRequest
@@ -289,7 +299,8 @@ class Cohort:
                 corrupt=values["corrupt_members"],  # type: ignore[arg-type]
             )
         values["seat_risk"] = float(values["seat_risk"])  # type: ignore[arg-type]
-        return TrainingPlan(**values)  # type: ignore[arg-type]
+        plan = TrainingPlan(**values)  # type: ignore[arg-type]
+        return plan if "noise_levels" in changes else with_levels(plan)
 
     def app(self) -> ClientApp:
         def party(context: Context) -> Merchant | Witness:

@@ -345,6 +345,9 @@ def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_numb
     dealt_to = len(plan.committee) if plan.trust.opened_by == "committee" else 0
     if len(commitment.parcel_hashes) != dealt_to:
         raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of shares")
+    layers = len(commitment.layer_seed_hashes), len(commitment.layer_part_hashes)
+    if layers != (plan.layers, dealt_to if plan.layers else 0):
+        raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of noise layers")
     if not verify(
         plan.key_of(commitment.merchant),
         commitment.canonical_bytes(),

@@ -85,10 +85,17 @@ class SumOfCiphertexts(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened sum, (d,) int64, and the members whose answers were wrong, with the reason for each."""
+    """An opened sum.
+
+    Attributes:
+        values: the sum, (d,) int64.
+        wrong: why a member's answer was wrong, by member number.
+        noise_std: deviation of the noise that stays in the values, in grid units; 0 until it is known.
+    """
 
     values: Int64Array
     wrong: Mapping[int, str]
+    noise_std: float = 0.0
 
 
 class Scheme(Protocol):

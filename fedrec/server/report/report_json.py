@@ -296,6 +296,7 @@ def build_report(
             "corrupt_witnesses": plan.corrupt_witnesses,
             "seat_risk": plan.seat_risk,
             "min_contributors": plan.min_contributors,
+            "noise_levels": list(plan.noise_levels),
             "value_bits": derived.scheme.parameters.field_bits,
             "ring_degree": derived.scheme.parameters.ring_degree,
             "modulus_bits": derived.scheme.parameters.modulus_bits,

@@ -146,9 +146,20 @@ def cost(report: Mapping[str, Any]) -> Facts:
                     number_format.duration(scheme.get("seconds_encrypt")),
                 ),
                 ("Opening of sums, in all rounds", number_format.duration(scheme.get("seconds_unmask"))),
+                ("Noise in the sums, as a part of the guaranteed", _noise_kept(report)),
             )
         )
     )
+
+
+def _noise_kept(report: Mapping[str, Any]) -> str:
+    """Say how much noise the opened sums kept, least to most; empty where no round states it."""
+    kept = [number_format.number(row.get("noise_kept")) for row in items(report, "rounds")]
+    known = [value for value in kept if value is not None]
+    if not known:
+        return ""
+    least, most = (f"{value:.1%}" for value in (min(known), max(known)))
+    return least if least == most else f"{least} to {most}"
 
 
 def settings(report: Mapping[str, Any]) -> list[Block]:

@@ -62,7 +62,7 @@ class Campaign(TrainingRunner):
         derived = self._derived
         self._files = CampaignFiles(self.training, plan=self.plan)
         self._replies = StoredReplies(
-            self._files, upload_bytes=derived.upload_bytes, answer_bytes=derived.scheme.answer_bytes
+            self._files, upload_bytes=derived.upload_bytes, answer_bytes=derived.answer_bytes
         )
         self._total = derived.scheme.new_sum()
         self._uploads = CampaignUploads(
@@ -118,12 +118,15 @@ class Campaign(TrainingRunner):
         uploads: list[Upload] = []
         fixed: SurvivorSet | None = None
         reason: str | None = None
+        noise_kept: float | None = None
         late: LateOpening | None = None
         try:
             uploads, fixed = self._uploads.survivors(window)
             self._check_set(fixed)
             late = self._opening(uploads)
-            self._apply(self._open(late).values, contributors=len(uploads))
+            opened = self._open(late)
+            noise_kept = self._noise_kept(opened, contributors=len(uploads))
+            self._apply(opened)
         except LostCampaignError as error:
             reason = str(error)
         now = self.now()
@@ -142,6 +145,7 @@ class Campaign(TrainingRunner):
             upload_bytes=self._uploads.collector.largest,
             reason=reason,
             merchants=merchants,
+            noise_kept=noise_kept,
         )
 
     def _begin(self) -> Window:
@@ -199,7 +203,7 @@ class Campaign(TrainingRunner):
             opening=Opening(
                 grid=self.grid,
                 plan=self.plan,
-                scheme=self._derived.scheme,
+                derived=self._derived,
                 round_number=ROUND,
                 total=self._total,
                 uploads=uploads,
@@ -228,6 +232,8 @@ class Campaign(TrainingRunner):
         self._uploads.note_late()
         for x, reason in opened.wrong.items():
             self._note_merchant(self.plan.committee[x - 1], reason)
+        for dealer, reason in late.opening.removal.faulty.items():
+            self._note_merchant(dealer, f"its noise layers can't be removed: {reason}")
         return opened
 
     def _note_merchant(self, merchant: str, reason: str) -> None:

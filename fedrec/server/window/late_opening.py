@@ -79,8 +79,13 @@ class LateOpening:
             if self.opening.opened is not None:
                 return self.opening.opened
             self._check_possible()
-            self._ask()
-            if not self._take():
+            awaited = self._ask()
+            if self._take():
+                continue
+            if not awaited:
+                # Nobody is there whose answer could take more noise off a sum that opens.
+                self.opening.accept_noise()
+            if self.opening.opened is None:
                 look()
 
     def _restore(self) -> None:
@@ -109,14 +114,19 @@ class LateOpening:
                 f"{opening.answered + left} committee members can answer, fewer than the threshold of "
                 f"{opening.plan.threshold}" + (f" ({'; '.join(told)})" if told else "")
             )
-        if not left:
+        if not left and not opening.opens:
             raise LostCampaignError(
                 f"the sum could not be opened: {opening.failure}; one of these is the cause: "
                 f"{listed(sorted(opening.suspects()))}"
             )
 
-    def _ask(self) -> None:
-        """Ask the members that are connected and haven't answered; the others join, to be told the end."""
+    def _ask(self) -> bool:
+        """Ask the members that are connected and haven't answered; the others join, to be told the end.
+
+        Returns:
+            Whether any of those members is connected.
+
+        """
         opening = self.opening
         connected = self.cohort.admit([peer.name for peer in opening.plan.parties])
         awaited = set(opening.members) - self._final
@@ -126,6 +136,7 @@ class LateOpening:
                 {self.cohort.nodes[member]: opening.request(member) for member in due},
                 names={self.cohort.nodes[member]: member for member in due},
             )
+        return bool(connected & awaited)
 
     def _take(self) -> bool:
         """Store the answers that have come, then their receipts; return whether there was any."""

@@ -156,7 +156,9 @@ def test_participation_and_dropouts_give_no_amplification(tmp_path: Path) -> Non
     assert {entry.charge.sample_rate for ledger in ledgers for entry in charges(ledger.entries())} == {0.5}
     # A plan for merchants that drop needs more noise of each, never a smaller epsilon.
     noise = [derive(whole.plan(min_contributors=n)).noise for n in (5, 4, 3)]
-    assert noise[0].share_std < noise[1].share_std < noise[2].share_std
+    assert noise[0].added_std < noise[1].added_std < noise[2].added_std
+    # What the whole cohort's sum needs of each stays in every sum; if aggregation broke, it would hide alone.
+    assert [one.share_std for one in noise] == pytest.approx([noise[0].share_std] * 3, rel=1e-12)
     assert len({one.noise_multiplier for one in noise}) == 1
 
 

@@ -14,8 +14,9 @@ runs these checks:
   must match an entry, which detects a ledger restored from an older state and entries cut from its end.
 - ``keys.py``, the exchanges of the merchant's key: both keys signed each, and the entries after it are signed
   by the new one. No key is in two merchants' ledgers.
-- ``charge_checks.py``, each charge: its sensitivity follows from grid, dimension and beta, its noise from the
-  planned noise multiplier, and all of it from its training's plan.
+- ``charge_checks.py``, each charge: its sensitivity follows from grid, dimension and beta
+  (``sensitivities.py``), its noise from the planned noise multiplier (``noise_shares.py``), and all of it
+  from its training's plan.
 - ``policy_checks.py``, the merchant's policies: no charge breaks a rule that was in force.
 - ``epsilon_checks.py``, every epsilon, recomputed from the charges (sampling rate, noise multiplier, steps,
   beta, delta) to 0.1%: of each training by PLD, with RDP at real orders as a cross-check (``epsilons.py``),

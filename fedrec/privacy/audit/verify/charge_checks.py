@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from .encoding import EXACT, close
 from .ledger import charges_of
 from .modes import MODES
+from .noise_shares import LEAST_SHARE, SMOOTHING, charged_own, check_levels, own_multiplier
 from .outcome import Merchant, Problem
 from .seats import check_committee
+from .sensitivities import plan_sensitivity, sensitivity
 from .trust import check_trust, counts_sum
 
-TRUNCATION_BETA = 2.0**-60
-"""The part of beta for truncated samples; the rest is for rounding."""
-FLOAT_SLACK = 2.0**-16
-"""Relative excess of a clipped gradient over the clipping norm by floating point."""
-INFLATION = 1.025
-"""Largest ratio of the sensitivity to the clipping norm on a plan's grid, which is the coarsest such grid."""
-BETA = 1e-12
-"""Probability per step that the sensitivity is exceeded, in the derivation of a plan's grid."""
 LARGEST_DELTA = 0.01
-SMOOTHING, LEAST_SHARE = 3.0, 8.0
-"""In grid units: discrete noise of variance V, of shares of at least 8, counts as a Gaussian of V - 9."""
 
 
 def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
@@ -56,60 +47,17 @@ def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[
         yield Problem(
             None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
         )
+    yield from check_levels(plan, here)
     yield from check_trust(plan, here)
     yield from check_committee(plan, here)
 
 
 def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
-    """Return a plan's noise multipliers: of the server's view, and of one merchant's own share."""
+    """Return a plan's noise multipliers: of the server's view, and of a merchant's noise in every sum."""
     planned = plan["noise_multiplier"] or 0.0
-    own = _own(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]))
+    fullest = max(plan.get("noise_levels", ()), default=plan["min_contributors"])
+    own = own_multiplier(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]), contributors=fullest)
     return (planned if counts_sum(plan) else own), own
-
-
-def noise_share(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
-    """Compute the noise share that each merchant adds.
-
-    Args:
-        planned: the noise multiplier planned for a sum.
-        terms: a plan or a charge: mode, fewest contributors and colluders.
-        sensitivity: Delta, in grid units.
-
-    Returns:
-        The parameter of the discrete Gaussian, in grid units.
-    """
-    if planned == 0:
-        return 0.0
-    honest = terms["min_contributors"] - terms["colluders"] if MODES[terms["mode"]].shared else 1
-    return math.sqrt(((planned * sensitivity) ** 2 + SMOOTHING**2) / max(1, honest))
-
-
-def _own(planned: float, terms: Mapping[str, Any], *, sensitivity: float) -> float:
-    """Return the noise multiplier of one merchant's own share."""
-    if planned == 0 or not MODES[terms["mode"]].shared:
-        return float(planned)
-    variance = noise_share(planned, terms, sensitivity=sensitivity) ** 2
-    return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
-
-
-@lru_cache(maxsize=256)
-def plan_sensitivity(dimension: int) -> float:
-    """Compute the sensitivity on a plan's grid.
-
-    Args:
-        dimension: d, number of parameters.
-
-    Returns:
-        Delta, in grid units.
-
-    Raises:
-        ValueError: no grid is fine enough.
-    """
-    for bits in range(41):
-        bound = sensitivity(scale=1 << bits, dimension=dimension, beta=BETA)
-        if bound <= INFLATION * (1 << bits):
-            return bound
-    raise ValueError(f"there is no grid for {dimension} parameters")
 
 
 def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -120,7 +68,7 @@ def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
         if not close(charge["sensitivity"], delta):
             yield Problem(number, f"its sensitivity is {charge['sensitivity']:.6g}, not {delta:.6g}")
         planned = charge["planned_noise_multiplier"]
-        own = _own(planned, charge, sensitivity=delta)
+        own = charged_own(charge, sensitivity=delta)
         if (planned != 0) != MODES[charge["mode"]].private:
             yield Problem(number, f"a noise multiplier of {planned:g} doesn't go with mode {charge['mode']}")
         if not close(charge["broken_noise_multiplier"], own):
@@ -129,7 +77,7 @@ def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
                 f"its own share of noise is {charge['broken_noise_multiplier']:.6g}, not the {own:.6g} "
                 "that follows",
             )
-        if planned and noise_share(planned, charge, sensitivity=delta) < LEAST_SHARE * (1 - EXACT):
+        if planned and math.hypot(own * delta, SMOOTHING) < LEAST_SHARE * (1 - EXACT):
             yield Problem(number, f"a merchant's share of its noise is below {LEAST_SHARE:g} grid units")
         if not any(close(charge["guaranteed_noise_multiplier"], value) for value in (planned, own)):
             yield Problem(
@@ -137,27 +85,6 @@ def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
                 f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}, "
                 f"{planned:.6g} is planned",
             )
-
-
-@lru_cache(maxsize=1024)
-def sensitivity(*, scale: int, dimension: int, beta: float) -> float:
-    """Bound the L2 norm of one record's change of a rounded sum, except with probability beta.
-
-    This is the bound of Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism for
-    Federated Learning with Secure Aggregation", section 4, times the floating-point slack. A part of beta is
-    for truncated samples.
-
-    Args:
-        scale: S, grid units per clipping norm.
-        dimension: d, number of coordinates.
-        beta: probability per step that the bound is exceeded.
-
-    Returns:
-        Delta, in grid units.
-    """
-    rounding = beta - TRUNCATION_BETA if beta > TRUNCATION_BETA else beta
-    deviation = math.sqrt(2.0 * math.log(1.0 / rounding)) * (scale + math.sqrt(dimension) / 2.0)
-    return (1.0 + FLOAT_SLACK) * math.sqrt(scale**2 + dimension / 4.0 + deviation)
 
 
 def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
@@ -189,7 +116,7 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
         for name, planned in same.items():
             if charge[name] != plan[planned]:
                 yield Problem(number, f"its {name} is {charge[name]}, the plan's is {plan[planned]}")
-        noise, (guaranteed, _) = plan["noise_multiplier"] or 0.0, multipliers(plan)
+        noise, (guaranteed, own) = plan["noise_multiplier"] or 0.0, multipliers(plan)
         if not close(charge["planned_noise_multiplier"], noise):
             yield Problem(
                 number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
@@ -199,6 +126,12 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
                 number,
                 f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
                 f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
+            )
+        if not close(charge["broken_noise_multiplier"], own):
+            yield Problem(
+                number,
+                f"its own share of noise is {charge['broken_noise_multiplier']:.6g}; the plan's noise levels "
+                f"give {own:.6g}",
             )
         if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
             yield Problem(number, "the first round's model is not the one that the plan names")

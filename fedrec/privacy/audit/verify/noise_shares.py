@@ -1,0 +1,101 @@
+"""Compute the noise that every merchant adds from a plan or a charge, and check a plan's noise levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from .encoding import EXACT
+from .modes import MODES
+from .outcome import Problem
+from .sensitivities import plan_sensitivity
+from .trust import has_committee
+
+SMOOTHING, LEAST_SHARE = 3.0, 8.0
+"""In grid units: discrete noise of variance V, of parts of at least 8, counts as a Gaussian of V - 9."""
+
+
+def needed_variance(planned: float, *, sensitivity: float) -> float:
+    """Compute the noise variance that the honest merchants of a sum must have together.
+
+    Args:
+        planned: the noise multiplier planned for a sum.
+        sensitivity: Delta, in grid units.
+
+    Returns:
+        V, in grid units squared; 0 without noise.
+    """
+    return (planned * sensitivity) ** 2 + SMOOTHING**2 if planned else 0.0
+
+
+def own_multiplier(
+    planned: float, terms: Mapping[str, Any], *, sensitivity: float, contributors: int
+) -> float:
+    """Compute the noise multiplier of the noise of a merchant that stays in a sum of so many contributors.
+
+    Args:
+        planned: the noise multiplier planned for a sum.
+        terms: a plan or a charge: mode and colluders.
+        sensitivity: Delta, in grid units.
+        contributors: merchants in the sum.
+
+    Returns:
+        The noise multiplier; the planned one where merchants don't share the noise.
+    """
+    if planned == 0 or not MODES[terms["mode"]].shared:
+        return float(planned)
+    variance = needed_variance(planned, sensitivity=sensitivity)
+    variance /= max(1, contributors - terms["colluders"])
+    return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
+
+
+def charged_own(charge: Mapping[str, Any], *, sensitivity: float) -> float:
+    """Compute the noise multiplier of a merchant's own noise that a charge must state.
+
+    Noise that is never removed is what a sum of some number of contributors needs, from the plan's minimum
+    on. The charge states the multiplier alone: the number is the nearest one.
+
+    Args:
+        charge: the charge.
+        sensitivity: Delta, in grid units.
+
+    Returns:
+        The noise multiplier of the nearest such number.
+    """
+    planned, stated = charge["planned_noise_multiplier"], charge["broken_noise_multiplier"]
+    least = charge["min_contributors"]
+    if planned == 0 or not MODES[charge["mode"]].shared or not math.isfinite(stated):
+        return own_multiplier(planned, charge, sensitivity=sensitivity, contributors=least)
+    variance = (stated * sensitivity) ** 2 + SMOOTHING**2
+    nearest = round(needed_variance(planned, sensitivity=sensitivity) / variance) + charge["colluders"]
+    return own_multiplier(planned, charge, sensitivity=sensitivity, contributors=max(least, nearest))
+
+
+def check_levels(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+    """Check that the noise of every sum is what its contributors need, whatever layers are removed.
+
+    Args:
+        plan: the plan, as parsed from JSON.
+        here: name of the plan in messages.
+
+    Yields:
+        Each condition that the plan's noise levels break.
+    """
+    levels = plan.get("noise_levels", ())
+    if not levels:
+        return
+    least, cohort = plan["min_contributors"], len(plan["roster"])
+    if not MODES[plan["mode"]].shared or not has_committee(plan):
+        yield Problem(None, f"{here} removes layers of noise, and no committee opens sums of shared noise")
+        return
+    if levels[-1] != least or levels[0] > cohort or any(high <= low for high, low in pairwise(levels)):
+        yield Problem(
+            None, f"{here} has noise levels of {list(levels)} that don't fall to the {least} required"
+        )
+        return
+    needed = needed_variance(plan["noise_multiplier"] or 0.0, sensitivity=plan_sensitivity(plan["dimension"]))
+    kept = [0.0, *(needed / max(1, level - plan["colluders"]) for level in levels)]
+    if any(more - less < LEAST_SHARE**2 * (1 - EXACT) for less, more in pairwise(kept)):
+        yield Problem(None, f"{here} has a layer of noise below {LEAST_SHARE:g} grid units")
