@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.noise_layers import add_kept_layers
 from fedrec.clients.plan_resources import build_model, load_photos
 from fedrec.privacy.accounting.ledger_entries import AnswerEntry, ChargeEntry, Entry
 from fedrec.privacy.accounting.ledger_entries import charges as charges_of
@@ -205,14 +206,16 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
         load_parameter_vector(work, weights.parameters.astype("<f4").astype(np.float64))
         total = np.zeros(made.dimension, dtype=np.int64)
         for name in line.record.merchants:
+            rng = Randomness.seeded(SEED, "merchant", name, line.record.round)
             total += contribute(
                 work,
                 data[name].inputs,
                 data[name].labels,
                 settings=DpSgdSettings.of_plan(made),
                 plan=derived.noise,
-                rng=Randomness.seeded(SEED, "merchant", name, line.record.round),
+                rng=rng,
             )
+            add_kept_layers(total, noise=derived.noise, contributors=line.record.contributors, rng=rng)
         weights.step(total.astype(np.float64) * (derived.unit / (made.sample_rate * made.records_total)))
     return weights.reported.astype(np.float32)
 

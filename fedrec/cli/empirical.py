@@ -38,9 +38,13 @@ class EmpiricalOptions:
     sample_rate: Annotated[float, typer.Option(help="Poisson sampling rate of the training.")] = (
         _DEFAULT.sample_rate
     )
-    contributors: Annotated[int, typer.Option(help="Merchants: as many as an opened sum needs.")] = (
+    contributors: Annotated[int, typer.Option(help="Merchants, all of which are in every sum.")] = (
         _DEFAULT.contributors
     )
+    min_contributors: Annotated[
+        int | None,
+        typer.Option(help="Fewest merchants of a sum: noise beyond what all need is removed. Default: all."),
+    ] = _DEFAULT.min_contributors
     colluders: Annotated[int, typer.Option(help="Merchants that collude with the server.")] = (
         _DEFAULT.colluders
     )
@@ -65,6 +69,7 @@ def empirical(given: EmpiricalOptions) -> None:
         rounds=given.rounds,
         sample_rate=given.sample_rate,
         contributors=given.contributors,
+        min_contributors=given.min_contributors,
         colluders=given.colluders,
         scheme=given.scheme,
         # The largest of several bounds is wrong if any one of them is (Bonferroni).
@@ -113,6 +118,7 @@ def _document(options: AuditOptions, results: list[AuditResult]) -> dict[str, ob
         "noise_multiplier": results[0].noise_multiplier,
         "violations": len([violation for result in results for violation in result.violations]),
         **asdict(options),
+        "min_contributors": options.min_contributors or options.contributors,
         "confidence": _CONFIDENCE,
         "confidence_of_each_run": options.confidence,
         "details": [asdict(result) for result in results],

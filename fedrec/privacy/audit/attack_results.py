@@ -66,7 +66,8 @@ def _empirical(found: Mapping[str, Any]) -> list[Block]:
             f"could have shown {_number(found.get('epsilon_lower_bound_possible'))} at most."
         )
     )
-    names = ("runs", "canaries", "rounds", "sample_rate", "contributors", "colluders", "scheme")
+    sizes = ("runs", "canaries", "rounds", "sample_rate")
+    names = (*sizes, "contributors", "min_contributors", "colluders", "scheme")
     rows: list[tuple[Cell, ...]] = [
         (name.replace("_", " "), number_format.general(found.get(name))) for name in names
     ]

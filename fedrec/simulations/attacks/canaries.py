@@ -27,6 +27,7 @@ from fedrec.clients.client_app import build_client_app
 from fedrec.clients.context import LocalResources
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.noise_layers import add_kept_layers
 from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import DEFAULT_SCHEME, TrainingOptions
@@ -71,7 +72,9 @@ class AuditOptions:
         canaries: how many there are.
         rounds: of the training, one step each.
         sample_rate: of the training.
-        contributors: the size of the cohort, which is the fewest merchants that a sum may hold.
+        contributors: the size of the cohort, all of which are in every sum.
+        min_contributors: the fewest merchants that a sum may hold; None for all. Where it is less than all,
+            merchants add more noise than the sums need, and layers of it are removed.
         colluders: how many of them side with the server.
         scheme: the aggregation scheme.
         confidence: of the lower bounds.
@@ -84,6 +87,7 @@ class AuditOptions:
     rounds: int = 2
     sample_rate: float = 1.0
     contributors: int = 3
+    min_contributors: int | None = None
     colluders: int = 1
     scheme: str = DEFAULT_SCHEME
     confidence: float = 0.95
@@ -348,7 +352,7 @@ def _plan(
         rounds=options.rounds,
         sample_rate=options.sample_rate,
         colluders=options.colluders,
-        min_contributors=options.contributors,
+        min_contributors=options.min_contributors or options.contributors,
         secure_aggregation=options.scheme,
     )
     roster = tuple(Peer(name=name, signing_key=key.public.hex()) for name, key in identities.items())
@@ -358,19 +362,22 @@ def _plan(
 def _colluded(
     options: AuditOptions, plan: TrainingPlan, seeds: dict[str, int], round_number: int
 ) -> NDArray[np.int64]:
-    """Add up what the colluders sent in a round, which they know."""
+    """Add up what the colluders sent in a round, which they know, without the layers that are removed."""
     model, data = (
         CanaryModel(options.canaries),
         canary_data(plan, canaries=options.canaries, chosen=np.zeros(0, dtype=np.int64)),
     )
+    noise = derive(plan).noise
     total = np.zeros(plan.dimension, dtype=np.int64)
     for seed in seeds.values():
+        rng = Randomness.seeded(seed, "colluder", round_number)
         total += contribute(
             model,
             data.inputs,
             data.labels,
             settings=DpSgdSettings(clip=plan.clip, sample_rate=plan.sample_rate),
-            plan=derive(plan).noise,
-            rng=Randomness.seeded(seed, "colluder", round_number),
+            plan=noise,
+            rng=rng,
         )
+        add_kept_layers(total, noise=noise, contributors=plan.cohort, rng=rng)
     return total

@@ -103,6 +103,20 @@ def test_the_honest_pipeline_passes_and_the_audit_is_not_blind(scheme: str) -> N
     assert result.shared_noise == pytest.approx(0.0, abs=6 / SMALL["canaries"] ** 0.5)
 
 
+LAYERED: dict[str, Any] = {"contributors": 5, "min_contributors": 3, **SMALL}
+"""Five come where three would do: what each adds for two that might stay away is removed."""
+
+
+def test_the_audit_covers_noise_that_is_removed() -> None:
+    result = audit(AuditOptions(epsilon=8.0, **LAYERED))
+    assert result.violations == () and result.epsilon_claimed <= 8.0
+    # No blinder than where nothing is removed: more noise than is claimed would lower the bound.
+    assert 1.5 < result.epsilon_lower_bound < 8.0
+    with noise_scaled(0.25):
+        result = audit(AuditOptions(epsilon=1.0, **LAYERED))
+    assert len(result.violations) == 1 and "was claimed" in result.violations[0]
+
+
 def test_the_audit_covers_sampling() -> None:
     result = audit(AuditOptions(epsilon=8.0, sample_rate=0.5, canaries=1000, rounds=3))
     assert result.violations == () and result.bound_gaussian is None
