@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
-from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from fedrec.privacy.accounting.accountant_spec import AccountantSpec
@@ -180,6 +179,9 @@ def _epsilon_whole(sigma: float, delta: float) -> float:
 
     if excess(0.0) <= 0.0:
         return 0.0
+    # Imported here: it takes a third of a second, and commands that only read a ledger solve nothing.
+    from scipy.optimize import brentq
+
     # The Gaussian tail bound on the privacy loss: delta(high) <= delta.
     high = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     # SciPy has no stubs: pyright takes the tolerance's type from its default, and the root for a pair.
