@@ -25,6 +25,7 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from fedrec.clients import daemon_loop
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
 from fedrec.flower.clock import ask_clock, clock_fault
@@ -230,6 +231,12 @@ def test_a_body_in_chunks_is_not_read_whatever_size_is_stated_beside_them(
             link.receive()
 
 
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_loop, "_FIRST_RETRY", 0.1)
+
+
+@pytest.mark.usefixtures("quick_retries")
 def test_objects_are_held_only_up_to_the_limit_of_the_open_training(
     server: HostileServer, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -269,6 +276,7 @@ def test_no_redirect_is_followed(server: HostileServer, certificates: Certificat
         other.stop()
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_daemon_survives_every_answer(
     server: HostileServer, certificates: Certificates, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,7 +19,7 @@ from flwr.serverapp import Grid
 
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.merchant_home import MerchantHome
-from fedrec.flower import set_task_identity
+from fedrec.flower import fleet, set_task_identity
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
@@ -83,8 +84,11 @@ def running(home: MerchantHome) -> Iterator[Running]:
     try:
         yield Running(made[0], thread)
     finally:
-        made[0].stop()
-        thread.join(30)
+        with pytest.MonkeyPatch.context() as patch:
+            # Its last reply has been read.
+            patch.setattr(fleet, "LINGER_SECONDS", 0.1)
+            made[0].stop()
+            thread.join(30)
         assert not thread.is_alive()
 
 

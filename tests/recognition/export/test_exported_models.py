@@ -141,7 +141,7 @@ def test_the_embedding_is_what_the_last_layer_takes() -> None:
 
 
 @pytest.mark.usefixtures("data_folder", "no_process")
-@pytest.mark.parametrize("layer", ["map", "tokens"])
+@pytest.mark.parametrize("layer", ["map", pytest.param("tokens", marks=pytest.mark.slow)])
 def test_an_added_graph_becomes_a_part_of_the_graph(tmp_path: Path, layer: str) -> None:
     options: dict[str, Any] = {"name": "tiny"} | ADD_OPTIONS | {"views": ("crop", "flip", "squash")}
     add_backbone(written(tmp_path / "vit.onnx"), pictures_of(**options), layers=[layer])

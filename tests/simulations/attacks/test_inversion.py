@@ -103,6 +103,7 @@ def test_an_attack_that_finds_nothing_says_that_it_is_broken(
         run_command(tmp_path / "out", batch=[1], steps=1)
 
 
+@pytest.mark.slow
 def test_noise_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     # A control: with the noise left out of the merchants' steps, the share shows the photo and is reported.
     def silent(*arguments: Any, **options: Any) -> object:
