@@ -85,10 +85,10 @@ def test_no_other_product_s_inputs_or_place_change_when_one_goes(shop: Path, tmp
     def state(folder: Path) -> dict[str, tuple[str, bytes]]:
         splits = resolve_splits(open_folder(folder, layout="product", unit="product"), key=b"k")
         return {
-            record.name: (split, inputs_of(images)[index].tobytes())
+            record.name: (split, row.tobytes())
             for split, images in (("train", splits.train), ("metrics", splits.metrics))
             if isinstance(images, ProductSet)
-            for index, record in enumerate(images.records)
+            for record, row in zip(images.records, inputs_of(images), strict=True)
         }
 
     for index in range(40):

@@ -83,7 +83,7 @@ def test_numbers_out_of_range_are_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
 def test_a_linear_model_on_pixels_is_not_enough_and_colour_says_nothing() -> None:
-    splits = generate(merchants=10, per_merchant=200, seed=7, validation=0, test=500)
+    splits = generate(merchants=10, per_merchant=100, seed=7, validation=0, test=300)
     assert splits.test is not None
     train, test = pixels(splits.train) / 255.0, pixels(splits.test) / 255.0
 
