@@ -17,7 +17,7 @@ from fedrec.clients import training_step
 from fedrec.clients.contribution import compute_contribution
 from fedrec.errors import RefusedError, TrainingError
 from fedrec.privacy.derived_parameters import derive
-from fedrec.protocol.messages import JoinReply, JoinRequest, UnmaskRequest
+from fedrec.protocol.messages import JoinReply, JoinRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack, unpack
@@ -230,6 +230,34 @@ def test_every_member_is_asked_about_the_same_set_across_restarts(four: Sittings
     with pytest.raises(TrainingError, match="never begins or closes twice"):
         four.files.write_survivors(fixed)
         four.files.write_survivors(fixed)
+
+
+@pytest.mark.parametrize("others", [(1, 2), (1, 2, 3)], ids=["nobody else", "one more"])
+def test_a_campaign_takes_off_as_much_noise_as_those_who_are_there_can(
+    four: Sittings, made: list[np.ndarray], others: tuple[int, ...]
+) -> None:
+    """m0 opens wrong shares of the layers. Three answers open the sum, and so few of right shares."""
+
+    def tamper(reply: Message, index: int) -> Message:
+        if index == 0 and reply.metadata.message_type == "query.unmask":
+            body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            reply.content = pack(body, blobs | {"layers": bytes(len(blobs["layers"]))})
+        return reply
+
+    for _ in range(2):
+        # First the committee's keys, then the uploads.
+        four.sit(0, 1, 2, 3, drop=lambda kind, group, index: kind == "query.unmask")
+    assert four.files.survivors() is not None
+    four.sit(0, tamper=tamper)
+    assert not four.sums
+    four.sit(*others)
+    (record,) = four.records
+    assert record.opened and len(record.merchants) == 4
+    # Four come where three would do: without the layers' seeds each keeps what a sum of three needs.
+    assert record.noise_kept == pytest.approx(1.0 if 3 in others else 1.5**0.5)
+    # The uploads hold all layers.
+    assert np.array_equal(opened(four), np.sum(made, axis=0)) is (3 not in others)
+    assert "noise layers" in four.refusals["round 1, m0"]
 
 
 def test_all_uploads_end_the_window_early(tmp_path: Path, made: list[np.ndarray]) -> None:
