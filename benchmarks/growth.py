@@ -1,17 +1,20 @@
 """What a simulated federation costs as it grows: 10 to 1,000 merchants, each with a real ledger on disk.
 
-Run ``python benchmarks/growth.py [--quick] [--merchants N ...] [--json FILE]``. Every merchant has 20 records
-of 1,296 random values and trains a linear model of 12,970 parameters, as a head on cached features does. So
-what counts is what a merchant costs whatever it holds: noise, kahe with the default committee, signatures,
-ledger, messages. CPU is that of all processes together, from the end of one round to the end of the next, at
-the median; memory is the proportional set size of all processes, measured about once a second, at its peak.
+Run ``python benchmarks/growth.py [--quick] [--merchants N ...] [--json FILE] [--pictures FOLDER]``. Every
+merchant has 20 records of 1,296 random values and trains a linear model of 12,970 parameters, as a head on
+cached features does. So what counts is what a merchant costs whatever it holds: noise, kahe with the default
+committee, signatures, ledger, messages. CPU is that of all processes together, from the end of one round to
+the end of the next, at the median; memory is the proportional set size of all processes, measured about once
+a second, at its peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,9 @@ from measure import Options, finish
 from torch import Tensor, nn
 
 import fedrec
+from fedrec._internal.number_format import nice_ticks
 from fedrec.api.results import Progress
+from fedrec.report.charts import Chart, Line, Tick, draw
 
 SIDE = 36
 CLASSES = 10
@@ -32,6 +37,10 @@ SIZES = (10, 30, 100, 300, 1000)
 QUICK = (10, 30)
 _MB = 2**20
 _CPU = "cpu_ms_a_merchant_and_round"
+PICTURES = (
+    ("growth-cpu.svg", _CPU, "CPU ms a merchant and round"),
+    ("growth-memory.svg", "peak_mb", "peak memory of all processes, MB"),
+)
 
 
 class Head(nn.Module):
@@ -104,18 +113,49 @@ def measure(merchants: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def picture(rows: Sequence[dict[str, Any]], key: str, *, unit: str) -> str:
+    """Draw a figure against the number of merchants, on a logarithmic axis, as SVG.
+
+    Args:
+        rows: the figures of every size.
+        key: name of the figure.
+        unit: what the figure is, in words.
+
+    Returns:
+        The SVG file.
+
+    """
+    sizes = [row["merchants"] for row in rows]
+    ticks = nice_ticks(max(row[key] for row in rows))
+    return draw(
+        Chart(
+            describes=f"{unit}, by the number of merchants",
+            x_range=(math.log10(sizes[0]), math.log10(sizes[-1])),
+            x_ticks=tuple(Tick(math.log10(size), f"{size:,}") for size in sizes),
+            y_ticks=tuple(Tick(value, f"{value:,g}") for value in ticks),
+            lines=(Line(tuple((math.log10(row["merchants"]), row[key]) for row in rows)),),
+            x_title=f"merchants ({unit})",
+        ),
+        font="Helvetica, Arial, sans-serif",
+    )
+
+
 def main() -> None:
     """Measure every size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 and 30 merchants")
     parser.add_argument("--merchants", type=int, nargs="*", help="other sizes")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
+    parser.add_argument("--pictures", type=Path, help="draw CPU time and memory into this folder")
     given = parser.parse_args()
     sizes = given.merchants or (QUICK if given.quick else SIZES)
     rows = []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="fedrec-benchmark-") as folder:
             rows.append(measure(size, Path(folder)))
+    if given.pictures:
+        for name, key, unit in PICTURES:
+            (given.pictures / name).write_text(picture(rows, key, unit=unit) + "\n")
     finish(
         "growth",
         Options(quick=given.quick, json=given.json),

@@ -10,7 +10,7 @@ from typing import Self
 import psutil
 
 _SHORTEST_PAUSE = 1.0
-_MOST_OF_THE_TIME = 0.02
+_MOST_OF_THE_TIME = 0.01
 """Part of a processor that measuring may take: the kernel goes through all pages of all processes."""
 
 
