@@ -23,7 +23,7 @@ from fedrec.vision.imageset import ImageSet
 from fedrec.vision.metrics import Metrics, evaluate
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
-from fedrec.vision.stored_parameters import load_parameters
+from fedrec.vision.stored_parameters import load_network
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,6 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
         raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
     code = plan.model_code
     spec = model_registry.get_exact(plan.model, code) if model is None else user_model_spec(model)
-    network = spec.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
-    load_parameters(network, folder)
-    return as_trained_model(network.eval(), plan, spec)
+    shape = InputShape(plan.channels, plan.image_size)
+    network = load_network(spec, folder, classes=len(plan.classes), shape=shape)
+    return as_trained_model(network, plan, spec)

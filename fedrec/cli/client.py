@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
 from fedrec.cli.party_commands import Json, forget_trainings
-from fedrec.cli.running_options import Fingerprint, NewServer
+from fedrec.cli.running_options import Fingerprint, NewServer, keep_flower_files
 from fedrec.cli.status_lines import budget_lines, status_lines
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
@@ -196,7 +195,7 @@ def check(
 ) -> None:
     """Check everything that could fail, before anything is sent. Start the server first."""
     opened = MerchantHome.open(home)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    keep_flower_files(opened.folder)
     # Flower reads its environment at import.
     from fedrec.clients.preflight_checks import run_checks
 

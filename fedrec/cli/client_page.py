@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from fedrec.cli.running_options import keep_flower_files
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.running import TOKEN_FILE, serve_page
 
@@ -30,7 +30,7 @@ def page(
     opened = MerchantHome.open(home)
     # That a request was cut off when the page ended is no news.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    keep_flower_files(opened.folder)
     announce = functools.partial(print_address, token_file=opened.folder / TOKEN_FILE)
     serve_page(opened, port=port, announce=announce, until=sys.stdin.buffer if until_input_ends else None)
 

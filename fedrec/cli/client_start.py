@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,14 @@ import typer
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.logs import LogFormat, start_logging
 from fedrec.cli.option_values import check_format
-from fedrec.cli.running_options import LogStyle, Observe, ObserveToken, StepSeconds, run_until_stopped
+from fedrec.cli.running_options import (
+    LogStyle,
+    Observe,
+    ObserveToken,
+    StepSeconds,
+    keep_flower_files,
+    run_until_stopped,
+)
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.process import page_beside
@@ -55,7 +61,7 @@ class StartOptions:
 def start(given: StartOptions) -> None:
     """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
     opened, style = MerchantHome.open(given.home), check_format(given.log_format)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.ledger)
     _check_photos_there(opened)

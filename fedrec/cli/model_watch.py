@@ -16,7 +16,6 @@ from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage
-from fedrec.recognition.bundle.places import bundle_folder
 from fedrec.recognition.drift.look import Look, look_of
 from fedrec.recognition.drift.reference import REFERENCE, make_reference, read_reference, write_reference
 from fedrec.recognition.drift.thresholds import Photos
@@ -75,7 +74,7 @@ def reference(given: ReferenceOptions) -> None:
         embedding_id=model.embedding_id,
         classes=model.classes,
     )
-    path = given.out or bundle_folder(given.model) / REFERENCE
+    path = given.out or model.folder / REFERENCE
     write_reference(path, made)
     typer.echo(f"{path}: what {counted(len(seen), 'photo')} look like, and how far windows of them differ")
 
@@ -84,7 +83,7 @@ def reference(given: ReferenceOptions) -> None:
 def watch(given: WatchOptions) -> None:
     """Raise an alarm when photos are blurred, dark, of one class or foreign."""
     model = open_model(given.model)
-    usual = read_reference(given.reference or bundle_folder(given.model) / REFERENCE)
+    usual = read_reference(given.reference or model.folder / REFERENCE)
     usual.check_model(model.embedding_id, model.classes)
     watched, count, alarms = Watch(usual), 0, 0
     for path, recognition, look in _seen(model, photo_files(given.photos)):

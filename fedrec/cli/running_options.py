@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,11 @@ ObserveToken = Annotated[
     typer.Option(help="File with the token that requests must carry; readable by this user alone."),
 ]
 LogStyle = Annotated[str, typer.Option(help="text or json.")]
+
+
+def keep_flower_files(folder: Path) -> None:
+    """Have Flower keep its files in a party's folder; it reads its environment when it is imported."""
+    os.environ["FLWR_HOME"] = str((folder / "flower").resolve())
 
 
 class Runnable(Protocol):

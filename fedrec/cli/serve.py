@@ -12,7 +12,6 @@ from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
 from fedrec.observability.endpoint import is_loopback, parse_listen, read_token
-from fedrec.recognition.bundle.places import bundle_folder
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.drift.reference import REFERENCE, read_reference
@@ -58,8 +57,7 @@ def serve(
         raise ConfigError(f"--listen on {host} needs --token-file: others can reach it")
     with ExitStack() as opened:
         stored = None if catalogue is None else opened.enter_context(Catalogue(catalogue))
-        bundle = bundle_folder(_bundle(model, stored))
-        loaded = open_model(bundle)
+        loaded = open_model(_bundle(model, stored))
         if stored is not None:
             stored.check_model(
                 photo_model_of(loaded, path=None if model is None else str(model)).used, labels=False
@@ -69,7 +67,7 @@ def serve(
             with progress_bar(quiet=False) as tell:
                 shelf = Shelf(stored, open_searcher(stored, tell=tell), loaded)
         metrics = Metrics(loaded.classes)
-        observer = Observer(metrics, _watch(loaded, reference, bundle))
+        observer = Observer(metrics, _watch(loaded, reference))
         desk = Desk(loaded, shelf, seen=observer)
         bound = opened.enter_context(listening(host, port))
         shown = f"[{host}]" if ":" in host else host
@@ -87,9 +85,9 @@ def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
     return backbone_bundle()
 
 
-def _watch(model: RecognitionModel, given: Path | None, bundle: Path) -> Watch | None:
+def _watch(model: RecognitionModel, given: Path | None) -> Watch | None:
     """Return the watch over the photos; None where there is no reference."""
-    path = given or bundle / REFERENCE
+    path = given or model.folder / REFERENCE
     if given is None and not path.exists():
         return None
     usual = read_reference(path)

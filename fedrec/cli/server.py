@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from fedrec._internal.text import counted, listed
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
-from fedrec.cli.running_options import LogStyle, ObserveToken, run_until_stopped
+from fedrec.cli.running_options import LogStyle, ObserveToken, keep_flower_files, run_until_stopped
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
@@ -230,7 +229,7 @@ class StartOptions:
 def start(given: StartOptions) -> None:
     """Run the server and its filed trainings, one after another."""
     opened = ServerHome.open(given.home)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    keep_flower_files(opened.folder)
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.server.service import Service

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from fedrec.cli.running_options import (
     Observe,
     ObserveToken,
     StepSeconds,
+    keep_flower_files,
     run_until_stopped,
 )
 from fedrec.cli.status_lines import witness_status_lines
@@ -142,7 +142,7 @@ class StartOptions:
 def start(given: StartOptions) -> None:
     """Help to open sums as the policy allows, until stopped (SIGTERM)."""
     opened, style = WitnessHome.open(given.home), check_format(given.log_format)
-    os.environ["FLWR_HOME"] = str((opened.folder / "flower").resolve())
+    keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.openings)
     activity = ActivityLog(opened.folder)

@@ -48,11 +48,13 @@ class RecognitionModel:
     """A bundle that is loaded; it fulfils :class:`fedrec.recognition.embedding.Embedder`.
 
     Args:
+        folder: the bundle's folder.
         manifest: the bundle's manifest.
         session: its graph.
     """
 
-    def __init__(self, manifest: Manifest, session: Session) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, session: Session) -> None:
+        self.folder = folder
         self.manifest = manifest
         self._session = session
 
@@ -134,4 +136,4 @@ def open_model(place: Path) -> RecognitionModel:
         graph = path.read_bytes()
     except OSError as error:
         raise DataError(f"{folder} is no model bundle ({error.strerror}): {error.filename}") from None
-    return RecognitionModel(manifest, session_of(manifest, graph, where=str(folder)))
+    return RecognitionModel(folder, manifest, session_of(manifest, graph, where=str(folder)))

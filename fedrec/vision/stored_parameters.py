@@ -13,9 +13,31 @@ from torch import nn
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
+from fedrec.vision.model_inputs import InputShape
+from fedrec.vision.model_registry import ModelSpec
 
 PARAMETERS: Final = "model.safetensors"
 """The file's name in a run's folder, and in a training's on the server."""
+
+
+def load_network(spec: ModelSpec, folder: Path, *, classes: int, shape: InputShape) -> nn.Module:
+    """Rebuild a trained network.
+
+    Args:
+        spec: its model.
+        folder: of the run or training.
+        classes: number of classes.
+        shape: of its pictures.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or is of another network.
+    """
+    network = spec.build(classes=classes, channels=shape.channels, size=shape.size, seed=0)
+    load_parameters(network, folder)
+    return network.eval()
 
 
 def load_parameters(network: nn.Module, folder: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.browser import BROWSER
 from tests.support.layout import DOCS
-from tests.support.screenshots import BROWSER, is_blank, likeness
+from tests.support.screenshots import is_blank, likeness
 from tests.support.shown_commands import shown_commands, shown_files
 from tests.support.tutorial import PAGES, Reader
 

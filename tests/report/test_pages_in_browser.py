@@ -17,7 +17,7 @@ from fedrec.server.report.report_page import render
 from fedrec.server.status_document import server_status
 from fedrec.server.status_page import status_blocks
 from tests.server.test_report_page import fake_report
-from tests.support.screenshots import BROWSER
+from tests.support.browser import BROWSER
 from tests.support.server_homes import enrolled_home, filed, round_line, write_rounds
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

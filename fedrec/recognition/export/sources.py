@@ -20,7 +20,7 @@ from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.splits import EVALUATION_SPLIT, VALIDATION_SPLIT
-from fedrec.vision.stored_parameters import load_parameters
+from fedrec.vision.stored_parameters import load_network
 
 REPORT = "report.json"
 _LONGEST_WARNING = 1000
@@ -78,13 +78,13 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
     except ValueError as error:
         raise ConfigError(f"{folder}/{REPORT} is damaged: {one_line(error)}") from None
     made = spec or model_registry.get_exact(plan.model, plan.model_code)
-    network = made.build(classes=len(plan.classes), channels=plan.channels, size=plan.image_size, seed=0)
-    load_parameters(network, folder)
+    shape = InputShape(plan.channels, plan.image_size)
+    network = load_network(made, folder, classes=len(plan.classes), shape=shape)
     try:
         return Source(
             spec=made,
-            shape=InputShape(plan.channels, plan.image_size),
-            network=network.eval(),
+            shape=shape,
+            network=network,
             code=plan.model_code,
             classes=plan.classes,
             training=_training(plan, report),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,13 +21,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 from fedrec.clients.page.process import page_beside
 from fedrec.clients.page.running import TOKEN_FILE
 from fedrec.clients.store_view import read_tags
+from tests.support.browser import BROWSER, IN_BROWSER
 from tests.support.shop_home import ShopHome
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = IN_BROWSER
 EVERY = [(width, scheme) for width in (1280, 768, 390) for scheme in ("light", "dark")]
 ENDS = [(1280, "dark"), (390, "light")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +16,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.model import open_model
 from tests.recognition.catalogue.shop import import_shop, write_shop
+from tests.support.browser import BROWSER, IN_BROWSER
 from tests.support.bundles import write_tiny_bundle
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = IN_BROWSER
 
 
 @contextmanager
