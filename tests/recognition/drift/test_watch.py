@@ -212,6 +212,9 @@ class Colours:
     classes = ("bright", "dark")
     embedding_id = "colours"
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
     def recognise(self, photos: Sequence[Image.Image]) -> list[Recognition]:
         found = []
         for photo in photos:
@@ -224,7 +227,7 @@ class Colours:
 def test_the_commands_make_a_reference_and_name_blur_and_darkness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_watch, "open_model", lambda folder: Colours())
+    monkeypatch.setattr(model_watch, "open_model", Colours)
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
         "usual": lambda photo: photo,
         "soft": lambda photo: photo.filter(ImageFilter.GaussianBlur(2)),
