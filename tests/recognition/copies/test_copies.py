@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fedrec.cli import copies_places
 from fedrec.cli.app import app
 from fedrec.errors import ConfigError, DataError
+from fedrec.recognition import zero_training
 from fedrec.recognition.catalogue import models
 from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
 from fedrec.recognition.catalogue.importing import import_file
@@ -228,6 +229,7 @@ def test_a_catalogue_is_compared_by_its_own_vectors(tmp_path: Path, monkeypatch:
     Catalogue.create(tmp_path / "shop", model.used)
     with Catalogue(tmp_path / "shop", write=True) as catalogue:
         import_file(catalogue, model, tmp_path / "shop.csv", tell=lambda stage: None)
+    monkeypatch.setattr(zero_training, "backbone_bundle", lambda: tmp_path / "bundle")
     monkeypatch.setattr(copies_places, "open_model", lambda folder: Bundle())
     monkeypatch.setattr(models, "photo_model_of", lambda bundle, path: thumbnail_model())
     ImageOps.mirror(photos[2]).save(tmp_path / "theirs.png")
