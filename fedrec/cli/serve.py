@@ -56,6 +56,8 @@ def serve(
     if token is None and not is_loopback(host):
         raise ConfigError(f"--listen on {host} needs --token-file: others can reach it")
     with ExitStack() as opened:
+        # Before anything that takes long.
+        bound = opened.enter_context(listening(host, port))
         stored = None if catalogue is None else opened.enter_context(Catalogue(catalogue))
         loaded = open_model(_bundle(model, stored))
         if stored is not None:
@@ -69,7 +71,6 @@ def serve(
         metrics = Metrics(loaded.classes)
         observer = Observer(metrics, _watch(loaded, reference))
         desk = Desk(loaded, shelf, seen=observer)
-        bound = opened.enter_context(listening(host, port))
         shown = f"[{host}]" if ":" in host else host
         products = "" if shelf is None else f", {counted(shelf.products(), 'product')}"
         typer.echo(f"http://{shown}:{bound.getsockname()[1]}/ ({loaded.title}{products})")
@@ -82,6 +83,12 @@ def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
         return model
     if catalogue is not None and catalogue.model.path is not None:
         return Path(catalogue.model.path)
+    if catalogue is None:
+        typer.echo(
+            "neither a model nor a catalogue was named: the packaged network alone is served, which knows no "
+            "classes; the first time it is prepared, which takes a minute",
+            err=True,
+        )
     return backbone_bundle()
 
 

@@ -7,9 +7,11 @@ owner can read. It is plain HTTP: to send a token over a network, the operator p
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -177,7 +179,10 @@ def bind(host: str, port: int, *, what: str, backlog: int | None = None) -> sock
     try:
         return socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as error:
-        raise ServiceError(f"{what} can't listen on {host}:{port}: {error.strerror}") from None
+        # Python's own text names the address a second time.
+        reason = os.strerror(error.errno) if error.errno is not None else str(error)
+        advice = ": stop what uses it, or choose another port" if error.errno == errno.EADDRINUSE else ""
+        raise ServiceError(f"{what} can't listen on {host}:{port} ({reason}){advice}") from None
 
 
 def plain_server(application: ASGIApp, *, most_connections: int, stop_seconds: int) -> uvicorn.Server:

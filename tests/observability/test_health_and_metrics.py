@@ -159,8 +159,10 @@ def test_loopback_of_ipv6_is_served_too() -> None:
 def test_a_taken_port_is_one_line() -> None:
     endpoint = Endpoint(host="127.0.0.1", port=0, token=None, routes=SAID)
     try:
-        with pytest.raises(ServiceError, match="can't listen"):
+        with pytest.raises(ServiceError, match="can't listen") as raised:
             Endpoint(host="127.0.0.1", port=endpoint.port, token=None, routes=SAID)
+        told = str(raised.value)
+        assert told.count(str(endpoint.port)) == 1 and "choose another port" in told
     finally:
         endpoint.start()
         endpoint.stop()

@@ -106,6 +106,7 @@ def traced(
 
     Raises:
         ConfigError: torch can't export it.
+        KeyboardInterrupt: a person or SIGTERM stopped it.
     """
     graph.eval().requires_grad_(False)
     pictures = all(example.dtype == torch.uint8 for example in examples)
@@ -125,10 +126,21 @@ def traced(
             )
         # A user's own network can fail in any way while it is traced.
         except Exception as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from None
             raise ConfigError(f"torch can't export the network: {one_line(error)}") from None
     if program is None:
         raise ConfigError("torch can't export the network")
     return program.model_proto
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a person or SIGTERM stopped what failed: torch raises an error of its own then."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from fedrec.recognition.export.bundles import Bundle, exported, make_bundle, wri
 from fedrec.recognition.export.comparison import _as_trained, check_temperature, compared, public_photos
 from fedrec.recognition.export.pixel_graph import PixelGraph, opened_last_layer
 from fedrec.recognition.export.sources import Source, backbone_source
-from fedrec.recognition.export.traced import CLASS_PART
+from fedrec.recognition.export.traced import CLASS_PART, BundleGraph, traced
 from fedrec.recognition.model import open_model
 from fedrec.vision import model_registry
 from fedrec.vision.backbones.adding import add_backbone
@@ -212,3 +212,17 @@ def test_a_network_fine_tuned_from_tokens_is_exported_from_pictures(tmp_path: Pa
     assert found.vectors.shape == (3, vision_transformers.WIDTH)
     # The comparison before a bundle is written computes tokens by the extractor of the training.
     np.testing.assert_allclose(torch.softmax(found.scores, dim=1), _as_trained(source, photos), atol=1e-5)
+
+
+def test_a_stop_while_torch_exports_is_no_failure_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            # As torch does with whatever ends its work.
+            raise RuntimeError("Failed to export the model") from error
+
+    monkeypatch.setattr(torch.onnx, "export", stopped)
+    graph = BundleGraph(nn.Identity(), temperature=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        traced(graph, [torch.zeros(1, 3)], names=["x"], outputs=["y"], opset=18)
