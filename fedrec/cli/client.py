@@ -93,6 +93,7 @@ def init(
     chosen = check_layout(layout)
     protected = check_unit(unit, layout=chosen)
     encoding = None if names_encoding is None else checked_encoding(names_encoding)
+    MerchantHome.check_new(home, name)
     # Found once, and kept: a training reads names and folders by the settings alone.
     place = with_found_folders(with_found_encoding(PhotoPlace(data, encoding)), layout=chosen)
     units = _counted(place, layout=chosen, unit=protected)
@@ -181,6 +182,7 @@ def join(
     opened = MerchantHome.open(home)
     found = read_file(file, JoinFile)
     show_join_file(found)
+    opened.check_listed(found)
     if confirm is None and not by_hand and accepted_by_statements(opened, found):
         return
     confirm_join_file(opened, found, given=confirm, new_server=new_server)

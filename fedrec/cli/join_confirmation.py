@@ -23,10 +23,11 @@ def show_join_file(found: JoinFile) -> None:
     if found.witnesses:
         names = ", ".join(peer.name for peer in found.witnesses)
         typer.echo(f"witnesses   {names} (no photos; they help to open sums)")
+    # The one that a person compares stands last, next to the question.
     typer.echo(
-        f"fingerprint {grouped(found.fingerprint)}\n"
         "roster_fingerprint for policy.toml, of the roster alone: "
-        f"{roster_fingerprint(found.roster, found.witnesses)}"
+        f"{roster_fingerprint(found.roster, found.witnesses)}\n"
+        f"fingerprint {grouped(found.fingerprint)}"
     )
 
 

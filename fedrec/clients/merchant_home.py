@@ -119,9 +119,7 @@ class MerchantHome(PartyHome):
             ConfigError: the name is not valid, or the folder is not empty.
 
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
-        name = checked_name(name)
+        name = cls.check_new(folder, name)
         # Encoded before anything is made: the photos' path may hold bytes that are no text.
         settings = settings_toml(name, data if isinstance(data, PhotoPlace) else PhotoPlace(data), layout)
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,10 +138,39 @@ class MerchantHome(PartyHome):
         write_atomically(folder / "client.toml", settings)
         return home
 
+    @staticmethod
+    def check_new(folder: Path, name: str) -> str:
+        """Check that a merchant can be made, before its photos are read.
+
+        Args:
+            folder: the merchant's folder, still to make.
+            name: the merchant's name.
+
+        Returns:
+            The name as it is kept.
+
+        Raises:
+            ConfigError: the name is not valid, or the folder is not empty.
+
+        """
+        if (folder / "client.toml").is_file():
+            raise ConfigError(
+                f"--home {folder} holds a merchant already, whose keys and ledger stay: choose a new folder "
+                "for another one"
+            )
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
+        return checked_name(name)
+
     @classmethod
     def open(cls, folder: Path) -> MerchantHome:
         """Open a folder that :meth:`create` made; raise ``ConfigError`` for any other folder."""
         if not (folder / "client.toml").is_file():
+            if (folder / "ledger.sqlite").exists() or (folder / "identity.key").exists():
+                raise ConfigError(
+                    f"{folder / 'client.toml'} is missing: put it back from a backup, with the folder's "
+                    "other files as they are"
+                )
             raise ConfigError(f"--home {folder} holds no merchant: create one with 'fedrec client init'")
         return cls(folder)
 
@@ -265,12 +292,19 @@ class MerchantHome(PartyHome):
             ConfigError: the roster doesn't have this merchant's key under its name.
 
         """
+        self.check_listed(join)
+        approve_by_hand(self.folder, join, before=self.joined() if self.has_joined else None)
+        self.keep_join_file(join)
+
+    def check_listed(self, join: JoinFile) -> None:
+        """Raise ``ConfigError`` unless a join file's roster has this merchant with its key."""
         name = self.settings().name
         mine = [peer for peer in join.roster if peer.name == name]
         if not mine or mine[0].signing_key != self.identity().public.hex():
-            raise ConfigError(f"the join file's roster doesn't list this merchant, '{name}', with its key")
-        approve_by_hand(self.folder, join, before=self.joined() if self.has_joined else None)
-        self.keep_join_file(join)
+            raise ConfigError(
+                f"the join file's roster doesn't list this merchant, '{name}', with its key: give "
+                f"{self.folder / ENROLMENT_FILE} to the operator, and ask for the join file that is made then"
+            )
 
     def policy(self) -> MerchantPolicy:
         """Read the merchant's rules, with the roster and the server of the confirmed join file.

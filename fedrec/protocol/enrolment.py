@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
@@ -144,8 +146,35 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
         with path.open("rb") as file:
             raw = file.read(shape_of(kind).bytes + 1)
         return read_json(raw, kind)
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: name the file in it, {_FILES[kind]}") from None
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except ProtocolError as error:
-        what = {Enrolment: "enrolment file", JoinFile: "join file", SignedVouch: "vouch file"}[kind]
-        raise ConfigError(f"{path} is not a valid {what} of this version: {error}") from None
+        what, other = _NAMES[kind], _other_kind(path, kind)
+        if other is not None:
+            raise ConfigError(f"{path} is {other}; this wants {what}, {_FILES[kind]}") from None
+        raise ConfigError(f"{path} is not {what} of this version: {error}") from None
+
+
+def _other_kind(path: Path, kind: type[Strict]) -> str | None:
+    """Return what a file is that was taken for one of ``kind``; None if it is none of the others."""
+    for other in _NAMES:
+        if other is not kind:
+            with suppress(ConfigError, OSError, ProtocolError), path.open("rb") as file:
+                read_json(file.read(shape_of(other).bytes + 1), other)
+                return _NAMES[other]
+    return None
+
+
+_NAMES: Final[Mapping[type[Strict], str]] = {
+    Enrolment: "an enrolment file",
+    JoinFile: "a join file",
+    SignedVouch: "a vouch file",
+}
+_FILES: Final[Mapping[type[Strict], str]] = {
+    Enrolment: "enrolment.json, which 'fedrec client init' makes for the operator",
+    JoinFile: "join.json, which the operator sends once a merchant is enrolled",
+    SignedVouch: "such as vouch-1234.json, which 'fedrec client vouch' makes",
+}
+"""Where each comes from."""

@@ -78,6 +78,8 @@ def test_both_fingerprints_are_shown_and_told_apart(home: MerchantHome, file: Jo
     assert shown.exit_code != 0 and not (home.folder / "join.json").exists()
     assert f"fingerprint {grouped(file.fingerprint)}" in shown.output
     assert f"of the roster alone: {roster_fingerprint(file.roster)}" in shown.output
+    # The one to compare stands next to the question.
+    assert shown.output.index("of the roster alone") < shown.output.index("\nfingerprint ")
     # The one for policy.toml is the roster's.
     assert join(home, file, answers="y\n").exit_code == 0
     rules = (home.folder / "policy.toml").read_text("utf-8")
