@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.protocol import modes
@@ -383,10 +384,8 @@ def _tables(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[st
             f"the configuration file {path} {what}: all options stand below the line [{_ASKED}]"
         )
     if not isinstance(derived, dict) or not set(derived) <= set(_FOLLOWS):
-        raise ConfigError(
-            f"the configuration file {path} has a table [{_DERIVED}] that no run wrote: "
-            f"options stand below the line [{_ASKED}]"
-        )
+        told = f"has a table [{_DERIVED}] that no run wrote: options stand below the line [{_ASKED}]"
+        raise ConfigError(f"the configuration file {path} {told}")
     return dict(asked), dict(derived)
 
 
@@ -396,5 +395,6 @@ def _first_line(error: ValidationError) -> str:
         return problem.text
     name = problem.where[0]
     if problem.kind == "extra_forbidden":
-        return f"the configuration file sets '{name}', which is not an option of fedrec simulate"
+        hint = did_you_mean(name, SimulationConfig.model_fields)
+        return f"the configuration file sets '{name}', which is not an option of fedrec simulate{hint}"
     return f"--{name.replace('_', '-')} {problem.value!r} {problem.text}"

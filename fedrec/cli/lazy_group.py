@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar, Final
 
@@ -12,6 +11,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from fedrec._internal.suggestions import did_you_mean
 from fedrec.cli.grouped_help import GroupedCommand
 
 PLAIN: Mapping[str, Any] = {
@@ -94,8 +94,7 @@ class LazyGroup(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            alike = " or ".join(map(repr, get_close_matches(args[0], self.list_commands(ctx))))
-            hint = f": did you mean {alike}?" if alike else ""
+            hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(f"there is no command '{args[0]}'{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,7 @@ from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import all_trainings, find_training
+from fedrec.server.trainings import Training, all_trainings, find_training
 from fedrec.server.window.campaign_files import delete_cancelled
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def plan(
 ) -> None:
     """Plan a training for the enrolled merchants and file it to be run."""
     from fedrec.cli.plan_summary import plan_lines
+    from fedrec.server.class_check import class_warnings
     from fedrec.server.training_file import add_training, read_training_file
 
     if as_json and not explain:
@@ -174,12 +176,31 @@ def plan(
         witnesses=opened.witnesses(),
     )
     typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
+    for line in class_warnings(options.classes, options.eval_data):
+        typer.echo(f"warning     {line}")
+    for line in _queue(training, opened):
+        typer.echo(f"note        {line}")
+
+
+def _queue(training: Training, opened: ServerHome) -> Iterator[str]:
+    """Say which other trainings are filed or run: each of them charges the merchants."""
+    waiting = [
+        other.number
+        for other in all_trainings(opened.trainings)
+        if other.number != training.number and other.status()[0] in ("filed", "running")
+    ]
+    if waiting:
+        yield (
+            f"training {listed(waiting)} isn't over either, and each one is charged to the merchants; to "
+            f"take this one back: fedrec server cancel {training.number} --home {opened.folder}"
+        )
 
 
 def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> None:
     """Print what a plan would cost and what could stop it; nothing is filed."""
     from fedrec.cli.plan_explanation import explain, explanation_lines
     from fedrec.cli.plan_summary import describe_plan
+    from fedrec.server.class_check import class_warnings
     from fedrec.server.planning import Enrolled
     from fedrec.server.training_file import make_plan
 
@@ -192,6 +213,7 @@ def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> Non
         typer.echo(json.dumps(told, indent=2, allow_nan=False))
         return
     lines = [*describe_plan(made, start_from=options.start_from), *explanation_lines(told)]
+    lines += [f"warning     {line}" for line in class_warnings(options.classes, options.eval_data)]
     typer.echo("\n".join(lines))
 
 

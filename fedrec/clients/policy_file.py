@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
 
 from fedrec._internal.durations import duration_text
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.plan import TrainingPlan
@@ -55,7 +57,7 @@ class PolicyFile(Strict):
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"this is not TOML: {error}.") from error
         except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(_first_problem(error)) from error
+            raise ConfigError(_first_problem(error, cls.model_fields)) from error
 
     @property
     def rules(self) -> str:
@@ -161,11 +163,12 @@ def check_keeps_key(plan: TrainingPlan, *, days: int) -> None:
         )
 
 
-def _first_problem(error: Exception) -> str:
+def _first_problem(error: Exception, rules: Iterable[str]) -> str:
     if not isinstance(error, ValidationError):
         return "a value has a type that no rule accepts; use strings, numbers and arrays of strings."
     problem = first_problem(error)
     where = ".".join(problem.where)
     if problem.kind == "extra_forbidden":
-        return f"there is no rule '{where}'."
+        hint = did_you_mean(where, rules)
+        return f"there is no rule '{where}'{hint or '.'}"
     return f"'{where}' {problem.text}." if where else f"{problem.text}."

@@ -12,6 +12,7 @@ import torch
 
 from fedrec._internal import number_format
 from fedrec._internal.look_alikes import shown, skeleton
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.text import counted
 from fedrec._internal.text import listed as shorten
 from fedrec.clients.approvals_file import read_approvals
@@ -353,4 +354,6 @@ class _Checks:
 def _meant(name: str, classes: Sequence[str]) -> str:
     """Return a hint at the training's class that a folder's name looks like; empty if there is none."""
     alike = next((own for own in classes if skeleton(own) == skeleton(name)), None)
-    return "" if alike is None else f" (looks like the training's class {shown(alike)}: rename the folder)"
+    if alike is not None:
+        return f" (looks like the training's class {shown(alike)}: rename the folder)"
+    return did_you_mean(name, classes).replace(": did", " (did", 1).replace("?", "?)")

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from fedrec._internal.durations import duration_text, parse_duration
 from fedrec._internal.files import write_atomically
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
@@ -79,13 +80,17 @@ def read_training_file(path: Path) -> TrainingFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     if set(tables) != {"training"} or not isinstance(tables["training"], dict):
-        raise ConfigError(f"{path}: all options stand below the line [training], and nothing else does")
+        first = next((repr(name) for name in tables if name != "training"), "nothing")
+        raise ConfigError(
+            f"{path} holds {first}: all options stand below the line [training], and nothing else does"
+        )
     try:
         return TrainingFile.model_validate(tables["training"])
     except ValidationError as error:
         problem = first_problem(error)
         if problem.kind == "extra_forbidden":
-            raise ConfigError(f"{path}: there is no option '{'.'.join(problem.where)}'") from None
+            hint = did_you_mean(str(problem.where[-1]), TrainingFile.model_fields)
+            raise ConfigError(f"{path}: there is no option '{'.'.join(problem.where)}'{hint}") from None
         where = f"{'.'.join(problem.where)} " if problem.where else ""
         raise ConfigError(f"{path}: {where}{problem.text}") from None
 

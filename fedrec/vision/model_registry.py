@@ -10,6 +10,7 @@ from torch import nn
 
 from fedrec._internal.package_hash import package_hash
 from fedrec._internal.registry import Registry
+from fedrec._internal.suggestions import did_you_mean
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones import backbone_files, packaged_sets
 from fedrec.vision.backbones.backbone_files import Preparation
@@ -299,9 +300,10 @@ def get(name: str) -> ModelSpec:
     if added is not None:
         return _head(name, feature_set(added)) if name == added.model else _fine_tuned(name, added)
     if name not in names():
+        there = ("best", *names())
         raise ConfigError(
-            f"there is no model {name!r}; choose one of {', '.join(names())}, or add a network from a file "
-            "with 'fedrec backbone add'"
+            f"there is no model {name!r}{did_you_mean(name, there) or ';'} choose one of {', '.join(there)}, "
+            "or add a network from a file with 'fedrec backbone add'"
         )
     return REGISTRY.get(name)
 

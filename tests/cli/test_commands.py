@@ -23,11 +23,15 @@ from fedrec import __version__
 from fedrec.cli.app import app, main
 from fedrec.cli.console import run_reporting_errors
 from fedrec.cli.heartbeat import Heartbeat
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
+from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
 from fedrec.protocol.plan import Peer
-from fedrec.server.training_file import TrainingFile, add_training
+from fedrec.protocol.roster_statements import SignedVouch
+from fedrec.server.training_file import TrainingFile, add_training, read_training_file
 from fedrec.simulations import local_grid, run_setup
+from tests.support.cohort import Cohort
 
 CONFIG, DATA, UNREACHABLE, SYSTEM, BROKEN_PIPE = 2, 3, 5, 16, 141
 
@@ -507,3 +511,50 @@ def test_the_package_itself_can_be_run(capsys: pytest.CaptureFixture[str]) -> No
         runpy.run_module("fedrec", run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"fedrec {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        (
+            "training.toml",
+            "[training]\nepsilom = 4\nclasses = ['a', 'b']",
+            "'epsilom': did you mean 'epsilon'?",
+        ),
+        ("training.toml", "[trainings]\nepsilon = 4", "holds 'trainings': all options stand below"),
+        ("training.toml", "epsilon = 4", "holds 'epsilon': all options stand below"),
+        ("training.toml", "", "holds nothing: all options stand below"),
+        ("simulate.toml", "[simulate]\nepsilonn = 4", "did you mean 'epsilon'?"),
+        ("simulate.toml", "[simulate]\nmodel = 'bst'", "did you mean 'best'?"),
+        ("policy.toml", "lifetime_epsilom = 4", "'lifetime_epsilom': did you mean 'lifetime_epsilon'"),
+    ],
+)
+def test_a_misspelt_key_or_name_suggests_the_right_one(
+    cli: Cli, tmp_path: Path, file: str, text: str, says: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    if file == "simulate.toml":
+        assert says in cli("simulate", "--config", str(tmp_path / file)).one_line()
+        return
+    read = read_training_file if file == "training.toml" else MerchantPolicy.load
+    with pytest.raises(ConfigError, match=re.escape(says)) as raised:
+        read(tmp_path / file)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_was_taken_for_another_is_named(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=3)
+    join = JoinFile(
+        address="127.0.0.1:1",
+        authority="-----BEGIN X-----\n",
+        server_key="ab" * 32,
+        roster=cohort.plan().roster,
+    )
+    (tmp_path / "join.json").write_bytes(join.canonical_bytes())
+    with pytest.raises(ConfigError, match="is a join file; this wants an enrolment file, enrolment"):
+        read_file(tmp_path / "join.json", Enrolment)
+    with pytest.raises(ConfigError, match="is a folder: name the file in it, join"):
+        read_file(tmp_path, JoinFile)
+    (tmp_path / "products.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="is not a vouch file of this version"):
+        read_file(tmp_path / "products.csv", SignedVouch)
