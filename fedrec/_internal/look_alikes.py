@@ -33,8 +33,8 @@ def skeleton(name: str) -> str:
     return _kept_skeleton(name) if len(name) <= _SHORT else _skeleton(name)
 
 
-# A plan of 1,000 merchants is checked by each of them, and where one process hosts them all this would take
-# minutes. What is kept is bounded, since the texts are short.
+# A plan of 1,000 merchants is checked by each of them, several times, and one process may host them all. What
+# is kept is bounded, since the texts are short.
 @lru_cache(maxsize=4096)
 def _kept_skeleton(name: str) -> str:
     return _skeleton(name)

@@ -39,8 +39,8 @@ def name_problem(name: str) -> str | None:
     return _problem_of_short(name)
 
 
-# The same names come in every message of a training, whose rounds would otherwise spend a tenth of
-# their time here. What is kept is bounded, since the names are short.
+# The same names come in every message of a training, and a process may host a thousand merchants, each of
+# which checks a plan of a thousand names. What is kept is bounded, since the names are short.
 @lru_cache(maxsize=4096)
 def _problem_of_short(name: str) -> str | None:
     """Say why a text of an allowed length can't be a party's name; None for a name."""
