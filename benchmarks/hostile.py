@@ -54,7 +54,7 @@ BARE = 2**19
 """What a schema reads by itself, for comparison: it takes hundreds of times as much."""
 HASH = "ab" * 32
 ROUND = b'{"training_id":"' + HASH.encode() + b'","round_number":1,"survivors":['
-UPLOAD = b'{"merchant":"m0","signed":{"commitment":{"parcel_hashes":['
+UPLOAD = b'{"merchant":"m0","signed":{"commitment":{"key_commitments":['
 PLANNED = b'{"plan":{"classes":['
 PATTERNS: dict[str, Callable[[bytes, int], bytes]] = {
     "empty arrays": lambda start, size: start + b"[]," * (size // 3),

@@ -2,8 +2,9 @@
 
 The first kind runs in this process, with real keys, ciphertexts and ledgers: ten merchants with a dealer of
 a wrong key (always, or but for each fifth round) or a lying member of the committee, and three of whom nobody
-can be spared. The second runs a deployment over TLS on loopback, four daemons, of which one turns silent: it
-stays connected and answers nothing. Its slowest round is held against the median of the rounds before.
+can be spared, so that the training stops. The second runs a deployment over TLS on loopback, four daemons, of
+which one turns silent: it stays connected and answers nothing. Its slowest round is held against the median
+of the rounds before.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SABOTEURS = (
     ("wrong key, honest each fifth round", 10, Saboteur(merchant=3, lie="key", honest_each=5)),
     ("wrong answer as a member", 10, Saboteur(merchant=2, lie="share")),
     ("wrong key", 3, Saboteur(merchant=1, lie="key")),
+    ("wrong answer as a member", 3, Saboteur(merchant=1, lie="share")),
 )
 
 

@@ -29,13 +29,12 @@ from seat_costs import seat_rows
 from fedrec.clients.uploading import RoundSecrets, deal_to_committee
 from fedrec.privacy.aggregation import ckks_parameters, ring, scheme_registry
 from fedrec.privacy.aggregation.ckks_parameters import CkksParameters
-from fedrec.privacy.aggregation.dealing import Dealing, Published
+from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.parameters import FAILURE_BITS, ROUNDS, SchemeParameters
 from fedrec.privacy.aggregation.scheme import (
     CommitteeScheme,
     Encrypted,
     HolderScheme,
-    Opened,
     Scheme,
 )
 from fedrec.privacy.aggregation.seats import default_threshold, seat_order
@@ -171,8 +170,7 @@ def body_bytes(ciphertext: bytes, boxes: list[bytes], published: Published) -> i
         model_hash="0" * 64,
         ciphertext_hash=sha256_hex(ciphertext),
         boxes_hash=boxes_hash(boxes),
-        parcel_hashes=published.commitments,
-        degree_proof=published.proof,
+        key_commitments=published.commitments,
     )
     signature = identity.sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
     head = LedgerHead(
@@ -229,30 +227,21 @@ def measure_kahe(values: Int64Array, *, clients: int, max_abs_sum: int) -> tuple
         )
         return encrypted.ciphertext, boxes, published
 
-    def accept(dealing: Dealing, x: int) -> bytes:
-        return scheme.accept(
-            dealing.parcels[x - 1],
-            dealing.published,
-            member=x,
-            threshold=plan.threshold,
-            statement=b"benchmark",
-        )
-
     ciphertext, boxes, published = upload()
     total = scheme.new_sum()
     encrypts, added, dealings = [], 0.0, []
     for vector in vectors(values, clients):
         encrypted, seconds = timed(lambda: encrypt(vector))  # noqa: B023
         encrypts.append(seconds)
-        dealings.append(
-            scheme.deal(
-                encrypted.key, members=members, threshold=plan.threshold, statement=b"benchmark", rng=rng
-            )
-        )
+        dealings.append(scheme.deal(encrypted.key, members=members, threshold=plan.threshold, rng=rng))
         added += timed(lambda: total.add(encrypted.ciphertext))[1]  # noqa: B023
 
     def answer(x: int) -> bytes:
-        return scheme.combine_shares([accept(dealing, x) for dealing in dealings])
+        parcels = [dealing.parcels[x - 1] for dealing in dealings]
+        shown = [dealing.published for dealing in dealings]
+        if scheme.wrong_parcels(parcels, shown, member=x, threshold=plan.threshold):
+            raise RuntimeError("a parcel doesn't verify")
+        return scheme.combine_shares(parcels, member=x)
 
     answers = {x: answer(x) for x in range(1, plan.threshold + 1)}
     opened, open_seconds = timed(
@@ -271,7 +260,7 @@ def measure_kahe(values: Int64Array, *, clients: int, max_abs_sum: int) -> tuple
         open=open_seconds,
         upload=len(ciphertext) + sum(map(len, boxes)) + body_bytes(ciphertext, boxes, published),
         error_log2=kahe_error_log2(parameters),
-        error=must_be_exact(opened.values, exact_sum(values, distinct=clients, clients=clients)),
+        error=must_be_exact(opened, exact_sum(values, distinct=clients, clients=clients)),
         peak=peak_memory_bytes(upload, warm=True),
         member_seconds=cpu_seconds(lambda: answer(1), repeats=3),
         member_bytes=len(answers[1]),
@@ -311,7 +300,7 @@ def measure_ckks(values: Int64Array, *, clients: int, max_abs_sum: int) -> Figur
         for _ in range(client, clients, distinct):
             added += timed(lambda: total.add(ciphertext))[1]  # noqa: B023
 
-    def open_sum() -> Opened:
+    def open_sum() -> Int64Array:
         answer = scheme.answer(total, private_key=keys.private, contributors=clients)
         return scheme.open(
             total,
@@ -327,9 +316,9 @@ def measure_ckks(values: Int64Array, *, clients: int, max_abs_sum: int) -> Figur
         encrypt=statistics.median(encrypts),
         add=added,
         open=open_seconds,
-        upload=len(ciphertext) + body_bytes(ciphertext, [], Published(commitments=(), proof="")),
+        upload=len(ciphertext) + body_bytes(ciphertext, [], Published(commitments=())),
         error_log2=ckks_error_log2(parameters),
-        error=must_be_exact(opened.values, exact_sum(values, distinct=distinct, clients=clients)),
+        error=must_be_exact(opened, exact_sum(values, distinct=distinct, clients=clients)),
         peak=peak_memory_bytes(lambda: encrypt(values), warm=True),
     )
 

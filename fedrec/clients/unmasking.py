@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from fedrec.clients.store import MerchantStore
@@ -213,38 +214,34 @@ def answer_as_member(
         dealers and there is no blob.
 
     """
-    shares: list[bytes] = []
-    layers: list[bytes] = []
-    complaints: list[str] = []
     number = plan.committee.index(member) + 1
+    opened: dict[str, tuple[bytes, Published]] = {}
+    layers: list[bytes] = []
     for commitment, box in zip(survivors, boxes, strict=True):
         dealer, round_number = commitment.merchant, commitment.round_number
         statement = dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer)
-        try:
-            content = sealing_key.open(
-                box,
-                binding=box_binding(
-                    training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
-                ),
-            )
+        binding = box_binding(
+            training_id=plan.training_id, round_number=round_number, dealer=dealer, member=member
+        )
+        with suppress(AggregationError):
+            content = sealing_key.open(box, binding=binding)
             parcel, part = content[: scheme.parcel_bytes], content[scheme.parcel_bytes :]
-            published = SeedCommitments(commitment.layer_seed_hashes, commitment.layer_part_hashes)
-            accept_part(part, published, member=number, statement=statement)
-            share = scheme.accept(
-                parcel,
-                Published(commitments=commitment.parcel_hashes, proof=commitment.degree_proof),
-                member=number,
-                threshold=plan.threshold,
-                statement=statement,
-            )
-        except AggregationError:
-            complaints.append(dealer)
-        else:
-            shares.append(share)
+            hashes = SeedCommitments(commitment.layer_seed_hashes, commitment.layer_part_hashes)
+            accept_part(part, hashes, member=number, statement=statement)
+            opened[dealer] = (parcel, Published(commitments=commitment.key_commitments))
             layers.append(open_part(part, kept=kept, member=number, statement=statement))
+    dealers, parcels = list(opened), [parcel for parcel, _ in opened.values()]
+    wrong = scheme.wrong_parcels(
+        parcels,
+        [published for _, published in opened.values()],
+        member=number,
+        threshold=plan.threshold,
+    )
+    valid = set(dealers) - {dealers[position] for position in wrong}
+    complaints = [survivor.merchant for survivor in survivors if survivor.merchant not in valid]
     if complaints:
         return UnmaskReply(merchant=member, complaints=tuple(complaints)), {}
-    blobs = {"answer": scheme.combine_shares(shares)}
+    blobs = {"answer": scheme.combine_shares(parcels, member=number)}
     if any(layers):
         blobs["layers"] = b"".join(layers)
     return UnmaskReply(merchant=member), blobs

@@ -113,7 +113,7 @@ def make_upload(
         public_key=keys.encryption,
     )
     boxes: list[bytes] = []
-    published, layers = Published(commitments=(), proof=""), SeedCommitments()
+    published, layers = Published(commitments=()), SeedCommitments()
     if isinstance(scheme, CommitteeScheme):
         boxes, published, layers = deal_to_committee(
             scheme,
@@ -131,8 +131,7 @@ def make_upload(
         model_hash=request.model_hash,
         ciphertext_hash=sha256_hex(encrypted.ciphertext),
         boxes_hash=boxes_hash(boxes),
-        parcel_hashes=published.commitments,
-        degree_proof=published.proof,
+        key_commitments=published.commitments,
         layer_seed_hashes=layers.seeds,
         layer_part_hashes=layers.parts,
     )
@@ -169,10 +168,10 @@ def deal_to_committee(
 
     """
     members, threshold = len(plan.committee), plan.threshold
-    statement = dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer)
-    dealing = scheme.deal(secrets.key, members=members, threshold=threshold, statement=statement, rng=rng)
+    dealing = scheme.deal(secrets.key, members=members, threshold=threshold, rng=rng)
     layers = SeedDealing(parts=(b"",) * members, published=SeedCommitments())
     if secrets.seeds:
+        statement = dealing_statement(training_id=plan.training_id, round_number=round_number, dealer=dealer)
         layers = deal_seeds(
             secrets.seeds, members=members, threshold=threshold, statement=statement, rng=rng.child("layers")
         )

@@ -17,7 +17,7 @@ from fedrec._internal.text import one_line
 MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
-"""Bounds the largest body: the commitments of 1000 survivors to so many members take 21 MB."""
+"""Bounds the largest body: the commitments of 1000 survivors to so many members take 17 MB."""
 MAX_LAYERS = 32
 """The most layers of a merchant's noise that can be removed from a sum."""
 

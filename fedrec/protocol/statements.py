@@ -22,12 +22,13 @@ from fedrec.protocol.schema import (
 
 SEALING_KEY_DIGITS = 2 * (32 + 1184)
 """Hexadecimal digits of an X25519 and an ML-KEM-768 public key, joined."""
-MAX_PROOF_DIGITS = 8 * 5 * MAX_COMMITTEE
+POINT_DIGITS = 2 * 33
+"""Hexadecimal digits of a point of secp256k1 in compressed form."""
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 JOINED_CONTEXT = b"fedrec/joined/1"
-COMMITMENT_CONTEXT = b"fedrec/commitment/1"
+COMMITMENT_CONTEXT = b"fedrec/commitment/2"
 SEALING_KEY_CONTEXT = b"fedrec/sealing-key/1"
 ENCRYPTION_KEY_CONTEXT = b"fedrec/encryption-key/1"
 LEDGER_HEAD_CONTEXT = b"fedrec/ledger-head/1"
@@ -137,14 +138,20 @@ class SignedRequest(Strict):
     signature: Signature
 
 
+CurvePoint = Annotated[
+    str, StringConstraints(pattern=rf"^0[23][0-9a-f]{{{POINT_DIGITS - 2}}}$", max_length=POINT_DIGITS)
+]
+"""The form of a compressed point; whether it is on the curve is checked where it is used."""
+
+
 class Commitment(Strict):
     """What a merchant signs about its upload.
 
-    ``boxes_hash`` is the result of :func:`boxes_hash`. ``parcel_hashes`` (one per committee member) and
-    ``degree_proof`` are the content of :class:`fedrec.privacy.aggregation.dealing.Published` for the dealt
-    key; both are empty if no key is dealt. ``layer_seed_hashes`` (one per layer) and ``layer_part_hashes``
-    (one per committee member) are those of
-    :class:`fedrec.privacy.aggregation.layer_seeds.SeedCommitments`; both are empty if all noise stays in.
+    ``boxes_hash`` is the result of :func:`boxes_hash`. ``key_commitments``, as many as the plan's threshold,
+    are the content of :class:`fedrec.privacy.aggregation.dealing.Published` for the dealt key; there are none
+    if no key is dealt. ``layer_seed_hashes`` (one per layer) and ``layer_part_hashes`` (one per committee
+    member) are those of :class:`fedrec.privacy.aggregation.layer_seeds.SeedCommitments`; both are empty if
+    all noise stays in.
     """
 
     training_id: Hash
@@ -153,8 +160,7 @@ class Commitment(Strict):
     model_hash: Hash
     ciphertext_hash: Hash
     boxes_hash: Hash
-    parcel_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
-    degree_proof: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=MAX_PROOF_DIGITS)]
+    key_commitments: Annotated[tuple[CurvePoint, ...], FailFast(), Field(max_length=MAX_COMMITTEE)]
     layer_seed_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_LAYERS)] = ()
     layer_part_hashes: Annotated[tuple[Hash, ...], FailFast(), Field(max_length=MAX_COMMITTEE)] = ()
 

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 
 from fedrec._internal.text import counted, listed
 from fedrec.errors import TrainingError
-from fedrec.privacy.aggregation.scheme import Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import CohortIncompleteError
+from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.round_records import RoundRecord, read_record
@@ -262,11 +263,11 @@ class Coordinator(TrainingRunner):
             self._note(
                 round_number, dealer, f"dealt shares that don't verify, according to {', '.join(sorted(by))}"
             )
+        for member, reason in {**opening.wrong_layers, **opening.wrong}.items():
+            conduct.answered_wrongly.add(member)
+            self._note(round_number, member, reason)
         conduct.complaints.add(opening.complaints)
         if opening.opened is not None:
-            for x, reason in opening.opened.wrong.items():
-                conduct.contradicted.add(self.plan.committee[x - 1])
-                self._note(round_number, self.plan.committee[x - 1], reason)
             for dealer, reason in opening.removal.faulty.items():
                 conduct.noisy.add(dealer)
                 self._note(round_number, dealer, f"its noise layers can't be removed: {reason}")
@@ -284,10 +285,13 @@ class Coordinator(TrainingRunner):
                 f"{opening.answered} committee members answered, "
                 f"fewer than the threshold of {self.plan.threshold}"
             )
+            if opening.wrong:
+                reason += f"; wrong answers came from {listed(sorted(opening.wrong))}"
             if opening.complaints:
                 conduct.lost_over_complaints(connected=self._connected)
             else:
                 conduct.lost_for_answers()
+            stop = conduct.stopped_by(opening.wrong)
         without = conduct.left_out(self._connected, round_number=round_number + 1).suspected
         raise _LostRoundError(
             reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),

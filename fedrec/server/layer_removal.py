@@ -29,6 +29,14 @@ from fedrec.protocol.transport import take_blob
 _Shares = Mapping[str, Sequence[int]]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An opened sum, int64 (d,), and the deviation of the noise that stays in it, both in grid units."""
+
+    values: NDArray[np.int64]
+    noise_std: float
+
+
 @dataclass
 class LayerRemoval:
     """The layers that one survivor set's sum doesn't need, and what members opened of them.

@@ -1,8 +1,8 @@
 """Record what rounds have shown of each merchant, and decide whom the next round leaves out.
 
 Five things are recorded: complaints about dealt shares (:mod:`fedrec.server.complaints`), sums that didn't
-open where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), answers that
-contradicted the other members', noise layers that were dealt so that they can't be removed, and late replies
+open where no single merchant is known to be the cause (:mod:`fedrec.server.rotation`), wrong answers of
+committee members, noise layers that were dealt so that they can't be removed, and late replies
 (:mod:`fedrec.server.stragglers`). None of them changes a
 round that is under way: its survivor set is what came in time, and that set's sum is opened or the round is
 lost.
@@ -69,7 +69,7 @@ class Conduct:
         self.lateness = Lateness.from_state(found.get("lateness"))
         self.losses = Losses(**found.get("losses", {}))
         self._uninformative = Losses(**found.get("untold", {}))
-        self.contradicted: set[str] = set(found.get("contradicted", ()))
+        self.answered_wrongly: set[str] = set(found.get("answered_wrongly", ()))
         self.noisy: set[str] = set(found.get("noisy", ()))
 
     def state(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Conduct:
             "lateness": self.lateness.state(),
             "losses": vars(self.losses),
             "untold": vars(self._uninformative),
-            "contradicted": sorted(self.contradicted),
+            "answered_wrongly": sorted(self.answered_wrongly),
             "noisy": sorted(self.noisy),
         }
 
@@ -111,7 +111,7 @@ class Conduct:
 
     def distrusted(self, left_out: LeftOut) -> frozenset[str]:
         """Return the members whose answers an opening leaves out while enough others answer."""
-        return left_out.all | self.contradicted | self.complaints.disbelieved
+        return left_out.all | self.answered_wrongly | self.complaints.disbelieved
 
     def opened(self, contributors: Collection[str]) -> None:
         """Record a round that was opened, with these contributors."""
@@ -167,9 +167,27 @@ class Conduct:
         self.losses.lost()
 
     def lost_for_answers(self) -> None:
-        """Record a round that was lost because too few committee members answered."""
+        """Record a round that was lost because too few committee members answered, or answered rightly."""
         self.rotation.lost_otherwise()
         self.losses.lost()
+
+    def stopped_by(self, wrong: Collection[str]) -> str | None:
+        """Tell whether sums can still open after a round that was lost.
+
+        Args:
+            wrong: names of the members whose answers were wrong in that round.
+
+        Returns:
+            Why the training must stop, or None if it can go on.
+
+        """
+        seats, threshold = len(self._plan.committee), self._plan.threshold
+        if not wrong or seats - len(wrong) >= threshold:
+            return None
+        return (
+            f"no sum opens: wrong answers came from {listed(sorted(wrong))}, and of "
+            f"{seats} seats {threshold} must answer; plan again without them, or with more seats"
+        )
 
     def notes(self, *, round_number: int) -> dict[str, str]:
         """Return notes for the operator on merchants that are late or left out, by name."""
@@ -188,9 +206,9 @@ class Conduct:
             found.setdefault(name, []).append(
                 "left out while others suffice: it dealt noise layers that can't be removed"
             )
-        for name in self.contradicted.copy():
+        for name in self.answered_wrongly.copy():
             found.setdefault(name, []).append(
-                "not asked to open sums while enough others answer: it contradicted them"
+                "not asked to open sums while enough others answer: its answer was wrong"
             )
         return {name: "; ".join(texts) for name, texts in sorted(found.items())}
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import combinations, islice
+from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError, FedrecError, ProtocolError
-from fedrec.privacy.aggregation.scheme import Opened, Scheme, SumOfCiphertexts
-from fedrec.privacy.aggregation.shamir import ContradictionError
+from fedrec.privacy.aggregation.dealing import DealtSum, Published
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, Scheme, SumOfCiphertexts
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.messages import UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
 from fedrec.protocol.transport import pack, take_blob
-from fedrec.server.layer_removal import LayerRemoval
+from fedrec.server.layer_removal import LayerRemoval, Opened
 from fedrec.server.message_exchange import Answer, Answers, ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard
@@ -26,17 +27,17 @@ from fedrec.server.request_signing import RequestSigner
 from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.uploads import Upload
 
-_MOST_WAYS = 500
-"""In how many ways answers are left out of an opening at most, to find wrong ones."""
+Int64Array = NDArray[np.int64]
 
 
 @dataclass
 class Opening:
     """One sum, and the answers to the one request about it.
 
-    The sum is opened as soon as enough members have answered. If that fails, more answers to the same request
-    are waited for; another set of uploads is never asked about. The same goes for the noise layers that the
-    sum doesn't need; if they can't be removed in the end, the sum is used with them.
+    Each answer is checked as it comes, against the commitments of all dealers in the sum. The sum is opened
+    as soon as enough right ones are there, which determine its key: a failure is final, and a dealer's fault.
+    Another set of uploads is never asked about. More answers are waited for only to remove the noise layers
+    that the sum doesn't need; if they can't be removed in the end, the sum is used with them.
 
     Args:
         grid: the Flower Grid.
@@ -54,11 +55,12 @@ class Opening:
         board: shows whose answers are waited for.
 
     Attributes:
-        opened: the sum without the layers that it doesn't need, and the members that answered wrongly; None
-            while it isn't opened.
+        opened: the sum without the layers that it doesn't need; None while it isn't opened.
         removal: the layers, and whose couldn't be removed.
-        failure: why it couldn't be opened although enough members answered.
+        failure: why it couldn't be opened although enough right answers came.
         refused: why members gave no valid answer, by name.
+        wrong: what is wrong with answers that don't verify, by the name of the member at fault.
+        wrong_layers: the same of what members with right answers opened of noise layers.
         complaints: names of the members that were dealt shares that don't verify, by dealer.
 
     """
@@ -79,17 +81,20 @@ class Opening:
     opened: Opened | None = None
     failure: AggregationError | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+    wrong_layers: dict[str, str] = field(default_factory=dict)
     complaints: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _answers: dict[int, bytes] = field(default_factory=dict)
-    _wrong: dict[int, str] = field(default_factory=dict)
     _signed: list[Receipt] = field(default_factory=list)
-    _tried: int = -1
-    _sum: Opened | None = None
+    _dealt: DealtSum | None = field(init=False, default=None)
+    _sum: Int64Array | None = None
 
     def __post_init__(self) -> None:
-        self.removal = LayerRemoval(
-            self.plan, self.derived.noise, tuple(upload.signed.commitment for upload in self.uploads)
-        )
+        commitments = tuple(upload.signed.commitment for upload in self.uploads)
+        self.removal = LayerRemoval(self.plan, self.derived.noise, commitments)
+        if isinstance(self.scheme, CommitteeScheme):
+            dealings = [Published(commitments=commitment.key_commitments) for commitment in commitments]
+            self._dealt = self.scheme.dealt_sum(dealings, threshold=self.plan.threshold)
 
     @property
     def scheme(self) -> Scheme:
@@ -98,13 +103,13 @@ class Opening:
 
     @property
     def answered(self) -> int:
-        """How many members have answered."""
+        """How many members have answered, and not wrongly."""
         return len(self._answers)
 
     @property
-    def opens(self) -> bool:
-        """Whether the sum opens, if with more noise than it needs so far."""
-        return self._sum is not None
+    def is_over(self) -> bool:
+        """Whether the sum is opened, or has turned out not to open."""
+        return self.opened is not None or self.failure is not None
 
     def run(self, count: Callable[[Answers[UnmaskReply]], None]) -> None:
         """Ask the members, and open the sum if possible; ``count`` gets the result of every exchange."""
@@ -116,7 +121,7 @@ class Opening:
         if len(first) < self.plan.threshold:
             first = joined
         for members in (first, [member for member in joined if member not in first]):
-            if members and self.opened is None:
+            if members and not self.is_over:
                 count(self._ask({self.nodes[member]: self.request(member) for member in members}))
         self.accept_noise()
         self.receipts.keep(self._signed)
@@ -153,16 +158,11 @@ class Opening:
     def suspects(self) -> frozenset[str]:
         """Return merchants of whom at least one is at fault, where enough answered and the sum didn't open.
 
-        Dealers prove that their shares are consistent, so shares that contradict each other are the members'
-        fault. Consistent shares are right if they include those of as many honest members as the threshold;
-        then some upload is encrypted under another key than the one that was dealt.
+        Answers of committee members were held against the dealers' commitments. So the key is the sum of the
+        dealt ones, and one of the dealers encrypted under another. A key holder's answer isn't checked.
         """
-        members = {self.plan.committee[x - 1] for x in self._answers} | set(self.refused)
-        if isinstance(self.failure, ContradictionError):
-            return frozenset(members)
-        dealers = {upload.merchant for upload in self.uploads}
-        sure = self.answered - self.plan.threshold >= max(1, self.plan.corrupt_members)
-        return frozenset(dealers if sure else dealers | members)
+        dealers = frozenset(upload.merchant for upload in self.uploads)
+        return dealers if self._dealt is not None else dealers | set(self.members)
 
     def _ask(self, requests: Mapping[int, RecordDict]) -> Answers[UnmaskReply]:
         names = {self.nodes[name]: name for name in self.plan.committee if name in self.nodes}
@@ -174,9 +174,9 @@ class Opening:
         with waiting(self.grace, asked=len(requests), needed=self.plan.threshold) as ends:
 
             def end(seconds: float) -> float | None:
-                if self.grace is not None and self._tried < 0 and self.answered >= self.plan.threshold:
+                if self.grace is not None:
                     self.try_to_open()
-                return seconds if self.opened else ends(self.answered, seconds)
+                return seconds if self.is_over else ends(self.answered, seconds)
 
             answers = ask(
                 self.grid,
@@ -185,12 +185,11 @@ class Opening:
                 take=take,
                 end=end,
             )
-        if self.opened is None and self.answered >= self.plan.threshold:
-            self.try_to_open()
+        self.try_to_open()
         return answers
 
     def take(self, member: str, reply: UnmaskReply, blobs: Mapping[str, bytes]) -> list[Receipt] | None:
-        """Check a member's reply, and count its answer.
+        """Check a member's reply, and count its answer if it is right.
 
         Args:
             member: the member that the reply came from.
@@ -212,17 +211,27 @@ class Opening:
             return None
         self.refused.pop(member, None)
         if not reply.complaints:
-            number = self.plan.committee.index(member) + 1
-            try:
-                self._answers[number] = take_blob(blobs, "answer")
-            except FedrecError as error:
-                self.refused[member] = str(error)
-                return receipts
-            try:
-                self.removal.take(number, blobs)
-            except FedrecError as error:
-                self._wrong[number] = str(error)
+            self._take_answer(member, blobs)
         return receipts
+
+    def _take_answer(self, member: str, blobs: Mapping[str, bytes]) -> None:
+        number = self.plan.committee.index(member) + 1
+        try:
+            answer = take_blob(blobs, "answer")
+        except FedrecError as error:
+            self.refused[member] = str(error)
+            return
+        try:
+            if self._dealt is not None:
+                self._dealt.check(answer, member=number)
+        except AggregationError as error:
+            self.wrong[member] = str(error)
+            return
+        self._answers[number] = answer
+        try:
+            self.removal.take(number, blobs)
+        except FedrecError as error:
+            self.wrong_layers[member] = str(error)
 
     def _receipts(self, member: str, reply: UnmaskReply) -> list[Receipt]:
         """Sign the receipt for a merchant's reply: every answer is in its ledger, complaints too."""
@@ -240,17 +249,20 @@ class Opening:
         return [receipt]
 
     def try_to_open(self) -> None:
-        """Open the sum from the answers so far, unless just these were tried before.
+        """Open the sum if enough members have answered rightly; once, since other answers tell the same.
 
         It is used only once all layers that it doesn't need can be removed, or by :meth:`accept_noise`.
         """
-        if self._sum is None and self._tried != self.answered:
-            self._tried = self.answered
+        if self._sum is None and not self.is_over and self.answered >= self.plan.threshold:
             try:
-                self._sum = self._open(self._answers)
-            except ContradictionError as error:
-                self.failure = error
-                self._leave_some_out()
+                self._sum = self.scheme.open(
+                    self.total,
+                    answers=self._answers,
+                    threshold=self.plan.threshold,
+                    contributors=len(self.uploads),
+                    training_id=self.plan.training_id,
+                    round_number=self.round_number,
+                )
             except AggregationError as error:
                 self.failure = error
         if self.removal.possible:
@@ -258,53 +270,8 @@ class Opening:
 
     def accept_noise(self) -> None:
         """Remove the layers that can be removed from the sum, if it opens, and use it as it then is."""
-        if self._sum is None or self.opened is not None:
-            return
-        self.opened = replace(
-            self._sum,
-            wrong={**self._wrong, **self._sum.wrong},
-            noise_std=self.removal.remove(self._sum.values),
-        )
-
-    def _leave_some_out(self) -> None:
-        """Open the sum although more answers are wrong than Reed-Solomon decoding can locate.
-
-        One, then two and so on are left out in every way, as many as the threshold leaves. The key's size and
-        the noise of the opened values show when the key is right; a wrong one is found out by its size,
-        before the sum is touched. Members are named only if there is one way of leaving out so few: several
-        that lie together can make others look like them.
-        """
-        spare = self.answered - self.plan.threshold
-        tries = _MOST_WAYS
-        for count in range(1, spare + 1):
-            found: list[tuple[tuple[int, ...], Opened]] = []
-            for left in islice(combinations(sorted(self._answers), count), tries):
-                tries -= 1
-                try:
-                    found.append((left, self._open(self._without(left))))
-                except AggregationError:
-                    continue
-                if len(found) > 1:
-                    break
-            if found:
-                left, opened = found[0]
-                named = left if len(found) == 1 else ()
-                wrong = dict.fromkeys(named, "its key share contradicts the other members'")
-                self._sum = replace(opened, wrong={**opened.wrong, **wrong})
-                return
-
-    def _without(self, left: Collection[int]) -> dict[int, bytes]:
-        return {x: answer for x, answer in self._answers.items() if x not in left}
-
-    def _open(self, answers: Mapping[int, bytes]) -> Opened:
-        return self.scheme.open(
-            self.total,
-            answers=answers,
-            threshold=self.plan.threshold,
-            contributors=len(self.uploads),
-            training_id=self.plan.training_id,
-            round_number=self.round_number,
-        )
+        if self._sum is not None and self.opened is None:
+            self.opened = Opened(values=self._sum, noise_std=self.removal.remove(self._sum))
 
 
 def unmask_request(

@@ -11,7 +11,6 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedrec.privacy.accounting.discrete_noise_lemma import needed_variance
-from fedrec.privacy.aggregation.scheme import Opened
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest
 from fedrec.protocol.plan import TrainingPlan
@@ -19,6 +18,7 @@ from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.layer_removal import Opened
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard

@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 
 from fedrec.errors import FedrecError, ProtocolError
 from fedrec.privacy.aggregation.committee import check_commitment
+from fedrec.privacy.aggregation.dealing import Published, read_commitments
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.plan import TrainingPlan
@@ -123,6 +124,7 @@ class UploadCollector:
         self._total, self._plan, self._round, self._model_hash = total, plan, round_number, model_hash
         self._names = {node: name for name, node in nodes.items()}
         self._book, self._note = receipts, note
+        self._boxes = len(plan.committee) if plan.trust.opened_by == "committee" else 0
         self._uploads: dict[str, Upload] = {}
         self._receipts: dict[str, Receipt] = {}
         self.refused = False
@@ -190,10 +192,14 @@ class UploadCollector:
         commitment = check_commitment(reply.signed, plan=self._plan, round_number=self._round)
         if commitment.merchant != merchant or commitment.model_hash != self._model_hash:
             raise ProtocolError("the commitment is of another merchant or model")
+        # Found out later, a point off the curve would make every member complain, and cost the round.
+        read_commitments(
+            Published(commitments=commitment.key_commitments), threshold=len(commitment.key_commitments)
+        )
         ciphertext = take_blob(blobs, "ciphertext")
         if sha256_hex(ciphertext) != commitment.ciphertext_hash:
             raise ProtocolError("the ciphertext is not the one committed to")
-        boxes = tuple(take_blob(blobs, f"box-{x}") for x in range(1, len(commitment.parcel_hashes) + 1))
+        boxes = tuple(take_blob(blobs, f"box-{x}") for x in range(1, self._boxes + 1))
         if boxes_hash(boxes) != commitment.boxes_hash:
             raise ProtocolError("the sealed shares are not the ones committed to")
         return Upload(merchant=merchant, signed=reply.signed, ciphertext=ciphertext, boxes=boxes)

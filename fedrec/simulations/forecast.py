@@ -209,7 +209,6 @@ def measured_step(
                 encrypted.key,
                 members=len(plan.committee),
                 threshold=plan.threshold,
-                statement=b"forecast",
                 rng=rng.child("shares"),
             )
         gradients = max(0.0, (taken - begun) - (noised - taken))

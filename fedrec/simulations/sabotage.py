@@ -7,6 +7,7 @@ import numpy as np
 from fedrec.clients.context import MerchantContext
 from fedrec.clients.merchant import Blobs
 from fedrec.errors import ProtocolError
+from fedrec.privacy.aggregation.scalar_sharing import SCALAR_BYTES
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
@@ -46,7 +47,7 @@ def under_another_key(
 
 
 def wrong_share(blobs: Blobs) -> dict[str, bytes]:
-    """Change the last coefficient of a member's answer; the answer stays well formed."""
+    """Change the last share of a key in a member's answer, before the random one; it stays well formed."""
     answer = bytearray(blobs["answer"])
-    answer[-4] ^= 1
+    answer[-SCALAR_BYTES - 4] ^= 1
     return {**blobs, "answer": bytes(answer)}

@@ -12,12 +12,12 @@ import pytest
 from flwr.app import Message
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation import degree, shamir
+from fedrec.privacy.aggregation.dealing import encode_share
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SealingKey, seal
 from fedrec.protocol.messages import JoinRequest, UnmaskRequest
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.statements import SignedCommitment, box_binding
+from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment, box_binding
 from fedrec.protocol.transport import unpack
 from tests.support.cheating_parties import deal_badly, expected_without, keep, lying, unmask_requests
 from tests.support.cohort import Cohort, InProcessGrid
@@ -31,7 +31,7 @@ def test_a_member_that_lies_is_named_and_changes_nothing(tmp_path: Path) -> None
     coordinator.run()
     assert records[0].opened
     assert list(coordinator.refusals) == ["round 1, m1"]
-    assert "contradicts" in coordinator.refusals["round 1, m1"]
+    assert "not the sum of the key shares" in coordinator.refusals["round 1, m1"]
     expected = expected_without(tmp_path / "b", 6, set())
     np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
@@ -149,7 +149,7 @@ def test_later_theft_of_every_long_lived_key_opens_nothing(tmp_path: Path) -> No
 
 
 def test_a_box_that_the_server_made_itself_is_not_added(tmp_path: Path) -> None:
-    """Anybody can seal to a member; what counts is the hash that the dealer signed."""
+    """Anybody can seal to a member; what counts are the commitments that the dealer signed."""
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=1)
     requests, blobs = unmask_requests(cohort, plan)
@@ -157,9 +157,9 @@ def test_a_box_that_the_server_made_itself_is_not_added(tmp_path: Path) -> None:
     assert private is not None
     public = SealingKey.from_private_bytes(private).public
     binding = box_binding(training_id=plan.training_id, round_number=1, dealer="m1", member="m0")
-    count = cohort.merchants["m0"].derived_of_open_training().scheme.parameters.ring_degree
-    nothing = np.zeros(count + degree.REPETITIONS, dtype=np.uint64)
-    zero = bytes(32) + shamir.encode_share(1, nothing)
+    scheme = cohort.merchants["m0"].derived_of_open_training().scheme
+    zero = encode_share(1, [0] * (scheme.answer_bytes // 32))
+    assert len(zero) == scheme.answer_bytes
     swapped = blobs[0] | {"box-2": seal(public, zero, binding=binding)}
     reply, sent = cohort.merchants["m0"].unmask(requests[0], swapped)
     assert (reply.complaints, sent) == (("m1",), {})
@@ -175,7 +175,7 @@ def test_two_merchants_given_two_plans_models_or_minimums_never_share_a_sum(tmp_
         cohort.merchants["m3"].unmask(requests[3], blobs[3])
     # Another model: the signatures of the others don't cover it.
     commitment = requests[0].survivors[1].commitment.model_copy(update={"model_hash": "0" * 64})
-    signature = cohort.identities["m1"].sign(commitment.canonical_bytes(), context=b"fedrec/commitment/1")
+    signature = cohort.identities["m1"].sign(commitment.canonical_bytes(), context=COMMITMENT_CONTEXT)
     mixed = requests[0].model_copy(
         update={
             "survivors": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import sqlite3
 from collections.abc import Mapping
@@ -18,12 +17,13 @@ from fedrec.clients.unmasking import answer_as_member
 from fedrec.clients.witness.openings import Openings
 from fedrec.clients.witness.witness import Witness
 from fedrec.errors import AggregationError, LedgerError, ProtocolError, RefusedError
-from fedrec.privacy.aggregation import dealing, degree, shamir
 from fedrec.privacy.aggregation.committee import check_survivors
+from fedrec.privacy.aggregation.dealing import decode_share, encode_share
+from fedrec.privacy.aggregation.parameters import SchemeParameters
+from fedrec.privacy.aggregation.scalar_sharing import ORDER, interpolate
 from fedrec.privacy.aggregation.scheme import CommitteeScheme
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SealingKey
-from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import CloseRequest, JoinRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
@@ -32,8 +32,8 @@ from fedrec.server.complaints import Complaints
 from tests.support.cheating_parties import keep, lying, unmask_requests
 from tests.support.cohort import Cohort
 
-PRIME = 2**31 - 1
-RING = 2048
+SCALARS = 74
+"""Of a packed key, for four merchants and the model of these tests."""
 Caught = dict[str, tuple[UnmaskRequest, dict[str, bytes]]]
 
 
@@ -238,7 +238,7 @@ def test_a_witness_opens_for_whom_and_as_often_as_its_policy_says(tmp_path: Path
 
 @pytest.mark.parametrize("liars", [{"w2"}, {"w1", "w3"}, {"m1", "w4"}])
 def test_members_that_lie_are_named_and_change_nothing(tmp_path: Path, liars: set[str]) -> None:
-    """As many as answers may be missing: two of 9, with t = 7. Decoding alone would locate one."""
+    """As many as answers may be missing: two of 9, with t = 7."""
     cohort, honest = Cohort(tmp_path / "a", witnesses=5), Cohort(tmp_path / "b", witnesses=5)
     plan = cohort.plan(rounds=2)
     tamper = lying({cohort.parties.index(name) for name in liars})
@@ -246,17 +246,18 @@ def test_members_that_lie_are_named_and_change_nothing(tmp_path: Path, liars: se
     coordinator.run()
     assert [record.opened for record in records] == [True] * 2
     for name in liars:
-        assert "contradicts" in coordinator.refusals[f"round 1, {name}"]
+        assert "not the sum of the key shares" in coordinator.refusals[f"round 1, {name}"]
         assert "not asked to open sums" in coordinator.notes()[name]
-    assert {name for name in coordinator.notes() if "contradicted" in coordinator.notes()[name]} == liars
+    assert {name for name in coordinator.notes() if "answer was wrong" in coordinator.notes()[name]} == liars
     expected, _ = honest.train(honest.plan(rounds=2))
     np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
 
-def test_liars_that_agree_on_a_lie_frame_nobody(tmp_path: Path) -> None:
-    """Two add to one number what a polynomial adds that is zero at 0 and at five honest members' points.
+def test_liars_that_agree_on_a_lie_are_named(tmp_path: Path) -> None:
+    """Two add to one share what a polynomial adds that is zero at 0 and at five honest members' points.
 
-    Without the other two honest members the sum opens too, under the right key: nobody is named then.
+    Without the other two honest members the answers lie on polynomials of the right degree, and would open
+    the right key: only the commitments show who lies.
     """
     cohort, honest = Cohort(tmp_path / "a", witnesses=5), Cohort(tmp_path / "b", witnesses=5)
     plan = cohort.plan(rounds=1)
@@ -268,16 +269,17 @@ def test_liars_that_agree_on_a_lie_frame_nobody(tmp_path: Path) -> None:
         x = seats[cohort.parties[index]]
         if x in liars and reply.metadata.message_type == "query.unmask":
             body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
-            number, share = shamir.decode_share(blobs["answer"], count=RING)
-            share = share.copy()
-            share[3] = (int(share[3]) + math.prod(x - zero for zero in zeros)) % PRIME
-            reply.content = pack(body, {"answer": shamir.encode_share(number, share)})
+            share = decode_share(blobs["answer"], member=x, count=SCALARS)
+            share[3] = (share[3] + math.prod(x - zero for zero in zeros)) % ORDER
+            reply.content = pack(body, {"answer": encode_share(x, share)})
         return reply
 
     coordinator, records = cohort.coordinator(plan, cohort.grid(tamper=tamper))
     coordinator.run()
     assert records[0].opened
-    assert not any("contradicts" in reason for reason in coordinator.refusals.values())
+    named = {name for name, x in seats.items() if x in liars}
+    assert set(coordinator.refusals) == {f"round 1, {name}" for name in named}
+    assert all("not the sum of the key shares" in reason for reason in coordinator.refusals.values())
     expected, _ = honest.train(honest.plan(rounds=1))
     np.testing.assert_array_equal(coordinator.weights.parameters, expected)
 
@@ -341,12 +343,14 @@ def answer(
 
 def key_of(plan: TrainingPlan, answers: Mapping[str, bytes]) -> np.ndarray:
     """The key that these members' answers open; raises where they are too few."""
-    count = derive(plan).scheme.parameters.ring_degree
+    parameters = derive(plan).scheme.parameters
+    assert isinstance(parameters, SchemeParameters)
+    seats = {plan.committee.index(member) + 1: blob for member, blob in answers.items()}
     shares = {
-        plan.committee.index(member) + 1: shamir.decode_share(blob, count=count)[1]
-        for member, blob in answers.items()
+        x: decode_share(blob, member=x, count=SCALARS)[:SCALARS]
+        for x, blob in list(seats.items())[: plan.threshold]
     }
-    return shamir.reconstruct(shares, threshold=plan.threshold).secret
+    return parameters.key_packing.unpack(interpolate(shares))
 
 
 @pytest.mark.parametrize(
@@ -385,53 +389,3 @@ def test_two_sets_open_only_with_more_corrupt_members_than_the_plan_states(
     else:
         with pytest.raises(AggregationError):
             key_of(plan, min((whole, less), key=len))
-
-
-def test_the_shares_of_corrupt_members_fit_every_key(tmp_path: Path) -> None:
-    """For the three of 4 merchants and 5 witnesses: any other key has a dealing that they can't tell apart.
-
-    Shares, proof and all that they see stay what they are; only honest members' shares differ, by a
-    polynomial that is zero at the corrupt members' points and the difference of the keys at 0.
-    """
-    members, threshold, corrupt, statement = 9, 7, (1, 2, 6), b"one dealing"
-    rng, count = Randomness.seeded(5, "shares"), 8
-    key, other = (
-        np.array([rng.integers(1, bound=15)[0] for _ in range(count)], dtype=np.int64) - 7 for _ in range(2)
-    )
-    dealt = dealing.deal(key, members=members, threshold=threshold, statement=statement, rng=rng)
-    weights = degree.challenge(statement, dealt.published.commitments, threshold=threshold, count=count)
-    proof = dealing._read_proof(dealt.published.proof, threshold)
-
-    def lagrange(at: int) -> int:
-        top = bottom = 1
-        for x in corrupt:
-            top, bottom = top * (at - x) % PRIME, bottom * -x % PRIME
-        return top * pow(bottom, -1, PRIME) % PRIME
-
-    shares = {
-        x: [int(v) for v in shamir.decode_share(parcel[32:], count=count + degree.REPETITIONS)[1]]
-        for x, parcel in enumerate(dealt.parcels, start=1)
-    }
-    moved: dict[int, np.ndarray] = {}
-    for x, share in shares.items():
-        step = [int(other[i] - key[i]) * lagrange(x) % PRIME for i in range(count)]
-        masks = [
-            (share[count + j] - sum(int(weights[j, i]) * step[i] for i in range(count))) % PRIME
-            for j in range(degree.REPETITIONS)
-        ]
-        moved[x] = np.array([(share[i] + step[i]) % PRIME for i in range(count)] + masks, dtype=np.uint64)
-    for x in range(1, members + 1):
-        unchanged = moved[x].tolist() == shares[x]
-        assert unchanged == (x in corrupt)
-        # The published proof holds for both dealings at every member.
-        for seen in (np.array(shares[x], dtype=np.uint64), moved[x]):
-            assert degree.holds(proof, seen, member=x, weights=weights)
-    for expected, held in (
-        (key, {x: np.array(s[:count], dtype=np.uint64) for x, s in shares.items()}),
-        (other, {x: s[:count] for x, s in moved.items()}),
-    ):
-        for quorum in itertools.combinations(range(1, members + 1), threshold):
-            found = shamir.reconstruct({x: held[x] for x in quorum}, threshold=threshold)
-            np.testing.assert_array_equal(found.secret, expected)
-    with pytest.raises(AggregationError):
-        shamir.reconstruct({x: moved[x][:count] for x in corrupt}, threshold=threshold)

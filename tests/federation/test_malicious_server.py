@@ -244,7 +244,8 @@ def resigned(
         ({"round_number": 2}, "another training or round"),
         ({"boxes_hash": "0" * 64}, "sealed shares are not the ones"),
         ({"ciphertext_hash": "0" * 64}, "ciphertext is not the one"),
-        ({"parcel_hashes": ()}, "wrong number of shares"),
+        ({"key_commitments": ()}, "0 commitments to its key, not 3"),
+        ({"key_commitments": ("02" + "f" * 64,) * 3}, "not a point of the curve"),
     ],
 )
 def test_the_server_holds_an_upload_against_what_was_signed(
@@ -361,7 +362,7 @@ class SplitCommittee:
             contributors=len(self.sets[chosen]),
             training_id=self.plan.training_id,
             round_number=1,
-        ).values
+        )
 
 
 def the_updates_in_clear(folder: Path) -> list[np.ndarray]:

@@ -33,6 +33,7 @@ from fedrec.server.window import campaign_uploads
 from fedrec.server.window.campaign import Campaign
 from fedrec.server.window.campaign_files import CampaignFiles, read_progress
 from tests.support.campaigns import DIMENSION, campaign
+from tests.support.cheating_parties import lying
 from tests.support.cohort import Cohort, InProcessGrid
 
 WINDOW = 7 * 86400
@@ -440,6 +441,32 @@ def test_members_whose_keys_are_gone_are_counted_out(four: Sittings) -> None:
     (record,) = four.records
     assert not record.opened and record.reason is not None
     assert record.reason.startswith("2 committee members can answer, fewer than the threshold of 3")
+
+
+def test_a_member_that_answers_wrongly_is_named_and_not_asked_again(
+    four: Sittings, made: list[np.ndarray]
+) -> None:
+    four.sit(0, 1, 2, 3, looks=4, drop=lambda kind, group, index: (kind, index) == ("train", 3))
+    four.clock += WINDOW
+    four.sit(looks=1)
+    before = four.asked("query.unmask").count("m0")
+    four.sit(0, tamper=lying({0}))
+    assert "not the sum of the key shares" in four.refusals["round 1, m0"] and not four.records
+    four.refusals.clear()
+    four.sit(0, 1)  # its answer is on the server's disk, and as wrong after a restart
+    assert four.asked("query.unmask").count("m0") == before + 1
+    assert "not the sum of the key shares" in four.refusals["round 1, m0"] and not four.records
+    four.sit(2, 3)
+    assert four.records[0].opened
+    np.testing.assert_array_equal(opened(four), np.sum(made, axis=0))
+
+
+def test_too_many_wrong_answers_end_the_campaign_with_the_members_names(four: Sittings) -> None:
+    four.sit(0, 1, 2, 3, looks=20, tamper=lying({0, 3}))
+    (record,) = four.records
+    assert not record.opened and record.reason is not None
+    assert "2 committee members can answer, fewer than the threshold of 3" in record.reason
+    assert "m0: its answer" in record.reason and "m3: its answer" in record.reason
 
 
 def test_a_member_that_would_delete_its_key_too_soon_refuses_the_plan(four: Sittings) -> None:

@@ -18,10 +18,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedrec.errors import FedrecError, ProtocolError
+from fedrec.errors import AggregationError, FedrecError, ProtocolError
 from fedrec.flower.grid import _MALFORMED
 from fedrec.flower.objects import inflate
-from fedrec.privacy.aggregation import dealing, scheme_registry, shamir
+from fedrec.privacy.aggregation import dealing, scheme_registry
 from fedrec.privacy.aggregation.dealing import Published
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, Encrypted, HolderScheme, KeyPair
 from fedrec.privacy.identity import SealingKey, SigningIdentity, seal
@@ -79,8 +79,8 @@ def targets() -> list[Target]:
     out.append(
         Target(
             "bare share",
-            lambda b: shamir.decode_share(b, count=8),
-            (shamir.encode_share(1, np.arange(8, dtype=np.uint64)),),
+            lambda b: dealing.decode_share(b, member=1, count=7),
+            (dealing.encode_share(1, range(8)),),
         )
     )
     for number, body in enumerate((*BODIES, *more_bodies())):
@@ -114,28 +114,25 @@ def scheme_targets(name: str) -> list[Target]:
 
 def committee_targets(scheme: CommitteeScheme, sent: Encrypted, *, rng: Randomness) -> list[Target]:
     """Parcels of a key and answers of a committee's members."""
-    dealt = scheme.deal(sent.key, members=3, threshold=2, statement=b"s", rng=rng)
+    dealt = scheme.deal(sent.key, members=3, threshold=2, rng=rng)
     total = scheme.new_sum()
     total.add(sent.ciphertext)
     share, *rest = (
-        dealing.accept(
-            parcel,
-            dealt.published,
-            member=member,
-            count=scheme.parameters.ring_degree,
-            threshold=2,
-            statement=b"s",
-        )
-        for member, parcel in enumerate(dealt.parcels, start=1)
+        scheme.combine_shares([parcel], member=member) for member, parcel in enumerate(dealt.parcels, start=1)
     )
     others = dict(enumerate(rest, start=2))
+    checked = scheme.dealt_sum([dealt.published], threshold=2)
 
-    def accept_parcel(raw: bytes) -> object:
-        return scheme.accept(raw, dealt.published, member=1, threshold=2, statement=b"s")
+    def refuse(wrong: object) -> None:
+        if wrong:
+            raise AggregationError("a wrong parcel")
 
-    def accept_proof(raw: bytes) -> object:
-        published = Published(dealt.published.commitments, raw.decode("latin-1"))
-        return scheme.accept(dealt.parcels[0], published, member=1, threshold=2, statement=b"s")
+    def accept_parcel(raw: bytes) -> None:
+        refuse(scheme.wrong_parcels([raw], [dealt.published], member=1, threshold=2))
+
+    def read_points(raw: bytes) -> None:
+        published = Published(tuple(raw.decode("latin-1").split(" ")))
+        refuse(scheme.wrong_parcels(dealt.parcels[:1], [published], member=1, threshold=2))
 
     def open_with(answers: dict[int, bytes]) -> object:
         return scheme.open(
@@ -144,11 +141,11 @@ def committee_targets(scheme: CommitteeScheme, sent: Encrypted, *, rng: Randomne
 
     return [
         Target("parcel", accept_parcel, dealt.parcels),
-        Target("degree proof", accept_proof, (dealt.published.proof.encode(),)),
-        Target("key shares", lambda b: scheme.combine_shares([b, b]), (share,)),
-        # Beside one right answer, where a wrong one spoils the sum, and beside two, where it is located.
-        Target("kahe answer", lambda b: open_with({1: b, 2: others[2]}), (share,)),
-        Target("kahe answer of three", lambda b: open_with({1: b} | others), (share,)),
+        Target("key commitments", read_points, (" ".join(dealt.published.commitments).encode(),)),
+        Target("key shares", lambda b: scheme.combine_shares([b, b], member=1), (share,)),
+        Target("kahe answer", lambda b: checked.check(b, member=1), (share,)),
+        # Unchecked beside a right one, where the random share alone may be wrong without harm.
+        Target("kahe answer, unchecked", lambda b: open_with({1: b, 2: others[2]}), (share,)),
     ]
 
 
@@ -359,9 +356,8 @@ def resident_kib(field: str) -> int:
 def check(count: int, seed: int) -> None:
     accepted = fuzz(count, seed)
     # What is hashed or sealed takes no change at all; a changed body or ciphertext may still be one.
-    assert accepted["parcel"] == accepted["sealed box"] == 0
-    # One wrong answer of two spoils the sum; of three it is left out.
-    assert accepted["kahe answer"] == 0 < accepted["kahe answer of three"]
+    assert accepted["parcel"] == accepted["key commitments"] == accepted["sealed box"] == 0
+    assert accepted["kahe answer"] == 0
     assert accepted["none ciphertext"] > 0
 
 

@@ -66,7 +66,7 @@ def largest() -> list[Strict]:
     """Bodies whose values are as long as they may be."""
     refused = Refusal(code="training", detail="\U0001f600" * 500)
     commitment = SIGNED.commitment.model_copy(
-        update={"merchant": "m" * 64, "parcel_hashes": (HASH,) * 100, "degree_proof": "0" * 4000}
+        update={"merchant": "m" * 64, "key_commitments": ("02" + HASH,) * 100}
     )
     signed = SIGNED.model_copy(update={"commitment": commitment})
     plan = PLAN.model_dump(mode="json") | {

@@ -140,7 +140,7 @@ def test_an_opening_is_final_only_where_its_noise_is_right(tmp_path: Path) -> No
     grid.tamper = lie
     coordinator.run()
     assert records[0].opened and records[0].seconds_unmask >= 0.3
-    assert "contradicts" in coordinator.refusals["round 1, m0"]
+    assert "not the sum of the key shares" in coordinator.refusals["round 1, m0"]
     assert [len(asked(grid, "query.unmask", index)) for index in range(4)] == [1, 1, 1, 1]
 
 

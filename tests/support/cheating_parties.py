@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedrec.clients import uploading
 from fedrec.clients.contribution import compute_contribution
-from fedrec.privacy.aggregation import dealing, degree, shamir
+from fedrec.privacy.aggregation.dealing import Dealing
 from fedrec.privacy.aggregation.scalar_sharing import random_scalars
+from fedrec.privacy.aggregation.scheme import CommitteeScheme, KeyMaterial
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.layer_noise import add_layer
 from fedrec.privacy.randomness import Randomness
@@ -87,28 +91,33 @@ def lying(indices: set[int]) -> Callable[[Message, int], Message]:
     return tamper
 
 
+@dataclass(frozen=True)
+class CheatingDealer:
+    """In place of a dealer's scheme: some members get shares of another key than the committed one."""
+
+    scheme: CommitteeScheme
+    targets: set[int]
+
+    def deal(self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness) -> Dealing:
+        first = self.scheme.deal(key, members=members, threshold=threshold, rng=rng)
+        nothing = KeyMaterial(np.zeros(self.scheme.parameters.ring_degree, dtype=np.int64))
+        other = self.scheme.deal(nothing, members=members, threshold=threshold, rng=rng)
+        parcels = [
+            wrong if x in self.targets else right
+            for x, (right, wrong) in enumerate(zip(first.parcels, other.parcels, strict=True), start=1)
+        ]
+        return Dealing(tuple(parcels), first.published)
+
+
 def deal_badly(monkeypatch: pytest.MonkeyPatch, dealers: set[str], targets: set[int]) -> None:
-    """Make these dealers give these members shares of another key, committed to and proved for the first."""
-    honest = dealing.deal
+    """Make these dealers give these members shares of another key than the one that they committed to."""
+    honest = uploading.deal_to_committee
 
-    def deal(
-        secret: np.ndarray, *, members: int, threshold: int, statement: bytes, rng: Randomness
-    ) -> dealing.Dealing:
-        if not any(f'"{dealer}"'.encode() in statement for dealer in dealers):
-            return honest(secret, members=members, threshold=threshold, statement=statement, rng=rng)
-        masked = np.concatenate([secret, np.zeros(degree.REPETITIONS, dtype=np.int64)])
-        first, other = (shamir.polynomials(masked, threshold=threshold, rng=rng) for _ in range(2))
-        shares, wrong = (shamir.evaluate(c, members=members) for c in (first, other))
-        parcels = tuple(
-            bytes(32) + shamir.encode_share(x, (wrong if x in targets else shares)[x - 1])
-            for x in range(1, members + 1)
-        )
-        commitments = tuple(map(dealing._commitment, parcels))
-        weights = degree.challenge(statement, commitments, threshold=threshold, count=secret.size)
-        proof = degree.prove(first, weights).astype("<u4").tobytes().hex()
-        return dealing.Dealing(parcels, dealing.Published(commitments=commitments, proof=proof))
+    def deal(scheme: CommitteeScheme, key: KeyMaterial | None, *, dealer: str, **others: Any) -> Any:
+        chosen = CheatingDealer(scheme, targets) if dealer in dealers else scheme
+        return honest(chosen, key, dealer=dealer, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dealing, "deal", deal)
+    monkeypatch.setattr(uploading, "deal_to_committee", deal)
 
 
 def unmask_requests(cohort: Cohort, plan: TrainingPlan) -> tuple[list[UnmaskRequest], list[dict[str, bytes]]]:

@@ -66,8 +66,7 @@ COMMITMENT = Commitment(
     model_hash=HASH,
     ciphertext_hash=HASH,
     boxes_hash=HASH,
-    parcel_hashes=(HASH, OTHER_HASH),
-    degree_proof="00ff",
+    key_commitments=("02" + HASH, "03" + OTHER_HASH),
 )
 
 SIGNED = SignedCommitment(commitment=COMMITMENT, signature="c" * 128)

@@ -25,7 +25,7 @@ from fedrec.privacy.aggregation.ckks_parameters import (
     choose_parameters,
 )
 from fedrec.privacy.aggregation.parameters import PublicParameters
-from fedrec.privacy.aggregation.scheme import Encrypted, KeyPair, Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyPair, SumOfCiphertexts
 from fedrec.privacy.aggregation.seal import CkksEngine
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
@@ -222,7 +222,7 @@ class CkksScheme:
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Opened:
+    ) -> Int64Array:
         """Open a sum with the holder's answer.
 
         Args:
@@ -247,8 +247,7 @@ class CkksScheme:
         (blob,) = answers.values()
         words = wire.unframe(wire.SUM, blob, count=self._words, bits=p.field_bits, parameters=p, modulus=None)
         shift = np.int64(64 - p.field_bits)
-        values = (words[: p.dimension].view(np.int64) << shift) >> shift
-        return Opened(values=values, wrong={})
+        return (words[: p.dimension].view(np.int64) << shift) >> shift
 
 
 SPEC = SchemeSpec(

@@ -16,7 +16,7 @@ from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import packing, wire
 from fedrec.privacy.aggregation.parameters import PublicParameters, SchemeParameters, choose_ring
 from fedrec.privacy.aggregation.ring import is_training_id
-from fedrec.privacy.aggregation.scheme import Encrypted, Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Encrypted, SumOfCiphertexts
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.trust import TrustModel
@@ -146,7 +146,7 @@ class ClearScheme:
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Opened:
+    ) -> Int64Array:
         """Unpack a sum.
 
         Args:
@@ -171,13 +171,12 @@ class ClearScheme:
             raise AggregationError(f"the sum holds {total.count} vectors, not the {contributors} stated")
         if answers:
             raise AggregationError(f"scheme {NAME} opens without answers, but some were given")
-        values = packing.unpack(
+        return packing.unpack(
             total.coefficients.view(np.int64),
             dimension=p.dimension,
             fields=p.values_per_coefficient,
             field_bits=p.field_bits,
         )
-        return Opened(values=values, wrong={})
 
 
 SPEC = SchemeSpec(

@@ -337,16 +337,20 @@ def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_numb
 
     Raises:
         ProtocolError: its merchant did not sign it for this training and round, or it has a wrong number of
-            shares.
+            commitments to its key.
     """
     commitment = signed.commitment
     if commitment.training_id != plan.training_id or commitment.round_number != round_number:
         raise ProtocolError("a commitment is of another training or round")
-    dealt_to = len(plan.committee) if plan.trust.opened_by == "committee" else 0
-    if len(commitment.parcel_hashes) != dealt_to:
-        raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of shares")
+    by_committee = plan.trust.opened_by == "committee"
+    expected = plan.threshold if by_committee else 0
+    if len(commitment.key_commitments) != expected:
+        raise ProtocolError(
+            f"'{commitment.merchant}' sent {len(commitment.key_commitments)} commitments to its key, not "
+            f"{expected}"
+        )
     layers = len(commitment.layer_seed_hashes), len(commitment.layer_part_hashes)
-    if layers != (plan.layers, dealt_to if plan.layers else 0):
+    if layers != (plan.layers, len(plan.committee) if by_committee and plan.layers else 0):
         raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of noise layers")
     if not verify(
         plan.key_of(commitment.merchant),

@@ -3,7 +3,8 @@
 Block j of a merchant's packed integers m is encrypted as c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N +
 1). The polynomials a_j are public and derived from the training and the round. The key k and the errors e_j
 are fresh discrete Gaussians. A sum of ciphertexts opens under the sum K of the keys, so that only K is ever
-reconstructed: each k is Shamir-shared to the committee, whose members first add their shares. Bell et al.
+reconstructed: each k is Shamir-shared to the committee with commitments, so that every share and every sum
+of shares can be checked, and the members first add their shares. Bell et al.
 2022 (ACORN), Li et al. 2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. The opener
 learns K and the sum of the errors. This is ring learning with errors with hints, which Kim et al. 2023 reduce
 to the problem without hints; see :data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
@@ -18,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import dealing, packing, ring, shamir, wire
+from fedrec.privacy.aggregation import dealing, packing, ring, scalar_sharing, wire
 from fedrec.privacy.aggregation.parameters import (
     PublicParameters,
     SchemeParameters,
     choose_ring,
     noise_bound,
 )
-from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, Opened, SumOfCiphertexts
+from fedrec.privacy.aggregation.scheme import Encrypted, KeyMaterial, SumOfCiphertexts
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.trust import TrustModel
@@ -104,6 +105,7 @@ class KaheScheme:
             )
         self.parameters = parameters
         self._modulus: int = parameters.modulus
+        self._packing = parameters.key_packing
 
     def _masks(self, key: Int64Array, *, training_id: str, round_number: int) -> ring.Masks:
         return ring.Masks(
@@ -122,12 +124,12 @@ class KaheScheme:
     @property
     def answer_bytes(self) -> int:
         """Length of an answer in bytes: a member's share of a summed key."""
-        return shamir.share_bytes(self.parameters.ring_degree)
+        return dealing.share_bytes(self._packing.scalars)
 
     @property
     def parcel_bytes(self) -> int:
         """Length of a member's parcel for one key in bytes."""
-        return dealing.parcel_bytes(self.parameters.ring_degree)
+        return dealing.share_bytes(self._packing.scalars)
 
     def encrypt(
         self,
@@ -183,7 +185,7 @@ class KaheScheme:
         return Encrypted(ciphertext=wire.encode(ciphertext, p), key=KeyMaterial(key))
 
     def deal(
-        self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
+        self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness
     ) -> dealing.Dealing:
         """Deal a key to members 1..members, and wipe it.
 
@@ -191,8 +193,7 @@ class KaheScheme:
             key: the key of one ciphertext.
             members: number of members.
             threshold: shares that reconstruct the key.
-            statement: encodes the training, the round and the dealer.
-            rng: randomness of shares, masks and salts.
+            rng: randomness of shares and commitments.
 
         Returns:
             The parcels and the public part.
@@ -204,70 +205,83 @@ class KaheScheme:
             raise AggregationError(f"scheme {NAME} has a key for every ciphertext; none was given")
         polynomial = key.take()
         try:
-            return dealing.deal(
-                polynomial, members=members, threshold=threshold, statement=statement, rng=rng
-            )
+            return dealing.deal(self._packing.pack(polynomial), members=members, threshold=threshold, rng=rng)
         finally:
             polynomial.fill(0)
 
-    def accept(
+    def wrong_parcels(
         self,
-        parcel: bytes,
-        published: dealing.Published,
+        parcels: Sequence[bytes],
+        published: Sequence[dealing.Published],
         *,
         member: int,
         threshold: int,
-        statement: bytes,
-    ) -> bytes:
-        """Verify a parcel with :func:`fedrec.privacy.aggregation.dealing.accept`.
+    ) -> list[int]:
+        """Check parcels with :func:`fedrec.privacy.aggregation.dealing.wrong_parcels`.
 
         Args:
-            parcel: the opened parcel.
-            published: the public part of the dealing.
+            parcels: one member's opened parcels.
+            published: the public part of each dealing.
             member: number of this member, from 1.
-            threshold: shares that reconstruct the key.
-            statement: encodes the training, the round and the dealer.
+            threshold: shares that reconstruct a key.
 
         Returns:
-            The member's share of the key, encoded.
+            The positions of the parcels whose dealers are at fault.
+        """
+        return dealing.wrong_parcels(
+            parcels, published, member=member, count=self._packing.scalars, threshold=threshold
+        )
+
+    def dealt_sum(self, published: Sequence[dealing.Published], *, threshold: int) -> dealing.DealtSum:
+        """Add the commitments of several dealings.
+
+        Args:
+            published: the public part of each dealing.
+            threshold: shares that reconstruct a key.
+
+        Returns:
+            What answers about the sum of these keys are checked against.
 
         Raises:
-            AggregationError: the dealer is at fault.
+            AggregationError: a dealing is malformed.
         """
-        return dealing.accept(
-            parcel,
-            published,
-            member=member,
-            count=self.parameters.ring_degree,
-            threshold=threshold,
-            statement=statement,
-        )
+        return dealing.DealtSum(published, count=self._packing.scalars, threshold=threshold)
+
+    def read_share(self, parcel: bytes, *, member: int) -> Int64Array:
+        """Read one member's share as if it were a key, as an attacker might; it is as good as random.
+
+        Args:
+            parcel: the share, encoded.
+            member: number of the member.
+
+        Returns:
+            The low bits of the share's scalars as coefficients, int64 (ring_degree,).
+
+        Raises:
+            AggregationError: the share is malformed, or another member's.
+        """
+        count = self._packing.scalars
+        share = dealing.decode_share(parcel, member=member, count=count)
+        return self._packing.low_digits(share[:count])
 
     def new_sum(self) -> KaheSum:
         """Start an empty sum."""
         return KaheSum(self.parameters, self._modulus)
 
-    def combine_shares(self, shares: Sequence[bytes]) -> bytes:
+    def combine_shares(self, parcels: Sequence[bytes], *, member: int) -> bytes:
         """Add one member's shares of several keys.
+
+        Args:
+            parcels: its verified parcels.
+            member: number of this member, from 1.
 
         Returns:
             The member's share of the sum of the keys, encoded: its answer.
 
         Raises:
-            AggregationError: there are no shares, or one is malformed or another member's.
+            AggregationError: there are no parcels, or one is malformed or another member's.
         """
-        member: int | None = None
-        total: UInt64Array = np.zeros(self.parameters.ring_degree, dtype=np.uint64)
-        for blob in shares:
-            x, share = shamir.decode_share(blob, count=self.parameters.ring_degree)
-            if member not in (None, x):
-                raise AggregationError(
-                    f"shares of members {member} and {x} can't be added: each adds its own"
-                )
-            member, total = x, shamir.add(total, share)
-        if member is None:
-            raise AggregationError("there are no key shares to add")
-        return shamir.encode_share(member, total)
+        return dealing.add_shares(parcels, member=member, count=self._packing.scalars)
 
     def open(
         self,
@@ -278,37 +292,34 @@ class KaheScheme:
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Opened:
+    ) -> Int64Array:
         """Open a sum; detect keys that don't belong to the ciphertexts by the remaining noise.
 
         Args:
             total: the sum.
-            answers: the members' shares of the summed key, by member number.
+            answers: the members' shares of the summed key, by member number; checked before, each against
+                the commitments.
             threshold: shares that reconstruct the key.
             contributors: number of ciphertexts that must be in the sum.
             training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
             round_number: the round.
 
         Returns:
-            The sum, (d,) int64 modulo 2**field_bits, centred, and the members with wrong answers.
+            The sum, (d,) int64 modulo 2**field_bits, centred.
 
         Raises:
-            AggregationError: the sum has another number of ciphertexts, too few answers are right, or the
-                answers don't belong to the ciphertexts.
+            AggregationError: the sum has another number of ciphertexts, there are too few answers, or the
+                dealt keys don't belong to the ciphertexts, which is a dealer's fault.
         """
         p = self.parameters
         if not isinstance(total, KaheSum) or total.coefficients.size != p.coefficients:
             raise AggregationError("the sum is of another scheme or of other parameters")
         if contributors < 1 or total.count != contributors:
             raise AggregationError(f"the sum holds {total.count} ciphertexts, not the {contributors} stated")
-        shares, wrong = self._read_answers(answers)
-        reconstruction = shamir.reconstruct(shares, threshold=threshold)
-        wrong |= dict.fromkeys(reconstruction.wrong, "its key share contradicts the other members'")
-        key = reconstruction.secret
+        key = self._summed_key(answers, threshold=threshold)
         if int(np.abs(key).max()) > noise_bound(coefficients=p.noisy_coefficients, cohort=contributors):
             raise AggregationError(
-                "the opened key is too large to be a sum of merchants' keys: "
-                "shares are wrong, or of other merchants"
+                "the opened key is too large to be a sum of merchants' keys: a merchant dealt a wrong one"
             )
         masks = self._masks(key, training_id=training_id, round_number=round_number)
         packed = np.empty(p.coefficients, dtype=np.int64)
@@ -323,26 +334,18 @@ class KaheScheme:
             squares += float(np.square(residues.astype(np.float64)).sum())
             packed[part] = (quotient & np.uint64((1 << p.plaintext_bits) - 1)).view(np.int64)
         self._check_residues(largest, math.sqrt(squares / p.coefficients), contributors)
-        values = packing.unpack(
+        return packing.unpack(
             packed, dimension=p.dimension, fields=p.values_per_coefficient, field_bits=p.field_bits
         )
-        return Opened(values=values, wrong=wrong)
 
-    def _read_answers(self, answers: Mapping[int, bytes]) -> tuple[dict[int, UInt64Array], dict[int, str]]:
-        """Decode the answers; return the well-formed shares by member, and the fault of each other answer."""
-        shares: dict[int, UInt64Array] = {}
-        wrong: dict[int, str] = {}
-        for x, blob in answers.items():
-            try:
-                stated, share = shamir.decode_share(blob, count=self.parameters.ring_degree)
-            except AggregationError as error:
-                wrong[x] = str(error)
-                continue
-            if stated == x:
-                shares[x] = share
-            else:
-                wrong[x] = f"its key share is labelled as member {stated}'s"
-        return shares, wrong
+    def _summed_key(self, answers: Mapping[int, bytes], *, threshold: int) -> Int64Array:
+        """Reconstruct the sum of the keys from as many answers as the threshold; the others add nothing."""
+        if not 1 <= threshold <= len(answers):
+            raise AggregationError(f"{len(answers)} key shares are too few: the threshold is {threshold}")
+        count = self._packing.scalars
+        chosen = sorted(answers)[:threshold]
+        shares = {x: dealing.decode_share(answers[x], member=x, count=count)[:count] for x in chosen}
+        return self._packing.unpack(scalar_sharing.interpolate(shares))
 
     def _check_residues(self, largest: int, root_mean_square: float, contributors: int) -> None:
         """Check that the residues of an opened sum are the merchants' noise.
@@ -362,8 +365,8 @@ class KaheScheme:
         expected = ring.NOISE_STD * math.sqrt(2 * contributors) + wraps
         if largest > bound or root_mean_square > expected:
             raise AggregationError(
-                "the sum doesn't open under the committee's key: a ciphertext or key share is of "
-                "another round, of another merchant, or was changed on its way"
+                "the sum doesn't open under the dealt keys: a merchant encrypted under another key than it "
+                "dealt, or a ciphertext is of another round"
             )
 
 

@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Protocol
 
 from fedrec.errors import AggregationError
+from fedrec.privacy.aggregation.key_packing import KeyPacking
 from fedrec.privacy.aggregation.packing import coefficient_count, packed_bytes
 from fedrec.privacy.aggregation.ring import NOISE_STD
+from fedrec.privacy.aggregation.scalar_sharing import SCALAR_BYTES
 from fedrec.privacy.aggregation.seal import security_limit_bits
 
 MAX_DIMENSION = 1 << 28
@@ -40,8 +42,6 @@ _NOMINAL_VALUE = 1 << 16
 The degree determines the work of a committee member, so it must not grow with the model, nor with the field
 width that a larger model's noise needs.
 """
-
-_SHARE_BYTES = 4
 
 
 class PublicParameters(Protocol):
@@ -266,6 +266,15 @@ class SchemeParameters:
         return noise_bound(coefficients=self.noisy_coefficients, cohort=self.cohort)
 
     @property
+    def key_packing(self) -> KeyPacking:
+        """How keys are packed into scalars for their shares.
+
+        The bound is for as many coefficients as a large model has: a key's exceed it with probability 2**-53.
+        """
+        bound = noise_bound(coefficients=_NOMINAL_DIMENSION, cohort=self.cohort)
+        return KeyPacking(count=self.ring_degree, bound=bound)
+
+    @property
     def noisy_coefficients(self) -> int:
         """Gaussian coefficients that a merchant draws per round: a ciphertext's errors and a key."""
         return self.coefficients + self.ring_degree
@@ -332,13 +341,13 @@ def _degrees(*, cohort: int, field_bits: int) -> tuple[int, ...]:
     Returns:
         All ring degrees.
     """
-    costs: dict[int, float] = {}
+    costs: dict[int, float] = dict.fromkeys(RING_DEGREES, math.inf)
     for degree in RING_DEGREES:
         found = _cheapest(
             name="nominal", dimension=_NOMINAL_DIMENSION, cohort=cohort, field_bits=field_bits, degree=degree
         )
-        shares = _NOMINAL_MEMBERS * _SHARE_BYTES * degree
-        costs[degree] = math.inf if found is None else found.body_bytes + shares
+        if found is not None:
+            costs[degree] = found.body_bytes + _NOMINAL_MEMBERS * SCALAR_BYTES * found.key_packing.scalars
     return tuple(sorted(costs, key=lambda degree: costs[degree]))
 
 

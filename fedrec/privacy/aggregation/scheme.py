@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation.dealing import Dealing, Published
+from fedrec.privacy.aggregation.dealing import Dealing, DealtSum, Published
 from fedrec.privacy.aggregation.parameters import PublicParameters
 from fedrec.privacy.randomness import Randomness
 
@@ -83,21 +83,6 @@ class SumOfCiphertexts(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An opened sum.
-
-    Attributes:
-        values: the sum, (d,) int64.
-        wrong: why a member's answer was wrong, by member number.
-        noise_std: deviation of the noise that stays in the values, in grid units; 0 until it is known.
-    """
-
-    values: Int64Array
-    wrong: Mapping[int, str]
-    noise_std: float = 0.0
-
-
 class Scheme(Protocol):
     """Additively homomorphic aggregation of integer vectors; see the module's docstring."""
 
@@ -155,25 +140,24 @@ class Scheme(Protocol):
         contributors: int,
         training_id: str,
         round_number: int,
-    ) -> Opened:
+    ) -> Int64Array:
         """Open a sum.
-
-        Malformed answers, and wrong ones as far as they can be identified, are ignored and reported.
 
         Args:
             total: the sum.
-            answers: the members' answers, by member number x from 1.
+            answers: the members' answers, by member number x from 1. If keys are dealt to a committee, they
+                have been checked with :meth:`CommitteeScheme.dealt_sum`.
             threshold: answers that open a sum.
             contributors: number of ciphertexts that must be in the sum.
             training_id: SHA-256 of the plan, 64 lower-case hexadecimal digits.
             round_number: the round.
 
         Returns:
-            The exact sum modulo 2**field_bits, centred, and the members with wrong answers.
+            The exact sum modulo 2**field_bits, centred, int64 (d,).
 
         Raises:
-            AggregationError: the sum has another number of ciphertexts, fewer than ``threshold`` answers are
-                right, or the answers don't belong to the ciphertexts.
+            AggregationError: the sum has another number of ciphertexts, there are fewer than ``threshold``
+                answers, or they don't belong to the ciphertexts.
         """
         ...
 
@@ -187,16 +171,13 @@ class CommitteeScheme(Scheme, Protocol):
         """Length of a member's parcel for one key in bytes, before sealing."""
         ...
 
-    def deal(
-        self, key: KeyMaterial | None, *, members: int, threshold: int, statement: bytes, rng: Randomness
-    ) -> Dealing:
+    def deal(self, key: KeyMaterial | None, *, members: int, threshold: int, rng: Randomness) -> Dealing:
         """Deal a key to members x = 1..members, and wipe it.
 
         Args:
             key: the key of one ciphertext.
             members: number of members.
             threshold: shares that reconstruct the key.
-            statement: encodes the training, the round and the dealer.
             rng: randomness.
 
         Returns:
@@ -207,34 +188,49 @@ class CommitteeScheme(Scheme, Protocol):
         """
         ...
 
-    def accept(
-        self, parcel: bytes, published: Published, *, member: int, threshold: int, statement: bytes
-    ) -> bytes:
-        """Verify a parcel against the public part of its dealing.
+    def wrong_parcels(
+        self, parcels: Sequence[bytes], published: Sequence[Published], *, member: int, threshold: int
+    ) -> list[int]:
+        """Check one member's parcels against the public parts of their dealings.
 
         Args:
-            parcel: the opened parcel.
-            published: the public part.
+            parcels: the opened parcels.
+            published: the public part of each dealing.
             member: number of this member, from 1.
-            threshold: shares that reconstruct the key.
-            statement: encodes the training, the round and the dealer.
+            threshold: shares that reconstruct a key.
 
         Returns:
-            The member's share of the key, encoded.
-
-        Raises:
-            AggregationError: the dealer is at fault.
+            The positions of the parcels whose dealers are at fault.
         """
         ...
 
-    def combine_shares(self, shares: Sequence[bytes]) -> bytes:
+    def combine_shares(self, parcels: Sequence[bytes], *, member: int) -> bytes:
         """Add one member's shares of several keys.
+
+        Args:
+            parcels: its verified parcels.
+            member: number of this member, from 1.
 
         Returns:
             The member's share of the sum of the keys, encoded: its answer.
 
         Raises:
-            AggregationError: there are no shares, or one is malformed or another member's.
+            AggregationError: there are no parcels, or one is malformed or another member's.
+        """
+        ...
+
+    def dealt_sum(self, published: Sequence[Published], *, threshold: int) -> DealtSum:
+        """Add the commitments of several dealings.
+
+        Args:
+            published: the public part of each dealing.
+            threshold: shares that reconstruct a key.
+
+        Returns:
+            What answers about the sum of these keys are checked against.
+
+        Raises:
+            AggregationError: a dealing is malformed.
         """
         ...
 

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedrec.errors import TrainingError
-from fedrec.privacy.aggregation.scheme import Opened
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import OPENING_SECONDS, CohortIncompleteError
+from fedrec.server.layer_removal import Opened
 from fedrec.server.round_records import RoundRecord, read_record
 from fedrec.server.sum_opening import Opening
 from fedrec.server.training_runner import TrainingRunner
@@ -230,8 +230,6 @@ class Campaign(TrainingRunner):
 
         opened = late.run(look)
         self._uploads.note_late()
-        for x, reason in opened.wrong.items():
-            self._note_merchant(self.plan.committee[x - 1], reason)
         for dealer, reason in late.opening.removal.faulty.items():
             self._note_merchant(dealer, f"its noise layers can't be removed: {reason}")
         return opened

@@ -8,9 +8,9 @@ from typing import Final
 
 from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, RefusalCode, TrainingError
-from fedrec.privacy.aggregation.scheme import Opened
 from fedrec.protocol.messages import UnmaskReply
 from fedrec.server.attendance import Attendance
+from fedrec.server.layer_removal import Opened
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.sum_opening import Opening
 from fedrec.server.uploads import reply_bytes
@@ -69,13 +69,12 @@ class LateOpening:
             The opened sum.
 
         Raises:
-            LostCampaignError: too few members can still answer, or all have, and the sum doesn't open.
+            LostCampaignError: too few members can still answer, or enough have, and the sum doesn't open.
 
         """
         self._restore()
         while True:
-            if self.opening.answered >= self.opening.plan.threshold:
-                self.opening.try_to_open()
+            self.opening.try_to_open()
             if self.opening.opened is not None:
                 return self.opening.opened
             self._check_possible()
@@ -103,21 +102,21 @@ class LateOpening:
     def _check_possible(self) -> None:
         """Raise ``LostCampaignError`` if the members that are left can't open the sum."""
         opening = self.opening
+        if opening.failure is not None:
+            raise LostCampaignError(
+                f"the sum could not be opened: {opening.failure}; one of these is the cause: "
+                f"{listed(sorted(opening.suspects()))}"
+            )
         left = len(set(opening.members) - self._final - self.cohort.closed_by)
         if opening.answered + left < opening.plan.threshold:
             complained = [name for names in opening.complaints.values() for name in names]
-            told = [f"{name}: {reason}" for name, reason in opening.refused.items()]
+            told = [f"{name}: {reason}" for name, reason in {**opening.refused, **opening.wrong}.items()]
             told += [f"{name} has closed the training" for name in sorted(self.cohort.closed_by)]
             if complained:
                 told.append(f"{listed(sorted(set(complained)))} got shares that don't verify")
             raise LostCampaignError(
                 f"{opening.answered + left} committee members can answer, fewer than the threshold of "
                 f"{opening.plan.threshold}" + (f" ({'; '.join(told)})" if told else "")
-            )
-        if not left and not opening.opens:
-            raise LostCampaignError(
-                f"the sum could not be opened: {opening.failure}; one of these is the cause: "
-                f"{listed(sorted(opening.suspects()))}"
             )
 
     def _ask(self) -> bool:
@@ -159,5 +158,8 @@ class LateOpening:
     def _count(self, member: str, reply: UnmaskReply, blobs: dict[str, bytes]) -> None:
         self._final.add(member)
         self.bytes_up += reply_bytes(reply, blobs)
+        for found in (self.opening.wrong, self.opening.wrong_layers):
+            if member in found:
+                self.note(member, found[member])
         for dealer in reply.complaints:
             self.note(dealer, f"dealt shares that don't verify, according to {member}")

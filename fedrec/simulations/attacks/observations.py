@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec.errors import AggregationError
-from fedrec.privacy.aggregation import kahe, packing, ring, shamir, wire
+from fedrec.privacy.aggregation import kahe, packing, ring, wire
 from fedrec.privacy.aggregation.seats import choose_seats
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import clipped_sum
@@ -25,6 +25,8 @@ _ROUND = 1
 _TRAINING_ID = hashlib.sha256(b"fedrec/inversion/1").hexdigest()
 _TARGET = 0
 """The index of the attacked merchant."""
+_MEMBER = 2
+"""The number of the committee member that helps the attacker."""
 
 
 @dataclass(frozen=True)
@@ -221,33 +223,24 @@ class Exchange:
         for index, own in enumerate(values):
             stream = rng.child("merchant", index)
             encrypted = scheme.encrypt(own, training_id=_TRAINING_ID, round_number=_ROUND, rng=stream)
-            statement = f"{_TRAINING_ID} {_ROUND} {index}".encode()
-            dealing = scheme.deal(
-                encrypted.key, members=members, threshold=threshold, statement=statement, rng=stream
-            )
+            dealing = scheme.deal(encrypted.key, members=members, threshold=threshold, rng=stream)
             total.add(encrypted.ciphertext)
             ciphertexts.append(encrypted.ciphertext)
-            for member, parcel in enumerate(dealing.parcels, start=1):
-                held[member - 1].append(
-                    scheme.accept(
-                        parcel, dealing.published, member=member, threshold=threshold, statement=statement
-                    )
-                )
+            for own_parcels, parcel in zip(held, dealing.parcels, strict=True):
+                own_parcels.append(parcel)
         opened = scheme.open(
             total,
-            answers={x: scheme.combine_shares(held[x - 1]) for x in range(1, threshold + 1)},
+            answers={x: scheme.combine_shares(held[x - 1], member=x) for x in range(1, threshold + 1)},
             threshold=threshold,
             contributors=len(values),
             training_id=_TRAINING_ID,
             round_number=_ROUND,
         )
-        return cls(scheme, ciphertexts[_TARGET], held[1][_TARGET], opened.values)
+        return cls(scheme, ciphertexts[_TARGET], held[_MEMBER - 1][_TARGET], opened)
 
     def read_with_one_share(self) -> NDArray[np.int64]:
         """Use one member's key share as the key. Opening refuses that, so its checks are left out here."""
-        _, share = shamir.decode_share(self.share, count=self.scheme.parameters.ring_degree)
-        signed = share.astype(np.int64)
-        return self.read(np.where(signed > shamir.PRIME // 2, signed - shamir.PRIME, signed))
+        return self.read(self.scheme.read_share(self.share, member=_MEMBER))
 
     def read(self, key: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Decrypt the ciphertext with a key, int64 (degree,), or with None as if the mask were zero.

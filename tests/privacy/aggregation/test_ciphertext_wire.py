@@ -108,8 +108,7 @@ def test_a_tampered_ciphertext_does_not_open_to_the_sum() -> None:
     rng = Randomness.from_os()
     sent = scheme.encrypt(np.zeros(2000, dtype=np.int64), training_id=TRAINING, round_number=1, rng=rng)
     assert isinstance(scheme, CommitteeScheme)
-    dealing = scheme.deal(sent.key, members=1, threshold=1, statement=b"", rng=rng)
-    share = scheme.accept(dealing.parcels[0], dealing.published, member=1, threshold=1, statement=b"")
+    dealing = scheme.deal(sent.key, members=1, threshold=1, rng=rng)
     crafted = wire.decode(sent.ciphertext, p)
     crafted[5] = (int(crafted[5]) + p.step // 2) % (p.modulus or 1)
     total = scheme.new_sum()
@@ -117,7 +116,7 @@ def test_a_tampered_ciphertext_does_not_open_to_the_sum() -> None:
     with pytest.raises(AggregationError, match="doesn't open"):
         scheme.open(
             total,
-            answers={1: share},
+            answers={1: dealing.parcels[0]},
             threshold=1,
             contributors=1,
             training_id=TRAINING,
@@ -134,7 +133,7 @@ def test_rubbish_raises_only_aggregation_errors(name: str, blob: bytes, seed: in
     refuses(scheme, np.random.default_rng(seed).bytes(wire.ciphertext_bytes(scheme.parameters)))
     if isinstance(scheme, CommitteeScheme):
         with pytest.raises(AggregationError):
-            scheme.combine_shares([blob])
+            scheme.combine_shares([blob], member=1)
 
 
 values = st.one_of(
