@@ -13,7 +13,7 @@ from tests.support.browser import BROWSER
 from tests.support.layout import DOCS
 from tests.support.screenshots import is_blank, likeness
 from tests.support.shown_commands import shown_commands, shown_files
-from tests.support.tutorial import PAGES, Reader
+from tests.support.tutorial import PAGES, REPORT_SIZE, Reader, report_picture
 
 PICTURES = DOCS / "pictures"
 ALIKE = 0.8
@@ -60,6 +60,10 @@ def test_the_first_command_leads_to_the_report_that_is_shown(tmp_path: Path) -> 
     with Reader(folder) as reader:
         reader.follow(PAGES[0])
         check_picture(reader, PAGES[0], tmp_path)
+        report_picture(next(folder.glob("runs/*/report.html")), tmp_path / "report.png")
+        with Image.open(PICTURES / "report.png") as shown:
+            assert shown.size == REPORT_SIZE
+        assert likeness(PICTURES / "report.png", tmp_path / "report.png") > ALIKE
         accuracy = re.search(r"accuracy +([\d.]+)%", next(iter(reader.printed.values())))
         assert accuracy is not None and float(accuracy[1]) > 60
 

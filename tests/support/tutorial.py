@@ -22,6 +22,8 @@ from tests.support.shown_commands import Shell, shown_commands, shown_files
 PAGES = sorted((DOCS / "tutorial").glob("*.md"))
 SIZES = {1: (1160, 800), 2: (1000, 760), 3: (1000, 220), 4: (1000, 1080), 5: (1000, 760)}
 """Width and height of each step's picture."""
+REPORT_SIZE = (1160, 1120)
+"""Those of README's picture of a report."""
 _LASTING = ("fedrec server start", "fedrec client start", "fedrec serve ")
 _ASKING = "fedrec client join"
 
@@ -110,13 +112,21 @@ class Reader:
             take(browser, out)
 
 
+def report_picture(report: Path, out: Path) -> None:
+    """Take the picture of the first page, README, from the report of a run."""
+    with browser_page(REPORT_SIZE) as browser:
+        browser.goto(report.resolve().as_uri())
+        take(browser, out)
+
+
 def main(out: Path) -> None:
-    """Go through all pages, and write their pictures."""
+    """Go through all pages, and write their pictures, and that of the first page."""
     with TemporaryDirectory() as folder, Reader(Path(folder)) as reader:
         for page in PAGES:
             print(page.name, flush=True)
             reader.follow(page)
             reader.picture(page, out / f"tutorial-{page.name[0]}.png")
+        report_picture(next(reader.folder.glob("runs/*/report.html")), out / "report.png")
 
 
 if __name__ == "__main__":
