@@ -179,6 +179,9 @@ class TrainingOptions(LearningOptions):
     sample_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Poisson sampling rate of a round."
     )
+    site_figures: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Share of epsilon for figures on merchants' own data by class (none)."
+    )
     clip: Annotated[float, Field(ge=MIN_CLIP, le=MAX_CLIP)] | None = Field(
         default=None, description="Largest L2 norm of one record's gradient."
     )
@@ -293,10 +296,8 @@ class SimulationConfig(TrainingOptions, DataOptions):
         """
         left_out = {"out"} if self.data is None else {"out", "dataset"}
         values = self.model_dump(mode="json", exclude_none=True, exclude=left_out)
-        for name in _PATHS:
-            path: Path | None = getattr(self, name)
-            if path is not None:
-                values[name] = str(path.absolute())
+        paths: dict[str, Path | None] = {name: getattr(self, name) for name in _PATHS}
+        values |= {name: str(path.absolute()) for name, path in paths.items() if path is not None}
         return tomli_w.dumps({_ASKED: values, _DERIVED: dict(derived)})
 
 
@@ -330,8 +331,7 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
     Raises:
         ConfigError: the file can't be read, or an option is wrong; one line names the option.
     """
-    values: dict[str, Any] = {}
-    derived: dict[str, Any] = {}
+    values, derived = dict[str, Any](), dict[str, Any]()
     if path is not None:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -131,6 +131,12 @@ class Result:
         return _number(self.report["privacy"]["delta"])
 
     @property
+    def site_figures(self) -> Mapping[str, Any] | None:
+        """The report's section of figures on the merchants' own data; None where none were asked for."""
+        found: Mapping[str, Any] | None = self.report["site_figures"]
+        return found
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings that qualify the metrics and the privacy budget."""
         return tuple(self.report["warnings"])

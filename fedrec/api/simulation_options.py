@@ -44,6 +44,7 @@ class SimulationOptions(TypedDict, total=False):
     epsilon: float
     delta: float
     sample_rate: float
+    site_figures: float
     clip: float
     clipping: Literal["fixed", "automatic"]
     secure_aggregation: str

@@ -17,7 +17,9 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
-from fedrec.server.report.report_json import epsilon_after, rate_plan
+from fedrec.server.report.epsilons import epsilon_after
+from fedrec.server.report.figures_json import foreseen_figures
+from fedrec.server.report.report_json import rate_plan
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import all_trainings
 from fedrec.simulations.plan_trial import Trial, cost_of_rounds
@@ -44,7 +46,7 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
     """
     derived = derive(plan)
     steps = plan.rounds * plan.local_steps
-    epsilon = epsilon_after(plan, derived, steps=steps)
+    epsilon = epsilon_after(plan, derived, steps=steps, figures=True)
     return {
         "schema": SCHEMA,
         "filed": False,
@@ -59,9 +61,12 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
             "unit": plan.unit,
             "delta": plan.delta,
             "epsilon": epsilon,
-            "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
+            "epsilon_aggregation_broken": epsilon_after(
+                plan, derived, steps=steps, figures=True, broken=True
+            ),
             "rating": rate_plan(plan, epsilon).sentence,
         },
+        "site_figures": foreseen_figures(plan, derived),
         "absences": _absences(plan),
         "policies": _policies(plan, derived, home),
         "cost": _cost(plan, cost_of_rounds(plan, task)),

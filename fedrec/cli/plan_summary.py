@@ -8,14 +8,16 @@ from fedrec._internal import number_format
 from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted
 from fedrec.clients.default_policy_check import refusal_by_defaults
-from fedrec.privacy.accounting.budget_rating import USUAL_DELTA
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, unit_in_words
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.planning import Task, check_model
-from fedrec.server.report.report_json import delta_warning, epsilon_after, epsilons_of_copies, rate_plan
+from fedrec.server.report.epsilons import epsilon_after, epsilons_of_copies
+from fedrec.server.report.figures_json import foreseen_figures
+from fedrec.server.report.report_json import delta_warning, rate_plan
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 
@@ -70,11 +72,26 @@ def describe_plan(made: TrainingPlan, *, start_from: str | None) -> Iterator[str
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
         f"noise multiplier {derived.spend.multiplier:.3f}, delta {made.delta:g}"
     )
+    yield from _figures(made, derived)
     yield from _budget(made, derived)
     yield f"encryption  {made.scheme}{_committee(made)}"
     exposed = claims.scheme_warning(made.trust, trust_limit=schemes.get(made.scheme).trust_limit)
     if exposed is not None:
         yield f"warning     {exposed}"
+
+
+def _figures(made: TrainingPlan, derived: Derived) -> Iterator[str]:
+    """Describe the round of site figures, where the plan asks for one."""
+    told = foreseen_figures(made, derived)
+    if told is None:
+        return
+    cost = "" if told["epsilon"] is None else f", epsilon {number_format.epsilon(told['epsilon'])} by itself"
+    unit = unit_in_words(made.unit)
+    yield (
+        f"figures     one round more, of counts by class, accuracy and loss of the merchants' own {unit}s"
+        f"{cost}; a class of {told['detectable']:,} {unit}s or more is told from none. Only merchants whose "
+        "policy says site_figures = true join"
+    )
 
 
 def _by_default_policy(made: TrainingPlan, derived: Derived) -> str:
@@ -107,15 +124,15 @@ def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
         yield "budget      none: privacy is off"
         return
     steps = made.rounds * made.local_steps
-    headline = epsilon_after(made, derived, steps=steps)
-    broken = number_format.epsilon(epsilon_after(made, derived, steps=steps, broken=True))
+    headline = epsilon_after(made, derived, steps=steps, figures=True)
+    broken = number_format.epsilon(epsilon_after(made, derived, steps=steps, figures=True, broken=True))
     usual = ""
     if made.delta != USUAL_DELTA:
-        at = number_format.epsilon(epsilon_after(made, derived, steps=steps, delta=USUAL_DELTA))
+        at = number_format.epsilon(epsilon_after(made, derived, steps=steps, figures=True, delta=USUAL_DELTA))
         usual = f"; {at} at delta {USUAL_DELTA:g}"
     copies = ", ".join(
         f"{number_format.epsilon(value)} for {count} copies of a photo"
-        for count, value in epsilons_of_copies(made, derived, steps=steps).items()
+        for count, value in epsilons_of_copies(made, derived, steps=steps, figures=True).items()
     )
     yield (
         f"budget      epsilon {number_format.epsilon(headline)} at this delta{usual}; {copies}; {broken} "

@@ -204,9 +204,10 @@ def _daemon(status: MerchantStatus | WitnessStatus) -> str:
 
 
 def _plan(plan: PlanSummary) -> str:
+    figures = " and one of site figures" if plan.site_figures else ""
     return (
         f"{plan.training_id[:_SHOWN_DIGITS]}, {plan.model}, {len(plan.classes)} classes, "
-        f"{counted(plan.rounds, 'round')}, {plan.mode}, {plan.scheme}, by {plan.unit}, "
+        f"{counted(plan.rounds, 'round')}{figures}, {plan.mode}, {plan.scheme}, by {plan.unit}, "
         f"{plan.merchants} merchants"
     )
 

@@ -76,6 +76,30 @@ def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) 
     return sum(before == after for before, after in pairwise([*models, model_hash]))
 
 
+def figures_charge(plan: TrainingPlan, derived: Derived, charge: Charge) -> Charge | None:
+    """Build the charge of a plan's site figures.
+
+    Args:
+        plan: the training's plan.
+        derived: the parameters derived from the plan.
+        charge: a charge of a round, with the same model, policy and source of noise.
+
+    Returns:
+        The charge; None where the plan asks for none.
+
+    """
+    if plan.site_figures is None:
+        return None
+    return round_charge(
+        plan,
+        derived,
+        round_number=plan.last_round,
+        model_hash=charge.model_hash,
+        policy_hash=charge.policy_hash,
+        seeded=charge.seeded,
+    )
+
+
 def round_charge(
     plan: TrainingPlan,
     derived: Derived,
@@ -85,7 +109,7 @@ def round_charge(
     policy_hash: str,
     seeded: bool,
 ) -> Charge:
-    """Build the ledger charge of one round.
+    """Build the ledger charge of one round, of the training or of its site figures.
 
     Args:
         plan: the training's plan.
@@ -99,8 +123,8 @@ def round_charge(
         The charge.
 
     """
-    noise = derived.noise
-    spend = derived.spend
+    charged = derived.of_round(round_number)
+    noise, spend = charged.noise, charged.spend
     return Charge(
         training_id=plan.training_id,
         round_number=round_number,
@@ -110,8 +134,8 @@ def round_charge(
         unit=plan.unit,
         adjacency=ADJACENCY,
         duplicate_policy=DUPLICATE_POLICY[plan.unit],
-        sample_rate=plan.sample_rate,
-        clip=plan.clip,
+        sample_rate=noise.sample_rate,
+        clip=noise.clip,
         clipping=plan.clipping,
         planned_noise_multiplier=noise.noise_multiplier,
         guaranteed_noise_multiplier=spend.multiplier,
@@ -128,5 +152,5 @@ def round_charge(
         code=code_name(),
         policy_hash=policy_hash,
         seeded=seeded,
-        steps=plan.local_steps,
+        steps=noise.local_steps,
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import torch
 from torch import nn
 
 from fedrec._internal.shared_results import SHARED
-from fedrec.clients.charging import check_replies, round_charge
+from fedrec.clients.charging import check_replies, figures_charge, round_charge
 from fedrec.clients.plan_resources import check_plan_model
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.records import TrainingData
@@ -60,6 +60,10 @@ class OpenTraining:
     plan: TrainingPlan
     derived: Derived
     model: nn.Module
+
+    def in_round(self, round_number: int) -> OpenTraining:
+        """Return the training with the parameters of one of its rounds, which may be its site figures'."""
+        return replace(self, derived=self.derived.of_round(round_number))
 
 
 @dataclass
@@ -265,9 +269,13 @@ class MerchantContext:
         )
 
     def first_cost(self, joined: OpenTraining) -> Charge:
-        """Build the charge of the first round; every other round costs the same."""
+        """Build the charge of the first round; every other round of the training costs the same."""
         plan = joined.plan
         return self.cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self.is_seeded(plan))
+
+    def figures_cost(self, joined: OpenTraining) -> Charge | None:
+        """Build the charge of the site figures; None where the plan asks for none."""
+        return figures_charge(joined.plan, joined.derived, self.first_cost(joined))
 
     def precompute_costs(self, joined: OpenTraining) -> None:
         """Compose the epsilons of all rounds once per training, so that each charge is a look-up."""

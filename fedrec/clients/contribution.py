@@ -15,6 +15,7 @@ from fedrec.privacy.dp.step import (
     DpSgdSettings,
     LocalSgdSettings,
     contribute,
+    contribute_figures,
     contribute_mean,
     contribute_statistics,
     local_update,
@@ -36,6 +37,7 @@ def compute_contribution(
     plan: TrainingPlan,
     noise: NoisePlan,
     rng: Randomness,
+    figures: bool = False,
 ) -> NDArray[np.int64]:
     """Compute a merchant's noised contribution to a round.
 
@@ -47,18 +49,19 @@ def compute_contribution(
         parameters: the global model, float32 (d,).
         records: the merchant's records.
         plan: the training's plan.
-        noise: the noise and the grid of the plan.
+        noise: the noise and the grid of the round.
         rng: the stream of the round.
+        figures: whether the round is that of the site figures.
 
     Returns:
-        The contribution in grid units, int64 (d,).
+        The contribution in grid units, int64 (d,); of site figures, one number a class and two more.
 
     Raises:
         Exception: the step fails without records.
 
     """
     try:
-        return _steps(model, parameters, records, plan=plan, noise=noise, rng=rng)
+        return _steps(model, parameters, records, plan=plan, noise=noise, rng=rng, figures=figures)
     # Every exception is caught: a missing upload would tell the server that the records make the step fail.
     except Exception as error:
         if not len(records.labels):
@@ -73,7 +76,7 @@ def compute_contribution(
         )
         _log.debug("details: %s", error)
     none = Records.none(records.inputs.device)
-    return _steps(model, parameters, none, plan=plan, noise=noise, rng=rng)
+    return _steps(model, parameters, none, plan=plan, noise=noise, rng=rng, figures=figures)
 
 
 def _steps(
@@ -84,8 +87,13 @@ def _steps(
     plan: TrainingPlan,
     noise: NoisePlan,
     rng: Randomness,
+    figures: bool,
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
+    if figures:
+        return contribute_figures(
+            model, records.inputs, records.labels, classes=len(plan.classes), plan=noise, rng=rng
+        )
     settings = DpSgdSettings.of_plan(plan)
     if isinstance(model, DiscriminantHead):
         return contribute_statistics(

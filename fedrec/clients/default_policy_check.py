@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from fedrec.clients.charging import round_charge
+from fedrec.clients.charging import figures_charge, round_charge
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.policy_template import TEMPLATE
 from fedrec.errors import BudgetExceededError, RefusedError
@@ -107,7 +107,7 @@ def _refusal_by_cap(
     )
     try:
         LifetimeCap(policy.lifetime_epsilon, policy.lifetime_delta).check_ahead(
-            lifetime, charge, rounds=plan.rounds
+            lifetime, charge, rounds=plan.rounds, figures=figures_charge(plan, derived, charge)
         )
     except BudgetExceededError as error:
         return str(error)

@@ -94,7 +94,7 @@ class EventWatch:
                 merchant=self._merchant,
                 training_id="" if raw is None else sha256_hex(raw),
                 model="" if plan is None else plan.model,
-                rounds=0 if plan is None else plan.rounds,
+                rounds=0 if plan is None else plan.last_round,
                 reason=reason,
             )
         )

@@ -65,7 +65,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     context.policy.check_cost(plan, joined.derived)
     if context.name in plan.committee:
         context.policy.check_window(plan)
-    context.ledger.check_ahead(context.first_cost(joined))
+    context.ledger.check_ahead(context.first_cost(joined), figures=context.figures_cost(joined))
     context.expire()
     if store.is_closed(plan.training_id):
         raise RefusedError("this training was closed", code="training")

@@ -95,7 +95,7 @@ class Merchant:
         if not still_open:
             return
         plan = TrainingPlan.model_validate_json(self.store.training(still_open[-1]).plan)
-        if not self.ledger.has_charge(plan.training_id, plan.rounds):
+        if not self.ledger.has_charge(plan.training_id, plan.last_round):
             self.context.sets.load(plan, self.context.sets.fix(plan, policy=self.policy))
 
     def train(self, request: TrainRequest, blobs: Blobs) -> tuple[TrainReply, dict[str, bytes]]:

@@ -64,6 +64,7 @@ class MerchantPolicy(PolicyFile):
     largest_training_delta: Delta | None = None
     modes: Annotated[frozenset[Mode], Field(min_length=1)] = frozenset({"distributed", "local"})
     units: Annotated[frozenset[Unit], Field(min_length=1)] = frozenset({"record", "product"})
+    site_figures: bool = False
     schemes: Annotated[frozenset[str], Field(min_length=1)] = frozenset({"kahe"})
     largest_sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     least_noise_multiplier: Annotated[float, Field(ge=0)] = 0.3
@@ -132,6 +133,7 @@ class MerchantPolicy(PolicyFile):
             schemes=frozenset(schemes),
             model_code=frozenset(model_code),
             witness_keys=None,
+            site_figures=True,
             largest_training_epsilon=None,
             least_noise_multiplier=0.0,
             least_contributors=1,
@@ -179,6 +181,13 @@ class MerchantPolicy(PolicyFile):
                 code="policy",
             )
         check_one_of("initial_models", plan.initial_model_hash, self.initial_models, what="initial model")
+        if plan.site_figures is not None and not self.site_figures:
+            raise RefusedError(
+                "policy 'site_figures': the plan asks for a round of site figures, counts by class, accuracy "
+                "and loss of this merchant's data, noised and summed over all merchants: set "
+                "site_figures = true in the policy to allow that, or the operator must plan without them",
+                code="policy",
+            )
         check_at_most("largest_sample_rate", plan.sample_rate, self.largest_sample_rate)
         check_at_most("largest_training_delta", plan.delta, self.largest_training_delta)
         check_at_least("least_contributors", plan.min_contributors, self.least_contributors)
@@ -212,7 +221,7 @@ class MerchantPolicy(PolicyFile):
         check_at_most("largest_input_mib", plan.input_bytes / 2**20, self.largest_input_mib)
 
     def check_cost(self, plan: TrainingPlan, derived: Derived) -> None:
-        """Check a plan's noise multiplier and its whole epsilon against the rules.
+        """Check a plan's noise multipliers and its whole epsilon, site figures included, against the rules.
 
         The merchant derives both, in the view that it reports. Epsilon is the proved bound (PLD) of all the
         plan's steps at the policy's ``lifetime_delta``, so that a plan gains nothing by naming a larger
@@ -226,8 +235,10 @@ class MerchantPolicy(PolicyFile):
             RefusedError: the plan breaks a rule, which the message names.
 
         """
-        spend = derived.spend
-        check_at_least("least_noise_multiplier", spend.multiplier, self.least_noise_multiplier)
+        spend = derived.whole_spend
+        for kind in (spend, spend.figures):
+            if kind is not None:
+                check_at_least("least_noise_multiplier", kind.multiplier, self.least_noise_multiplier)
         if self.largest_training_epsilon is None:
             return
         epsilon = spend.with_delta(

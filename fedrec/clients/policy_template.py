@@ -27,6 +27,11 @@ schemes = ["kahe"]
 # The allowed units of differential privacy: one photo ("record"), or one product with its photos ("product").
 units = ["record", "product"]
 
+# Whether a training may end with a round of site figures: how many records of each class there are at all
+# merchants together, how often the model is right about them, and its mean loss, noised, summed and charged
+# as any other round. Every record takes part in it, whatever largest_sample_rate is (docs/site-figures.md).
+site_figures = false
+
 # The largest sampling rate, and the least noise multiplier (standard deviation / sensitivity) that is
 # guaranteed in what the server sees. A value below 0.3 reveals almost all of a photo in a single round that
 # uses it; plans for epsilon 8 have 0.5 and more. Any sampling rate is safe, because epsilon accounts for it.

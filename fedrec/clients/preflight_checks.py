@@ -243,7 +243,7 @@ class _Checks:
             except (ConfigError, AggregationError) as error:
                 raise ConfigError(f"the training can't be carried out: {error}") from None
             # Twice, for uploads and for answers, which are no larger.
-            needed += 2 * _COPIES * upload + plan.rounds * _ENTRY_BYTES
+            needed += 2 * _COPIES * upload + plan.last_round * _ENTRY_BYTES
             what = f"logs, ledger and uploads of {upload / 2**20:.1f} MiB"
         if free < needed:
             raise ConfigError(

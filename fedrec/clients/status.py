@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from fedrec.clients.charging import round_charge
+from fedrec.clients.charging import figures_charge, round_charge
 from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.photo_counts import photo_text
@@ -139,8 +139,14 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
             seeded=False,
         )
         counted = Lifetime.of(entry for entry in spending(entries) if isinstance(entry, CountEntry))
-        whole = counted.training_epsilon(charge, charges=plan.rounds)
-        needed = history.lifetime.needed_cap(charge, charges=plan.rounds - last_round, delta=lifetime_delta)
+        figures = figures_charge(plan, derived, charge)
+        whole = counted.training_epsilon(charge, charges=plan.rounds, figures=figures)
+        needed = history.lifetime.needed_cap(
+            charge,
+            charges=plan.rounds - last_round,
+            delta=lifetime_delta,
+            figures=None if last_round > plan.rounds else figures,
+        )
     rated = rate_budget(
         finite(whole), delta=plan.delta, unit=unit_in_words(plan.unit), public_total=plan.records_total
     )
@@ -162,6 +168,7 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
         alarms=claims.alarms({"mode": plan.mode}, plan.trust),
         upload_window=plan.upload_window,
         committee=plan.committee,
+        site_figures=plan.site_figures is not None,
     )
 
 

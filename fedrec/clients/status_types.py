@@ -91,6 +91,7 @@ class PlanSummary:
         alarms: warnings if no noise is added or the server can read single updates.
         upload_window: in seconds, how long uploads may arrive; None for a training without a window.
         committee: names of the merchants that help to open sums.
+        site_figures: whether a round of site figures follows those rounds; its cost is part of the others.
 
     """
 
@@ -111,6 +112,7 @@ class PlanSummary:
     alarms: tuple[str, ...]
     upload_window: int | None
     committee: tuple[str, ...]
+    site_figures: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def histories(
                 mode="" if plan is None else plan.mode,
                 merchants=0 if plan is None else plan.cohort,
                 open=name == still_open,
-                rounds=len(mine) if plan is None else plan.rounds,
+                rounds=len(mine) if plan is None else plan.last_round,
                 charged=len(mine),
                 lost=_lost(mine),
                 first_at=mine[0].created_at if mine else None,
@@ -91,11 +91,11 @@ def next_round(plan: TrainingPlan, entries: Sequence[Entry]) -> NextRound | None
     """
     mine = by_training(entries).get(plan.training_id, [])
     last = max((entry.charge.round_number for entry in mine), default=0)
-    if last >= plan.rounds:
+    if last >= plan.last_round:
         return None
     times = [datetime.fromisoformat(entry.created_at) for entry in mine[-9:]]
     gaps = [(after - before).total_seconds() for before, after in pairwise(times)]
-    return NextRound(number=last + 1, rounds=plan.rounds, seconds_between=median(gaps) if gaps else None)
+    return NextRound(number=last + 1, rounds=plan.last_round, seconds_between=median(gaps) if gaps else None)
 
 
 def _lost(charged: Sequence[ChargeEntry]) -> int:

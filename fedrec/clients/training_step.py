@@ -47,8 +47,8 @@ def train(
     """
     joined = context.training(request.training_id)
     plan, store = joined.plan, context.store
-    if request.round_number > plan.rounds:
-        raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.rounds}")
+    if request.round_number > plan.last_round:
+        raise RefusedError(f"round {request.round_number} is beyond the plan's {plan.last_round}")
     # Hashed without the receipt, which may differ when the same upload is asked for again.
     hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
     stored = store.reply("upload", plan.training_id, request.round_number, request_hash=hashed)
@@ -57,7 +57,8 @@ def train(
     if request.round_number == 1 and request.model_hash != plan.initial_model_hash:
         raise RefusedError("the first round's model is not the initial model of the plan")
     parameters = _parameters(request, blobs, dimension=plan.dimension)
-    keys = round_keys(request, blobs, plan=plan, scheme=joined.derived.scheme)
+    current = joined.in_round(request.round_number)
+    keys = round_keys(request, blobs, plan=plan, scheme=current.derived.scheme)
     _check_rules(context, joined, request)
     context.accept_receipt(plan, request.receipt)
     context.precompute_costs(joined)
@@ -70,13 +71,19 @@ def train(
     context.on_event("charged")
     started = time.process_time()
     values = compute_contribution(
-        joined.model, parameters, records, plan=plan, noise=joined.derived.noise, rng=rng
+        joined.model,
+        parameters,
+        records,
+        plan=plan,
+        noise=current.derived.noise,
+        rng=rng,
+        figures=plan.is_of_figures(request.round_number),
     )
     trained = time.process_time()
     signed, sent = make_upload(
         values,
         request,
-        training=joined,
+        training=current,
         keys=keys,
         identity=context.identity,
         merchant=context.name,

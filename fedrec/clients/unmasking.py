@@ -117,15 +117,15 @@ def unmask(context: Opener, request: UnmaskRequest, blobs: Blobs) -> tuple[Unmas
     plan, number = joined.plan, request.round_number
     if context.name not in plan.committee:
         raise RefusedError("this merchant or witness is not on the committee")
-    if number > plan.rounds:
-        raise RefusedError(f"round {number} is beyond the plan's {plan.rounds}")
+    if number > plan.last_round:
+        raise RefusedError(f"round {number} is beyond the plan's {plan.last_round}")
     # Hashed without the receipt, which may differ when the same set is asked again.
     hashed = request_hash(request.model_copy(update={"receipt": None}), blobs)
     stored = context.store.reply("answer", plan.training_id, number, request_hash=hashed)
     if stored is not None:
         return decode_reply(stored, UnmaskReply)
     survivors = check_survivors(request.survivors, plan=plan, round_number=number)
-    parts = request_parts(survivors, blobs, scheme=joined.derived.scheme)
+    parts = request_parts(survivors, blobs, scheme=joined.derived.of_round(number).scheme)
     # The key is used only after the entry is on disk: if anything fails below, no other set can be answered.
     context.mark_answer(plan, round_number=number, request_hash=hashed, receipt=request.receipt)
     context.on_event("marked")
@@ -142,7 +142,9 @@ def _answer(
     survivors: Sequence[Commitment],
     parts: Sequence[bytes],
 ) -> tuple[UnmaskReply, dict[str, bytes]]:
-    plan, scheme = joined.plan, joined.derived.scheme
+    # The survivors' commitments are all of one round.
+    plan, derived = joined.plan, joined.derived.of_round(survivors[0].round_number)
+    scheme = derived.scheme
     secrets = context.store.training(plan.training_id).secrets
     if isinstance(scheme, CommitteeScheme) and secrets.sealing_private is not None:
         return answer_as_member(
@@ -152,7 +154,7 @@ def _answer(
             plan=plan,
             member=context.name,
             sealing_key=SealingKey.from_private_bytes(secrets.sealing_private),
-            kept=joined.derived.noise.kept_layers(len(survivors)),
+            kept=derived.noise.kept_layers(len(survivors)),
         )
     if isinstance(scheme, HolderScheme) and secrets.decryption_private is not None:
         return answer_as_holder(scheme, parts, merchant=context.name, private_key=secrets.decryption_private)

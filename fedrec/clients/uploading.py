@@ -91,9 +91,10 @@ def make_upload(
     """Add the noise layers, encrypt a contribution and sign a commitment to it.
 
     Args:
-        values: the contribution in grid units, int64 (d,), with the noise that stays in every sum; changed.
+        values: the contribution in grid units, int64 (d,) or that of site figures, with the noise that stays
+            in every sum; changed.
         request: the server's request.
-        training: the training.
+        training: the training, with the parameters of the round.
         keys: the checked public keys of the round.
         identity: the merchant's signing identity.
         merchant: its name.
@@ -106,7 +107,8 @@ def make_upload(
     plan, scheme = training.plan, training.derived.scheme
     seeds = add_layers(values, noise=training.derived.noise, rng=rng)
     encrypted = scheme.encrypt(
-        values,
+        # Site figures may share the parameters of a model, which has more numbers.
+        np.pad(values, (0, scheme.parameters.dimension - values.size)),
         training_id=plan.training_id,
         round_number=request.round_number,
         rng=rng.child("encryption", plan.training_id),

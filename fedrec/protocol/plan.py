@@ -19,6 +19,7 @@ from fedrec.protocol.schema import (
     MAX_COMMITTEE,
     MAX_LAYERS,
     MAX_PEERS,
+    MAX_ROUNDS,
     Fraction,
     Hash,
     Name,
@@ -27,6 +28,7 @@ from fedrec.protocol.schema import (
     Strict,
     sha256_hex,
 )
+from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.trust import TrustModel
 
 MAX_CLASSES = 10_000
@@ -211,6 +213,9 @@ class TrainingPlan(Strict):
     ``witnesses`` have no photos: they sit on the committee and do nothing else. They aren't on the roster, so
     that nothing that counts merchants counts them. ``trust`` is the scheme's trust model; each merchant
     compares it with that of its own installation.
+
+    ``site_figures`` asks for one more round after the training's ``rounds``, of figures on the merchants' own
+    data; None for no such round.
     """
 
     version: Literal[1] = 1
@@ -243,6 +248,7 @@ class TrainingPlan(Strict):
     objective: Objective = Objective(loss="cross-entropy")
     delta: Annotated[float, Field(gt=0, lt=1)]
     noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] | None
+    site_figures: SiteFigures | None = None
     records_total: Annotated[int, Field(ge=1, le=10**12)]
     records_largest: Annotated[int, Field(ge=1, le=10**9)]
     roster: Annotated[tuple[Peer, ...], FailFast(), Field(min_length=1, max_length=MAX_PEERS)]
@@ -276,7 +282,17 @@ class TrainingPlan(Strict):
             raise ValueError("the class prior has not one share for each class")
         if self.min_contributors > self.cohort:
             raise ValueError("more contributors are required than the roster has")
+        if self.site_figures is not None:
+            self._check_figures(self.site_figures)
         return self
+
+    def _check_figures(self, figures: SiteFigures) -> None:
+        if (figures.noise_multiplier is not None) != self.privacy_mode.private:
+            raise ValueError("site figures have a noise multiplier exactly where the mode is private")
+        if self.upload_window is not None:
+            raise ValueError("site figures need merchants that are connected together: give no upload window")
+        if self.last_round > MAX_ROUNDS:
+            raise ValueError(f"with the round of site figures there are more than {MAX_ROUNDS} rounds")
 
     @cached_property
     def training_id(self) -> str:
@@ -328,6 +344,19 @@ class TrainingPlan(Strict):
     def layers(self) -> int:
         """How many layers of each merchant's noise can be removed from a sum."""
         return max(0, len(self.noise_levels) - 1)
+
+    @property
+    def last_round(self) -> int:
+        """The highest number of a round: the training's last one, or that of the site figures after it."""
+        return self.rounds + (self.site_figures is not None)
+
+    def layers_in(self, round_number: int) -> int:
+        """Return how many layers of each merchant's noise can be removed; none in that of site figures."""
+        return 0 if self.is_of_figures(round_number) else self.layers
+
+    def is_of_figures(self, round_number: int) -> bool:
+        """Tell whether a round is that of the site figures."""
+        return self.site_figures is not None and round_number == self.rounds + 1
 
     @property
     def sends_moves(self) -> bool:

@@ -33,6 +33,7 @@ class Checkpoint:
         self._state = folder / "state.npz"
         self._committee = folder / "committee.json"
         self._best = folder / "best-parameters.f32"
+        self._figures = folder / "figures.json"
 
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
         """Return the committee's public sealing keys of this training, empty if none were kept."""
@@ -97,6 +98,28 @@ class Checkpoint:
                 f"round {round_number} was run before (the last one is {last}): it is never run twice"
             )
         self._write_reserved(round_number, self.conduct() if conduct is None else conduct)
+
+    def figures(self) -> dict[str, Any] | None:
+        """Return what was stored of the round of site figures (JSON values), None before it was begun."""
+        if not self._figures.exists():
+            return None
+        found: dict[str, Any] = json.loads(self._figures.read_text("utf-8"))
+        return found
+
+    def reserve_figures(self) -> None:
+        """Note durably that the round of site figures begins.
+
+        Raises:
+            TrainingError: it was begun before: it is never run twice.
+
+        """
+        if self.figures() is not None:
+            raise TrainingError("the round of site figures was run before: it is never run twice")
+        self.keep_figures({})
+
+    def keep_figures(self, values: Mapping[str, Any]) -> None:
+        """Store what came of the round of site figures (JSON values)."""
+        write_atomically(self._figures, json.dumps(dict(values)).encode())
 
     def keep_conduct(self, state: Mapping[str, Any]) -> None:
         """Store the record of the merchants' conduct (JSON values) with the last reserved round."""

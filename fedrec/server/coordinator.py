@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedrec._internal.text import counted, listed
 from fedrec.errors import TrainingError
 from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.site_figures import figures_length
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
@@ -54,11 +58,14 @@ class Coordinator(TrainingRunner):
             limit. It also stops if sums don't open and the merchant at fault can't be found.
         before_round: called before every round, with the number of rounds just before it that were lost to
             refusals. Merchants that didn't refuse are charged for each of those.
+        figures_model: returns the parameters, shape (d,), that site figures are of; None for those after the
+            last round.
 
     """
 
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
+    figures_model: Callable[[], NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +81,7 @@ class Coordinator(TrainingRunner):
         """Let the cohort join, run every round that is left, and close the training."""
         done = max(self.checkpoint.restore(self.weights), self.checkpoint.last_reserved())
         last, over = self.checkpoint.last_record(), done >= self.plan.rounds
+        figures_left = self.plan.site_figures is not None and self.checkpoint.figures() is None
         if last is not None:
             # A crash may have come after the state of this round was stored, and before on_round was called.
             over |= bool(self.on_round(read_record(last)))
@@ -81,12 +89,14 @@ class Coordinator(TrainingRunner):
             self._cohort.open(self.checkpoint.sealing_keys())
         except CohortIncompleteError:
             # If no round is left, a missing merchant may have closed the training before a crash.
-            if not over:
+            if not over or figures_left:
                 raise
         if self._cohort.sealing_keys:
             self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
         if not over:
             self._rounds(done + 1)
+        if figures_left:
+            self._site_figures()
         self.close()
 
     def _rounds(self, first: int) -> None:
@@ -96,7 +106,7 @@ class Coordinator(TrainingRunner):
             self.before_round(self._lost_to_refusals)
             self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
-            record, stop = self._round(round_number)
+            record, stop = self._round(round_number, take=self._apply)
             self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
             if self.on_round(record):
                 return
@@ -105,8 +115,30 @@ class Coordinator(TrainingRunner):
                 self.checkpoint.keep_conduct(self._conduct.state())
                 raise TrainingError(stop)
 
-    def _round(self, round_number: int) -> tuple[RoundRecord, str | None]:
-        """Run one round; return its record, and why the training stops after it, or None."""
+    def _site_figures(self) -> None:
+        """Run the round of site figures after the last one, at most once, and store what came of it."""
+        self.before_round(self._lost_to_refusals)
+        self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
+        self.checkpoint.reserve_figures()
+        found: list[list[int]] = []
+        length = figures_length(len(self.plan.classes))
+        record, _ = self._round(
+            self.plan.last_round, take=lambda opened: found.append(opened.values[:length].tolist())
+        )
+        values = found[0] if found else None
+        self.checkpoint.keep_figures({"record": asdict(record), "values": values})
+
+    def _round(self, round_number: int, *, take: Callable[[Opened], None]) -> tuple[RoundRecord, str | None]:
+        """Run one round.
+
+        Args:
+            round_number: the round.
+            take: called with the opened sum.
+
+        Returns:
+            The round's record, and why the training stops after it, or None.
+
+        """
         started = time.monotonic()
         traffic = Traffic()
         reason: str | None = None
@@ -115,8 +147,10 @@ class Coordinator(TrainingRunner):
         noise_kept: float | None = None
         try:
             opened = self._collect(round_number, traffic)
-            noise_kept = self._noise_kept(opened, contributors=len(traffic.contributors))
-            self._apply(opened)
+            noise_kept = self._noise_kept(
+                opened, contributors=len(traffic.contributors), round_number=round_number
+            )
+            take(opened)
             self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:
             reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
@@ -151,7 +185,7 @@ class Coordinator(TrainingRunner):
 
     def _collect(self, round_number: int, traffic: Traffic) -> Opened:
         """Return the opened sum; raise ``_LostRoundError`` if it can't be opened."""
-        total = self._derived.scheme.new_sum()
+        total = self._derived.of_round(round_number).scheme.new_sum()
         left_out = self._conduct.left_out(self._connected, round_number=round_number)
         uploads, refused = self._train(round_number, traffic, total, left_out)
         took_part = {upload.merchant for upload in uploads}
@@ -182,7 +216,10 @@ class Coordinator(TrainingRunner):
     ) -> tuple[list[Upload], bool]:
         """Collect the round's uploads; also return whether any merchant refused."""
         started = time.monotonic()
-        model = self.weights.parameters.astype("<f4").tobytes()
+        parameters = self.weights.parameters
+        if self.plan.is_of_figures(round_number) and self.figures_model is not None:
+            parameters = self.figures_model()
+        model = parameters.astype("<f4").tobytes()
         collector = UploadCollector(
             total,
             plan=self.plan,
@@ -244,7 +281,7 @@ class Coordinator(TrainingRunner):
         opening = Opening(
             grid=self.grid,
             plan=self.plan,
-            derived=self._derived,
+            derived=self._derived.of_round(round_number),
             round_number=round_number,
             total=total,
             uploads=uploads,

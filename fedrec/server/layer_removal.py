@@ -58,12 +58,13 @@ class LayerRemoval:
     _opened: dict[int, _Shares] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._kept = self.noise.kept_layers(len(self.survivors)) if self.plan.layers else 0
+        self._layers = len(self.noise.layer_stds)
+        self._kept = self.noise.kept_layers(len(self.survivors)) if self._layers else 0
 
     @property
     def removed(self) -> int:
         """How many layers of each survivor are to be removed."""
-        return self.plan.layers - self._kept
+        return self._layers - self._kept
 
     @property
     def possible(self) -> bool:

@@ -13,10 +13,18 @@ from fedrec.protocol.plan import TrainingPlan
 def epsilons_by_round(plan: TrainingPlan) -> tuple[float | None, ...]:
     """Return epsilon by PLD, in the server's view, of the declared count and 0, 1, ... rounds.
 
-    Each is None without a guarantee.
+    Each is None without a guarantee. None of them includes site figures.
     """
     # A frozen pydantic model has a hash, which pyright doesn't see.
     return _by_round(plan)  # pyright: ignore[reportArgumentType]
+
+
+def epsilon_planned(plan: TrainingPlan) -> float | None:
+    """Return epsilon by PLD, in the server's view, of all that a plan asks for, site figures included.
+
+    It is None without a guarantee.
+    """
+    return _planned(plan)  # pyright: ignore[reportArgumentType]
 
 
 def epsilon_if_broken(plan: TrainingPlan, *, rounds: int) -> float | None:
@@ -39,6 +47,15 @@ def _by_round(plan: TrainingPlan) -> tuple[float | None, ...]:
         return (None,) * (plan.rounds + 1)
     spend = derive(plan).spend.with_releases(count_event())
     return tuple(finite(epsilon) for epsilon in spend.schedule(every=plan.local_steps))
+
+
+@lru_cache(maxsize=4)
+def _planned(plan: TrainingPlan) -> float | None:
+    if plan.site_figures is None:
+        return _by_round(plan)[-1]  # pyright: ignore[reportArgumentType]
+    if not plan.privacy_mode.private:
+        return None
+    return finite(derive(plan).whole_spend.with_releases(count_event()).epsilon())
 
 
 @lru_cache(maxsize=4)

@@ -23,13 +23,14 @@ from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.derived_parameters import derive
-from fedrec.privacy.dp.calibration import NoiseRequest, plan_noise
+from fedrec.privacy.dp.calibration import BETA, NoiseRequest, plan_noise
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.privacy.dp.vectors import count_from_shapes, load_parameter_vector, parameter_vector
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, EarlyStopping, Objective, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.class_prior import settle_objective
+from fedrec.server.figures_budget import figures_events, plan_figures
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
@@ -227,6 +228,8 @@ def _make_plan(
     private = modes.get(options.privacy).private
     if private:
         check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
+    figures = plan_figures(options, delta=delta)
+    beside = figures_events(figures)
     noise = plan_noise(
         NoiseRequest(
             mode=options.privacy,
@@ -242,7 +245,8 @@ def _make_plan(
             colluders=settings.colluders,
             records_per_merchant=max(sizes),
             local_steps=options.local_steps,
-            other_releases=(count_event(),),
+            other_releases=(count_event(), *beside),
+            other_betas=BETA * len(beside),
             layered=trust.opened_by == "committee",
         )
     )
@@ -272,6 +276,7 @@ def _make_plan(
             clip=settings.clip,
             delta=delta,
             noise_multiplier=noise.noise_multiplier or None,
+            site_figures=figures,
             records_total=sum(sizes),
             records_largest=max(sizes),
             roster=roster,

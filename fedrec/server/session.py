@@ -31,7 +31,7 @@ from fedrec.server.optimizers.interface import Vector
 from fedrec.server.optimizers.optimizer_registry import start_weights
 from fedrec.server.planning import starting_parameters
 from fedrec.server.receipts import ReceiptBook
-from fedrec.server.report.report_json import epsilon_after
+from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.report_page import render
 from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundLine, RoundRecord
@@ -137,6 +137,11 @@ class Session:
         """The number of the last round that was begun, 0 before the first. So many may have been charged."""
         return self._checkpoint.last_reserved()
 
+    @property
+    def figures(self) -> dict[str, Any] | None:
+        """What is stored of the round of site figures; None before it was begun."""
+        return self._checkpoint.figures()
+
     def runner(self, grid: Grid, *, names: Names) -> TrainingRunner:
         """Return what runs the training: the rounds of a coordinator, or a campaign with an upload window.
 
@@ -152,7 +157,12 @@ class Session:
         receipts = ReceiptBook(self.home.receipts, identity=identity)
         signer = RequestSigner(self.home.requests, identity=identity, names=names)
         make = (
-            partial(Coordinator, most_lost=self.pace.most_lost, before_round=self.pace.before_round)
+            partial(
+                Coordinator,
+                most_lost=self.pace.most_lost,
+                before_round=self.pace.before_round,
+                figures_model=lambda: self._final,
+            )
             if self.plan.upload_window is None
             else partial(Campaign, training=self.training.folder, pause=self._pause, tell=self.pace.tell)
         )

@@ -15,6 +15,7 @@ from fedrec.privacy.dp.calibration import BETA
 from fedrec.protocol import modes
 from fedrec.protocol.plan import ServerSetting, ServerUpdate
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
+from fedrec.server.figures_budget import figures_events, plan_figures
 from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.schedules.schedule_registry import read_schedule
@@ -65,11 +66,19 @@ def training_defaults(
     if private:
         check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
 
+    figures = figures_events(plan_figures(options, delta=delta))
+
     def noise_multiplier(sample_rate: float, steps: int) -> float:
         if not private:
             return 0.0
         return least_multiplier(
-            options.epsilon or DEFAULT_EPSILON, delta=delta, sample_rate=sample_rate, steps=steps, beta=BETA
+            options.epsilon or DEFAULT_EPSILON,
+            delta=delta,
+            sample_rate=sample_rate,
+            steps=steps,
+            beta=BETA,
+            releases=figures,
+            other_betas=BETA * len(figures),
         )
 
     return spec.recipe(

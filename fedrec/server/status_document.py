@@ -13,7 +13,7 @@ from typing import Any
 from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import AwaitedReplies, Connection, LiveState
-from fedrec.server.plan_epsilons import epsilon_if_broken, epsilons_by_round
+from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import Training, all_trainings
 from fedrec.server.window.campaign_files import CampaignProgress, shown_progress
@@ -133,7 +133,7 @@ def _training(training: Training, live: LiveState | None) -> dict[str, Any]:
         "accuracy": rounds[-1]["accuracy"] if rounds else None,
         "best_round": _best(rounds),
         "delta": plan.delta,
-        "epsilon_planned": epsilons[-1],
+        "epsilon_planned": epsilon_planned(plan),
         "epsilon": epsilons[done],
         "epsilon_aggregation_broken": epsilon_if_broken(plan, rounds=done),
         "in_flight": in_flight if in_flight is not None and in_flight > done else None,

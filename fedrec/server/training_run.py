@@ -173,6 +173,7 @@ class TrainingRun:
             split=EVALUATION_SPLIT if metrics is not None else None,
             refusals=session.refusals,
             stopped_early=session.stopped,
+            figures=session.figures,
         )
         report = deployed_report(
             result,

@@ -128,18 +128,19 @@ class TrainingRunner:
         self.refusals[f"round {round_number}, {merchant}"] = reason
         _log.info("round %d, %s: %s", round_number, merchant, reason)
 
-    def _noise_kept(self, opened: Opened, *, contributors: int) -> float | None:
+    def _noise_kept(self, opened: Opened, *, contributors: int, round_number: int) -> float | None:
         """Return the deviation of the honest contributors' noise in an opened sum over the guaranteed one.
 
         Args:
             opened: the sum.
             contributors: merchants in it.
+            round_number: the round.
 
         Returns:
             The ratio; None where merchants don't share the noise.
 
         """
-        noise = self._derived.noise
+        noise = self._derived.of_round(round_number).noise
         if not self.plan.privacy_mode.shares_noise:
             return None
         needed = needed_variance(noise.noise_multiplier, sensitivity=noise.sensitivity)

@@ -23,6 +23,8 @@ from fedrec.server.trainings import all_trainings
 
 LARGEST_ATTACHMENT = 2**24
 """Most bytes of a file that goes into a bundle."""
+_SHOWN = ("run", "privacy", "secure_aggregation", "site_figures", "warnings")
+"""Sections of a run's report that go into its bundle."""
 
 
 def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidence, SigningIdentity]:
@@ -64,7 +66,7 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
         )
         for home in homes
     )
-    shown = {name: report.get(name) for name in ("run", "privacy", "secure_aggregation", "warnings")}
+    shown = {name: report.get(name) for name in _SHOWN}
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),

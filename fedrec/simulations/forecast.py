@@ -23,7 +23,7 @@ from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task, starting_parameters
-from fedrec.server.report.report_json import epsilon_after
+from fedrec.server.report.epsilons import epsilon_after
 from fedrec.simulations.run_setup import SimulationRun, worker_count
 from fedrec.vision.models.centred_head import mean_coordinates
 
@@ -116,7 +116,7 @@ class Forecaster:
             seconds=rounds * seconds,
             bytes_up=rounds * (moved.up + share * moved.member_up),
             bytes_down=rounds * (moved.down + share * moved.member_down),
-            epsilon=epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps),
+            epsilon=epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps, figures=True),
         )
 
 

@@ -277,6 +277,7 @@ def _report(
         split=run.source.splits.metrics_split,
         refusals=session.refusals,
         stopped_early=session.stopped,
+        figures=session.figures,
     )
     return build_report(
         result,

@@ -8,8 +8,10 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
-from fedrec.privacy.accounting.budget_rating import USUAL_DELTA
+from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, unit_in_words
 from fedrec.protocol import modes
+
+_SHOWN_CLASSES = 10
 
 
 def summarise(report: Mapping[str, Any], folder: Path) -> str:
@@ -50,6 +52,7 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"macro F1 {number_format.ratio(metrics.get('f1_macro'))}",
         f"epsilon    {budget}",
         f"rating     {privacy['rating']['sentence']}",
+        *_figures(report.get("site_figures")),
         f"training   {run['model']} ({run['parameters']:,} parameters), {run['merchants']} merchants, "
         f"{opened} of {counted(len(report['rounds']), 'round')} opened, "
         f"{number_format.duration(run['seconds'])}",
@@ -66,6 +69,30 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
         f"report     {folder / 'report.html'}",
     ]
     return "\n".join(lines)
+
+
+def _figures(section: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines of site figures; none where there are none."""
+    if section is None or not section["opened"]:
+        return []
+    missing = [line["label"] for line in section["classes"] if not line["found"]]
+    unit = unit_in_words(section["unit"])
+    told = "every class is there"
+    if missing:
+        told = f"not told from none: {', '.join(missing[:_SHOWN_CLASSES])}"
+        told += ", ..." if missing[_SHOWN_CLASSES:] else ""
+    return [
+        f"figures    of the merchants' own {unit}s: about "
+        f"{number_format.count(section['records']['estimate'])}, accuracy "
+        f"{number_format.percent(section['accuracy']['estimate'])}, mean loss "
+        f"{number_format.ratio(section['mean_loss']['estimate'])} (noisy; intervals in the report)",
+        f"classes    {told}; a class of {section['detectable']:,} {unit}s or more is told from none"
+        + (
+            f", for epsilon {number_format.epsilon(section['epsilon'])} of the above"
+            if section["epsilon"] is not None
+            else ""
+        ),
+    ]
 
 
 def _witnesses(scheme: Mapping[str, Any]) -> str:

@@ -54,6 +54,7 @@ def test_three_merchants_with_untouched_policies_join_an_untouched_plan(tmp_path
         ({"epsilon": 9.0}, "largest_training_epsilon"),
         ({"rounds": 2001}, "largest_steps"),
         ({"secure_aggregation": "none", "privacy": "local"}, "schemes"),
+        ({"site_figures": 0.1}, "site_figures"),
     ],
 )
 def test_a_plan_that_defaults_refuse_says_so_as_a_merchant_does(

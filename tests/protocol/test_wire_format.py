@@ -24,6 +24,7 @@ from fedrec.protocol.plan import EarlyStopping, Objective, Peer, ServerUpdate, T
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.shape import shape_of
+from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.transport import (
     HashedBlobs,
     content_hash,
@@ -270,6 +271,7 @@ CHANGES: dict[str, Any] = {
     "local_steps": 2,
     "local_learning_rate": 0.25,
     "early_stopping": EarlyStopping(patience=3),
+    "site_figures": SiteFigures(noise_multiplier=4.0),
     "server_update": ServerUpdate(optimizer="adam", learning_rate=1.0),
     "sample_rate": 0.25,
     "clip": 2.0,

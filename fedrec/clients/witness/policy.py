@@ -68,7 +68,7 @@ class WitnessPolicy(PolicyFile):
         if self.merchants is not None:
             for peer in plan.roster:
                 check_one_of("merchants", peer.name, self.merchants, what="merchant")
-        check_at_most("largest_openings_per_training", plan.rounds, self.largest_openings_per_training)
+        check_at_most("largest_openings_per_training", plan.last_round, self.largest_openings_per_training)
         check_at_least("least_contributors", plan.min_contributors, self.least_contributors)
         check_at_least("least_colluders", plan.colluders, self.least_colluders)
         check_at_least("least_corrupt_members", plan.corrupt_members, self.least_corrupt_members)

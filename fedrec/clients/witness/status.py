@@ -171,7 +171,7 @@ def _witnessed(plan: TrainingPlan, counts: OpeningCounts) -> WitnessedPlan:
         model=plan.model,
         mode=plan.mode,
         scheme=plan.scheme,
-        rounds=plan.rounds,
+        rounds=plan.last_round,
         merchants=plan.cohort,
         committee=len(plan.committee),
         witnesses=sum(name in plan.witness_keys for name in plan.committee),

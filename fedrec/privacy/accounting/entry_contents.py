@@ -32,10 +32,13 @@ class Cost(Protocol):
 class Charge:
     """What a merchant is about to spend on a round. The key is (training_id, round_number, step).
 
+    The round after the training's last one is that of the site figures. Its rate, noise and dimension are its
+    own, so that it is accounted for as a training of one step, beside the training that it belongs to.
+
     Attributes:
         training_id: the training.
         round_number: the round.
-        rounds: number of planned rounds of the training.
+        rounds: number of planned rounds of the training, that of the site figures not counted.
         model_hash: SHA-256 of the model that the round starts from.
         mode: privacy mode, such as ``distributed``.
         unit: the protected unit, ``photo`` or ``product``.
@@ -99,6 +102,21 @@ class Charge:
         return f"charge/{self.training_id}/{self.round_number}/{self.step}"
 
     @property
+    def is_of_figures(self) -> bool:
+        """Whether the round is that of the site figures."""
+        return self.round_number == self.rounds + 1
+
+    @property
+    def account(self) -> str:
+        """What accountants take the charge to be part of: all charges of it are alike."""
+        return figures_account(self) if self.is_of_figures else self.training_id
+
+    @property
+    def planned_steps(self) -> int:
+        """Number of steps that the plan allows of :attr:`account`."""
+        return self.steps if self.is_of_figures else self.rounds * self.steps
+
+    @property
     def delta_used(self) -> float:
         """Probability that rounding exceeds the sensitivity in any of the steps."""
         return self.spend.betas
@@ -118,6 +136,11 @@ class Charge:
     def event(self, view: View = "server") -> Event:
         """Return the event for the accountants, in one of the two views."""
         return Event(self.sample_rate, self.spend.noise_in(view), self.steps)
+
+
+def figures_account(charge: Charge) -> str:
+    """Return the :attr:`Charge.account` of the site figures of a charge's training."""
+    return f"{charge.training_id}/figures"
 
 
 @dataclass(frozen=True)

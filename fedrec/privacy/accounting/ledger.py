@@ -113,13 +113,14 @@ class Ledger(LedgerView):
         with self._chain.mutex:
             self._chain.history.lifetime.prepare(charge)
 
-    def check_ahead(self, charge: Charge) -> None:
+    def check_ahead(self, charge: Charge, *, figures: Charge | None = None) -> None:
         """Check that all remaining rounds of a training fit the cap; write nothing.
 
         The remaining rounds are those after the last charged one.
 
         Args:
             charge: a charge like each of the training's.
+            figures: the charge of its site figures; None where the plan asks for none.
 
         Raises:
             BudgetExceededError: the remaining rounds would pass the lifetime cap.
@@ -128,9 +129,13 @@ class Ledger(LedgerView):
         """
         with self._chain.mutex:
             self._chain.check_open()
-            left = charge.rounds - self._chain.history.last_round(charge.training_id)
+            last = self._chain.history.last_round(charge.training_id)
             self._check_unit(charge)
-            self._cap.check_ahead(self._chain.history.lifetime, charge, rounds=left)
+            if figures is not None and last >= figures.round_number:
+                figures = None
+            self._cap.check_ahead(
+                self._chain.history.lifetime, charge, rounds=charge.rounds - last, figures=figures
+            )
 
     def charge(self, charge: Charge, *, version: str) -> ChargeEntry:
         """Write a charge to disk.

@@ -78,8 +78,8 @@ class Epsilons:
     Attributes:
         spent_before: epsilon by the lifetime filter before the cost.
         spent_after: epsilon by the lifetime filter with the cost.
-        own_epsilon: proved epsilon (PLD) of the entry's training so far, or of the release alone, at its own
-            delta less the betas spent.
+        own_epsilon: proved epsilon (PLD) of the entry's training so far, with its site figures if they were
+            charged, or of the release alone, at its own delta less the betas spent.
         cap_epsilon: the cap of the policy at that time; nominal where it set none.
         delta: the delta of that cap; the cost's own delta where it set none.
     """

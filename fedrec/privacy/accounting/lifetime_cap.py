@@ -95,24 +95,30 @@ class LifetimeCap:
             delta=delta,
         )
 
-    def check_ahead(self, lifetime: Lifetime, charge: Charge, *, rounds: int) -> None:
+    def check_ahead(
+        self, lifetime: Lifetime, charge: Charge, *, rounds: int, figures: Charge | None = None
+    ) -> None:
         """Check that several charges fit the cap together.
 
         Args:
             lifetime: what the ledger was charged before.
             charge: one charge; the others are like it.
             rounds: number of charges.
+            figures: the charge of site figures after those; None for none.
 
         Raises:
             BudgetExceededError: the charges would pass the cap.
         """
         epsilon, delta = self.filter_parameters(charge.delta)
-        if self.epsilon is None or rounds < 1:
+        if self.epsilon is None or (rounds < 1 and figures is None):
             return
-        after = lifetime.reading(epsilon=epsilon, delta=delta, adding=charge, charges=rounds)
+        after = lifetime.reading(
+            epsilon=epsilon, delta=delta, adding=charge, charges=max(0, rounds), figures=figures
+        )
         if not after.fits:
+            more = "" if figures is None else " and its site figures"
             raise BudgetExceededError(
-                f"policy 'lifetime_epsilon': the {rounds} rounds left of training "
-                f"{charge.training_id[:16]} would bring it to {after.spent:.4g} at delta {delta:.3g}, over "
-                f"the cap of {self.epsilon:g}"
+                f"policy 'lifetime_epsilon': the {max(0, rounds)} rounds left of training "
+                f"{charge.training_id[:16]}{more} would bring it to {after.spent:.4g} at delta "
+                f"{delta:.3g}, over the cap of {self.epsilon:g}"
             )

@@ -73,7 +73,8 @@ def noise_multiplier_for(
 def _releases_in_words(releases: tuple[Event, ...], delta: float) -> str:
     if not releases:
         return ""
-    return f", beside {epsilon_pld(releases, delta=delta):.3g} for the counts of records that are declared"
+    what = "the counts of records that are declared" + (" and the site figures" if releases[1:] else "")
+    return f", beside {epsilon_pld(releases, delta=delta):.3g} for {what}"
 
 
 def _narrow(by_pld: _Curve, *, epsilon: float, low: float, high: float, above: float) -> float:

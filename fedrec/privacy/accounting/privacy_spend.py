@@ -48,6 +48,7 @@ class PrivacySpend:
         beta: probability per step that rounding exceeds the sensitivity.
         delta: the whole delta.
         releases: single releases that are accounted with the steps, such as a noised count.
+        figures: the steps of another kind that follow, of site figures; their own delta doesn't matter.
     """
 
     sample_rate: float
@@ -57,16 +58,17 @@ class PrivacySpend:
     beta: float
     delta: float
     releases: tuple[Event, ...] = ()
+    figures: PrivacySpend | None = None
 
     @property
     def betas(self) -> float:
         """Probability that rounding exceeds the sensitivity in any of the steps."""
-        return self.beta * self.steps
+        return self.beta * self.steps + (0.0 if self.figures is None else self.figures.betas)
 
     @property
     def accounting_delta(self) -> float:
         """The delta that is left for the noise."""
-        return delta_left(delta=self.delta, beta=self.beta, steps=self.steps)
+        return self.delta - self.betas
 
     def with_steps(self, steps: int) -> PrivacySpend:
         """Return a copy with another number of steps."""
@@ -80,9 +82,14 @@ class PrivacySpend:
         """Return a copy with further single releases."""
         return replace(self, releases=(*self.releases, *releases))
 
+    def with_figures(self, figures: PrivacySpend | None) -> PrivacySpend:
+        """Return a copy with the steps of site figures; None for none."""
+        return replace(self, figures=figures)
+
     def of_one_share(self) -> PrivacySpend:
         """Return a copy for a server that can read single updates: its view has the noise of one share."""
-        return replace(self, multiplier=self.broken_multiplier)
+        figures = None if self.figures is None else self.figures.of_one_share()
+        return replace(self, multiplier=self.broken_multiplier, figures=figures)
 
     def noise_in(self, view: View) -> float:
         """Return the noise multiplier of a view."""
@@ -90,7 +97,8 @@ class PrivacySpend:
 
     def events(self, view: View = "server") -> tuple[Event, ...]:
         """Return the events of a view, for the accountants."""
-        return Event(self.sample_rate, self.noise_in(view), self.steps), *self.releases
+        figures = () if self.figures is None else self.figures.events(view)
+        return Event(self.sample_rate, self.noise_in(view), self.steps), *figures, *self.releases
 
     def epsilon(self, view: View = "server", *, by: EpsilonOf = epsilon_pld) -> float:
         """Compute epsilon.
@@ -102,22 +110,33 @@ class PrivacySpend:
         Returns:
             Epsilon; infinite where there is no noise, or nothing left of delta.
         """
-        if self.noise_in(view) == 0.0 or self.accounting_delta < MIN_DELTA:
+        if self._has_no_noise(view) or self.accounting_delta < MIN_DELTA:
             return math.inf
         return by(self.events(view), delta=self.accounting_delta)
 
     def epsilon_of_copies(self, copies: int) -> float:
         """Compute the proved epsilon of several copies of a record in the server's view."""
-        if self.multiplier == 0.0:
+        if self._has_no_noise("server"):
             return math.inf
         return epsilon_of_copies(self.events(), copies=copies, delta=self.delta, betas=self.betas)
 
+    def _has_no_noise(self, view: View) -> bool:
+        return self.noise_in(view) == 0.0 or (self.figures is not None and self.figures.noise_in(view) == 0.0)
+
     def schedule(self, *, every: int) -> tuple[float, ...]:
-        """Compute the proved epsilons after 0, ``every``, 2 * ``every``, ... steps, in the server's view."""
+        """Compute the proved epsilons after 0, ``every``, 2 * ``every``, ... steps, in the server's view.
+
+        Args:
+            every: number of steps between two epsilons.
+
+        Returns:
+            The epsilons; none includes site figures, which follow the last step.
+        """
         counts = range(0, self.steps + 1, every)
         if self.multiplier == 0.0:
             return (math.inf,) * len(counts)
-        deltas = [self.with_steps(count).accounting_delta for count in counts]
+        alone = self.with_figures(None)
+        deltas = [alone.with_steps(count).accounting_delta for count in counts]
         step = Event(self.sample_rate, self.multiplier, every)
         return epsilon_schedule(self.releases, step, deltas=deltas)
 
@@ -130,6 +149,7 @@ def least_multiplier(
     steps: int,
     beta: float,
     releases: Sequence[Event] = (),
+    other_betas: float = 0.0,
 ) -> float:
     """Compute the smallest noise multiplier that keeps steps and releases within a target epsilon.
 
@@ -143,13 +163,14 @@ def least_multiplier(
         steps: number of noised steps.
         beta: probability per step that rounding exceeds the sensitivity.
         releases: single releases that the target covers too.
+        other_betas: what the releases take off delta.
 
     Returns:
         The noise multiplier, as :func:`fedrec.privacy.accounting.noise_multiplier.noise_multiplier_for`.
     """
     return noise_multiplier_for(
         epsilon=epsilon,
-        delta=delta_left(delta=delta, beta=beta, steps=steps),
+        delta=delta_left(delta=delta, beta=beta, steps=steps) - other_betas,
         sample_rate=sample_rate,
         steps=steps,
         releases=tuple(releases),

@@ -350,7 +350,8 @@ def check_commitment(signed: SignedCommitment, *, plan: TrainingPlan, round_numb
             f"{expected}"
         )
     layers = len(commitment.layer_seed_hashes), len(commitment.layer_part_hashes)
-    if layers != (plan.layers, len(plan.committee) if by_committee and plan.layers else 0):
+    removable = plan.layers_in(round_number)
+    if layers != (removable, len(plan.committee) if by_committee and removable else 0):
         raise ProtocolError(f"'{commitment.merchant}' committed to a wrong number of noise layers")
     if not verify(
         plan.key_of(commitment.merchant),

@@ -11,6 +11,7 @@ from fedrec.privacy.accounting.budget_rating import rate_budget
 from fedrec.privacy.audit.bundled_ledger import (
     BundledLedger,
     BundledTraining,
+    is_of_figures,
     largest,
     or_infinite,
     shown_epsilon,
@@ -145,12 +146,13 @@ def budgets_by_training(ledgers: Sequence[BundledLedger], plans: Mapping[str, An
 def _training(by_merchant: Sequence[BundledTraining], plan: Mapping[str, Any] | None) -> tuple[str, ...]:
     entries = [entry for mine in by_merchant for entry in mine.charges]
     charge = entries[0]["charge"]
-    rounds = {entry["charge"]["round_number"] for entry in entries}
+    rounds = {entry["charge"]["round_number"] for entry in entries if not is_of_figures(entry)}
+    figures = " and site figures" if any(map(is_of_figures, entries)) else ""
     return (
         by_merchant[0].training_id[:12],
         charge["model"],
         f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
-        f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else ""),
+        f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else "") + figures,
         str(len(by_merchant)),
         number_format.general(charge["sample_rate"]),
         f"{charge['guaranteed_noise_multiplier']:.3f}",

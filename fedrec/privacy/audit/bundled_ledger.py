@@ -127,18 +127,33 @@ class BundledLedger:
 
 
 def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry]) -> BundledTraining:
-    first = charges[0]["charge"]
-    spend = PrivacySpend(
-        sample_rate=first["sample_rate"],
-        multiplier=first["guaranteed_noise_multiplier"],
-        broken_multiplier=first["broken_noise_multiplier"],
-        steps=sum(entry["charge"]["steps"] for entry in charges),
-        beta=first["beta"],
-        delta=first["delta"],
-        releases=tuple(count_event(entry["count"]["sigma"]) for entry in counts),
+    parts = [
+        [entry["charge"] for entry in charges if is_of_figures(entry) == figures] for figures in (False, True)
+    ]
+    main, *figures = [_spend(part) for part in parts if part]
+    spend = main.with_figures(figures[0] if figures else None).with_releases(
+        *(count_event(entry["count"]["sigma"]) for entry in counts)
     )
     unbounded = charges[-1]["epsilons"]["own_epsilon"] is None
     return BundledTraining(training_id, tuple(charges), spend, None if unbounded else finite(spend.epsilon()))
+
+
+def is_of_figures(entry: Entry) -> bool:
+    """Return whether a charge's entry is of site figures, whose round follows the training's last one."""
+    return bool(entry["charge"]["round_number"] == entry["charge"]["rounds"] + 1)
+
+
+def _spend(charges: Sequence[Mapping[str, Any]]) -> PrivacySpend:
+    """Return what charges that are all alike spend together."""
+    first = charges[0]
+    return PrivacySpend(
+        sample_rate=first["sample_rate"],
+        multiplier=first["guaranteed_noise_multiplier"],
+        broken_multiplier=first["broken_noise_multiplier"],
+        steps=sum(charge["steps"] for charge in charges),
+        beta=first["beta"],
+        delta=first["delta"],
+    )
 
 
 def shown_epsilon(value: float | None) -> str:

@@ -7,7 +7,7 @@ shows them escapes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,7 +208,7 @@ def party_views(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[P
         return (PartyView("Every party", said, True),)
     bare = not mode.private
     single = _single_update(privacy, mode)
-    total = mode.sum_in_words
+    total = mode.sum_in_words + _figures_in_words(privacy)
     traces = "Who took part, when, and how much was sent"
     merchant = "The model of every round, the roster, and its own photos"
     harm = " A model trained without noise may give photos away." if bare else ""
@@ -254,6 +254,14 @@ def party_views(privacy: Mapping[str, Any], trust: TrustModel | None) -> tuple[P
         PartyView("The network", f"TLS traffic: who talks to the server, when, and how much.{only}", False)
     )
     return tuple(rows)
+
+
+def _figures_in_words(privacy: Mapping[str, Any]) -> str:
+    """Return the sum of site figures as a further thing that is seen; nothing where there was none."""
+    events = privacy.get("events")
+    listed = events if isinstance(events, Sequence) else ()
+    kinds = [event.get("kind") for event in listed if isinstance(event, Mapping)]
+    return "; and one such sum of site figures" if "figures" in kinds else ""
 
 
 def _change(privacy: Mapping[str, Any]) -> str:

@@ -33,19 +33,22 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedge
             charged.setdefault(training.training_id, []).append(training.epsilon)
     kinds: dict[tuple[str, str, int], list[Rating]] = {}
     trusts: dict[str, TrustModel | None] = {}
+    events: list[dict[str, str]] = []
     for training_id, owns in charged.items():
         plan = plans.get(training_id)
         if plan is not None:
             own = None if seeded else largest(owns)
             rated = rate_budget(own, delta=plan["delta"], public_total=plan["records_total"])
             kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
+            events += [{"kind": "figures"}] if plan.get("site_figures") is not None else []
             trust = claims.trust_of(plan)
             if trusts.setdefault(plan["scheme"], trust) != trust:
                 trusts[plan["scheme"]] = None
     found: list[Block] = []
     columns = (Column("party"), Column("sees"), Column("single updates", "verdict"))
     for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
-        seen = claims.party_views({"mode": mode, "colluders": colluders}, trusts[scheme])
+        # With several kinds of trainings, figures of any are named in each.
+        seen = claims.party_views({"mode": mode, "colluders": colluders, "events": events}, trusts[scheme])
         if len(kinds) > 1:
             found.append(Paragraph(f"In trainings of mode {mode} with scheme {scheme}:"))
         worst = next((rated for rated in ratings if not rated.protected), ratings[0])

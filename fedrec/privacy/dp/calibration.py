@@ -148,6 +148,7 @@ class NoiseRequest:
         other_releases: what ``epsilon`` covers besides the steps, such as the numbers of records that
             merchants declare.
         layered: whether noise that a sum doesn't need can be removed from it, in a mode with noise shares.
+        other_betas: what these releases take off ``delta``.
     """
 
     mode: Mode
@@ -166,6 +167,7 @@ class NoiseRequest:
     beta: float = BETA
     other_releases: tuple[Event, ...] = ()
     layered: bool = False
+    other_betas: float = 0.0
 
 
 def truncation_bits(*, expected: float) -> float:
@@ -381,6 +383,7 @@ def _multiplier(request: NoiseRequest) -> float:
             steps=request.steps,
             beta=request.beta,
             releases=request.other_releases,
+            other_betas=request.other_betas,
         )
     multiplier = request.noise_multiplier
     if multiplier is None or not 0.0 < multiplier < math.inf:

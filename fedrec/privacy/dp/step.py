@@ -18,13 +18,16 @@ from fedrec.privacy.dp.centred_features import centred_features
 from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.feature_sum import clipped_feature_sum
+from fedrec.privacy.dp.figures_noise import CLIP
 from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE
 from fedrec.privacy.dp.noise import discrete_gaussian
 from fedrec.privacy.dp.quantise import stochastic_round
 from fedrec.privacy.dp.sampling import poisson_sample
+from fedrec.privacy.dp.site_figures import clipped_figures_sum, unit_figures
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector, trainable
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import Clipping, Objective, TrainingPlan
+from fedrec.protocol.site_figures import figures_length
 from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.models.discriminant_head import DiscriminantHead
 
@@ -187,6 +190,43 @@ def contribute_statistics(
         )
 
     return _noised_sum(statistics_sum, records=len(inputs), plan=plan, rng=rng)
+
+
+def contribute_figures(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: int, plan: NoisePlan, rng: Randomness
+) -> NDArray[np.int64]:
+    """Compute a merchant's contribution to the round of site figures (:mod:`site_figures`).
+
+    Every record takes part. Its vector is its class, whether the model is right about it, and its loss, of
+    norm 1 at most. The noise is added as to a step's sum.
+
+    Args:
+        model: the model that judges the records; it is left as it was.
+        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        labels: int64 (n,).
+        classes: number of classes.
+        plan: the noise plan of the round of site figures.
+        rng: as for :func:`contribute`.
+
+    Returns:
+        int64 (classes + 2,), in grid units of ``plan.clip / plan.scale``.
+
+    Raises:
+        ConfigError: the noise was planned for other sums, or the model has scores of other classes.
+    """
+    if (plan.dimension, plan.clip, plan.sample_rate) != (figures_length(classes), CLIP, 1.0):
+        raise ConfigError(
+            f"step: the noise was planned for {plan.dimension} numbers of norm {plan.clip} at rate "
+            f"{plan.sample_rate}, not for site figures of {classes} classes."
+        )
+
+    def figures_sum(chosen: Tensor) -> NDArray[np.float64]:
+        found = unit_figures(
+            model, inputs[chosen.to(inputs.device)], labels[chosen.to(labels.device)], classes=classes
+        )
+        return clipped_figures_sum(found, classes=classes)
+
+    return _noised_sum(figures_sum, records=len(inputs), plan=plan, rng=rng)
 
 
 def local_update(

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report, epsilon_after
+from fedrec.server.report.epsilons import epsilon_after
+from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.report.tables import DEPLOYED
 from fedrec.server.trainings import Training
 
@@ -82,7 +83,8 @@ def _per_merchant(
     """Return the rounds that each merchant is known to be charged for, and the most that they may cost it."""
     # A merchant may have been charged for any round that was begun, even if its upload was lost.
     plan = result.plan
-    epsilon = epsilon_after(plan, result.derived, steps=rounds_reserved * plan.local_steps)
+    begun = result.figures is not None
+    epsilon = epsilon_after(plan, result.derived, steps=rounds_reserved * plan.local_steps, figures=begun)
     return [
         {
             "merchant": peer.name,

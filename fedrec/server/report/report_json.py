@@ -15,18 +15,16 @@ import numpy as np
 from fedrec._internal.text import counted
 from fedrec.privacy.accounting import accountant_registry
 from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating
-from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event
-from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
-from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.accounting.noise_multiplier import MIN_NOISE_MULTIPLIER
-from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.audit import claims
 from fedrec.privacy.derived_parameters import ADJACENCY, DUPLICATE_POLICY, Derived
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.early_stopping import describe_stopping
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
-from fedrec.server.round_records import RoundLine
+from fedrec.server.report.epsilons import charged_events, cross_checks, epsilon_after, epsilons_of_copies
+from fedrec.server.report.figures_json import figures_section, figures_warnings
+from fedrec.server.round_records import RoundLine, RoundRecord, read_record
 from fedrec.vision.metrics import Metrics
 from fedrec.vision.model_registry import is_solved
 
@@ -72,46 +70,6 @@ class RunFacts:
     seconds_encrypt: float | None = None
 
 
-def epsilon_after(
-    plan: TrainingPlan, derived: Derived, *, steps: int, broken: bool = False, delta: float | None = None
-) -> float | None:
-    """Return the proved epsilon of noised steps and of the count that a merchant declared before them.
-
-    It is computed by privacy loss distributions (PLD).
-
-    Args:
-        plan: the training's plan.
-        derived: what follows from it.
-        steps: number of noised steps.
-        broken: True for the view of somebody who sees every upload in clear, False for the server's view.
-        delta: delta of the guarantee; None for the plan's own.
-
-    Returns:
-        Epsilon, or None without a guarantee.
-
-    """
-    if not plan.privacy_mode.private:
-        return None
-    spend = _spend(derived, steps=steps).with_delta(plan.delta if delta is None else delta)
-    return finite(spend.epsilon("aggregation_broken" if broken else "server"))
-
-
-def epsilons_of_copies(plan: TrainingPlan, derived: Derived, *, steps: int) -> dict[str, float | None]:
-    """Return the epsilon of 2 and of 4 copies of a photo, in the server's view; see :func:`epsilon_after`.
-
-    Args:
-        plan: the training's plan.
-        derived: what follows from it.
-        steps: number of noised steps.
-
-    Returns:
-        Epsilon by the number of copies, None without a guarantee.
-
-    """
-    spend = _spend(derived, steps=steps)
-    return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN_COPIES}
-
-
 def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False) -> Rating:
     """Rate the epsilon of a training in words.
 
@@ -144,31 +102,6 @@ def delta_warning(plan: TrainingPlan) -> str | None:
     )
 
 
-def _cross_checks(derived: Derived, *, steps: int) -> dict[str, float | None]:
-    """Return what every accountant but the headline's computes for :func:`epsilon_after`, by its name."""
-    spend = _spend(derived, steps=steps)
-    return {name: finite(epsilon) for name, epsilon in accountant_registry.cross_checks(spend).items()}
-
-
-def _spend(derived: Derived, *, steps: int) -> PrivacySpend:
-    """Return the privacy spend of so many steps, with the count that a merchant declared before."""
-    return derived.spend.with_steps(steps).with_releases(count_event())
-
-
-def _charged(plan: TrainingPlan, derived: Derived, *, steps: int) -> list[dict[str, Any]]:
-    """List everything that a merchant was charged for, with noise multipliers of the server's view."""
-    multiplier = derived.spend.multiplier
-    return [
-        {
-            "kind": "training",
-            "sample_rate": plan.sample_rate,
-            "noise_multiplier": multiplier,
-            "steps": steps,
-        },
-        {"kind": "count", "sample_rate": 1.0, "noise_multiplier": COUNT_SIGMA, "steps": 1},
-    ]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
     """The result of a finished or interrupted training.
@@ -181,6 +114,7 @@ class TrainingResult:
         split: name of the data that ``metrics`` were computed on.
         refusals: reasons by which merchant refused what.
         stopped_early: whether results ended the training; then only the whole plan's epsilon holds.
+        figures: what is stored of the round of site figures, None if it was not begun.
     """
 
     plan: TrainingPlan
@@ -190,6 +124,7 @@ class TrainingResult:
     split: str | None
     refusals: Mapping[str, str]
     stopped_early: bool = False
+    figures: Mapping[str, Any] | None = None
 
 
 def build_report(
@@ -218,10 +153,11 @@ def build_report(
     counted = plan.rounds if result.stopped_early else max(len(lines), facts.rounds_reserved)
     steps = counted * plan.local_steps
     private = plan.privacy_mode.private
-    epsilon = epsilon_after(plan, derived, steps=steps)
-    checked = _cross_checks(derived, steps=steps)
+    section, figures = figures_section(plan, derived, result.figures), result.figures is not None
+    epsilon = epsilon_after(plan, derived, steps=steps, figures=figures)
+    checked = cross_checks(derived, steps=steps, figures=figures)
     rated = rate_plan(plan, epsilon, seeded=facts.seeded)
-    warnings = _warnings(result, facts) + _weak_settings(plan) + list(problems)
+    warnings = _warnings(result, facts) + figures_warnings(section) + _weak_settings(plan) + list(problems)
     warnings += [
         f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
         "bound."
@@ -233,6 +169,7 @@ def build_report(
     warnings += _absent_classes(metrics)
     warnings += [f"{who}: {why}" for who, why in list(result.refusals.items())[:_SHOWN_REFUSALS]]
     records = [line.record for line in lines]
+    moved = [*records, *_figures_records(result)]
     upload = max((record.upload_bytes for record in records), default=0)
     return {
         "schema": SCHEMA,
@@ -261,6 +198,7 @@ def build_report(
         },
         "data": dict(data),
         "metrics": _metrics(metrics, split=result.split),
+        "site_figures": section,
         "privacy": {
             "mode": plan.mode,
             "unit": plan.unit,
@@ -268,9 +206,11 @@ def build_report(
             "duplicate_policy": DUPLICATE_POLICY[plan.unit],
             "epsilon": epsilon,
             "cross_checks": checked,
-            "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, broken=True),
-            "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, delta=USUAL_DELTA),
-            "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps),
+            "epsilon_aggregation_broken": epsilon_after(
+                plan, derived, steps=steps, figures=figures, broken=True
+            ),
+            "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, figures=figures, delta=USUAL_DELTA),
+            "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps, figures=figures),
             "rating": {"word": rated.word, "sentence": rated.sentence},
             "delta": plan.delta if private else None,
             "sample_rate": plan.sample_rate,
@@ -278,7 +218,7 @@ def build_report(
             "clipping": plan.clipping,
             "noise_multiplier": derived.spend.multiplier if private else None,
             "steps": steps,
-            "events": _charged(plan, derived, steps=steps),
+            "events": charged_events(plan, derived, steps=steps, figures=figures),
             "colluders": plan.colluders,
             "min_contributors": plan.min_contributors,
             "accountant": accountant_registry.report_accountants(),
@@ -305,13 +245,19 @@ def build_report(
             "seconds_unmask": sum(record.seconds_unmask for record in records),
         },
         "cost": {
-            "bytes_up": sum(record.bytes_up for record in records),
-            "bytes_down": sum(record.bytes_down for record in records),
+            "bytes_up": sum(record.bytes_up for record in moved),
+            "bytes_down": sum(record.bytes_down for record in moved),
             "peak_memory_bytes": facts.peak_memory_bytes,
             "seconds_train": facts.seconds_train,
         },
         "rounds": [line.to_dict() for line in lines],
     }
+
+
+def _figures_records(result: TrainingResult) -> list[RoundRecord]:
+    """Return the record of the round of site figures, if it has ended."""
+    stored = {} if result.figures is None else result.figures
+    return [read_record(stored["record"])] if "record" in stored else []
 
 
 def _warnings(result: TrainingResult, facts: RunFacts) -> list[str]:

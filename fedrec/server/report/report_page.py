@@ -28,7 +28,7 @@ from fedrec.report.document import (
     Tag,
 )
 from fedrec.report.html import render_html
-from fedrec.server.report import round_charts, tables
+from fedrec.server.report import figures_page, round_charts, tables
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -57,6 +57,7 @@ def training_document(report: Mapping[str, Any]) -> Document:
             Section("Round by round", tuple(round_charts.round_blocks(report))),
             *_party_views(report, trust, rated),
             *_evaluation(report, metrics),
+            *figures_page.site_figures(report),
             Section("Merchants", (tables.merchants(privacy),)),
             Section("Cost", (tables.cost(report),)),
             Section("Settings", tuple(tables.settings(report))),

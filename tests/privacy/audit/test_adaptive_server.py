@@ -58,8 +58,8 @@ def test_a_lifetime_that_only_composing_allows_is_found_by_an_outsider(tmp_path:
 
 def test_a_training_that_changes_after_its_first_round_is_found(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "l") as ledger:
-        for number in (1, 2):
-            ledger.charge(replace(CHARGE, round_number=number, rounds=2), version=VERSION)
+        for number in (1, 2, 3):
+            ledger.charge(replace(CHARGE, round_number=number, rounds=3), version=VERSION)
         entries: list[dict[str, Any]] = [json.loads(payload_of(entry)) for entry in ledger.entries()]
     entries[2]["charge"]["rounds"] = 1
     assert any("those its training began with" in problem.reason for problem in check_epsilons(entries))

@@ -124,6 +124,7 @@ function refusalItem(refusal) {
   const plan = refusal.plan;
   if (plan) {
     parts.push(text("p", told.planOf(plan.model, plan.rounds, plan.merchants)));
+    if (plan.site_figures) parts.push(text("p", told.planFigures));
     parts.push(text("p", told.wouldCost(epsilon(plan.epsilon), told.words[plan.word])));
     if (refusal.reason.includes("'lifetime_epsilon'") && plan.cap_needed !== null) parts.push(text("p", told.wouldNeed(epsilon(plan.cap_needed))));
   }

@@ -8,7 +8,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from .encoding import EXACT, close
-from .ledger import charges_of
+from .epsilons import History
+from .ledger import charges_of, is_of_figures
 from .modes import MODES
 from .noise_shares import LEAST_SHARE, SMOOTHING, charged_own, check_levels, own_multiplier
 from .outcome import Merchant, Problem
@@ -48,15 +49,49 @@ def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[
             None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
         )
     yield from check_levels(plan, here)
+    figures = plan.get("site_figures")
+    if figures is not None and (figures["noise_multiplier"] is not None) != MODES[plan["mode"]].private:
+        yield Problem(None, f"{here} has site figures whose noise doesn't go with mode {plan['mode']}")
     yield from check_trust(plan, here)
     yield from check_committee(plan, here)
 
 
 def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
     """Return a plan's noise multipliers: of the server's view, and of a merchant's noise in every sum."""
-    planned = plan["noise_multiplier"] or 0.0
     fullest = max(plan.get("noise_levels", ()), default=plan["min_contributors"])
-    own = own_multiplier(planned, plan, sensitivity=plan_sensitivity(plan["dimension"]), contributors=fullest)
+    return _multipliers(
+        plan, plan["noise_multiplier"] or 0.0, dimension=plan["dimension"], contributors=fullest
+    )
+
+
+def figures_multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the noise multipliers of a plan's site figures, whose noise all stays in the sum."""
+    return _multipliers(
+        plan,
+        plan["site_figures"]["noise_multiplier"] or 0.0,
+        dimension=figures_dimension(plan),
+        contributors=plan["min_contributors"],
+    )
+
+
+def plan_steps(plan: Mapping[str, Any]) -> History:
+    """Return all that a merchant is charged for by a plan, in the server's view; site figures come last."""
+    steps = plan["rounds"] * plan["local_steps"]
+    training = (float(plan["sample_rate"]), multipliers(plan)[0], steps)
+    if plan.get("site_figures") is None:
+        return (training,)
+    return (training, (1.0, figures_multipliers(plan)[0], 1))
+
+
+def figures_dimension(plan: Mapping[str, Any]) -> int:
+    """Return the number of site figures: a count for each class, the correct ones, and the loss."""
+    return len(plan["classes"]) + 2
+
+
+def _multipliers(
+    plan: Mapping[str, Any], planned: float, *, dimension: int, contributors: int
+) -> tuple[float, float]:
+    own = own_multiplier(planned, plan, sensitivity=plan_sensitivity(dimension), contributors=contributors)
     return (planned if counts_sum(plan) else own), own
 
 
@@ -113,10 +148,25 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
         if plan is None:
             without[charge["training_id"]] += 1
             continue
+        stated, noise, (guaranteed, own) = plan, plan["noise_multiplier"] or 0.0, multipliers(plan)
+        if is_of_figures(charge):
+            if plan.get("site_figures") is None:
+                yield Problem(number, "it is of site figures, which the plan doesn't ask for")
+                continue
+            noise, (guaranteed, own) = (
+                plan["site_figures"]["noise_multiplier"] or 0.0,
+                figures_multipliers(plan),
+            )
+            own_terms = {
+                "sample_rate": 1.0,
+                "clip": 1.0,
+                "local_steps": 1,
+                "dimension": figures_dimension(plan),
+            }
+            stated = {**plan, **own_terms}
         for name, planned in same.items():
-            if charge[name] != plan[planned]:
-                yield Problem(number, f"its {name} is {charge[name]}, the plan's is {plan[planned]}")
-        noise, (guaranteed, own) = plan["noise_multiplier"] or 0.0, multipliers(plan)
+            if charge[name] != stated[planned]:
+                yield Problem(number, f"its {name} is {charge[name]}, the plan's is {stated[planned]}")
         if not close(charge["planned_noise_multiplier"], noise):
             yield Problem(
                 number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
@@ -152,5 +202,5 @@ def _answer_problems(
         return
     if merchant.name not in plan["committee"]:
         yield Problem(entry["sequence"], "it answers in a training on whose committee its merchant is not")
-    if answer["round_number"] > plan["rounds"]:
+    if answer["round_number"] > plan["rounds"] + (plan.get("site_figures") is not None):
         yield Problem(entry["sequence"], "it answers in a round beyond the plan's")

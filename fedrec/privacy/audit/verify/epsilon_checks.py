@@ -10,8 +10,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .epsilons import CROSS_CHECK, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
-from .ledger import cost, costs_of
+import numpy as np
+
+from .epsilons import CROSS_CHECK, ORDERS, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
+from .epsilons import History as Steps
+from .ledger import account, cost, costs_of, is_of_figures
 from .lifetime_filter import TrainingSpend, lifetime_epsilon
 from .outcome import Problem
 
@@ -24,7 +27,7 @@ _ALIKE = ("sample_rate", GUARANTEED, BROKEN, "beta", "delta", "rounds", "steps")
 
 
 class _Training:
-    """A training's first charge, and the number of steps charged so far."""
+    """The first charge of a training, or of its site figures, and the number of steps charged so far."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         self.first = first
@@ -32,7 +35,7 @@ class _Training:
 
     @property
     def planned(self) -> int:
-        return int(self.first["rounds"] * self.first["steps"])
+        return 1 if is_of_figures(self.first) else int(self.first["rounds"] * self.first["steps"])
 
     def spent(self, noise: str) -> TrainingSpend:
         first = self.first
@@ -62,7 +65,18 @@ class History:
             self.counts.append(cost(entry))
         else:
             charge = entry["charge"]
-            self.trainings.setdefault(charge["training_id"], _Training(charge)).steps += charge["steps"]
+            self.trainings.setdefault(account(charge), _Training(charge)).steps += charge["steps"]
+
+    def kinds(self, training_id: str) -> tuple[Steps, float]:
+        """Return what a training was charged so far, its site figures last, and what of delta is left."""
+        parts = [
+            self.trainings[name] for name in (training_id, f"{training_id}/figures") if name in self.trainings
+        ]
+        spent = sum(part.steps * part.first["beta"] for part in parts)
+        steps = tuple(
+            (float(part.first["sample_rate"]), float(part.first[GUARANTEED]), part.steps) for part in parts
+        )
+        return steps, parts[0].first["delta"] - spent
 
     def spent(self, *, epsilon: float, delta: float, noise: str = GUARANTEED) -> float:
         """Compute the lifetime epsilon.
@@ -89,16 +103,21 @@ class _Point(NamedTuple):
 
     entry: int
     recorded: float | None
-    rate: float
-    noise: float
-    steps: int
+    kinds: Steps
     delta: float
 
+    @property
+    def steps(self) -> int:
+        return self.kinds[0][2]
+
     def rough(self) -> float:
-        return rdp_epsilon(rdp_step(self.rate, self.noise) * self.steps, self.delta)
+        total = sum(
+            (rdp_step(rate, noise) * steps for rate, noise, steps in self.kinds), np.zeros(len(ORDERS))
+        )
+        return rdp_epsilon(total, self.delta)
 
     def exact(self) -> float:
-        return pld_epsilon(((self.rate, self.noise, self.steps),), self.delta, self.rough())
+        return pld_epsilon(self.kinds, self.delta, self.rough())
 
 
 def check_epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -115,25 +134,21 @@ def check_epsilons(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
         yield from check_epsilon(
             recorded["spent_after"], history.spent(**at), what="the lifetime filter, after it", entry=number
         )
-        run, steps, delta = f"count {number}", 1, entry[entry["kind"]]["delta"]
+        run, delta = f"count {number}", entry[entry["kind"]]["delta"]
+        kinds: Steps = ((float(about["sample_rate"]), float(about[GUARANTEED]), 1),)
         if entry["kind"] == "charge":
-            run = about["training_id"]
-            training = history.trainings[run]
-            steps, delta = training.steps, delta - training.steps * about["beta"]
-            if any(about[name] != training.first[name] for name in _ALIKE):
+            kinds, delta = history.kinds(about["training_id"])
+            run = f"{about['training_id']} {kinds[1:]}"
+            training = history.trainings[account(about)]
+            # Site figures have a rate and noise of their own, and belong to a training of as many rounds.
+            other = history.trainings.get(about["training_id"], training).first
+            if any(about[name] != training.first[name] for name in _ALIKE) or (
+                (other["rounds"], other["delta"]) != (about["rounds"], about["delta"])
+            ):
                 yield Problem(number, "its rate, noise or rounds are not those its training began with")
             if training.steps > training.planned:
                 yield Problem(number, f"its training is charged {training.steps} of {training.planned} steps")
-        runs.setdefault(run, []).append(
-            _Point(
-                number,
-                recorded["own_epsilon"],
-                float(about["sample_rate"]),
-                float(about[GUARANTEED]),
-                steps,
-                delta,
-            )
-        )
+        runs.setdefault(run, []).append(_Point(number, recorded["own_epsilon"], kinds, delta))
     for points in runs.values():
         yield from _check_training(points)
 

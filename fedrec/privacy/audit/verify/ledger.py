@@ -176,6 +176,16 @@ def cost(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def is_of_figures(charge: Mapping[str, Any]) -> bool:
+    """Return whether a charge is of site figures, whose round follows the training's last one."""
+    return bool(charge["round_number"] == charge["rounds"] + 1)
+
+
+def account(charge: Mapping[str, Any]) -> str:
+    """Return what a charge is accounted for with: its training, or the site figures of it."""
+    return f"{charge['training_id']}/figures" if is_of_figures(charge) else str(charge["training_id"])
+
+
 def check_openings(merchant: Merchant) -> Iterator[Problem]:
     """Check the dataset versions that a merchant disclosed against the commitments in its charges.
 
@@ -255,18 +265,21 @@ def _count_ranges(count: Mapping[str, Any]) -> dict[str, bool]:
 
 def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
     return {
-        "sample_rate": 0 < charge["sample_rate"] <= 1,
+        "sample_rate": 0 < charge["sample_rate"] <= 1
+        and (charge["sample_rate"] == 1 or not is_of_figures(charge)),
         "planned_noise_multiplier": 0 <= charge["planned_noise_multiplier"] <= 1e6,
         "beta": 0 < charge["beta"] < 1,
         "delta": 0 < charge["delta"] < 1,
-        "steps": charge["steps"] >= 1 and charge["rounds"] * charge["steps"] <= MOST_STEPS,
+        "steps": charge["steps"] >= 1
+        and charge["rounds"] * charge["steps"] <= MOST_STEPS
+        and (charge["steps"] == 1 or not is_of_figures(charge)),
         "step": charge["step"] >= 0,
         "clip": charge["clip"] > 0,
         "scale": 1 <= charge["scale"] <= 2**40,
         "dimension": 1 <= charge["dimension"] <= 10**9,
         "min_contributors": charge["min_contributors"] >= 1,
         "colluders": charge["colluders"] >= 0,
-        "round_number": 1 <= charge["round_number"] <= charge["rounds"],
+        "round_number": 1 <= charge["round_number"] <= charge["rounds"] + 1,
         "mode": charge["mode"] in MODES,
         "clipping": charge["clipping"] in CLIPPINGS,
         "adjacency": charge["adjacency"] == "add-or-remove",

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
 from typing import Any
 
+from .charge_checks import plan_steps
 from .encoding import parsed, utc
 from .epsilon_checks import NOMINAL_CAP
 from .epsilons import TOLERANCE, checked_pld_epsilon
-from .ledger import costs_of, round_of
+from .ledger import costs_of, is_of_figures, round_of
 from .modes import MODES
 from .outcome import Merchant, Problem
 from .seats import fingerprint
@@ -81,7 +82,10 @@ def _broken_rules(
     return {
         "modes": charge["mode"] not in rules["modes"],
         "models": rules["models"] is not None and charge["model"] not in rules["models"],
-        "largest_sample_rate": charge["sample_rate"] > rules["largest_sample_rate"],
+        # Figures take every unit: that is allowed by a rule of its own.
+        "largest_sample_rate": not is_of_figures(charge)
+        and charge["sample_rate"] > rules["largest_sample_rate"],
+        "site_figures": is_of_figures(charge) and not rules.get("site_figures", False),
         "least_noise_multiplier": charge["guaranteed_noise_multiplier"] < rules["least_noise_multiplier"],
         "least_contributors": charge["min_contributors"] < rules["least_contributors"],
         "least_colluders": (MODES[charge["mode"]].shared and charge["colluders"] < rules["least_colluders"]),
@@ -113,8 +117,8 @@ def _broken_by_plan(
     if plan is None:
         return {}
     largest = rules["largest_training_epsilon"]
-    steps = plan["rounds"] * plan["local_steps"]
-    history = ((float(charge["sample_rate"]), float(charge["guaranteed_noise_multiplier"]), steps),)
+    history = plan_steps(plan)
+    steps = sum(count for _, _, count in history)
     # At the policy's delta: at its own, a plan could pass by choosing a large delta.
     whole_delta = plan["delta"] if rules["lifetime_delta"] is None else rules["lifetime_delta"]
     committed = has_committee(plan)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .charge_checks import multipliers
+import numpy as np
+
+from .charge_checks import figures_multipliers, multipliers
 from .encoding import close
 from .epsilon_checks import BROKEN, History
 from .epsilons import (
@@ -18,7 +20,8 @@ from .epsilons import (
     rdp_step,
 )
 from .epsilons import History as Steps
-from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, cost, costs_of
+from .figures_checks import check_figures
+from .ledger import DUPLICATES, ROUNDING_VARIANCE, charges_of, cost, costs_of, is_of_figures
 from .modes import MODES
 from .outcome import Merchant, Problem
 
@@ -93,14 +96,24 @@ def largest_with_counts(entries: Sequence[Mapping[str, Any]]) -> float | None:
         trainings.setdefault(entry["charge"]["training_id"], []).append(entry["charge"])
     found = 0.0
     for charges in trainings.values():
-        first, steps = charges[0], sum(charge["steps"] for charge in charges)
-        left = first["delta"] - steps * first["beta"]
-        history: Steps = (
-            *counts,
-            (float(first["sample_rate"]), float(first["guaranteed_noise_multiplier"]), steps),
-        )
+        left = charges[0]["delta"] - sum(charge["steps"] * charge["beta"] for charge in charges)
+        history: Steps = (*counts, *_kinds(charges))
         found = max(found, checked_pld_epsilon(history, left) if left >= MIN_DELTA else math.inf)
     return found if math.isfinite(found) else None
+
+
+def _kinds(charges: Sequence[Mapping[str, Any]]) -> Steps:
+    """Return the steps of a training's charges; those of its site figures are of another kind."""
+    parts = [[c for c in charges if is_of_figures(c) == figures] for figures in (False, True)]
+    return tuple(
+        (
+            float(part[0]["sample_rate"]),
+            float(part[0]["guaranteed_noise_multiplier"]),
+            sum(charge["steps"] for charge in part),
+        )
+        for part in parts
+        if part
+    )
 
 
 def check_report(
@@ -124,10 +137,19 @@ def check_report(
     charges = [entry["charge"] for entries in charged.values() for entry in entries]
     counts = {m.name: [e for e in m.entries if e["kind"] == "count"] for m in merchants}
     private, steps = MODES[plan["mode"]].private, privacy["steps"]
-    least = max((charge["round_number"] * charge["steps"] for charge in charges), default=0)
+    begun = any(is_of_figures(charge) for charge in charges)
+    least = max(
+        (charge["round_number"] * charge["steps"] for charge in charges if not is_of_figures(charge)),
+        default=0,
+    )
     if not isinstance(steps, int) or not least <= steps <= plan["rounds"] * plan["local_steps"]:
         yield Problem(None, f"the attached report's steps are {steps}; {least} were charged")
         return
+    section = report.get("site_figures")
+    yield from check_figures(section, plan, charged=begun)
+    # Whether the figures' round was begun, the report says; it can't say no where it was charged.
+    begun |= section is not None and bool(section["begun"])
+    more = figures_multipliers(plan) if begun and plan.get("site_figures") is not None else None
     guaranteed, own = multipliers(plan)
     figures = {name: plan[name] for name in ("mode", "unit", "sample_rate", "clip", "colluders")}
     figures |= {"min_contributors": plan["min_contributors"], "adjacency": "add-or-remove"}
@@ -150,16 +172,19 @@ def check_report(
     beta = max((charge["beta"] for charge in charges), default=MIN_DELTA)
     declared = math.sqrt(COUNT_SIGMA**2 - ROUNDING_VARIANCE)
 
-    def history(noise: float) -> Steps:
-        return ((1.0, declared, 1), *(((plan["sample_rate"], noise, steps),) if steps else ()))
+    spent = (steps + (more is not None)) * beta
 
-    def proved(noise: float, delta: float) -> float:
-        left = delta - steps * beta
-        return checked_pld_epsilon(history(noise), left) if private and left >= MIN_DELTA else math.inf
+    def history(noise: float, view: int) -> Steps:
+        last = () if more is None else ((1.0, more[view], 1),)
+        return ((1.0, declared, 1), *last, *(((plan["sample_rate"], noise, steps),) if steps else ()))
+
+    def proved(noise: float, delta: float, view: int = 0) -> float:
+        left = delta - spent
+        return checked_pld_epsilon(history(noise, view), left) if private and left >= MIN_DELTA else math.inf
 
     exact = {
         "epsilon": proved(guaranteed, plan["delta"]),
-        "epsilon_aggregation_broken": proved(own, plan["delta"]),
+        "epsilon_aggregation_broken": proved(own, plan["delta"], 1),
         "epsilon_at_1e-5": proved(guaranteed, 1e-5),
     }
     for name, value in exact.items():
@@ -168,8 +193,10 @@ def check_report(
         yield Problem(None, "the attached report has an epsilon for other numbers of copies than 2 and 4")
         return
     for copies, stated in privacy["epsilon_of_copies"].items():
-        left = plan["delta"] - int(copies) * steps * beta
-        found = pld_epsilon_of_copies(history(guaranteed), left, copies=int(copies)) if private else math.inf
+        left = plan["delta"] - int(copies) * spent
+        found = math.inf
+        if private:
+            found = pld_epsilon_of_copies(history(guaranteed, 0), left, copies=int(copies))
         # Both are above the exact epsilon, by their discretization.
         same = (
             stated is None if math.isinf(found) else stated is not None and close(stated, found, within=0.01)
@@ -178,10 +205,10 @@ def check_report(
             yield Problem(
                 None, f"the attached report's epsilon for {copies} copies is {stated}, not {found:.4g}"
             )
-    stepped = rdp_step(plan["sample_rate"], guaranteed) * steps if steps else 0.0
     by_rdp = math.inf
     if private:
-        by_rdp = rdp_epsilon(stepped + rdp_step(1.0, declared), plan["delta"] - steps * beta)
+        stepped = sum(rdp_step(rate, noise) * count for rate, noise, count in history(guaranteed, 0))
+        by_rdp = rdp_epsilon(np.asarray(stepped), plan["delta"] - spent)
     word = rating(None if privacy["seeded"] else privacy["epsilon"])
     if privacy["rating"]["word"] != word:
         yield Problem(None, f"the attached report calls its budget {privacy['rating']['word']}, it is {word}")
@@ -192,6 +219,11 @@ def check_report(
             "noise_multiplier": guaranteed,
             "steps": steps,
         },
+        *(
+            ({"kind": "figures", "sample_rate": 1.0, "noise_multiplier": more[0], "steps": 1},)
+            if more is not None
+            else ()
+        ),
         {"kind": "count", "sample_rate": 1.0, "noise_multiplier": COUNT_SIGMA, "steps": 1},
     ]
     if not _same_events(privacy["events"], events):
@@ -208,14 +240,13 @@ def check_report(
         if line["rounds_charged"] != rounds:
             yield Problem(None, f"the attached report counts {line['rounds_charged']} rounds of {name}")
         merchant, last = known[name], costs_of(known[name].entries)[-1]["epsilons"]
-        steps_of = sum(entry["charge"]["steps"] for entry in charged[name])
         left = plan["delta"] - sum(
             entry["charge"]["beta"] * entry["charge"]["steps"] for entry in charged[name]
         )
-        own_training: Steps = ((1.0, declared, len(counts[name])),)
-        if charged[name]:
-            noise = charged[name][0]["charge"]["guaranteed_noise_multiplier"]
-            own_training = (*own_training, (plan["sample_rate"], noise, steps_of))
+        own_training: Steps = (
+            (1.0, declared, len(counts[name])),
+            *_kinds([entry["charge"] for entry in charged[name]]),
+        )
         figures_of = {
             "epsilon": (checked_pld_epsilon(own_training, left) if left >= MIN_DELTA else math.inf, "PLD"),
             "epsilon_lifetime": (

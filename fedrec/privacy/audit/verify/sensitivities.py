@@ -15,15 +15,20 @@ BETA = 1e-12
 """Probability per step that the sensitivity is exceeded, in the derivation of a plan's grid."""
 
 
-@lru_cache(maxsize=256)
 def plan_sensitivity(dimension: int) -> float:
-    """Compute the sensitivity on a plan's grid.
+    """Return the sensitivity on the grid of a plan with so many numbers, in grid units."""
+    return plan_grid(dimension)[1]
+
+
+@lru_cache(maxsize=256)
+def plan_grid(dimension: int) -> tuple[int, float]:
+    """Compute a plan's grid, and the sensitivity on it.
 
     Args:
-        dimension: d, number of parameters.
+        dimension: d, number of parameters, or of site figures.
 
     Returns:
-        Delta, in grid units.
+        S, grid units per clipping norm, and Delta in grid units.
 
     Raises:
         ValueError: no grid is fine enough.
@@ -31,7 +36,7 @@ def plan_sensitivity(dimension: int) -> float:
     for bits in range(41):
         bound = sensitivity(scale=1 << bits, dimension=dimension, beta=BETA)
         if bound <= INFLATION * (1 << bits):
-            return bound
+            return 1 << bits, bound
     raise ValueError(f"there is no grid for {dimension} parameters")
 
 
