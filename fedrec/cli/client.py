@@ -37,7 +37,7 @@ class _Commands(LazyGroup):
     lazily: ClassVar[Mapping[str, tuple[str, str]]] = {
         "start": (
             "fedrec.cli.client_start:start",
-            "Take part in trainings as the policy allows, until stopped (SIGTERM).",
+            "Take part in trainings as the policy allows, until stopped (Ctrl-C or SIGTERM).",
         ),
         "photos": (
             "fedrec.cli.client_photos:photos",

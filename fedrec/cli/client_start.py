@@ -59,7 +59,7 @@ class StartOptions:
 
 @fields_as_options(StartOptions)
 def start(given: StartOptions) -> None:
-    """Take part in trainings as the policy allows, until stopped (SIGTERM)."""
+    """Take part in trainings as the policy allows, until stopped (Ctrl-C or SIGTERM)."""
     opened, style = MerchantHome.open(given.home), check_format(given.log_format)
     keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.

@@ -140,7 +140,7 @@ class StartOptions:
 @app.command()
 @fields_as_options(StartOptions)
 def start(given: StartOptions) -> None:
-    """Help to open sums as the policy allows, until stopped (SIGTERM)."""
+    """Help to open sums as the policy allows, until stopped (Ctrl-C or SIGTERM)."""
     opened, style = WitnessHome.open(given.home), check_format(given.log_format)
     keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.

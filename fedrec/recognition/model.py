@@ -134,6 +134,11 @@ def open_model(place: Path) -> RecognitionModel:
         if path.stat().st_size != manifest.graph.bytes:
             raise DataError(f"{path} hasn't the size that {MANIFEST} names: export the model again")
         graph = path.read_bytes()
+    except FileNotFoundError as error:
+        what = f"has no {Path(error.filename).name}" if folder.is_dir() else "doesn't exist"
+        raise DataError(
+            f"{folder} is no model bundle: it {what}; 'fedrec model export RUN --out NEW' makes one of a run"
+        ) from None
     except OSError as error:
         raise DataError(f"{folder} is no model bundle ({error.strerror}): {error.filename}") from None
     return RecognitionModel(folder, manifest, session_of(manifest, graph, where=str(folder)))

@@ -257,10 +257,12 @@ def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfi
         The options.
 
     Raises:
-        ConfigError: the folder holds no run that was begun, or other options are changed.
+        ConfigError: there is no such folder, it holds no run that was begun, or other options are changed.
 
     """
     check_changed(changed)
+    if not folder.is_dir():
+        raise ConfigError(f"--resume {folder}: there is no such folder; name the run's, such as runs/TIME")
     if not (folder / "state.json").is_file() or not (folder / "config.toml").is_file():
         raise ConfigError(
             f"--resume {folder} holds no run that was begun: its first round never came; start it again"

@@ -346,6 +346,8 @@ def test_what_is_no_run_or_another_s_or_of_other_data_is_not_resumed(
 ) -> None:
     with pytest.raises(ConfigError, match="holds no run that was begun"):
         resume(tmp_path)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        resume(tmp_path / "runs" / "absent")
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     (folder / "state.json").write_text(

@@ -218,8 +218,10 @@ def test_numbers_that_are_no_probabilities_or_no_direction_are_refused(tmp_path:
 
 
 def test_a_missing_or_cut_off_bundle_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no model bundle"):
+    with pytest.raises(DataError, match="no model bundle: it doesn't exist; 'fedrec model export RUN"):
         open_model(tmp_path / "nothing")
+    with pytest.raises(DataError, match="no model bundle: it has no model"):
+        open_model(tmp_path)
     folder = write_tiny_bundle(tmp_path / "m")
     content = (folder / GRAPH).read_bytes()
     (folder / GRAPH).write_bytes(content[:-1])
