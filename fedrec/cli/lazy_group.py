@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Final
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
+from typer.models import ArgumentInfo
+from typer.utils import get_params_from_function
 
 from fedrec._internal.suggestions import did_you_mean
 from fedrec.cli.grouped_help import GroupedCommand
@@ -34,6 +36,18 @@ def without_sections(help_text: str | None) -> str | None:
         The text before its first section.
     """
     return None if help_text is None else _SECTION.split(help_text, maxsplit=1)[0].rstrip()
+
+
+def _restore_arguments_help(command: click.Command) -> None:
+    """Give a command's arguments the help that they were declared with: newer Clicks take Typer's away."""
+    arguments = [found for found in command.params if isinstance(found, TyperArgument) and found.help is None]
+    if not arguments or command.callback is None:
+        return
+    declared = get_params_from_function(command.callback)
+    for argument in arguments:
+        info = declared[argument.name].default if argument.name in declared else None
+        if isinstance(info, ArgumentInfo):
+            argument.help = info.help
 
 
 class LazyGroup(TyperGroup):
@@ -63,6 +77,7 @@ class LazyGroup(TyperGroup):
         command = self._imported(ctx, cmd_name)
         if command is not None:
             command.help = without_sections(command.help)
+            _restore_arguments_help(command)
         return command
 
     def _imported(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -501,6 +501,9 @@ def test_the_help_of_every_command_is_for_its_user_and_not_for_programmers() -> 
     assert len(helps) > 60
     sections = [path for path, text in helps.items() if re.search(r"(Args|Raises|Returns|Yields):", text)]
     assert not sections
+    bare = [path for path, text in helps.items() if re.search(r"\n  \S+ +\[required\]\n", text)]
+    assert not bare, "an argument without a word of what it is"
+    assert "The operator's join file." in helps["client", "join"]
     # What stands before a section is all there.
     assert "compare the fingerprint" in " ".join(helps["client", "vouch"].lower().split())
 
