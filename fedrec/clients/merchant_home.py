@@ -166,7 +166,8 @@ class MerchantHome(PartyHome):
     def open(cls, folder: Path) -> MerchantHome:
         """Open a folder that :meth:`create` made; raise ``ConfigError`` for any other folder."""
         if not (folder / "client.toml").is_file():
-            if (folder / "ledger.sqlite").exists() or (folder / "identity.key").exists():
+            # What init writes before it: without it no merchant was ever here, and nothing was published.
+            if (folder / ENROLMENT_FILE).exists():
                 raise ConfigError(
                     f"{folder / 'client.toml'} is missing: put it back from a backup, with the folder's "
                     "other files as they are"

@@ -104,7 +104,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ("--model vgg", CONFIG, "choose one of cnn"),
+        ("--model vgg", CONFIG, "choose one of best, cnn"),
         ("--dataset imagenet", CONFIG, "no data set 'imagenet'; choose one of synthetic"),
         ("--dataset cifar10", CONFIG, "--data-root"),
         ("--data-root here", CONFIG, "name the data set too"),

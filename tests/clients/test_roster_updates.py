@@ -242,7 +242,7 @@ def test_nobody_vouches_for_itself_or_without_the_fingerprint(scene: Scene) -> N
         (folder / "enrolment.json", [], "nobody vouches for itself"),
         (new, ["--fingerprint", "ab" * 32], "don't vouch for it"),
         (new, [], "nothing was signed"),
-        (folder / "join.json", [], "not a valid enrolment file"),
+        (folder / "join.json", [], "is a join file; this wants an enrolment file"),
     ):
         shown = scene.run(client.app, "vouch", file, "--home", folder, *options)
         assert isinstance(shown.exception, ConfigError) and reason in str(shown.exception)

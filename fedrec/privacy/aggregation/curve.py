@@ -115,7 +115,15 @@ def polynomial_at(coefficients: Sequence[Point], x: int) -> Point:
 
 
 def same(left: Point, right: Point) -> bool:
-    """Test whether two points are equal."""
+    """Test whether two points are equal.
+
+    Args:
+        left: a point.
+        right: another.
+
+    Returns:
+        Whether they are the same.
+    """
     if left is None or right is None:
         return left is right
     return left.format() == right.format()
