@@ -147,9 +147,7 @@ class Coordinator(TrainingRunner):
         noise_kept: float | None = None
         try:
             opened = self._collect(round_number, traffic)
-            noise_kept = self._noise_kept(
-                opened, contributors=len(traffic.contributors), round_number=round_number
-            )
+            noise_kept = self._noise_kept(opened, round_number=round_number)
             take(opened)
             self._conduct.opened(traffic.contributors)
         except _LostRoundError as error:

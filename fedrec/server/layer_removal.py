@@ -31,10 +31,28 @@ _Shares = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened sum, int64 (d,), and the deviation of the noise that stays in it, both in grid units."""
+    """An opened sum, and the noise that stays in it.
+
+    Attributes:
+        values: the sum, int64 (d,), in grid units.
+        kept_stds: deviations of the noise that stays in of each contributor, in grid units, ascending.
+    """
 
     values: NDArray[np.int64]
-    noise_std: float
+    kept_stds: tuple[float, ...]
+
+    @property
+    def noise_std(self) -> float:
+        """The deviation of all noise that stays in the sum, in grid units."""
+        return math.hypot(*self.kept_stds)
+
+    def honest_std(self, *, colluders: int) -> float:
+        """Return the deviation of the noise of all but the ``colluders`` whose noise stays in most.
+
+        That much comes from honest contributors, whichever those are: a dealer that cheats keeps its own
+        layers in.
+        """
+        return math.hypot(*self.kept_stds[: len(self.kept_stds) - colluders])
 
 
 @dataclass
@@ -102,15 +120,14 @@ class LayerRemoval:
             for place, commitment in enumerate(self.survivors)
         }
 
-    def remove(self, values: NDArray[np.int64]) -> float:
+    def remove(self, values: NDArray[np.int64]) -> Opened:
         """Subtract the noise of the layers from an opened sum, in place.
 
         Args:
             values: the sum, int64 (d,), in grid units.
 
         Returns:
-            The deviation of the noise that stays in the sum, in grid units.
-
+            The sum, and the noise that stays in it.
         """
         seeds = self._seeds()
         for place, std in enumerate(self.noise.layer_stds[self._kept :]):
@@ -119,7 +136,7 @@ class LayerRemoval:
                 remove_layer(values, known[place], std=std)
         total, clean = len(self.survivors), len(seeds) if self.removed else len(self.survivors)
         kept = math.hypot(self.noise.share_std, *self.noise.layer_stds[: self._kept])
-        return math.sqrt(clean * kept**2 + (total - clean) * self.noise.added_std**2)
+        return Opened(values, (kept,) * clean + (self.noise.added_std,) * (total - clean))
 
     def _seeds(self) -> dict[str, list[int]]:
         """Return the seeds of the layers to be removed, by merchant, where they could be reconstructed."""

@@ -271,7 +271,7 @@ class Opening:
     def accept_noise(self) -> None:
         """Remove the layers that can be removed from the sum, if it opens, and use it as it then is."""
         if self._sum is not None and self.opened is None:
-            self.opened = Opened(values=self._sum, noise_std=self.removal.remove(self._sum))
+            self.opened = self.removal.remove(self._sum)
 
 
 def unmask_request(

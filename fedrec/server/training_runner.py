@@ -128,24 +128,21 @@ class TrainingRunner:
         self.refusals[f"round {round_number}, {merchant}"] = reason
         _log.info("round %d, %s: %s", round_number, merchant, reason)
 
-    def _noise_kept(self, opened: Opened, *, contributors: int, round_number: int) -> float | None:
+    def _noise_kept(self, opened: Opened, *, round_number: int) -> float | None:
         """Return the deviation of the honest contributors' noise in an opened sum over the guaranteed one.
 
         Args:
             opened: the sum.
-            contributors: merchants in it.
             round_number: the round.
 
         Returns:
-            The ratio; None where merchants don't share the noise.
-
+            The ratio, at least; None where merchants don't share the noise.
         """
         noise = self._derived.of_round(round_number).noise
         if not self.plan.privacy_mode.shares_noise:
             return None
         needed = needed_variance(noise.noise_multiplier, sensitivity=noise.sensitivity)
-        honest = (contributors - self.plan.colluders) / contributors
-        return opened.noise_std * math.sqrt(honest / needed)
+        return opened.honest_std(colluders=self.plan.colluders) / math.sqrt(needed)
 
     def _apply(self, opened: Opened) -> None:
         """Update the model with an opened sum."""

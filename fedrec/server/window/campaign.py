@@ -125,7 +125,7 @@ class Campaign(TrainingRunner):
             self._check_set(fixed)
             late = self._opening(uploads)
             opened = self._open(late)
-            noise_kept = self._noise_kept(opened, contributors=len(uploads), round_number=ROUND)
+            noise_kept = self._noise_kept(opened, round_number=ROUND)
             self._apply(opened)
         except LostCampaignError as error:
             reason = str(error)
