@@ -104,7 +104,7 @@ def unpack_statistics(vector: NDArray[np.float64], *, classes: int, dimension: i
 
 
 def clipped_statistics_sum(
-    inputs: Tensor, labels: Tensor, *, classes: int, clip: float
+    inputs: Tensor, labels: Tensor, *, classes: int, clip: float, chosen: Tensor | None = None
 ) -> NDArray[np.float64]:
     """Sum the records' vectors of statistics, each scaled to norm ``clip`` and clipped to it.
 
@@ -118,6 +118,8 @@ def clipped_statistics_sum(
         labels: int64 (n,), below ``classes``.
         classes: number of classes.
         clip: C, the clipping norm.
+        chosen: positions of the records to take, int64; None for all. They are taken out of the inputs part
+            by part, so that a second copy of all features never takes memory.
 
     Returns:
         float64 (:func:`statistics_length`,).
@@ -125,22 +127,25 @@ def clipped_statistics_sum(
     Raises:
         ConfigError: a shape or a label doesn't fit, or there are more than 2**17 records.
     """
-    count = inputs.shape[0]
-    if inputs.ndim != 3 or inputs.shape[1] < 1 or labels.shape != (count,):
+    if inputs.ndim != 3 or inputs.shape[1] < 1 or labels.shape != inputs.shape[:1]:
         raise ConfigError(
             f"class statistics: expects inputs [n, views, k] and labels [n], not {tuple(inputs.shape)} and "
             f"{tuple(labels.shape)}."
         )
+    own = labels if chosen is None else labels[chosen.to(labels.device)]
+    count = len(own)
     if count > MAX_RECORDS:
         raise ConfigError(f"class statistics: {count} records, the limit is {MAX_RECORDS}.")
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if count and not 0 <= int(own.min()) <= int(own.max()) < classes:
         raise ConfigError(f"class statistics: a label is outside 0 to {classes - 1}.")
     length = inputs.shape[2]
     sums = torch.zeros(classes, length, dtype=torch.float64, device=inputs.device)
     counts = torch.zeros(classes, dtype=torch.float64, device=inputs.device)
     gram = torch.zeros(length, length, dtype=torch.float64, device=inputs.device)
     for start in range(0, count, _CHUNK):
-        vectors = inputs[start : start + _CHUNK].double().mean(dim=1)
+        part = slice(start, start + _CHUNK)
+        rows = inputs[part if chosen is None else chosen[part].to(inputs.device)]
+        vectors = rows.double().mean(dim=1)
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         usable = torch.isfinite(lengths)
         # 0 * NaN is NaN, so such vectors are replaced; a factor of zero would not be enough.
@@ -150,7 +155,7 @@ def clipped_statistics_sum(
         norms = (squares * (SUM_WEIGHT**2 + squares) + COUNT_WEIGHT**2).sqrt()
         factors = usable * (clip / norms.clamp(min=RECORD_NORM))
         weighted = factors[:, None] * vectors
-        mine = labels[start : start + _CHUNK].to(inputs.device)
+        mine = own[part].to(inputs.device)
         sums.index_add_(0, mine, weighted)
         counts.index_add_(0, mine, factors)
         gram += vectors.T @ weighted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from torch import Tensor
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
 
-_CHUNK = 4096
+FEATURES_AT_ONCE: Final = 4096
 """Records that are held in float64 at once."""
 
 
@@ -37,8 +39,8 @@ def clipped_feature_sum(inputs: Tensor, *, clip: float) -> NDArray[np.float64]:
     if inputs.shape[0] > MAX_RECORDS:
         raise ConfigError(f"feature sum: {inputs.shape[0]} records, the limit is {MAX_RECORDS}.")
     total = torch.zeros(inputs.shape[2], dtype=torch.float64, device=inputs.device)
-    for start in range(0, inputs.shape[0], _CHUNK):
-        vectors = inputs[start : start + _CHUNK].double().mean(dim=1)
+    for start in range(0, inputs.shape[0], FEATURES_AT_ONCE):
+        vectors = inputs[start : start + FEATURES_AT_ONCE].double().mean(dim=1)
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         factors = clip / lengths.clamp(min=1.0)
         # 0 * NaN is NaN, so such vectors are replaced; a factor of zero would not be enough.

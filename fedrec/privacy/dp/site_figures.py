@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,9 @@ class UnitFigures:
     losses: NDArray[np.float64]
 
 
-def unit_figures(model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: int) -> UnitFigures:
+def unit_figures(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: int, chosen: Tensor | None = None
+) -> UnitFigures:
     """Let the model judge each unit.
 
     A unit's probabilities are the mean of its views', its class the likeliest of them, and its loss the mean
@@ -49,6 +52,8 @@ def unit_figures(model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: i
         inputs: (n, V, ...), V views per unit; n may be 0.
         labels: int64 (n,), below ``classes``.
         classes: number of classes.
+        chosen: positions of the units to judge, int64; None for all. A pass takes its unit out of the inputs,
+            so that those which are mapped from disk don't take memory together.
 
     Returns:
         The figures, not clipped; losses of a model with scores that aren't finite aren't either.
@@ -56,21 +61,22 @@ def unit_figures(model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: i
     Raises:
         ConfigError: the model has scores of another number of classes, or a shape or a label doesn't fit.
     """
-    count = inputs.shape[0]
-    if inputs.ndim < 2 or labels.shape != (count,):
+    if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
         raise ConfigError(
             f"site figures: expects inputs [n, views, ...] and labels [n], not {tuple(inputs.shape)} and "
             f"{tuple(labels.shape)}."
         )
+    own = (labels if chosen is None else labels[chosen.to(labels.device)]).cpu()
+    count = len(own)
     if not count:
         none = np.zeros(0)
         return UnitFigures(none.astype(np.int64), none, none)
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if not 0 <= int(own.min()) <= int(own.max()) < classes:
         raise ConfigError(f"site figures: a label is outside 0 to {classes - 1}.")
-    scores = _scores(model, inputs).double().cpu()
+    places = range(count) if chosen is None else chosen.tolist()
+    scores = _scores(model, inputs, places).double().cpu()
     if scores.shape[2] != classes:
         raise ConfigError(f"site figures: the model has {scores.shape[2]} scores for {classes} classes.")
-    own = labels.cpu()
     likeliest = scores.softmax(dim=2).mean(dim=1).argmax(dim=1)
     # Where scores aren't finite, which of them is the largest has no meaning.
     usable = torch.isfinite(scores).all(dim=2).all(dim=1)
@@ -120,15 +126,16 @@ def clipped_figures_sum(figures: UnitFigures, *, classes: int) -> NDArray[np.flo
     return total
 
 
-def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the scores of every view, (n, V, k): each unit has a pass of its own, without gradients.
+def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int]) -> Tensor:
+    """Return the scores of these units' views, (n, V, k): each unit has a pass of its own, without gradients.
 
     Whether the model is right jumps between 0 and 1. A last digit that depended on other units, as it may
     where several share a pass, could therefore change a unit's vector by more than rounding.
 
     Args:
         model: the model.
-        inputs: (n, V, ...), n >= 1.
+        inputs: (any number, V, ...).
+        places: positions of the n >= 1 units.
 
     Returns:
         The scores.
@@ -142,7 +149,7 @@ def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
     model.eval()
     try:
         with full_float32(device), torch.no_grad():
-            found = torch.stack([model(views.to(device)) for views in inputs])
+            found = torch.stack([model(inputs[place].to(device)) for place in places])
     finally:
         for module, training in modes:
             module.training = training

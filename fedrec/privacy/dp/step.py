@@ -17,7 +17,7 @@ from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.dp.centred_features import centred_features
 from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.privacy.dp.clipping import RecordClipper
-from fedrec.privacy.dp.feature_sum import clipped_feature_sum
+from fedrec.privacy.dp.feature_sum import FEATURES_AT_ONCE, clipped_feature_sum
 from fedrec.privacy.dp.figures_noise import CLIP
 from fedrec.privacy.dp.losses import CROSS_ENTROPY_OBJECTIVE
 from fedrec.privacy.dp.noise import discrete_gaussian
@@ -138,8 +138,10 @@ def contribute_mean(
 
     def feature_sum(chosen: Tensor) -> NDArray[np.float64]:
         total = np.zeros(plan.dimension)
-        vectors = centred_features(model, inputs, chosen=chosen.to(inputs.device))
-        total[where] = clipped_feature_sum(vectors, clip=settings.clip)
+        # In parts, since the features of all records together may not fit into memory.
+        for part in torch.split(chosen.to(inputs.device), FEATURES_AT_ONCE):
+            vectors = centred_features(model, inputs, chosen=part)
+            total[where] += clipped_feature_sum(vectors, clip=settings.clip)
         return total
 
     return _noised_sum(feature_sum, records=len(inputs), plan=plan, rng=rng)
@@ -183,10 +185,7 @@ def contribute_statistics(
         if not len(chosen):
             return np.zeros(plan.dimension)
         return clipped_statistics_sum(
-            inputs[chosen.to(inputs.device)],
-            labels[chosen.to(labels.device)],
-            classes=model.classes,
-            clip=settings.clip,
+            inputs, labels, chosen=chosen, classes=model.classes, clip=settings.clip
         )
 
     return _noised_sum(statistics_sum, records=len(inputs), plan=plan, rng=rng)
@@ -221,9 +220,7 @@ def contribute_figures(
         )
 
     def figures_sum(chosen: Tensor) -> NDArray[np.float64]:
-        found = unit_figures(
-            model, inputs[chosen.to(inputs.device)], labels[chosen.to(labels.device)], classes=classes
-        )
+        found = unit_figures(model, inputs, labels, chosen=chosen, classes=classes)
         return clipped_figures_sum(found, classes=classes)
 
     return _noised_sum(figures_sum, records=len(inputs), plan=plan, rng=rng)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from fedrec.privacy.dp import class_statistics, step
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
-from fedrec.privacy.dp.step import DpSgdSettings, contribute
+from fedrec.privacy.dp.step import DpSgdSettings, contribute, contribute_mean, contribute_statistics
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
+from fedrec.vision.models.centred_head import CentredHead
+from fedrec.vision.models.discriminant_head import DiscriminantHead
 from tests.support.layout import PACKAGE
 
 
@@ -106,6 +111,42 @@ def test_residual_networks_are_clipped_as_they_are() -> None:
     model.zero_grad(set_to_none=True)
     found = clipped_sum(model, inputs, labels, clip=0.5)
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+class _Taken(TorchFunctionMode):
+    """Remembers the most records that were taken out of any tensor of features together."""
+
+    most = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.__getitem__ and args[0].ndim == 3:
+            self.most = max(self.most, len(found))
+        return found
+
+
+@pytest.mark.parametrize(
+    "model", [CentredHead(classes=3, dimension=5), DiscriminantHead(classes=3, dimension=5)]
+)
+def test_features_are_taken_out_of_the_inputs_in_parts(
+    model: CentredHead | DiscriminantHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of all features, in a step that was charged, may not fit into the memory."""
+    inputs, labels, plan = torch.randn(40, 2, 5), torch.randint(0, 3, (40,)), _plan(parameter_count(model))
+    settings = DpSgdSettings(clip=1.0, sample_rate=0.5)
+
+    def contribution(rng: Randomness) -> np.ndarray:
+        if isinstance(model, DiscriminantHead):
+            return contribute_statistics(model, inputs, labels, settings=settings, plan=plan, rng=rng)
+        return contribute_mean(model, inputs, settings=settings, plan=plan, rng=rng)
+
+    whole = contribution(Randomness.seeded(3))
+    monkeypatch.setattr(step, "FEATURES_AT_ONCE", 4)
+    monkeypatch.setattr(class_statistics, "_CHUNK", 4)
+    with _Taken() as taken:
+        parts = contribution(Randomness.seeded(3))
+    assert taken.most == 4
+    np.testing.assert_allclose(parts, whole, atol=1)
 
 
 def test_no_sampling_but_poisson_is_offered() -> None:

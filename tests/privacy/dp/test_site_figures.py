@@ -146,3 +146,32 @@ def test_each_unit_has_a_pass_of_its_own_and_the_model_is_left_as_it_was() -> No
     alone = [unit_figures(model, inputs[[at]], labels[[at]], classes=CLASSES) for at in range(5)]
     assert together.losses.tolist() == [one.losses[0] for one in alone]
     assert not unit_figures(model, inputs[:0], labels[:0], classes=CLASSES).labels.size
+
+
+class Glancing(nn.Module):
+    """Scores of the first few values of however long an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(8, CLASSES)
+
+    def forward(self, given: Tensor) -> Tensor:
+        found: Tensor = self.scores(given[:, :8])
+        return found
+
+
+def test_units_that_fit_no_memory_together_are_judged_one_by_one() -> None:
+    model, values = Glancing(), torch.randn(6, 2, 1)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    # Petabytes, of which only the few values exist that they repeat: any copy of them fails.
+    short, long = values.expand(6, 2, 8), values.expand(6, 2, 2**46)
+
+    def contribution(inputs: Tensor) -> np.ndarray:
+        plan, rng = exact(CLASSES + 2, 6), Randomness.seeded(1, "figures")
+        return contribute_figures(model, inputs, labels, classes=CLASSES, plan=plan, rng=rng)
+
+    np.testing.assert_array_equal(contribution(long), contribution(short))
+    chosen = torch.tensor([4, 1, 5])
+    some = unit_figures(model, long, labels, chosen=chosen, classes=CLASSES)
+    same = unit_figures(model, short[chosen], labels[chosen], classes=CLASSES)
+    assert [*some.labels, *some.losses] == [*same.labels, *same.losses]
