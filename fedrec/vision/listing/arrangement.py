@@ -7,7 +7,6 @@ training then takes the arrangement from a setting.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,11 +14,10 @@ from typing import Final
 from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
-from fedrec.vision.listing.split_names import SPLITS, Split, split_of
+from fedrec.vision.listing.misplaced_splits import main_folders, refuse_misplaced_splits
+from fedrec.vision.listing.split_names import SPLITS, Split, like_split, split_of
 
 NOT_UNDERSTOOD: Final = "in a folder that is no split and holds no classes that are used"
-_BESIDE: Final = re.compile(r"annotations?|labels?|metadata|meta", re.IGNORECASE)
-"""Folders that data sets have beside their photos."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
 
     Raises:
         DataError: there are folders for validation or test, but none for training, or splits beside classes
-            in merchants' folders.
+            in merchants' folders, or folders that look like splits where none are read.
     """
     passed: list[Folder] = []
     beside: list[Folder] = []
@@ -75,10 +73,11 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
                     passed=(*passed, base, *within.passed),
                     notes=(*notes, *within.notes),
                 )
+            refuse_misplaced_splits(base, least=least, one_merchant=one_merchant, text_of=text_of)
             return Arrangement({"train": (base,)}, tuple(beside), tuple(passed), tuple(notes))
         passed.append(base)
-        beside += [folder for folder in base.folders if folder not in _main(base)]
-        (base,) = _main(base)
+        beside += [folder for folder in base.folders if folder not in main_folders(base)]
+        (base,) = main_folders(base)
         notes.append(f"the folder {text_of(base)} holds all the others, and is taken for the data's folder")
     passed.append(base)
     found: dict[Split, list[Folder]] = {}
@@ -138,10 +137,6 @@ def set_arrangement(
     return Arrangement({"train": tuple(tops)}, tuple(others), tuple(passed), ())
 
 
-def _main(base: Folder) -> list[Folder]:
-    return [folder for folder in base.folders if not _BESIDE.fullmatch(folder.path.name)]
-
-
 def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder], str]) -> Arrangement | None:
     """Arrange a data set whose merchants' folders hold the splits; give None if they don't.
 
@@ -158,7 +153,7 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
             classes.
     """
     # What is lower holds no classes: a stray folder.
-    merchants = [folder for folder in _main(base) if folder.height >= least]
+    merchants = [folder for folder in main_folders(base) if folder.height >= least]
     held = [_held_splits(folder, least=least, text_of=text_of) for folder in merchants]
     if not merchants or not any("train" in splits for splits in held):
         return None
@@ -183,7 +178,7 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
                 splits[split] = (*splits.get(split, ()), inner)
                 if text_of(inner) != split:
                     notes.append(f"the folders {text_of(inner)} are read as the {split} split")
-            elif inner not in _main(folder):
+            elif inner not in main_folders(folder):
                 others.append(inner)
             else:
                 raise DataError(
@@ -211,13 +206,13 @@ def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callab
     """Return whether the folders in ``base`` are splits, or too much like splits to be anything else."""
     named = [(folder, split_of(text_of(folder))) for folder in base.folders]
     high = {split: folder for folder, split in named if split is not None and folder.height >= least}
-    main = _main(base)
+    main = main_folders(base)
     others = [folder for folder, split in named if split is None and folder in main]
     if not high:
         return False
     if not others:
         return True
-    if "train" in high and len(high) > 1:
+    if "train" in high and (len(high) > 1 or any(_holds_compared(other, least, text_of) for other in others)):
         return True
     if "train" not in high and one_merchant:
         # Classes, one of which has a name such as "test" and a folder in it.
@@ -227,11 +222,15 @@ def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callab
     return any(text_of(inner) in inside for folder in others for inner in folder.folders)
 
 
+def _holds_compared(folder: Folder, least: int, text_of: Callable[[Folder], str]) -> bool:
+    return folder.height >= least and like_split(text_of(folder)) is not None
+
+
 def _is_wrapped(base: Folder, *, least: int) -> bool:
     """Return whether the only folder in ``base`` holds class folders, perhaps in another such folder."""
-    if len(_main(base)) != 1:
+    if len(main_folders(base)) != 1:
         return False
-    (inner,) = _main(base)
+    (inner,) = main_folders(base)
     while len(inner.folders) == 1:
         inner = inner.folders[0]
     # The only folder of a shop that sells hats alone is a class, even with a folder in it.
@@ -242,7 +241,7 @@ def _unwrapped(folder: Folder, *, least: int, passed: list[Folder]) -> Folder:
     # Where there are merchants, a single folder in a split is one.
     while _is_wrapped(folder, least=least):
         passed.append(folder)
-        (folder,) = _main(folder)
+        (folder,) = main_folders(folder)
     return folder
 
 

@@ -69,7 +69,10 @@ def folders_advice(place: PhotoPlace, *, layout: Layout) -> str | None:
     """
     if place.class_folders is None:
         return None
-    found = with_found_folders(place, layout=layout).class_folders
+    try:
+        found = with_found_folders(place, layout=layout).class_folders
+    except DataError as error:
+        return f"classes are read in {listed(place.class_folders)}, as client.toml says, but {error}"
     if found is None or set(found) == set(place.class_folders):
         return None
     return (

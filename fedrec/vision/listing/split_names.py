@@ -31,6 +31,8 @@ _PATTERNS: Final[dict[Split, re.Pattern[str]]] = {
     split: re.compile(rf"\d{{0,2}}{_THINGS}({'|'.join(words)}){_THINGS}(19|20)?\d{{0,2}}")
     for split, words in _WORDS.items()
 }
+_COMPARED: Final = re.compile(rf"{_THINGS}(query|queries|gallery|galleries|probes?|distractors?){_THINGS}\d*")
+"""What data sets for search have beside a training split; none of it is a split here."""
 
 
 def split_of(name: str) -> Split | None:
@@ -42,11 +44,27 @@ def split_of(name: str) -> Split | None:
     Args:
         name: a folder's name, or the text of a cell.
     """
-    plain = unicodedata.normalize("NFKD", name).casefold()
-    # Without accents and separators; what is composed of several signs in NFKD is put together again.
-    letters = "".join(sign for sign in plain if unicodedata.category(sign)[0] in "LN" or sign in "゙゚")
-    letters = unicodedata.normalize("NFKC", letters)
+    letters = _letters(name)
     for split, pattern in _PATTERNS.items():
         if pattern.fullmatch(letters):
             return split
     return None
+
+
+def like_split(name: str) -> str | None:
+    """Return what part of a data set a name means: a split, or "compared" for what a search is tested with.
+
+    Args:
+        name: a folder's name.
+
+    Returns:
+        The part; None for any other name.
+    """
+    return split_of(name) or ("compared" if _COMPARED.fullmatch(_letters(name)) else None)
+
+
+def _letters(name: str) -> str:
+    plain = unicodedata.normalize("NFKD", name).casefold()
+    # Without accents and separators; what is composed of several signs in NFKD is put together again.
+    letters = "".join(sign for sign in plain if unicodedata.category(sign)[0] in "LN" or sign in "゙゚")
+    return unicodedata.normalize("NFKC", letters)
