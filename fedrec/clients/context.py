@@ -108,6 +108,7 @@ class MerchantContext:
     sets: TrainingSets = field(init=False)
     _joined: dict[str, OpenTraining] = field(init=False, default_factory=dict)
     _precomputed_for: str | None = field(init=False, default=None)
+    _allowed: tuple[MerchantPolicy, str, MerchantPolicy] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_replies(self.ledger, self.store)
@@ -133,6 +134,33 @@ class MerchantContext:
         """Accept a plan's roster that follows from the approved one; raise ``RefusedError`` if it doesn't."""
         if self.rosters is not None:
             self.policy = self.rosters.follow(request, policy=self.policy)
+
+    def allow(self, joined: OpenTraining) -> MerchantPolicy:
+        """Check an open training against the rules in force, which may be stricter than when it was joined.
+
+        A training is checked again only after the policy was replaced.
+
+        Args:
+            joined: the training.
+
+        Returns:
+            The rules that its rounds are charged under. They are those in force, but a roster that was
+            approved as the training was joined stays approved for it.
+
+        Raises:
+            RefusedError: the plan breaks a rule, which the message names.
+
+        """
+        policy, plan, last = self.policy, joined.plan, self._allowed
+        if last is not None and last[0] is policy and last[1] == plan.training_id:
+            return last[2]
+        rules = policy if self.rosters is None else self.rosters.rules_for(plan, policy=policy)
+        rules.check(plan)
+        rules.check_cost(plan, joined.derived)
+        if self.name in plan.committee:
+            rules.check_window(plan)
+        self._allowed = policy, plan.training_id, rules
+        return rules
 
     def is_seeded(self, plan: TrainingPlan) -> bool:
         """Return whether this merchant's noise in a training comes from a seed."""
@@ -246,32 +274,17 @@ class MerchantContext:
         self._joined.pop(training_id, None)
         self.sets.close(training_id)
 
-    def cost(self, joined: OpenTraining, round_number: int, *, model_hash: str, seeded: bool) -> Charge:
-        """Build the charge of a round under the policy in force.
-
-        Args:
-            joined: the training.
-            round_number: the round.
-            model_hash: hash of the model from which the round starts.
-            seeded: whether the round's noise comes from a seed.
-
-        Returns:
-            The charge.
-
-        """
-        return round_charge(
-            joined.plan,
-            joined.derived,
-            round_number=round_number,
-            model_hash=model_hash,
-            policy_hash=self.policy.hash,
-            seeded=seeded,
-        )
-
     def first_cost(self, joined: OpenTraining) -> Charge:
         """Build the charge of the first round; every other round of the training costs the same."""
         plan = joined.plan
-        return self.cost(joined, 1, model_hash=plan.initial_model_hash, seeded=self.is_seeded(plan))
+        return round_charge(
+            plan,
+            joined.derived,
+            round_number=1,
+            model_hash=plan.initial_model_hash,
+            policy_hash=self.policy.hash,
+            seeded=self.is_seeded(plan),
+        )
 
     def figures_cost(self, joined: OpenTraining) -> Charge | None:
         """Build the charge of the site figures; None where the plan asks for none."""

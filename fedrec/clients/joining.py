@@ -62,9 +62,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
             code="plan",
         )
     joined = context.prepare_training(plan)
-    context.policy.check_cost(plan, joined.derived)
-    if context.name in plan.committee:
-        context.policy.check_window(plan)
+    context.allow(joined)
     context.ledger.check_ahead(context.first_cost(joined), figures=context.figures_cost(joined))
     context.expire()
     if store.is_closed(plan.training_id):

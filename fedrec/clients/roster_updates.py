@@ -11,6 +11,7 @@ from fedrec.clients.approvals import Review, Rules, review
 from fedrec.clients.approvals_file import read_approvals, write_approvals
 from fedrec.clients.merchant_home import JOIN_FILE, MerchantHome
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.refusals import UNUSABLE
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
@@ -111,6 +112,30 @@ class RosterFollower:
             policy = policy.model_copy(update={"roster_fingerprint": wanted})
         self._check_approvals(plan, policy=policy)
         return policy
+
+    def rules_for(self, plan: TrainingPlan, *, policy: MerchantPolicy) -> MerchantPolicy:
+        """Return a merchant's rules for a training that it joined, whose roster it approved by then.
+
+        A roster that is approved later is for later trainings, unless ``policy.toml`` itself names it.
+
+        Args:
+            plan: the training's plan.
+            policy: the merchant's rules with the roster approved last.
+
+        Returns:
+            The rules, with the plan's roster unless ``policy.toml`` names another.
+
+        Raises:
+            RefusedError: ``policy.toml`` can't be read.
+        """
+        own = roster_fingerprint(plan.roster, plan.witnesses)
+        if policy.roster_fingerprint in (None, own):
+            return policy
+        try:
+            pinned = MerchantPolicy.load(self._home.folder / "policy.toml").roster_fingerprint
+        except ConfigError as error:
+            raise RefusedError(UNUSABLE, code="paused") from error
+        return policy if pinned is not None else policy.model_copy(update={"roster_fingerprint": own})
 
     def _check_approvals(self, plan: TrainingPlan, *, policy: MerchantPolicy) -> None:
         """Check that merchants accepted by vouches had enough of them for this plan and the rule in force.

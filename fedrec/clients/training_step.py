@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.clients.charging import lost_rounds
+from fedrec.clients.charging import lost_rounds, round_charge
 from fedrec.clients.context import MerchantContext, OpenTraining
 from fedrec.clients.contribution import compute_contribution
+from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.store_types import CountedSet, FixedSet
 from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import ProtocolError, RefusedError
@@ -59,7 +60,7 @@ def train(
     parameters = _parameters(request, blobs, dimension=plan.dimension)
     current = joined.in_round(request.round_number)
     keys = round_keys(request, blobs, plan=plan, scheme=current.derived.scheme)
-    _check_rules(context, joined, request)
+    rules = _check_rules(context, joined, request)
     context.accept_receipt(plan, request.receipt)
     context.precompute_costs(joined)
     fixed = context.sets.fix(plan, policy=context.policy)
@@ -67,7 +68,7 @@ def train(
     records = context.sets.records(plan, fixed)
     # The charge records whether this very stream is seeded.
     rng = context.resources.randomness_for(plan, request.round_number)
-    _charge(context, joined, request, fixed, seeded=rng.is_seeded)
+    _charge(context, joined, request, fixed, seeded=rng.is_seeded, rules=rules)
     context.on_event("charged")
     started = time.process_time()
     values = compute_contribution(
@@ -100,15 +101,16 @@ def train(
     return reply, sent
 
 
-def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainRequest) -> None:
-    """Raise ``RefusedError`` if the merchant's rules don't allow a round now."""
+def _check_rules(context: MerchantContext, joined: OpenTraining, request: TrainRequest) -> MerchantPolicy:
+    """Return the rules of a round; raise ``RefusedError`` if they don't allow it now."""
     context.check_not_suspended()
-    policy, now = context.policy, context.now()
+    policy, now = context.allow(joined), context.now()
     policy.check_round(now=now, rounds_today=context.ledger.rounds_since(policy.day_start(now)))
     lost = lost_rounds(
         context.ledger.entries(), training_id=joined.plan.training_id, model_hash=request.model_hash
     )
     policy.check_lost(lost=lost, rounds=joined.plan.rounds)
+    return policy
 
 
 def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArray[np.float32]:
@@ -122,11 +124,24 @@ def _parameters(request: TrainRequest, blobs: Blobs, *, dimension: int) -> NDArr
 
 
 def _charge(
-    context: MerchantContext, joined: OpenTraining, request: TrainRequest, fixed: FixedSet, *, seeded: bool
+    context: MerchantContext,
+    joined: OpenTraining,
+    request: TrainRequest,
+    fixed: FixedSet,
+    *,
+    seeded: bool,
+    rules: MerchantPolicy,
 ) -> None:
-    charge = context.cost(joined, request.round_number, model_hash=request.model_hash, seeded=seeded)
+    charge = round_charge(
+        joined.plan,
+        joined.derived,
+        round_number=request.round_number,
+        model_hash=request.model_hash,
+        policy_hash=rules.hash,
+        seeded=seeded,
+    )
     # The ledger entry contains only the policy's hash; an auditor needs the text of that policy.
-    context.store.keep_policy(context.policy.rules)
+    context.store.keep_policy(rules.rules)
     entry = context.ledger.charge(charge, version=fixed.version)
     if entry.already_charged:
         raise RefusedError(
