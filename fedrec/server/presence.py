@@ -114,10 +114,10 @@ class Presence:
                 round_trip=kept.round_trip,
             )
 
-    def connections(self) -> frozenset[tuple[str, float | None]]:
-        """Return who is connected, and since when in seconds since 1970."""
+    def names(self) -> frozenset[str]:
+        """Return who is connected."""
         with self._mutex:
-            return frozenset((name, kept.since) for name, kept in self._kept.items() if kept.connected)
+            return frozenset(name for name, kept in self._kept.items() if kept.connected)
 
     def connected(self) -> int:
         """Return how many merchants are connected, as :meth:`changes` last found."""

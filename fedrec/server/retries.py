@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Final
 
 FIRST_SECONDS: Final = 5.0
+"""No training is tried twice within so long, however often merchants connect and leave."""
 LONGEST_SECONDS: Final = 60.0
 """A merchant that has changed its policy is asked after at most so long."""
 
-Connections = frozenset[tuple[str, float | None]]
-"""Who is connected, and since when."""
+Names = frozenset[str]
+"""Who is connected."""
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    connections: Connections
+    names: Names
     seconds: float
-    next_at: float
+    at: float
 
 
 class Retries:
@@ -34,35 +35,40 @@ class Retries:
         self._clock = clock
         self._failed: dict[str, _Attempt] = {}
 
-    def due(self, number: str, *, connections: Connections) -> bool:
-        """Tell whether a training is tried now: its pause is over, or somebody has come or gone.
+    def due(self, number: str, *, names: Names) -> bool:
+        """Tell whether a training is tried now: its pause is over, or somebody new has come.
 
         Args:
             number: the training.
-            connections: who is connected now.
+            names: who is connected now.
 
         Returns:
             Whether it is.
 
         """
         last = self._failed.get(number)
-        return last is None or self._clock() >= last.next_at or connections != last.connections
+        if last is None:
+            return True
+        pause = FIRST_SECONDS if names - last.names else last.seconds
+        return self._clock() >= last.at + pause
 
-    def failed(self, number: str, *, connections: Connections) -> float:
+    def failed(self, number: str, *, names: Names) -> float:
         """Record an attempt for which too few merchants joined.
 
         Args:
             number: the training.
-            connections: who was connected as it began.
+            names: who was connected as it began.
 
         Returns:
-            The seconds until the next one, twice as many each time among the same connections.
+            The seconds until the next one if nobody new comes, twice as many each time.
 
         """
         last = self._failed.get(number)
-        again = last is not None and last.connections == connections
-        seconds = min(LONGEST_SECONDS, 2 * last.seconds) if last is not None and again else FIRST_SECONDS
-        self._failed[number] = _Attempt(connections, seconds, self._clock() + seconds)
+        if last is None or names - last.names:
+            seconds = FIRST_SECONDS
+        else:
+            seconds = min(LONGEST_SECONDS, 2 * last.seconds)
+        self._failed[number] = _Attempt(names, seconds, self._clock())
         return seconds
 
     def succeeded(self, number: str) -> None:

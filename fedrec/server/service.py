@@ -26,7 +26,7 @@ from fedrec.server.memory_release import give_memory_back
 from fedrec.server.model_bundles import BundleOffers, export_bundle
 from fedrec.server.node_keys import flower_key
 from fedrec.server.presence import Presence
-from fedrec.server.retries import Connections, Retries
+from fedrec.server.retries import Names, Retries
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_run import TrainingRun
@@ -138,8 +138,8 @@ class Service:
             if not waiting and self._once:
                 return
             for training in waiting:
-                there = self._presence.connections()
-                if not self._retries.due(training.number, connections=there):
+                there = self._presence.names()
+                if not self._retries.due(training.number, names=there):
                     continue
                 # A training that lacks merchants lets the next one go first.
                 if self._train(training, there) or self._stop.is_set():
@@ -200,7 +200,7 @@ class Service:
                 self._host.admit(key)
                 _log.debug("the node key of %s is let in from now on", name)
 
-    def _train(self, training: Training, there: Connections) -> bool:
+    def _train(self, training: Training, there: Names) -> bool:
         """Run one training to its end, over new Flower runs if one fails; return whether it could begin."""
         run = TrainingRun(
             home=self._home,
@@ -256,9 +256,7 @@ class Service:
             if warning is not None:
                 training.set_status("done", warning)
 
-    def _wait(
-        self, training: Training, error: CohortIncompleteError, *, begun: bool, there: Connections
-    ) -> bool:
+    def _wait(self, training: Training, error: CohortIncompleteError, *, begun: bool, there: Names) -> bool:
         """Record that merchants are missing.
 
         A training that has begun isn't passed over: its merchants would close it when they join another.
@@ -279,8 +277,8 @@ class Service:
         if roster_fingerprint(plan.roster, plan.witnesses) != self._home.fingerprint():
             reason += "; the roster has changed since it was planned: cancel it, and plan it anew"
         if not begun:
-            seconds = self._retries.failed(training.number, connections=there)
-            reason += f"; they are asked again after {seconds:.0f} s, or when somebody comes or goes"
+            seconds = self._retries.failed(training.number, names=there)
+            reason += f"; they are asked again after {seconds:.0f} s, or sooner if somebody else connects"
         training.set_status("running" if begun else "filed", reason)
         if begun:
             self._stop.wait(_RETRY_SECONDS)
