@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -32,6 +33,10 @@ _LENGTH_BYTES: Final = 8
 _LARGEST_HEADER: Final = 1 << 16
 _CHECKED_BYTES: Final = 1 << 24
 """Bytes of features that are looked at together."""
+_TEMPORARY: Final = ".features-"
+"""How the names of files begin that a save is writing."""
+_LEFTOVER_SECONDS: Final = 3600.0
+"""Age at which nobody writes such a file any more."""
 
 Entries = dict[bytes, NDArray[np.float16]]
 """Features (views, dimension) by the photo's digest. float16 keeps 11 bits, bfloat16 networks give 8."""
@@ -117,21 +122,53 @@ def cache_file(extractor: FeatureExtractor, *, views: int, cache_dir: Path) -> P
 def drop_features(digests: Collection[bytes], *, cache_dir: Path) -> None:
     """Delete photos' features from every file of the cache.
 
+    A file that can't be read, a damaged one, and what a save left behind that was killed may hold them too.
+    They are deleted whole: features can be computed again.
+
     Args:
         digests: digests of the photos.
         cache_dir: folder of the cache.
+
+    Raises:
+        OSError: a file can't be deleted; all others have been.
     """
-    for path in sorted(cache_dir.glob("*.features")):
+    failures: list[OSError] = []
+    for path in [*sorted(cache_dir.glob("*.features")), *_leftovers(cache_dir)]:
         try:
-            views, dimension = _opened(path).features.shape[1:]
-        except (OSError, ValueError):
-            continue
-        entries = read_entries(path, shape=(views, dimension))
-        left = {digest: row for digest, row in entries.items() if digest not in digests}
-        if len(left) < len(entries):
-            path.unlink(missing_ok=True)
-            if left:
-                add_entries(path, left, shape=(views, dimension))
+            if path.name.startswith(_TEMPORARY):
+                path.unlink(missing_ok=True)
+            elif not path.is_dir():
+                _drop_from_file(path, frozenset(digests))
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _drop_from_file(path: Path, digests: frozenset[bytes]) -> None:
+    """Delete photos' features from one file, or the file if it isn't as it was written."""
+    try:
+        stored = _opened(path)
+        stored.check_sum()
+    except (OSError, ValueError):
+        path.unlink(missing_ok=True)
+        return
+    entries = stored.entries()
+    if digests.isdisjoint(entries):
+        return
+    left = {digest: row for digest, row in entries.items() if digest not in digests}
+    path.unlink(missing_ok=True)
+    if left:
+        views, dimension = stored.features.shape[1:]
+        add_entries(path, left, shape=(views, dimension))
+
+
+def _leftovers(cache_dir: Path) -> Iterator[Path]:
+    """Yield what saves left behind that were killed; a save that goes on writes more than once an hour."""
+    for path in cache_dir.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                yield path
 
 
 def read_entries(path: Path, *, shape: tuple[int, int]) -> Entries:
@@ -172,10 +209,14 @@ class _Stored(NamedTuple):
         """Return the features by digest."""
         return {bytes(digest): row for digest, row in zip(self.digests, self.features, strict=True)}
 
-    def check(self, shape: tuple[int, int]) -> None:
-        """Raise ``ValueError`` unless all of it is as it was written, with features of this shape."""
+    def check_sum(self) -> None:
+        """Raise ``ValueError`` unless all of it is as it was written."""
         if hashlib.sha256(self.content[DIGEST_BYTES:].data).digest() != bytes(self.content[:DIGEST_BYTES]):
             raise ValueError("its checksum is wrong")
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ``ValueError`` unless all of it is as it was written, with finite features of this shape."""
+        self.check_sum()
         if self.features.shape[1:] != shape:
             raise ValueError("its features have another shape")
         rows = max(1, _CHECKED_BYTES // (2 * shape[0] * shape[1] or 1))
@@ -199,7 +240,7 @@ def _opened(path: Path) -> _Stored:
         features = _tensor(data, header["features"], np.dtype(np.float16), "F16")
     except (KeyError, TypeError, RecursionError):
         raise ValueError("its header isn't one of the cache") from None
-    if digests.shape != (len(digests), DIGEST_BYTES) or features.ndim != 3 or len(features) != len(digests):
+    if features.ndim != 3 or digests.shape != (len(features), DIGEST_BYTES):
         raise ValueError("its digests or features have another shape")
     return _Stored(np.asarray(content), digests, features)
 
@@ -233,8 +274,11 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
+        for leftover in _leftovers(path.parent):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         # mkstemp makes the file readable by its owner alone.
-        handle, name = tempfile.mkstemp(prefix=".features-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as stream:
             stream.write(bytes(DIGEST_BYTES))

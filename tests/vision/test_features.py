@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import safetensors.numpy
 from PIL import Image
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.vision import feature_batches, features
+from fedrec.vision import feature_batches, feature_cache, features
 from fedrec.vision.feature_batches import features_in_batches
 from fedrec.vision.feature_cache import (
     FeatureExtractor,
@@ -279,6 +280,82 @@ def test_a_forgotten_photo_is_dropped_from_every_file_and_the_rest_is_kept(tmp_p
     assert photos.asked == [1, 1]
     drop_features(photos.digests, cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "header", "number"])
+def test_a_file_that_may_hold_a_forgotten_photo_unseen_is_deleted(tmp_path: Path, damage: str) -> None:
+    photos = Photos(3)
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    path = the_file(tmp_path)
+    blob = path.read_bytes()
+    flipped = blob[:-3] + bytes([blob[-3] ^ 1]) + blob[-2:]
+    length = int.from_bytes(blob[32:40], "little")
+    header = blob[40 : 40 + length].replace(b"[3, 32]", b"[]").replace(b"[0, 96]", b"[0, 1]")
+    number = blob[:32] + len(header).to_bytes(8, "little") + header + blob[40 + length :]
+    damaged = {"flip": flipped, "truncate": blob[:-9], "empty": b"", "header": blob[:60], "number": number}
+    path.write_bytes(damaged[damage])
+    drop_features({photos.digests[1]}, cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_save_left_behind_goes_with_a_forgotten_photo_and_with_the_next_save(
+    tmp_path: Path,
+) -> None:
+    old, new, photos = tmp_path / ".features-killed", tmp_path / ".features-written-now", Photos(1)
+    feature_matrix(MeanColour(preparation="squash"), photos.image, photos.digests, cache_dir=tmp_path)
+    # The whole file was written, and not yet renamed.
+    written = the_file(tmp_path).read_bytes()
+    for again in (False, True):
+        old.write_bytes(written)
+        new.write_bytes(written)
+        long_ago = time.time() - 3700
+        os.utime(old, (long_ago, long_ago))
+        if again:
+            feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+        else:
+            drop_features({bytes(32)}, cache_dir=tmp_path)
+        assert not old.exists() and new.exists()
+
+
+def test_a_file_without_a_forgotten_photo_is_read_once_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = Photos(3)
+    feature_matrix(MeanColour(), photos.image, photos.digests, cache_dir=tmp_path)
+    path, hashed = the_file(tmp_path), []
+    before = path.stat()
+
+    class Counting:
+        @staticmethod
+        def sha256(data: memoryview) -> object:
+            hashed.append(len(data))
+            return hashlib.sha256(data)
+
+    monkeypatch.setattr(feature_cache, "hashlib", Counting)
+    monkeypatch.setattr(feature_cache, "read_entries", None)
+    drop_features({bytes(32)}, cache_dir=tmp_path)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert hashed == [before.st_size - 32]
+
+
+def test_a_file_that_cannot_be_deleted_is_told_after_all_others_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.features", "b.features", "c.features"):
+        (tmp_path / name).write_bytes(b"damaged")
+    (tmp_path / "d.features").mkdir()
+    unlink = Path.unlink
+
+    def held(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "b.features":
+            raise PermissionError(13, "held by another program", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    with pytest.raises(PermissionError, match=r"b\.features"):
+        drop_features({bytes(32)}, cache_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.features", "d.features"]
 
 
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
