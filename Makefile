@@ -44,7 +44,8 @@ test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/clients/test_crash.py \
 	  tests/simulations/test_resume.py tests/simulations/test_local_grid.py \
 	  tests/recognition/export/test_exported_models.py \
-	  tests/privacy/dp/test_clipping.py tests/vision/test_models.py \
+	  tests/privacy/dp/test_clipping.py tests/privacy/dp/test_private_step.py tests/vision/test_models.py \
+	  tests/recognition/test_compression.py \
 	  tests/simulations/attacks/test_inversion.py::test_noise_that_is_missing_is_found
 
 test-examples: install

@@ -266,6 +266,7 @@ def test_a_student_is_the_next_smaller_model_and_the_smallest_has_none() -> None
         compressed(smallest, GRAPH, photos=photos(), methods=["distil"])
 
 
+@pytest.mark.slow  # in make test-long
 def test_a_student_is_exported_with_the_classes_and_the_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
     sources: list[Source] = []
 
