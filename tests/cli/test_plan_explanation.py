@@ -71,7 +71,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_command_predicts_and_files_nothing(home: ServerHome, tmp_path: Path) -> None:
+def test_the_command_predicts_and_files_nothing(
+    home: ServerHome, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, before = tmp_path / "plan.toml", files(home.folder)
     path.write_text(FILE)
     command = ["server", "plan", str(path), "--home", str(home.folder)]
@@ -88,6 +90,7 @@ def test_the_command_predicts_and_files_nothing(home: ServerHome, tmp_path: Path
         assert said in outcome.output
     as_json = CliRunner().invoke(app, [*command, "--explain", "--json"])
     told = json.loads(as_json.output)
+    assert "noise alone" not in caplog.text  # it is no merchant's training
     assert told["filed"] is False and files(home.folder) == before
     # Held against the plan that is filed with the same file, by another composition.
     filed_now = CliRunner().invoke(app, command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
+from fedrec.observability.quiet_loggers import errors_only
 from fedrec.recognition.bundle.graph_outputs import EMBEDDING, EVIDENCE, OFFSET, PROBABILITIES, SCORES
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.export.feature_graph import Outputs
@@ -146,14 +146,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's notes on its own work out of warnings and logs."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with errors_only(_LOGGERS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
