@@ -25,7 +25,7 @@ dist: install
 
 # Some tests wait for processes and timers: a third worker keeps two cores busy.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The contract with Flower, and a deployment, on another version than the pinned one: the newest in the index, or
 # FLOWER='flwr==1.42.0'. It lies in a folder of its own, so that nothing that is installed changes.
@@ -42,7 +42,7 @@ test-slow: install
 # Long ones of each change: processes that are killed and go on, and networks as large as those that are used.
 test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/clients/test_crash.py \
-	  tests/simulations/test_resume.py tests/simulations/test_local_grid.py \
+	  tests/simulations/test_resume.py tests/simulations/test_local_grid.py tests/simulations/test_sweep.py \
 	  tests/recognition/export/test_exported_models.py \
 	  tests/privacy/dp/test_clipping.py tests/privacy/dp/test_private_step.py tests/vision/test_models.py \
 	  tests/recognition/test_compression.py \

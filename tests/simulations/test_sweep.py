@@ -214,6 +214,7 @@ def die_in_the_second(photos: Path, out: Path) -> None:
         begun(photos, out, stop)
 
 
+@pytest.mark.slow  # in make test-long
 def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     server = multiprocessing.get_context("forkserver")

@@ -416,7 +416,10 @@ def test_the_forms_of_a_gradient_are_all_met_by_the_models() -> None:
     assert met == {"OuterProducts", "GradientList", "GradientMatrix"}
 
 
-@pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 28), ("cnn", 3, 32), ("resnet18", 3, 32)])
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("cnn", 1, 28), ("cnn", 3, 32), pytest.param("resnet18", 3, 32, marks=pytest.mark.slow)],
+)
 def test_a_contribution_does_not_depend_on_place_or_company_by_one_bit(
     name: str, channels: int, size: int
 ) -> None:

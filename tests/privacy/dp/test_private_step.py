@@ -96,7 +96,7 @@ def test_an_empty_batch_is_a_step_like_any_other() -> None:
     assert np.abs(noised).max() > 0
 
 
-@pytest.mark.slow  # in make test-long; test_clipping.py has a residual network in every run
+@pytest.mark.slow  # in make test-long
 def test_residual_networks_are_clipped_as_they_are() -> None:
     """Torchvision's ResNet fails even after a fix; the registry's gives the per-record loop's sum."""
     model = model_registry.get("resnet18").build(classes=3, channels=3, size=32, seed=0)
