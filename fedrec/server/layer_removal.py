@@ -135,7 +135,7 @@ class LayerRemoval:
             for known in seeds.values():
                 remove_layer(values, known[place], std=std)
         total, clean = len(self.survivors), len(seeds) if self.removed else len(self.survivors)
-        kept = math.hypot(self.noise.share_std, *self.noise.layer_stds[: self._kept])
+        kept = self.noise.kept_std(total)
         return Opened(values, (kept,) * clean + (self.noise.added_std,) * (total - clean))
 
     def _seeds(self) -> dict[str, list[int]]:

@@ -104,10 +104,9 @@ class NoisePlan:
         """Return how many of the layers a sum of so many contributors keeps; the others are removed."""
         return kept_layers(self.levels, contributors=contributors) if self.levels else 0
 
-    def sum_std(self, contributors: int) -> float:
-        """Return the deviation of the noise of a sum whose unneeded layers are removed, in grid units."""
-        kept = self.layer_stds[: self.kept_layers(contributors)]
-        return math.hypot(self.share_std, *kept) * math.sqrt(contributors)
+    def kept_std(self, contributors: int) -> float:
+        """Return the deviation of one merchant's noise that a sum of so many keeps, in grid units."""
+        return math.hypot(self.share_std, *self.layer_stds[: self.kept_layers(contributors)])
 
     @property
     def spend(self) -> PrivacySpend:

@@ -7,6 +7,8 @@ a whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,10 +28,8 @@ def add_layer(values: NDArray[np.int64], seed: int, *, std: float) -> None:
         seed: the layer's seed, below 2**256.
         std: the layer's parameter, in grid units.
     """
-    stream = _stream(seed)
-    for start in range(0, values.size, _CHUNK):
-        part = values[start : start + _CHUNK]
-        part += discrete_gaussian(part.size, sigma=std, rng=stream)
+    for part, noise in _chunks(values, seed, std=std):
+        part += noise
 
 
 def remove_layer(values: NDArray[np.int64], seed: int, *, std: float) -> None:
@@ -40,12 +40,16 @@ def remove_layer(values: NDArray[np.int64], seed: int, *, std: float) -> None:
         seed: the layer's seed, below 2**256.
         std: the layer's parameter, in grid units.
     """
-    stream = _stream(seed)
+    for part, noise in _chunks(values, seed, std=std):
+        part -= noise
+
+
+def _chunks(
+    values: NDArray[np.int64], seed: int, *, std: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield views of the values, chunk by chunk, each with the layer's noise for it."""
+    # Not the stream of any other use of the same bytes.
+    stream = Randomness.expanding(seed.to_bytes(32, "big"), domain=_DOMAIN)
     for start in range(0, values.size, _CHUNK):
         part = values[start : start + _CHUNK]
-        part -= discrete_gaussian(part.size, sigma=std, rng=stream)
-
-
-def _stream(seed: int) -> Randomness:
-    # Not the stream of any other use of the same bytes.
-    return Randomness.expanding(seed.to_bytes(32, "big"), domain=_DOMAIN)
+        yield part, discrete_gaussian(part.size, sigma=std, rng=stream)

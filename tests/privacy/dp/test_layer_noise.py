@@ -76,7 +76,7 @@ def test_sums_of_every_size_have_the_deviation_that_is_charged_for() -> None:
                 remove_layer(total, seeds[3 * merchant + layer], std=plan.layer_stds[layer])
         # Four standard errors of a deviation from 60,000 draws are 1.2%; all of the noise would be 29% more.
         assert total.std() == pytest.approx(float(needed) ** 0.5, rel=0.012)
-        assert plan.sum_std(contributors) == pytest.approx(
+        assert plan.kept_std(contributors) * contributors**0.5 == pytest.approx(
             float(needed) ** 0.5 * (contributors / honest) ** 0.5, rel=1e-12
         )
     # The sum before anything is removed fits its range, and what is left if aggregation breaks is layer 0.
