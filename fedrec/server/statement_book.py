@@ -23,6 +23,7 @@ from fedrec.protocol.roster_statements import (
     key_chain,
 )
 from fedrec.protocol.schema import Strict, sha256_hex
+from fedrec.protocol.stored_record import read_record
 
 _MOST = 100_000
 
@@ -39,13 +40,7 @@ class StatementBook(Strict):
     @classmethod
     def read(cls, path: Path) -> StatementBook:
         """Read the file; an empty book if there is none, ``ServiceError`` if it can't be used."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ServiceError(f"{path} can't be used: {reason}; restore it from a backup") from None
+        return read_record(path, cls, error=ServiceError)
 
     def write(self, path: Path) -> None:
         """Replace the file."""

@@ -11,6 +11,7 @@ from fedrec._internal.files import write_atomically
 from fedrec.errors import ConfigError
 from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Strict
+from fedrec.protocol.stored_record import read_record
 
 _MOST = 10_000
 
@@ -23,13 +24,7 @@ class KeyRecord(Strict):
     @classmethod
     def read(cls, path: Path) -> KeyRecord:
         """Read the file; an empty record if there is none, ``ConfigError`` if it can't be used."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{path} can't be used: {reason}; restore it from a backup") from None
+        return read_record(path, cls, error=ConfigError)
 
     def ends_with(self, public: bytes) -> bool:
         """Tell whether the last exchange led to a public key."""
