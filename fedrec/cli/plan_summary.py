@@ -70,7 +70,7 @@ def describe_plan(made: TrainingPlan, *, start_from: str | None) -> Iterator[str
     )
     yield (
         f"privacy     {made.mode}, sampling rate {made.sample_rate:g}, clip {made.clip:g}, "
-        f"noise multiplier {derived.spend.multiplier:.3f}, delta {made.delta:g}"
+        f"noise multiplier {derived.spend.multiplier:.3f}, delta {number_format.delta(made.delta)}"
     )
     yield from _figures(made, derived)
     yield from _budget(made, derived)
@@ -129,7 +129,7 @@ def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
     usual = ""
     if made.delta != USUAL_DELTA:
         at = number_format.epsilon(epsilon_after(made, derived, steps=steps, figures=True, delta=USUAL_DELTA))
-        usual = f"; {at} at delta {USUAL_DELTA:g}"
+        usual = f"; {at} at delta {number_format.delta(USUAL_DELTA)}"
     copies = ", ".join(
         f"{number_format.epsilon(value)} for {count} copies of a photo"
         for count, value in epsilons_of_copies(made, derived, steps=steps, figures=True).items()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.moments import ago, moment
 from fedrec._internal.text import counted, listed
 from fedrec.protocol.enrolment import grouped
-from fedrec.server.status_words import ago, moment, waiting_text
+from fedrec.server.status_words import waiting_text
 
 _MERCHANTS, _EARLIER, _REFUSALS, _POINTS = 20, 10, 10, 8
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fedrec._internal import number_format
 from fedrec._internal.durations import duration_text
+from fedrec._internal.moments import moment
 from fedrec._internal.text import counted
 from fedrec.clients.status_types import (
     Budget,
@@ -29,8 +30,9 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         yield (
             f"training {training.training_id[:_SHOWN_DIGITS]}: "
             f"{counted(training.charges, 'charge')} of "
-            f"{training.model}, the last at {training.last_at}; epsilon "
-            f"{_epsilon(training.epsilon)} with the declared size, at its delta {training.delta:g}"
+            f"{training.model}, the last at {moment(training.last_at)}; epsilon "
+            f"{_epsilon(training.epsilon)} with the declared size, at its delta "
+            f"{number_format.delta(training.delta)}"
             + (f"; {training.seeded} of them SEEDED, which guarantee nothing" if training.seeded else "")
         )
     what = "products" if budget.unit == "product" else "photos"
@@ -38,7 +40,7 @@ def budget_lines(budget: Budget) -> Iterator[str]:
         f"size     {budget.declared} {what} declared, with noise"
         + (f"; counted {budget.counts} times, each charged" if budget.counts > 1 else "; charged once")
     )
-    spent = f"{_epsilon(budget.spent)}{_of_cap(budget)} at delta {budget.delta:g}"
+    spent = f"{_epsilon(budget.spent)}{_of_cap(budget)} at delta {number_format.delta(budget.delta)}"
     yield f"spent    epsilon {spent}, as the lifetime cap counts it"
     yield f"rating   {budget.sentence}"
     yield f"broken   epsilon {_epsilon(budget.spent_broken)}, against anyone who breaks the encryption"
@@ -67,7 +69,7 @@ def witness_status_lines(status: WitnessStatus) -> Iterator[str]:
     yield f"training    {'none is open' if status.training is None else _witnessed(status.training)}"
     if status.paused:
         yield "paused      nothing is opened until 'fedrec witness resume'"
-    last = "" if status.last_opening is None else f", the last at {status.last_opening}"
+    last = "" if status.last_opening is None else f", the last at {moment(status.last_opening)}"
     most = "" if status.most_openings_per_day is None else f" of {status.most_openings_per_day} allowed"
     yield (
         f"opened      {counted(status.openings, 'sum')} of {counted(status.trainings, 'training')}{last}; "
@@ -97,7 +99,7 @@ def _earlier(status: MerchantStatus | WitnessStatus) -> Iterator[str]:
 
 def _refused(refused: RefusedRequest | RefusedByWitness) -> str:
     times = f"{refused.times} times, the last " if refused.times > 1 else ""
-    return f"refused     {refused.kind}, {times}at {refused.at}: {refused.reason}"
+    return f"refused     {refused.kind}, {times}at {moment(refused.at)}: {refused.reason}"
 
 
 def status_lines(status: MerchantStatus) -> Iterator[str]:
@@ -161,7 +163,7 @@ def _history(training: TrainingHistory) -> str:
         "" if training.first_at is None else f", {training.first_at[:10]} to {(training.last_at or '')[:10]}"
     )
     lost = f", {training.lost} of them came to nothing" if training.lost else ""
-    cost = "nothing" if not training.charged else f"epsilon {_epsilon(training.epsilon)}"
+    spent = "no epsilon" if not training.charged else f"epsilon {_epsilon(training.epsilon)}"
     gave = (
         ""
         if training.accuracy is None
@@ -170,7 +172,7 @@ def _history(training: TrainingHistory) -> str:
     alone = "; NOISE ALONE was sent at the end: no photo was used" if training.noise_alone else ""
     return (
         f"{training.training_id[:_SHOWN_DIGITS]}, {training.model}, {state}{when}: "
-        f"{training.charged} of {counted(training.rounds, 'round')}{lost}; cost {cost}{gave}{alone}"
+        f"{training.charged} of {counted(training.rounds, 'round')}{lost}; {spent} spent{gave}{alone}"
     )
 
 
@@ -190,15 +192,16 @@ def _of_cap(budget: Budget) -> str:
 def _left(budget: Budget) -> str:
     if budget.cap is None:
         return ""
-    return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {budget.delta:g}"
+    delta = number_format.delta(budget.delta)
+    return f", {number_format.epsilon_left(budget.left)} left of {budget.cap:g} at delta {delta}"
 
 
 def _daemon(status: MerchantStatus | WitnessStatus) -> str:
     if not status.running:
-        return "doesn't run" + (f" since {status.connection_at}" if status.connection_at else "")
-    since = "" if status.started is None else f" since {status.started}"
+        return "doesn't run" + (f" since {moment(status.connection_at)}" if status.connection_at else "")
+    since = "" if status.started is None else f" since {moment(status.started)}"
     if status.connected:
-        return f"runs{since}, connected since {status.connection_at}"
+        return f"runs{since}, connected since {moment(status.connection_at)}"
     doing = f"; it is {status.doing_text}" if status.doing_text else ""
     return f"runs{since}, not connected: {status.connection_reason or 'it is starting'}{doing}"
 
@@ -230,8 +233,9 @@ def _cost(plan: PlanSummary) -> str:
     needed = "no bound" if plan.cap_needed is None else number_format.epsilon(plan.cap_needed)
     return (
         f"epsilon {_epsilon(plan.epsilon)} for all its rounds and the declared size, at its delta "
-        f"{plan.delta:g} ({plan.word}); "
-        f"policy.toml needs a lifetime_epsilon of {needed} at lifetime_delta {plan.lifetime_delta:g}"
+        f"{number_format.delta(plan.delta)} ({plan.word}); "
+        f"policy.toml needs a lifetime_epsilon of {needed} at its delta "
+        f"{number_format.delta(plan.lifetime_delta)}"
     )
 
 

@@ -303,7 +303,7 @@ class _Checks:
                 "'lifetime_epsilon' in policy.toml"
             )
         left = number_format.epsilon_left(budget.left)
-        return f"epsilon {left} left of {budget.cap:g}, at delta {budget.delta:g}"
+        return f"epsilon {left} left of {budget.cap:g}, at delta {number_format.delta(budget.delta)}"
 
     def proxy(self) -> str:
         from fedrec.flower.proxies import proxy_for

@@ -200,8 +200,15 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     joined = {entry.charge.training_id for entry in charges(entries)}
     joined |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
 
+    open_plan = None if view.open_plan is None else readable_plan(view.open_plan)
+    training = summary(view.open_plan)
     standing = Standing(
-        policy=_in_force(home, policy), paused=home.paused, entries=entries, now=datetime.now(UTC)
+        policy=_in_force(home, policy),
+        paused=home.paused,
+        entries=entries,
+        now=datetime.now(UTC),
+        open_plan=open_plan,
+        open_cost=training,
     )
 
     def refused(refusal: StoredRefusal) -> RefusedRequest:
@@ -215,7 +222,6 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     counts, photos = view.photo_counts, view.photo_summary
     if counts is not None:
         photos = photo_text(counts, changed_data=rule)
-    open_plan = None if view.open_plan is None else readable_plan(view.open_plan)
     public = home.identity().public
     return MerchantStatus(
         merchant=home.name,
@@ -225,7 +231,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         fingerprint=None if join is None else join.fingerprint,
         new_key_waits=home.next_node_key_file.exists(),
         policy_problem=problem,
-        training=summary(view.open_plan),
+        training=training,
         next_round=None if open_plan is None else next_round(open_plan, entries),
         photos=photos,
         photo_counts=None if counts is None else counts.model_dump(),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec._internal.host_names import ascii_host
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -29,9 +26,9 @@ from fedrec.server.certificates import (
     renew_server_certificate,
 )
 from fedrec.server.node_keys import flower_key
+from fedrec.server.server_address import parse_address
 from fedrec.server.statement_book import StatementBook
 
-_ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})$")
 JOIN_FILE = "join.json"
 
 
@@ -101,14 +98,8 @@ class ServerHome:
                 folder isn't empty.
 
         """
-        given = address
-        host, colon, port = address.rpartition(":")
-        with suppress(ValueError):
-            address = f"{ascii_host(host)}{colon}{port}"
-        found = _ADDRESS.match(address)
-        if found is None or not 1 <= int(found[2]) <= 65535:
-            raise ConfigError(f"--address {given} is not HOST:PORT")
-        host = found[1].strip("[]")
+        authority, port = parse_address(address)
+        host = authority.strip("[]")
         if certificates is not None:
             check_certificates(certificates, host=host)
         if folder.exists() and any(folder.iterdir()):
@@ -134,7 +125,7 @@ class ServerHome:
                 write_atomically(target, _read(source), mode=0o600)
         home.trainings.mkdir()
         write_secret(home.identity_file, SigningIdentity.generate().private_bytes())
-        config = {"address": address, "listen": listen or host, "port": int(found[2])}
+        config = {"address": f"{authority}:{port}", "listen": listen or host, "port": port}
         write_atomically(folder / "server.toml", tomli_w.dumps(config).encode())
         write_atomically(folder / "roster.json", b"[]")
         return home

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.moments import ago, moment, seconds_between
 from fedrec._internal.text import counted, listed
 from fedrec.report.charts import Bars, Chart, Line, round_axis, y_axis
 from fedrec.report.document import (
@@ -23,7 +24,7 @@ from fedrec.report.document import (
     Table,
     Tag,
 )
-from fedrec.server.status_words import ago, moment, seconds_between, waiting_text
+from fedrec.server.status_words import waiting_text
 
 TITLE = "fedrec server"
 _SHOWN = 50

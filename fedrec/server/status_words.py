@@ -1,54 +1,13 @@
-"""Word the times and the waits of a server's status, for its page and for the terminal."""
+"""Word what a server waits for, for its page and for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from fedrec._internal import number_format
+from fedrec._internal.moments import MOMENT_SECONDS, moment, seconds_between
 from fedrec._internal.text import listed
-
-_MOMENT_SECONDS = 2.0
-
-
-def moment(at: str | None) -> str:
-    """Return a time, given as text of ISO 8601, as a date and time of day in UTC."""
-    if at is None:
-        return number_format.MISSING
-    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds from one time to another; 0 where the clock went back.
-
-    Args:
-        earlier: the first time, as text of ISO 8601.
-        later: the second time.
-
-    Returns:
-        Seconds.
-
-    """
-    passed = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
-    return max(0.0, passed.total_seconds())
-
-
-def ago(at: str, *, now: str) -> str:
-    """Return how long ago something was, and when.
-
-    Args:
-        at: when it was, as text of ISO 8601.
-        now: the present time.
-
-    Returns:
-        A text as in "3 min 05 s ago (2026-01-31 09:00:00 UTC)"; "just now" within two seconds.
-
-    """
-    seconds = seconds_between(at, now)
-    if seconds < _MOMENT_SECONDS:
-        return "just now"
-    return f"{number_format.duration(round(seconds))} ago ({moment(at)})"
 
 
 def waiting_text(waiting: Mapping[str, Any], *, now: str) -> str:
@@ -65,6 +24,6 @@ def waiting_text(waiting: Mapping[str, Any], *, now: str) -> str:
     who = f": {listed(waiting['merchants'])}" if waiting["merchants"] else ""
     since = waiting["since"]
     lasted = ""
-    if since is not None and seconds_between(since, now) >= _MOMENT_SECONDS:
+    if since is not None and seconds_between(since, now) >= MOMENT_SECONDS:
         lasted = f", since {moment(since)}, for {number_format.duration(round(seconds_between(since, now)))}"
     return f"waits for {waiting['what']}{who}{lasted}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sqlite3
 import uuid
@@ -347,6 +348,10 @@ def test_status_and_budget_as_text_and_json(home: MerchantHome, tmp_path: Path) 
     ):
         assert part in text
     assert json.loads(told(home, "budget", "--json")) == shown["budget"]
+    # For people: no ISO times and no 1e-05, as in 'server status'.
+    for shown_text in (text, told(home, "budget")):
+        assert re.search(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2} UTC", shown_text)
+        assert "1.0 × 10⁻⁵" in shown_text and not re.search(r"\dT\d|\+00:00|\de-\d", shown_text)
     # Once it is joined, what it would have cost at its refusal is of no use.
     join(home, refused)
     assert [line["plan"] for line in json.loads(told(home, "status", "--json"))["refusals"]] == [None]
@@ -394,6 +399,39 @@ def test_refusals_that_are_no_longer_true_fade(home: MerchantHome, tmp_path: Pat
         db.execute("UPDATE refusal SET at = ?", (later,))
     db.close()
     assert standing() == [] and "refused " not in told(home, "status")
+
+
+def test_a_refused_round_fades_as_soon_as_its_rule_is_loosened(home: MerchantHome, tmp_path: Path) -> None:
+    """The request of a round brings no plan: its rule is examined by the plan of the open training."""
+    plan = a_plan(tmp_path, min_contributors=3)
+    known = home.joined().model_copy(update={"roster": plan.roster, "server_key": plan.server_key})
+    (home.folder / "join.json").write_bytes(known.canonical_bytes())
+    join(home, plan)
+    policy = home.folder / "policy.toml"
+    rules = policy.read_text("utf-8")
+    refused = {
+        "policy 'largest_steps': 3 > 1": ("largest_steps = 2000", "largest_steps = 1"),
+        "policy 'least_contributors': 3 < 9": ("least_contributors = 3", "least_contributors = 9"),
+        "privacy budget: this step would bring it to 9": (
+            "lifetime_epsilon = 10.0",
+            "lifetime_epsilon = 0.5",
+        ),
+    }
+    for reason, (loose, strict) in refused.items():
+        assert loose in rules
+        store = MerchantStore(home.store)
+        store.note_refusal(kind="train", reason=reason)
+        store.close()
+        for text, holds in ((rules.replace(loose, strict), True), (rules, False)):
+            policy.write_text(text)
+            assert read_status(home).refusals[-1].standing is holds, reason
+    # A training that is over asks for no round.
+    policy.write_text(rules.replace("largest_steps = 2000", "largest_steps = 1"))
+    assert read_status(home).refusals[0].standing
+    store = MerchantStore(home.store)
+    store.finish(plan.training_id)
+    store.close()
+    assert not any(each.standing for each in read_status(home).refusals)
 
 
 def test_status_tells_what_left_what_it_cost_and_what_comes_next(tmp_path: Path) -> None:

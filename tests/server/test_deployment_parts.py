@@ -82,6 +82,30 @@ def test_a_name_that_no_host_can_have_is_refused(given: str, tmp_path: Path) -> 
         ServerHome.create(tmp_path / "server", address=f"{given}:8443", listen=None)
 
 
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        ("shop.example", "shop.example:8443"),
+        ("192.0.2.7", "192.0.2.7:8443"),
+        ("2001:db8::7", "[2001:db8::7]:8443"),
+        ("[2001:db8::7]", "[2001:db8::7]:8443"),
+        ("https://me@shop.example/page", "shop.example:8443"),
+        ("https://shop.example:444", "shop.example:444"),
+        ("shop.example:70000", "shop.example:8443"),
+        ("b\u00fccher.example", "b\u00fccher.example:8443"),
+        (":8443", "shop.example:8443"),
+        ("", "shop.example:8443"),
+    ],
+)
+def test_an_address_without_a_port_is_answered_with_what_to_write(
+    given: str, example: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="a port from 1 to 65535, as in ") as caught:
+        ServerHome.create(tmp_path / "server", address=given, listen=None)
+    assert str(caught.value).endswith(f"as in {example}")
+    ServerHome.create(tmp_path / "server", address=example, listen=None)
+
+
 def test_a_node_key_that_flower_could_not_use_is_not_enrolled(home: ServerHome) -> None:
     rubbish = "-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----\n"
     with pytest.raises(ConfigError, match="can't be read"):

@@ -20,6 +20,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from fedrec.clients.page.process import page_beside
 from fedrec.clients.page.running import TOKEN_FILE
+from fedrec.clients.photo_counts import PhotoCounts
+from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import read_tags
 from tests.support.browser import BROWSER, IN_BROWSER
 from tests.support.shop_home import ShopHome
@@ -122,6 +124,20 @@ CONTRAST = """() => {
     })
     .filter(([ratio]) => ratio < 4.5);
 }"""
+
+
+@pytest.mark.parametrize("page", ENDS[:1], indirect=True)
+def test_a_training_without_photos_is_marked(page: Page, made: ShopHome) -> None:
+    history = page.locator("#history > li", has_text=made.ended.training_id[:12])
+    expect(history).not_to_contain_text("Noise alone")
+    store = MerchantStore(made.home.store)
+    try:
+        store.put_photo_counts(made.ended.training_id, PhotoCounts(unit="record", held=3))
+        expect(history).to_contain_text("Noise alone was sent", timeout=15_000)
+        assert page.locator("#history > li", has_text="Noise alone").count() == 1
+    finally:
+        store.put_photo_counts(made.ended.training_id, PhotoCounts(unit="record", held=3, used=3))
+        store.close()
 
 
 @pytest.mark.parametrize("page", ENDS, indirect=True)

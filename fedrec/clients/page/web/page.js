@@ -27,6 +27,16 @@ const number = (value) => new Intl.NumberFormat(state.language).format(value);
 const epsilon = (value) => value === null ? "∞" : (Math.ceil(value * 100 - 1e-7) / 100).toFixed(2);
 const rest = (value) => (Math.floor(value * 100 + 1e-7) / 100).toFixed(2);
 
+// A delta is rounded up to two digits, as everywhere else.
+function powerOfTen(value) {
+  if (!value) return "0";
+  let [digits, exponent] = value.toExponential().split("e").map(Number);
+  digits = Math.ceil(digits * 10 - 1e-7);
+  if (digits === 100) [digits, exponent] = [10, exponent + 1];
+  const raised = String(exponent).replace(/./g, (sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]);
+  return `${(digits / 10).toFixed(1)} × 10${raised}`;
+}
+
 function time(at) {
   const options = { dateStyle: "medium", timeStyle: "short" };
   return at ? new Intl.DateTimeFormat(state.language, options).format(new Date(at)) : "";
@@ -154,7 +164,7 @@ function showBudget(budget) {
     budget.spent === null ? told.noBound : told.sentence(factor(budget.spent)));
   at("budget-facts").replaceChildren(...items([
     budget.cap !== null && told.budgetLead(`epsilon ${spent}`, budget.cap),
-    told.delta(budget.delta.toExponential().replace("e", "·10^")),
+    told.delta(powerOfTen(budget.delta)),
     told.broken(epsilon(budget.spent_broken)),
     told.declared(number(budget.declared), told.units[budget.unit] ?? told.units.record),
     told.strict,
@@ -184,6 +194,7 @@ function trainingItem(each, status) {
   const list = make("dl", { className: "numbers" }, ...facts.filter(([, value]) => value).map(([name, value]) => make("div", {}, text("dt", name), text("dd", value))));
   const parts = [title, list];
   if (each.seeded) parts.push(text("p", told.seeded));
+  if (each.noise_alone) parts.push(text("p", told.noiseAlone));
   if (!each.open && !status.missing_packages) {
     const button = text("button", each.model_fetched ? told.tryIt : told.fetch, { type: "button" });
     button.disabled = status.fetching.state === "running";
