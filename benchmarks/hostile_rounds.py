@@ -40,6 +40,8 @@ SABOTEURS = (
     ("wrong key", 10, Saboteur(merchant=6, lie="key")),
     ("wrong key, honest each fifth round", 10, Saboteur(merchant=3, lie="key", honest_each=5)),
     ("wrong answer as a member", 10, Saboteur(merchant=2, lie="share")),
+    ("wrong key", 4, Saboteur(merchant=2, lie="key")),
+    ("wrong answer as a member", 4, Saboteur(merchant=2, lie="share")),
     ("wrong key", 3, Saboteur(merchant=1, lie="key")),
     ("wrong answer as a member", 3, Saboteur(merchant=1, lie="share")),
 )

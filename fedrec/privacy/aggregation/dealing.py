@@ -180,7 +180,7 @@ def add_shares(parcels: Sequence[bytes], *, member: int, count: int) -> bytes:
     """Add one member's shares of several keys.
 
     Args:
-        parcels: verified parcels.
+        parcels: opened parcels.
         member: number of this member, from 1.
         count: scalars of a key.
 
@@ -220,7 +220,7 @@ class DealtSum:
 
         Raises:
             AggregationError: the answer isn't the sum of the shares that it was dealt. The member is at
-                fault: it accepted those shares.
+                fault: it checks the same before it answers.
         """
         share = decode_share(answer, member=member, count=self._count)
         expected = curve.polynomial_at(self._commitments, member)

@@ -272,7 +272,7 @@ class KaheScheme:
         """Add one member's shares of several keys.
 
         Args:
-            parcels: its verified parcels.
+            parcels: its opened parcels.
             member: number of this member, from 1.
 
         Returns:

@@ -208,7 +208,7 @@ class CommitteeScheme(Scheme, Protocol):
         """Add one member's shares of several keys.
 
         Args:
-            parcels: its verified parcels.
+            parcels: its opened parcels.
             member: number of this member, from 1.
 
         Returns:
