@@ -168,3 +168,16 @@ def test_the_tests_mirror_the_package() -> None:
     assert len(found) > 15
     assert found - beside <= folders
     assert {p.name for p in tests.glob("*.py")} == {"__init__.py", "conftest.py"}
+
+
+def test_the_repository_has_no_other_files_at_its_top() -> None:
+    """A test or a script that is given a wrong path leaves a folder here, and ``git add`` takes it along."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    settings = {".ci", ".gitignore", ".pre-commit-config.yaml", "Makefile", "pyproject.toml"}
+    pages = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"}
+    folders = {"benchmarks", "deploy", "docs", "examples", "fedrec", "tests", *LINKED}
+    assert {
+        name.partition("/")[0] for name in listed.decode().split("\0") if name
+    } == settings | pages | folders
