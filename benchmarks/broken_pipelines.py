@@ -47,8 +47,16 @@ def noise_scaled(part: float) -> Iterator[None]:
 def records_repeated(times: int) -> Iterator[None]:
     """Every record is counted several times."""
 
-    def more(model: Any, inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> NDArray[np.int64]:
-        return contribute(model, inputs.repeat(times, 1, 1), labels.repeat(times), **options)
+    def more(
+        model: Any,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        places: torch.Tensor | None = None,
+        **options: Any,
+    ) -> NDArray[np.int64]:
+        own = torch.arange(len(inputs)) if places is None else places
+        return contribute(model, inputs, labels, places=own.repeat(times), **options)
 
     with patched(contribution, "contribute", more):
         yield

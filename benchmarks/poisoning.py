@@ -19,7 +19,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,14 @@ class Attacked:
         plan: TrainingPlan,
         noise: NoisePlan,
         rng: Randomness,
+        figures: bool = False,
     ) -> NDArray[np.int64]:
         """Return what the merchant that is asked uploads."""
 
         def of(chosen: Records, stream: Randomness) -> NDArray[np.int64]:
-            return compute_contribution(model, parameters, chosen, plan=plan, noise=noise, rng=stream)
+            return compute_contribution(
+                model, parameters, chosen, plan=plan, noise=noise, rng=stream, figures=figures
+            )
 
         if self.asked or self.attack == "none":
             return of(records, rng)
@@ -95,10 +98,11 @@ class Attacked:
         if self.attack == "negate":
             sign = -1
         elif self.attack == "labels":
-            poisoned = Records(records.inputs, (records.labels + 1) % len(plan.classes))
+            poisoned = replace(records, labels=(records.labels + 1) % len(plan.classes))
         else:
-            wanted = records.labels == SOURCE
-            poisoned = Records(records.inputs[wanted], torch.full_like(records.labels[wanted], GOAL))
+            own = torch.arange(len(records.labels)) if records.places is None else records.places
+            wanted = own[records.labels.cpu()[own] == SOURCE]
+            poisoned = replace(records, labels=torch.full_like(records.labels, GOAL), places=wanted)
         # The same stream twice: what is left without the noise is multiplied.
         first, second = (Randomness.seeded(len(self.norms), "poisoning") for _ in range(2))
         exact = of(poisoned, first) - of(Records.none(records.inputs.device), second)

@@ -64,7 +64,7 @@ def compute_contribution(
         return _steps(model, parameters, records, plan=plan, noise=noise, rng=rng, figures=figures)
     # Every exception is caught: a missing upload would tell the server that the records make the step fail.
     except Exception as error:
-        if not len(records.labels):
+        if not len(records):
             raise
         # The text of an exception may name a photo, so only the place where it was raised is logged.
         where = " < ".join(
@@ -90,24 +90,24 @@ def _steps(
     figures: bool,
 ) -> NDArray[np.int64]:
     load_parameter_vector(model, parameters)
+    inputs, labels, places = records.inputs, records.labels, records.places
     if figures:
-        return contribute_figures(
-            model, records.inputs, records.labels, classes=len(plan.classes), plan=noise, rng=rng
-        )
+        classes = len(plan.classes)
+        return contribute_figures(model, inputs, labels, classes=classes, plan=noise, rng=rng, places=places)
     settings = DpSgdSettings.of_plan(plan)
     if isinstance(model, DiscriminantHead):
         return contribute_statistics(
-            model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng
+            model, inputs, labels, settings=settings, plan=noise, rng=rng, places=places
         )
     if lacks_mean(parameters, mean_coordinates(model)):
         # No round has released the features' mean yet. This depends on the model alone, which the server
         # sent, and the step costs what another does, so that a server gains nothing by a model of zeros.
-        return contribute_mean(model, records.inputs, settings=settings, plan=noise, rng=rng)
+        return contribute_mean(model, inputs, settings=settings, plan=noise, rng=rng, places=places)
     if plan.sends_moves:
         local = LocalSgdSettings(
-            learning_rate=plan.local_learning_rate, mean_size=plan.records_total / plan.cohort
+            step=settings,
+            learning_rate=plan.local_learning_rate,
+            mean_size=plan.records_total / plan.cohort,
         )
-        return local_update(
-            model, records.inputs, records.labels, settings=settings, local=local, plan=noise, rng=rng
-        )
-    return contribute(model, records.inputs, records.labels, settings=settings, plan=noise, rng=rng)
+        return local_update(model, inputs, labels, settings=local, plan=noise, rng=rng, places=places)
+    return contribute(model, inputs, labels, settings=settings, plan=noise, rng=rng, places=places)

@@ -37,10 +37,22 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a step: inputs, float32 (n, views, ...), and labels, int64 (n,). n may be 0."""
+    """The records of a step: some of those that were loaded, whose inputs are not copied.
+
+    Attributes:
+        inputs: float32 (n, views, ...), of all that were loaded; n may be 0.
+        labels: int64 (n,), of all that were loaded.
+        places: positions of those that take part, int64 on the CPU; None for all.
+
+    """
 
     inputs: torch.Tensor
     labels: torch.Tensor
+    places: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return how many records take part."""
+        return len(self.labels if self.places is None else self.places)
 
     @classmethod
     def none(cls, device: torch.device) -> Records:

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import torch
 
 from fedrec._internal.text import one_line
@@ -236,8 +235,8 @@ class TrainingSets:
         self._note_used(plan, fixed, used=len(left))
         if len(left) == len(loaded.tags):
             return Records(data.inputs, data.labels)
-        chosen = torch.from_numpy(np.array(left, dtype=np.int64))
-        return Records(data.inputs[chosen.to(data.inputs.device)], data.labels[chosen.to(data.labels.device)])
+        # Not a copy of the inputs: they may be mapped from disk, and larger than the memory.
+        return Records(data.inputs, data.labels, places=torch.tensor(left, dtype=torch.int64))
 
     def _note_used(self, plan: TrainingPlan, fixed: FixedSet, *, used: int) -> None:
         """Store that records of the set have gone or come back since they were counted."""

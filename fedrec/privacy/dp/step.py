@@ -68,10 +68,12 @@ class LocalSgdSettings:
     """The settings of a merchant's local steps.
 
     Attributes:
+        step: the settings of each step.
         learning_rate: learning rate of the local steps.
         mean_size: average number of records per merchant of the cohort, as the training's plan states it.
     """
 
+    step: DpSgdSettings
     learning_rate: float
     mean_size: float
 
@@ -84,6 +86,7 @@ def contribute(
     settings: DpSgdSettings,
     plan: NoisePlan,
     rng: Randomness,
+    places: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """Compute a merchant's contribution to one noised step (DP-SGD: Abadi et al. 2016, algorithm 1).
 
@@ -93,11 +96,13 @@ def contribute(
 
     Args:
         model: the model with the parameters at which gradients are computed.
-        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        inputs: (n, V, ...), the merchant's records, V views each; n may be 0.
         labels: int64 (n,).
         settings: the plan's DP-SGD settings.
         plan: the noise plan: grid, clamp and noise share.
         rng: only its children ``sampling``, ``rounding`` and ``noise`` are read. Each step needs a new one.
+        places: positions of the records that take part, int64 on the CPU; None for all. Each part of them is
+            taken out of the inputs when it is needed, so that the inputs are never copied.
 
     Returns:
         int64 (d,), in grid units of ``settings.clip / plan.scale``.
@@ -107,11 +112,18 @@ def contribute(
     """
     _check(model, settings, plan=plan)
     with settings.clipper(model) as clipper:
-        return _noised_sum(_gradient_sum(clipper, inputs, labels), records=len(inputs), plan=plan, rng=rng)
+        sum_of = _gradient_sum(clipper, inputs, labels)
+        return _noised_sum(sum_of, places=_places(inputs, places), plan=plan, rng=rng)
 
 
 def contribute_mean(
-    model: nn.Module, inputs: Tensor, *, settings: DpSgdSettings, plan: NoisePlan, rng: Randomness
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    settings: DpSgdSettings,
+    plan: NoisePlan,
+    rng: Randomness,
+    places: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """Compute a merchant's contribution to the round that releases the mean of the features.
 
@@ -120,10 +132,11 @@ def contribute_mean(
 
     Args:
         model: a model that centres features: its inputs, or what it computes of them with its parameters.
-        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        inputs: (n, V, ...), the merchant's records, V views each; n may be 0.
         settings: the plan's DP-SGD settings.
         plan: the noise plan: grid, clamp and noise share.
         rng: as for :func:`contribute`.
+        places: as for :func:`contribute`.
 
     Returns:
         int64 (d,), in grid units of ``settings.clip / plan.scale``.
@@ -144,7 +157,7 @@ def contribute_mean(
             total[where] += clipped_feature_sum(vectors, clip=settings.clip)
         return total
 
-    return _noised_sum(feature_sum, records=len(inputs), plan=plan, rng=rng)
+    return _noised_sum(feature_sum, places=_places(inputs, places), plan=plan, rng=rng)
 
 
 def contribute_statistics(
@@ -155,6 +168,7 @@ def contribute_statistics(
     settings: DpSgdSettings,
     plan: NoisePlan,
     rng: Randomness,
+    places: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """Compute a merchant's contribution to the round whose sum determines a discriminant.
 
@@ -163,11 +177,12 @@ def contribute_statistics(
 
     Args:
         model: gives the number of classes; its parameters don't matter.
-        inputs: (n, V, k), features of all of the merchant's records, V views each; n may be 0.
+        inputs: (n, V, k), features of the merchant's records, V views each; n may be 0.
         labels: int64 (n,).
         settings: the plan's DP-SGD settings.
         plan: the noise plan: grid, clamp and noise share.
         rng: as for :func:`contribute`.
+        places: as for :func:`contribute`.
 
     Returns:
         int64 (d,), in grid units of ``settings.clip / plan.scale``.
@@ -188,11 +203,18 @@ def contribute_statistics(
             inputs, labels, chosen=chosen, classes=model.classes, clip=settings.clip
         )
 
-    return _noised_sum(statistics_sum, records=len(inputs), plan=plan, rng=rng)
+    return _noised_sum(statistics_sum, places=_places(inputs, places), plan=plan, rng=rng)
 
 
 def contribute_figures(
-    model: nn.Module, inputs: Tensor, labels: Tensor, *, classes: int, plan: NoisePlan, rng: Randomness
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    plan: NoisePlan,
+    rng: Randomness,
+    places: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """Compute a merchant's contribution to the round of site figures (:mod:`site_figures`).
 
@@ -201,11 +223,12 @@ def contribute_figures(
 
     Args:
         model: the model that judges the records; it is left as it was.
-        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        inputs: (n, V, ...), the merchant's records, V views each; n may be 0.
         labels: int64 (n,).
         classes: number of classes.
         plan: the noise plan of the round of site figures.
         rng: as for :func:`contribute`.
+        places: as for :func:`contribute`.
 
     Returns:
         int64 (classes + 2,), in grid units of ``plan.clip / plan.scale``.
@@ -223,7 +246,7 @@ def contribute_figures(
         found = unit_figures(model, inputs, labels, chosen=chosen, classes=classes)
         return clipped_figures_sum(found, classes=classes)
 
-    return _noised_sum(figures_sum, records=len(inputs), plan=plan, rng=rng)
+    return _noised_sum(figures_sum, places=_places(inputs, places), plan=plan, rng=rng)
 
 
 def local_update(
@@ -231,10 +254,10 @@ def local_update(
     inputs: Tensor,
     labels: Tensor,
     *,
-    settings: DpSgdSettings,
-    local: LocalSgdSettings,
+    settings: LocalSgdSettings,
     plan: NoisePlan,
     rng: Randomness,
+    places: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """Compute ``plan.local_steps`` noised local steps, and return the total of their sums (mode ``local``).
 
@@ -252,12 +275,12 @@ def local_update(
 
     Args:
         model: the model with the round's parameters.
-        inputs: (n, V, ...), all of the merchant's records, V views each; n may be 0.
+        inputs: (n, V, ...), the merchant's records, V views each; n may be 0.
         labels: int64 (n,).
-        settings: the plan's DP-SGD settings.
-        local: the plan's settings of local steps.
+        settings: the plan's settings of local steps.
         plan: the noise plan: grid, clamp, noise share and number of local steps.
         rng: step i reads the children of ``rng.child("step", i)``. Each round needs a new one.
+        places: as for :func:`contribute`.
 
     Returns:
         int64 (d,), in grid units of ``settings.clip / plan.scale``.
@@ -265,8 +288,8 @@ def local_update(
     Raises:
         ConfigError: :func:`contribute` would raise it, or learning rate or mean size aren't positive.
     """
-    _check(model, settings, plan=plan)
-    learning_rate, mean_size = local.learning_rate, local.mean_size
+    step_settings, learning_rate, mean_size = settings.step, settings.learning_rate, settings.mean_size
+    _check(model, step_settings, plan=plan)
     if not 0.0 < learning_rate < math.inf or not 0.0 < mean_size < math.inf:
         raise ConfigError(
             f"local update: learning rate {learning_rate} and mean size {mean_size} must be positive."
@@ -275,12 +298,12 @@ def local_update(
     before = [parameter.detach().clone() for parameter in trainable(model)]
     point = parameter_vector(model)
     total = np.zeros(plan.dimension, dtype=np.int64)
-    to_parameters = learning_rate * settings.clip / (plan.scale * settings.sample_rate * mean_size)
+    to_parameters = learning_rate * plan.clip / (plan.scale * plan.sample_rate * mean_size)
     try:
-        with settings.clipper(model) as clipper:
-            sum_of = _gradient_sum(clipper, inputs, labels)
+        with step_settings.clipper(model) as clipper:
+            sum_of, own = _gradient_sum(clipper, inputs, labels), _places(inputs, places)
             for step in range(plan.local_steps):
-                total += _noised_sum(sum_of, records=len(inputs), plan=plan, rng=rng.child("step", step))
+                total += _noised_sum(sum_of, places=own, plan=plan, rng=rng.child("step", step))
                 load_parameter_vector(model, point - to_parameters * total)
     finally:
         with torch.no_grad():
@@ -315,12 +338,17 @@ def _gradient_sum(clipper: RecordClipper, inputs: Tensor, labels: Tensor) -> _Su
     return gradient_sum
 
 
-def _noised_sum(sum_of: _SumOf, *, records: int, plan: NoisePlan, rng: Randomness) -> NDArray[np.int64]:
-    """Sample, sum (``sum_of``), scale, clamp, round and add noise; int64 (d,), in grid units."""
-    drawn = poisson_sample(records, rate=plan.sample_rate, rng=rng.child("sampling"))
+def _places(inputs: Tensor, places: Tensor | None) -> Tensor:
+    """Return the positions of the records that take part, all of them by default; int64, on the CPU."""
+    return torch.arange(len(inputs)) if places is None else places
+
+
+def _noised_sum(sum_of: _SumOf, *, places: Tensor, plan: NoisePlan, rng: Randomness) -> NDArray[np.int64]:
+    """Sample among the records at ``places``, sum, scale, clamp, round and add noise; int64 (d,)."""
+    drawn = poisson_sample(len(places), rate=plan.sample_rate, rng=rng.child("sampling"))
     # A larger sample than a clipped sum takes is truncated: an error would reveal something about the
     # records. calibration.py adds the probability of this to delta.
-    total = sum_of(torch.from_numpy(drawn[:MAX_RECORDS]))
+    total = sum_of(places[torch.from_numpy(drawn[:MAX_RECORDS])])
     values = np.empty(plan.dimension, dtype=np.int64)
     rounding, noise = rng.child("rounding"), rng.child("noise")
     # In chunks: with a large model, a dozen vectors of its size would otherwise be in memory together.

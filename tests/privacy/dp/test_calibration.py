@@ -232,8 +232,8 @@ def test_a_local_update_is_the_parameter_difference() -> None:
     plan = _plan(mode="off", noise_multiplier=None, sample_rate=1.0, local_steps=4)
     start = parameter_vector(model)
     total = local_update(
-        model, inputs, labels, settings=EVERY_RECORD, plan=plan,
-        local=LocalSgdSettings(learning_rate=0.8, mean_size=40), rng=Randomness.seeded(3)
+        model, inputs, labels, plan=plan, rng=Randomness.seeded(3),
+        settings=LocalSgdSettings(step=EVERY_RECORD, learning_rate=0.8, mean_size=40),
     )  # fmt: skip
     np.testing.assert_array_equal(start, parameter_vector(model))
     # The same descent in floating point, without grid.
@@ -250,8 +250,8 @@ def test_local_noise_adds_up_over_steps() -> None:
     plan = _plan(mode="local", local_steps=5)
     draws = [
         local_update(
-            model, inputs, labels, settings=QUARTER, plan=plan,
-            local=LocalSgdSettings(learning_rate=0.1, mean_size=40), rng=Randomness.seeded(4, i)
+            model, inputs, labels, plan=plan, rng=Randomness.seeded(4, i),
+            settings=LocalSgdSettings(step=QUARTER, learning_rate=0.1, mean_size=40),
         )
         for i in range(40)
     ]  # fmt: skip

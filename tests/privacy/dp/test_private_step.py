@@ -16,7 +16,15 @@ from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.calibration import NoisePlan, NoiseRequest, plan_noise
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
 from fedrec.privacy.dp.sampling import poisson_sample
-from fedrec.privacy.dp.step import DpSgdSettings, contribute, contribute_mean, contribute_statistics
+from fedrec.privacy.dp.step import (
+    DpSgdSettings,
+    LocalSgdSettings,
+    contribute,
+    contribute_figures,
+    contribute_mean,
+    contribute_statistics,
+    local_update,
+)
 from fedrec.privacy.dp.vectors import parameter_count
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.modes import Mode
@@ -27,10 +35,10 @@ from fedrec.vision.models.discriminant_head import DiscriminantHead
 from tests.support.layout import PACKAGE
 
 
-def _plan(dimension: int, mode: Mode = "off") -> NoisePlan:
+def _plan(dimension: int, mode: Mode = "off", *, rate: float = 0.5) -> NoisePlan:
     return plan_noise(NoiseRequest(
         mode=mode, epsilon=None, noise_multiplier=None if mode == "off" else 1.0, delta=1e-5,
-        sample_rate=0.5, steps=1, dimension=dimension, clip=1.0, cohort=4, min_contributors=4, colluders=1,
+        sample_rate=rate, steps=1, dimension=dimension, clip=1.0, cohort=4, min_contributors=4, colluders=1,
         records_per_merchant=20, local_steps=1,))  # fmt: skip
 
 
@@ -148,6 +156,40 @@ def test_features_are_taken_out_of_the_inputs_in_parts(
         parts = contribution(Randomness.seeded(3))
     assert taken.most == 4
     np.testing.assert_allclose(parts, whole, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["gradients", "local", "mean", "statistics", "figures"])
+def test_a_step_of_some_records_is_that_of_a_copy_of_them(kind: str) -> None:
+    """No step copies the inputs of all that are left when a record was taken out."""
+    inputs, labels = torch.randn(40, 2, 5), torch.randint(0, 3, (40,))
+    # What takes no part may be anything.
+    inputs[::4], labels[::4] = torch.nan, 99
+    places = torch.tensor([place for place in range(40) if place % 4])
+    settings = DpSgdSettings(clip=1.0, sample_rate=0.5)
+    linear, centred = nn.Linear(5, 3), CentredHead(classes=3, dimension=5)
+    discriminant = DiscriminantHead(classes=3, dimension=5)
+
+    def made(inputs: torch.Tensor, labels: torch.Tensor, **options: Any) -> np.ndarray:
+        options["rng"] = Randomness.seeded(5, kind)
+        if kind == "figures":
+            plan = _plan(5, rate=1.0)
+            return contribute_figures(linear, inputs, labels, classes=3, plan=plan, **options)
+        options["settings"] = settings
+        if kind == "mean":
+            return contribute_mean(centred, inputs, plan=_plan(parameter_count(centred)), **options)
+        if kind == "statistics":
+            plan = _plan(parameter_count(discriminant))
+            return contribute_statistics(discriminant, inputs, labels, plan=plan, **options)
+        plan = _plan(parameter_count(linear))
+        if kind == "local":
+            options["settings"] = LocalSgdSettings(step=settings, learning_rate=0.1, mean_size=20.0)
+            return local_update(linear, inputs, labels, plan=plan, **options)
+        return contribute(linear, inputs, labels, plan=plan, **options)
+
+    found = made(inputs, labels, places=places)
+    copied = made(inputs[places], labels[places])
+    np.testing.assert_array_equal(found, copied)
+    assert np.abs(copied).max() > 0
 
 
 def test_no_sampling_but_poisson_is_offered() -> None:
