@@ -42,6 +42,10 @@ class SlowGrid(InProcessGrid):
             self._due[key] = now + self._delay(about.message_type, about.group_id, about.dst_node_id - 1)
         return ids
 
+    def arrive(self) -> None:
+        """Let every reply that is still on its way arrive now."""
+        self._due = dict.fromkeys(self._due, 0.0)
+
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         there = [key for key in message_ids if self._due[key] <= time.monotonic()]
         found = list(super().pull_messages(there))
@@ -95,11 +99,19 @@ def test_an_upload_after_the_set_is_fixed_is_never_read(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, seats=("m0", "m1", "m3"))
     coordinator, records, grid = patient(
         cohort,
-        lambda kind, group, index: 1.5 if (kind, group, index) == ("train", "1", 2) else 0.0,
+        lambda kind, group, index: NEVER if (kind, group, index) == ("train", "1", 2) else 0.0,
         rounds=1,
         committee=("m0", "m1", "m3"),
         threshold=3,
     )
+
+    def arrive_late(reply: Message, index: int) -> Message:
+        # The set is fixed before a member is asked about it.
+        if reply.metadata.message_type == "query.unmask":
+            grid.arrive()
+        return reply
+
+    grid.tamper = arrive_late
     coordinator.run()
     assert records[0].merchants == ("m0", "m1", "m3") and records[0].opened
     late = next(m for m in grid.replies if m.metadata.message_type == "train" and m not in grid.fetched)
