@@ -15,7 +15,7 @@ from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
 from fedrec.vision.listing.misplaced_splits import main_folders, refuse_misplaced_splits
-from fedrec.vision.listing.split_names import SPLITS, Split, like_split, split_of
+from fedrec.vision.listing.split_names import SPLITS, Split, like_split, splits_among
 
 NOT_UNDERSTOOD: Final = "in a folder that is no split and holds no classes that are used"
 
@@ -82,8 +82,7 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
     passed.append(base)
     found: dict[Split, list[Folder]] = {}
     others: list[Folder] = []
-    for folder in base.folders:
-        split = split_of(text_of(folder))
+    for folder, split in _named(base, text_of):
         if split is None:
             others.append(folder)
             continue
@@ -172,8 +171,7 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
     notes = [f"each of {_names(merchants, text_of)} holds splits, and is taken for a merchant"]
     others = [folder for folder in base.folders if folder not in merchants]
     for folder in merchants:
-        for inner in folder.folders:
-            split = split_of(text_of(inner))
+        for inner, split in _named(folder, text_of):
             if split is not None:
                 splits[split] = (*splits.get(split, ()), inner)
                 if text_of(inner) != split:
@@ -192,11 +190,16 @@ def _splits_of_merchants(base: Folder, *, least: int, text_of: Callable[[Folder]
     )
 
 
+def _named(base: Folder, text_of: Callable[[Folder], str]) -> list[tuple[Folder, Split | None]]:
+    """Return the folders in ``base``, each with the split that its name means beside the others."""
+    splits = splits_among([text_of(folder) for folder in main_folders(base)])
+    return [(folder, splits.get(text_of(folder))) for folder in base.folders]
+
+
 def _held_splits(folder: Folder, *, least: int, text_of: Callable[[Folder], str]) -> set[Split]:
     """Return the splits whose folders in a folder hold class folders."""
     found: set[Split] = set()
-    for inner in folder.folders:
-        split = split_of(text_of(inner))
+    for inner, split in _named(folder, text_of):
         if split is not None and inner.height >= least:
             found.add(split)
     return found
@@ -204,7 +207,7 @@ def _held_splits(folder: Folder, *, least: int, text_of: Callable[[Folder], str]
 
 def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callable[[Folder], str]) -> bool:
     """Return whether the folders in ``base`` are splits, or too much like splits to be anything else."""
-    named = [(folder, split_of(text_of(folder))) for folder in base.folders]
+    named = _named(base, text_of)
     high = {split: folder for folder, split in named if split is not None and folder.height >= least}
     main = main_folders(base)
     others = [folder for folder, split in named if split is None and folder in main]

@@ -9,7 +9,7 @@ from typing import Final
 from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
-from fedrec.vision.listing.split_names import like_split
+from fedrec.vision.listing.split_names import like_split, splits_among
 
 _BESIDE: Final = re.compile(r"annotations?|labels?|metadata|meta", re.IGNORECASE)
 """Folders that data sets have beside their photos."""
@@ -41,8 +41,12 @@ def refuse_misplaced_splits(
         _refuse_unequal_merchants(base, text_of=text_of)
     for folder in _down_to(base, levels=max(1, least - one_merchant)):
         main = main_folders(folder)
-        named = [inner for inner in main if like_split(text_of(inner)) is not None]
-        kinds = {like_split(text_of(inner)) for inner in named}
+        splits: dict[str, str] = dict(splits_among([text_of(inner) for inner in main]))
+        for name in map(text_of, main):
+            if name not in splits and (kind := like_split(name)) is not None:
+                splits[name] = kind
+        named = [inner for inner in main if text_of(inner) in splits]
+        kinds = set(splits.values())
         heights = {inner.height for inner in named}
         no_products = least > 1 and least - 1 in heights
         if len(kinds) > 1 and (len(named) == len(main) or (no_products and "train" in kinds)):

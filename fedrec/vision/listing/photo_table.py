@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
@@ -22,28 +22,11 @@ from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut
 from fedrec.vision.listing.legacy_text import raw_name
 from fedrec.vision.listing.photo_listing import Listing, PhotoListing, Picture, Unusable
 from fedrec.vision.listing.split_names import Split, split_of
+from fedrec.vision.listing.table_columns import COLUMNS, read_header
 
 HOSTILE: Final = "leads out of the table's folder"
 MISSING: Final = "there is no such file"
 
-_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "path": (
-        "path",
-        "file",
-        "filename",
-        "filepath",
-        "image",
-        "imagepath",
-        "photo",
-        "picture",
-        "路径",
-        "文件",
-    ),
-    "label": ("label", "class", "classname", "category", "类别", "标签"),
-    "product": ("product", "productid", "sku", "产品", "商品"),
-    "split": ("split", "set", "subset", "partition"),
-    "merchant": ("merchant", "seller", "shop", "vendor", "商家"),
-}
 _ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:|~/")
 
 
@@ -71,9 +54,10 @@ def list_table(
 ) -> PhotoListing:
     """Find the photos that a CSV file names in columns path and label, and perhaps product, split, merchant.
 
-    Paths are relative to the file's folder, with slashes or backslashes. A row without a split is to be
-    trained on. Text that is not in UTF-8 is decoded as folder names are. A row is one line: a cell can't
-    continue in the next one, so that a missing quotation mark is the fault of its own row and of no other.
+    Paths are relative to the file's folder, or absolute and in it, with slashes or backslashes. A row without
+    a split is to be trained on. Text that is not in UTF-8 is decoded as folder names are. A row is one line:
+    a cell can't continue in the next one, so that a missing quotation mark is the fault of its own row and of
+    no other.
 
     Args:
         table: the file: a header, separated by commas, semicolons or tabs.
@@ -125,13 +109,19 @@ def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str]
         lines = CsvLines(file)
         first = next(lines, "")
         cells = header_cells(table, first)
-        header, unused = _header(table, cells)
+        header, unused = read_header(table, cells)
         delimiter = delimiter_of(first)
         for text in lines:
             line = lines.number
             try:
                 # Each line by itself: rows are units of privacy, and none may decide about another.
-                values = next(csv.reader([text], delimiter=delimiter, strict=True), [])
+                # People put a space after each comma, and at the end; a quotation mark may follow the first.
+                values = next(
+                    csv.reader(
+                        [text.rstrip(" \r\n")], delimiter=delimiter, strict=True, skipinitialspace=True
+                    ),
+                    [],
+                )
             except csv.Error as error:
                 wrong.append((line, f"{csv_reason(error)} (each line is one row)"))
                 continue
@@ -141,30 +131,8 @@ def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str]
                 wrong.append((line, f"has {len(values)} columns, and the header {len(header)}"))
                 continue
             found = {name: value.strip(" \t\r\n") for name, value in zip(header, values, strict=True)}
-            rows.append(_Row(line, **{name: found.get(name, "") for name in _COLUMNS}))
+            rows.append(_Row(line, **{name: found.get(name, "") for name in COLUMNS}))
     return rows, wrong, tuple(filter(None, header)), unused
-
-
-def _header(table: Path, cells: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the known name of each column, empty for others, and the names of the others."""
-    known = {spelling: name for name, spellings in _COLUMNS.items() for spelling in spellings}
-    names, unused = [], []
-    for cell in cells:
-        plain = re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", cell)).casefold()
-        names.append(known.get(plain, ""))
-        if not names[-1] and plain:
-            unused.append(one_line(cell.strip(), most=40))
-    for needed in ("path", "label"):
-        if needed not in names:
-            shown = one_line(listed([cell.strip() for cell in cells]) or "nothing")
-            raise DataError(
-                f"{table} has no column {needed!r}; its header names {shown}; path and label are needed, "
-                "product, split and merchant are read"
-            )
-    twice = [name for name in _COLUMNS if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{table} has two columns for {twice[0]!r}: leave one")
-    return names, unused
 
 
 @dataclass(frozen=True)
@@ -228,7 +196,16 @@ class _Reader:
         # Numbers in place of bytes have backslashes, which are none of the path's.
         text = row.path if raw is None else decoded(raw, self.names.encoding) or row.path
         text = unicodedata.normalize("NFC", text).replace("\\", "/")
-        return normpath(text) if text else ""
+        return self._below(normpath(text)) if text else ""
+
+    def _below(self, path: str) -> str:
+        """Return an absolute path of a file in the table's folder as one below it; any other unchanged."""
+        if _ABSOLUTE.match(path):
+            for folder in dict.fromkeys((self.table.parent.absolute(), self.table.parent.resolve())):
+                start = unicodedata.normalize("NFC", folder.as_posix()).rstrip("/") + "/"
+                if path.startswith(start):
+                    return path[len(start) :]
+        return path
 
     def _wrong(self, row: _Row, path: str, *, product: str | None, split: Split | None) -> str | None:
         """Return why a row can't be used whatever its file holds."""

@@ -11,7 +11,7 @@ import pytest
 from fedrec.errors import DataError
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.inspection import inspect
-from fedrec.vision.listing.split_names import split_of
+from fedrec.vision.listing.split_names import split_of, splits_among
 from tests.support.pictures import picture
 
 _shade = 0
@@ -45,6 +45,60 @@ def counts(root: Path, *, one_merchant: bool = False) -> dict[str, dict[str, int
 def test_splits_are_told_by_any_usual_name(split: str | None, spellings: str) -> None:
     names = spellings.split()
     assert {name: split_of(name) for name in names} == dict.fromkeys(names, split)
+
+
+SIBLINGS = (
+    "hats_train hats_val hats_test,final-train final-val final-test,train_v2 val_v2 test_v2,"
+    "train_224 val_224 test_224,trainA valA testA,train.zip val.zip test.zip,train copy val copy test copy,"
+    "photos_for_training photos_for_validation photos_for_testing,seg_train seg_val seg_test,tr va te,"
+    "Learning Validation Testing"
+)
+LANGUAGES = (
+    "apprentissage validation essai,Trainingsdaten Validierungsdaten Testdaten,lernen validieren prüfen,"
+    "entrenamiento validación prueba,treinamento validação teste,addestramento convalida collaudo,"
+    "opleiding validatie test,trening walidacja testy,eğitim doğrulama test,huấn luyện xác thực kiểm tra,"
+    "обучающая валидационная тестовая,訓練用 検証用 テスト用,학습용 검증용 시험용,训练图片 验证图片 测试图片,"
+    "تدريب تحقق اختبار"
+)
+
+
+@pytest.mark.parametrize("names", [*SIBLINGS.split(","), *LANGUAGES.split(",")])
+def test_splits_are_told_by_the_names_beside_them_and_in_other_languages(names: str) -> None:
+    """What isn't told becomes a merchant, and its test photos are trained on."""
+    given = names.split(" ")
+    assert splits_among(given) == dict(zip(given, ("train", "validation", "test"), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "Train,Test Tubes,dev kits", "hats,mugs,train", "TR,DE,FR", "seen,other", "train station,mug",
+        "test,va",
+    ],
+)  # fmt: skip
+def test_names_of_other_things_are_no_splits(names: str) -> None:
+    given = names.split(",")
+    found = splits_among(given)
+    assert found == {name: split for name in given if (split := split_of(name)) is not None}
+    assert len(set(found.values())) < 2
+
+
+def test_classes_that_differ_by_a_split_s_word_are_refused(tmp_path: Path) -> None:
+    classes(tmp_path, "hats_train", "hats_test", "mugs_train", "mugs_test")
+    with pytest.raises(DataError, match="look like splits"):
+        open_folder(tmp_path)
+
+
+def test_decorated_splits_of_one_merchant_and_of_several_are_read(tmp_path: Path) -> None:
+    for name in ("train_v2", "test_v2"):
+        classes(tmp_path / "one" / name, "hat", "mug")
+        for shop in ("a", "b"):
+            classes(tmp_path / "more" / shop / name, "hat", "mug")
+    both = {"hat": 2, "mug": 2}
+    assert counts(tmp_path / "one") == {"train": both, "test": both}
+    assert counts(tmp_path / "one", one_merchant=True) == {"train": both, "test": both}
+    twice = {"hat": 4, "mug": 4}
+    assert counts(tmp_path / "more") == {"train": twice, "test": twice}
 
 
 @pytest.mark.parametrize("one_merchant", [False, True])

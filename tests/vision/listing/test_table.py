@@ -54,6 +54,52 @@ def test_rows_are_photos_with_class_product_and_split(photos: Path) -> None:
     assert isinstance(units, ProductSet) and len(units) == 2
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "path,label,划分",
+        "filename,category,subset",
+        "Image Path,Class Name,data_split",
+        "datei,klasse,Aufteilung",
+        "画像,ラベル,分割",
+        "파일,라벨,분할",
+        "img,target,train/test",
+    ],
+)
+def test_columns_are_told_by_any_usual_name(photos: Path, header: str) -> None:
+    made = table(photos, header, "pics/0.png,hat,train", "pics/1.png,mug,TRAIN", "pics/2.png,hat,test")
+    splits = open_folder(made)
+    assert [record.name for record in splits.train.records] == ["pics/0.png", "pics/1.png"]
+    assert splits.test is not None and [record.name for record in splits.test.records] == ["pics/2.png"]
+
+
+@pytest.mark.parametrize(
+    "column", ["is_test", "train", "isTrain", "for validation", "hold-out", "split_2", "тест"]
+)
+def test_a_column_that_seems_to_tell_test_rows_apart_is_never_ignored(photos: Path, column: str) -> None:
+    made = table(photos, f"path,label,{column}", "pics/0.png,hat,0", "pics/1.png,mug,0", "pics/2.png,hat,1")
+    with pytest.raises(DataError, match="seems to say which rows are not to be trained on"):
+        open_folder(made)
+    made = table(photos, f"path,label,{column},split", "pics/0.png,hat,0,train", "pics/1.png,mug,0,")
+    assert len(open_folder(made).train) == 2
+
+
+def test_absolute_paths_in_the_table_s_folder_and_spaces_after_commas_are_read(photos: Path) -> None:
+    made = table(
+        photos,
+        "path,label",
+        f"{photos}/pics/0.png,hat",
+        f'{photos}/pics/../pics/1.png, "mug, red"  ',
+        "pics/2.png, hat ",
+    )
+    train = open_folder(made).train
+    assert [record.name for record in train.records] == [f"pics/{number}.png" for number in range(3)]
+    assert train.classes == ("hat", "mug, red")
+    made = table(photos, "path,label", f"{photos}/../other/0.png,hat", "pics/1.png,mug", "pics/2.png,hat")
+    with pytest.raises(DataError, match="leads out of the table's folder"):
+        open_folder(made)
+
+
 def test_every_row_is_accounted_for(photos: Path) -> None:
     (photos / "pics" / "text.png").write_text("hello")
     rows = {
