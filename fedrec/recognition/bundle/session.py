@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec._internal.text import one_line
+from fedrec._internal.text import counted
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.bundle.graph_outputs import EMBEDDING, EVIDENCE, OFFSET, PROBABILITIES, SCORES
 from fedrec.recognition.bundle.manifest import Manifest
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.extra import require_packages
 from fedrec.vision.backbones.onnx_files.graph_check import check_model, inputs_of, opset_of
-from fedrec.vision.backbones.onnx_files.network import MOST_MEMORY, open_session
+from fedrec.vision.backbones.onnx_files.network import open_session
+from fedrec.vision.backbones.onnx_files.shared_pool import MOST_MEMORY, TooLittleMemoryError, run_in_pool
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _UINT8: Final = 2
 _ROUNDING: Final = 0.01
-_NO_MEMORY: Final = "Available memory of"
-"""Part of onnxruntime's message where its pool of memory is used up."""
 _EMPTY: Final = np.zeros((0, 0), dtype=np.float32)
 
 
@@ -57,6 +56,7 @@ class Session:
         inputs: what it takes.
         classes: number of classes; 0 for a backbone alone.
         embedding: length of the embedding; None to accept any.
+        name: what messages call the bundle.
 
     Raises:
         ConfigError: it has operators that aren't allowed, or can't be loaded.
@@ -65,7 +65,13 @@ class Session:
     """
 
     def __init__(
-        self, graph: bytes, *, inputs: tuple[PhotoInput, ...], classes: int, embedding: int | None = None
+        self,
+        graph: bytes,
+        *,
+        inputs: tuple[PhotoInput, ...],
+        classes: int,
+        embedding: int | None = None,
+        name: str = "the model",
     ) -> None:
         require_packages("onnx", "onnxruntime", purpose="a model bundle")
         self.inputs = inputs
@@ -83,7 +89,8 @@ class Session:
         self.has_evidence = OFFSET in self._names
         self.opset = opset_of(parsed)
         self.one_photo = all(_first_side(each) == 1 for each in inputs_of(parsed.graph))
-        self._classes, self._length = classes, embedding
+        self._classes, self._length, self._name = classes, embedding, name
+        self._too_many: dict[bool, int] = {}
         self._session: InferenceSession = open_session(graph, gpu=False, bounded=True)
 
     def run(self, pictures: Mapping[str, NDArray[np.uint8]], *, evidence: bool = False) -> Outputs:
@@ -104,20 +111,18 @@ class Session:
             name for name in self._names if evidence or not (name == OFFSET or name.startswith(EVIDENCE))
         ]
         count = len(next(iter(pictures.values())))
+        # All sizes in a graph follow from the number of photos: what needed too much alone still does.
+        if count >= self._too_many.get(evidence, count + 1):
+            raise self._takes_too_much(count)
         try:
-            found = self._session.run(wanted, dict(pictures))
-        # onnxruntime raises different errors for different faults, all of them of its own.
-        except Exception as error:
-            if _NO_MEMORY in str(error):
-                raise DataError(
-                    f"the model takes more than {MOST_MEMORY >> 30} GiB beside its weights for the photos "
-                    "that are recognised at the same time"
-                ) from None
-            raise DataError(f"the model can't be computed: {one_line(error)}") from None
-        arrays = {name: np.asarray(each) for name, each in zip(wanted, found, strict=True)}
-        for name, each in arrays.items():
-            if not self._usable(name, each, count):
-                raise DataError(f"the model gives no usable numbers as {name}")
+            arrays = run_in_pool(
+                self._session, wanted, pictures, keep=lambda found: self._checked(wanted, found, count)
+            )
+        except TooLittleMemoryError:
+            self._too_many[evidence] = count
+            raise self._takes_too_much(count) from None
+        except ConfigError as error:
+            raise DataError(f"{self._name} can't be computed: {error}") from None
         maps = {
             each.name: arrays[EVIDENCE + each.name] for each in self.inputs if EVIDENCE + each.name in arrays
         }
@@ -129,18 +134,37 @@ class Session:
             evidence=maps,
         )
 
+    def _takes_too_much(self, count: int) -> DataError:
+        memory = f"{MOST_MEMORY >> 30} GiB beside its weights"
+        return DataError(f"{self._name} takes more than {memory} for {counted(count, 'photo')}")
+
+    def _checked(
+        self, names: list[str], found: list[NDArray[Any]], count: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by their names; ``DataError`` if one isn't usable."""
+        arrays = dict(zip(names, found, strict=True))
+        for name, each in arrays.items():
+            if not self._usable(name, each, count):
+                raise DataError(f"{self._name} gives no usable numbers as {name}")
+        return arrays
+
     def _usable(self, name: str, values: NDArray[Any], count: int) -> bool:
         """Tell whether an output has its shape, and numbers that can be what its name says."""
-        if values.dtype != np.float32 or not np.isfinite(values).all():
-            return False
-        if name == EMBEDDING:
+        if name.startswith(EVIDENCE):
+            # A map is no larger than its picture: it is checked before anything is made of its size.
+            side = next(each.size for each in self.inputs if name == EVIDENCE + each.name)
+            right = values.ndim == 4 and values.shape[:2] == (count, self._classes)
+            right = right and max(values.shape[2:]) <= side
+        elif name == EMBEDDING:
             length = self._length or (values.shape[1] if values.ndim == 2 else 0)
             right = values.shape == (count, length)
-            return right and bool((np.abs(np.linalg.norm(values, axis=1) - 1) < _ROUNDING).all())
-        if name.startswith(EVIDENCE):
-            return values.ndim == 4 and values.shape[:2] == (count, self._classes)
-        right = values.shape == (count, self._classes)
-        return right and (name != PROBABILITIES or _sums_to_one(values))
+        else:
+            right = values.shape == (count, self._classes)
+        if not right or values.dtype != np.float32 or not np.isfinite(values).all():
+            return False
+        if name == EMBEDDING:
+            return bool((np.abs(np.linalg.norm(values, axis=1) - 1) < _ROUNDING).all())
+        return name != PROBABILITIES or _sums_to_one(values)
 
 
 def _sums_to_one(values: NDArray[Any]) -> bool:
@@ -176,7 +200,11 @@ def session_of(manifest: Manifest, graph: bytes, *, where: str) -> Session:
         raise DataError(f"{where}: the graph isn't the one that the manifest names (its SHA-256 differs)")
     try:
         made = Session(
-            graph, inputs=manifest.inputs, classes=len(manifest.classes), embedding=manifest.embedding
+            graph,
+            inputs=manifest.inputs,
+            classes=len(manifest.classes),
+            embedding=manifest.embedding,
+            name=manifest.title,
         )
     except (ConfigError, DataError) as error:
         raise DataError(f"{where}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,33 @@ def test_a_small_graph_that_asks_for_much_memory_gets_none(tmp_path: Path, kind:
     with pytest.raises(DataError, match="more than 2 GiB"):
         model.recognise([photo((1, 2, 3))])
     assert psutil.Process().memory_info().rss - before < 100 << 20
+
+
+def _busy(parts: int, numbers: int) -> onnx.ModelProto:
+    """The tiny graph, whose scores take so many values of so many numbers, all at the same time."""
+    graph = _adding(tiny_graph(), "sum")
+    nodes = [helper.make_node("Add", ["photo", f"step{part}"], [f"start{part}"]) for part in range(parts)]
+    nodes += [helper.make_node("Expand", [f"start{part}", "long"], [f"part{part}"]) for part in range(parts)]
+    nodes.append(helper.make_node("Sum", [f"part{part}" for part in range(parts)], ["sum"]))
+    nodes.insert(0, helper.make_node("ReduceMax", ["means"], ["photo"], keepdims=0))
+    place = next(i for i, each in enumerate(graph.graph.node) if "sum" in each.input)
+    for node in reversed(nodes):
+        graph.graph.node.insert(place, node)
+    stored = {f"step{part}": np.array([float(part)], np.float32) for part in range(parts)}
+    for name, values in (stored | {"long": np.array([numbers])}).items():
+        graph.graph.initializer.append(numpy_helper.from_array(values, name))
+    return graph
+
+
+@pytest.mark.slow  # in make test-long: it takes 2 GiB
+def test_one_bundle_does_not_keep_memory_from_another(tmp_path: Path) -> None:
+    """Four photos of 0.7 GiB at once; then a value of 0.9 GiB, where 13 of 100 MiB have lain."""
+    greedy = open_model(_replaced(write_tiny_bundle(tmp_path / "greedy"), _busy(6, 25 << 20)))
+    large = open_model(_replaced(write_tiny_bundle(tmp_path / "large"), _busy(1, 225 << 20)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: greedy.recognise([photo((1, 2, 3))]), range(4)))
+    assert len(found) == 4
+    assert large.recognise([photo((1, 2, 3))])
 
 
 def test_nothing_is_computed_while_a_graph_is_loaded(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
+from fedrec.vision.backbones.onnx_files.shared_pool import make_pool
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -20,8 +20,6 @@ _ERRORS_ONLY: Final = 3
 """Severity from which onnxruntime writes to stderr."""
 _GPU: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
-MOST_MEMORY: Final = 2 << 30
-"""Bytes that all bounded sessions of a process may hold at the same time beside their weights."""
 
 
 def open_session(data: bytes, *, gpu: bool = True, bounded: bool = False) -> InferenceSession:
@@ -32,7 +30,7 @@ def open_session(data: bytes, *, gpu: bool = True, bounded: bool = False) -> Inf
 
     A file of a few hundred bytes can ask for gigabytes: when it is loaded, by values that depend on no photo
     and are computed then, or when it is run. A bounded session computes nothing while it is loaded, and takes
-    its memory from one pool of :data:`MOST_MEMORY`; a run that needs more fails.
+    its memory from the pool of :mod:`.shared_pool`, whose ``run_in_pool`` runs it.
 
     Args:
         data: the file's content.
@@ -56,7 +54,7 @@ def open_session(data: bytes, *, gpu: bool = True, bounded: bool = False) -> Inf
     providers = [(_GPU, {"use_tf32": "0"}), _CPU] if found else [_CPU]
     skipped = []
     if bounded:
-        _make_pool()
+        make_pool()
         options.add_session_config_entry("session.use_env_allocators", "1")
         skipped.append("ConstantFolding")
     try:
@@ -64,17 +62,6 @@ def open_session(data: bytes, *, gpu: bool = True, bounded: bool = False) -> Inf
     # onnxruntime raises different errors for different faults, all of them of its own.
     except Exception as error:
         raise ConfigError(f"onnxruntime can't load it: {one_line(error)}") from None
-
-
-@lru_cache(maxsize=1)
-def _make_pool() -> None:
-    """Make the memory that the process's bounded sessions share."""
-    import onnxruntime
-
-    main_memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    onnxruntime.create_and_register_allocator(main_memory, onnxruntime.OrtArenaCfg({"max_mem": MOST_MEMORY}))
 
 
 class OnnxNetwork(OnePictureNetwork):
