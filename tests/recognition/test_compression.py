@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -140,6 +141,19 @@ def chain(*groups: int) -> onnx.ModelProto:
 def test_a_depthwise_convolution_behind_the_first_stays_in_float_with_it() -> None:
     assert quantisable(chain(1, 8, 1, 8).graph) == ["conv2", "conv3"]
     assert quantisable(chain(1, 1, 8).graph) == ["conv0", "conv1", "conv2"]
+
+
+def test_ranges_are_computed_in_bounded_memory() -> None:
+    """Of a value of 12 GiB, by a graph of 40 kB."""
+    model = onnx.load_model_from_string(GRAPH)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 15, 1 << 15, 1, 3]), "far"))
+    model.graph.node.append(helper.make_node("Expand", ["means", "far"], ["huge"]))
+    model.graph.node.append(helper.make_node("Relu", ["huge"], ["unused"]))
+    graph = canonical_graph(model)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(ConfigError, match="more than 2 GiB"):
+        quantised(graph, inputs=(INPUT,), photos=colours(2, seed=7))
+    assert psutil.Process().memory_info().rss - before < 100 << 20
 
 
 def test_pruning_zeroes_the_smallest_weights_of_each_tensor() -> None:

@@ -9,27 +9,26 @@ their rounding alone changed twice as many classes as that of all other layers, 
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.graph_outputs import SCORES
-from fedrec.recognition.bundle.photo_inputs import PhotoInput, prepared
+from fedrec.recognition.bundle.photo_inputs import PhotoInput
+from fedrec.recognition.compression.activation_ranges import activation_ranges
 from fedrec.recognition.export.canonical_graph import canonical_graph
 from fedrec.recognition.extra import require_packages
+from fedrec.vision.backbones.onnx_files.shared_pool import MOST_MEMORY, TooLittleMemoryError
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 LEAST_WEIGHTS: Final = 1 << 16
 """A matrix of fewer weights stays in float32: it is a head's, and brings nothing."""
-_PREPROCESSED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")
-"""Tells onnxruntime that weights are folded and shapes known, as an exporter leaves them."""
+_OPERATORS: Final = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")
 _PASSED: Final = ("Clip", "Relu", "Identity")
 
 
@@ -50,43 +49,37 @@ def quantised(graph: bytes, *, inputs: Sequence[PhotoInput], photos: Sequence[Im
     """
     require_packages("onnx", "onnxruntime", purpose="the compression of a model")
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Gives the pictures of one photo after another."""
-
-        def __init__(self) -> None:
-            self._left: Iterator[Image.Image] = iter(photos)
-
-        def get_next(self) -> Any:
-            """Return the next photo's pictures."""
-            photo = next(self._left, None)
-            return None if photo is None else dict(prepared(inputs, [photo]))
+    from onnxruntime.quantization import QDQQuantizer, QuantType
 
     model = onnx.load_model_from_string(graph)
     chosen = quantisable(model.graph)
     if not chosen:
         raise ConfigError("the graph has no convolution and no large product to quantise")
-    model.metadata_props.add(key=_PREPROCESSED[0], value=_PREPROCESSED[1])
-    with tempfile.TemporaryDirectory(prefix="fedrec-quantise-") as folder:
-        path = Path(folder) / "model.onnx"
-        try:
-            quantize_static(
-                model,
-                path,
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_quantize=chosen,
-                calibration_providers=["CPUExecutionProvider"],
-            )
-        # onnxruntime raises different errors for different faults.
-        except Exception as error:
-            raise ConfigError(f"the graph can't be quantised: {one_line(error, most=200)}") from None
-        made = onnx.load_model(path)
-    return canonical_graph(_standard_alone(made))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+        ranges = activation_ranges(inferred, operators=_OPERATORS, inputs=inputs, photos=photos)
+        quantizer = QDQQuantizer(
+            inferred,
+            True,  # a scale for each channel
+            False,  # all 8 bits
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            ranges,
+            chosen,
+            [],
+            _OPERATORS,
+            {},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    except TooLittleMemoryError:
+        raise ConfigError(
+            f"the graph can't be quantised: it takes more than {MOST_MEMORY >> 30} GiB beside its weights"
+        ) from None
+    # onnx and onnxruntime raise different errors for different faults.
+    except Exception as error:
+        raise ConfigError(f"the graph can't be quantised: {one_line(error, most=200)}") from None
+    return canonical_graph(_standard_alone(quantizer.model.model))
 
 
 def quantisable(graph: GraphProto) -> list[str]:
