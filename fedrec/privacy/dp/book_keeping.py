@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedrec.privacy.dp.gradient_forms import LayerGradients
 from fedrec.privacy.dp.layer_gradients import gradients_of, is_covered, values_per_record
@@ -37,16 +38,15 @@ def unknown_layers(model: nn.Module) -> tuple[str, ...]:
     return (*found, *(() if sorted(owned) == sorted(trained) else ("parameters that layers share",)))
 
 
-@dataclass
+@dataclass(frozen=True)
 class BookKeeper:
-    """Runs a covered model, and records what its layers' per-record gradients are computed from.
+    """Runs a covered model, and computes its layers' per-record gradients during the backward pass.
 
     Attributes:
         model: the model; :func:`covers` must hold for it.
     """
 
     model: nn.Module
-    _seen: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
 
     def layer_gradients(
         self, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], *, views: int
@@ -64,19 +64,12 @@ class BookKeeper:
         Raises:
             RuntimeError: a layer was used more than once in the pass.
         """
-        with self._recording() as seen:
+        backward = _BackwardPass(views)
+        with self._hooked(backward.record):
             loss = loss_of(self.model(inputs))
-            if len({id(layer) for layer, _, _ in seen}) != len(seen):
-                raise RuntimeError("a layer is used more than once in a pass")
-            # The output of a layer that the loss reaches by no path has no gradient.
-            seen = [entry for entry in seen if entry[2].requires_grad]
-            gradients = torch.autograd.grad(loss, [output for _, _, output in seen], allow_unused=True)
-        with torch.no_grad():
-            return [
-                (_own_parameters(layer), gradients_of(layer, recorded, gradient, views=views))
-                for (layer, recorded, _), gradient in zip(seen, gradients, strict=True)
-                if gradient is not None
-            ]
+        if len({id(layer) for layer in backward.layers}) != len(backward.layers):
+            raise RuntimeError("a layer is used more than once in a pass")
+        return backward.run(loss)
 
     def values_per_record(self, inputs: Tensor, *, views: int) -> int:
         """Estimate the memory that per-record gradients take, beyond the pass's own activations.
@@ -88,21 +81,63 @@ class BookKeeper:
         Returns:
             The approximate number of float32 values per record.
         """
-        with self._recording() as seen:
+        seen: list[tuple[nn.Module, Tensor]] = []
+        with self._hooked(lambda layer, _, output: seen.append((layer, output))):
             self.model(inputs)
-            return sum(values_per_record(layer, output, views=views) for layer, _, output in seen)
+        return sum(values_per_record(layer, output, views=views) for layer, output in seen)
 
     @contextmanager
-    def _recording(self) -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
-        """Record (layer, input, output) of every trainable layer that the model runs in the block."""
+    def _hooked(self, record: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]) -> Iterator[None]:
+        """Call ``record`` with (layer, inputs, output) of every trainable layer that runs in the block."""
         layers = [layer for layer in self.model.modules() if _own_parameters(layer)]
-        handles = [layer.register_forward_hook(self._record) for layer in layers]
+        handles = [layer.register_forward_hook(record) for layer in layers]
         try:
-            yield self._seen
+            yield
         finally:
-            self._seen = []
             for handle in handles:
                 handle.remove()
 
-    def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._seen.append((layer, inputs[0].detach(), output))
+
+@dataclass(frozen=True)
+class _BackwardPass:
+    """Computes each layer's gradients as soon as the backward pass reaches it.
+
+    A layer's input, and the gradient of its output, are then freed at once: keeping those of all layers to
+    the end takes memory, and the time to get it from the system.
+
+    Attributes:
+        views: views per record.
+        layers: the layers in the order in which the forward pass used them.
+    """
+
+    views: int
+    layers: list[nn.Module] = field(default_factory=list)
+    _inputs: dict[int, Tensor] = field(default_factory=dict)
+    _ends: list[GradientEdge] = field(default_factory=list)
+    _found: dict[int, LayerGradients] = field(default_factory=dict)
+
+    def record(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Take up a layer that the forward pass has run."""
+        place = len(self.layers)
+        self.layers.append(layer)
+        # The output of a layer that no trained parameter reaches has no gradient.
+        if not output.requires_grad:
+            return
+        self._inputs[place] = inputs[0].detach()
+        # The pass goes on through every other layer, to those before it.
+        if not (self._ends and inputs[0].requires_grad):
+            # The edge stays this layer's where an operation in place changes its output.
+            self._ends.append(get_gradient_edge(output))
+
+        def reached(gradient: Tensor | None) -> None:
+            recorded = self._inputs.pop(place)
+            if gradient is not None:
+                with torch.no_grad():
+                    self._found[place] = gradients_of(layer, recorded, gradient, views=self.views)
+
+        output.register_hook(reached)  # type: ignore[no-untyped-call]
+
+    def run(self, loss: Tensor) -> list[tuple[list[nn.Parameter], LayerGradients]]:
+        """Run the pass; layers that the loss doesn't depend on are left out."""
+        torch.autograd.grad(loss, self._ends, allow_unused=True)
+        return [(_own_parameters(self.layers[place]), self._found[place]) for place in sorted(self._found)]

@@ -26,6 +26,8 @@ from fedrec.vision.models.layers import WSConv2d
 _MIN_CALL_SIZE = 1_000_000
 # Up to this many positions, two matrix products in float64 are faster than reading and writing gradients.
 _MAX_OUTER_POSITIONS = 32
+# A weight with so many times more outputs than inputs, as a low-rank change has, is faster as its transpose.
+_NARROW = 8
 
 
 def _per_record(rows: Tensor, views: int) -> Tensor:
@@ -43,10 +45,17 @@ def _linear(layer: nn.Linear, inputs: Tensor, gradient: Tensor, views: int) -> L
         if positions <= _MAX_OUTER_POSITIONS:
             parts.append(OuterProducts(g.double(), a.double()))
         else:
-            parts.append(GradientMatrix(torch.bmm(g.transpose(1, 2), a).flatten(1)))
+            parts.append(GradientMatrix(_summed_products(g, a).flatten(1)))
     if layer.bias is not None and layer.bias.requires_grad:
         parts.append(GradientMatrix(g.sum(dim=1)))
     return ParameterGradients(parts)
+
+
+def _summed_products(g: Tensor, a: Tensor) -> Tensor:
+    """Sum g_t a_t^T over each record's positions: (m, T, out) and (m, T, in) to (m, out, in)."""
+    if _NARROW * a.shape[2] <= g.shape[2]:
+        return torch.bmm(a.transpose(1, 2), g).transpose(1, 2)
+    return torch.bmm(g.transpose(1, 2), a)
 
 
 def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:

@@ -78,6 +78,43 @@ def test_views_are_averaged_before_clipping() -> None:
     assert np.linalg.norm(ours) == pytest.approx(1.0, rel=1e-6)
 
 
+class _Branches(nn.Module):
+    """Layers whose gradients come by several ways, change in place, or are of no use to the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left, self.right, self.frozen = nn.Linear(36, 5), nn.Linear(36, 5), nn.Linear(36, 5)
+        self.frozen.requires_grad_(False)
+        self.after_left, self.shared, self.unused = nn.Linear(5, 5), nn.Linear(5, 3), nn.Linear(5, 3)
+        self.stopped = nn.Linear(5, 3)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        flat = pictures.flatten(1)
+        left = self.after_left(self.left(flat).relu_())
+        right = self.right(flat).tanh_() + self.frozen(flat)
+        self.unused(left)
+        scores: Tensor = self.shared(left + right).add_(left[:, :3]) + self.stopped(right.detach())
+        return scores
+
+
+@pytest.mark.parametrize("frozen", [(), ("left",), ("left", "right"), ("after_left", "stopped")])
+def test_layers_in_branches_equal_the_loop_whichever_are_trained(frozen: tuple[str, ...]) -> None:
+    model, (inputs, labels) = _Branches(), _data(5, 2)
+    for name in frozen:
+        model.get_submodule(name).requires_grad_(False)
+    assert covers(model)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    expected = np.zeros(sum(parameter.numel() for parameter in parameters))
+    for views, label in zip(inputs, labels, strict=True):
+        loss = nn.functional.cross_entropy(model(views), label.expand(2))
+        parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        flat = np.concatenate([part.double().flatten().numpy() for part in parts])
+        expected += flat * min(1.0, 0.5 / np.linalg.norm(flat))
+    ours = clipped_sum(model, inputs, labels, clip=0.5, physical_batch=4)
+    assert np.linalg.norm(ours - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
 def test_each_record_moves_the_sum_by_at_most_the_bound() -> None:
     model = _cnn()
     inputs, labels = _data(30, 1)
