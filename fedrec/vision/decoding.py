@@ -183,5 +183,7 @@ def _reason(error: Exception) -> str:
         return error.strerror
     if isinstance(error, MemoryError):
         return "there is too little memory to decode it"
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'cannot be decoded'}"
+    if "truncated" in str(error):
+        return "it is cut off: copy or download it again"
+    # What a decoder says of a broken file is of no use to its owner, and differs from file to file.
+    return "it is damaged: copy or download it again, or save it anew as JPEG or PNG"

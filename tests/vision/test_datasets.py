@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import operator
 import os
 from pathlib import Path
@@ -166,6 +167,32 @@ def test_pictures_in_formats_that_are_not_read_are_named(tmp_path: Path, kind: s
     (skipped,) = open_folder(tmp_path).train.skipped
     assert (skipped.name, skipped.merchant) == ("m/b/y", "m")
     assert skipped.reason == f"{kind} pictures are not read: save it as JPEG or PNG"
+
+
+@pytest.mark.parametrize(
+    ("kind", "left", "reason"),
+    [("JPEG", 0.6, "cut off"), ("PNG", 0.6, "cut off"), ("JPEG", 0.004, "damaged"), ("WEBP", 0.6, "damaged")],
+)
+def test_a_broken_photo_is_told_in_plain_words(tmp_path: Path, kind: str, left: float, reason: str) -> None:
+    for label, shade in (("a", 1), ("b", 2)):
+        picture(tmp_path / label / "x.png", shade)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = io.BytesIO()
+    Image.fromarray(noise).save(whole, kind)
+    (tmp_path / "a" / "y").write_bytes(whole.getvalue()[: max(3, int(left * len(whole.getvalue())))])
+    (skipped,) = open_folder(tmp_path).train.skipped
+    assert skipped.reason.startswith(f"it is {reason}: copy or download it again")
+    assert "Error" not in skipped.reason
+
+
+def test_an_archive_or_a_photo_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK\3\4" + bytes(40))
+    for path, told in (
+        (tmp_path / "photos.zip", "is an archive: unpack it, and give a folder"),
+        (picture(tmp_path / "one.png", 1), "is a photo, not a folder: give a folder"),
+    ):
+        with pytest.raises(DataError, match=told):
+            open_folder(path)
 
 
 def test_a_folder_of_nothing_but_such_pictures_says_so(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from fedrec.vision.photo_signatures import HEAD_BYTES, PICTURE_FORMATS, format_o
 EMPTY: Final = "an empty file"
 NOT_A_PHOTO: Final = "not a photo"
 NO_PHOTO_INSIDE: Final = "called a photo, but its content is none"
+ARCHIVE: Final = "an archive: unpack it if it holds photos"
 _OTHERS: Final = {
     "PDF": "a PDF document, not a photo",
-    "archive": "an archive: unpack it if it holds photos",
+    "archive": ARCHIVE,
     "video": "a film, not a photo",
 }
 # A pipe that takes a file's place in between would block, and Windows would change line ends.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedrec.errors import ConfigError
+from fedrec.vision.listing.korean_or_chinese import is_korean
 
 SHOWN_AS: Final = {
     "gbk": "GBK (simplified Chinese)",
@@ -22,13 +23,14 @@ SHOWN_AS: Final = {
     "big5": "Big5 (traditional Chinese)",
     "euc_kr": "EUC-KR (Korean)",
     "cp1251": "CP1251 (Cyrillic)",
+    "cp866": "CP866 (Cyrillic DOS)",
+    "koi8_r": "KOI8-R (Cyrillic)",
     "latin-1": "Latin-1, for want of a better guess",
 }
 """Encodings that are tried, in this order where two fit equally well, with their names for people."""
 
-_HANGUL_SIGNS: Final = 10
-"""Korean text consists of byte pairs that are frequent Chinese characters, too; but only of one half of them,
-which so many Chinese characters in a row hardly ever are."""
+_RARE: Final = 4.0
+"""How much better than others an encoding that is hardly used must fit."""
 
 
 def checked_encoding(name: str, *, option: str = "--names-encoding") -> str:
@@ -116,8 +118,9 @@ def decode_all(raws: Iterable[bytes]) -> Decoded:
 
 def _ranking(raws: list[bytes]) -> list[str]:
     totals = {name: sum(max(_score(raw, name), -6.0) for raw in raws) for name in _SCORES}
-    hangul = sum(sign >= "\uac00" for raw in raws for sign in _decoded(raw, "euc_kr") or "")
-    if hangul >= _HANGUL_SIGNS and totals["euc_kr"] >= totals["gbk"] - 1e-9:
+    # Its small letters are the bytes of frequent Chinese characters, and hardly anybody uses it.
+    totals["koi8_r"] -= _RARE
+    if totals["euc_kr"] >= totals["gbk"] - 1e-9 and is_korean(raws):
         totals["euc_kr"] += 1
     return sorted(totals, key=lambda name: -totals[name])
 
@@ -223,6 +226,11 @@ def _western(text: str, encoding: str) -> float:
     return total * (0.95 if encoding == "cp850" else 1.0) * (0.8 if accented > plain else 1.0)
 
 
+_FREQUENCY: Final = (
+    dict.fromkeys("оеаинтсрвлк", 0.15) | dict.fromkeys("ъэщфцюшхж", -0.3) | dict.fromkeys("ђћљњџјѓќѕ", -0.6)
+)
+
+
 def _cyrillic(text: str, encoding: str) -> float:
     total = 0.0
     if 2 * sum(sign >= "\x80" for sign in text) < sum(map(_letter, text)):
@@ -238,6 +246,8 @@ def _cyrillic(text: str, encoding: str) -> float:
             total -= 2.0
         else:
             total += 0.8 if sign.isupper() and before.isalpha() else 1.2
+            # One encoding's small letters are another one's capitals: how frequent they are decides.
+            total += _FREQUENCY.get(sign.lower(), 0.0)
     return total
 
 
@@ -249,6 +259,8 @@ _SCORES: Final[Mapping[str, Callable[[str, str], float]]] = {
     "big5": _by_pairs(_big5),
     "euc_kr": _by_pairs(_euc_kr),
     "cp1251": _cyrillic,
+    "cp866": _cyrillic,
+    "koi8_r": _cyrillic,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.file_contents import ARCHIVE, unread
 from fedrec.vision.listing.photo_listing import PhotoListing, list_folder
 from fedrec.vision.listing.photo_table import is_table, list_table
 
@@ -71,7 +72,7 @@ def list_photos(
     if not path.exists():
         raise DataError(f"{path} does not exist: {what}")
     if not path.is_dir() and not is_table(path):
-        raise DataError(f"{path} is not a folder: {what}")
+        raise DataError(f"{path} is {_what_it_is(path)}{what}")
     encoding = named.names_encoding
     if is_table(path):
         return list_table(path, layout=layout, one_merchant=one_merchant, names_encoding=encoding)
@@ -82,3 +83,10 @@ def list_photos(
         names_encoding=encoding,
         class_folders=named.class_folders,
     )
+
+
+def _what_it_is(path: Path) -> str:
+    left_out = unread(path)
+    if left_out is not None and left_out.reason == ARCHIVE:
+        return "an archive: unpack it, and "
+    return "a photo, not a folder: " if left_out is None else "not a folder: "

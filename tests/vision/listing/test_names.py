@@ -29,6 +29,8 @@ MADE_BY = {
     "big5": "帽子 杯子 褲子 鞋子 手錶 裙子",
     "euc_kr": "모자 바지 신발 치마 시계 가방 양말",
     "cp1251": "Шапка Обувь Сумки Куртка ПЛАТЬЯ обувь Платья_для_девочек",
+    "cp866": "Шапка Обувь Сумки Куртка ПЛАТЬЯ обувь Платья_для_девочек",
+    "koi8_r": "Шапка Обувь Сумки Куртка ПЛАТЬЯ обувь Платья_для_девочек",
 }
 
 
@@ -49,6 +51,35 @@ def test_most_names_are_read_rightly_alone(encoding: str) -> None:
     names = encoded(MADE_BY[encoding], encoding)
     wrong = [name for raw, name in names.items() if decode_all([raw]).texts[raw] != name]
     assert wrong in ([], ["POLO衫"])
+
+
+@pytest.mark.parametrize("many", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        (
+            "euc_kr",
+            "모자 가방 신발 바지 치마 셔츠 양말 시계 반지 목걸이"
+            " 장갑 안경 우산 원피스 코트 청바지 운동화 구두 의자 책상",
+        ),
+        (
+            "gbk",
+            "帽子 背包 耳环 手表 衣服 裤子 外套 裙子"
+            " 衬衫 袜子 戒指 项链 手套 眼镜 雨伞 大衣 牛仔裤 运动鞋 杯子 椅子 连衣裙",
+        ),
+        (
+            "cp866",
+            "шапка обувь сумки куртка платье рубашка брюки юбка часы кольцо"
+            " носки Очки Зонт джинсы ботинки кружка",
+        ),
+    ],
+)
+def test_a_few_names_are_told_by_how_frequent_their_signs_are(encoding: str, words: str, many: int) -> None:
+    """The bytes of Korean names are Chinese characters, too, but rare ones; and the other way round."""
+    given = words.split()
+    groups = [given[start : start + many] for start in range(0, len(given), many)]
+    read = [tuple(decode_all([name.encode(encoding) for name in group]).texts.values()) for group in groups]
+    assert [set(group) for group in read] == [set(group) for group in groups]
 
 
 def test_names_of_two_machines_lie_next_to_each_other() -> None:
