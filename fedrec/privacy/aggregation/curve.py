@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 from coincurve import PublicKey
+from coincurve._libsecp256k1 import ffi, lib
+from coincurve.context import GLOBAL_CONTEXT
 from numpy.typing import NDArray
 
 from fedrec.errors import AggregationError
@@ -28,6 +30,8 @@ _DOMAIN = b"fedrec/secp256k1/generator/1"
 _DIGIT_BITS = 6
 _DIGIT_VALUES = 1 << _DIGIT_BITS
 _DIGITS = -(-8 * SCALAR_BYTES // _DIGIT_BITS)
+_STRUCT_BYTES = 64
+"""Of the library's form of a point, ``secp256k1_pubkey``, which its header allows to copy."""
 
 
 def read_point(blob: bytes) -> PublicKey:
@@ -155,20 +159,28 @@ class Generators:
 
     A scalar's digits d_0, d_1, ... of six bits stand for the sum of d_k 64**k. So a sum of multiples of n
     generators is one of 43 n points 64**k G, each times a digit. They are first added by the value of their
-    digit, and then those sums by the bits of their values (Yao 1976, and Pippenger): two thirds of the time
-    of n multiplications. Building the tables takes 0.4 ms a generator.
+    digit, and then those sums by the bits of their values (Yao 1976, and Pippenger): half of the time of n
+    multiplications. Building the tables takes 0.4 ms a generator.
+
+    The library's function that adds points is called with addresses within one array of them: a list of
+    objects for each sum would take a third of the time.
 
     Args:
         count: how many.
     """
 
     def __init__(self, count: int) -> None:
-        self._powers: list[PublicKey] = []
+        powers: list[PublicKey] = []
         for number in range(count):
             power = generator(number)
             for _ in range(_DIGITS):
-                self._powers.append(power)
+                powers.append(power)
                 power = power.multiply(_DIGIT_VALUES.to_bytes(1, "big"))
+        self._powers = ffi.new("secp256k1_pubkey[]", len(powers))
+        for position, power in enumerate(powers):
+            ffi.memmove(self._powers + position, power.public_key, _STRUCT_BYTES)
+        first = int(ffi.cast("uintptr_t", self._powers))
+        self._addresses = first + _STRUCT_BYTES * np.arange(len(powers), dtype=np.uintp)
 
     def combine(self, scalars: Sequence[int]) -> Point:
         """Multiply each generator by a scalar, and add the products.
@@ -181,12 +193,24 @@ class Generators:
         """
         digits = _digits(scalars)
         ends = np.cumsum(np.bincount(digits, minlength=_DIGIT_VALUES)).tolist()
-        powers = [self._powers[position] for position in np.argsort(digits, kind="stable").tolist()]
-        sums = [None, *(add(powers[start:end]) for start, end in pairwise(ends))]
+        by_digit = self._addresses[np.argsort(digits, kind="stable")]
+        sums = [None, *(_sum_at(by_digit[start:end]) for start, end in pairwise(ends))]
         total: Point = None
         for bit in reversed(range(_DIGIT_BITS)):
             total = add([total, total, *(part for value, part in enumerate(sums) if value >> bit & 1)])
         return total
+
+
+def _sum_at(addresses: NDArray[np.uintp]) -> Point:
+    """Add the points at these addresses."""
+    if not addresses.size:
+        return None
+    total = ffi.new("secp256k1_pubkey *")
+    points = ffi.from_buffer("secp256k1_pubkey *[]", addresses)
+    # It says by its result that the sum is the identity.
+    if not lib.secp256k1_ec_pubkey_combine(GLOBAL_CONTEXT.ctx, total, points, addresses.size):
+        return None
+    return PublicKey(total)
 
 
 def _digits(scalars: Sequence[int]) -> NDArray[np.uint8]:
