@@ -24,14 +24,16 @@ EXACT_BITS = 240
 DIGITS = 110
 """Decimal digits with which exponentials are computed: 365 bits."""
 
-UNDECIDED = np.iinfo(np.int32).min
+UNDECIDED = np.iinfo(np.int16).min
 """Marks the prefixes in :attr:`GaussianTable.decided` that don't determine the cell."""
 
 _TAIL_SIGMAS = 17
 """The table ends at 17 sigma: beyond, the distribution has mass below erfc(17 / sqrt(2)) < 2**-208."""
 
 _MAX_SIGMA_CELLS = 1024
-"""Largest sigma in cells: a table has at most 36 times as many entries, and is built in about 50 ms."""
+"""Largest sigma in cells: a table has at most 36 times as many entries, and is built in about 50 ms.
+
+So a cell's number fits 16 bits, and what prefixes determine fits into a small cache."""
 
 _WEIGHT_BITS = 320
 _KEPT = 40
@@ -49,7 +51,7 @@ class GaussianTable:
             uniform integer u below 2**240 selects the cell whose index is the number of entries up to u.
         words: uint64 (2 * half,), the first 48 bits of ``exact``.
         first: int32 (65536,), for each 16-bit prefix the number of ``words`` below the prefix's first word.
-        decided: int32 (65536,), the cell that a prefix determines, or ``UNDECIDED``.
+        decided: int16 (65536,), the cell that a prefix determines, or ``UNDECIDED``.
         accepted_below: uint16 (2 * half,); a 16-bit uniform number below it accepts every integer of the
             cell.
     """
@@ -59,7 +61,7 @@ class GaussianTable:
     exact: tuple[int, ...]
     words: NDArray[np.uint64]
     first: NDArray[np.int32]
-    decided: NDArray[np.int32]
+    decided: NDArray[np.int16]
     accepted_below: NDArray[np.uint16]
 
 
@@ -92,7 +94,7 @@ def gaussian_table(sigma: float) -> GaussianTable:
     # the prefix stays undecided.
     counts = np.searchsorted(words, prefixes, side="left").astype(np.int32)
     first, following = counts[:-1], counts[1:]
-    decided = np.where(first == following, first - np.int32(half), np.int32(UNDECIDED))
+    decided = np.where(first == following, first - np.int32(half), np.int32(UNDECIDED)).astype(np.int16)
     table = GaussianTable(
         shift=shift,
         half=half,

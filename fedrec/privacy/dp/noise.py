@@ -89,8 +89,8 @@ def discrete_gaussian(n: int, *, sigma: float, rng: Randomness) -> NDArray[np.in
     return out
 
 
-def _cells(count: int, table: GaussianTable, rng: Randomness) -> NDArray[np.int32]:
-    """Draw cells with their probabilities, int32 (count,)."""
+def _cells(count: int, table: GaussianTable, rng: Randomness) -> NDArray[np.int16]:
+    """Draw cells with their probabilities, int16 (count,)."""
     prefixes = rng.uint16(count)
     # Every prefix is a valid index of the table; mode="wrap" skips numpy's check of this.
     cells = table.decided.take(prefixes, mode="wrap")
@@ -104,7 +104,7 @@ def _cells(count: int, table: GaussianTable, rng: Randomness) -> NDArray[np.int3
 
 def _refine(
     words: NDArray[np.uint64], first: NDArray[np.int32], table: GaussianTable, rng: Randomness
-) -> NDArray[np.int32]:
+) -> NDArray[np.int16]:
     """Return the cells of uniform numbers of 48 bits, (n,) each.
 
     ``first`` is the number of cumulative probabilities below the first word of each number's prefix.
@@ -115,8 +115,7 @@ def _refine(
     index[further] = np.searchsorted(table.words, words[further], side="right")
     for i in np.flatnonzero((index > 0) & (table.words[index - 1] == words)):
         index[i] = _exact_index(int(words[i]), table, rng)
-    cells: NDArray[np.int32] = index - np.int32(table.half)
-    return cells
+    return (index - np.int32(table.half)).astype(np.int16)
 
 
 def _exact_index(word: int, table: GaussianTable, rng: Randomness) -> int:
@@ -130,7 +129,7 @@ def _rest(rng: Randomness) -> int:
 
 
 def _accepted(
-    cells: NDArray[np.int32], table: GaussianTable, *, sigma: float, rng: Randomness
+    cells: NDArray[np.int16], table: GaussianTable, *, sigma: float, rng: Randomness
 ) -> NDArray[np.int64]:
     """Draw an integer of each cell, and return those that are accepted, in order."""
     shift = table.shift

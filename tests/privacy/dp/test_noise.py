@@ -169,10 +169,10 @@ def test_far_values_of_wide_cells_are_accepted_as_often_as_their_density_says() 
     """At 17 sigma a cell's density falls by a thirtieth; each position of one is kept in proportion."""
     sigma = 530.0 * 64
     table = gaussian_table(sigma)
-    cells = np.full(400_000, 16 * 530, dtype=np.int32)
+    cells = np.full(400_000, 16 * 530, dtype=np.int16)
     width = 1 << table.shift
     assert width == 64
-    for side in (cells, -1 - cells):
+    for side in (cells, ~cells):
         kept = noise._accepted(side, table, sigma=sigma, rng=Randomness.seeded(11, int(side[0])))
         places = np.bincount(kept - int(side[0]) * width, minlength=width)
         values = int(side[0]) * width + np.arange(width)
@@ -223,7 +223,7 @@ def test_acceptance_is_the_density_over_the_cells_largest(
                     offsets.append(offset)
                     words.append(word)
                     wanted += [value] if word < border else []
-    got = noise._accepted(np.array(cells, dtype=np.int32), table, sigma=sigma, rng=Candidates(offsets, words))
+    got = noise._accepted(np.array(cells, dtype=np.int16), table, sigma=sigma, rng=Candidates(offsets, words))
     assert got.tolist() == wanted and len(wanted) < len(words) - 10
 
 
