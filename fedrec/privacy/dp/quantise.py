@@ -22,7 +22,8 @@ MAX_INFLATION = 1.025
 _MAX_EXACT = 2.0**52
 _LATTICE_BITS, _PREFIX_BITS = 40, 16
 _REST_BITS = _LATTICE_BITS - _PREFIX_BITS
-_ALL_ONES, _REST_MASK = np.int64((1 << _PREFIX_BITS) - 1), np.int64((1 << _REST_BITS) - 1)
+_ALL_ONES, _REST_MASK = np.uint16((1 << _PREFIX_BITS) - 1), np.int64((1 << _REST_BITS) - 1)
+_MAX_SMALL = 2.0**22
 _MAX_SCALE_BITS = 40
 
 
@@ -49,18 +50,39 @@ def stochastic_round(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int6
     """
     if x.ndim != 1 or x.dtype != np.float64:
         raise ConfigError(f"stochastic_round: expects float64 (d,), not {x.dtype} {x.shape}.")
-    if x.size and not np.max(np.abs(x)) <= _MAX_EXACT:
+    largest = max(-float(x.min()), float(x.max())) if x.size else 0.0
+    if not largest <= _MAX_EXACT:
         raise ConfigError("stochastic_round: a value is not finite or beyond 2**52; clamp before rounding.")
+    if largest <= _MAX_SMALL:
+        return _round_lattice(x, rng)
     low = np.floor(x)
     # x - floor(x) is exact below 2**52, where x + u would be rounded to the spacing of x.
-    fractions = np.rint((x - low) * 2.0**_LATTICE_BITS).astype(np.int64)
-    sums = fractions >> _REST_BITS
+    rounded = _round_lattice(x - low, rng)
+    rounded += low.astype(np.int64)
+    return rounded
+
+
+def _round_lattice(x: NDArray[np.float64], rng: Randomness) -> NDArray[np.int64]:
+    """Do what :func:`stochastic_round` does with numbers of at most 2**22, as multiples of 2**-40.
+
+    They fit int64. Scaling by a power of two is exact, and so is splitting a multiple at its 40 low bits:
+    this gives the same integer and the same F as the fraction of x by itself.
+
+    Args:
+        x: float64 (d,).
+        rng: randomness.
+
+    Returns:
+        int64 (d,).
+    """
+    scaled = x * 2.0**_LATTICE_BITS
+    multiples = np.rint(scaled, out=scaled).astype(np.int64)
+    sums = multiples >> _REST_BITS
     sums += rng.uint16(x.size)
-    undecided = np.flatnonzero((sums & _ALL_ONES) == _ALL_ONES)
+    undecided = np.flatnonzero(sums.astype(np.uint16) == _ALL_ONES)  # of the low 16 bits
     rest = rng.uint32(undecided.size) & _REST_MASK
-    sums[undecided] += ((fractions[undecided] & _REST_MASK) + rest) >> _REST_BITS
+    sums[undecided] += ((multiples[undecided] & _REST_MASK) + rest) >> _REST_BITS
     sums >>= _PREFIX_BITS
-    sums += low.astype(np.int64)
     return sums
 
 
