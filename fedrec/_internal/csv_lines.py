@@ -18,6 +18,8 @@ _OTHER_ENCODINGS: Final = (b"\xff\xfe", b"\xfe\xff")
 def open_csv(path: Path) -> BinaryIO:
     """Open a CSV file; ``DataError`` if it can't be read, or is in UTF-16."""
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, where a CSV file is needed")
         if not path.is_file():
             raise DataError(f"there is no file {path}")
         file = path.open("rb")

@@ -54,6 +54,7 @@ def import_file(
     """Import products and photos from a CSV file; run it again after a stop or with new prices."""
     from fedrec.recognition.catalogue import importing
 
+    importing.check_places(file, photos)
     used = open_catalogues_model(catalogue, model)
     Catalogue.create(catalogue, used.used)
     with Catalogue(catalogue, write=True) as opened, progress_bar(quiet=False) as tell:

@@ -83,12 +83,22 @@ def test_rows_that_fail_are_named_and_the_others_are_there(shop: Path) -> None:
     done = CliRunner().invoke(app, ["catalogue", "import", "c", str(file)])
     assert done.exit_code == 0 and "1 photo added, 0 changed, 0 unchanged, 2 rows failed" in done.stdout
     assert done.stderr.splitlines() == [
-        "line 3: No such file or directory",
+        "line 3: photo 'none.png': No such file or directory",
         "line 4: price 'x' is no number such as 12.50",
     ]
     assert "a  [/red]A, 1 photo" in run("list", "c")
     bad = csv_of(shop, ["b,none[/x].png,,,,,,"])
     assert refused("import", "c", bad) == f"none of 1 row of {bad} could be used"
+
+
+def test_no_catalogue_is_made_of_a_file_or_a_folder_that_isnt_there(shop: Path) -> None:
+    file = csv_of(shop, ["a,photos/0-0.png,,,,,,"])
+    assert refused("import", "new", "none.csv") == "there is no file none.csv"
+    assert refused("import", "new", "photos") == "photos is a folder, where a CSV file is needed"
+    assert refused("import", "new", file, "--photos", "none") == "--photos: there is no folder none"
+    (shop / "other.csv").write_text("name,file\na,b\n")
+    assert "has no column 'product'" in refused("import", "new", "other.csv")
+    assert not (shop / "new").exists()
 
 
 def test_photos_are_added_and_removed(shop: Path) -> None:

@@ -29,6 +29,8 @@ _COLUMNS: Final = ("product", "photo", "title", "link", "price", "category")
 _RESERVED: Final = frozenset({*_COLUMNS, "merchant", "class", "probability"})
 # No leading zero and no exponent: 007 and 1e5 are names of things as often as numbers.
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,9})?")
+# As much of Europe writes it. A comma before three digits may stand for thousands, and is no number here.
+_WITH_COMMA: Final = re.compile(r"(0|[1-9]\d{0,14}),\d{1,2}")
 _NAME: Final = TypeAdapter(Name)
 _PATH: Final = TypeAdapter(PathText)
 _ATTRIBUTE: Final = TypeAdapter(AttributeName)
@@ -141,6 +143,8 @@ def _row(line: int, cells: list[str], header: list[str], seen: _Seen) -> Row | B
     for name, value in fields.items():
         if (reason := _unreadable(value)) is not None:
             return BadRow(line, f"{name} {reason}")
+    if _WITH_COMMA.fullmatch(fields.get("price", "")):
+        fields["price"] = fields["price"].replace(",", ".")
     photo = fields.pop("photo", "")
     if not photo:
         return BadRow(line, "names no photo")

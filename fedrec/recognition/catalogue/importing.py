@@ -62,6 +62,21 @@ class _Batch:
     pictures: list[Image.Image] = field(default_factory=list)
 
 
+def check_places(path: Path, photos: Path | None) -> None:
+    """Check that there is something to import, before a catalogue is made for it.
+
+    Args:
+        path: the CSV file.
+        photos: the folder that photos' paths start from; None for the CSV file's own.
+
+    Raises:
+        DataError: the file can't be read or has no usable header, or there is no such folder.
+    """
+    next(read_rows(path), None)
+    if photos is not None and not photos.is_dir():
+        raise DataError(f"--photos: there is no folder {photos}")
+
+
 def import_file(
     catalogue: Catalogue,
     model: PhotoModel,
@@ -115,7 +130,10 @@ def _take(
 ) -> None:
     """Compare a row with what is there, and put what is to be done into the batch."""
     file = inside(root, row.photo)
-    data = read_file(file)
+    try:
+        data = read_file(file)
+    except DataError as error:
+        raise DataError(f"photo {one_line(row.photo, most=80)!r}: {error}") from None
     photo = PhotoFile(row.photo, stored_text(file), sha256_of(data))
     product = row.product
     stored = find_product(catalogue, product.name)

@@ -103,6 +103,13 @@ def test_a_row_that_cant_be_used_is_named_and_the_next_is_read(tmp_path: Path, r
     assert re.search(says, bad.reason) and "\n" not in bad.reason and len(bad.reason) < 300, bad.reason
 
 
+def test_a_price_may_have_a_decimal_comma_but_no_thousands(tmp_path: Path) -> None:
+    rows = ["a;1.jpg;12,50", "a;2.jpg;12.50", "b;3.jpg;0,5", "c;4.jpg;1,234", "d;5.jpg;1.234,50"]
+    found = rows_of(tmp_path, "\n".join(["product;photo;price", *rows]).encode())
+    assert [row.product.price for row in found if isinstance(row, Row)] == [12.5, 12.5, 0.5]
+    assert [row.line for row in found if isinstance(row, BadRow)] == [5, 6]
+
+
 def test_a_quotation_mark_that_is_never_closed_hides_no_other_row(tmp_path: Path) -> None:
     found = rows_of(tmp_path, b'product,photo\na,1.jpg\nb,"2.jpg\nc,3.jpg\n')
     assert [row.line for row in found] == [2, 3] and isinstance(found[1], BadRow)
@@ -137,5 +144,5 @@ def test_a_header_that_cant_be_used_is_refused_in_one_line(tmp_path: Path, data:
 
 def test_a_file_that_isnt_there_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(DataError, match="there is no file"):
+        with pytest.raises(DataError, match=r"there is no file|is a folder"):
             list(read_rows(path))

@@ -126,7 +126,10 @@ def test_photos_outside_the_folder_and_broken_ones_are_named_by_line(tmp_path: P
     reasons = dict(line.removeprefix("line ").split(": ", 1) for line in told.lines)
     assert list(reasons) == ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "13", "14"]
     assert all("leaves the folder" in reasons[line] for line in ("2", "3", "4", "11"))
-    assert reasons["5"] == "No such file or directory" and "regular file" in reasons["6"] + reasons["9"]
+    assert (
+        reasons["5"] == "photo 'none.png': No such file or directory"
+        and "regular file" in reasons["6"] + reasons["9"]
+    )
     assert reasons["7"] == "not a picture of a known format" and "over the limit" in reasons["10"]
     with Catalogue(tmp_path / "c") as catalogue:
         assert [stored.product.name for stored in products(catalogue)] == ["p10"]
