@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation import curve
+from fedrec.privacy.aggregation import scalar_sharing as sharing
 from fedrec.privacy.aggregation.scalar_sharing import ORDER
+from fedrec.privacy.randomness import Randomness
 
 FIELD = 2**256 - 2**32 - 977
 Affine = tuple[int, int] | None
@@ -80,6 +82,25 @@ def test_combinations_are_those_of_the_curves_equation(values: list[int]) -> Non
         expected = plus(expected, times(value, affine(point)))
     assert affine(curve.Generators(len(values)).combine(values)) == expected
     assert affine(curve.linear_combination(points, values)) == expected
+
+
+EDGES = [0, 1, ORDER - 1, 2**255, *(2**place + more for place in (64, 128, 192) for more in (-1, 0, 1))]
+
+
+@pytest.mark.parametrize("count", [8, 9, 10, 19])
+def test_combinations_of_several_tables_are_those_of_single_multiplications(count: int) -> None:
+    tables = curve.Generators(count)
+    points = [curve.generator(number) for number in range(count)]
+    drawn = sharing.random_scalars(2 * count, Randomness.from_os())
+    cases = [drawn[:count], drawn[count:], [EDGES[i % len(EDGES)] for i in range(count)]]
+    # Each generator alone, so that no place of a table stands for another point.
+    cases += [[0] * i + [drawn[i]] + [0] * (count - i - 1) for i in range(count)]
+    for values in cases:
+        assert curve.same(tables.combine(values), curve.linear_combination(points, values))
+    assert tables.combine([0] * count) is None
+    for wrong in (count - 1, count + 1):
+        with pytest.raises(AggregationError, match="not one for each"):
+            tables.combine([1] * wrong)
 
 
 @settings(max_examples=25, deadline=None)
